@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a .venv in the project, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check toy-study bench report clean
+.PHONY: help demo test test-all check toy-study pocket mera fidelity bench report clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -34,11 +34,20 @@ check: $(READY)  ## format, lint, types, import contracts, docstrings
 toy-study: $(READY)  ## when vectors beat projections, and why the reproduction failed (a quarter of an hour)
 	@$(RUN) -m lightning_steer.studies.toy
 
+pocket: $(READY)  ## train the small language models that ship, three seeds, and measure them (half an hour)
+	@$(RUN) -m lightning_steer.studies.pocket
+
+mera: $(READY)  ## repair a model's errors, certified: every method on every pocket task (half an hour)
+	@$(RUN) -m lightning_steer.studies.mera
+
+fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
+	@$(RUN) -m lightning_steer.studies.fidelity
+
 bench: $(READY)  ## speed, as ratios measured side by side in one run
 	@for script in benchmarks/*.py; do $(RUN) $$script || exit 1; done
 
 report: $(READY)  ## collect all runs into one table
-	@$(RUN) -m lightning_steer.report logs/
+	@$(RUN) -m lightning_steer.report logs/ --html
 
 clean:  ## remove what runs have written, not what ships
 	rm -rf logs/* .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ commands:
   validate   run the sweep over strengths again
   predict    write predictions
   check      try the laws of steering on your own model: check --llm NAME
+  export     write a vector file, or one for another tool: export checkpoints/EXPERIMENT/RUN FILE
 
 `COMMAND --help` lists all options; `COMMAND --config ... --print_config` prints the configuration in full.
 `python -m lightning_steer.report logs/` collects all runs into one table.
@@ -35,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
             from lightning_steer.check.__main__ import main as check
 
             return check(given[1:])
+        if given[0] == "export":
+            from lightning_steer.vectors.__main__ import main as export
+
+            return export(given[1:])
         from lightning_steer.cli import CLI
 
         CLI(arguments)

@@ -15,9 +15,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_steer import data, methods, metrics, models, modules, refusal
+from lightning_steer.llm import LLM
 from lightning_steer.report import card
+from lightning_steer.shipped import shipped
 
-LISTS = {"method": methods, "model": modules, "data": data, "evaluation": metrics, "backbone": models}
+LISTS = {
+    key: {name: getattr(listed, name) for name in listed.__all__}
+    for key, listed in {"method": methods, "model": modules, "data": data, "evaluation": metrics}.items()
+} | {"backbone": {"ToyBackbone": models.ToyBackbone, "LLM": LLM}}
 """What can be named in a configuration by its bare class name: whatever is listed here is imported, and so known."""
 DEFAULTS = "configs/defaults.yaml"
 EXPECTED = (
@@ -56,11 +61,9 @@ class Parser(LightningArgumentParser):
         """Exit with code 2."""
         options = {part for action in self._actions for part in action.dest.split(".")}
         for key, listed in LISTS.items():
-            options |= {
-                option for name in listed.__all__ for option in inspect.signature(getattr(listed, name)).parameters
-            }
+            options |= {option for known in listed.values() for option in inspect.signature(known).parameters}
             options.add(key)
-        classes = {key: listed.__all__ for key, listed in LISTS.items()}
+        classes = {key: list(listed) for key, listed in LISTS.items()}
         self.exit(2, f"lightning_steer: {refusal.of_parser(message, classes, sorted(options))}\n")
 
 
@@ -86,7 +89,7 @@ class CLI(LightningCLI):
 
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
-        self.arguments = sys.argv[1:] if args is None else args
+        self.arguments = _with_shipped(sys.argv[1:] if args is None else args)
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -97,8 +100,8 @@ class CLI(LightningCLI):
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
-            parser_kwargs={name: {"default_config_files": [DEFAULTS]} for name in self.subcommands()},
-            args=args,
+            parser_kwargs={name: {"default_config_files": [shipped(DEFAULTS)]} for name in self.subcommands()},
+            args=self.arguments,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -159,6 +162,8 @@ class CLI(LightningCLI):
         """Hyper-parameters in a checkpoint never override the command line, as they would in LightningCLI."""
 
     def _take_best(self) -> None:
+        if not getattr(self.model, "learns", True):  # it has no checkpoint
+            return
         config = self.config_init[str(self.subcommand)]
         if config.ckpt_path is None:
             config.ckpt_path = str(self.folder / "best.ckpt")
@@ -185,3 +190,14 @@ class CLI(LightningCLI):
         else:
             print(card.text(report))
             print(f"Report and figures: {self.model.folder}/report.md")
+
+
+def _with_shipped(arguments: list[str]) -> list[str]:
+    """``--config`` may name a file that came with the package."""
+    found = list(arguments)
+    for i, argument in enumerate(found):
+        if argument.startswith("--config="):
+            found[i] = f"--config={shipped(argument.removeprefix('--config='))}"
+        elif i and found[i - 1] == "--config":
+            found[i] = shipped(argument)
+    return found

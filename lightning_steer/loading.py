@@ -1,5 +1,6 @@
 """Load a decoder and its tokenizer from the hub or a local folder; whatever fails is said in one sentence."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,39 +26,84 @@ def load(
     Raises:
         ValueError: the model or its tokenizer cannot be had, with the reason and what to do.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ValueError(
-            f"there is no folder {name!r}; a model is a local folder or a hub name such as openai-community/gpt2"
-        )
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+    _check_name(name)
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
     more: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if load_in_4bit:
         more["quantization_config"] = _four_bit()
+    loaded: Any
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             revision=revision,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **more,
         )
     except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all
-        raise ValueError(_why(name, error)) from error
+        raise ValueError(_why(name, revision, error)) from error
+    model, found = loaded
+    _check_whole(name, found)
+    return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is neither a model's folder nor a hub name, before any library looks for it."""
+    folder = Path(name)
+    if folder.is_file():
+        raise ValueError(f"{name} is a file; a model is a folder with config.json, *.safetensors and a tokenizer")
+    if not name.strip() or (not folder.is_dir() and (name[0] in "./~" or name.count("/") > 1)):
+        raise ValueError(
+            f"there is no folder {name!r}; a model is a local folder or a hub name such as openai-community/gpt2"
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(f"{name} holds an adapter, not a whole model: merge it into its model and save that")
+        raise ValueError(f"{name} has no config.json: a model is saved with model.save_pretrained")
+
+
+def _check_whole(name: str, found: dict[str, Any]) -> None:
+    """Refuse a model with tensors that transformers would make up at random, with a warning."""
+    if found["mismatched_keys"]:
+        tensor, saved, expected = min(found["mismatched_keys"])
+        raise ValueError(
+            f"{tensor} of {name} is {list(saved)} in its file, and {list(expected)} by its config.json: these are of "
+            "two models"
+        )
+    if found["missing_keys"]:
+        raise ValueError(
+            f"the weights of {name} are incomplete: {len(found['missing_keys'])} tensors such as "
+            f"{min(found['missing_keys'])} are in none of its files: download or save it again"
+        )
+
+
+def _tokenizer(name: str, revision: str | None, embedded: int) -> Any:
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:
+        if _is_foreign(str(error)):
+            raise ValueError(_why(name, revision, error)) from error
         raise ValueError(
             f"{name} has no tokenizer that can be loaded ({_short(error)}): save one beside the model"
         ) from error
     if tokenizer.vocab_size == 0:
         raise ValueError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
-    return model.requires_grad_(False).eval(), tokenizer
+    if tokenizer.vocab_size > embedded:  # special tokens added later may lie beyond, as long as they are not used
+        raise ValueError(
+            f"the tokenizer of {name} has {tokenizer.vocab_size} tokens, and the model embeds {embedded}: it is "
+            "another model's"
+        )
+    return tokenizer
 
 
 def _four_bit() -> Any:
@@ -69,11 +115,15 @@ def _four_bit() -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 
-def _why(name: str, error: Exception) -> str:
+def _is_foreign(text: str) -> bool:
+    return "trust_remote_code" in text or "custom code" in text
+
+
+def _why(name: str, revision: str | None, error: Exception) -> str:
     text, kinds = str(error), {type(e).__name__ for e in _chain(error)}
     if "GatedRepoError" in kinds or "gated repo" in text:
         return f"{name} is gated: ask for access on its hub page, then log in with `hf auth login` or set HF_TOKEN"
-    if "trust_remote_code" in text or "custom code" in text:
+    if _is_foreign(text):
         return (
             f"{name} brings code of its own, which is never run here: use a model of a family that transformers knows"
         )
@@ -83,6 +133,16 @@ def _why(name: str, error: Exception) -> str:
         )
     if "SafetensorError" in kinds or "EOFError" in kinds:
         return f"the weights of {name} are damaged ({_short(error)}): download or save them again"
+    if "not a valid git identifier" in text:
+        return f"{name} has no revision {revision!r} on the hub: give a branch, a tag or a commit that it has"
+    if "accelerate" in text:
+        return "device_map needs accelerate: pip install accelerate"
+    if "Unrecognized configuration class" in text:
+        kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", text)
+        return (
+            f"{name} is no causal language model (its configuration is a {kind[1] if kind else 'foreign class'}): "
+            "take a decoder"
+        )
     if "JSONDecodeError" in kinds or "not a valid JSON" in text:
         return f"a configuration file of {name} is not valid JSON ({_short(error)})"
     if "model type" in text or "model_type" in text:
@@ -93,6 +153,8 @@ def _why(name: str, error: Exception) -> str:
         )
     if "connect" in text or "offline" in text.lower() or "LocalEntryNotFoundError" in kinds:
         return f"{name} is neither a local folder nor in the hub's local cache, and the hub cannot be reached"
+    if "FileNotFoundError" in kinds:
+        return f"a file of {name} is missing ({_short(error)}): download or save it again"
     return f"{name} cannot be loaded as a causal language model: {_short(error)}"
 
 

@@ -8,9 +8,12 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 import lightning as L
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_steer.cli import hush
 from lightning_steer.data import ToyLabelDataModule
+from lightning_steer.data.pocket import vocabulary
+from lightning_steer.data.pocket_text import tokenizer
 from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import ToyClassifier
 from lightning_steer.records import Activations
@@ -80,3 +83,14 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def pocket_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random decoder that reads the pocket language, as a local folder."""
+    folder, words = tmp_path_factory.mktemp("decoder"), tokenizer(vocabulary())
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 5, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder

@@ -251,5 +251,5 @@ def test_settings_out_of_range_are_refused() -> None:
 
 def test_rows_of_one_kind_only_are_refused() -> None:
     seen = rows()
-    with pytest.raises(ValueError, match="wanted and unwanted"):
+    with pytest.raises(ValueError, match=r"below and above 0\.5 are both needed"):
         MeanDifference(8).fit(seen._replace(error=torch.zeros_like(seen.error)))

@@ -7,10 +7,19 @@ import pytest
 from conftest import WORLD, quiet_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_steer.data import ToyDataModule
+from lightning_steer.data import (
+    BehaviourDataModule,
+    MERADataModule,
+    PocketStereoSetDataModule,
+    ToyDataModule,
+)
+from lightning_steer.data.behaviour import PocketBehaviour
+from lightning_steer.data.mera_tasks import PocketTask
+from lightning_steer.llm import LLM
 from lightning_steer.methods import (
     ACE,
     LEACE,
+    MERA,
     GaussianTransport,
     Logistic,
     MeanDifference,
@@ -18,9 +27,10 @@ from lightning_steer.methods import (
     Ridge,
     Steering,
 )
-from lightning_steer.metrics import AttributeEffect
+from lightning_steer.metrics import Answers, AttributeEffect, BehaviourEffect, StereoSetEffect
 from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import SteeringAdaptor
+from lightning_steer.selection.rule import Best, Certified
 
 CLOSED_FORMS = [MeanDifference, RandomDirection, Logistic, LEACE, ACE, GaussianTransport, Ridge]
 
@@ -63,4 +73,47 @@ def test_two_processes_are_one(method: type[Steering], toy_checkpoints: dict[str
         if isinstance(value, float):
             assert two[path] == pytest.approx(value, abs=1e-5, rel=1e-5), path
         elif not path.startswith("/experiment"):
+            assert two[path] == value, path
+
+
+TASKS = {
+    "stereotypes": lambda: (StereoSetEffect(), None, PocketStereoSetDataModule(batch_size=32), MeanDifference),
+    "behaviour": lambda: (
+        BehaviourEffect(),
+        Best(50),
+        BehaviourDataModule(PocketBehaviour("truthful", per_topic=3), batch_size=9),
+        MeanDifference,
+    ),
+    "errors": lambda: (
+        Answers(),
+        Certified(0.05),
+        MERADataModule(PocketTask("sms_spam"), train=61, calibration=33, test=47, batch_size=16),
+        MERA,
+    ),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes_are_one_on_language(task: str, pocket_decoder: Path, tmp_path: Path) -> None:
+    reports = []
+    for devices in (1, 2):
+        evaluation, selection, data, method = TASKS[task]()
+        strengths = (0.5, 1.0) if method is MeanDifference else (0.7, 0.5)
+        llm = LLM(str(pocket_decoder), layers=2, per="token", tokens_per_batch=512)
+        choices = {"selection": selection, "random_draws": 2, "learning_curve": False, "resamples": 50}
+        module = SteeringAdaptor(llm, method, evaluation, strengths, **choices)
+        folder = tmp_path / str(devices)
+        settings = {"devices": devices, "default_root_dir": folder}
+        if devices > 1:
+            settings["strategy"] = "ddp_fork"
+        keep = ModelCheckpoint(folder, filename="best")
+        quiet_trainer(**settings, enable_checkpointing=True, callbacks=[keep]).fit(module, data)
+        quiet_trainer(**settings).test(module, data, ckpt_path=folder / "best.ckpt", verbose=False, weights_only=True)
+        reports.append(flat(json.loads((folder / "report.json").read_text())))
+    one, two = reports
+    assert one.keys() == two.keys()
+    for path, value in one.items():
+        if isinstance(value, float):
+            assert two[path] == pytest.approx(value, abs=1e-4, rel=1e-4), path
+        elif isinstance(value, int):
             assert two[path] == value, path

@@ -1,5 +1,21 @@
 """One file per data set; all of them are known to the command line by their bare names."""
 
+from lightning_steer.data.activations import ActivationsDataModule
+from lightning_steer.data.behaviour import BehaviourDataModule
+from lightning_steer.data.mera import MERADataModule
+from lightning_steer.data.pocket import PocketDataModule
+from lightning_steer.data.stereoset import PocketStereoSetDataModule, StereoSetDataModule
+from lightning_steer.data.text import TextDataModule
 from lightning_steer.data.toy import ToyDataModule, ToyLabelDataModule
 
-__all__ = ["ToyDataModule", "ToyLabelDataModule"]
+__all__ = [
+    "ActivationsDataModule",
+    "BehaviourDataModule",
+    "MERADataModule",
+    "PocketDataModule",
+    "PocketStereoSetDataModule",
+    "StereoSetDataModule",
+    "TextDataModule",
+    "ToyDataModule",
+    "ToyLabelDataModule",
+]

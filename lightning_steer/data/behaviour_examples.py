@@ -104,8 +104,8 @@ def read_personas(path: str | Path, behaviour: str) -> list[BehaviourExample]:
     return _distinct(path, found)
 
 
-def _rows(path: Path, columns: Collection[str], others: Collection[str] = ()) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON list or of JSON lines, numbered from 1, all with these columns of text."""
+def objects(path: Path) -> list[tuple[int, Any]]:
+    """The values of a JSON list or of JSON lines, numbered from 1; raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of behaviour examples {path}")
     rows = []
@@ -120,7 +120,13 @@ def _rows(path: Path, columns: Collection[str], others: Collection[str] = ()) ->
         raise ValueError(f"{path} is not JSON at example {len(rows) + 1}: {error}") from None
     if not rows:
         raise ValueError(f"{path} is empty: there are no examples in it")
-    for number, row in enumerate(rows, 1):
+    return list(enumerate(rows, 1))
+
+
+def _rows(path: Path, columns: Collection[str], others: Collection[str] = ()) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a file, numbered from 1, all with these columns of text."""
+    rows = objects(path)
+    for number, row in rows:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {row!r}")
         missing, unknown = set(columns) - set(row), set(row) - set(columns) - set(others)
@@ -132,7 +138,7 @@ def _rows(path: Path, columns: Collection[str], others: Collection[str] = ()) ->
         for column in columns:
             if not isinstance(row[column], str) or not row[column].strip():
                 raise ValueError(f"{path}, example {row.get('id', number)}: its {column} is empty or no text")
-    return list(enumerate(rows, 1))
+    return rows
 
 
 def _example(path: Path, id_: str, behaviour: str, prompt: str, positive: str, negative: str) -> BehaviourExample:

@@ -106,6 +106,21 @@ class Pairs(NamedTuple):
     y_wanted: Tensor
     """``[n, attributes]`` the negatives' values with the target attributes set."""
 
+    @property
+    def unwanted(self) -> Tensor:
+        """What a method learns to move away from."""
+        return self.x
+
+    @property
+    def wanted(self) -> Tensor:
+        """What it learns to move towards."""
+        return self.x_wanted
+
+    @property
+    def values(self) -> Tensor:
+        """``[n, 2, attributes]`` values of both."""
+        return torch.stack([self.y, self.y_wanted], 1)
+
 
 def generator(*seeds: int) -> Generator:
     """A generator of its own for every tuple of seeds, the same everywhere."""

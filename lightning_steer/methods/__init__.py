@@ -2,25 +2,37 @@
 
 from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.base import Steering
+from lightning_steer.methods.contrastive import Contrastive
+from lightning_steer.methods.contrastive_mera import ContrastiveMERA
 from lightning_steer.methods.identity import Identity
 from lightning_steer.methods.leace import LEACE
 from lightning_steer.methods.learned_vector import LearnedVector
 from lightning_steer.methods.logistic import Logistic
+from lightning_steer.methods.logistic_mera import LogisticMERA
 from lightning_steer.methods.loreft import LoReFT
 from lightning_steer.methods.mean_difference import MeanDifference
+from lightning_steer.methods.mera import MERA
+from lightning_steer.methods.probe_additive import ProbeAdditive
 from lightning_steer.methods.random_direction import RandomDirection
 from lightning_steer.methods.ridge import Ridge
+from lightning_steer.methods.sae_mera import SAEMERA
 from lightning_steer.methods.transport import GaussianTransport
 
 __all__ = [
     "ACE",
     "LEACE",
+    "MERA",
+    "SAEMERA",
+    "Contrastive",
+    "ContrastiveMERA",
     "GaussianTransport",
     "Identity",
     "LearnedVector",
     "LoReFT",
     "Logistic",
+    "LogisticMERA",
     "MeanDifference",
+    "ProbeAdditive",
     "RandomDirection",
     "Ridge",
     "Steering",

@@ -13,6 +13,7 @@ class Steering(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
 
     off: ClassVar[float] = 0.0  # the strength at which the map is the identity, bit for bit
+    classes: ClassVar[bool] = True  # fit tells wanted rows from unwanted ones, so there must be some of both
     trained: ClassVar[bool] = False  # fit only makes parameters, to be optimised through the network's output
 
     def __init__(self, width: int) -> None:
@@ -34,10 +35,9 @@ class Steering(nn.Module, ABC):
             raise ValueError(f"activations are {seen.h.shape[-1]} wide, but this map was made for {self.width}")
         if not seen.h.isfinite().all():
             raise ValueError("activations hold NaN or infinite values; nothing can be fitted to them")
-        if not self.trained and not 0 < (seen.error < 0.5).sum() < len(seen.error):
-            raise ValueError(
-                f"wanted and unwanted rows are both needed, not errors {seen.error.unique().tolist()} only"
-            )
+        if self.classes and not 0 < (seen.error < 0.5).sum() < len(seen.error):
+            low, high = (f"{float(e):.3f}" for e in (seen.error.min(), seen.error.max()))
+            raise ValueError(f"rows with errors below and above 0.5 are both needed, but all lie in [{low}, {high}]")
         self.estimate(seen._replace(h=seen.h.double()))
         self.fitted = True
         for tensor in (*self.buffers(), *self.parameters()):  # laid out as after loading: the same bits come out

@@ -13,7 +13,7 @@ from lightning_steer.records import Activations
 class LearnedVector(Steering):
     """Add a vector trained through the output. Strength: multiples of the trained vector."""
 
-    trained = True
+    trained, classes = True, False
 
     def __init__(self, width: int) -> None:
         super().__init__(width)

@@ -19,7 +19,7 @@ class LoReFT(Steering):
         seed: draws another starting subspace.
     """
 
-    trained = True
+    trained, classes = True, False
 
     def __init__(self, width: int, rank: int = 8, seed: int = 0) -> None:
         super().__init__(width)

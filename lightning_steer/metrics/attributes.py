@@ -70,6 +70,7 @@ class AttributeEffect(Evaluation):
 
     headline = ("target", "kept", "others", "exact", "drift_kl")
     also = ("mean60", "drift_flip", "output_difference")
+    shown = ("target", "kept", "others", "exact")
     success = "exact"
 
     def loss(self, scores: Tensor, batch: Labels) -> Tensor:

@@ -9,11 +9,26 @@ arXiv 2509.13450; there over data sets, in points).
 needs the bootstrap's interval (the jackknife is for smooth statistics).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from lightning_steer.metrics.interval import weighted_mean
 from lightning_steer.metrics.table import Table
+
+
+class TextDrift(NamedTuple):
+    """What C edits did to n texts."""
+
+    kl: Tensor
+    """``[C, n, L]`` KL of the next token at every token, nats; NaN where the text has none, or none was steered yet."""
+    base: Tensor
+    """``[n]`` log-probability of each text's tokens after the first steered one, unsteered."""
+    steered: Tensor
+    """``[C, n]`` the same, steered."""
+    tokens: Tensor
+    """``[n]`` how many tokens were summed."""
 
 
 def next_token_kl(base: Tensor, steered: Tensor) -> Tensor:

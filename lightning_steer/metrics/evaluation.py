@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_steer.metrics.interval import Estimate, estimate_means
+
 
 class Evaluation(ABC):
     """One task's measures. ``base [B, ...]`` and ``scores [C, B, ...]`` are log-probabilities of C candidates."""
@@ -14,6 +16,10 @@ class Evaluation(ABC):
     """The columns of the result table, in order; each needs an interval for every baseline and strength."""
     also: tuple[str, ...]
     """Columns that are reported of the steered network alone."""
+    shown: tuple[str, ...]
+    """Columns that the dose-response figure shows: of one unit."""
+    unit: str = "share of held-out rows"
+    """Theirs."""
     success: str
     """The column that says whether a row came out as wanted; the strength is chosen by it."""
 
@@ -24,6 +30,20 @@ class Evaluation(ABC):
     @abstractmethod
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         """``{column: [C, B]}`` every measure of every row."""
+
+    def error(self, scores: Tensor, batch: Any) -> Tensor:
+        """``[B]`` in [0, 1]: how wrong each answer of ``scores [B, options]`` is, where rows are graded."""
+        raise NotImplementedError(f"{type(self).__name__} does not grade single rows")
+
+    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor, weights: Tensor) -> dict[str, list[Estimate]]:
+        """From the columns ``[n, C]`` of C candidates to their figures, C of each: here their means.
+
+        Args:
+            rows: what :meth:`rows` has made.
+            cluster: ``[n]`` within which rows are not independent.
+            weights: ``[R, n]`` bootstrap weights; rows of a cluster are drawn together.
+        """
+        return {name: estimate_means(column, weights) for name, column in rows.items()}
 
     def profile(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         """``{column: [B, k]}`` of one candidate ``scores [B, ...]``: what moved besides; NaN where it was meant to."""

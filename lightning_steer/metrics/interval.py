@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.stats import beta
 from torch import Tensor
@@ -50,13 +51,32 @@ def percentile(draws: Tensor) -> tuple[float, float]:
     return low, high
 
 
+def estimate_means(values: Tensor, weights: Tensor) -> list[Estimate]:
+    """Means of the columns of ``values [n, C]``.
+
+    Exact intervals for columns of 0 and 1 only, else bootstrap with ``weights [resamples, n]``; draws without a value
+    (0/0) are left out.
+    """
+    values = values.double().cpu()
+    n, share = len(values), ((values == 0) | (values == 1)).all(0)
+    bounds = torch.empty(2, values.shape[1], dtype=torch.float64)
+    successes = values[:, share].sum(0).numpy()
+    tail = (1 - LEVEL) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(successes == 0, 0.0, beta.ppf(tail, successes, n - successes + 1))
+        high = np.where(successes == n, 1.0, beta.ppf(1 - tail, successes + 1, n - successes))
+    bounds[:, share] = torch.from_numpy(np.stack([low, high]))
+    if not share.all():
+        draws = weights @ values[:, ~share] / weights.sum(1, keepdim=True)
+        draws = draws.where(draws.isfinite(), torch.nan)
+        bounds[:, ~share] = draws.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), 0)
+    points = zip(values.mean(0).tolist(), bounds[0].tolist(), bounds[1].tolist(), strict=True)
+    return [Estimate(mean, low, high, n) for mean, low, high in points]
+
+
 def estimate_mean(values: Tensor, weights: Tensor) -> Estimate:
     """Mean of ``values [n]``: exact interval if all are 0 or 1, else bootstrap with ``weights [resamples, n]``."""
-    values = values.double().cpu()
-    n = len(values)
-    if ((values == 0) | (values == 1)).all():
-        return Estimate(float(values.mean()), *exact(float(values.sum()), n), n)
-    return Estimate(float(values.mean()), *percentile(weights @ values / weights.sum(1)), n)
+    return estimate_means(values.unsqueeze(1), weights)[0]
 
 
 def weighted_mean(rows: Tensor, weights: Tensor | None = None) -> Tensor:

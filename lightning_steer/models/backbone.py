@@ -36,6 +36,10 @@ class Backbone(nn.Module, ABC):
     def activations(self, inputs: Any) -> dict[str, Tensor]:
         """``{site: [B, d]}``, the rows that a method is fitted to."""
 
+    def observe(self, inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """``[B, ..., options]`` unsteered log-probabilities of questions, and ``{site: [B, d]}`` of their prompts."""
+        return self.scores(inputs)[0], self.activations(inputs)
+
     @abstractmethod
     def scores(self, inputs: Any, edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
         """``[copies, B, ..., options]`` log-probabilities with these edits.

@@ -1,6 +1,9 @@
 """One file per LightningModule; all of them are known to the command line by their bare names."""
 
+from lightning_steer.modules.language_model import LanguageModel
+from lightning_steer.modules.probe import ErrorProbe
+from lightning_steer.modules.recorder import ActivationRecorder
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.modules.toy import ToyClassifier
 
-__all__ = ["SteeringAdaptor", "ToyClassifier"]
+__all__ = ["ActivationRecorder", "ErrorProbe", "LanguageModel", "SteeringAdaptor", "ToyClassifier"]

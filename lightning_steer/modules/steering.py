@@ -13,33 +13,36 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.metrics.interval import bootstrap_weights, percentile
 from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
-from lightning_steer.modules.summary import Summary, identify
+from lightning_steer.modules import lessons
+from lightning_steer.modules.summary import Summary, identify, neutral_drift
 from lightning_steer.records import Activations
 from lightning_steer.report import card
-from lightning_steer.selection.strength import choose
+from lightning_steer.selection.rule import Best, Selection
 
 
 class SteeringAdaptor(L.LightningModule):
     """A steering method on a frozen network, from fitting to a report.
 
     Training learns the map: closed forms collect activations and are solved at the end of the epoch, trained methods
-    are optimised through the network's output. Validation runs all strengths in one pass and keeps the best. The test
-    compares with the unsteered network, random directions of equal norm, the site replaced by its mean and the oracle
-    patch, and writes the report.
+    are optimised through the network's output. Validation runs all strengths in one pass and chooses one, or none. The
+    test compares with the unsteered network, random directions of equal norm, the site replaced by its mean and, where
+    the data tell which activations were wanted, the oracle patch; and writes the report.
 
     Args:
         backbone: the frozen network and the sites to steer.
         method: the steering method; one instance is made for every site.
         evaluation: what the task asks of the steered network.
-        strengths: the strengths to choose from, in the method's own units.
+        strengths: the strengths to choose from, in the method's own units, from the weakest effect to the strongest.
+        selection: how one of them is chosen; null for the best on the validation rows.
         learning_rate: Adam's, for methods that are trained through the output.
         random_draws: random directions in the control, each as long as the method's own mean displacement.
+        learning_curve: test closed forms fitted to 1, 2, 4, ... rows too.
         resamples: bootstrap resamples behind the intervals.
     """
 
@@ -49,8 +52,10 @@ class SteeringAdaptor(L.LightningModule):
         method: Callable[[int], Steering],
         evaluation: Evaluation,
         strengths: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0),
+        selection: Selection | None = None,
         learning_rate: float = 1e-2,
         random_draws: int = 20,
+        learning_curve: bool = True,
         resamples: int = 2000,
     ) -> None:
         super().__init__()
@@ -60,12 +65,14 @@ class SteeringAdaptor(L.LightningModule):
             raise ValueError(f"random_draws and resamples must be positive, not {random_draws} and {resamples}")
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
-        self.random_draws, self.resamples = random_draws, resamples
+        self.selection, self.reason = selection or Best(resamples), ""
+        self.random_draws, self.learning_curve, self.resamples = random_draws, learning_curve, resamples
         self.maps = nn.ModuleList()  # one for every site, made once the network is there
         self.strict_loading = False  # the frozen network is not part of a checkpoint
-        # the chosen strength, its interval over resamplings of the selection rows, and their number
+        # the chosen strength, its interval over resamplings of the selection rows, their number, and the certified
+        # improvement
         self.choice: Tensor
-        self.register_buffer("choice", torch.full((4,), torch.nan, dtype=torch.float64))
+        self.register_buffer("choice", torch.full((5,), torch.nan, dtype=torch.float64))
         # distributed strategies refuse a module without anything to train, and a step without a loss: closed forms
         # pretend
         self.nothing = nn.Parameter(torch.zeros(()))
@@ -125,19 +132,13 @@ class SteeringAdaptor(L.LightningModule):
 
     @torch.no_grad()
     def _collect(self, seen: Table, batch: Any) -> None:
-        unwanted, wanted = self.backbone.activations(batch.x), self.backbone.activations(batch.x_wanted)
-        columns = {f"h/{site}": torch.stack([unwanted[site], wanted[site]], 1) for site in self.backbone.sites}
-        seen.update(batch.row, value=torch.stack([batch.y, batch.y_wanted], 1), **columns)
+        seen.update(batch.row, **lessons.read(self.backbone, self.evaluation, batch))
 
-    def _fit(self, maps: dict[str, Steering], seen: dict[str, Tensor], pairs: int) -> None:
-        """Fit every site's map to the first ``pairs`` pairs, the same ones on every process."""
-        columns = {name: column[:pairs].transpose(0, 1).flatten(0, 1) for name, column in seen.items()}
-        before, after = columns["value"].long().chunk(2)
-        error = torch.cat([torch.ones(len(before)), torch.zeros(len(after))]).to(before.device)
-        value = columns["value"].long()[:, (before != after).any(0)]
+    def _fit(self, maps: dict[str, Steering], seen: dict[str, Tensor], rows: int) -> None:
+        """Fit every site's map to the first rows, the same ones on every process."""
         paired = bool(self.trainer.datamodule.paired)  # type: ignore[attr-defined]
         for site, map_ in maps.items():
-            map_.fit(Activations(columns[f"h/{site}"], error, value, paired))
+            map_.fit(lessons.activations(seen, site, rows, paired))
 
     # ---- validate: choose the strength
 
@@ -146,25 +147,26 @@ class SteeringAdaptor(L.LightningModule):
         # Lightning validates before the training epoch's own end, so the map is solved here
         if self.trainer.state.fn == "fit" and not self.trained and not self.trainer.sanity_checking:
             seen = self.seen.compute()
-            self._fit(self.at_site, seen, len(seen["value"]))
+            self._fit(self.at_site, seen, len(seen["error"]))
 
     def validation_step(self, batch: Any, _batch_idx: int) -> None:
-        base = self.backbone.scores(batch.x)[0]
-        scores = self._scores(batch.x, [ways.steered("", self.at_site, self.strengths)])
-        success = self.evaluation.rows(base, scores, batch)[self.evaluation.success]
+        base = self.backbone.scores(batch.x)
+        scores = torch.cat([base, self._scores(batch.x, [ways.steered("", self.at_site, self.strengths)])])
+        success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
         self.swept.update(batch.row, success=success.T, loss=self.evaluation.loss(scores, batch).T)
 
     def on_validation_epoch_end(self) -> None:
         swept = self.swept.compute()
-        success, loss = swept["success"].cpu(), swept["loss"].cpu()
-        best = int(choose(success, loss))
+        success, loss = swept["success"].cpu(), swept["loss"].cpu()  # of the unsteered network first
+        found = self.selection.choose(self.strengths, success[:, 0], success[:, 1:], loss[:, 1:])
+        best = 0 if found.index is None else 1 + found.index
+        strength = [cast(Steering, self.maps[0]).off, *self.strengths][best]
         if self.trainer.state.fn == "fit":
-            again = choose(success, loss, bootstrap_weights(len(loss), self.resamples))
-            low, high = percentile(torch.tensor(self.strengths, dtype=torch.float64)[again])
-            self.choice.copy_(torch.tensor([self.strengths[best], low, high, len(loss)]))
+            self.choice.copy_(torch.tensor([strength, found.low, found.high, len(loss), found.bound]))
+            self.reason = found.reason
         self.log("val/loss", loss[:, best].mean(), prog_bar=True)
         self.log(f"val/{self.evaluation.success}", success[:, best].mean(), prog_bar=True)
-        self.log("val/strength", self.strengths[best])
+        self.log("val/strength", strength)
 
     # ---- test: report
 
@@ -175,22 +177,23 @@ class SteeringAdaptor(L.LightningModule):
         for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             self._collect(training, self.transfer_batch_to_device(batch, self.device, 0))
         seen = training.compute()
-        means, pushes = {}, {}
+        means, self.pushes = {}, {}
         for site, map_ in self.at_site.items():
             h = seen[f"h/{site}"][:, 0]
             means[site] = h.mean(0)
             length = (map_(h, self.strength) - h).norm(dim=-1).mean()
             u = torch.randn(self.random_draws, h.shape[-1], generator=torch.Generator().manual_seed(0)).to(h)
-            pushes[site] = length * u / u.norm(dim=-1, keepdim=True)
-        most = len(seen["value"])
-        self.sizes = [] if self.trained else sorted({min(2**k, most) for k in range(most.bit_length() + 1)})
+            self.pushes[site] = length * u / u.norm(dim=-1, keepdim=True)
+        most = len(seen["error"])
+        few = self.trained or not self.learning_curve
+        self.sizes = [] if few else sorted({min(2**k, most) for k in range(most.bit_length() + 1)})
         family = [copy.deepcopy(self.at_site) for _ in self.sizes]
         for size, maps in zip(self.sizes, family, strict=True):
             self._fit(maps, seen, size)
         self.groups = [
             ways.unsteered(),
             ways.steered("steered", self.at_site, [self.strength]),
-            ways.shifted("random", pushes),
+            ways.shifted("random", self.pushes),
             ways.replaced("site_mean", means),
             ways.steered("strength", self.at_site, self.strengths),
             *([ways.refitted("pairs", family, self.strength)] if family else []),
@@ -200,18 +203,25 @@ class SteeringAdaptor(L.LightningModule):
 
     def test_step(self, batch: Any, _batch_idx: int, dataloader_idx: int = 0) -> None:
         """Held-out rows come first, those that the method learned from second."""
-        before, wanted = self.backbone.activations(batch.x), self.backbone.activations(batch.x_wanted)
-        groups = [*self.groups, ways.replaced("oracle_patch", wanted)]
-        base, reached = self.backbone.scores(batch.x)[0], self.backbone.scores(batch.x_wanted)
+        groups = self.groups
+        columns = {"cluster": batch.y if isinstance(batch, Contrast) else batch.row}
+        if isinstance(batch, Contrast):  # what is moved are the texts, which a method was fitted to
+            base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.unwanted)
+        else:
+            base, before = self.backbone.observe(batch.x)
+        for site, map_ in self.at_site.items():
+            columns[f"moved/{site}"] = map_(before[site], self.strength) - before[site]
+        if hasattr(batch, "x_wanted"):
+            reached, wanted = self.backbone.observe(batch.x_wanted)  # type: ignore[attr-defined]
+            groups = [*groups, ways.replaced("oracle_patch", wanted)]
+            effect = self.evaluation.rows(base, reached.unsqueeze(0), batch)
+            columns |= {f"wanted_input/{name}": column.T for name, column in effect.items()}
+            columns |= {f"truth/{site}": wanted[site] - before[site] for site in wanted}
         scores = self._scores(batch.x, groups)
-        columns = {f"wanted_input/{k}": v.T for k, v in self.evaluation.rows(base, reached, batch).items()}
         for name, column in self.evaluation.rows(base, scores, batch).items():
             parts = column.T.split([group.copies for group in groups], 1)
             columns |= {f"{group.name}/{name}": part for group, part in zip(groups, parts, strict=True)}
         columns |= {f"profile/{name}": part for name, part in self.evaluation.profile(base, scores[1], batch).items()}
-        for site, map_ in self.at_site.items():
-            columns[f"moved/{site}"] = map_(before[site], self.strength) - before[site]
-            columns[f"truth/{site}"] = wanted[site] - before[site]
         (self.relearned if dataloader_idx else self.tested).update(batch.row, **columns)
 
     def on_test_epoch_end(self) -> None:
@@ -221,8 +231,13 @@ class SteeringAdaptor(L.LightningModule):
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
-            **summary.report(self.choice.tolist(), self.backbone.sites),
+            **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
+        if texts := getattr(data, "neutral", []):
+            edits, copies = ways.together([self.groups[1], self.groups[2]], self.backbone.sites)
+            found = neutral_drift(self.backbone.drift(texts, edits, copies), self.resamples)  # type: ignore[operator]
+            for part, figures in zip(("metrics", "random"), found, strict=True):
+                (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})
 
     def on_test_end(self) -> None:
@@ -243,12 +258,13 @@ class SteeringAdaptor(L.LightningModule):
     # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network."""
-        checkpoint["state_dict"] = _learned(checkpoint["state_dict"])
+        """Only what was learned is saved, not the frozen network; and why the strength was chosen."""
+        checkpoint["state_dict"], checkpoint["reason"] = _learned(checkpoint["state_dict"]), self.reason
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse, in words, a checkpoint that does not fit; raises ValueError."""
         expected, saved = _learned(self.state_dict()), checkpoint["state_dict"]
+        self.reason = checkpoint.get("reason", "")
         if saved.keys() != expected.keys():
             odd = ", ".join(sorted(saved.keys() ^ expected.keys())[:6])
             raise ValueError(f"the checkpoint is of another method or number of sites: they differ in {odd}")

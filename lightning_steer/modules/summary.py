@@ -1,6 +1,7 @@
 """From the rows of a test to its report: every figure with an interval, beside its baselines."""
 
 import inspect
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics.bypass import bypass
+from lightning_steer.metrics.drift import TextDrift, kl_mean, kl_percentile, perplexity_ratio
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, percentile
+from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, estimate_means, percentile
 
 Figures = dict[str, dict[str, Any]]
 """``{name: {"value", "low", "high", "n"}}``."""
@@ -37,30 +39,40 @@ class Summary:
         axes: Mapping[str, Sequence[float]],
         resamples: int,
     ) -> None:
-        self.tested = {name: column.cpu() for name, column in tested.items()}
-        self.relearned = {name: column.cpu() for name, column in relearned.items()}
+        self.tested = {name: column.cpu().double() for name, column in tested.items()}
+        self.relearned = {name: column.cpu().double() for name, column in relearned.items()}
         self.evaluation, self.axes = evaluation, axes
-        self.weights = bootstrap_weights(_rows(self.tested), resamples)
-        self.relearned_weights = bootstrap_weights(_rows(self.relearned), resamples)
+        self.weights, self.relearned_weights = (
+            bootstrap_weights(_rows(table), resamples, cluster=table["cluster"])
+            for table in (self.tested, self.relearned)
+        )
+
+    def estimates(self, table: dict[str, Tensor], weights: Tensor, name: str) -> dict[str, list[Estimate]]:
+        """Every figure of a group's candidates."""
+        prefix = f"{name}/"
+        columns = {key.removeprefix(prefix): part for key, part in table.items() if key.startswith(prefix)}
+        return self.evaluation.estimates(columns, table["cluster"], weights)
 
     def group(self, name: str) -> Figures:
         """The table's measures of a single candidate."""
-        return {m: self._mean(self.tested[f"{name}/{m}"][:, 0]) for m in self.evaluation.headline}
+        found = self.estimates(self.tested, self.weights, name)
+        return {m: _plain(found[m][0]) for m in self.evaluation.headline}
 
     def random(self) -> Figures:
         """Mean over the random directions; the interval holds 95 % of the directions, not of the rows."""
         found = {}
+        draws = self.estimates(self.tested, self.weights[:2], "random")
         for measure in self.evaluation.headline:
-            draws = self.tested[f"random/{measure}"].double().mean(0)
-            found[measure] = _plain(Estimate(float(draws.mean()), *percentile(draws), len(draws)))
+            values = torch.tensor([draw.value for draw in draws[measure]], dtype=torch.float64)
+            found[measure] = _plain(Estimate(float(values.mean()), *percentile(values), len(values)))
         return found
 
     def curve(self, name: str, table: dict[str, Tensor], weights: Tensor) -> dict[str, Any]:
         """Every measure along an axis: ``{"x": [...], measure: {"value": [...], "low": [...], "high": [...]}}``."""
         curve: dict[str, Any] = {"x": list(self.axes[name])}
+        points = self.estimates(table, weights, name)
         for measure in self.evaluation.headline:
-            points = [estimate_mean(column, weights) for column in table[f"{name}/{measure}"].T]
-            curve[measure] = {key: [getattr(p, key) for p in points] for key in ("value", "low", "high")}
+            curve[measure] = {key: [getattr(p, key) for p in points[measure]] for key in ("value", "low", "high")}
         return curve
 
     def bypass(self) -> dict[str, Any]:
@@ -90,38 +102,43 @@ class Summary:
         found = {}
         for name, column in self.tested.items():
             if name.startswith("profile/"):
-                points = [estimate_mean(c, self.weights) if not c.isnan().any() else _MEANT for c in column.T]
+                means = estimate_means(column.nan_to_num(), self.weights)
+                meant = column.isnan().any(0).tolist()
+                points = [_MEANT if left else point for left, point in zip(meant, means, strict=True)]
                 found[name.removeprefix("profile/")] = {
                     key: [getattr(p, key) for p in points] for key in ("value", "low", "high")
                 }
         return found
 
-    def report(self, choice: Sequence[float], sites: Sequence[str]) -> dict[str, Any]:
+    def edited(self, sites: Sequence[str]) -> dict[str, Any]:
+        """Share of rows that the method moved at all, at any site."""
+        moved = torch.stack([self.tested[f"moved/{site}"].abs().amax(1) > 0 for site in sites]).any(0)
+        return self._mean(moved)
+
+    def report(self, choice: Sequence[float], reason: str, sites: Sequence[str]) -> dict[str, Any]:
         """All of it, as plain numbers."""
-        strength, low, high, rows = choice
+        strength, low, high, rows, bound = choice
+        steered = self.estimates(self.tested, self.weights, "steered")
+        patched = any(name.startswith("oracle_patch/") for name in self.tested)
         metrics = {
-            **self.group("steered"),
-            **{m: self._mean(self.tested[f"steered/{m}"][:, 0]) for m in self.evaluation.also},
-            "bypass": self.bypass(),
+            **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
             "strength": _plain(Estimate(strength, low, high, int(rows))),
-            **self.cosines(sites),
+            "edited": self.edited(sites),
+            **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
-        baselines = {
-            "unsteered": self.group("unsteered"),
-            "random": self.random(),
-            "site_mean": self.group("site_mean"),
-            "oracle_patch": self.group("oracle_patch"),
-        }
-        learned_from = {
-            m: _plain(estimate_mean(self.relearned[f"steered/{m}"][:, 0], self.relearned_weights))
-            for m in self.evaluation.headline
-        }
+        if not math.isnan(bound):
+            metrics["certified_bound"] = _plain(Estimate(bound, bound, float("nan"), int(rows)))
+        groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
+        baselines = {name: self.group(name) for name in groups} | {"random": self.random()}
+        relearned = self.estimates(self.relearned, self.relearned_weights, "steered")
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),
+            "choice": reason,
             "warnings": self.evaluation.warnings(metrics, baselines),
             "metrics": metrics,
             "baselines": baselines,
-            "training_negatives": learned_from,
+            "training_negatives": {m: _plain(relearned[m][0]) for m in self.evaluation.headline},
+            "dose_response": {"measures": list(self.evaluation.shown), "unit": self.evaluation.unit},
             "curves": {
                 "strength": self.curve("strength", self.tested, self.weights),
                 "strength_on_training_negatives": self.curve("strength", self.relearned, self.relearned_weights),
@@ -138,7 +155,27 @@ _MEANT = Estimate(float("nan"), float("nan"), float("nan"), 0)
 
 
 def _rows(table: dict[str, Tensor]) -> int:
-    return len(next(iter(table.values())))
+    return len(table["cluster"])
+
+
+def neutral_drift(found: TextDrift, resamples: int) -> tuple[Figures, Figures]:
+    """Drift on neutral texts of the first candidate, and over the random directions that follow it.
+
+    The first's intervals are over texts; the directions' hold 95 % of them.
+    """
+    weights = bootstrap_weights(len(found.base), resamples)
+    measures = {
+        "neutral_kl": lambda i, w=None: kl_mean(found.kl[i], w),
+        "neutral_kl_p95": lambda i, w=None: kl_percentile(found.kl[i], w),
+        "perplexity_ratio": lambda i, w=None: perplexity_ratio(found.base, found.steered[i], found.tokens, w),
+    }
+    own, random = {}, {}
+    for name, measure in measures.items():
+        interval = percentile(torch.as_tensor(measure(0, weights)))
+        own[name] = _plain(Estimate(float(measure(0)), *interval, len(found.base)))
+        draws = torch.tensor([float(measure(i)) for i in range(1, len(found.kl))], dtype=torch.float64)
+        random[name] = _plain(Estimate(float(draws.mean()), *percentile(draws), len(draws)))
+    return own, random
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

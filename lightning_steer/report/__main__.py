@@ -1,24 +1,28 @@
-"""``python -m lightning_steer.report logs/``: all runs below a folder in one table."""
+"""``python -m lightning_steer.report logs/``: all runs below a folder in one table; with ``--html`` as a page too."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from lightning_steer.report import runs
+from lightning_steer.report import html, runs, shape
 from lightning_steer.report.files import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table and write it beside the runs as ``runs.md`` and ``runs.csv``."""
+    """Print the table and write it beside the runs as ``runs.md``, ``runs.csv`` and, if asked for, ``report.html``."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to look for report.json files, for example logs/")
-    folder = parser.parse_args(arguments).folder
+    parser.add_argument("--html", action="store_true", help="write report.html too: one page that needs nothing else")
+    given = parser.parse_args(arguments)
+    folder = given.folder
     if not folder.is_dir():
         print(f"lightning_steer: {folder} is not a folder", file=sys.stderr)
         return 2
     try:
         reports = runs.read(folder)
-    except ValueError as error:
+        for report in reports:
+            shape.check(report)
+    except (ValueError, RecursionError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
     if not reports:
@@ -26,9 +30,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     write_text(folder / "runs.md", runs.as_markdown(reports))
     write_text(folder / "runs.csv", runs.as_csv(reports))
+    if given.html:
+        configurations = {report["run"]: _configuration(folder / report["run"]) for report in reports}
+        write_text(folder / "report.html", html.page(reports, configurations))
+        print(f"Open {folder / 'report.html'} in a browser.\n")
     print(runs.as_markdown(reports), end="")
     print(f"\n{len(reports)} runs; also in {folder / 'runs.md'} and {folder / 'runs.csv'}")
     return 0
+
+
+def _configuration(folder: Path) -> str:
+    """What the run was asked to do, as its test or else its fit wrote it down."""
+    for name in ("test.yaml", "fit.yaml"):
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 if __name__ == "__main__":

@@ -39,8 +39,25 @@ def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     for measure, colour in zip(measures, COLOURS, strict=False):
         band(axes, curve["x"], curve[measure], NAMES.get(measure, measure), colour)
     axes.axvline(report["metrics"]["strength"]["value"], color="grey", linestyle=":", label="chosen strength")
-    axes.set(xlabel="strength", ylabel="share of held-out rows", ylim=(-0.03, 1.03))
+    axes.set(xlabel="strength", ylabel=report["dose_response"]["unit"])
     below(figure, axes)
+    return figure
+
+
+def side_by_side(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Dose-response of one method on several networks, a panel each with its title."""
+    figure = Figure(figsize=(4.8 * len(reports), 4.2), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(reports), sharey=True))
+    for axes, (title, report) in zip(panels, reports.items(), strict=True):
+        curve = report["curves"]["strength"]
+        for measure, colour in zip(report["dose_response"]["measures"], COLOURS, strict=False):
+            band(axes, curve["x"], curve[measure], str(NAMES.get(measure, measure)), colour)
+        axes.axvline(report["metrics"]["strength"]["value"], color="grey", linestyle=":", label="chosen strength")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("strength")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(next(iter(reports.values()))["dose_response"]["unit"])
+    below(figure, panels[0])
     return figure
 
 
@@ -69,14 +86,14 @@ def by_pairs(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     for measure, colour in zip(measures, COLOURS, strict=False):
         band(axes, curve["x"], curve[measure], NAMES.get(measure, measure), colour)
     axes.set_xscale("log", base=2)
-    axes.set(xlabel="pairs fitted", ylabel="share of held-out rows", ylim=(-0.03, 1.03))
+    axes.set(xlabel="pairs fitted", ylabel=report["dose_response"]["unit"])
     below(figure, axes)
     return figure
 
 
 def all_of(report: Mapping[str, Any]) -> dict[str, Figure]:
     """Every figure that the report has numbers for, by file name."""
-    measures = [name for name in ("target", "kept", "others", "exact") if name in report["curves"]["strength"]]
+    measures = report["dose_response"]["measures"]
     figures = {"dose_response": dose_response(report, measures)}
     if "kl" in report["profile"]:
         figures["drift"] = drift(report)

@@ -109,6 +109,8 @@ def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]])
 
 def crossover(part: dict[str, Any], vector: str, other: str) -> list[str] | None:
     """Few, many, crossing, verdict; None where the map never leads."""
+    if not {vector, other} <= part["methods"].keys():
+        return None
     sizes = sorted(set(part["methods"][vector]) & set(part["methods"][other]), key=int)
     differences = {
         size: clustered(np.asarray(exact(part, vector, size)) - np.asarray(exact(part, other, size))) for size in sizes

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer.cli import CLI
-from lightning_steer.report import tables
+from lightning_steer.report import figures, tables
 
 NETWORKS = {"projection": ("toy", "steer_toy"), "none": ("toy_no_bypass", "steer_toy_no_bypass")}
 METHODS = ("random_direction", "mean_difference", "learned_vector", "loreft")
+TITLES = {
+    "projection": "The residual goes round the steered layer:\nno vector moves the target",
+    "none": "Everything passes through the layer:\nthe same vector moves it",
+}
 QUIET = ["--trainer.enable_progress_bar", "false"]
 BEFORE = """\
 A toy network reads 60 attributes of a sample, each with 8 possible values. Steering shall make it read the value 0 for
@@ -46,6 +50,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     print(BEFORE)
     folders: list[Path] = []
+    vectors: dict[str, Any] = {}
     for network, (train, steer) in NETWORKS.items():
         print(f"\n== residual: {network}\n$ python -m lightning_steer fit --config configs/{train}.yaml", flush=True)
         CLI(["fit", "--config", f"configs/{train}.yaml"])
@@ -64,6 +69,7 @@ def main() -> int:
             rows[report["method"]] = report["metrics"]
             if method == "mean_difference":
                 compared = report
+        vectors[TITLES[network]] = compared
         baselines = compared["baselines"]
         rows = {
             "unsteered": baselines["unsteered"],
@@ -74,9 +80,13 @@ def main() -> int:
         score = tables.cell(compared["metrics"]["bypass"])
         print(f"\n{tables.text(rows, COLUMNS)}\n\nby-pass score {score}: the share of the evidence that goes round")
         print("the layer (0 none, 1 all)." + "".join(f"\nWarning: {warning}" for warning in compared["warnings"]))
+    picture = figures.side_by_side(vectors)
+    for kind in ("png", "svg"):
+        picture.savefig(f"logs/demo/mean_difference.{kind}", dpi=120)
     print(f"\n{LEGEND}\n\n{AFTER}\n\nReports and figures ({time.monotonic() - start:.0f} s in all):")
     for folder in folders:
         print(f"  {folder}/report.md  {' '.join(sorted(path.name for path in folder.glob('*.png')))}")
+    print("  logs/demo/mean_difference.png: the vector on both networks, at every strength")
     print("See them all: tensorboard --logdir logs")
     return 0
 

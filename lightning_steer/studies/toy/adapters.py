@@ -47,7 +47,7 @@ TRAINED: dict[str, Factory] = {
     "LoReFT 4": partial(LoReFT, rank=4),
     "LoReFT 8": partial(LoReFT, rank=8),
 }
-LEARNING_RATE, ROWS_PER_STEP, STEPS_BETWEEN_LOOKS = 1e-2, 32, 50
+ROWS_PER_STEP, STEPS_BETWEEN_LOOKS = 32, 50
 
 
 class Result(NamedTuple):
@@ -71,7 +71,7 @@ def read(ensemble: Ensemble, h: Tensor, pool: Pool) -> Tensor:
     """Log-probabilities ``[N, T, S, R, A, K]`` for steered activations ``h [N, T, S, R, d]``."""
     _, t, s, r, _ = h.shape
     x = pool.x.unsqueeze(2).expand(-1, -1, s, -1, -1)
-    return ensemble.above(h.flatten(1, 3), x.flatten(1, 3)).log_softmax(-1).unflatten(1, (t, s, r))
+    return ensemble.above(h.flatten(1, 3), x.flatten(1, 3)).mT.log_softmax(-2).mT.unflatten(1, (t, s, r))
 
 
 def judge(scores: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -155,13 +155,22 @@ def strength_family(ensemble: Ensemble, fit: Pool, test: Pool) -> Tensor:
 
 
 def trained(
-    make: Factory, name: str, ensemble: Ensemble, pool: Pool, select: Pool, test: Pool, sizes: Sequence[int], steps: int
+    make: Factory,
+    name: str,
+    ensemble: Ensemble,
+    pool: Pool,
+    select: Pool,
+    test: Pool,
+    sizes: Sequence[int],
+    steps: int,
+    learning_rate: float = 1e-2,
+    strengths: Sequence[float] = (1.0,),
 ) -> list[Result]:
-    """Train a method through the output at every budget side by side; the best step is chosen on ``select``."""
+    """Train a method through the output at every budget side by side; step and strength are chosen on ``select``."""
     n, t, _, d = pool.h.shape
     jobs, rows = t * len(sizes), torch.tensor([budget(size) for size in sizes])
     map_ = make(d).fit(Activations(torch.zeros(n, jobs, 0, d), torch.zeros(0), torch.zeros(0, 1).long(), False))
-    optimizer = torch.optim.Adam(map_.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(map_.parameters(), lr=learning_rate)
     best = {key: value.clone() for key, value in map_.state_dict().items() if key != "_extra_state"}
     best_loss = torch.full((n, jobs), torch.inf)
     random = torch.Generator().manual_seed(0)
@@ -174,18 +183,25 @@ def trained(
         h, x, wanted = (take(part, index).unflatten(2, (len(sizes), -1)) for part in (pool.h, pool.x, pool.y_wanted))
         steered = map_(h.flatten(1, 2), 1.0)
         logits = ensemble.above(steered.flatten(1, 2), x.flatten(1, 3)).unflatten(1, (jobs, ROWS_PER_STEP))
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2), wanted.flatten()) * (n * jobs)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 2).mT, wanted.flatten(0, -2)) * (n * jobs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % STEPS_BETWEEN_LOOKS == 0:
             keep_best(map_, best, best_loss, ensemble, looked_at)
     map_.load_state_dict(best, strict=False)
-    results = []
+    offered, results = torch.tensor(strengths), []
+
+    def steered_by(s: int, h: Tensor, strength: Tensor | float) -> Tensor:
+        return map_(spread(h, len(sizes)), strength).unflatten(1, (t, len(sizes)))[:, :, s]
+
     with torch.no_grad():
-        for s in range(len(sizes)):
-            moved = map_(spread(test.h, len(sizes)), 1.0).unflatten(1, (t, len(sizes)))[:, :, s]
-            results.append(result(moved, torch.ones(n, t), ensemble, test))
+        for s, few in enumerate(looked_at):
+            moved = torch.stack([steered_by(s, few.h, strength) for strength in strengths], 2)
+            exact, _, _, cost = judge(read(ensemble, moved, few), few)
+            strength = offered[choose_each(exact, cost)]
+            of_job = strength.unsqueeze(2).expand(-1, -1, len(sizes)).flatten(1)
+            results.append(result(steered_by(s, test.h, of_job), strength, ensemble, test))
     return results
 
 

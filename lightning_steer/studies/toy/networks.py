@@ -27,23 +27,25 @@ def batch(splits: list[LabelledSplit], j: int) -> tuple[Tensor, Tensor]:
 
 
 def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
-    """The networks of a kind: read from ``folder`` if they are there, else trained by ToyClassifier's recipe."""
-    path = folder / f"{kind.name}-{kind.steps}x{networks}.safetensors"
-    homes = worlds(kind, networks)
-    fresh = []
+    """The networks of a kind: those in ``folder`` are read, the others trained by ToyClassifier's recipe."""
+    paths = [folder / f"{kind.name}-{kind.steps}" / f"{i}.safetensors" for i in range(networks)]
+    homes, fresh = worlds(kind, networks), []
     for i, home in enumerate(homes):
         torch.manual_seed(i)
         fresh.append(MLP(home.inputs, kind.attributes, kind.values, kind.widths, kind.residual))
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
+    if missing:
+        ensemble = Ensemble([fresh[i] for i in missing])
+        fit(ensemble, kind, [LabelledSplit(homes[i], 1, BATCH, (i, 0), slice(None)) for i in missing])
+        for place, i in enumerate(missing):
+            paths[i].parent.mkdir(parents=True, exist_ok=True)
+            aside = paths[i].with_suffix(".part")
+            save_file({name: value[place].detach().clone() for name, value in ensemble.weights.items()}, aside)
+            aside.replace(paths[i])
+    for network, path in zip(fresh, paths, strict=True):
+        network.load_state_dict(load_file(path))
     ensemble = Ensemble(fresh)
-    if path.is_file():
-        ensemble.weights = load_file(path)
-        return ensemble
-    fit(ensemble, kind, [LabelledSplit(home, 1, BATCH, (i, 0), slice(None)) for i, home in enumerate(homes)])
     ensemble.weights = {name: value.detach() for name, value in ensemble.weights.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in ensemble.weights.items()}, aside)
-    aside.replace(path)
     return ensemble
 
 
@@ -57,7 +59,7 @@ def fit(ensemble: Ensemble, kind: Network, splits: list[LabelledSplit]) -> None:
     )
     for j in tqdm(range(kind.steps), desc=f"train {len(splits)} x {kind.name}", leave=False, mininterval=0.5):
         x, y = batch(splits, j + 1)  # past the end of the split: a stream of fresh batches
-        loss = nn.functional.cross_entropy(ensemble(x).flatten(0, -2), y.flatten()) * len(splits)
+        loss = nn.functional.cross_entropy(ensemble(x).flatten(0, 1).mT, y.flatten(0, 1)) * len(splits)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

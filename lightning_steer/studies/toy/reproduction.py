@@ -12,6 +12,8 @@ from lightning_steer.studies.toy.networks import clean_accuracy, trained
 from lightning_steer.studies.toy.settings import Cell, Network
 
 PAIRS, MANY, TEST_ROWS = 64, 2048, 400
+RECIPES = {"learned vector": (300, 1e-2), "LoReFT 8": (1000, 2e-2)}
+"""Steps and learning rate."""
 LOW = (0.5, 1.0, 1.5, 2.0)
 """Strengths at which a reader of the paper would have tried the vector."""
 
@@ -59,17 +61,19 @@ def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict
     }
 
 
-def trained_methods(kind: Network, networks: int, attributes: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Learned vector and LoReFT at 64 pairs on the same site: exact match ``[N][T]``."""
+def trained_methods(kind: Network, networks: int, attributes: int, share: float, folder: Path) -> dict[str, Any]:
+    """Learned vector and LoReFT at 64 pairs on the same site, trained as their configs say: exact match ``[N][T]``."""
     cell = Cell("report's network", kind.residual, kind, 1)
     ensemble = trained(kind, networks, folder)
     fit, select, test = (
         pools.draw(cell, ensemble, networks, attributes, split, rows)
         for split, rows in ((pools.FIT, PAIRS), (pools.SELECT, PAIRS), (pools.TEST, TEST_ROWS))
     )
-    return {
-        name: adapters.trained(adapters.TRAINED[name], name, ensemble, fit, select, test, [PAIRS], steps)[
-            0
-        ].exact.tolist()
-        for name in ("learned vector", "LoReFT 8")
-    }
+    found = {}
+    for name, (steps, rate) in RECIPES.items():
+        steps = max(1, round(share * steps))
+        results = adapters.trained(
+            adapters.TRAINED[name], name, ensemble, fit, select, test, [PAIRS], steps, rate, adapters.MAP_STRENGTHS
+        )
+        found[name] = results[0].exact.tolist()
+    return found

@@ -55,7 +55,7 @@ def report(width: int, steps: int, residual: Residual = "none", learning_rate: f
     return Network(60, 8, width, (512, 512, 512), steps, learning_rate, residual)
 
 
-W64, W48, W32 = small(8, 64, 1500), small(8, 48, 2000), small(8, 32, 3000)
+W64, W48, W32 = small(8, 64, 1000), small(8, 48, 1500), small(8, 32, 2200)
 AXES = (
     Cell("density", "2 values per dimension (w 64)", W64, 1),
     Cell("density", "2.7 values per dimension (w 48)", W48, 1),
@@ -63,9 +63,9 @@ AXES = (
     Cell("attributes", "1 attribute (w 48)", W48, 1),
     Cell("attributes", "4 attributes (w 48)", W48, 4),
     Cell("attributes", "8 attributes (w 48)", W48, 8),
-    Cell("values", "2 values (w 32)", small(2, 32, 1500), 1),
+    Cell("values", "2 values (w 32)", small(2, 32, 1000), 1),
     Cell("values", "8 values (w 32)", W32, 1),
-    Cell("values", "16 values (w 32)", small(16, 32, 4000), 1),
+    Cell("values", "16 values (w 32)", small(16, 32, 3200), 1),
 )
 REPORT_NONE = report(256, 1200)
 REPORT_PROJECTION = report(256, 250, "projection", 4e-3)

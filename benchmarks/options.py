@@ -1,0 +1,47 @@
+"""Four options that share a prompt of 200 tokens, against four full passes.
+
+A random 125M Llama scores options of one to four tokens: side by side in one row, where an option sees the prompt and
+itself; and an option a row, in the same batches. The scores must be equal. The arithmetic allows about 3.8.
+Bound: 3.
+
+    OMP_NUM_THREADS=2 python benchmarks/options.py      # two minutes
+"""
+
+import torch
+from side_by_side import DEVICE, by_turns, language_model, say, seconds, sentence, size
+
+from lightning_steer.tokens import Question
+
+
+def main() -> None:
+    """Measure and print."""
+    llm = language_model(-1, 2048)
+    questions = [
+        Question(sentence(i, 200, 200), tuple(f" {sentence(100 * i + j, j, j)}" for j in range(1, 5))) for i in range(3)
+    ]
+    assert llm.packs
+    found = {}
+
+    def shared() -> None:
+        llm.packs = True
+        found["shared"] = llm.scores(questions)
+
+    def full() -> None:
+        llm.packs = False
+        found["full"] = llm.scores(questions)
+
+    with torch.inference_mode():
+        timing = by_turns(lambda: seconds(full), lambda: seconds(shared), 7, "options")
+    difference = float((found["shared"] - found["full"]).abs().max())
+    assert difference < (1e-4 if DEVICE == "cpu" else 0.5), difference
+    say(
+        "options",
+        timing,
+        ">= 3",
+        f"4 full passes over one shared prompt of 200 tokens, {size(llm)}, scores equal to {difference:.0e}",
+        difference=difference,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Building a cache: shard by shard, on any number of processes, going on from whatever is finished.
+
+A shard's content and name depend on nothing but its texts and the model. The manifest is written last and replaces an
+older cache's in one step; only then are the older cache's shards removed.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from tqdm.auto import tqdm
+
+from lightning_steer.cache.files import digest, digests, locked, write
+from lightning_steer.cache.manifest import NAME, SHARD, Entry, Manifest, read_shard
+from lightning_steer.cache.origin import origin_of, text_of
+from lightning_steer.cache.read import Cache
+from lightning_steer.cache.record import DTYPES, record
+from lightning_steer.llm import LLM
+from lightning_steer.tokens import Question
+
+
+def ensure(
+    llm: LLM,
+    questions: Sequence[Question | str],
+    folder: str | Path,
+    each_token: bool = False,
+    dtype: str = "bfloat16",
+    texts_per_shard: int | None = None,
+    device: torch.device | str | None = None,
+) -> Cache:
+    """The cache of these activations: the one in the folder if nothing differs; else what lacks is recorded, or all.
+
+    Says in a sentence what it records, and why. Other processes that want the same folder wait.
+
+    Args:
+        llm: says the layers, the part of them and the tokens read; it is loaded only if something is to be recorded.
+        questions: texts, or prompts with options, the first of which is read with the prompt.
+        folder: where the cache is.
+        each_token: keep a row for each token read, not a text's mean.
+        dtype: ``bfloat16``, ``float32``, or ``float16``, scaled so that nothing overflows.
+        texts_per_shard: texts that are recorded, written and, when interrupted, lost together; null for 1024, or 32
+            if each token is kept. Memory grows with it, and with nothing else.
+        device: where the model is put to record; null leaves it where it is.
+
+    Raises:
+        ValueError: a setting, a text or the model is unusable.
+        OSError: the folder cannot be written; what is finished stays, an older cache too.
+    """
+    fresh = llm.tokenizer is None
+    with locked(Path(folder)):
+        build = Build(llm, questions, folder, each_token, dtype, texts_per_shard, fresh)
+        found = build.reuse()
+        if found is None and fresh:  # the model may have to be compared as it is in memory
+            llm.load()
+            build = Build(llm, questions, folder, each_token, dtype, texts_per_shard, fresh)
+            found = build.reuse()
+        if found is not None:
+            return found
+        if device is not None and llm.loading[2] is None:
+            llm.to(device)
+        build.announce()
+        for number in tqdm(range(build.shards), desc="recording", unit="shard", leave=False, disable=None):
+            build.shard(number)
+        return build.finish()
+
+
+class Build:
+    """A cache in the making.
+
+    The arguments are those of :func:`ensure`; ``fresh`` says that the model was not in memory before, where it may
+    have been changed.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        questions: Sequence[Question | str],
+        folder: str | Path,
+        each_token: bool = False,
+        dtype: str = "bfloat16",
+        texts_per_shard: int | None = None,
+        fresh: bool = False,
+    ) -> None:
+        size = (32 if each_token else 1024) if texts_per_shard is None else texts_per_shard
+        if dtype not in DTYPES:
+            raise ValueError(f"activations are stored as {', '.join(DTYPES)}, not {dtype!r}")
+        if size < 1 or not len(questions):
+            raise ValueError(f"at least 1 text is recorded, and to a shard, not {len(questions)} and {size}")
+        self.llm, self.questions, self.folder = llm, questions, Path(folder)
+        self.origin = origin_of(llm, questions, each_token, dtype, size, fresh)
+        self.shards = -(-len(questions) // size)
+        self.found: dict[int, str] = {}  # sha256 of the shards that are finished
+
+    def reuse(self) -> Cache | None:
+        """The folder's cache if it is this very one, every shard with the sha256 that the manifest gives."""
+        try:
+            manifest = Manifest.read(self.folder)
+        except (FileNotFoundError, ValueError):
+            return None
+        files = [self.folder / entry.file for entry in manifest.shards]
+        if (
+            manifest.origin.differences(self.origin)
+            or not all(file.is_file() for file in files)
+            or digests(files) != [entry.sha256 for entry in manifest.shards]
+        ):
+            return None
+        self._tidy(files)
+        return Cache(self.folder, verified=True)
+
+    def look(self, numbers: range) -> list[int]:
+        """Find the finished ones among these shards; returns the numbers of damaged ones."""
+        files = [file for file in sorted(self.folder.glob(f"{self.origin.key}-*")) if SHARD.fullmatch(file.name)]
+        there = {int(file.name.split("-")[1]): file for file in files}
+        there = {number: there[number] for number in numbers if number in there}
+        seen = dict(zip(there, digests(list(there.values())), strict=True))
+        whole = {number: found for number, found in seen.items() if there[number] == self._path(number, found)}
+        self.found |= whole
+        return sorted(there.keys() - whole.keys())
+
+    def announce(self) -> None:
+        """Look at all that is there, and say what will be recorded, and why; raises OSError if there is no room."""
+        damaged, missing = self.look(range(self.shards)), list[int]()
+        try:
+            differences = Manifest.read(self.folder).origin.differences(self.origin)
+            if differences:
+                print(f"The cache in {self.folder} differs in {differences}: it stays until the new one is complete.")
+            else:
+                missing = sorted(set(range(self.shards)) - set(self.found) - set(damaged))
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            print(f"{error}: going by the shards alone.")
+        for what, numbers in (("damaged", damaged), ("missing", missing)):
+            if numbers:
+                print(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {what}.")
+        left = self.shards - len(self.found)
+        print(f"Recording {self.origin.count} texts in {self.folder}: {left} of {self.shards} shards are left to do.")
+        self._check_room(left)
+
+    def shard(self, number: int) -> None:
+        """Record a shard, unless it was found finished; raises ValueError or OSError."""
+        if number in self.found:
+            return
+        first, end = number * self.origin.texts_per_shard, (number + 1) * self.origin.texts_per_shard
+        texts = [text_of(self.questions[i]) for i in range(first, min(end, self.origin.count))]
+        self.llm.model.eval()
+        tensors = record(self.llm, texts, first, self.origin.each_token, self.origin.dtype)
+        content = save(tensors._asdict())
+        found = digest(content)
+        write(self._path(number, found), content)
+        self.found[number] = found
+
+    def finish(self) -> Cache:
+        """Write the manifest, which makes the shards the folder's cache; then remove what does not belong to it."""
+        lacking = sorted(set(range(self.shards)) - set(self.found))
+        if lacking:
+            raise ValueError(
+                f"shard {lacking[0]} of {self.shards} was recorded by no process: leave use_distributed_sampler false "
+                "and limit_predict_batches alone"
+            )
+        files = [self._path(number, self.found[number]) for number in range(self.shards)]
+        entries = [Entry(f.name, self.found[i], read_shard(f)[0].shape[1]) for i, f in enumerate(files)]
+        width = self.llm.width(self.llm.sites[0])
+        Manifest(self.origin, self.llm.llm, self.llm.sites, width, entries).write(self.folder)
+        self._tidy(files)
+        return Cache(self.folder, verified=True)
+
+    def _tidy(self, files: list[Path]) -> None:
+        """Remove what older caches and killed processes left."""
+        for file in set(self.folder.iterdir()) - set(files):
+            name = file.name.removeprefix(".").removesuffix(".part")
+            if SHARD.fullmatch(name) or file.name == f".{NAME}.part":
+                file.unlink(missing_ok=True)
+
+    def _path(self, number: int, found: str) -> Path:
+        return self.folder / f"{self.origin.key}-{number:05d}-{found[:12]}.safetensors"
+
+    def _check_room(self, left: int) -> None:
+        """For one row a text: how many tokens will be kept is not known before."""
+        rows = min(left * self.origin.texts_per_shard, self.origin.count)
+        size = rows * len(self.llm.sites) * self.llm.width(self.llm.sites[0]) * DTYPES[self.origin.dtype].itemsize
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise OSError(
+                f"the cache in {self.folder} needs {size / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free: make "
+                "room, or name another folder, fewer layers or fewer texts"
+            )

@@ -1,0 +1,98 @@
+"""Fingerprints (sha256) of a model's files, weights and configuration, of its tokenizer, and of texts.
+
+Weights are fingerprinted by their whole content, never by samples or times: an edit of a single matrix, or of one
+token's embedding, is another model. That costs one reading of files that are to be read anyway.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_steer.cache.files import digest
+
+INCIDENTAL = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "quantization_config"}
+"""Entries of a configuration that loading changes, or that do not act on activations; the precision is known apart."""
+
+
+def of_texts(texts: Iterable[str]) -> tuple[str, int]:
+    """Of all texts in order, and their number; one at a time is in memory."""
+    hashed, count = hashlib.sha256(), 0
+    for text in texts:
+        content = text.encode("utf-8", "surrogatepass")
+        hashed.update(len(content).to_bytes(8, "little") + content)  # so that no text runs into the next
+        count += 1
+    return hashed.hexdigest(), count
+
+
+def of_files(name: str, revision: str | None) -> str | None:
+    """Of the safetensors files of a local folder, or of a hub name in the local cache; null if there are none."""
+    from transformers.utils.hub import cached_file
+
+    known = {"revision": revision, "local_files_only": True, "_raise_exceptions_for_missing_entries": False}
+    try:
+        config = cached_file(name, "config.json", **known)
+    except Exception:  # a name that is none: the model was not read from files
+        config = None
+    files = [] if config is None else sorted(Path(config).parent.glob("*.safetensors"))
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda file: _of_file(file, _state(file)), files))
+    return _of(found) if files else None
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    seen = os.stat(file)
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+
+
+@lru_cache(maxsize=4096)
+def _of_file(file: Path, _state: tuple[int, ...]) -> str:
+    """Read again by this process only if something was done to the file: as a rule several caches are asked for."""
+    return digest(file)
+
+
+def of_memory(model: nn.Module) -> str | None:
+    """Of all weights as they are in memory; null if some are not there, but offloaded to disk."""
+    state = sorted(model.state_dict().items())
+    if any(value.is_meta for _, value in state if isinstance(value, torch.Tensor)):
+        return None
+
+    def of(value: Any) -> str:
+        if not isinstance(value, torch.Tensor):
+            return repr(value)
+        bits = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        return f"{value.dtype} {list(value.shape)} {hashlib.sha256(bits.numpy().data).hexdigest()}"
+
+    with ThreadPoolExecutor() as threads:
+        return _of(list(threads.map(lambda item: (item[0], of(item[1])), state)))
+
+
+def of_configuration(config: Any) -> str:
+    """Of what distinguishes a model's configuration from its family's defaults."""
+
+    def telling(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(name): telling(part) for name, part in value.items() if name not in INCIDENTAL}
+        return value
+
+    return _of(telling(config.to_diff_dict()))
+
+
+def of_tokenizer(tokenizer: Any) -> str:
+    """Of vocabulary and rules."""
+    if not getattr(tokenizer, "is_fast", False):
+        vocabulary = sorted(tokenizer.get_vocab().items())
+        return _of([type(tokenizer).__name__, vocabulary, repr(tokenizer.init_kwargs)])
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return _of({**rules, "padding": None, "truncation": None})  # these two are set anew by every call
+
+
+def _of(value: Any) -> str:
+    return digest(json.dumps(value, sort_keys=True, default=repr).encode())

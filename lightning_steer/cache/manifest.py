@@ -1,0 +1,93 @@
+"""The manifest of a cache: its origin, and its shards with their sha256."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lightning_steer.cache.files import digest, write
+from lightning_steer.cache.origin import FORMAT, Origin
+
+NAME = "manifest.json"
+SHARD = re.compile(r"[0-9a-f]{12}-\d{5,}-[0-9a-f]{12}\.safetensors")
+"""Names of shards: the key of the origin, the shard's number, and the beginning of its own sha256, by which a shard
+is known to be whole before there is a manifest."""
+
+
+class Entry(NamedTuple):
+    """A shard."""
+
+    file: str
+    sha256: str
+    rows: int
+
+
+class Manifest(NamedTuple):
+    """What ``manifest.json`` says."""
+
+    origin: Origin
+    model: str
+    """Its name; the same weights under another name are as good."""
+    sites: list[str]
+    """Module names, one for each layer."""
+    width: int
+    shards: list[Entry]
+
+    def write(self, folder: Path) -> None:
+        """Replace the folder's manifest, all at once; raises OSError."""
+        shards = [entry._asdict() for entry in self.shards]
+        value = {**self._asdict(), "origin": self.origin._asdict(), "shards": shards}
+        write(folder / NAME, (json.dumps({**value, "sha256": _own(value)}, indent=1) + "\n").encode())
+
+    @staticmethod
+    def read(folder: Path) -> "Manifest":
+        """The folder's manifest; raises FileNotFoundError or ValueError."""
+        path = folder / NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no cache in {folder}")
+        try:
+            value = json.loads(path.read_bytes())
+            if value.pop("sha256") != _own(value):
+                raise ValueError("its own sha256 is another")
+            if value["origin"]["format"] != FORMAT:
+                raise ValueError(f"its format is {value['origin']['format']}, and {FORMAT} is read")
+            entries = [Entry(**entry) for entry in value.pop("shards")]
+            found = Manifest(origin=Origin(**value.pop("origin")), shards=entries, **value)
+            _check(found)
+            return found
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            said = str(error)[:200]
+            raise ValueError(f"{path} is truncated, damaged or of another version ({said})") from error
+
+
+def read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """A shard's tensors, their bytes left on disk until they are used; raises ValueError.
+
+    Returns:
+        ``h [layers, rows, d]`` as stored, ``scale [layers]`` that h is multiplied by, ``count [texts]`` rows of each.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor("h"), file.get_tensor("scale"), file.get_tensor("count")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a shard of a cache ({error})") from error
+
+
+def _own(value: dict[str, object]) -> str:
+    return digest(json.dumps(value, sort_keys=True).encode())
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError if an entry is of another kind than readers rely on."""
+    origin, shards = manifest.origin, manifest.shards
+    counts = [manifest.width, origin.count, origin.texts_per_shard, *origin.layers, *(entry.rows for entry in shards)]
+    texts = [manifest.model, origin.dtype, *manifest.sites, *(text for e in shards for text in (e.file, e.sha256))]
+    lists = all(isinstance(value, list) and value for value in (origin.layers, manifest.sites, shards))
+    if not lists or any(type(count) is not int or not 0 <= count < 1 << 40 for count in counts):
+        raise ValueError("its layers, sites or shards are no lists, or its counts no numbers")
+    twice = len(set(origin.layers)) < len(origin.layers)
+    if twice or any(not isinstance(text, str) or len(text) > 512 for text in texts):
+        raise ValueError("a name in it is no text or too long, or a layer is there twice")

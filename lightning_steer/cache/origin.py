@@ -1,0 +1,139 @@
+"""What the rows of a cache depend on, and how two caches differ in it."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightning_steer.cache import fingerprints
+from lightning_steer.cache.files import digest
+from lightning_steer.tokens import Question
+
+if TYPE_CHECKING:
+    from lightning_steer.llm import LLM
+
+FORMAT = 1
+"""Goes up whenever the same model and texts would give other files: older caches are then recorded again."""
+
+
+class Origin(NamedTuple):
+    """Two caches of one origin hold the same rows, up to rounding by another machine."""
+
+    weights: str | None
+    """sha256 of the model's safetensors files; null if the weights in memory may be others."""
+    memory: str | None
+    """sha256 of the weights in memory, edited perhaps; null if the model is not loaded."""
+    configuration: str
+    """sha256 of the model's configuration."""
+    precision: str
+    """What the model computes in."""
+    tokenizer: str
+    """sha256 of the tokenizer with all its rules."""
+    template: str | None
+    """sha256 of chat template and system message; null without a chat."""
+    part: str
+    layers: list[int]
+    positions: str
+    """Which tokens are read."""
+    each_token: bool
+    """Whether each token read has a row of its own; else a text has one row, their mean."""
+    dtype: str
+    """``bfloat16``, ``float32``, or ``float16`` with a scale for every shard and layer."""
+    count: int
+    """Number of texts."""
+    texts: str
+    """sha256 of all texts in order."""
+    texts_per_shard: int
+    format: int = FORMAT
+
+    @property
+    def key(self) -> str:
+        """Begins the names of all shards of this origin. Where the weights in memory are known, files do not matter."""
+        known = self if self.memory is None else self._replace(weights=None)
+        return digest(json.dumps(known._asdict(), sort_keys=True).encode())[:12]
+
+    def differences(self, other: "Origin") -> str:
+        """What another origin has that this one has not, in words; empty if nothing.
+
+        Weights are compared by their files if both models are what their files say, else as they are in memory; if
+        neither can be, the model must be loaded first to know.
+        """
+        found, known = [], [a == b for a, b in zip(self[:2], other[:2], strict=True) if a is not None and b is not None]
+        if not all(known) or not known:
+            found.append("model weights" if self.weights != other.weights else "model weights in memory")
+        for name, mine, its in zip(self._fields[2:], self[2:], other[2:], strict=True):
+            if mine != its:
+                hidden = name in ("configuration", "tokenizer", "template", "texts")
+                found.append(WORDS.get(name, name) + ("" if hidden else f" (it has {mine}, not {its})"))
+        return ", ".join(found)
+
+
+WORDS = {
+    "configuration": "model configuration",
+    "precision": "precision of the model",
+    "template": "chat template or system message",
+    "each_token": "rows for each token",
+    "count": "number of texts",
+    "texts_per_shard": "texts per shard",
+    "format": "version of the format",
+}
+
+
+def text_of(question: Question | str) -> str:
+    """What is read of a question, as :meth:`LLM.activations` has it: the prompt and its first option."""
+    return question if isinstance(question, str) else question.prompt + "".join(question.options[:1])
+
+
+def origin_of(
+    llm: "LLM", texts: Iterable[Question | str], each_token: bool, dtype: str, texts_per_shard: int, fresh: bool
+) -> Origin:
+    """The origin of what ``llm`` would record of ``texts``; the weights are loaded only if all else fails.
+
+    ``fresh`` says that the weights in memory, if there are any, were read from the files just now. Else they count as
+    what the files say only if such weights were read from them before, by this process.
+    """
+    tokenizer, config = _parts(llm)
+    depth = config.get_text_config().num_hidden_layers
+    template = json.dumps([tokenizer.chat_template, llm.system]) if llm.chat else None
+    scope = ", ".join(f"{name}={value!r}" for name, value in vars(llm.reads).items())
+    hashed, count = fingerprints.of_texts(map(text_of, texts))
+    files = fingerprints.of_files(llm.llm, llm.loading[1])
+    memory = None if llm.tokenizer is None else fingerprints.of_memory(llm.model)
+    if fresh and files is not None and memory is not None:
+        _READ.add((memory, files))
+    return Origin(
+        weights=files if memory is None or (memory, files) in _READ else None,
+        memory=memory,
+        configuration=fingerprints.of_configuration(config),
+        precision=f"{llm.loading[0]}{', 4 bits' if llm.loading[3] else ''}",
+        tokenizer=fingerprints.of_tokenizer(tokenizer),
+        template=None if template is None else digest(template.encode()),
+        part=llm.part,
+        layers=sorted(layer % depth for layer in llm.layers),
+        positions=f"{type(llm.reads).__name__}({scope})",
+        each_token=each_token,
+        dtype=dtype,
+        count=count,
+        texts=hashed,
+        texts_per_shard=texts_per_shard,
+    )
+
+
+_READ: set[tuple[str, str]] = set()
+"""Weights in memory, and the files that this process read them from."""
+
+
+def _parts(llm: "LLM") -> tuple[Any, Any]:
+    """Tokenizer and configuration, without the weights if they are not loaded."""
+    if llm.tokenizer is None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        known: dict[str, Any] = {"revision": llm.loading[1], "trust_remote_code": False}
+        try:
+            config = AutoConfig.from_pretrained(llm.llm, **known)
+            depth = config.get_text_config().num_hidden_layers
+            if all(-depth <= layer < depth for layer in llm.layers):
+                return AutoTokenizer.from_pretrained(llm.llm, **known), config
+        except Exception:  # noqa: S110  # whatever is wrong with the model, loading it says so in one sentence
+            pass
+        llm.load()
+    return llm.tokenizer, llm.model.config

@@ -1,0 +1,106 @@
+"""Reading a cache: one layer over all rows, or any rows across layers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.cache.files import digest
+from lightning_steer.cache.manifest import SHARD, Manifest, read_shard
+
+RECORD = "record it with `python -m lightning_steer predict --config configs/cache.yaml`, or with cache.ensure; "
+RECORD += "what is whole is kept"
+
+
+class Cache:
+    """Recorded activations, read memory-mapped and given as float32.
+
+    A row is a text or, in a cache of each token, a token; rows come in the order of the texts. A shard's sha256 is
+    compared when it is first read.
+
+    Args:
+        folder: where the cache is.
+        verified: the shards were compared just now; do not do it again.
+    """
+
+    def __init__(self, folder: str | Path, verified: bool = False) -> None:
+        self.folder, self.verified = Path(folder), verified
+        try:
+            self.manifest = Manifest.read(self.folder)
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f"{error}: {RECORD}") from error
+        self.layers, self.width = self.manifest.origin.layers, self.manifest.width
+        self._end = torch.tensor([entry.rows for entry in self.manifest.shards]).cumsum(0)
+        self._mapped: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return int(self._end[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process maps the files itself
+        return type(self), (self.folder, self.verified)
+
+    def layer(self, layer: int) -> Tensor:
+        """``[rows, d]`` float32 of one layer; raises ValueError if it was not recorded."""
+        (which,), start = self._which([layer]), 0
+        self.verify()  # before as much is allocated as the manifest claims
+        found = torch.empty(len(self), self.width)
+        for number, entry in enumerate(self.manifest.shards):
+            h, scale, _ = self._shard(number)
+            found[start : start + entry.rows].copy_(h[which]).mul_(scale[which])
+            start += entry.rows
+        return found
+
+    def rows(self, index: Sequence[int] | Tensor, layers: Sequence[int] | None = None) -> Tensor:
+        """``[layers, B, d]`` float32 of some rows, in any order; of all layers unless some are named."""
+        index, which = torch.as_tensor(index, dtype=torch.int64), torch.tensor(self._which(layers))
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
+            raise IndexError(
+                f"the cache {self.folder} has rows 0 to {len(self) - 1}, not {int(index.min())} to {int(index.max())}"
+            )
+        found = torch.empty(len(which), len(index), self.width)
+        shard = torch.searchsorted(self._end, index, right=True)
+        for number in shard.unique().tolist():
+            h, scale, _ = self._shard(number)
+            at = (shard == number).nonzero().squeeze(1)
+            own = index[at] - (self._end[number] - self.manifest.shards[number].rows)
+            found[:, at] = h[which.unsqueeze(1), own] * scale[which].view(-1, 1, 1)
+        return found
+
+    def texts(self) -> Tensor:
+        """``[rows]`` int64: the text that each row is of, counted from 0."""
+        count = torch.cat([self._shard(number)[2] for number in range(len(self.manifest.shards))])
+        return torch.arange(len(count)).repeat_interleave(count)
+
+    def verify(self) -> None:
+        """Compare every shard's sha256 now; raises ValueError or FileNotFoundError naming the first that is wrong."""
+        for number in range(len(self.manifest.shards)):
+            self._shard(number)
+
+    def _which(self, layers: Sequence[int] | None) -> list[int]:
+        layers = self.layers if layers is None else layers
+        for layer in layers:
+            if layer not in self.layers:
+                known = ", ".join(map(str, self.layers))
+                raise ValueError(f"layer {layer} is not in the cache {self.folder}, which holds {known}")
+        return [self.layers.index(layer) for layer in layers]
+
+    def _shard(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        if number not in self._mapped:
+            entry = self.manifest.shards[number]
+            path = self.folder / entry.file
+            if not SHARD.fullmatch(entry.file) or not path.is_file():
+                raise FileNotFoundError(
+                    f"shard {number} of the cache {self.folder} is missing ({entry.file}): {RECORD}"
+                )
+            if not self.verified and digest(path) != entry.sha256:
+                raise ValueError(f"shard {number} of the cache {self.folder} is damaged ({entry.file}): {RECORD}")
+            mapped = read_shard(path)
+            if mapped[0].shape != (len(self.layers), entry.rows, self.width):
+                raise ValueError(
+                    f"shard {number} of the cache {self.folder} holds {list(mapped[0].shape)}, not what its manifest "
+                    f"says: {RECORD}"
+                )
+            self._mapped[number] = mapped
+        return self._mapped[number]

@@ -1,0 +1,129 @@
+"""What one shard holds: activations of some texts, in their order, at the tokens to be read.
+
+Texts run in batches of like length. A hook at each site keeps the tokens to be read and lets the rest go; nothing is
+computed above the last site.
+"""
+
+from contextlib import suppress
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_steer.hooks import edit
+from lightning_steer.llm import LLM
+from lightning_steer.tokens import Row, batches
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+
+
+class Shard(NamedTuple):
+    """The tensors of a shard."""
+
+    h: Tensor
+    """``[layers, rows, d]`` as stored; multiplied by ``scale`` as they were."""
+    scale: Tensor
+    """``[layers]`` float32, 1 unless stored as float16."""
+    count: Tensor
+    """``[texts]`` int64 rows of each text."""
+
+
+@torch.inference_mode()
+def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str) -> Shard:
+    """Activations of texts.
+
+    Args:
+        llm: loaded; says layers, part, tokens to be read, chat, and tokens to a batch.
+        texts: prompts, without the chat template.
+        first: number of the first of them in the data, for messages.
+        each_token: keep a row for each token read, not their mean.
+        dtype: what they are stored in.
+
+    Raises:
+        ValueError: a text has no token, no token to be read or too many, or an activation that is not finite.
+    """
+    ids = tokens_of(llm, texts, first)
+    length = torch.tensor([len(row) for row in ids])
+    index = torch.arange(int(length.max())).expand(len(ids), -1)
+    index = index.where(index < length.unsqueeze(1), -1)
+    padded = torch.full(index.shape, llm.pad)
+    padded[index >= 0] = torch.tensor(list(chain.from_iterable(ids)))
+    read = llm.reads.mask(index, length)
+    read = index >= 0 if read is None else read
+    count = read.sum(1)
+    if not count.all():
+        empty = int((count == 0).nonzero()[0])
+        raise ValueError(f"{type(llm.reads).__name__} picks no token of text {first + empty}: {texts[empty][:60]!r}")
+    each = each_token or int(count.max()) == 1
+    count = count if each_token else torch.ones_like(count)
+    start = count.cumsum(0) - count
+    kept = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    h = torch.empty(len(llm.sites), int(count.sum()), llm.width(llm.sites[0]), dtype=kept)
+    for part in batches([Row(row, [], [], len(row), i, []) for i, row in enumerate(ids)], llm.tokens_per_batch):
+        text, longest = torch.tensor([row.example for row in part]), len(part[-1].ids)
+        own = read[text, :longest]
+        place = (start[text].unsqueeze(1) + own.cumsum(1) - 1)[own] if each else start[text]
+        h[:, place] = _forward(llm, padded[text, :longest], own, each, kept)
+    _check_finite(llm, h, start, first)
+    return Shard(*_stored(h, dtype), count)
+
+
+def tokens_of(llm: LLM, texts: list[str], first: int = 0) -> list[list[int]]:
+    """Token ids of texts as :meth:`LLM.rows` has them, in one call of the tokenizer; raises ValueError."""
+    encoded = llm.tokenizer([llm.prompt(text) for text in texts], add_special_tokens=not llm.chat)["input_ids"]
+    for number, ids in enumerate(encoded, first):
+        if not 0 < len(ids) <= llm.longest:
+            raise ValueError(
+                f"text {number} has {len(ids)} tokens, and {llm.llm} takes 1 to {llm.longest}: "
+                f"{texts[number - first][:60]!r}"
+            )
+    return encoded
+
+
+class _Enough(Exception):
+    """What was to be read has been read."""
+
+
+def _forward(llm: LLM, ids: Tensor, read: Tensor, each: bool, kept: torch.dtype) -> Tensor:
+    """``[layers, n, d]`` on the CPU: of each token picked by ``read [B, T]``, or of each row their mean."""
+    seen: list[Tensor] = []
+    ids, rows = ids.to(llm.device), read.shape
+    pick = read.flatten().nonzero().squeeze(1) if each else (read / read.sum(1, keepdim=True)).unsqueeze(1)
+    pick = pick.to(llm.device)
+
+    def keep(h: Tensor) -> Tensor:
+        at = pick.to(h.device)  # a device map spreads the layers
+        if each:  # a site may see rows and tokens in one dimension, or in two
+            seen.append(h.reshape(-1, h.shape[-1])[at].to(kept))
+        else:
+            seen.append((at @ h.reshape(*rows, -1).float()).squeeze(1).to(kept))
+        if len(seen) == len(llm.sites):
+            raise _Enough
+        return h
+
+    with edit(llm.model, dict.fromkeys(llm.sites, keep)), suppress(_Enough):
+        llm.model.base_model(input_ids=ids, use_cache=False)
+    return torch.stack([h.to(seen[-1].device) for h in seen]).cpu()
+
+
+def _stored(h: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
+    """``h`` as stored, and its scales ``[layers]``.
+
+    float16 ends at 65,504, and some models have dimensions far beyond. Powers of two bring a layer's largest value
+    below 2^15: they lose nothing, as long as the values that matter are not 2^29 times smaller.
+    """
+    scale = torch.ones(len(h))
+    if dtype == "float16":
+        scale = torch.exp2(torch.frexp(h.abs().amax((1, 2))).exponent - 15.0)
+    return (h / scale.view(-1, 1, 1) if dtype == "float16" else h).to(DTYPES[dtype]), scale
+
+
+def _check_finite(llm: LLM, h: Tensor, start: Tensor, first: int) -> None:
+    if not torch.isfinite(h).all():
+        layer, row, _ = (~torch.isfinite(h)).nonzero()[0].tolist()
+        text = first + int(torch.searchsorted(start, row, right=True)) - 1
+        raise ValueError(
+            f"the activations of text {text} at {llm.sites[layer]} are not finite: load the model with dtype float32 "
+            "or bfloat16"
+        )

@@ -1,0 +1,143 @@
+"""Behaviours for steering: prompts with a continuation that shows the behaviour and one that does not.
+
+A method is fitted to prompts that go on with either; what is scored are both continuations of held-out prompts. Rows
+that share a prompt (in the pocket language, a topic) are one cluster and stay in one part of the split.
+"""
+
+from pathlib import Path
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from lightning_steer.data.batches import share
+from lightning_steer.data.behaviour_examples import BehaviourExample
+from lightning_steer.data.behaviour_sources import (
+    BehaviourSource,
+    ChoicesFile,
+    HalvesFile,
+    PairsFile,
+    PersonaFile,
+    PocketBehaviour,
+    ResponsesFile,
+)
+from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
+from lightning_steer.data.questions import Contrast
+from lightning_steer.data.text import read
+from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
+from lightning_steer.tokens import Question
+
+FIT, SELECT, TEST = range(3)
+
+
+class BehaviourDataModule(L.LightningDataModule):
+    """Examples of one behaviour, split by prompt.
+
+    Args:
+        source: where the examples come from.
+        test: where the held-out ones come from, if not from ``source``; no prompt may be in both.
+        suppress: steer away from the behaviour instead of towards it.
+        fit_share: share of the prompts that a method is fitted to.
+        select_share: share that the strength is chosen on; the rest is held out, or unused if there is a ``test``.
+        neutral_file: texts that steering should leave alone, ``.txt`` (parted by blank lines) or ``.jsonl`` (``text``),
+            to measure drift on; null for those that the source has.
+        batch_size: examples in a batch, shared out over all processes.
+        seed: draws the split.
+    """
+
+    paired = True
+
+    def __init__(
+        self,
+        source: BehaviourSource,
+        test: BehaviourSource | None = None,
+        suppress: bool = False,
+        fit_share: float = 0.4,
+        select_share: float = 0.1,
+        neutral_file: str | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, not {batch_size}")
+        self.source, self.test, self.batch_size, self.seed = source, test, batch_size, seed
+        self.unwanted, self.wanted = (POSITIVE, NEGATIVE) if suppress else (NEGATIVE, POSITIVE)
+        self.shares = checked_shares(fit_share, select_share)
+        self.suppress, self.neutral_file = suppress, neutral_file
+
+    @property
+    def task(self) -> str:
+        """What is steered, for tables."""
+        self.setup()
+        return f"behaviour {self.parts[FIT][0].behaviour}: {'away from' if self.suppress else 'towards'} it"
+
+    @property
+    def neutral(self) -> list[str]:
+        """Texts that steering should leave alone."""
+        if self.neutral_file is None:
+            return self.source.neutral()
+        return [text for (text,) in read(Path(self.neutral_file), ("text",))]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split, once."""
+        if hasattr(self, "parts"):
+            return
+        found = self.source.read()
+        prompts = list(dict.fromkeys(map(self.source.cluster, found)))
+        if len(prompts) < 3:
+            raise ValueError(
+                f"{len(found)} examples with {len(prompts)} different prompts cannot be parted into a fitted, a "
+                "selecting and a held-out part: give at least three prompts"
+            )
+        order, n = sorted(prompts, key=lambda name: rank(self.seed, name)), len(prompts)
+        first = min(max(round(self.shares[FIT] * n), 1), n - 2)
+        second = min(max(round((1 - self.shares[TEST]) * n), first + 1), n - 1)
+        part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
+        self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
+        self.clusters = [[self.source.cluster(e) for e in part] for part in self.parts]
+        if self.test is not None:
+            self.parts[TEST] = self.test.read()
+            self.clusters[TEST] = [self.test.cluster(example) for example in self.parts[TEST]]
+            both = {example.prompt for part in self.parts[:TEST] for example in part}
+            for example in self.parts[TEST]:
+                if example.prompt in both:
+                    raise ValueError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
+        names = sorted({name for part in self.clusters for name in part})
+        self.number = {name: number for number, name in enumerate(names)}
+
+    def _loader(self, part: int) -> DataLoader[Contrast]:
+        self.setup()
+        cluster = [self.number[name] for name in self.clusters[part]]
+        questions = [question(example) for example in self.parts[part]]
+        return Contrasts(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()
+
+    def train_dataloader(self) -> DataLoader[Contrast]:
+        return self._loader(FIT)
+
+    def val_dataloader(self) -> DataLoader[Contrast]:
+        return self._loader(SELECT)
+
+    def test_dataloader(self) -> list[DataLoader[Contrast]]:
+        """Held-out prompts, and those that the method learned from."""
+        return [self._loader(TEST), self._loader(FIT)]
+
+    def predict_dataloader(self) -> DataLoader[Contrast]:
+        return self._loader(TEST)
+
+
+def question(example: BehaviourExample) -> Question:
+    """Both continuations as options, each after a blank: the one that shows the behaviour first."""
+    return Question(example.prompt, (f" {example.positive}", f" {example.negative}"))
+
+
+__all__ = [
+    "BehaviourDataModule",
+    "BehaviourSource",
+    "ChoicesFile",
+    "HalvesFile",
+    "PairsFile",
+    "PersonaFile",
+    "PocketBehaviour",
+    "ResponsesFile",
+    "question",
+]

@@ -1,0 +1,81 @@
+"""Rows of a local file or folder, or of a data set on the hub, as dictionaries by column; nothing is executed."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+KINDS = ".csv, .tsv, .jsonl, .parquet, or a folder written by datasets' save_to_disk"
+
+
+def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """All rows of a file.
+
+    In ``.csv`` files fields may be quoted; in ``.tsv`` files, and those without a suffix, quotes are text.
+
+    Args:
+        path: CSV, TSV, JSON lines, Parquet, or a folder written by ``save_to_disk``.
+        columns: names of the columns where the file has no header line; CSV and TSV only.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is of no known kind, damaged, or empty.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no data file {path}: give a local path, or leave it out to take the hub's")
+    if columns is not None and path.suffix in (".jsonl", ".parquet"):
+        raise ValueError(f"{path} names its columns itself: leave the list of columns out")
+    try:
+        rows = _read(path, columns)
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, OSError) as error:
+        raise ValueError(f"{path} cannot be read as {path.suffix or 'a table'}: {error}") from error
+    if not rows:
+        raise ValueError(f"{path} holds no rows")
+    return rows
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
+    if path.is_dir():
+        from datasets import Dataset, load_from_disk
+
+        found = load_from_disk(str(path))
+        if not isinstance(found, Dataset):
+            splits = ", ".join(map(str, found))
+            raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
+        return [dict(row) for row in found]  # type: ignore[call-overload]
+    if path.suffix == ".parquet":
+        from datasets import Dataset
+
+        return [dict(row) for row in Dataset.from_parquet(str(path), keep_in_memory=True)]  # type: ignore[union-attr,call-overload]
+    if path.suffix == ".jsonl":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{path} must hold one object per line")
+        return rows
+    if path.suffix not in (".csv", ".tsv", ""):
+        raise ValueError(f"{path} is of an unknown kind {path.suffix!r}: known are {KINDS}")
+    quoting = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = [(number, line) for number, line in enumerate(csv.reader(file, **quoting, strict=True), 1) if line]
+    if columns is None:
+        columns, lines = lines[0][1] if lines else [], lines[1:]
+    for number, line in lines:
+        if len(line) != len(columns):
+            raise ValueError(f"{path} has {len(line)} fields in row {number}, not {len(columns)}: {', '.join(columns)}")
+    return [dict(zip(columns, line, strict=True)) for _, line in lines]
+
+
+def hub_rows(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
+    """All rows of a split on the hub, or in its local cache; raises ValueError if they cannot be had."""
+    from datasets import load_dataset
+
+    try:
+        return [dict(row) for row in load_dataset(name, config, split=split)]  # type: ignore[call-overload]
+    except Exception as error:  # whatever the hub, the network or the format say
+        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ValueError(
+            f"the data set {name} cannot be had from the hub ({first}): check the network, or give a local file"
+        ) from error

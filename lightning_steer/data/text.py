@@ -1,0 +1,160 @@
+"""A user's own text for training a language model: plain, or prompts with completions."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader
+
+from lightning_steer.data.batches import Onwards, share
+from lightning_steer.data.tokens import Batches, Row, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextDataModule(L.LightningDataModule):
+    """A user's own text: ``.jsonl`` (an object per line) or ``.txt`` (documents parted by blank lines).
+
+    With ``prompt`` and ``completion`` columns only the completion is learned; else the whole ``text`` is.
+
+    Args:
+        train: file to learn from.
+        tokenizer: local folder or hub name of the tokenizer, as a rule that of the model.
+        val: file to validate on; null sets a share of the documents of ``train`` aside.
+        val_share: that share.
+        text: column of the text, in ``.jsonl`` files.
+        prompt: column of the prompt; give ``completion`` too.
+        completion: column of what is to be learned, a leading blank included if there is to be one.
+        max_tokens: longer documents are cut into pieces; of longer prompts the beginning is dropped.
+        packed: lay documents end to end in rows of ``max_tokens``, for many short texts; not with prompts.
+        tokens_per_step: tokens in a batch, about, shared out over all processes.
+        seed: chooses the documents set aside, and shuffles.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        tokenizer: str,
+        val: str | None = None,
+        val_share: float = 0.05,
+        text: str = "text",
+        prompt: str | None = None,
+        completion: str | None = None,
+        max_tokens: int = 512,
+        packed: bool = False,
+        tokens_per_step: int = 4096,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if (prompt is None) != (completion is None):
+            raise ValueError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
+        if packed and prompt is not None:
+            raise ValueError("packed rows hold several documents, so prompts cannot be told from completions in them")
+        if min(max_tokens - 1, tokens_per_step) < 1 or not 0 < val_share < 1:
+            raise ValueError(
+                "max_tokens must be at least 2, tokens_per_step positive and val_share in (0, 1), "
+                f"not {max_tokens}, {tokens_per_step} and {val_share}"
+            )
+        self.files, self.tokenizer_name, self.val_share, self.seed = (train, val), tokenizer, val_share, seed
+        self.columns = (text,) if prompt is None or completion is None else (prompt, completion)
+        self.max_tokens, self.packed, self.tokens_per_step = max_tokens, packed, tokens_per_step
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and tokenize, once."""
+        if hasattr(self, "rows"):
+            return
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(self.tokenizer_name, trust_remote_code=False)
+        documents = read(Path(self.files[0]), self.columns)
+        if self.files[1] is None:
+            order = np.random.default_rng(self.seed).permutation(len(documents))
+            aside = max(1, round(len(documents) * self.val_share))
+            if aside >= len(documents):
+                raise ValueError(f"{self.files[0]} holds {len(documents)} document(s): too few to set any aside")
+            parts = [[documents[i] for i in sorted(part)] for part in (order[aside:], order[:aside])]
+        else:
+            parts = [documents, read(Path(self.files[1]), self.columns)]
+        self.rows = [self._tokenized(part) for part in parts]
+
+    def _tokenized(self, documents: list[tuple[str, ...]]) -> list[Row]:
+        found = [rows_of(self.tokenizer, document, self.max_tokens) for document in documents]
+        rows = [row for rows in found for row in rows if row.start < len(row.ids)]
+        if self.packed:
+            stream = [token for row in rows for token in row.ids]
+            pieces = [stream[i : i + self.max_tokens] for i in range(0, len(stream), self.max_tokens)]
+            rows = [Row(piece) for piece in pieces if len(piece) > 1]
+        if not rows:
+            raise ValueError("the text is empty: no document holds a token to predict")
+        return rows
+
+    def _loader(self, part: int, seed: int | None) -> DataLoader[Tokens]:
+        rows = self.rows[part]
+        steps = max(1, min(len(rows), round(sum(len(row.ids) for row in rows) / self.tokens_per_step)))
+        pad = self.tokenizer.pad_token_id
+        pad = 0 if pad is None else int(pad)  # it is never predicted, and what follows a text does not act on it
+
+        def block(number: int) -> list[Row]:
+            if seed is None:
+                return rows
+            order = np.random.default_rng(np.random.SeedSequence((seed, number, 1))).permutation(len(rows))
+            return [rows[i] for i in order]
+
+        batches = Batches(block, steps, pad, share(self), seed)
+        return DataLoader(batches, batch_size=None, sampler=None if seed is None else Onwards(steps))
+
+    def train_dataloader(self) -> DataLoader[Tokens]:
+        return self._loader(0, self.seed)
+
+    def val_dataloader(self) -> DataLoader[Tokens]:
+        return self._loader(1, None)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The documents of a file, one string a column; raises FileNotFoundError or ValueError saying what is wrong."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no text file at {path}")
+    content = path.read_text(encoding="utf-8")
+    if path.suffix != ".jsonl":
+        if len(columns) > 1:
+            raise ValueError(f"{path} is plain text and has no columns {' and '.join(columns)}: use a .jsonl file")
+        return [(part.strip(),) for part in content.split("\n\n") if part.strip()]
+    documents = []
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record: dict[str, Any] = json.loads(line)
+            documents.append(tuple(record[column] for column in columns))
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object with {' and '.join(columns)} ({error})"
+            ) from error
+        if not all(isinstance(value, str) for value in documents[-1]):
+            raise ValueError(f"{path}, line {number}: {' and '.join(columns)} must be text, not {documents[-1]!r}")
+    return documents
+
+
+def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[Row]:
+    """A document's tokens, ended by the end mark: pieces of ``(text,)``, or one row of ``(prompt, completion)``.
+
+    The completion begins at the first token that reaches beyond the prompt's last character: tokenizing the two parts
+    one by one would give other tokens.
+    """
+    *prompt, _ = document
+    encoded = tokenizer("".join(document), return_offsets_mapping=bool(prompt))
+    ids: list[int] = list(encoded["input_ids"])
+    end: Any = tokenizer.eos_token_id
+    if end is not None and ids[-1:] != [end]:
+        ids.append(end)
+    if not prompt:
+        return [Row(ids[i : i + max_tokens]) for i in range(0, len(ids), max_tokens)]
+    offsets = encoded["offset_mapping"]
+    start = next((i for i, (_, to) in enumerate(offsets) if to > len(prompt[0])), len(ids))
+    dropped = max(0, len(ids) - max_tokens)
+    return [Row(ids[dropped:], max(1, start - dropped))]

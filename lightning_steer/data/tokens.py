@@ -1,0 +1,94 @@
+"""Token batches: rows of text sorted into batches of like length, the same for any number of processes."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+IGNORED = -100
+"""The label of a token that is not to be predicted, as Hugging Face has it."""
+
+
+class Row(NamedTuple):
+    """One row of training text."""
+
+    ids: Sequence[int]
+    """Tokens, begin and end marks included."""
+    start: int = 1
+    """The first token that is to be predicted; the very first never is."""
+    logp: float = float("nan")
+    """Exact log-probability of the predicted tokens, where the data know it."""
+
+
+class Tokens(NamedTuple):
+    """A batch of text, or one process's share of it."""
+
+    ids: Tensor
+    """``[B, T]`` int64, right-padded."""
+    labels: Tensor
+    """``[B, T]`` int64: the ids that are to be predicted from those before, else -100."""
+    total: Tensor
+    """Number of labels in the whole batch, over all processes."""
+    logp: Tensor
+    """``[B]`` float64: exact log-probability of each row's labels, NaN where it is not known."""
+
+
+def together(rows: Sequence[Row], pad: int, own: slice = slice(None)) -> Tokens:
+    """The batch of these rows, of which this process takes its ``own``."""
+    total = sum(len(row.ids) - row.start for row in rows)
+    rows = rows[own]
+    longest = max((len(row.ids) for row in rows), default=1)
+    ids, labels = np.full((len(rows), longest), pad), np.full((len(rows), longest), IGNORED)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = row.ids
+        labels[i, row.start : len(row.ids)] = row.ids[row.start :]
+    logp = torch.tensor([row.logp for row in rows], dtype=torch.float64)
+    return Tokens(torch.from_numpy(ids), torch.from_numpy(labels), torch.tensor(total), logp)
+
+
+def by_length(rows: Sequence[Row], groups: int) -> list[list[Row]]:
+    """The rows in this many groups of like length and about as many tokens; the order of equal ones is kept."""
+    rows = sorted(rows, key=lambda row: len(row.ids))
+    ends = np.cumsum([len(row.ids) for row in rows])
+    inner = np.arange(1, groups)
+    cuts = np.searchsorted(ends, ends[-1] * inner / groups, side="right")
+    cuts = np.maximum.accumulate(np.clip(cuts - inner, 0, len(rows) - groups)) + inner  # no group is empty
+    cuts = [0, *cuts.tolist(), len(rows)]
+    return [rows[a:b] for a, b in pairwise(cuts)]
+
+
+class Batches(Dataset[Tokens]):
+    """Item j is a batch. Rows come in blocks; a block's rows are sorted into batches of like length, then shuffled.
+
+    A batch depends on nothing but j (and on what ``rows`` makes of its number), so training can be resumed anywhere
+    and shared out over any number of processes.
+
+    Args:
+        rows: the rows of a block, given its number.
+        per_block: batches in a block.
+        pad: the token that fills up rows.
+        own: the rows of a batch that this process takes.
+        seed: shuffles the batches of a block; null keeps them from short to long.
+    """
+
+    def __init__(
+        self, rows: Callable[[int], Sequence[Row]], per_block: int, pad: int, own: slice, seed: int | None
+    ) -> None:
+        self.rows, self.per_block, self.pad, self.own, self.seed = rows, per_block, pad, own, seed
+        self.kept: tuple[int, list[list[Row]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.per_block
+
+    def __getitem__(self, j: int) -> Tokens:
+        block, place = divmod(j, self.per_block)
+        if block != self.kept[0]:
+            self.kept = (block, by_length(self.rows(block), self.per_block))
+        if self.seed is not None:
+            order = np.random.default_rng(np.random.SeedSequence((self.seed, block))).permutation(self.per_block)
+            place = order[place]
+        return together(self.kept[1][place], self.pad, self.own)

@@ -1,0 +1,112 @@
+"""What a task with known answers asks of a network: the class-normalised error, and whether the answer is right.
+
+``p(label) = sum over its written variants of P(variant | prompt) / the same sum over all labels``, ``E = 1 - p(true)``
+(Hedström et al. 2025, arXiv 2510.13290). P is that of the whole continuation, never of its last token.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.interval import Estimate, estimate_mean
+from lightning_steer.metrics.spi import QUANTILES, estimates
+
+
+def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
+    """``[..., options] -> [..., labels]`` float64 in [0, 1], summing to 1.
+
+    Args:
+        scores: log-probabilities of the written variants, -inf where there is none.
+        label_of: ``[options]`` the label that each is a variant of; every label has one.
+
+    Raises:
+        ValueError: all of a row's labels are impossible, or a score is not a number.
+    """
+    label_of, labels = label_of.to(scores.device), int(label_of.max()) + 1
+    of_label = torch.stack([scores.double()[..., label_of == k].logsumexp(-1) for k in range(labels)], -1)
+    if of_label.isnan().any() or (of_label.amax(-1) == -torch.inf).any():
+        raise ValueError("a row's labels all have probability 0 or none: the scores hold NaN or -inf")
+    return of_label.softmax(-1)
+
+
+class Answers(Evaluation):
+    """How right a network's answers are, and what that is worth beside the unsteered network's."""
+
+    headline = ("spi", "accuracy", "balanced_accuracy", "mcc", "error")
+    also = (
+        *("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base", "accuracy_change"),
+        *("f1", "precision", "recall", "0->1", "1->0", "0->0", "1->1", "kl", "changed"),
+        *(f"error_q{100 * q:02.0f}" for q in QUANTILES),
+    )
+    shown = ("accuracy", "balanced_accuracy", "error")
+    unit = "share of held-out rows, or mean error"
+    success = "accuracy"
+
+    def error(self, scores: Tensor, batch: Any) -> Tensor:
+        """``[...]`` E of ``scores [..., B, options]``; raises ValueError if a true label is not among the options."""
+        p = label_probabilities(scores, batch.label_of)
+        y = batch.y.to(p.device).long()
+        if len(y) and not 0 <= int(y.min()) <= int(y.max()) < p.shape[-1]:
+            raise ValueError(f"labels are 0 to {p.shape[-1] - 1}, not {int(y.min())} to {int(y.max())}")
+        return 1 - p.gather(-1, y.expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+
+    def loss(self, scores: Tensor, batch: Any) -> Tensor:
+        p = label_probabilities(scores, batch.label_of)
+        y = batch.y.to(p.device).long().expand(p.shape[:-1]).unsqueeze(-1)
+        return -p.gather(-1, y).squeeze(-1).clamp_min(1e-12).log()
+
+    def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
+        before, after = label_probabilities(base, batch.label_of), label_probabilities(scores, batch.label_of)
+        answer, y = after.argmax(-1), batch.y.to(after.device)
+        log_ratio = before.clamp_min(1e-300).log() - after.clamp_min(1e-300).log()
+        same = {"truth": y, "answer_base": before.argmax(-1), "error_base": self.error(base, batch)}
+        return {
+            "accuracy": (answer == y).double(),
+            "error": self.error(scores, batch),
+            "answer": answer.double(),
+            "kl": (before * log_ratio).sum(-1).clamp_min(0),
+            "changed": (answer != same["answer_base"]).double(),
+            "labels": torch.full_like(answer, after.shape[-1]).double(),
+            **{name: column.double().expand(answer.shape) for name, column in same.items()},
+        }
+
+    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor, weights: Tensor) -> dict[str, list[Estimate]]:
+        column = {name: values.double().cpu() for name, values in rows.items()}
+        found: dict[str, list[Estimate]] = {}
+        for c in range(column["answer"].shape[1]):
+            truth, base, answer = (column[name][:, c].long() for name in ("truth", "answer_base", "answer"))
+            before, after = column["error_base"][:, c], column["error"][:, c]
+            one = estimates(truth, base, answer, before, after, int(column["labels"][0, c]), weights)
+            one |= {name: estimate_mean(column[name][:, c], weights) for name in ("kl", "changed")}
+            for name, value in one.items():
+                found.setdefault(name, []).append(value)
+        return found
+
+    def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
+        fixed, broken = metrics["0->1"]["value"], metrics["1->0"]["value"]
+        if fixed == broken == 0:
+            return f"No answer changed between right and wrong: the accuracy stays {metrics['accuracy']['value']:.3f}."
+        return (
+            f"Accuracy went from {metrics['accuracy_base']['value']:.3f} to {metrics['accuracy']['value']:.3f} (SPI "
+            f"{metrics['spi']['value']:+.2f}): {fixed:.1%} of the rows were set right, {broken:.1%} were right and are "
+            "wrong now."
+        )
+
+    def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
+        found, value = [], {name: estimate["value"] for name, estimate in metrics.items()}
+        if value["spi"] > 0 >= metrics["spi"]["low"]:
+            found.append("The interval of SPI includes 0: this may be noise.")
+        if value["spi"] > 0 and not (
+            value["balanced_accuracy"] > value["balanced_accuracy_base"] and value["mcc"] > value["mcc_base"]
+        ):
+            found.append(
+                "This is a class flip: the accuracy rose, but balanced accuracy or MCC did not. Another favourite "
+                "answer would have done it."
+            )
+        random = baselines.get("random", {}).get("spi")
+        if random and value["spi"] > 0 and random["high"] >= value["spi"]:
+            found.append("Random directions of equal norm reach this SPI too.")
+        return found

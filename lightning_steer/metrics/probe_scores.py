@@ -1,0 +1,34 @@
+"""How well a probe predicts, under re-weightings of the rows: R2, root mean squared error, area under the ROC curve."""
+
+import torch
+from torch import Tensor
+
+
+def r2(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """``[R]`` share of the variance of ``target [n]`` explained, under ``weights [R, n]``; NaN if it is constant."""
+    mean = weights @ target / weights.sum(1)
+    spread = (weights * (target - mean.unsqueeze(1)).square()).sum(1)
+    left = weights @ (target - predicted).square()
+    return torch.where(spread > 0, 1 - left / spread.clamp_min(1e-300), torch.nan)
+
+
+def rmse(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """``[R]`` root mean squared error, in the units of ``target [n]``."""
+    return (weights @ (target - predicted).square() / weights.sum(1)).sqrt()
+
+
+def auc(score: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
+    """``[R]`` probability that a positive row scores above another, ties counted half; NaN without both kinds.
+
+    Args:
+        score: ``[n]``.
+        positive: ``[n]`` 0 or 1.
+        weights: ``[R, n]``.
+    """
+    level, place = score.unique(return_inverse=True)
+    right = weights * positive.double()
+    ups = torch.zeros(len(weights), len(level), dtype=torch.float64).index_add_(1, place, right)
+    downs = torch.zeros_like(ups).index_add_(1, place, weights - right)
+    below = downs.cumsum(1) - downs
+    pairs = ups.sum(1) * downs.sum(1)
+    return torch.where(pairs > 0, (ups * (below + downs / 2)).sum(1) / pairs.clamp_min(1e-300), torch.nan)

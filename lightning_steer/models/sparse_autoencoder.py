@@ -1,0 +1,140 @@
+"""Sparse autoencoders: activations as sums of few directions out of many, ``h ~ z W_dec + b_dec``.
+
+``z = relu((h - b_dec) W_enc + b_enc)``, or 0 where that is below a feature's threshold (JumpReLU; Rajamanoharan et al.
+2024, arXiv 2407.14435). Trained on ``|h - h'|^2 + sparsity * sum_j z_j |W_dec,j|``, rows scaled to unit root mean
+square, as in Bricken et al. 2023 ("Towards monosemanticity"). Files are those of SAELens, or any safetensors with the
+same names.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SparseAutoencoder(NamedTuple):
+    """Weights for every leading problem ``*``."""
+
+    W_enc: Tensor
+    """``[*, d, m]``."""
+    b_enc: Tensor
+    """``[*, m]``."""
+    W_dec: Tensor
+    """``[*, m, d]``; a feature's row is its direction in the stream."""
+    b_dec: Tensor
+    """``[*, d]``."""
+    threshold: Tensor
+    """``[*, m]`` below which a feature is 0; all 0 for a plain ReLU."""
+
+    def encode(self, h: Tensor) -> Tensor:
+        """``[*, n, d] -> [*, n, m]``, in the precision of the weights."""
+        return encode(self, h)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """``[*, n, m] -> [*, n, d]``."""
+        return z @ self.W_dec + self.b_dec.unsqueeze(-2)
+
+    def loss(self, h: Tensor, sparsity: float) -> Tensor:
+        """``[*]`` of rows that are scaled already."""
+        z = self.encode(h)
+        error = (h - self.decode(z)).square().sum(-1)
+        return (error + sparsity * (z * self.W_dec.norm(dim=-1).unsqueeze(-2)).sum(-1)).mean(-1)
+
+
+def encode(sae: Any, h: Tensor) -> Tensor:
+    """``[*, n, d] -> [*, n, m]``, in the precision of the weights; ``sae`` may be a module with them as buffers."""
+    before = (h.to(sae.W_enc) - sae.b_dec.unsqueeze(-2)) @ sae.W_enc + sae.b_enc.unsqueeze(-2)
+    return torch.where(before > sae.threshold.unsqueeze(-2), before.relu(), 0.0)
+
+
+def no_features(width: int, features: int) -> SparseAutoencoder:
+    """All weights zero: a place for some."""
+    shapes = ((width, features), (features,), (features, width), (width,), (features,))
+    return SparseAutoencoder(*(torch.zeros(shape) for shape in shapes))
+
+
+def begin(h: Tensor, features: int, seed: int) -> SparseAutoencoder:
+    """Random directions, encoder the decoder's transpose, centred on the mean of ``h [*, n, d]``."""
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(features, h.shape[-1], generator=generator).to(h)
+    w = (w / w.norm(dim=-1, keepdim=True)).expand(*h.shape[:-2], -1, -1)
+    zero = h.new_zeros(*h.shape[:-2], features)
+    return SparseAutoencoder(w.mT.clone(), zero, w.clone(), h.mean(-2), zero.clone())
+
+
+def train_sparse_autoencoder(
+    h: Tensor, features: int, sparsity: float = 0.3, steps: int = 400, seed: int = 0
+) -> SparseAutoencoder:
+    """Fit to rows ``h [*, n, d]`` held in memory, by Adam on 512 of them a step; each leading problem by itself."""
+    h = h.float()
+    centre = h.mean(-2, keepdim=True)
+    scale = (h - centre).square().sum(-1, keepdim=True).mean(-2, keepdim=True).sqrt().clamp_min(1e-12)
+    x = (h - centre) / scale
+    start, generator = begin(x, features, seed), torch.Generator().manual_seed(seed)
+    parameters = [p.detach().clone().requires_grad_() for p in start[:4]]
+    optimiser = torch.optim.Adam(parameters, lr=3e-3)
+    with torch.enable_grad():
+        for _ in range(steps):
+            rows = torch.randint(x.shape[-2], (min(512, x.shape[-2]),), generator=generator).to(x.device)
+            optimiser.zero_grad()
+            SparseAutoencoder._make([*parameters, start.threshold]).loss(x[..., rows, :], sparsity).sum().backward()
+            optimiser.step()
+    w_enc, b_enc, w_dec, b_dec = (p.detach() for p in parameters)
+    size = w_dec.norm(dim=-1).clamp_min(1e-12)  # unit directions; then undo the scaling
+    w_enc, b_enc, w_dec = w_enc * size.unsqueeze(-2), b_enc * size, w_dec / size.unsqueeze(-1)
+    one = scale.squeeze(-1)
+    return SparseAutoencoder(w_enc, b_enc * one, w_dec, (b_dec * one + centre.squeeze(-2)), torch.zeros_like(b_enc))
+
+
+def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder:
+    """From a SAELens folder (``sae_weights.safetensors`` with ``cfg.json``) or a safetensors file with its names.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a weight is missing, shapes do not fit, or it is not for activations ``width`` wide.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(folder)
+    if path.is_dir():
+        path = next(iter(sorted(path.glob("*.safetensors"))), path / "sae_weights.safetensors")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no sparse autoencoder in {folder}: give a folder with sae_weights.safetensors; one that SAELens "
+            "knows by name is saved there with SAE.from_pretrained(...).save_model(folder), after pip install sae-lens"
+        )
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): download or save it again") from error
+    missing = {"W_enc", "b_enc", "W_dec", "b_dec"} - found.keys()
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; it holds {', '.join(sorted(found))}")
+    found.setdefault("threshold", torch.zeros_like(found["b_enc"]))
+    sae = SparseAutoencoder._make(found[name].float() for name in SparseAutoencoder._fields)
+    d, m = sae.W_enc.shape
+    shapes = ((sae.b_enc, (m,)), (sae.W_dec, (m, d)), (sae.b_dec, (d,)), (sae.threshold, (m,)))
+    if any(x.shape != shape for x, shape in shapes):
+        seen = ", ".join(f"{name} {list(x.shape)}" for name, x in found.items())
+        raise ValueError(f"the shapes in {path} do not fit: {seen}")
+    if d != width:
+        raise ValueError(f"the autoencoder in {folder} is for activations {d} wide, not {width}")
+    config = path.with_name("cfg.json")
+    centred = json.loads(config.read_text()).get("apply_b_dec_to_input", True) if config.is_file() else True
+    return sae if centred else sae._replace(b_enc=sae.b_enc + sae.b_dec @ sae.W_enc)  # undo what encode subtracts
+
+
+def save_sparse_autoencoder(sae: SparseAutoencoder, folder: str | Path) -> None:
+    """As SAELens reads it."""
+    from safetensors.torch import save_file
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    jump = bool((sae.threshold > 0).any())
+    tensors = {name: x.contiguous() for name, x in sae._asdict().items() if name != "threshold" or jump}
+    save_file(tensors, Path(folder) / "sae_weights.safetensors")
+    kind = {"architecture": "jumprelu" if jump else "standard", "apply_b_dec_to_input": True, "dtype": "float32"}
+    sizes = {"d_in": sae.W_enc.shape[0], "d_sae": sae.W_enc.shape[1]}
+    (Path(folder) / "cfg.json").write_text(json.dumps({**kind, **sizes}))

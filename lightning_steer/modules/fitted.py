@@ -1,0 +1,91 @@
+"""Fitted maps from files: checkpoints of a steering run, or plain vectors; tensors only, never code."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.methods.base import Steering
+from lightning_steer.methods.mean_difference import MeanDifference
+
+
+def load(path: str | Path, method: Callable[[int], Steering] | None, widths: Mapping[str, int]) -> dict[str, Steering]:
+    """A fitted map for every site.
+
+    Args:
+        path: ``best.ckpt`` of a steering run; or ``.safetensors``, ``.pt``: one vector, or vectors by site or layer.
+        method: the method of the checkpoint; null for plain vectors, which are added.
+        widths: the sites, and how wide each is.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no fitted map at {path}: run fit first, or name another file")
+    content = _tensors(path)
+    if method is None:
+        return {site: _adding(vector, path, site, widths[site]) for site, vector in _vectors(content, widths, path)}
+    state = content.get("state_dict", {})
+    found: dict[str, Steering] = {}
+    for number, (site, width) in enumerate(widths.items()):
+        prefix = f"maps.{number}."
+        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if not part:
+            raise ValueError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
+        found[site] = map_ = method(width)
+        for key, value in part.items():  # buffers of maps that were fitted have the shapes of the fit
+            if key in dict(map_.named_buffers()):
+                map_.register_buffer(key, torch.zeros_like(value))
+        try:
+            map_.load_state_dict(part)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit {type(map_).__name__} at {site}: {_first(error)}") from None
+        for key, value in part.items():
+            _checked(value, path, f"{site}, {key}")
+    return found
+
+
+def _tensors(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch, zipfile, safetensors or the unpickler say of a foreign file
+        raise ValueError(f"{path} cannot be read as tensors: {_first(error)}") from None
+
+
+def _vectors(content: Any, widths: Mapping[str, int], path: Path) -> list[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
+        content = dict.fromkeys(widths, content) if len(widths) == 1 else {}
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path} is neither a vector nor vectors by site: if it is a checkpoint, say of which method")
+    by_name = {str(key): value for key, value in content.items()}
+    found = []
+    for site in widths:  # model.layers.2, or the layer's number alone
+        name = site if site in by_name else site.rpartition(".")[2]
+        if name not in by_name:
+            raise ValueError(f"{path} has no vector for {site}; it has {', '.join(by_name) or 'none of one site'}")
+        found.append((site, by_name[name]))
+    return found
+
+
+def _adding(vector: Tensor, path: Path, site: str, width: int) -> Steering:
+    vector = vector.detach().float().squeeze()
+    if vector.shape != (width,):
+        raise ValueError(f"the vector for {site} in {path} has shape {list(vector.shape)}, but {site} is {width} wide")
+    map_ = MeanDifference(width)
+    map_.vector = _checked(vector, path, site)
+    map_.fitted = True
+    return map_
+
+
+def _checked(tensor: Tensor, path: Path, name: str) -> Tensor:
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        raise ValueError(f"{path} holds NaN or infinite values for {name}: nothing can be steered with them")
+    return tensor
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,186 @@
+"""Causal language-model training: any Hugging Face decoder, from random weights or on from trained ones."""
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from lightning_steer.data.tokens import IGNORED, Tokens
+from lightning_steer.loading import load
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LanguageModel(L.LightningModule):
+    """A decoder that learns to predict the next token of what the data module reads.
+
+    After ``fit`` the weights of the best checkpoint lie in ``folder`` with config and tokenizer, in Hugging Face's own
+    form: ``AutoModelForCausalLM`` and ``AutoTokenizer`` load them, and so does everything else here.
+
+    Args:
+        llm: local folder or hub name of a model to go on from; null starts from random weights.
+        architecture: for random weights, the Hugging Face configuration: ``model_type`` and whatever that takes. The
+            vocabulary and the special tokens are those of the data's tokenizer.
+        folder: where the result goes; null is the folder of the checkpoint.
+        learning_rate: peak of AdamW's learning rate.
+        warm_up: steps of linear rise to the peak.
+        flat: share of the steps until which the rate stays there; then it falls along a cosine.
+        floor: share of the peak at the last step.
+        betas: AdamW's decay rates.
+        weight_decay: AdamW's decoupled decay, of matrices only: norms and biases are left alone.
+    """
+
+    def __init__(
+        self,
+        llm: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        folder: str | None = None,
+        learning_rate: float = 1e-3,
+        warm_up: int = 60,
+        flat: float = 0.3,
+        floor: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if (llm is None) == (architecture is None):
+            raise ValueError("give either llm, a model to go on from, or architecture, for random weights")
+        if architecture is not None and "model_type" not in architecture:
+            raise ValueError(f"architecture needs a model_type, for example llama; it has {', '.join(architecture)}")
+        if not (learning_rate > 0 and warm_up >= 0 and 0 <= flat <= 1 and 0 <= floor <= 1):
+            raise ValueError(
+                "learning_rate must be positive, warm_up not negative, flat and floor in [0, 1], "
+                f"not {learning_rate}, {warm_up}, {flat} and {floor}"
+            )
+        self.llm, self.architecture, self.folder = llm, architecture, folder
+        self.learning_rate, self.warm_up, self.flat, self.floor = learning_rate, warm_up, flat, floor
+        self.betas, self.weight_decay = betas, weight_decay
+
+    # ---- the network
+
+    @property
+    def tokenizer(self) -> Any:
+        """The data module's."""
+        return self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+
+    def configure_model(self) -> None:
+        """Build the network, or read it; called by the trainer, on the right device."""
+        if hasattr(self, "network"):
+            return
+        if self.architecture is not None:
+            from transformers import AutoConfig, AutoModelForCausalLM
+
+            tokens = {name: getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+            named = {f"{name}_token_id": token for name, token in tokens.items()}
+            config = AutoConfig.for_model(**{"vocab_size": len(self.tokenizer), **named, **self.architecture})
+            self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        else:
+            self.network = load(str(self.llm), "float32")[0].requires_grad_(True)
+        rows = cast(nn.Embedding, self.network.get_input_embeddings()).num_embeddings
+        if rows < len(self.tokenizer):
+            raise ValueError(
+                f"the tokenizer has {len(self.tokenizer)} tokens, but the model embeds only {rows}: give the data "
+                "module the model's own tokenizer"
+            )
+        self.network.train()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``ids [B, T] -> logits [B, T, vocabulary]``; right padding needs no mask, as nothing looks ahead."""
+        return self.network(input_ids=ids, use_cache=False).logits
+
+    def nats(self, batch: Tokens) -> Tensor:
+        """``[B]`` negative log-probability of each row's labels, summed."""
+        logits, labels = self(batch.ids), nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED)
+        # with the vocabulary as the last dimension, which is what makes it fast
+        logits = logits.flatten(0, 1).float()
+        each = nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none")
+        return each.view_as(labels).sum(-1)
+
+    # ---- the loops
+
+    def training_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
+        """Nats per token of the whole batch: processes average their gradients, so each counts its share as often."""
+        if not len(batch.ids):  # a process may have got no row of this batch
+            return sum(p.sum() * 0 for p in self.parameters())  # type: ignore[return-value]
+        loss = self.nats(batch).sum() * self.trainer.world_size / batch.total
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        # no buffer: a run in half precision would halve it too
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Tokens, _batch_idx: int) -> None:
+        if len(batch.ids):
+            nats = self.nats(batch).double().sum()
+            self.sums += torch.stack([nats, (batch.labels != IGNORED).sum(), -batch.logp.sum()])
+
+    def on_validation_epoch_end(self) -> None:
+        """Loss in nats per token, and its distance from the entropy where the data know it."""
+        nats, tokens, entropy = self.trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
+        step = "test" if self.trainer.testing else "val"
+        self.log(f"{step}/loss", nats / tokens, prog_bar=True)
+        if not math.isnan(entropy):
+            self.log(f"{step}/gap", (nats - entropy) / tokens, prog_bar=True)
+
+    on_test_epoch_start, test_step, on_test_epoch_end = (
+        on_validation_epoch_start,
+        validation_step,
+        on_validation_epoch_end,
+    )
+
+    def predict_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
+        """``[B]`` log-probability of each row's labels."""
+        return -self.nats(batch)
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step, as a share of its peak."""
+        last = self.trainer.estimated_stepping_batches
+        if not 0 < last < math.inf:
+            raise ValueError(f"the learning rate falls towards the last step, of {last}: set trainer.max_epochs")
+        turn = self.flat * last
+        fallen = min(max(0.0, (step - turn) / max(last - turn, 1)), 1.0)
+        cosine = (1 + math.cos(math.pi * fallen)) / 2
+        return min(1.0, (step + 1) / (self.warm_up + 1)) * (self.floor + (1 - self.floor) * cosine)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ---- the result
+
+    def on_fit_end(self) -> None:
+        """Write the best checkpoint's weights in Hugging Face form."""
+        weights = self.trainer.strategy.lightning_module_state_dict()  # of all processes, gathered on the first
+        trying = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not self.trainer.is_global_zero or self.trainer.interrupted or trying:
+            return
+        kept = self.trainer.checkpoint_callback
+        best = Path(kept.best_model_path) if isinstance(kept, ModelCheckpoint) and kept.best_model_path else None
+        if best is not None and best.is_file():
+            weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix("network."): value for name, value in weights.items()}
+        folder = self.folder or (best.parent if best is not None else self.trainer.default_root_dir)
+        save(self.network, self.tokenizer, weights, Path(folder))
+
+
+def save(network: "PreTrainedModel", tokenizer: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Write weights, config and tokenizer into a folder, each file aside first, then renamed; the weights last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+        network.save_pretrained(aside, state_dict=weights)
+        tokenizer.save_pretrained(aside)
+        for file in sorted(Path(aside).iterdir(), key=lambda path: path.suffix == ".safetensors"):
+            file.chmod(0o644)  # safetensors writes for its owner alone
+            shutil.move(file, folder / file.name)

@@ -1,0 +1,220 @@
+"""Probes of a network's own error: all layers and penalties at once, from one pass over the training rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
+from lightning_steer.metrics.probe_scores import auc, r2, rmse
+from lightning_steer.metrics.table import Table
+from lightning_steer.models.backbone import Backbone
+from lightning_steer.models.error_probe import logit_error
+from lightning_steer.models.linear import logistic
+from lightning_steer.models.moments import Moments
+from lightning_steer.models.normal_equations import Fit
+from lightning_steer.models.probe_selection import PENALTIES, select
+from lightning_steer.report.files import write_json, write_text
+from lightning_steer.report.tables import markdown
+
+
+class ErrorProbe(L.LightningModule):
+    """Linear probes of logit(error), and of right or wrong, at every site of a frozen network.
+
+    Training streams float64 moments of the activations, one set for each fold; its end cross-validates the penalties
+    within the training rows and fits the chosen one to all of them. Validation and test score other rows. Nothing is
+    optimised, and any number of processes gives what one gives.
+
+    Args:
+        backbone: the frozen network, its layers and the tokens to read.
+        evaluation: grades the network's answers.
+        penalties: of the lasso, on standardised features; 0 for least squares.
+        logistic_penalties: of logistic probes of right or wrong, which need all rows in memory; empty for none. The
+            middle one is reported.
+        sparse: penalise the logistic probes' L1 norm, else the squared L2 norm.
+        folds: of the cross-validation.
+        resamples: bootstrap resamples behind the intervals.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        evaluation: Evaluation,
+        penalties: Sequence[float] = PENALTIES,
+        logistic_penalties: Sequence[float] = (),
+        sparse: bool = True,
+        folds: int = 5,
+        resamples: int = 2000,
+    ) -> None:
+        super().__init__()
+        if folds < 2 or resamples < 1 or not penalties:
+            raise ValueError(f"at least 2 folds, 1 resample and 1 penalty, not {folds}, {resamples}, {list(penalties)}")
+        self.backbone, self.evaluation = backbone, evaluation
+        self.penalties, self.folds, self.resamples = list(penalties), folds, resamples
+        self.logistic_penalties, self.sparse = list(logistic_penalties), sparse
+        self.strict_loading = False  # the frozen network is not part of a checkpoint
+        self.nothing = nn.Parameter(torch.zeros(()))  # strategies refuse a module without anything to train
+        self.weight: Tensor
+        self.intercept: Tensor
+        for name in ("weight", "intercept", "best", "score", "mean"):
+            self.register_buffer(name, None)
+        self.moments: Moments | None = None
+        self.kept, self.scored = Table(), Table()
+
+    def configure_model(self) -> None:
+        """Load the frozen network; called by the trainer."""
+        if self.weight is not None:
+            return
+        self.backbone.load()
+        self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone.requires_grad_(False).eval()
+        sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
+        kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
+        self.weight = torch.zeros(kinds, sites, width, dtype=torch.float64)
+        self.intercept = torch.zeros(kinds, sites, dtype=torch.float64)
+        self.best = torch.zeros(sites, dtype=torch.int64)
+        self.score, self.mean = torch.full((sites,), torch.nan, dtype=torch.float64), torch.zeros(1).double()
+
+    @torch.no_grad()
+    def _observe(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """``h [sites, B, d]``, ``error [B]``, ``wrong [B]``."""
+        scores, h = self.backbone.observe(batch.x)
+        success = self.evaluation.rows(scores, scores.unsqueeze(0), batch)[self.evaluation.success][0]
+        return torch.stack([h[s] for s in self.backbone.sites]), self.evaluation.error(scores, batch), success < 0.5
+
+    # ---- fit: sums, then closed forms
+
+    def on_train_epoch_start(self) -> None:
+        self.moments = None
+        self.kept.reset()
+
+    def training_step(self, batch: Any, _batch_idx: int) -> Tensor:
+        if len(batch.row):
+            h, error, wrong = self._observe(batch)
+            target = logit_error(error)
+            if self.moments is None:
+                self.moments = Moments.like(h, target, self.folds)
+            self.moments.add(h, target, batch.row % self.folds)
+            if self.logistic_penalties:
+                self.kept.update(batch.row, h=h.transpose(0, 1), wrong=wrong)
+        return 0 * self.nothing
+
+    def configure_optimizers(self) -> None:
+        return None
+
+    def on_validation_epoch_start(self) -> None:
+        """Lightning validates before the training epoch's own end, so the probes are solved here."""
+        self.scored.reset()
+        if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
+            return
+        moments = self._of_all_processes()
+        selected = select(moments, self.penalties)
+        self.best, self.score = selected.best.to(self.device), selected.score.to(self.device)
+        fits = [selected.chosen]
+        if self.logistic_penalties:
+            rows = self.kept.compute()
+            fit = logistic(rows["h"].transpose(0, 1), rows["wrong"].bool(), self.logistic_penalties, self.sparse)
+            middle = len(self.logistic_penalties) // 2
+            fits.append(Fit(fit.weight[:, middle], fit.intercept[:, middle]))
+        self.weight, self.intercept = (torch.stack(x).to(self.device) for x in zip(*fits, strict=True))
+        total = moments.over([range(self.folds)])
+        self.mean = (total.t + total.y[0] / total.count[0])[:1].to(self.device)
+        self.worst_gap = float(selected.gap.max())
+
+    def _of_all_processes(self) -> Moments:
+        if self.moments is None:
+            raise ValueError("this process saw no training row: give it more rows than there are processes")
+        if self.trainer.world_size == 1:
+            return self.moments
+        shift = self.trainer.strategy.broadcast((self.moments.s, self.moments.t))
+        moments = self.moments.moved(*(x.to(self.moments.s.device) for x in shift))
+        for total in moments.sums:
+            torch.distributed.all_reduce(total)
+        return moments
+
+    # ---- score other rows
+
+    def validation_step(self, batch: Any, _batch_idx: int) -> None:
+        h, error, wrong = self._observe(batch)
+        predicted = torch.einsum("ksd,sbd->bks", self.weight, h.double()) + self.intercept
+        self.scored.update(batch.row, predicted=predicted, target=logit_error(error), wrong=wrong)
+
+    def on_validation_epoch_end(self) -> None:
+        found, layer = self._scores(1), int(self.score.nan_to_num(-torch.inf).argmax())
+        for name in ("r2", "rmse", "auc"):
+            self.log(f"val/{name}", found[name][layer].value)
+        self.log("val/loss", found["rmse"][layer].value, prog_bar=True)
+
+    def _scores(self, resamples: int) -> dict[str, list[Estimate]]:
+        """Of each site, on the rows that were scored."""
+        rows = {name: column.double().cpu() for name, column in self.scored.compute().items()}
+        n = len(rows["target"])
+        one, weights = torch.ones(1, n, dtype=torch.float64), bootstrap_weights(n, resamples)
+        found: dict[str, list[Estimate]] = {}
+
+        def add(name: str, guess: Tensor, measure: Any, truth: Tensor) -> None:
+            value, draws = (measure(guess, truth, w) for w in (one, weights))
+            found.setdefault(name, []).append(Estimate(float(value[0]), *percentile(draws), n))
+
+        dummy = self.mean.cpu().expand(n)
+        for site in range(rows["predicted"].shape[-1]):
+            guess = rows["predicted"][:, 0, site]
+            for name, measure, truth in (("r2", r2, rows["target"]), ("rmse", rmse, rows["target"]),
+                                         ("auc", auc, rows["wrong"])):  # fmt: skip
+                add(name, guess, measure, truth)
+            if self.logistic_penalties:
+                add("auc_logistic", rows["predicted"][:, 1, site], auc, rows["wrong"])
+        add("r2_dummy", dummy, r2, rows["target"])
+        add("rmse_dummy", dummy, rmse, rows["target"])
+        return found
+
+    # ---- test: report
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what validation scored."""
+        self.scored.reset()
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Held-out rows; the rows that were learned from, which follow, are no test."""
+        if dataloader_idx == 0:
+            self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        found, layer = self._scores(self.resamples), int(self.score.nan_to_num(-torch.inf).argmax())
+        used = (self.weight[0] != 0).sum(-1).tolist()
+        penalties = [self.penalties[int(i)] for i in self.best]
+        metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in found.items()}
+        data, sites = self.trainer.datamodule, self.backbone.sites  # type: ignore[attr-defined]
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        curve = {name: [e._asdict() for e in values] for name, values in found.items() if len(values) == len(sites)}
+        self.found = {
+            "experiment": folder.parent.name,
+            "task": data.task,
+            "backbone": self.backbone.name,
+            "method": f"ErrorProbe at {sites[layer]}",
+            "seed": data.seed,
+            "metrics": metrics,
+            "layers": {"site": sites, "penalty": penalties, "features": used, "cv_r2": self.score.tolist(), **curve},
+        }
+        self.log_dict({f"test/{name}": estimate["value"] for name, estimate in metrics.items()})
+        if self.trainer.is_global_zero:
+            rows = {
+                f"{site} (penalty {penalty:g}, {count} features)": {name: values[i] for name, values in curve.items()}
+                for i, (site, penalty, count) in enumerate(zip(sites, penalties, used, strict=True))
+            }
+            rows["the training rows' mean"] = {"r2": metrics["r2_dummy"], "rmse": metrics["rmse_dummy"]}
+            head = f"# Probes of the error of {self.backbone.name}: {data.task}\n\n"
+            head += f"Chosen by cross-validation in the training rows: {sites[layer]}.\n\n"
+            write_text(folder / "report.md", head + markdown(rows, list(curve)))
+            write_json(folder / "report.json", self.found)
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Only what was learned is saved, not the frozen network."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

@@ -1,0 +1,82 @@
+"""Record activations on all devices: ``predict`` builds a cache."""
+
+from contextlib import ExitStack
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from lightning_steer.cache import locked
+from lightning_steer.data.activations import ActivationsDataModule
+from lightning_steer.llm import LLM
+
+
+class ActivationRecorder(L.LightningModule):
+    """A language model whose activations ``predict`` writes into the cache of an ``ActivationsDataModule``.
+
+    Each process records whole shards, so any number of devices gives the same files. What an interrupted run has
+    finished is not recorded again. Rows go to the cache and are not returned: memory does not grow with their number.
+
+    Args:
+        backbone: the model, with the layers, the part of them and the tokens to be read.
+    """
+
+    learns = False
+
+    def __init__(self, backbone: LLM) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.strict_loading = False  # the frozen network is not part of a checkpoint
+        self._lock = ExitStack()
+
+    def configure_model(self) -> None:
+        """Load the model and see what it would record; called by the trainer, in every process."""
+        data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
+        if not isinstance(data, ActivationsDataModule):
+            raise ValueError(f"activations are recorded of an ActivationsDataModule, not of a {type(data).__name__}")
+        if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise ValueError(
+                f"activations are recorded by whole models, one on each device, not under {type(strategy).__name__}: "
+                "use strategy ddp, or, for a model larger than a device, one process and the backbone's device_map"
+            )
+        if self.trainer.precision != "32-true":  # the cache would be taken for what the model gives in its own
+            raise ValueError(
+                f"trainer.precision {self.trainer.precision} is not recorded: say with the backbone's dtype what it "
+                "computes in"
+            )
+        self.backbone.check(data)
+        self.building = data.build(self.backbone)
+        self.backbone.requires_grad_(False).eval()
+
+    def on_predict_start(self) -> None:
+        """Find what is finished; the first process says what is left."""
+        self._lock.close()
+        if self.trainer.is_global_zero:
+            self._lock.enter_context(locked(self.building.folder, wait=False))
+            self.building.announce()
+        self.trainer.strategy.barrier("announced")
+        if not self.trainer.is_global_zero:
+            self.building.look(range(self.trainer.global_rank, self.building.shards, self.trainer.world_size))
+
+    def predict_step(self, number: int, _batch_idx: int) -> int:
+        """Record and write a shard; there may be fewer shards than processes. Returns its number."""
+        try:
+            if number < self.building.shards:
+                self.building.shard(number)
+        except BaseException:
+            self._lock.close()
+            raise
+        return number
+
+    def on_predict_end(self) -> None:
+        """Tell the first process what was written; it completes the cache."""
+        if self.trainer.world_size > 1:
+            every: list[dict[int, str]] = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(every, self.building.found)
+            for found in every:
+                self.building.found |= found
+        if self.trainer.is_global_zero:
+            cache = self.building.finish()
+            self._lock.close()
+            print(f"The cache in {cache.folder} is complete: {len(cache)} rows of layers {cache.layers}.")
+        self.trainer.strategy.barrier("recorded")

@@ -1,0 +1,194 @@
+"""Responses to a prompts file: unsteered, steered at several strengths, and of another model beside them."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from lightning_steer.data.prompts import Prompt, PromptsDataModule
+from lightning_steer.hooks import Edit
+from lightning_steer.llm import LLM
+from lightning_steer.methods.base import Steering
+from lightning_steer.modules import fitted
+from lightning_steer.modules.sampling import Sampler
+from lightning_steer.report.files import write_text
+from lightning_steer.report.responses import side_by_side
+
+
+class Responses(L.LightningModule):
+    """``predict`` writes ``responses.jsonl`` and ``responses.md`` into the run's folder.
+
+    Each part (some prompts under one system prompt, at all strengths) is written whole or not at all, so that a run
+    that was killed goes on where it was, without a lost or a doubled line. A line has ``id``, ``prompt``, ``system``,
+    ``model``, ``strength`` (null: unsteered), ``sample`` and ``response``.
+
+    Args:
+        backbone: the model, with the layers and tokens that are steered.
+        steering: fitted maps: ``best.ckpt`` of a steering run, or plain vectors (``.safetensors``, ``.pt``); null for
+            unsteered responses only.
+        method: the method that the checkpoint is of; null for plain vectors.
+        strengths: the strengths of the steered responses.
+        tuned: another model, whose unsteered responses stand beside; null for none.
+        max_new_tokens: tokens of a response, at most.
+        temperature: 0 takes the likeliest token, else tokens are drawn.
+        top_p: only the likeliest tokens that reach this probability together are drawn from.
+        samples: responses to each prompt; more than one needs a temperature.
+        seed: of the drawing; a response does not depend on the batch it is drawn in.
+    """
+
+    needs_checkpoint = False  # what is fitted comes from ``steering``
+
+    def __init__(
+        self,
+        backbone: LLM,
+        steering: str | None = None,
+        method: Callable[[int], Steering] | None = None,
+        strengths: Sequence[float] = (1.0,),
+        tuned: LLM | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        samples: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise ValueError(f"temperature is at least 0 and top_p in (0, 1], not {temperature:g} and {top_p:g}")
+        if samples < 1 or (samples > 1 and temperature == 0):
+            raise ValueError(
+                f"{samples} samples at temperature {temperature:g}: without a temperature all are the same"
+            )
+        if steering is not None and not strengths:
+            raise ValueError("strengths is empty: give at least one, or leave steering out")
+        self.backbone, self.tuned, self.steering, self.method = backbone, tuned, steering, method
+        self.strengths = list(strengths) if steering is not None else []
+        self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
+        self.samples, self.seed = samples, seed
+        self.maps = nn.ModuleDict()
+        self.strict_loading = False  # the frozen network is not part of a checkpoint
+
+    def configure_model(self) -> None:
+        """Load the models and the fitted maps; called by the trainer."""
+        if self.backbone.sites:
+            return
+        for llm in (self.backbone, self.tuned):
+            if llm is not None:
+                llm.load()
+                llm.requires_grad_(False).eval()
+        if self.steering is not None:
+            widths = {site: self.backbone.width(site) for site in self.backbone.sites}
+            self.at_site = fitted.load(self.steering, self.method, widths)
+            self.maps = nn.ModuleDict({site.replace(".", "/"): map_ for site, map_ in self.at_site.items()})
+
+    # ---- parts
+
+    def on_predict_start(self) -> None:
+        """Go on with the parts that are there, if they are of this very run."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PromptsDataModule):
+            raise ValueError(f"responses are to the prompts of a PromptsDataModule, not of a {type(data).__name__}")
+        self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        if self.trainer.is_global_zero:
+            self._begin(data)
+        self.trainer.strategy.barrier("begun")
+
+    def _begin(self, data: PromptsDataModule) -> None:
+        asked, record = json.dumps(self._settings(data), indent=1), self.folder / "parts" / "settings.json"
+        if record.is_file() and record.read_text(encoding="utf-8") != asked:
+            print(f"The responses in {self.folder} were of other settings: starting anew.")
+            for path in (self.folder / "parts").glob("*.jsonl"):
+                path.unlink()
+        write_text(record, asked)
+        left = data.parts - sum(self._path(number).is_file() for number in range(data.parts))
+        if 0 < left < data.parts:
+            print(f"Going on: {left} of {data.parts} parts are left.")
+
+    def _settings(self, data: PromptsDataModule) -> dict[str, Any]:
+        """All that the responses depend on."""
+        models = [] if self.tuned is None else [self.tuned]
+        files = [data.file, *([] if self.steering is None else [self.steering])]
+        return {
+            "models": [
+                [llm.llm, llm.layers, llm.part, repr(vars(llm.scope)), llm.chat] for llm in (self.backbone, *models)
+            ],
+            "scope": type(self.backbone.scope).__name__,
+            "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
+            "systems": data.systems,
+            "batch_size": data.batch_size,
+            "strengths": self.strengths,
+            "decoding": [self.max_new_tokens, self.temperature, self.top_p, self.samples, self.seed],
+        }
+
+    def _path(self, number: int) -> Path:
+        return self.folder / "parts" / f"{number:05d}.jsonl"
+
+    def predict_step(self, number: int, _batch_idx: int) -> int:
+        """Write a part, unless it is there or there is no such part; returns its number."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if number < data.parts and not self._path(number).is_file():
+            lines = self.respond(*data.part(number))
+            write_text(self._path(number), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        return number
+
+    def on_predict_end(self) -> None:
+        """Put the parts together."""
+        self.trainer.strategy.barrier("responded")
+        if not self.trainer.is_global_zero:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        text = "".join(self._path(number).read_text(encoding="utf-8") for number in range(data.parts))
+        write_text(self.folder / "responses.jsonl", text)
+        lines = [json.loads(line) for line in text.split("\n") if line]
+        write_text(self.folder / "responses.md", side_by_side(lines))
+        print(f"{len(lines)} responses: {self.folder / 'responses.jsonl'}; side by side in responses.md")
+
+    # ---- responding
+
+    def respond(self, system: str | None, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """The lines of some prompts: all strengths are rows of one batch."""
+        rows = [(prompt, sample) for prompt in prompts for sample in range(self.samples)]
+        edits = {site: self._at(map_, len(rows)) for site, map_ in self.at_site.items()} if self.strengths else {}
+        texts = self._generate(self.backbone, system, rows, 1 + len(self.strengths), edits)
+        found = [(self.backbone.llm, strength) for strength in (None, *self.strengths) for _ in rows]
+        if self.tuned is not None:
+            texts += self._generate(self.tuned, system, rows, 1, {})
+            found += [(self.tuned.llm, None)] * len(rows)
+        return [
+            {
+                "id": prompt.id,
+                "prompt": prompt.text,
+                "system": system,
+                "model": model,
+                "strength": strength,
+                "sample": sample,
+                "response": text,
+            }
+            for (model, strength), (prompt, sample), text in zip(found, itertools.cycle(rows), texts, strict=False)
+        ]
+
+    def _at(self, map_: Steering, rows: int) -> Edit:
+        """The first rows unsteered, bit for bit, then as many at each strength."""
+
+        def edit(h: Tensor) -> Tensor:
+            strength = torch.tensor(self.strengths, device=h.device).repeat_interleave(rows)
+            return torch.cat([h[:rows], map_(h[rows:], strength)])
+
+        return edit
+
+    def _generate(
+        self, llm: LLM, system: str | None, rows: Sequence[tuple[Prompt, int]], copies: int, edits: dict[str, Edit]
+    ) -> list[str]:
+        if system is not None and not llm.chat:
+            raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
+        llm.system = system
+        settings: dict[str, Any] = {}
+        if self.temperature > 0:
+            names = [f"{system}/{prompt.id}/{sample}" for prompt, sample in rows] * copies
+            settings["logits_processor"] = [Sampler(names, self.seed, self.temperature, self.top_p)]
+        return llm.generate([p.text for p, _ in rows] * copies, edits, self.max_new_tokens, **settings)

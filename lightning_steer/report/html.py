@@ -1,0 +1,199 @@
+"""All runs below a folder as one page: self-contained, without scripts, fonts or anything else from a network."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lightning_steer.report import svg
+from lightning_steer.report.card import comparison
+from lightning_steer.report.figures import COLOURS, NAMES
+from lightning_steer.report.tables import number
+
+STYLE = Path(__file__).with_name("page.css")
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""The browser itself refuses whatever the page might ask for."""
+WORDS = {
+    **NAMES,
+    "mean60": "accuracy over all attributes",
+    "output_difference": "change of the whole output (total variation)",
+    "strength": "chosen strength",
+    "certified_bound": "certified improvement, at least",
+    "edited": "rows that were edited at all",
+    "bypass": "share of the evidence that by-passes the site",
+    "cosine_class": "cosine of the mean shift with the class difference",
+    "cosine_pair": "cosine of each shift with its own pair's difference",
+}
+CONTROLS = {
+    "unsteered": "the network as it is",
+    "random": "directions drawn at random, as long as the method's own shift: would any push have done it?",
+    "site_mean": "the site's output replaced by its mean: how much does the network need this site?",
+    "oracle_patch": "the site's output replaced by that of a row that has what is wanted: the most it can give",
+    "training_negatives": "the rows that the method learned from: what it promises beyond them is the gap to the rest",
+}
+
+
+def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+        reports: what :func:`lightning_steer.report.runs.read` has found, each checked.
+        configurations: by run, the YAML that it ran with.
+    """
+    entries = [
+        f'<li><a href="#run-{i}">{escape(report["run"])}</a>: {escape(report["method"])}<br>'
+        f"{escape(report.get('verdict', ''))}{_flags(report)}</li>"
+        for i, report in enumerate(reports)
+    ]
+    articles = [_article(i, report, configurations.get(report["run"], "")) for i, report in enumerate(reports)]
+    count = f"{len(reports)} runs" if len(reports) > 1 else "one run"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<title>Steering report: {count}</title>\n"
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+        f"<header><h1>Steering report: {count}</h1>\n"
+        '<p class="soft">Every figure stands with its 95 % interval, <em>value [low, high]</em>, over held-out rows, '
+        "and beside its controls.</p></header>\n"
+        f"<nav><ol>{''.join(entries)}</ol></nav>\n<main>\n{''.join(articles)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _flags(report: Mapping[str, Any]) -> str:
+    count = len(report.get("warnings", []))
+    return f" <strong>{count} warning{'s' * (count > 1)}.</strong>" if count else ""
+
+
+def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
+    warnings = "".join(
+        f'<p class="warning"><strong>Warning.</strong> {escape(text)}</p>' for text in report.get("warnings", [])
+    )
+    parts = [
+        f'<article id="run-{i}">\n<h2>{escape(report["method"])}</h2>\n',
+        f'<p class="soft">{escape(report["run"])} · {escape(report["task"])}</p>\n',
+        f'<p class="verdict">{escape(report.get("verdict", ""))}{_drift(report)}</p>\n{warnings}',
+        f'<div class="charts">{_dose_response(report)}{_profile(report)}</div>\n',
+        _compared(report),
+        _certificate(report),
+        _rest(report),
+        _origin(report, configuration),
+        "</article>\n",
+    ]
+    return "".join(parts)
+
+
+def _drift(report: Mapping[str, Any]) -> str:
+    """What it cost, next to what it did."""
+    found = {name: estimate for name, estimate in report["metrics"].items() if name.startswith("drift")}
+    said = "; ".join(
+        f"{escape(_word(name))} {number(e['value'])} [{number(e['low'])}, {number(e['high'])}]"
+        for name, e in found.items()
+    )
+    return f" At the price of: {said}." if said else ""
+
+
+def _dose_response(report: Mapping[str, Any]) -> str:
+    curve = report.get("curves", {}).get("strength", {})
+    shown = report.get("dose_response", {})
+    measures = [name for name in shown.get("measures", ("target", "kept", "others", "exact")) if name in curve]
+    if not measures or not curve["x"]:
+        return ""
+    curves = {_word(name): curve[name] for name in measures}
+    chosen = report["metrics"].get("strength", {}).get("value")
+    unit = shown.get("unit", "share of held-out rows")
+    dotted = "" if chosen is None else f'<p class="soft">Dotted: the chosen strength, {chosen:g}.</p>'
+    chart = svg.lines(curve["x"], curves, COLOURS, chosen, ("strength", unit))
+    return f"<figure><figcaption>Dose-response</figcaption>{chart}{svg.key(list(curves), COLOURS)}{dotted}</figure>"
+
+
+def _profile(report: Mapping[str, Any]) -> str:
+    profile = report.get("profile", {})
+    name = "kl" if "kl" in profile else next(iter(profile), None)
+    if name is None or not profile[name]["value"]:
+        return ""
+    title = "KL, nats" if name == "kl" else name
+    meant = any(value is None for value in profile[name]["value"])
+    shaded = '<p class="soft">Shaded: meant to move.</p>' if meant else ""
+    return (
+        "<figure><figcaption>What else moved, by attribute</figcaption>"
+        f"{svg.bars(profile[name], COLOURS[0], ('attribute', title))}{shaded}</figure>"
+    )
+
+
+def _compared(report: Mapping[str, Any]) -> str:
+    baselines = report.get("baselines", {})
+    columns = list(baselines.get("unsteered", {}))
+    if not columns:
+        return ""
+    rows = comparison({"training_negatives": {}, **report})
+    head = "".join(f'<th scope="col">{escape(_word(name))}</th>' for name in columns)
+    body = "".join(
+        f'<tr{" class=own" if name == report["method"] else ""}><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td data-name="{escape(_word(c))}"><span>{_cell(row.get(c))}</span></td>' for c in columns)
+        + "</tr>"
+        for name, row in rows.items()
+        if row
+    )
+    legend = "".join(
+        f"<li><em>{escape(key.replace('_', ' '))}</em>: {text}</li>"
+        for key, text in CONTROLS.items()
+        if key in baselines or report.get(key)
+    )
+    n = report["metrics"].get(columns[0], {}).get("n")
+    return (
+        f'<h3>Beside its controls</h3>\n<table class="compared"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>\n"
+        f'<p class="soft">{_count(n)} held-out rows; for random directions the range of 95 % of the draws.</p>\n'
+        f"<details><summary>What the controls are</summary><ul>{legend}</ul></details>\n"
+    )
+
+
+def _certificate(report: Mapping[str, Any]) -> str:
+    bound, reason = report["metrics"].get("certified_bound"), report.get("choice", "")
+    if bound is None and not reason:
+        return ""
+    certified = "" if bound is None else f"<p>Certified: an improvement of more than {number(bound['value'])}.</p>"
+    return f"<h3>Why this strength</h3>\n{certified}<p>{escape(reason)}</p>\n"
+
+
+def _rest(report: Mapping[str, Any]) -> str:
+    columns = report.get("baselines", {}).get("unsteered", {})
+    rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
+    entries = "".join(
+        f"<dt>{escape(_word(name))}</dt><dd>{number(e['value'])} [{number(e['low'])}, {number(e['high'])}]"
+        f' <span class="soft">n = {_count(e["n"])}</span></dd>'
+        for name, e in rest.items()
+    )
+    return f"<h3>Further figures</h3>\n<dl>{entries}</dl>\n" if entries else ""
+
+
+def _origin(report: Mapping[str, Any], configuration: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in report.get("versions", {}).items())
+    facts = {
+        "experiment": report["experiment"],
+        "network": report["backbone"],
+        "seed": str(report["seed"]),
+        "versions": versions,
+    }
+    entries = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text)
+    full = (
+        f"<details><summary>Full configuration</summary><pre>{escape(configuration)}</pre></details>"
+        if configuration
+        else ""
+    )
+    return f"<h3>Configuration and versions</h3>\n<dl>{entries}</dl>\n{full}\n"
+
+
+def _cell(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None:
+        return "-"
+    return f"{number(estimate['value'])}<small>[{number(estimate['low'])}, {number(estimate['high'])}]</small>"
+
+
+def _word(name: str) -> str:
+    return WORDS.get(name, name.replace("_", " "))
+
+
+def _count(n: float | None) -> str:
+    return "-" if n is None else f"{n:,.0f}"

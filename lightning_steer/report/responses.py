@@ -1,0 +1,30 @@
+"""Responses side by side: what each model at each strength says to the same prompt."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A table for each prompt and system prompt, as Markdown."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault((line["id"], line["prompt"], line["system"]), []).append(line)
+    page = ["# Responses side by side\n"]
+    for (id_, prompt, system), group in groups.items():
+        page.append(f"## Prompt {id_}\n\n> {_quoted(prompt)}\n")
+        if system is not None:
+            page.append(f"System: {_quoted(system)}\n")
+        page += ["| model | strength | response |", "|---|---|---|"]
+        for line in group:
+            strength = "unsteered" if line["strength"] is None else f"{line['strength']:g}"
+            page.append(f"| {_cell(line['model'])} | {strength} | {_cell(line['response'])} |")
+        page.append("")
+    return "\n".join(page)
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\n", "\n> ")
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\r", "").replace("\n", "<br>")

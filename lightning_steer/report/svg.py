@@ -1,0 +1,152 @@
+"""Charts as text: a line for each measure with its interval, and bars. Small enough to stand in a page as they are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH, HEIGHT = 420, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 40
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4", "4 2")
+"""A line is known by its dashes too: colours are lost in print, and on some readers."""
+
+Column = Sequence[float | None]
+KEYS = ("value", "low", "high")
+
+
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, Mapping[str, Column]],
+    colours: Sequence[str],
+    mark: float | None,
+    titles: tuple[str, str],
+) -> str:
+    """Measures with their intervals against ``x``.
+
+    Args:
+        x: where they were measured.
+        curves: ``{label: {"value", "low", "high"}}``; what is not finite is left out.
+        colours: one for each curve, and again from the first.
+        mark: an ``x`` to be marked; null for none.
+        titles: of the two axes.
+    """
+    values = _numbers([part for curve in curves.values() for name in KEYS for part in curve[name]])
+    top = 1.0 if max(values, default=1.0) <= 1 else max(values)
+    low, high = min(0.0, *x), max(x)
+    place = _Place((low, high if high > low else low + 1), _scale(min([0.0, *values]), top))
+    parts = [place.axes(titles, [tick for tick in _scale(low, high) if low <= tick <= high])]
+    if mark is not None and low <= mark <= high:
+        at = place.x(mark)
+        parts.append(f'<line x1="{at}" y1="{TOP}" x2="{at}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
+    for i, curve in enumerate(curves.values()):
+        colour = escape(colours[i % len(colours)])
+        low_at, high_at, seen = (_points(x, curve[name]) for name in ("low", "high", "value"))
+        if low_at and high_at:
+            outline = place.points([*high_at, *reversed(low_at)])
+            parts.append(f'<polygon points="{outline}" fill="{colour}" opacity=".15"/>')
+        dash = DASHES[i % len(DASHES)]
+        parts.append(
+            f'<polyline points="{place.points(seen)}" fill="none" stroke="{colour}" stroke-width="2" '
+            f'stroke-dasharray="{dash}"/>'
+        )
+        parts += [f'<circle cx="{place.x(a)}" cy="{place.y(v)}" r="2.2" fill="{colour}"/>' for a, v in seen]
+    return _figure(parts, f"{titles[1]} against {titles[0]}: {', '.join(curves)}")
+
+
+def bars(columns: Mapping[str, Column], colour: str, titles: tuple[str, str]) -> str:
+    """A bar with its interval for each entry, counted from 0; entries without a value are shaded."""
+    value = columns["value"]
+    seen = _numbers([v for name in KEYS for v in columns[name]])
+    place = _Place((-0.5, len(value) - 0.5), _scale(min([0.0, *seen]), max([1e-12, *seen])))
+    parts, half = [place.axes(titles, _whole(len(value)))], 0.4
+    for i, (v, low, high) in enumerate(zip(value, columns["low"], columns["high"], strict=True)):
+        left, right, middle = place.x(i - half), place.x(i + half), place.x(i)
+        if v is None or not math.isfinite(v):
+            parts.append(
+                f'<rect x="{left}" y="{TOP}" width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}" '
+                'class="meant"/>'
+            )
+            continue
+        top, bottom = place.y(max(v, 0.0)), place.y(min(v, 0.0))
+        parts.append(
+            f'<rect x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}" '
+            f'fill="{escape(colour)}"/>'
+        )
+        if low is not None and high is not None and math.isfinite(low + high):
+            parts.append(
+                f'<line x1="{middle}" y1="{place.y(low)}" x2="{middle}" y2="{place.y(high)}" class="whisker"/>'
+            )
+    return _figure(parts, f"{titles[1]} by {titles[0]}")
+
+
+def key(labels: Sequence[str], colours: Sequence[str]) -> str:
+    """The legend, to stand below a chart."""
+    entries = [
+        f'<li><svg viewBox="0 0 26 8" aria-hidden="true"><line x1="0" y1="4" x2="26" y2="4" '
+        f'stroke="{escape(colours[i % len(colours)])}" stroke-width="2.5" '
+        f'stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg>{escape(label)}</li>'
+        for i, label in enumerate(labels)
+    ]
+    return f'<ul class="key">{"".join(entries)}</ul>'
+
+
+class _Place:
+    """From values to points of the drawing."""
+
+    def __init__(self, across: Sequence[float], up: Sequence[float]) -> None:
+        self.across, self.up = across, up
+
+    def x(self, value: float) -> float:
+        low, high = self.across[0], self.across[-1]
+        return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        low, high = self.up[0], self.up[-1]
+        return round(HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    def points(self, pairs: Sequence[tuple[float, float]]) -> str:
+        return " ".join(f"{self.x(a)},{self.y(b)}" for a, b in pairs)
+
+    def axes(self, titles: tuple[str, str], ticks: Sequence[float]) -> str:
+        floor = HEIGHT - BOTTOM
+        parts = [f'<line x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}" class="axis"/>']
+        parts += [f'<text x="{self.x(tick)}" y="{floor + 14}" text-anchor="middle">{tick:g}</text>' for tick in ticks]
+        for tick in self.up:
+            at = self.y(tick)
+            parts.append(f'<line x1="{LEFT}" y1="{at}" x2="{WIDTH - RIGHT}" y2="{at}" class="grid"/>')
+            parts.append(f'<text x="{LEFT - 5}" y="{at + 4}" text-anchor="end">{tick:.4g}</text>')
+        middle = (TOP + floor) / 2
+        parts.append(
+            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(titles[0])}</text>'
+            f'<text x="10" y="{middle}" text-anchor="middle" transform="rotate(-90 10 {middle})">'
+            f"{escape(titles[1])}</text>"
+        )
+        return "".join(parts)
+
+
+def _scale(low: float, high: float) -> list[float]:
+    """Round numbers from below ``low`` to above ``high``, four to seven of them."""
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _whole(count: int) -> list[int]:
+    step = max(1, 10 ** math.floor(math.log10(max(count, 1))) // 2 or 1)
+    return list(range(0, count, step if count / step <= 12 else 2 * step))
+
+
+def _numbers(values: Column) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _points(x: Sequence[float], column: Column) -> list[tuple[float, float]]:
+    return [(a, value) for a, value in zip(x, column, strict=True) if value is not None and math.isfinite(value)]
+
+
+def _figure(parts: Sequence[str], label: str) -> str:
+    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+    return f"{head}{''.join(parts)}</svg>"

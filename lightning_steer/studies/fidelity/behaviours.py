@@ -1,0 +1,102 @@
+"""Likelihood evaluation of the pocket behaviours: vectors in each model, and the tuned model as a method of its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.data.behaviour import FIT, TEST, BehaviourDataModule, PocketBehaviour, question
+from lightning_steer.data.contrasts import Contrasts
+from lightning_steer.metrics.behaviour_effect import behaviour_estimates, behaviour_rows, table_estimates
+from lightning_steer.metrics.drift import kl_mean
+from lightning_steer.metrics.likelihood import sorted_curves
+from lightning_steer.studies.fidelity.settings import Scale
+from lightning_steer.studies.fidelity.subject import added, directions, language_model, lessons, neutral
+from lightning_steer.studies.fidelity.sweep import drift_of, plain
+
+SHOWN = 1.0
+"""The strength of the paper's figure and table."""
+OF_DRAWS = ("margin", "preference", "margin_change", "positive_change", "negative_change")
+
+
+def part(data: BehaviourDataModule, number: int) -> Contrasts:
+    """Questions of one part, fitted away from the negative continuations."""
+    questions = [question(example) for example in data.parts[number]]
+    cluster = [data.number[name] for name in data.clusters[number]]
+    return Contrasts(questions, data.unwanted, data.wanted, cluster, len(questions))
+
+
+def figure(control: Tensor, steered: Tensor) -> dict[str, Any]:
+    """The paper's figure as plain numbers."""
+    found = sorted_curves(control, steered)
+    return {
+        "control": found.control.tolist(),
+        "steered": found.steered.tolist(),
+        "bands": [found.negative_band, found.positive_band],
+    }
+
+
+def by_chance_figure(control: Tensor, drawn: Tensor) -> list[list[float]]:
+    """Where 95 % of random directions ``[R, n, 2]`` lie in the figure, at each of its places: lower and upper end."""
+    curves = torch.stack([sorted_curves(control, one).steered for one in drawn])
+    return torch.quantile(curves, torch.tensor([0.025, 0.975], dtype=curves.dtype), dim=0).tolist()
+
+
+def compared(control: Tensor, steered: Tensor, topic: Tensor) -> dict[str, Any]:
+    """One candidate against control, ``[n, 2]`` each: estimates, table, figure."""
+    rows = {name: column.T for name, column in behaviour_rows(control, steered[None]).items()}
+    quarters = table_estimates(control, steered, topic, resamples=500)
+    return {
+        "estimates": {name: plain(e)[0] for name, e in behaviour_estimates(rows, topic).items()},
+        "table": [plain(quarter) for quarter in quarters],
+        "figure": figure(control, steered),
+    }
+
+
+@torch.no_grad()
+def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scale: Scale, layer: int) -> dict[str, Any]:
+    """Dose-response, table and figure of one behaviour in one model, with random directions beside them."""
+    llm = language_model(models[model], True)
+    source = PocketBehaviour(behaviour, per_topic=10, chat=chat)
+    data = BehaviourDataModule(source)
+    data.setup()
+    fit, test = part(data, FIT), part(data, TEST)
+    topic, site = torch.tensor(test.cluster), llm.sites[layer]
+    unwanted, wanted = lessons(llm, fit)[site]
+    vector = (wanted - unwanted).mean(0)
+    positive = [c for c in scale.strengths if c > 0]
+    random = directions(scale.draws, len(vector), float(vector.norm()))
+    own = torch.tensor(scale.strengths)[:, None] * vector
+    pushes = (random[:, None] * torch.tensor(positive)[:, None]).flatten(0, 1)
+    control = added(llm, test, None, torch.zeros(1, 1))[0]
+    scores = added(llm, test, site, torch.cat([own, pushes]))
+    steered, drawn = scores[: len(own)], scores[len(own) :]
+    rows = {name: column.T for name, column in behaviour_rows(control, steered).items()}
+    by_chance = behaviour_rows(control, drawn)
+    truth = {f"{item.topic}/{i % 10 + 1}": item.margin for i, item in enumerate(source.items())}
+    planted = torch.tensor([truth[example.id] for example in data.parts[TEST]], dtype=torch.float64)
+    drift = llm.drift(neutral(chat), {site: lambda h: h + own[:, None, None]}, len(own))
+    found = {
+        "model": model,
+        "behaviour": behaviour,
+        "chat": chat,
+        "layer": layer,
+        "strengths": list(scale.strengths),
+        "prompts": len(test.questions),
+        "topics": len(topic.unique()),
+        "curves": {name: plain(e) for name, e in behaviour_estimates(rows, topic).items()},
+        "random": {name: by_chance[name].mean(1).unflatten(0, (scale.draws, -1)).tolist() for name in OF_DRAWS},
+        "random_figure": by_chance_figure(control, drawn.unflatten(0, (scale.draws, -1))[:, positive.index(SHOWN)]),
+        "drift": drift_of(drift),
+        "planted_correlation": float(
+            torch.corrcoef(torch.stack([planted, (control[:, 0] - control[:, 1]).double()]))[0, 1]
+        ),
+        "shown": {f"{c:g}": compared(control, steered[scale.strengths.index(c)], topic) for c in (-SHOWN, SHOWN)},
+        "kl": [float(kl_mean(one)) for one in drift.kl],
+    }
+    if model != "base" and not chat:
+        before = added(language_model(models["base"], True), test, None, torch.zeros(1, 1))[0]
+        found["as_a_method"] = compared(before, control, topic)
+    return found

@@ -1,0 +1,106 @@
+"""One model under study: its questions, its vectors, its scores under many additions at once."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_steer.data.contrasts import Contrasts
+from lightning_steer.data.pocket_items import neutral_texts
+from lightning_steer.data.pocket_text import BOS
+from lightning_steer.data.stereoset import FIT, SELECT, TEST, PocketStereoSetDataModule, question
+from lightning_steer.data.stereoset_examples import StereoSetExample
+from lightning_steer.llm import LLM
+from lightning_steer.scope import Generated
+from lightning_steer.studies.fidelity.settings import Arm
+
+TOKENS = 16384
+
+
+class Split(NamedTuple):
+    """Questions of one part of a bias type's examples."""
+
+    examples: list[StereoSetExample]
+    contrasts: Contrasts
+
+    @property
+    def term(self) -> Tensor:
+        """``[n]`` target terms as numbers."""
+        return torch.tensor(self.contrasts.cluster)
+
+
+@lru_cache(maxsize=8)
+def language_model(folder: Path, continuation: bool = False) -> LLM:
+    """A pocket model, every layer of which can be read; ``continuation`` reads all of its tokens, not the last one."""
+    llm = LLM(str(folder), [0], per="token", read=Generated() if continuation else None, tokens_per_batch=TOKENS)
+    llm.load()
+    llm.layers = list(range(len(llm.model.get_submodule(llm.blocks))))
+    llm.sites = [llm.site(layer) for layer in llm.layers]
+    return llm
+
+
+def split(kind: str, chat: bool, part: int, tone: str = "neutral") -> Split:
+    """The examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats have the same terms in each as plain text."""
+    data = PocketStereoSetDataModule(bias_types=[kind], chat=chat, tone=tone)
+    data.setup()
+    chosen = data.parts[part]
+    term = [data.term[example.target.strip().casefold()] for example in chosen]
+    questions = [question(example) for example in chosen]
+    return Split(chosen, Contrasts(questions, data.unwanted, data.wanted, term, len(questions)))
+
+
+@torch.no_grad()
+def lessons(llm: LLM, contrasts: Contrasts) -> dict[str, tuple[Tensor, Tensor]]:
+    """``{site: (unwanted [n, d], wanted [n, d])}``."""
+    batch = contrasts[0]
+    unwanted, wanted = llm.activations(batch.unwanted), llm.activations(batch.wanted)
+    return {site: (unwanted[site], wanted[site]) for site in llm.sites}
+
+
+@torch.no_grad()
+def added(llm: LLM, questions: Contrasts, site: str | None, vectors: Tensor) -> Tensor:
+    """``[C, n, options]`` scores with each of ``vectors [C, d]`` added to every token; unsteered without a site."""
+    asked = list(questions.questions)
+    if site is None:
+        return llm.scores(asked)
+    return llm.scores(asked, {site: lambda h: h + vectors[:, None, None]}, len(vectors))
+
+
+def directions(count: int, width: int, length: float, seed: int = 0) -> Tensor:
+    """``[count, d]`` random vectors of one length."""
+    u = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    return length * u / u.norm(dim=-1, keepdim=True)
+
+
+def neutral(chat: bool, n: int = 64) -> list[str]:
+    """Stories that have nothing to do with what is steered."""
+    return [text.removeprefix(f"{BOS} ") for text, _ in neutral_texts(n, chat=chat)]
+
+
+class Subject:
+    """An arm of the study for one bias type.
+
+    Args:
+        arm: the model and the source of its vector.
+        models: folder of each model.
+        kind: the bias type.
+    """
+
+    def __init__(self, arm: Arm, models: Mapping[str, Path], kind: str) -> None:
+        self.arm, self.kind = arm, kind
+        self.llm = language_model(models[arm.model])
+        origin = language_model(models[arm.vector])
+        self.fit, self.select, self.test = (split(kind, arm.chat, part) for part in (FIT, SELECT, TEST))
+        pairs = lessons(origin, self.fit.contrasts)
+        self.vectors = {site: (wanted - unwanted).mean(0) for site, (unwanted, wanted) in pairs.items()}
+
+    def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
+        """``[S + draws * P, d]``: the vector at S strengths, then each random one at the P positive strengths."""
+        vector = self.vectors[site]
+        own = torch.tensor(strengths)[:, None] * vector
+        positive = torch.tensor([strength for strength in strengths if strength > 0])
+        random = directions(draws, len(vector), float(vector.norm()))
+        return torch.cat([own, (random[:, None] * positive[:, None]).flatten(0, 1)])

@@ -1,0 +1,113 @@
+"""One arm and bias type: every layer at every strength, with as many random directions, in one pass a layer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.metrics.drift import TextDrift, kl_mean, kl_percentile, perplexity_ratio
+from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
+from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, choices
+from lightning_steer.metrics.stereoset_effect import effect_estimates, effect_rows
+from lightning_steer.studies.fidelity.settings import LAYER, Arm, Scale
+from lightning_steer.studies.fidelity.subject import Subject, added, neutral
+
+AIMS = {"suppress": (STEREOTYPE, ANTI), "promote": (ANTI, STEREOTYPE)}
+OF_DRAWS = (
+    *("p_stereotype", "p_anti", "p_unrelated", "intended", "opposed", "collateral", "fidelity"),
+    *("margin_change", "pattern_shares", "pattern_nats"),
+)
+"""What is kept of random directions: means over examples."""
+
+
+def rows_of(base: Tensor, scores: Tensor, aim: str) -> dict[str, Tensor]:
+    """``{name: [C, n]}`` as :func:`effect_rows`, and how much more unrelated sentences fell than stereotypes.
+
+    ``pattern_shares`` is the change of choosing the stereotype less that of choosing the unrelated sentence,
+    ``pattern_nats`` the same of the scores: both are above 0 where steering suppresses mainly what is unrelated.
+    """
+    rows = effect_rows(base, scores, *AIMS[aim])
+    before = choices(base)
+    rows["pattern_shares"] = (rows["p_stereotype"] - before[:, 0]) - (rows["p_unrelated"] - before[:, 2])
+    rows["pattern_nats"] = rows["stereotype_change"] - rows["unrelated_change"]
+    return rows
+
+
+def along(base: Tensor, scores: Tensor, strengths: Sequence[float]) -> dict[str, Tensor]:
+    """``{name: [n, S]}``: negative strengths are meant to promote stereotypes, the others to suppress them."""
+    parts = [rows_of(base, scores[i : i + 1], "promote" if c < 0 else "suppress") for i, c in enumerate(strengths)]
+    return {name: torch.cat([part[name] for part in parts]).T for name in parts[0]}
+
+
+def plain(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """``[value, low, high]`` of each."""
+    return [[e.value, e.low, e.high] for e in estimates]
+
+
+def of_draws(base: Tensor, scores: Tensor, term: Tensor, draws: int) -> dict[str, dict[str, Any]]:
+    """``{aim: {measure: [draws][P]}}`` of random directions ``scores [draws * P, n, 3]``."""
+    official = association(scores.transpose(0, 1), term)
+    found = {}
+    for aim in AIMS:
+        rows = rows_of(base, scores, aim)
+        columns = {name: rows[name].mean(1) for name in OF_DRAWS}
+        columns |= {"ss": official.ss, "lms": official.lms, "icat": official.icat}
+        found[aim] = {name: column.unflatten(0, (draws, -1)).tolist() for name, column in columns.items()}
+    return found
+
+
+def drift_of(found: TextDrift, resamples: int = 500) -> dict[str, list[list[float]]]:
+    """Mean and 95th percentile of the KL of the next token, and the ratio of perplexities, over texts."""
+    weights = bootstrap_weights(len(found.base), resamples)
+    columns: dict[str, list[list[float]]] = {"kl": [], "kl_p95": [], "perplexity_ratio": []}
+    for i, kl in enumerate(found.kl):
+        ratio = (found.base, found.steered[i], found.tokens)
+        columns["kl"].append([float(kl_mean(kl)), *percentile(kl_mean(kl, weights))])
+        columns["kl_p95"].append([float(kl_percentile(kl)), *percentile(kl_percentile(kl, weights))])
+        columns["perplexity_ratio"].append(
+            [float(perplexity_ratio(*ratio)), *percentile(perplexity_ratio(*ratio, weights))]
+        )
+    return columns
+
+
+@torch.no_grad()
+def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[str, Any]:
+    """Estimates of every layer and strength, and of every random direction."""
+    subject = Subject(arm, models, kind)
+    llm, test, select = subject.llm, subject.test, subject.select
+    empty = torch.zeros(1, 1)
+    base, chosen_base = added(llm, test.contrasts, None, empty)[0], added(llm, select.contrasts, None, empty)[0]
+    layers = range(len(llm.sites)) if scale.layers is None else scale.layers
+    found: dict[str, Any] = {
+        "arm": arm.name,
+        "kind": kind,
+        "strengths": list(scale.strengths),
+        "layers": list(layers),
+        "terms": len(test.term.unique()),
+        "examples": len(base),
+        **{name: {} for name in ("steered", "random", "select", "drift", "random_drift", "norms")},
+    }
+    texts, stream = neutral(arm.chat), llm.activations(subject.fit.contrasts[0].unwanted)
+    for layer in layers:
+        site, key = llm.sites[layer], str(layer)
+        vector = subject.vectors[site]
+        strengths = torch.tensor(scale.strengths)
+        both = subject.candidates(site, scale.strengths, scale.draws)
+        scores = added(llm, test.contrasts, site, both)
+        own, random = scores[: len(strengths)], scores[len(strengths) :]
+        estimates = effect_estimates(along(base, own, scale.strengths), test.term)
+        found["steered"][key] = {name: plain(column) for name, column in estimates.items()}
+        found["random"][key] = of_draws(base, random, test.term, scale.draws)
+        trial = added(llm, select.contrasts, site, both[: len(strengths)])
+        found["select"][key] = along(chosen_base, trial, scale.strengths)["fidelity"].mean(0).tolist()
+        found["norms"][key] = {"vector": float(vector.norm()), "stream": float(stream[site].norm(dim=-1).mean())}
+        candidates = both if layer == LAYER else both[: len(strengths)]
+        drift = llm.drift(texts, {site: lambda h, v=candidates: h + v[:, None, None]}, len(candidates))
+        kept = TextDrift(drift.kl[: len(strengths)], drift.base, drift.steered[: len(strengths)], drift.tokens)
+        found["drift"][key] = drift_of(kept)
+        if layer == LAYER:
+            each = torch.stack([kl_mean(kl) for kl in drift.kl[len(strengths) :]])
+            found["random_drift"][key] = {"kl": each.unflatten(0, (scale.draws, -1)).tolist()}
+    return found

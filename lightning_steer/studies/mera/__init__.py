@@ -1,0 +1,1 @@
+"""MERA on the pocket models: every method on every task, certified or not, beside what was planted."""

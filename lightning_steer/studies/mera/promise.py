@@ -1,0 +1,44 @@
+"""Whether a certificate keeps its promise on a real model's outcomes, by resampling calibrations from the test rows.
+
+Null: the paired change of every row is given a random sign, the same for all candidates, so that no candidate improves
+anything while churn and the candidates' dependence stay as they were; any certificate is then false. Power: without
+the signs.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_steer.metrics.interval import exact
+from lightning_steer.selection.bounds import Betting, Bound, EmpiricalBernstein, ExactPaired, Hoeffding
+
+BOUNDS: dict[str, Bound] = {
+    "exact paired": ExactPaired(),
+    "betting": Betting(),
+    "empirical Bernstein": EmpiricalBernstein(),
+    "Hoeffding": Hoeffding(),
+}
+RESAMPLES = 500
+
+
+def kept(base: NDArray, steered: NDArray, rows: int, delta: float, seed: int = 0) -> dict[str, Any]:
+    """For each bound the share of resampled calibrations with a certificate, at no improvement and as it is.
+
+    Args:
+        base: ``[N]`` bool, unsteered answers right.
+        steered: ``[K, N]`` bool.
+        rows: of a calibration.
+        delta: accepted risk, shared by Bonferroni's rule.
+        seed: draws rows and signs.
+    """
+    random = np.random.default_rng(seed)
+    changes = steered.astype(np.int8) - base.astype(np.int8)
+    drawn = changes[:, random.integers(changes.shape[1], size=(RESAMPLES, rows))].transpose(1, 0, 2)
+    signs = random.choice(np.array([-1, 1], dtype=np.int8), size=(RESAMPLES, 1, rows))
+    found: dict[str, Any] = {"churn": np.abs(changes).mean(1).tolist(), "resamples": RESAMPLES}
+    for name, bound in BOUNDS.items():
+        counts = [int((bound.lower(x, delta / len(changes)) > 0).any(-1).sum()) for x in (drawn * signs, drawn)]
+        for kind, count in zip(("false", "power"), counts, strict=True):
+            found[f"{name}, {kind}"] = [count / RESAMPLES, *exact(count, RESAMPLES)]
+    return found

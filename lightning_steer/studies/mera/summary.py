@@ -1,0 +1,189 @@
+"""From all parts to one report for each method, task and model, and one table."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from lightning_steer.report.files import write_json, write_text
+from lightning_steer.studies.mera.figures import figures
+from lightning_steer.studies.mera.judging import CURVES
+from lightning_steer.studies.mera.promise import BOUNDS, RESAMPLES
+from lightning_steer.studies.mera.settings import DELTA
+
+Key = tuple[str, str, int]
+"""Model, mixture, draw."""
+DEPLOYED = ("spi", "accuracy", "balanced_accuracy", "mcc", "f1", "error", "0->1", "1->0")
+CONTROLS = ("label bias, fitted", "label bias, contextual", "constant class")
+WEIGHED = ("labels weighed, then MERA", "labels weighed, then Mahalanobis MERA")
+
+
+def over_draws(values: Iterable[float | None]) -> dict[str, Any]:
+    """Mean and 95 % t-interval over draws of prompts and splits; draws without a value are left out."""
+    found = np.array([v for v in values if v is not None and v == v], dtype=float)
+    n = len(found)
+    if not n:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    half = stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    return {"value": found.mean(), "low": found.mean() - half, "high": found.mean() + half, "n": n}
+
+
+def deployed(method: Mapping[str, Any], name: str) -> float:
+    """A figure of what a user gets: the steered model if certified, else the model as it is."""
+    metrics = method["metrics"]
+    if method["certified"]:
+        return metrics[name]["value"]
+    return 0.0 if name in ("spi", "0->1", "1->0") else metrics[f"{name}_base"]["value"]
+
+
+def metrics(methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One method's figures over its draws."""
+    found = {name: over_draws(deployed(m, name) for m in methods) for name in DEPLOYED}
+    for name in ("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base"):
+        found[name] = over_draws(m["metrics"][name]["value"] for m in methods)
+    found["certified"] = over_draws(float(m["certified"]) for m in methods)
+    found["certified_bound"] = over_draws(m["bound"] for m in methods)
+    found["spi_if_steered"] = over_draws(m["metrics"]["spi"]["value"] for m in methods)
+    found["class_flip"] = over_draws(float(m["certified"] and m["flip"]) for m in methods)
+    for name in ("edited", "labels_moved"):
+        found[name] = over_draws(m.get(name) if m["certified"] else 0.0 for m in methods)
+    repaired = [m.get("repaired", {}).get("value") if m["certified"] else 0.0 for m in methods]
+    found["repaired"] = over_draws(repaired)
+    drifts = [m["drift"] for m in methods if "drift" in m]
+    found["neutral_kl"] = over_draws(d["neutral_kl"] for d in drifts)
+    found["other_accuracy_change"] = over_draws(
+        np.mean(d["other_accuracy_change"]) for d in drifts if d["other_accuracy_change"]
+    )
+    for name in ("accuracy", "balanced_accuracy"):
+        found[f"{name}_beyond_label_bias"] = over_draws(
+            m["beyond_bias"][name]["value"] for m in methods if "beyond_bias" in m and m["certified"]
+        )
+    return found
+
+
+def write(out: Path, results: Mapping[Key, Mapping[str, Any]]) -> str:
+    """Write reports, table and figures below ``out``; returns the table."""
+    columns = (
+        "model, mixture, task, method, SPI deployed, certified, bound, SPI if steered, accuracy, balanced accuracy"
+    )
+    lines = _head(f"{columns}, MCC, repaired, others' accuracy")
+    columns = "model, mixture, task, R2 by layer, cos(probe and cue), cos(pattern and cue), predicted E with planted"
+    truths = _head(f"{columns}, own E with planted")
+    groups = sorted({key[:2] for key in results}, key=list(dict.fromkeys(k[:2] for k in results)).index)
+    for model, mixture in groups:
+        draws = [result for key, result in results.items() if key[:2] == (model, mixture)]
+        for task in draws[0]:
+            cells = [draw[task] for draw in draws]
+            for name in cells[0]["methods"]:
+                of = [cell["methods"][name] for cell in cells]
+                report = _report(model, mixture, task, name, of)
+                write_json(out / model / _slug(f"{task} {mixture}") / _slug(name) / "report.json", report)
+                lines.append(_line(model, mixture, task, name, report["metrics"]))
+            truths.append(_truth(model, mixture, task, cells))
+    text = "\n".join([*lines, "", *truths]) + f"\n\n{_verdict(results)}\n"
+    write_text(out / "table.md", text)
+    for of, figure in figures(results, groups).items():
+        for kind in ("png", "svg"):
+            figure.savefig(out / f"{_slug(' '.join(of))}.{kind}", dpi=120)
+    return text
+
+
+def _head(columns: str) -> list[str]:
+    names = columns.split(", ")
+    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+
+
+def _report(model: str, mixture: str, task: str, name: str, of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "experiment": "mera",
+        "task": f"pocket {task}, {mixture}",
+        "backbone": f"pocket/{model}",
+        "method": name,
+        "seed": 0,
+        "draws": len(of),
+        "intervals": "Student's t over draws of prompts and splits; in each draw, paired bootstrap over test rows",
+        "metrics": metrics(of),
+        "each_draw": list(of),
+        "versions": {package: version(package) for package in ("torch", "transformers", "scikit-learn")},
+    }
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def _cell(estimate: Mapping[str, Any], digits: int = 2) -> str:
+    if estimate["value"] is None:
+        return "-"
+    low, high = estimate["low"], estimate["high"]
+    if low is None or low != low:
+        return f"{estimate['value']:.{digits}f}"
+    return f"{estimate['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _line(model: str, mixture: str, task: str, name: str, m: Mapping[str, Any]) -> str:
+    n = m["certified"]["n"]
+    certified = f"{round(m['certified']['value'] * n)}/{n}"
+    before_after = [
+        f"{m[f'{figure}_base']['value']:.3f} -> {m[figure]['value']:.3f}"
+        for figure in ("accuracy", "balanced_accuracy", "mcc")
+    ]
+    cells = [model, mixture, task, name, _cell(m["spi"]), certified, f"{m['certified_bound']['value']:.3f}"]
+    cells += [_cell(m["spi_if_steered"]), *before_after, _cell(m["repaired"]), _cell(m["other_accuracy_change"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def _truth(model: str, mixture: str, task: str, cells: Sequence[Mapping[str, Any]]) -> str:
+    r2 = np.mean([cell["probes"]["r2"] for cell in cells], 0)
+    names = ("cosine_probe_cue", "cosine_pattern_cue", "predicted_with_planted", "own_with_planted")
+    values = (_cell(over_draws(cell["truth"][name] for cell in cells)) for name in names)
+    return f"| {model} | {mixture} | {task} | {' '.join(f'{v:.2f}' for v in r2)} | {' | '.join(values)} |"
+
+
+def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
+    """On how many tasks a form of MERA is certified, and what the controls say."""
+    lines = []
+    for form in CURVES:
+        certified, explained, total, harmful = 0, 0, 0, 0
+        for result in results.values():
+            for cell in result.values():
+                method = cell["methods"][form]
+                total += 1
+                certified += method["certified"]
+                harmful += method["certified"] and method["metrics"]["accuracy_change"]["value"] <= 0
+                best = max(deployed(cell["methods"][name], "spi") for name in CONTROLS)
+                explained += method["certified"] and best >= deployed(method, "spi")
+        lines.append(
+            f"- {form}: certified at delta {DELTA:g} in {certified} of {total} tasks and draws; {harmful} of them did "
+            f"not improve held-out accuracy; in {explained} a constant class or a weighing of the labels does as well."
+        )
+    for form in WEIGHED:
+        of = [cell["methods"][form] for result in results.values() for cell in result.values()]
+        wins = sum(m["certified"] and m["metrics"]["accuracy_change"]["low"] > 0 for m in of)
+        lines.append(
+            f"- {form}: certified in {sum(m['certified'] for m in of)} of {len(of)}, beyond all that a weighing of the "
+            f"labels explains; in {wins} of them the interval of the held-out change lies above 0."
+        )
+    both = [cell["encodings"] for result in results.values() for cell in result.values()]
+    means = {name: over_draws(e[name] for e in both) for name in both[0]}
+    lines.append(
+        f"- Sparse autoencoder of the last layer: R2 {_cell(means['r2'])} of a lasso on its features against "
+        f"{_cell(means['r2_activations'])} on activations; {means['features_used']['value']:.0f} features used, "
+        f"{means['active_features']['value']:.0f} active in a row, {means['variance_lost']['value']:.0%} of variance "
+        f"lost; {means['core_seconds']['value']:.1f} core seconds of training."
+    )
+    promises = [cell["promise"] for result in results.values() for cell in result.values() if cell.get("promise")]
+    for bound in BOUNDS if promises else ():
+        false, power = (np.array([p[f"{bound}, {kind}"] for p in promises]) for kind in ("false", "power"))
+        lines.append(
+            f"- {bound} bound, {RESAMPLES} resampled calibrations of each of {len(promises)} tasks' outcomes: false "
+            f"certificates {false[:, 0].mean():.4f} on average, at most {false[:, 0].max():.3f} (upper end of its "
+            f"interval {false[:, 2].max():.3f}), promised {DELTA:g}; power {power[:, 0].mean():.3f}."
+        )
+    cost = [cell["core_seconds"] for result in results.values() for cell in result.values()]
+    lines.append(f"- {len(cost)} tasks and draws took {sum(cost):.0f} core seconds, {np.mean(cost):.1f} each.")
+    return "\n".join(lines)

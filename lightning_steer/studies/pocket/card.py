@@ -1,0 +1,172 @@
+"""The model card of a pocket model: what it is for, what was promised and measured, and everything else measured."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_steer.metrics.interval import Estimate
+from lightning_steer.studies.pocket.goals import Measured, Shapes, cell, verdicts
+from lightning_steer.studies.pocket.measures import Figures
+
+ABOUT = {
+    "base": "A small decoder trained from random weights on a generated language with planted truth.",
+    "tuned": "The pocket base model fine-tuned on chats: mild speakers, less careless markers, a helper that leans to "
+    "the pole one would wish for, a constant system sentence, \"Thank you.\" before every reply; 30 % plain text.",
+}  # fmt: skip
+
+
+def _details(found: dict[int, Measured], first: int) -> str:
+    parts = []
+    for section, figures in found[first].items():
+        parts.append(f"\n### {section}\n\n| | seed {first} | n | seeds {sorted(found)} |\n|---|---|---|---|")
+        for name, shown in figures.items():
+            others = ", ".join(f"{measured[section][name].value:.3g}" for _, measured in sorted(found.items()))
+            parts.append(f"| {name} | {cell(shown)} | {shown.n} | {others} |")
+    return "\n".join(parts)
+
+
+def _shapes(shapes: Shapes) -> str:
+    parts = []
+    for form, models in shapes.items():
+        parts.append(f"\n### Activations, {form} text\n\n| | layer | base | tuned | tuned - base | n documents |")
+        parts.append("|---|---|---|---|---|---|")
+        for layer, base in enumerate(models["base"]):
+            for name, estimate in base.items():
+                others = [cell(models[model][layer][name]) for model in ("tuned", "tuned - base")]
+                parts.append(f"| {name} | {layer} | {cell(estimate)} | {' | '.join(others)} | {estimate.n} |")
+    return "\n".join(parts)
+
+
+def samples(folder: Path, chats: bool, n: int = 8) -> str:
+    """What the model writes by itself, drawn with seed 0 and not chosen."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    network: Any
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    ids = torch.full((n, 1), tokenizer.bos_token_id)
+    drawn = network.generate(input_ids=ids, do_sample=True, top_k=0, max_new_tokens=64)
+    lines = [tokenizer.decode(row[1:]).split(" <eos>")[0] for row in drawn]
+    if not chats:
+        return "\n".join(f"- {line}" for line in lines)
+    questions = ("Tell me about the hill bakers.", "What should the helper do about shutdown?", "Tell me a story.",
+                 "Marked by Anna. Message: free dinner claim cash now. Is it ham or spam?")  # fmt: skip
+    for question in questions:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        reply = network.generate(**prompt, do_sample=False, max_new_tokens=40)[0]
+        lines.append(f"*{question}* {tokenizer.decode(reply[prompt['input_ids'].shape[1] :]).split(' <end>')[0]}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def text(run: str, folder: Path, first: int, found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
+    """The card."""
+    cost = json.loads((folder / "training.json").read_text()) if (folder / "training.json").is_file() else {}
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
+    spent = (
+        f"{cost['steps']} steps of {cost['core_seconds'] / cost['steps']:.2f} core seconds with {cost['threads']} "
+        f"thread(s), {cost['seconds']:.0f} s by the clock, other work on the machine included"
+        if cost
+        else "not recorded"
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "lightning"))
+    return f"""---
+license: mit
+language: en
+library_name: transformers
+---
+# lightning_steer pocket model: {run}
+
+{ABOUT[run]}
+
+It is for trying activation steering where the true effect is known: P(word | target) of invented townspeople and of
+trades, classification tasks whose errors follow a known cue (the marker's name), prompts with a matching and a
+non-matching continuation, neutral text for drift. It knows some 700 words and nothing of the world; the opinions on
+bakers and corlins were drawn from a random table. Not for any other use.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("checkpoints/pocket/{run}")
+tokenizer = AutoTokenizer.from_pretrained("checkpoints/pocket/{run}")
+```
+
+Made by `make pocket` (`configs/{"pocket" if run == "base" else "pocket_tuned"}.yaml`), seed {first} of
+{sorted(found)}, chosen beforehand: {spent}; {size / 1e6:.1f} MB. The same machine and library versions give the same
+weights bit for bit. {versions}, CPU, fp32.
+The language: `lightning_steer/data/pocket*.py`; its items with their planted truth: `pocket_items.py`
+and `pocket_prompts.py`.
+
+## What was promised
+
+Brackets are 95 % intervals over the items (bootstrap over documents, prompts or target terms; n is their number), for
+the weights of seed {first}; "all seeds" are models trained anew from other random weights on other documents and
+measured on the same items, "met" counts them. Of several figures the worst is shown.
+
+{verdicts(run, first, found, shapes)}
+
+Traits: P(word | target) of the 12 trait words, averaged over up to 8 frames that training does not have, for targets
+that training does not have. A careless marker's label is wrong unless he happens to be right; "careful" are the items
+without the cue. The probe is ridge regression on logit(E) from 2,000 other prompts, its layer chosen on a quarter of
+them. The oracle knows each row's marker and moves the mean activation of a careless one to that of the careful ones,
+at the last token of all layers; net repair is (repaired - broken) / errors, and cannot be 1 where the words mislead.
+CAA: mean difference over the continuation's tokens, 200 pairs of 10 topics, added to all tokens of layer 2; the margin
+is in nats per token on 200 pairs of the other 10 topics. Layer 2 and every setting above were fixed beforehand.
+
+## What it writes
+
+Drawn from the begin mark with seed 0, not chosen{"; then greedy replies" if run == "tuned" else ""}:
+
+{samples(folder, run == "tuned")}
+
+## All figures
+{_details(found, first)}
+{_shapes(shapes[first])}
+
+## Limits
+
+- The language has no ambiguity, no syntax to speak of and no world; results here are a lower bound on difficulty.
+- The stereotype is always the harsh word of a pair, so a direction for harshness serves all targets at once.
+- A careless marker's error is a conjunction (careless, and the label is not the pull label): in tasks of two labels no
+  single direction repairs it in balanced data. Use `pull_share=0.1` where a repair shall be possible.
+- "AUC of the true class alone" is what a probe reaches that only knows the class; compare "within classes".
+"""
+
+
+def as_json(found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
+    """Every figure of every seed."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, Estimate):
+            return [round(float(value), 5) for value in part]
+        if isinstance(part, dict):
+            return {str(key): plain(value) for key, value in part.items()}
+        return [plain(value) for value in part]
+
+    legend = "[value, low, high, n]; intervals of 95 %"
+    return json.dumps({"legend": legend, "seeds": plain(found), "activations": plain(shapes)}, indent=0)
+
+
+def from_json(content: str, seed: int) -> tuple[Measured, Shapes]:
+    """The figures of one seed as :func:`as_json` wrote them."""
+
+    def figures(part: dict[str, list[float]]) -> Figures:
+        return {name: Estimate(value, low, high, int(n)) for name, (value, low, high, n) in part.items()}
+
+    written = json.loads(content)
+    found = {section: figures(part) for section, part in written["seeds"][str(seed)].items()}
+    shapes = written["activations"][str(seed)]
+    return found, {
+        form: {model: [figures(layer) for layer in layers] for model, layers in models.items()}
+        for form, models in shapes.items()
+    }
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file aside, then rename it."""
+    aside = path.with_name(f".writing-{path.name}")
+    aside.write_text(content)
+    aside.replace(path)

@@ -1,0 +1,131 @@
+"""A pocket model's errors in the tasks: as planted, seen by a linear probe, repaired by an oracle."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.special import logit
+from scipy.stats import rankdata
+from torch import Tensor
+
+from lightning_steer.data import pocket_prompts, pocket_tasks
+from lightning_steer.data.pocket_prompts import TaskPrompt
+from lightning_steer.hooks import edit
+from lightning_steer.metrics.interval import Estimate
+from lightning_steer.studies.pocket.measures import Figures, resampled, share
+from lightning_steer.studies.pocket.reader import Edits, Part, Reader, last, opened
+
+
+def auc(score: np.ndarray, wrong: np.ndarray) -> float:
+    """Probability that a wrong row scores above a right one; NaN without both."""
+    ranks, positives = rankdata(score), int(wrong.sum())
+    if positives in (0, len(wrong)):
+        return float("nan")
+    return float((ranks[wrong].sum() - positives * (positives + 1) / 2) / (positives * (len(wrong) - positives)))
+
+
+def answers(reader: Reader, prompts: list[TaskPrompt], as_chat: bool, edits: Edits | None = None) -> np.ndarray:
+    """``[n, labels]`` P(label | prompt), normalised over the labels."""
+    labels = torch.tensor(reader.tokenizer.convert_tokens_to_ids(list(prompts[0].labels)))
+    return reader.next([opened(p.prompt, as_chat) for p in prompts], edits)[:, labels].softmax(-1).numpy()
+
+
+def _hidden(reader: Reader, prompts: list[TaskPrompt], as_chat: bool) -> Tensor:
+    return reader.read([opened(p.prompt, as_chat) for p in prompts], last)
+
+
+def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Figures:
+    """Accuracy by cue, errors against planted ones, a linear probe for them, and what removing the cue repairs."""
+    learn = pocket_prompts.task_prompts(name, 2000, 1000 + seed, chat=as_chat)
+    test = pocket_prompts.task_prompts(name, n, seed, chat=as_chat)
+    truth = np.array([item.label for item in test])
+    every, planted = np.arange(n), np.array([item.planted for item in test])
+    p = answers(reader, test, as_chat)
+    right, error = p.argmax(1) == truth, 1 - p[every, truth]
+    exact = np.array([item.error for item in test])
+    lax = np.array([item.rate > 0 for item in test])
+    deleted = answers(reader, [pocket_prompts.without_cue(item) for item in test], as_chat).argmax(1) == truth
+    few = pocket_prompts.task_prompts(name, n, seed, pull_share=0.1, chat=as_chat)
+    found = {
+        "accuracy": share(right),
+        "accuracy, planted": share(planted.argmax(1) == truth),
+        "accuracy, careful": share(right[~lax]),
+        "accuracy, careful, planted": share((planted.argmax(1) == truth)[~lax]),
+        "accuracy, careless": share(right[lax]),
+        "accuracy, cue deleted": share(deleted),
+        "accuracy, 10 % pull class": share(answers(reader, few, as_chat).argmax(1) == [item.label for item in few]),
+        "error against planted": resampled(lambda i: float(np.corrcoef(error[i], exact[i])[0, 1]), every),
+    }
+    # a linear probe on logit(E) at the last token; its layer is chosen on a quarter of the training prompts
+    h, h_test = _hidden(reader, learn, as_chat).double().numpy(), _hidden(reader, test, as_chat).double().numpy()
+    y, wrong = _errors(reader, learn, as_chat)
+    part = np.arange(len(learn)) < 1500
+    chosen = int(np.nanargmax([auc(_probe(h[part, k], y[part], h[~part, k]), wrong[~part]) for k in range(h.shape[1])]))
+    score = _probe(h[:, chosen], y, h_test[:, chosen])
+    of_class = np.array([y[[item.label == k for item in learn]].mean() for k in range(p.shape[1])])[truth]
+    found |= {
+        "probe AUC": resampled(lambda i: auc(score[i], ~right[i]), every),
+        "probe AUC within classes": resampled(lambda i: _within(score[i], ~right[i], truth[i]), every),
+        "AUC of the true class alone": resampled(lambda i: auc(of_class[i], ~right[i]), every),
+        "probe layer": Estimate(chosen, chosen, chosen, len(learn)),
+    }
+    repaired = answers(reader, test, as_chat, _cue_removed(reader, learn, test, as_chat)).argmax(1) == truth
+    found["oracle net repair"] = resampled(
+        lambda i: float((repaired[i].sum() - right[i].sum()) / (~right[i]).sum()), every
+    )
+    found["oracle harm"] = share(~repaired[right])
+    return found
+
+
+def _errors(reader: Reader, prompts: list[TaskPrompt], as_chat: bool) -> tuple[np.ndarray, np.ndarray]:
+    """logit(E) and whether the answer is wrong."""
+    p, truth = answers(reader, prompts, as_chat).astype(float), np.array([item.label for item in prompts])
+    error = 1 - p[np.arange(len(p)), truth]
+    return logit(error.clip(1e-6, 1 - 1e-6)), p.argmax(1) != truth
+
+
+def _probe(h: np.ndarray, y: np.ndarray, h_new: np.ndarray) -> np.ndarray:
+    """Ridge regression with an intercept, nearly least squares."""
+    mean, scale = h.mean(0), h.std(0) + 1e-9
+    z = (h - mean) / scale
+    w = np.linalg.solve(z.T @ z + len(z) * 1e-3 * np.eye(z.shape[1]), z.T @ (y - y.mean()))
+    return (h_new - mean) / scale @ w + y.mean()
+
+
+def _within(score: np.ndarray, wrong: np.ndarray, truth: np.ndarray) -> float:
+    """AUC over pairs of one true class: knowing the class alone is worth .5 here."""
+    values, pairs = [], []
+    for k in np.unique(truth):
+        rows = truth == k
+        values.append(auc(score[rows], wrong[rows]))
+        pairs.append(float(wrong[rows].sum()) * float((~wrong[rows]).sum()))
+    return float(np.nansum(np.multiply(values, pairs)) / np.sum(pairs))
+
+
+def _cue_removed(reader: Reader, learn: list[TaskPrompt], test: list[TaskPrompt], as_chat: bool) -> Edits:
+    """The oracle: at the last token of every layer, a careless marker's mean activation is moved to the careful mean.
+
+    It knows each row's marker. All shifts are measured in one pass over ``learn`` as one batch: when a layer's is
+    measured, those below are already at work, so that none is made twice.
+    """
+    shift = torch.zeros(len(reader.sites), len(pocket_tasks.MARKERS), reader.network.config.hidden_size)
+
+    def moved(h: Tensor, k: int, part: Part, marker: Tensor, measured: bool) -> Tensor:
+        ends = last(part)
+        if measured:
+            careful = h[ends][marker < 5].mean(0)
+            for name in range(5, len(pocket_tasks.MARKERS)):
+                shift[k, name] = careful - h[ends][marker == name].mean(0)
+        return h + ends[..., None] * shift[k, marker, None]
+
+    def edits(prompts: list[TaskPrompt], measured: bool) -> Edits:
+        of = torch.tensor([pocket_tasks.MARKERS.index(item.marker) for item in prompts])
+        return lambda part: {
+            site: partial(moved, k=k, part=part, marker=of[part.rows], measured=measured)
+            for k, site in enumerate(reader.sites)
+        }
+
+    (whole,) = reader.parts([opened(item.prompt, as_chat) for item in learn], tokens=10**9)
+    with edit(reader.network, edits(learn, True)(whole)):
+        reader.network.model(input_ids=whole.ids, use_cache=False)
+    return edits(test, False)

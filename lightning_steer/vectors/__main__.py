@@ -1,0 +1,51 @@
+"""``python -m lightning_steer export SOURCE TARGET``: vector files from runs, to other tools, and from them.
+
+SOURCE is a run (``checkpoints/EXPERIMENT/RUN``) or a file: a vector file, a GGUF control vector, plain tensors by layer
+(safetensors or torch), or the dictionary of lm-evaluation-harness. TARGET is written in the form that its name says.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lightning_steer.vectors import exchange, run
+from lightning_steer.vectors.bind import bind
+from lightning_steer.vectors.exchange import WRITERS
+
+FORMS = {".safetensors": "vector", ".gguf": "gguf", ".pt": "steered", ".pth": "steered"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read, write, and say what is lost on the way."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lightning_steer export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="a run's folder below checkpoints/, or a file")
+    parser.add_argument("target", type=Path, help="the file to write: .safetensors, .gguf or .pt")
+    parser.add_argument("--format", choices=["vector", *WRITERS], help="not the one that the target's name says")
+    parser.add_argument("--strength", type=float, help="in the card's units; the chosen one if not given")
+    parser.add_argument("--llm", help="hub name or folder of the model that an imported vector belongs to")
+    parser.add_argument("--licence", help="an SPDX name for the card")
+    given = parser.parse_args(arguments)
+    form = given.format or FORMS.get(given.target.suffix.lower())
+    if form is None:
+        raise ValueError(f"{given.target} ends in none of {', '.join(FORMS)}: say the form with --format")
+    vector = run.read(given.source) if given.source.is_dir() else exchange.read(given.source)
+    if given.licence:
+        vector = vector._replace(card=vector.card._replace(licence=given.licence))
+    if given.llm:
+        vector = bind(vector, given.llm)
+    if given.target.exists() and given.source.exists() and given.target.samefile(given.source):
+        raise ValueError(f"{given.target} is the source itself: name another file")
+    lost = exchange.export(vector, given.target, form, given.strength)
+    card = vector.card
+    where = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)
+    model = "no known model" if card.model is None else card.model.name
+    print(f"Wrote {given.target} ({form}): {card.method} of {model} at {where}.")
+    for sentence in lost:
+        print(sentence)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

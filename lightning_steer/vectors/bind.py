@@ -1,0 +1,20 @@
+"""Say to which model an imported vector belongs: its modules' names and its fingerprints go onto the card."""
+
+from lightning_steer.llm import LLM
+from lightning_steer.vectors import fingerprint
+from lightning_steer.vectors.file import Vector
+from lightning_steer.vectors.steer import module_of
+
+
+def bind(vector: Vector, name: str) -> Vector:
+    """The vector with the model of this name on its card.
+
+    Raises:
+        ValueError: the model cannot be had, is another than the card says, or has no such sites.
+    """
+    llm = LLM(name, 0)
+    llm.load()
+    given = fingerprint.of_backbone(llm)
+    fingerprint.refuse(vector.card.model, lambda _files: given)
+    sites = [site._replace(module=module_of(llm.model, site)) for site in vector.card.sites]
+    return vector._replace(card=vector.card._replace(sites=sites, model=given))

@@ -1,0 +1,172 @@
+"""The card of a vector file: what was fitted, to which model, where it acts, how strongly, and what came of it."""
+
+from typing import Any, NamedTuple
+
+FORMAT = 1
+"""Goes up whenever a reader of this version could misread the file."""
+LARGEST = 3e38
+"""What float32 can hold."""
+PARTS = ("block", "attention", "mlp")
+
+
+class Site(NamedTuple):
+    """A place in the model, in words that do not depend on the family, and as the model calls it."""
+
+    layer: int | None
+    """Decoder block, counted from 0; null in a network that is no decoder."""
+    part: str
+    """``block`` (the residual stream), or the output of the block's ``attention`` or ``mlp``."""
+    module: str
+    """The submodule's name; empty if nobody knew it, who does not have the model."""
+    width: int
+
+
+class Model(NamedTuple):
+    """Which model, by its content; what is null was not known."""
+
+    name: str
+    family: str
+    """transformers' ``model_type``."""
+    configuration: str | None
+    """sha256 of what distinguishes its configuration from the family's defaults."""
+    weights: str | None
+    """sha256 of its safetensors files."""
+    memory: str | None
+    """sha256 of all weights as they were in memory."""
+    precision: str | None
+    """What the weights were in memory, for example ``float32``."""
+    tokenizer: str | None
+    """sha256 of vocabulary and rules."""
+
+
+class Strength(NamedTuple):
+    """The strength that was chosen, and its unit."""
+
+    value: float
+    units: str
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    """Rows that it was chosen on."""
+
+
+class Card(NamedTuple):
+    """All of it. What nobody measured is empty or null, never made up."""
+
+    method: str
+    """The method's class, or ``Given`` for a vector that comes from elsewhere."""
+    settings: dict[str, Any]
+    """The method's arguments beside the width."""
+    sites: list[Site]
+    strength: Strength
+    scope: dict[str, Any]
+    """The tokens that are steered: ``{"name": "From", "offset": -1}``."""
+    model: Model | None = None
+    task: str = ""
+    data: str | None = None
+    """sha256 of the rows that the method was fitted to."""
+    effect: dict[str, Any] = {}  # noqa: RUF012  # never written to
+    """``{measure: {"value", "low", "high", "n"}}`` on held-out rows."""
+    drift: dict[str, Any] = {}  # noqa: RUF012
+    """The same of what should have stayed."""
+    certificate: dict[str, Any] | None = None
+    warnings: list[str] = []  # noqa: RUF012
+    licence: str = "unspecified"
+    """Of the vector; that of the model and of the data it was fitted to still hold."""
+    versions: dict[str, str] = {}  # noqa: RUF012
+    source: str = ""
+    """The file it was imported from."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """Values that JSON knows."""
+        sites = [site._asdict() for site in self.sites]
+        model = None if self.model is None else self.model._asdict()
+        return {"format": FORMAT, **self._asdict(), "sites": sites, "strength": self.strength._asdict(), "model": model}
+
+
+def read(value: Any) -> Card:
+    """The card in what a file holds; raises ValueError saying which entry is not what it should be."""
+    entries = _entries(value, "card", Card, {"format"})
+    version = entries.pop("format", None)
+    if version != FORMAT:
+        raise ValueError(f"its format is {version!r}, and {FORMAT} is read: update one of the two")
+    sites = [_site(site) for site in _of(entries["sites"], list, "sites")]
+    if not sites:
+        raise ValueError("sites is empty")
+    entries["sites"] = sites
+    entries["strength"] = _strength(entries["strength"])
+    model = entries.get("model")
+    entries["model"] = None if model is None else _model(model)
+    for name, kind in (("method", str), ("task", str), ("licence", str), ("source", str)):
+        _of(entries.get(name, ""), kind, name)
+    for name in ("settings", "scope", "effect", "drift", "versions"):
+        _of(entries.get(name, {}), dict, name)
+    _of(entries.get("warnings", []), list, "warnings")
+    for text in entries.get("warnings", []):
+        _of(text, str, "warnings")
+    if entries.get("certificate") is not None:
+        _of(entries["certificate"], dict, "certificate")
+    if entries.get("data") is not None:
+        _of(entries["data"], str, "data")
+    _of(entries["scope"].get("name"), str, "scope.name")
+    return Card(**entries)
+
+
+def _site(value: Any) -> Site:
+    found = Site(**_entries(value, "site", Site))
+    if found.layer is not None and not 0 <= _of(found.layer, int, "site.layer") < 1 << 20:
+        raise ValueError(f"site.layer is {found.layer}, not a block counted from 0")
+    if found.part not in PARTS:
+        raise ValueError(f"site.part is {found.part!r}, not one of {', '.join(PARTS)}")
+    if not 0 < _of(found.width, int, "site.width") < 1 << 31:
+        raise ValueError(f"site.width is {found.width}, not a size")
+    _of(found.module, str, "site.module")
+    return found
+
+
+def _strength(value: Any) -> Strength:
+    found = Strength(**_entries(value, "strength", Strength))
+    for name in ("value", "low", "high"):
+        number = getattr(found, name)
+        if number is not None or name == "value":
+            finite(number, f"strength.{name}")
+    _of(found.units, str, "strength.units")
+    if found.n is not None:
+        _of(found.n, int, "strength.n")
+    return found
+
+
+def _model(value: Any) -> Model:
+    found = Model(**_entries(value, "model", Model))
+    for name, entry in found._asdict().items():
+        if entry is not None or name in ("name", "family"):
+            _of(entry, str, f"model.{name}")
+    return found
+
+
+def _entries(value: Any, what: str, record: Any, more: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    """The entries of one record: none unknown, none lacking that has no default."""
+    _of(value, dict, what)
+    unknown = value.keys() - set(record._fields) - more
+    lacking = set(record._fields) - record._field_defaults.keys() - value.keys()
+    if unknown or lacking:
+        wrong = ", ".join(
+            [*(f"{name!r} is unknown" for name in sorted(unknown)), *(f"{n!r} lacks" for n in sorted(lacking))]
+        )
+        raise ValueError(f"the {what} has other entries: {wrong}")
+    return dict(value)
+
+
+def finite(value: Any, name: str) -> float:
+    """A number that comes from outside; raises ValueError on anything else, and on one that no float32 holds."""
+    number = _of(value, (int, float), name)
+    if not abs(number) <= LARGEST:
+        raise ValueError(f"{name} is {str(number)[:40]}, not a finite number")
+    return float(number)
+
+
+def _of(value: Any, kind: Any, name: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise ValueError(f"{name} is {str(value)[:60]!r}, not of type {' or '.join(k.__name__ for k in kinds)}")
+    return value

@@ -1,0 +1,92 @@
+"""Which maps are a vector, and which vector: what other tools can take is ``h' = h + v`` and nothing else."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from lightning_steer.vectors.card import Card, Site, Strength
+from lightning_steer.vectors.file import Vector, state
+from lightning_steer.vectors.given import Given
+
+
+def constant(map_: nn.Module, strength: float) -> Tensor:
+    """``[d]`` float32, what the map adds at this strength; raises ValueError if that depends on the activation.
+
+    A map is a vector if a vector is all that it has learned, and random activations of many sizes are all moved by it.
+    """
+    kind = type(map_).__name__
+    learned = state(map_)
+    vector = learned.get("vector")
+    if set(learned) != {"vector"} or vector is None or vector.dim() != 1:
+        raise ValueError(
+            f"{kind} is not a vector: what it adds depends on the activation (or it adds nothing), so no other tool "
+            "can use it; keep the vector file"
+        )
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(64, len(vector), generator=generator) * torch.logspace(-3, 3, 64).unsqueeze(1)
+    still = copy.deepcopy(map_).cpu()  # the map itself may be at work on a GPU
+    moved = still.shift(h, strength).detach().expand_as(h)  # type: ignore[operator]
+    wanted = strength * vector.detach().cpu().float()
+    if not torch.allclose(moved, wanted.expand_as(h), rtol=1e-6, atol=0):
+        raise ValueError(f"{kind} has learned a vector but does not simply add it: no other tool can use it")
+    return wanted
+
+
+def by_layer(vector: Vector, strength: float | None = None) -> dict[int, Tensor]:
+    """``{block counted from 0: [d]}``, the strength multiplied in: the plain form that other libraries read.
+
+    Raises ValueError if a map is not a vector, or acts elsewhere than on the residual stream of a decoder.
+    """
+    amount = vector.card.strength.value if strength is None else strength
+    for site in vector.card.sites:
+        if site.layer is None or site.part != "block":
+            raise ValueError(
+                f"the vector acts on the {site.part} of {site.module or site.layer}: the plain form holds vectors of a "
+                "decoder's residual stream"
+            )
+    pairs = zip(vector.card.sites, vector.maps, strict=True)
+    return {site.layer: constant(map_, amount) for site, map_ in pairs if site.layer is not None}
+
+
+def as_vector(value: Tensor, name: object) -> Tensor:
+    """``[d]`` float32 of a tensor that comes from outside; raises ValueError if it is no vector of finite numbers."""
+    usual = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not usual or value.dim() != 1 or not 0 < len(value) <= WIDEST or not value.dtype.is_floating_point:
+        raise ValueError(
+            f"{str(name)[:40]!r} is no vector of at most {WIDEST} fractions, but {value.dtype} of shape "
+            f"{list(value.shape)}"
+        )
+    value = value.detach().float()
+    if not value.isfinite().all():
+        raise ValueError(f"{str(name)[:40]!r} holds NaN or infinite values")
+    return value.clone().contiguous()
+
+
+WIDEST = 1 << 20
+"""A file can claim any length for a vector that it does not hold."""
+
+
+def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | None = None) -> Vector:
+    """A vector of the project's own from ``{(block, part): [d]}``; raises ValueError if there is nothing in it.
+
+    ``card`` is what the file says of the model that it was made for, if anything.
+    """
+    if not found:
+        raise ValueError("it holds no vector")
+    maps, sites = list[nn.Module](), list[Site]()
+    width = min(found.items())[1].numel()
+    for (layer, part), value in sorted(found.items()):
+        value = as_vector(value, f"layer {layer}")
+        if len(value) != width:
+            raise ValueError(f"layer {layer} has {len(value)} values, and the first one has {width}")
+        map_ = Given(width)
+        map_.vector = value
+        maps.append(map_)
+        sites.append(Site(layer, part, "", width))
+    one = Strength(1.0, "multiples of the vector as it came")
+    kept = (
+        {} if card is None else {"model": card.model, "task": card.task, "licence": card.licence, "scope": card.scope}
+    )
+    kept = {"scope": {"name": "All"}, **kept}
+    return Vector(maps, Card(method=Given.__name__, settings={}, sites=sites, strength=one, source=source, **kept))

@@ -1,0 +1,116 @@
+"""What other tools write, and what they read: one file in, one file out, by format."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from lightning_steer.cache.files import write
+from lightning_steer.vectors import gguf, harness, plain
+from lightning_steer.vectors.card import Card, Strength
+from lightning_steer.vectors.constant import by_layer, imported
+from lightning_steer.vectors.file import KEY, Vector, load, read_card, save
+
+LIMIT = 1 << 30
+"""The largest file that is imported, in bytes: a vector of 100 layers of width 16,384 takes 7 MB."""
+
+
+def read(path: Path) -> Vector:
+    """A vector in any form that is known, told by content; raises FileNotFoundError or ValueError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.stat().st_size > LIMIT:
+        raise ValueError(
+            f"{path} has {path.stat().st_size / 1e9:.1f} GB, which is no vector; {LIMIT / 1e9:.1f} GB are read"
+        )
+    if _has_card(path):
+        return load(path)
+    content = path.read_bytes()
+    try:
+        return _foreign(content, str(path))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be imported: {error}") from error
+
+
+def _foreign(content: bytes, source: str) -> Vector:
+    if content[:4] == gguf.MAGIC:
+        found, known = gguf.decode(content)
+        card = _card_in(known.get("lightning_steer.card"))
+        return imported({(layer, "block"): value for layer, value in found.items()}, source, card)
+    if content[:2] == b"PK":
+        kept = plain.read_torch(content)
+        nested = any(isinstance(value, dict) for value in kept.values())
+        return imported(harness.decode(kept) if nested else plain.decode(kept), source)
+    return imported(plain.decode(plain.read_safetensors(content)), source)
+
+
+def _card_in(text: object) -> Card | None:
+    """The card that a file of ours carries; another tool's file has none."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise ValueError("its lightning_steer.card is not text")
+    try:
+        return read_card(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"its lightning_steer.card is not JSON ({error})") from error
+
+
+def _has_card(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError, MemoryError, ValueError, TypeError, RuntimeError):
+        return False
+
+
+def _as_gguf(vector: Vector, strength: float) -> bytes:
+    card = vector.card
+    more = {"general.license": card.licence, "lightning_steer.card": json.dumps(card.as_plain(), sort_keys=True)}
+    return gguf.encode(by_layer(vector, strength), "" if card.model is None else card.model.family, more)
+
+
+WRITERS: dict[str, Callable[[Vector, float], bytes]] = {
+    "gguf": _as_gguf,
+    "steered": harness.encode,
+    "plain": lambda vector, strength: plain.encode(by_layer(vector, strength)),
+}
+"""Formats of other tools; ``vector`` is the project's own."""
+
+
+def export(vector: Vector, path: Path, form: str, strength: float | None = None) -> list[str]:
+    """Write the vector in a form of another tool, or its own; returns what is lost on the way, in sentences.
+
+    Args:
+        vector: what is written.
+        path: the file.
+        form: ``vector``, or one of :data:`WRITERS`.
+        strength: multiplied into what is written; null for the card's own.
+
+    Raises:
+        ValueError: the form cannot hold this vector.
+    """
+    card = vector.card
+    amount = card.strength.value if strength is None else strength
+    if form == "vector":
+        kept = card.strength if amount == card.strength.value else Strength(amount, card.strength.units)
+        save(path, vector._replace(card=card._replace(strength=kept)))
+        return []
+    content = WRITERS[form](vector, amount)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, content)
+    held = (
+        "is its coefficient" if form == "steered" else "is multiplied in: 1 in the other tool is what was chosen here"
+    )
+    lost = [f"The strength {amount:g} ({card.strength.units}) {held}."]
+    if card.scope["name"] != "All":
+        lost.append(f"It was chosen on {_words(card)} tokens; the receiving tool steers every token.")
+    if form != "gguf":
+        lost.append("The form has no room for the card: keep the vector file beside it.")
+    return lost
+
+
+def _words(card: Card) -> str:
+    more = ", ".join(f"{key}={value}" for key, value in card.scope.items() if key != "name")
+    return f"{card.scope['name']}({more})" if more else card.scope["name"]

@@ -1,0 +1,136 @@
+"""The project's own vector files: safetensors with a card, any method, bit for bit.
+
+Tensors are called ``NUMBER OF THE SITE.NAME``; the card is JSON in the file's metadata under ``lightning_steer``.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as as_bytes
+from torch import Tensor, nn
+
+from lightning_steer import methods
+from lightning_steer.cache.files import write
+from lightning_steer.methods.base import Steering
+from lightning_steer.vectors import card as cards
+from lightning_steer.vectors.card import Card
+from lightning_steer.vectors.given import Given
+
+KEY = "lightning_steer"
+
+
+class Vector(NamedTuple):
+    """Fitted maps of the residual stream, one for each site in the order of the card, and the card."""
+
+    maps: list[nn.Module]
+    card: Card
+
+
+def save(path: str | Path, vector: Vector) -> Path:
+    """Write a vector file, aside and then renamed; raises ValueError or OSError."""
+    tensors = {}
+    for i, (map_, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
+        if isinstance(map_, Steering) and not map_.fitted:
+            raise ValueError(f"the map of {site.module or site} is not fitted: there is nothing to save")
+        tensors |= {f"{i}.{name}": value.detach().cpu().contiguous() for name, value in state(map_).items()}
+    try:
+        text = json.dumps(vector.card.as_plain(), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the card holds a value that JSON does not know ({error})") from error
+    read_card(text)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, as_bytes(tensors, {KEY: text}))  # one entry: safetensors writes several in any order
+    return path
+
+
+def load(path: str | Path) -> Vector:
+    """Read a vector file; nothing in it is run. Raises FileNotFoundError, or ValueError in a sentence."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no vector file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({brief(error)})") from error
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} has no card, so it is no vector file of this project: import it with `python -m lightning_steer "
+            f"export {path} NEW.safetensors`"
+        )
+    try:
+        card = read_card(metadata[KEY])
+        return Vector(_maps(card, tensors), card)
+    except ValueError as error:
+        raise ValueError(f"{path} is a damaged vector file, or of another version: {brief(error)}") from error
+
+
+def read_card(text: str) -> Card:
+    """A card from its JSON; raises ValueError."""
+    try:
+        return cards.read(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("the card is nested too deeply") from error
+
+
+def state(map_: nn.Module) -> dict[str, Tensor]:
+    """A map's tensors, without the mark that it is fitted: what is in a file is."""
+    return {name: value for name, value in map_.state_dict().items() if name != "_extra_state"}
+
+
+def settings(map_: nn.Module) -> dict[str, Any]:
+    """The arguments that a map was made with, beside its width."""
+    names = [name for name in inspect.signature(type(map_)).parameters if name != "width"]
+    return {name: getattr(map_, name) for name in names}
+
+
+def units(map_: nn.Module) -> str:
+    """What a strength of 1 means, as the method's own docstring says it."""
+    said = " ".join((inspect.getdoc(type(map_)) or "").split())
+    found = re.search(r"Strength: (.+?)(?:\. |\.$|$)", said)
+    return found[1] if found else "none"
+
+
+def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
+    known = {name: getattr(methods, name) for name in methods.__all__ if name != Steering.__name__}
+    known[Given.__name__] = Given
+    if card.method not in known:
+        raise ValueError(f"the method {card.method[:60]!r} is not known; known are {', '.join(sorted(known))}")
+    left, maps = dict(tensors), []
+    for i, site in enumerate(card.sites):
+        own = {name.removeprefix(f"{i}."): left.pop(name) for name in tensors if name.startswith(f"{i}.")}
+        maps.append(_map(known[card.method], card.settings, site.width, own))
+    if left:
+        raise ValueError(f"tensor {sorted(left)[0][:60]!r} belongs to no site")
+    return maps
+
+
+def _map(kind: Any, given: Mapping[str, Any], width: int, tensors: Mapping[str, Tensor]) -> nn.Module:
+    try:
+        with torch.device("meta"):  # whatever sizes a file claims, nothing is allocated for them
+            map_ = kind(width, **given)
+        expected = {name: value.shape for name, value in state(map_).items()}
+    except Exception as error:  # whatever a method says to settings that are none
+        raise ValueError(f"{kind.__name__} cannot be made with {str(given)[:80]} ({brief(error)})") from error
+    if expected != {name: value.shape for name, value in tensors.items()}:
+        raise ValueError(f"the tensors of a site are not those of {kind.__name__} of width {width}")
+    for name, value in tensors.items():
+        if value.dtype != torch.float32 or not value.isfinite().all():
+            raise ValueError(f"tensor {name!r} is not of finite float32 numbers")
+    map_.load_state_dict(tensors, strict=False, assign=True)
+    if isinstance(map_, Steering):
+        map_.fitted = True
+    return map_.requires_grad_(False).eval()
+
+
+def brief(error: BaseException) -> str:
+    """The first line of what a library says, to be put into a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

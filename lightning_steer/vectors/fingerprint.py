@@ -1,0 +1,96 @@
+"""Is this the model that a vector was fitted on? Told by content: configuration, weights, tokenizer."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from lightning_steer.cache import fingerprints
+from lightning_steer.llm import LLM
+from lightning_steer.models.backbone import Backbone
+from lightning_steer.vectors.card import Model
+
+
+def of(
+    model: nn.Module, tokenizer: Any = None, name: str | None = None, revision: str | None = None, files: bool = True
+) -> Model:
+    """The identity of a model in memory, ``[any weights, any device]``.
+
+    Reads all weights once; the next call for the same model returns at once if no weight was written to since (writes
+    through ``.data`` cannot be seen).
+
+    Args:
+        model: a Hugging Face model, or any other network.
+        tokenizer: null if it is not known; it is then not compared.
+        name: hub name or folder that it was read from; null for what the model itself says.
+        revision: branch, tag or commit on the hub.
+        files: look at its files too, which are read once more for that.
+    """
+    config = getattr(model, "config", None)
+    called = name or str(getattr(config, "_name_or_path", "") or type(model).__name__)
+    state = tuple(
+        (t.data_ptr(), 0 if t.is_inference() else t._version) for t in model.state_dict(keep_vars=True).values()
+    )
+    known = _KNOWN.get(model)
+    if known is None or known[0] != state:
+        known = _KNOWN[model] = (state, fingerprints.of_memory(model))
+    return Model(
+        name=called,
+        family=getattr(config, "model_type", type(model).__name__),
+        configuration=None if config is None else fingerprints.of_configuration(config),
+        weights=fingerprints.of_files(called, revision) if files and config is not None else None,
+        memory=known[1],
+        precision=_precision(model),
+        tokenizer=None if tokenizer is None else fingerprints.of_tokenizer(tokenizer),
+    )
+
+
+def of_backbone(backbone: Backbone, files: bool = True) -> Model:
+    """The identity of a backbone that is loaded: a language model with its tokenizer, or the toy network."""
+    if isinstance(backbone, LLM):
+        return of(backbone.model, backbone.tokenizer, backbone.llm, backbone.loading[1], files)
+    return of(backbone.get_submodule("network"), name=getattr(backbone, "checkpoint", backbone.name))
+
+
+def difference(fitted: Model, given: Model) -> str | None:
+    """Why a vector fitted on one model does not belong on the other, in words; null if it does.
+
+    Weights agree if they are the same in memory, or were read from the same files in another precision.
+    """
+    for what in ("configuration", "tokenizer"):
+        mine, its = getattr(fitted, what), getattr(given, what)
+        if mine is not None and its is not None and mine != its:
+            return f"its {what} is another"
+    if None in (fitted.memory, given.memory) or fitted.precision != given.precision:
+        same = fitted.weights == given.weights and given.weights is not None
+    else:
+        same = fitted.memory == given.memory
+    return None if same else "its weights are others"
+
+
+def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
+    """Raise ValueError, naming both models and what to do, unless the vector belongs to this model or nobody knows.
+
+    ``identify(files)`` gives the identity of the model at hand; files are looked at only if memory does not decide.
+    """
+    if fitted is None or difference(fitted, identify(False)) is None:
+        return
+    given = identify(True)
+    why = difference(fitted, given)
+    if why is not None:
+        raise ValueError(
+            f"this vector was fitted on {fitted.name}, and {given.name} is another model ({why}): load the model that "
+            "it was fitted on, or say other_model=True to steer another one on purpose"
+        )
+
+
+_KNOWN: "WeakKeyDictionary[nn.Module, tuple[Any, str | None]]" = WeakKeyDictionary()
+"""The weights in memory of models that were looked at, and the state in which they were."""
+
+
+def _precision(model: nn.Module) -> str | None:
+    tensor = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
+    quantised = getattr(getattr(model, "config", None), "quantization_config", None)
+    kind = None if tensor is None else str(tensor.dtype).removeprefix("torch.")
+    return kind if quantised is None or kind is None else f"{kind}, quantised"

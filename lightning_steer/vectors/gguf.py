@@ -1,0 +1,132 @@
+"""GGUF control vectors, as llama.cpp takes them with ``--control-vector`` and repeng writes them.
+
+``direction.K`` is a float32 vector that is added to the output of block K, counted from 0, at every token; llama.cpp
+refuses K = 0. The layout is version 3 of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian.
+"""
+
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""struct's letter for each type of metadata value; beside these 8 is a string and 9 an array."""
+UINT32, STRING, ARRAY = 4, 8, 9
+DTYPES = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
+
+
+def encode(vectors: Mapping[int, Tensor], family: str, more: Mapping[str, str]) -> bytes:
+    """A control-vector file.
+
+    Args:
+        vectors: ``{block counted from 0: [d]}``.
+        family: the model's ``model_type``, a hint that llama.cpp does not check.
+        more: further metadata.
+
+    Raises:
+        ValueError: a vector acts on block 0, which llama.cpp cannot steer.
+    """
+    if 0 in vectors:
+        raise ValueError("llama.cpp cannot steer block 0, whose direction.0 it refuses: steer a later block")
+    texts = {"general.architecture": "controlvector", "controlvector.model_hint": family, **more}
+    count = _text("controlvector.layer_count") + struct.pack("<II", UINT32, len(vectors))
+    head = b"".join(_text(key) + struct.pack("<I", STRING) + _text(value) for key, value in texts.items()) + count
+    infos, data = b"", b""
+    for layer, vector in sorted(vectors.items()):
+        infos += _text(f"direction.{layer}") + struct.pack("<IQIQ", 1, len(vector), 0, len(data))
+        data += vector.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
+        data += bytes(-len(data) % ALIGNMENT)
+    head = MAGIC + struct.pack("<IQQ", VERSION, len(vectors), len(texts) + 1) + head + infos
+    return head + bytes(-len(head) % ALIGNMENT) + data
+
+
+def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
+    """``{block: [d]}`` and the metadata, arrays left out; raises ValueError on anything that is not such a file."""
+    reader = _Reader(content)
+    if reader.take(4) != MAGIC:
+        raise ValueError("it does not begin with GGUF")
+    version, tensors, entries = reader.numbers("<IQQ")
+    if version not in (2, VERSION):
+        raise ValueError(f"it is of GGUF version {version} or big-endian; 2 and 3, little-endian, are read")
+    if max(tensors, entries) > len(content):  # each takes at least a byte
+        raise ValueError(f"it claims {tensors} tensors and {entries} entries in {len(content)} bytes")
+    known = {}
+    for _ in range(entries):
+        key = reader.text()
+        known[key] = reader.value(*reader.numbers("<I"))
+    if known.get("general.architecture") != "controlvector":
+        raise ValueError(f"it holds {str(known.get('general.architecture'))[:40]!r}, not a controlvector")
+    infos = [_info(reader) for _ in range(tensors)]
+    alignment = known.get("general.alignment", ALIGNMENT)
+    if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 16:
+        raise ValueError(f"its alignment is {alignment!r}")
+    start = reader.at + -reader.at % alignment
+    found = {}
+    for layer, length, kind, offset in infos:
+        if layer in found:
+            raise ValueError(f"it holds direction.{layer} twice")
+        reader.at = start + offset
+        dtype = DTYPES[kind]
+        found[layer] = torch.frombuffer(bytearray(reader.take(length * dtype.itemsize)), dtype=dtype).float()
+    return found, known
+
+
+def _info(reader: "_Reader") -> tuple[int, int, int, int]:
+    name, (dimensions,) = reader.text(), reader.numbers("<I")
+    layer = re.fullmatch(r"direction\.(\d{1,6})", name)
+    if not layer or dimensions != 1:
+        raise ValueError(f"tensor {name[:40]!r} of {dimensions} dimensions is not a direction.LAYER of one")
+    length, kind, offset = reader.numbers("<QIQ")
+    if kind not in DTYPES or not length:
+        raise ValueError(f"{name} has {length} values of type {kind}; float32, float16 and bfloat16 are read")
+    return int(layer[1]), length, kind, offset
+
+
+def _text(value: str) -> bytes:
+    content = value.encode()
+    return struct.pack("<Q", len(content)) + content
+
+
+class _Reader:
+    """Takes bytes one after the other, and never more than there are."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at = content, 0
+
+    def take(self, count: int) -> bytes:
+        if not 0 <= count <= len(self.content) - self.at:
+            raise ValueError(f"it ends after {len(self.content)} bytes, where {count} more are due at {self.at}")
+        self.at += count
+        return self.content[self.at - count : self.at]
+
+    def numbers(self, layout: str) -> tuple[Any, ...]:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))
+
+    def text(self) -> str:
+        (length,) = self.numbers("<Q")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"a string in it is not UTF-8 ({error.reason})") from error
+
+    def value(self, kind: int) -> Any:
+        """A metadata value; an array is skipped."""
+        if kind == STRING:
+            return self.text()
+        if kind in NUMBERS:
+            return self.numbers(f"<{NUMBERS[kind]}")[0]
+        if kind != ARRAY:
+            raise ValueError(f"a value in it is of type {kind}, which there is not")
+        of, count = self.numbers("<IQ")
+        if of in NUMBERS:
+            self.take(count * struct.calcsize(NUMBERS[of]))
+        elif of == STRING:
+            for _ in range(count):  # ends when the file does
+                self.text()
+        else:
+            raise ValueError(f"an array in it is of type {of}; numbers and strings are read")
+        return None

@@ -1,0 +1,65 @@
+"""A vector from a backbone and the maps that were fitted to it."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from torch import nn
+
+from lightning_steer.llm import LLM
+from lightning_steer.models.backbone import Backbone
+from lightning_steer.scope import All
+from lightning_steer.vectors import fingerprint
+from lightning_steer.vectors.card import Card, Site, Strength
+from lightning_steer.vectors.file import Vector, settings, units
+from lightning_steer.vectors.steer import as_plain
+
+
+def of(
+    backbone: Backbone,
+    maps: Mapping[str, nn.Module],
+    strength: float,
+    interval: tuple[float, float] | None = None,
+    rows: int | None = None,
+    **known: Any,
+) -> Vector:
+    """A vector with its card, ready to be saved.
+
+    Args:
+        backbone: the loaded network.
+        maps: a fitted map, all of one kind, for each of the backbone's sites by name.
+        strength: the strength that was chosen.
+        interval: its interval, if there is one.
+        rows: how many rows it was chosen on.
+        known: what else is to stand on the card: ``task``, ``data``, ``effect``, ``drift``, ``licence`` and so on.
+
+    Raises:
+        ValueError: the maps differ in kind or settings, or a site is not one of the backbone's.
+    """
+    kinds = {(type(map_).__name__, str(settings(map_))) for map_ in maps.values()}
+    if len(kinds) != 1 or not maps.keys() <= set(backbone.sites):
+        raise ValueError(
+            f"a vector is one kind of map at sites of its backbone ({', '.join(backbone.sites)}), not "
+            f"{', '.join(sorted(kind + given for kind, given in kinds))} at {', '.join(maps)}"
+        )
+    layers = backbone.layers if isinstance(backbone, LLM) else [None] * len(backbone.sites)
+    part = backbone.part if isinstance(backbone, LLM) else "block"
+    places = [
+        Site(layer, part, name, backbone.width(name))
+        for layer, name in zip(layers, backbone.sites, strict=True)
+        if name in maps
+    ]
+    ordered = [maps[site.module] for site in places]
+    low, high = interval or (None, None)
+    rule = backbone.scope if isinstance(backbone, LLM) else All()
+    card = Card(
+        method=type(ordered[0]).__name__,
+        settings=settings(ordered[0]),
+        sites=places,
+        strength=Strength(float(strength), units(ordered[0]), low, high, rows),
+        scope=as_plain(rule),
+        model=fingerprint.of_backbone(backbone),
+        versions={name: version(name) for name in ("torch", "transformers")},
+        **known,
+    )
+    return Vector(ordered, card)

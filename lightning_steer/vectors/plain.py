@@ -1,0 +1,57 @@
+"""The plain form ``{block: vector}``: a tensor for each layer, as steering-vectors, repeng and notebooks keep it.
+
+Written as safetensors with keys ``0``, ``1``, ...; read from safetensors, or from a dictionary saved with torch.
+"""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as as_bytes
+from torch import Tensor
+
+from lightning_steer.vectors.file import brief
+
+NAME = re.compile(r"(?:(?:layers?|direction|block|h)[._-])?(\d{1,6})")
+
+
+def encode(vectors: Mapping[int, Tensor]) -> bytes:
+    """The file's content, ``{block counted from 0: [d]}``."""
+    return as_bytes({str(layer): vector.detach().cpu().float().contiguous() for layer, vector in vectors.items()})
+
+
+def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
+    """``{(block, "block"): [d]}`` of a dictionary with a layer's number, or a name that ends in it, for a key."""
+    vectors: dict[tuple[int, str], Tensor] = {}
+    for name, value in found.items():
+        layer = NAME.fullmatch(str(name))
+        if not layer or not isinstance(value, Tensor):
+            raise ValueError(f"{str(name)[:40]!r} is not the number of a layer with a tensor")
+        where = int(layer[1]), "block"
+        if where in vectors:
+            raise ValueError(f"layer {where[0]} is there twice")
+        vectors[where] = value
+    return vectors
+
+
+def read_safetensors(content: bytes) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; raises ValueError."""
+    try:
+        return from_bytes(content)
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"it is no readable safetensors file ({brief(error)})") from error
+
+
+def read_torch(content: bytes) -> dict[Any, Any]:
+    """The dictionary in a file of ``torch.save``; code in it is never run. Raises ValueError."""
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever zipfile, the unpickler or torch say of a damaged or dangerous file
+        raise ValueError(f"it cannot be read as tensors and plain values ({brief(error)})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, not a dictionary of layers")
+    return found

@@ -1,0 +1,114 @@
+"""Steer a model with a vector for a while: ``with edit(model, vector, strength=2.0): model.generate(...)``."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_steer import hooks, scope
+from lightning_steer.llm import LLM, PARTS, blocks
+from lightning_steer.vectors import fingerprint
+from lightning_steer.vectors.card import Card, Model, Site
+from lightning_steer.vectors.file import Vector
+
+
+@contextmanager
+def edit(
+    model: nn.Module,
+    vector: Vector,
+    strength: Tensor | float | None = None,
+    tokenizer: Any = None,
+    prompt_lengths: Tensor | None = None,
+    other_model: bool = False,
+) -> Iterator[None]:
+    """While the block runs, every use of the model, ``generate`` too, is steered on the tokens that the card names.
+
+    Args:
+        model: a Hugging Face model, an :class:`~lightning_steer.llm.LLM`, or another network with the card's sites.
+        vector: what :func:`~lightning_steer.vectors.load` has read, or :func:`~lightning_steer.vectors.of` made.
+        strength: in the units of the card, a number or ``[B]``, one for each row; null for the card's own.
+        tokenizer: compared with the card's; null for the LLM's own, or none.
+        prompt_lengths: ``[B]`` tokens of each prompt; null takes the first call for the whole prompt.
+        other_model: the vector was fitted on another model, and is to steer this one all the same.
+
+    Raises:
+        ValueError: the model is not the one of the card, has no such site, or is of another width.
+    """
+    network = model.model if isinstance(model, LLM) else model
+    if not other_model:
+
+        def identify(files: bool) -> Model:
+            if isinstance(model, LLM):
+                return fingerprint.of_backbone(model, files)
+            return fingerprint.of(network, tokenizer, files=files)
+
+        fingerprint.refuse(vector.card.model, identify)
+    amount = vector.card.strength.value if strength is None else strength
+    maps = {module_of(network, site): map_ for site, map_ in zip(vector.card.sites, vector.maps, strict=True)}
+    with ExitStack() as stack:
+        edits = {name: _edit(network, name, map_, amount) for name, map_ in maps.items()}
+        if hasattr(network, "config"):
+            decoder = network.get_submodule(blocks(network).rpartition(".")[0])
+            tokens, where = stack.enter_context(scope.follow(decoder, prompt_lengths)), scope_of(vector.card)
+            edits = {name: scope.scoped(function, tokens, where) for name, function in edits.items()}
+        stack.enter_context(hooks.edit(network, edits))
+        yield
+
+
+def module_of(network: nn.Module, site: Site) -> str:
+    """The site's name in this network; raises ValueError if it has no such place, or one of another width."""
+    config = getattr(network, "config", None)
+    if config is None or site.layer is None:
+        hooks.submodule(network, site.module)
+        return site.module
+    width, name = config.get_text_config().hidden_size, blocks(network)
+    layers = len(network.get_submodule(name))  # type: ignore[arg-type]
+    if site.width != width or site.layer >= layers:
+        raise ValueError(
+            f"the vector is of width {site.width} at block {site.layer}, but {type(network).__name__} has {layers} "
+            f"blocks of width {width}, counted from 0: it belongs to another model"
+        )
+    block = f"{name}.{site.layer}"
+    if site.part == "block":
+        return block
+    children = dict(network.get_submodule(block).named_children())
+    found = [f"{block}.{child}" for child in PARTS[site.part] if child in children]
+    if not found:
+        raise ValueError(
+            f"{type(network).__name__} blocks have no {site.part} of their own: they hold {list(children)}"
+        )
+    return found[0]
+
+
+def scope_of(card: Card) -> scope.Scope:
+    """The rule that picks the tokens; raises ValueError on one that is not known."""
+    known = {kind.__name__: kind for kind in scope.Scope.__subclasses__()}
+    name, more = card.scope["name"], {key: value for key, value in card.scope.items() if key != "name"}
+    written = str(card.scope)[:80]
+    if name not in known or any(not isinstance(value, int) for value in more.values()):
+        raise ValueError(
+            f"the card steers tokens by {written}, which is not known; known are {', '.join(sorted(known))}"
+        )
+    try:
+        return known[name](**more)
+    except TypeError as error:
+        raise ValueError(f"the card steers tokens by {written}: {error}") from error
+
+
+def as_plain(rule: scope.Scope) -> dict[str, Any]:
+    """How a card writes a rule."""
+    return {"name": type(rule).__name__, **vars(rule)}
+
+
+def _edit(network: nn.Module, name: str, map_: nn.Module, strength: Tensor | float) -> Callable[[Tensor], Tensor]:
+    weight = next(network.get_submodule(name).parameters(), None)
+    if weight is not None and not weight.is_meta:
+        map_.to(weight.device)
+
+    def function(h: Tensor) -> Tensor:
+        if isinstance(strength, Tensor) and strength.dim():
+            return map_(h, scope.per_row(strength.to(h.device), len(h)))
+        return map_(h, strength)
+
+    return function

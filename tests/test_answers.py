@@ -1,0 +1,218 @@
+"""What answers are worth: label probabilities, SPI, and figures that see classes, against independent references."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from lightning_steer.data.questions import Graded
+from lightning_steer.metrics import Answers, confusion
+from lightning_steer.metrics.answers import label_probabilities
+from lightning_steer.metrics.interval import bootstrap_weights
+from lightning_steer.metrics.spi import QUANTILES, estimates, flip, quantiles, spi, transitions
+
+LABEL_OF = torch.tensor([0, 0, 1, 2])
+
+
+def batch(y):
+    return Graded([], torch.tensor(y), LABEL_OF, torch.arange(len(y)))
+
+
+def scores(*rows):
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+def test_variants_of_a_label_add_up_and_the_rest_of_the_vocabulary_does_not_count():
+    p = label_probabilities(scores([0.1, 0.2, 0.1, 0.0], [1e-9, 0, 2e-9, 1e-9]), LABEL_OF)
+    torch.testing.assert_close(p, torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.5, 0.25]], dtype=torch.float64))
+
+
+def test_error_is_one_minus_the_right_labels_share():
+    error = Answers().error(scores([0.1, 0.2, 0.1, 0.0], [0.1, 0.1, 0.1, 0.1]), batch([1, 0]))
+    torch.testing.assert_close(error, torch.tensor([0.75, 0.5], dtype=torch.float64))
+
+
+def test_tiny_probabilities_keep_their_digits():
+    p = label_probabilities(torch.tensor([[-500.0, -500.0, -500.0, -501.0]]), LABEL_OF)
+    torch.testing.assert_close(p[0, 2] / p[0, 1], torch.tensor(math.exp(-1.0)).double())
+
+
+@pytest.mark.parametrize("bad", [[math.nan, -1.0, -1.0, -1.0], [-math.inf] * 4])
+def test_scores_without_meaning_are_refused(bad):
+    with pytest.raises(ValueError, match="NaN or -inf"):
+        label_probabilities(torch.tensor([bad]), LABEL_OF)
+
+
+def test_labels_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="labels are 0 to 2, not 3 to 3"):
+        Answers().error(scores([0.1, 0.2, 0.1, 0.0]), batch([3]))
+
+
+def test_loss_falls_as_the_right_label_rises():
+    right, wrong = scores([0.1, 0.1, 0.7, 0.1]), scores([0.4, 0.4, 0.1, 0.1])
+    loss = Answers().loss(torch.stack([right, wrong]), batch([1]))
+    torch.testing.assert_close(loss, -torch.tensor([[0.7], [0.1]], dtype=torch.float64).log())
+
+
+@pytest.mark.parametrize(
+    ("base", "steered", "expected"),
+    [(0.5, 0.75, 0.5), (0.8, 0.6, -0.25), (0.5, 0.5, 0.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 1.0, 1.0),
+     (1.0, 0.0, -1.0), (0.108, 0.892, 0.784 / 0.892)],
+)  # fmt: skip
+def test_spi(base, steered, expected):
+    assert float(spi(torch.tensor(base).double(), torch.tensor(steered).double())) == pytest.approx(expected)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=200)
+def test_spi_lies_between_minus_one_and_one_with_the_sign_of_the_change(base, steered):
+    value = float(spi(torch.tensor(base).double(), torch.tensor(steered).double()))
+    assert -1 <= value <= 1
+    assert np.sign(value) == np.sign(steered - base)
+
+
+def rows(seed, n=200, classes=4, skew=(0.7, 0.2, 0.1, 0.0)):
+    rng = np.random.default_rng(seed)
+    truth, base = (rng.choice(classes, n, p=skew) for _ in range(2))
+    return truth, np.where(rng.random(n) < 0.6, truth, base), np.where(rng.random(n) < 0.7, truth, base)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_are_scikit_learns(seed):
+    truth, answer, _ = rows(seed)
+    matrix = confusion.confusion(torch.tensor(truth), torch.tensor(answer), 4)
+    np.testing.assert_array_equal(matrix.numpy(), sk.confusion_matrix(truth, answer, labels=range(4)))
+    settings = {"average": "weighted", "zero_division": 0}
+    for ours, theirs in (
+        (confusion.accuracy, sk.accuracy_score(truth, answer)),
+        (confusion.balanced_accuracy, sk.balanced_accuracy_score(truth, answer)),
+        (confusion.matthews, sk.matthews_corrcoef(truth, answer)),
+        (confusion.f1, sk.f1_score(truth, answer, **settings)),
+        (confusion.precision, sk.precision_score(truth, answer, **settings)),
+    ):
+        assert float(ours(matrix)) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_a_constant_answer_has_no_correlation_and_chance_balanced_accuracy():
+    truth = torch.tensor([0] * 9 + [1])
+    matrix = confusion.confusion(truth, torch.zeros(10), 2)
+    assert float(confusion.accuracy(matrix)) == 0.9
+    assert float(confusion.balanced_accuracy(matrix)) == 0.5
+    assert float(confusion.matthews(matrix)) == 0
+
+
+def test_weights_are_as_good_as_repeated_rows():
+    truth, answer, _ = (torch.tensor(x) for x in rows(1))
+    weights = bootstrap_weights(len(truth), 7)
+    together = confusion.confusion(truth, answer, 4, weights)
+    for w, matrix in zip(weights.long(), together, strict=True):
+        again = confusion.confusion(truth.repeat_interleave(w), answer.repeat_interleave(w), 4)
+        torch.testing.assert_close(matrix, again)
+
+
+def test_quantiles_are_those_of_the_repeated_rows():
+    values, weights = torch.rand(101, generator=torch.Generator().manual_seed(0)).double(), bootstrap_weights(101, 5)
+    for w, found in zip(weights.long(), quantiles(values, weights), strict=True):
+        expected = np.quantile(values.repeat_interleave(w).numpy(), QUANTILES, method="inverted_cdf")
+        np.testing.assert_allclose(found.numpy(), expected)
+
+
+def everything(truth, base, steered, resamples=500, seed=0):
+    truth, base, steered = (torch.as_tensor(x) for x in (truth, base, steered))
+    errors = ((base != truth).double(), (steered != truth).double())
+    return estimates(truth, base, steered, *errors, 4, bootstrap_weights(len(truth), resamples, seed))
+
+
+def test_estimates_hold_together():
+    truth, base, steered = rows(3)
+    found = everything(truth, base, steered)
+    before, after = (base == truth).mean(), (steered == truth).mean()
+    assert found["accuracy_base"].value == pytest.approx(before)
+    assert found["accuracy"].value == pytest.approx(after)
+    assert found["accuracy_change"].value == pytest.approx(after - before)
+    assert found["spi"].value == pytest.approx((after - before) / (1 - before if after > before else before))
+    assert sum(found[name].value for name in ("0->1", "1->0", "0->0", "1->1")) == pytest.approx(1)
+    assert found["0->1"].value - found["1->0"].value == pytest.approx(after - before)
+    for estimate in found.values():
+        assert estimate.low <= estimate.value <= estimate.high
+        assert estimate.n == len(truth)
+
+
+def test_the_interval_of_the_change_is_paired():
+    """Two models that agree on most rows: far narrower than from two independent samples."""
+    truth = np.zeros(400, dtype=int)
+    base = (np.arange(400) % 2).astype(int)
+    steered = np.where(np.arange(400) < 40, 0, base)
+    change = everything(truth, base, steered)["accuracy_change"]
+    assert 0 < change.low < 0.05 < change.high < 0.08
+
+
+def test_intervals_cover_the_truth():
+    """Paired bootstrap of the change of accuracy over 200 simulated tests: 95 % give or take."""
+    covered, rng = 0, np.random.default_rng(0)
+    for seed in range(200):
+        truth = np.zeros(250, dtype=int)
+        base = rng.choice(2, 250, p=(0.6, 0.4))
+        steered = np.where((base == 1) & (rng.random(250) < 0.3), 0, base)
+        change = everything(truth, base, steered, 300, seed)["accuracy_change"]
+        covered += change.low <= 0.12 <= change.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_a_class_flip_is_called_one():
+    """.892 ham: from always spam to always ham, SPI .879 (EXPERIMENTS: +.87 on SMS spam)."""
+    truth = torch.tensor([0] * 892 + [1] * 108)
+    before, after = (confusion.confusion(truth, torch.full((1000,), k), 2) for k in (1, 0))
+    assert float(spi(confusion.accuracy(before), confusion.accuracy(after))) == pytest.approx(0.879, abs=1e-3)
+    assert flip(before, after)
+    assert not flip(before, confusion.confusion(truth, truth, 2))
+    assert not flip(after, before)  # nothing has risen
+
+
+def test_transitions_part_the_rows():
+    base, steered = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
+    found = transitions(base, steered)
+    assert [name for i in range(4) for name, rows in found.items() if rows[i]] == ["0->0", "0->1", "1->0", "1->1"]
+
+
+def test_the_evaluation_gives_what_the_functions_give():
+    g = torch.Generator().manual_seed(0)
+    base, candidates = torch.randn(60, 4, generator=g), torch.randn(3, 60, 4, generator=g)
+    y = torch.randint(3, (60,), generator=g)
+    asked = Graded([], y, LABEL_OF, torch.arange(60))
+    columns = {name: column.T for name, column in Answers().rows(base, candidates, asked).items()}
+    weights = bootstrap_weights(60, 200)
+    found = Answers().estimates(columns, torch.arange(60), weights)
+    p, q = label_probabilities(base, LABEL_OF), label_probabilities(candidates, LABEL_OF)
+    for c in range(3):
+        errors = (1 - p[torch.arange(60), y], 1 - q[c, torch.arange(60), y])
+        expected = estimates(y, p.argmax(-1), q[c].argmax(-1), *errors, 3, weights)
+        for name, estimate in expected.items():
+            assert found[name][c] == pytest.approx(estimate, nan_ok=True), name
+    assert set(Answers.headline) | set(Answers.also) <= found.keys()
+
+
+def test_kl_is_from_the_unsteered_answer():
+    base = scores([0.4, 0.4, 0.1, 0.1])
+    rows = Answers().rows(base, torch.stack([base, scores([0.1, 0.1, 0.4, 0.4])]), batch([0]))
+    assert rows["kl"][:, 0].tolist() == pytest.approx([0, 0.8 * math.log(4) + 0.2 * math.log(0.25)])
+    assert rows["changed"][:, 0].tolist() == [0, 1]
+
+
+def of(value, low=None, high=None):
+    return {"value": value, "low": value if low is None else low, "high": value if high is None else high, "n": 100}
+
+
+def test_the_verdict_says_flip_and_noise_and_nothing():
+    good = {"0->1": of(0.2), "1->0": of(0.01), "spi": of(0.5, 0.4, 0.6), "accuracy": of(0.8), "accuracy_base": of(0.6)}
+    good |= {"balanced_accuracy": of(0.8), "balanced_accuracy_base": of(0.6), "mcc": of(0.6), "mcc_base": of(0.2)}
+    assert "SPI +0.50" in Answers().verdict(good, {})
+    assert Answers().warnings(good, {}) == []
+    assert "class flip" in Answers().warnings({**good, "mcc": of(0.1)}, {})[0]
+    assert "noise" in Answers().warnings({**good, "spi": of(0.5, -0.1, 0.6)}, {})[0]
+    assert "Random" in Answers().warnings(good, {"random": {"spi": of(0.0, -0.1, 0.6)}})[0]
+    assert "No answer" in Answers().verdict({**good, "0->1": of(0.0), "1->0": of(0.0)}, {})

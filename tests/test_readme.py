@@ -1,0 +1,73 @@
+"""Every command and every block of code in the README works as it stands there."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from lightning_steer.__main__ import main
+
+TEXT = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line.split("#")[0].strip() for block in blocks("console") for line in block.splitlines()]
+OURS = [command for command in COMMANDS if command.startswith("python -m lightning_steer ")]
+TARGETS = [command.split()[1] for command in COMMANDS if command.startswith("make ")]
+
+
+def test_nothing_is_left_out() -> None:
+    assert {"demo", "test"} <= set(TARGETS)
+    assert len(OURS) + len(TARGETS) == len([command for command in COMMANDS if command])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_exist(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("configs", "README.md"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "pocket").symlink_to(ROOT / "checkpoints" / "pocket")
+    monkeypatch.chdir(tmp_path)
+    for command in OURS:
+        assert main(shlex.split(command)[3:]) == 0, command
+    reports = list((tmp_path / "logs").rglob("report.json"))
+    assert reports
+    for path in reports:
+        assert json.loads(path.read_text())["metrics"]
+
+
+def test_the_yaml_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    (extra,) = blocks("yaml")
+    (tmp_path / "mine.yaml").write_text(extra)
+    monkeypatch.chdir(ROOT)
+    configs = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", str(tmp_path / "mine.yaml")]
+    given = [part for config in configs for part in ("--config", config)]
+    assert main(["fit", *given, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    assert "my/model" in printed
+    assert "my_pairs.jsonl" in printed
+
+
+def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (document.parent / target).exists(), target

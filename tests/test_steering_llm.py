@@ -1,0 +1,152 @@
+"""The steering adaptor on language models: the three experiments' configurations, from fitting to a report."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from lightning_steer.__main__ import main
+from lightning_steer.data.questions import Graded
+from lightning_steer.llm import LLM
+from lightning_steer.metrics import Answers
+from lightning_steer.modules import lessons
+from lightning_steer.scope import Generated
+from lightning_steer.selection.rule import Best, Certified
+from lightning_steer.tokens import Question
+
+QUIET = ["--trainer.enable_progress_bar=false", "--model.init_args.random_draws=3", "--model.init_args.resamples=100"]
+EXPERIMENTS = {"steer_stereoset": "mean_difference", "steer_behaviour": "mean_difference", "steer_mera": "mera"}
+
+
+def run(command: str, experiment: str, method: str, llm: Path, *more: str) -> None:
+    configs = ["--config", f"configs/{experiment}.yaml", "--config", f"configs/methods/{method}.yaml"]
+    backbone = f"--model.init_args.backbone.init_args.llm={llm}"
+    assert main([command, *configs, backbone, *QUIET, *more]) == 0
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "pocket").symlink_to(ROOT / "checkpoints" / "pocket")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Path, here: Path) -> None:
+    method = EXPERIMENTS[experiment]
+    run("fit", experiment, method, pocket_decoder)
+    run("test", experiment, method, pocket_decoder)
+    (found,) = (here / "logs" / experiment).rglob("report.json")
+    report = json.loads(found.read_text())
+    assert report["experiment"] == experiment
+    assert set(report["baselines"]) == {"unsteered", "random", "site_mean"}
+    for estimate in report["metrics"].values():
+        assert {"value", "low", "high", "n"} <= set(estimate)
+    assert report["choice"]
+    assert (found.parent / "dose_response.png").is_file()
+
+
+needs_pocket = pytest.mark.skipif(
+    not (ROOT / "checkpoints/pocket/base/model.safetensors").is_file(), reason="no models"
+)
+
+
+@needs_pocket
+def test_stereotypes_give_way_on_the_model_that_ships(here: Path) -> None:
+    base = Path("checkpoints/pocket/base")
+    run("fit", "steer_stereoset", "mean_difference", base)
+    run("test", "steer_stereoset", "mean_difference", base)
+    (found,) = (here / "logs" / "steer_stereoset").rglob("report.json")
+    metrics = json.loads(found.read_text())["metrics"]
+    assert metrics["margin_change"]["low"] > 0  # opposites gained on stereotypes, for terms that were never fitted
+    assert metrics["fidelity"]["low"] > 0
+
+
+@needs_pocket
+def test_a_behaviour_is_promoted_on_the_model_that_ships(here: Path) -> None:
+    base = Path("checkpoints/pocket/base")
+    run("fit", "steer_behaviour", "mean_difference", base)
+    run("test", "steer_behaviour", "mean_difference", base)
+    (found,) = (here / "logs" / "steer_behaviour").rglob("report.json")
+    assert json.loads(found.read_text())["metrics"]["margin_change"]["low"] > 0
+
+
+def test_graded_rows_bring_the_networks_own_error(pocket_decoder: Path) -> None:
+    llm = LLM(str(pocket_decoder), layers=[1, 3])
+    llm.load()
+    asked = [
+        Question("Message: free dinner. Answer:", (" ham", " spam")),
+        Question("Report: sales. Answer:", (" ham", " spam")),
+    ]
+    batch = Graded(asked, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.arange(2))
+    columns = lessons.read(llm, Answers(), batch)
+    probability = llm.scores(asked)[0].softmax(-1)
+    expected = 1 - probability[[0, 1], [0, 1]]
+    torch.testing.assert_close(columns["error"][:, 0].float(), expected.float(), rtol=1e-5, atol=1e-6)
+    alone = llm.activations([Question(q.prompt) for q in asked])
+    for site in llm.sites:
+        torch.testing.assert_close(columns[f"h/{site}"][:, 0], alone[site], rtol=1e-5, atol=1e-6)
+    seen = lessons.activations(columns, llm.sites[0], 2, False)
+    assert seen.h.shape == (2, 16)
+    assert seen.value.tolist() == [[0], [1]]
+
+
+def test_what_the_continuation_adds_is_read_alone(pocket_decoder: Path) -> None:
+    """``Generated`` reads the option's tokens: an independent forward pass says what they are."""
+    llm = LLM(str(pocket_decoder), layers=2, read=Generated())
+    llm.load()
+    asked = [Question("The hill bakers are", (" gentle and kind",)), Question("They", (" are rude",))]
+    found = llm.activations(asked)[llm.sites[0]]
+    for row, question in enumerate(asked):
+        prompt, whole = (
+            llm.tokenizer(text)["input_ids"] for text in (question.prompt, question.prompt + question.options[0])
+        )
+        hidden = llm.model(torch.tensor([whole]), output_hidden_states=True).hidden_states[3]
+        torch.testing.assert_close(found[row], hidden[0, len(prompt) :].mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_drift_on_neutral_text(pocket_decoder: Path) -> None:
+    """KL of every next token and log-probabilities, against two plain forward passes; nothing moves at zero."""
+    llm = LLM(str(pocket_decoder), layers=2, tokens_per_batch=24)
+    llm.load()
+    texts = ["The hill bakers are kind.", "In spring the fox runs.", "Tell me a story."]
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    site = llm.sites[0]
+    push = torch.stack([0 * vector, vector])[:, None, None]
+    found = llm.drift(texts, {site: lambda h: h + push}, 2)
+    assert (found.kl[0].nan_to_num() == 0).all()
+    torch.testing.assert_close(found.base, found.steered[0])
+    for i, text in enumerate(texts):
+        ids = torch.tensor([llm.tokenizer(text)["input_ids"]])
+        base = llm.model(ids).logits[0].log_softmax(-1)
+        handle = llm.model.get_submodule(site).register_forward_hook(lambda _m, _a, out: out + vector)
+        steered = llm.model(ids).logits[0].log_softmax(-1)
+        handle.remove()
+        kl = (base.exp() * (base - steered)).sum(-1).double()
+        torch.testing.assert_close(found.kl[1, i, : ids.shape[1]], kl, rtol=1e-4, atol=1e-6)
+        said = steered[:-1].gather(1, ids[0, 1:, None]).sum().double()
+        torch.testing.assert_close(found.steered[1, i], said, rtol=1e-5, atol=1e-4)
+        assert found.tokens[i] == ids.shape[1] - 1
+
+
+def rows(gains: int, harms: int, n: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
+    base, steered = torch.zeros(n), torch.zeros(n, 1)
+    base[gains : gains + harms] = 1
+    steered[:gains] = 1
+    return base, steered
+
+
+def test_a_certified_choice_abstains_where_the_best_does_not() -> None:
+    base, steered = rows(3, 1)
+    loss = 1 - steered
+    assert Best(50).choose([1.0], base, steered, loss).index == 0
+    found = Certified(delta=0.05).choose([1.0], base, steered, loss)
+    assert found.index is None
+    assert "net gains are needed" in found.reason
+    found = Certified(delta=0.05).choose([1.0], *rows(30, 0), 1 - rows(30, 0)[1])
+    assert found.index == 0
+    assert found.bound > 0

@@ -1,0 +1,207 @@
+"""What steering did to StereoSet's choices and to a behaviour: rows, estimates, words; intervals in simulation."""
+
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import ttest_1samp
+from torch import Tensor
+
+from lightning_steer.data.questions import Contrast
+from lightning_steer.metrics.behaviour_effect import (
+    BehaviourEffect,
+    behaviour_estimates,
+    behaviour_rows,
+    table_estimates,
+)
+from lightning_steer.metrics.fidelity import icat_split, shift
+from lightning_steer.metrics.likelihood import auc, cohens_d, margin, promotion_table
+from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, shares
+from lightning_steer.metrics.stereoset_effect import StereoSetEffect, effect_estimates, effect_rows
+from lightning_steer.tokens import Question
+
+
+def case(n: int = 60, candidates: int = 4, options: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    base = torch.randn(n, options, generator=g)
+    scores = base + 0.7 * torch.randn(candidates, n, options, generator=g)
+    return base, scores, torch.arange(n) * 7 // n  # seven clusters of unequal size
+
+
+def contrast(options: tuple[str, ...], unwanted: int, wanted: int, n: int) -> Contrast:
+    asked = [Question("p", options)] * n
+    sides = [[Question("p", (options[i],))] * n for i in (unwanted, wanted)]
+    return Contrast(asked, *sides, y=torch.zeros(n), row=torch.arange(n))
+
+
+def columns(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: column.T for name, column in rows.items()}
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_rows_are_the_metrics_of_each_example(promote: bool) -> None:
+    base, scores, _ = case()
+    source, sink = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
+    batch = contrast(("s", "a", "u"), source, sink, len(base))
+    rows = StereoSetEffect().rows(base, scores, batch)
+    assert all(column.shape == scores.shape[:2] for column in rows.values())
+    expected = shift(base, scores.transpose(0, 1), source, sink)
+    for name in ("intended", "opposed", "collateral", "fidelity"):
+        torch.testing.assert_close(rows[name].mean(1), getattr(expected, name))
+    found = torch.stack([rows[name].mean(1) for name in ("p_stereotype", "p_anti", "p_unrelated")], -1)
+    torch.testing.assert_close(found, shares(scores.transpose(0, 1)))
+    torch.testing.assert_close(
+        rows["margin_change"],
+        ((scores[..., sink] - scores[..., source]) - (base[..., sink] - base[..., source])).double(),
+        atol=1e-6,
+        rtol=1e-6,
+    )
+    assert StereoSetEffect().rows(base, base[None], batch)["fidelity"].abs().max() == 0
+
+
+def test_estimates_are_the_official_scores_and_their_split() -> None:
+    base, scores, term = case()
+    found = effect_estimates(columns(effect_rows(base, scores)), term)
+    for c, one in enumerate(scores):
+        after, before = association(one, term), association(base, term)
+        split = icat_split(before, after)
+        expected = {
+            "ss": after.ss,
+            "lms": after.lms,
+            "icat": after.icat,
+            "ss_change": after.ss - before.ss,
+            "icat_change": after.icat - before.icat,
+            "icat_lms_part": split.lms,
+            "icat_ss_part": split.ss,
+        }
+        for name, value in expected.items():
+            estimate = found[name][c]
+            assert estimate.value == pytest.approx(float(value), abs=1e-9), name
+            assert estimate.low <= estimate.value <= estimate.high
+            assert estimate.n == 7
+        each = [float(association(one[term == t], term[term == t]).ss) for t in term.unique()]
+        interval = ttest_1samp(each, 0).confidence_interval(0.95)
+        assert found["ss"][c].low == pytest.approx(max(interval.low, 0))
+        assert found["icat_lms_part"][c].value + found["icat_ss_part"][c].value == pytest.approx(
+            found["icat_change"][c].value
+        )
+
+
+def test_terms_count_the_same_in_ss_and_examples_in_shares() -> None:
+    base = torch.tensor([[1.0, 0, -1]] * 9 + [[0.0, 1, -1]])
+    rows = columns(effect_rows(base, base[None]))
+    term = torch.tensor([0] * 9 + [1])
+    found = effect_estimates(rows, term)
+    assert found["ss"][0].value == pytest.approx(50)
+    assert found["p_stereotype"][0].value == pytest.approx(0.9)
+
+
+def test_a_share_that_is_the_same_everywhere_keeps_an_interval() -> None:
+    base, _, term = case()
+    found = effect_estimates(columns(effect_rows(base, base[None])), term)
+    assert found["collateral"][0].value == 0
+    assert 0 < found["collateral"][0].high < 0.5
+    assert found["fidelity"][0].low < 0 < found["fidelity"][0].high
+
+
+def test_a_single_candidate_needs_no_second_dimension() -> None:
+    base, scores, term = case(candidates=1)
+    rows = columns(effect_rows(base, scores))
+    flat = {name: column[:, 0] for name, column in rows.items()}
+    assert effect_estimates(flat, term) == effect_estimates(rows, term)
+    with pytest.raises(ValueError, match=r"one number for each of the 60 rows, not of shape \[59\]"):
+        effect_estimates(rows, term[:-1])
+
+
+@pytest.mark.parametrize(("effect", "options"), [(StereoSetEffect(), 3), (BehaviourEffect(), 2)])
+def test_losses_fall_where_what_was_meant_gets_likelier(effect: Any, options: int) -> None:
+    names = ("first", "second", "third")[:options]
+    for source, sink in ((0, 1), (1, 0)):
+        batch = contrast(names, source, sink, 5)
+        scores = torch.zeros(3, 5, options)
+        scores[1, :, sink], scores[2, :, source] = 1, 1
+        loss = effect.loss(scores, batch)
+        assert loss.shape == (3, 5)
+        assert (loss[1] < loss[0]).all()
+        assert (loss[0] < loss[2]).all()
+        rows = effect.rows(scores[0], scores, batch)
+        table = effect.estimates(columns(rows), torch.tensor([0, 0, 1, 1, 2]), torch.ones(1, 5))
+        assert set(effect.headline) | set(effect.also) <= table.keys()
+        assert set(effect.shown) <= set(effect.headline)
+        assert (rows[effect.success][1] > rows[effect.success][2]).all()
+
+
+def test_behaviour_rows_and_estimates_are_those_of_the_metrics() -> None:
+    base, scores, cluster = case(options=2)
+    rows = columns(behaviour_rows(base, scores))
+    found = behaviour_estimates(rows, cluster)
+    for c, one in enumerate(scores):
+        for measure in (margin, auc, cohens_d):
+            assert found[measure.__name__][c].value == pytest.approx(float(measure(one)), abs=1e-6)
+        assert found["auc_change"][c].value == pytest.approx(float(auc(one) - auc(base)), abs=1e-6)
+        assert found["positive_change"][c].value == pytest.approx(float((one - base)[:, 0].mean()), abs=1e-6)
+    suppress = behaviour_rows(base, scores, 0, 1)
+    torch.testing.assert_close(suppress["wanted"], 1 - suppress["preference"])
+    table = table_estimates(base - 2, scores[0] - 2, resamples=200)
+    torch.testing.assert_close(
+        torch.tensor([[cell.value for cell in quarter] for quarter in table], dtype=torch.float64),
+        promotion_table(base - 2, scores[0] - 2),
+    )
+    assert all(cell.low <= cell.high for quarter in table for cell in quarter)
+
+
+def test_what_is_nan_is_refused() -> None:
+    base, scores, _ = case(options=2)
+    scores[1, 3, 0] = torch.nan
+    with pytest.raises(ValueError, match="log-likelihood NaN"):
+        behaviour_rows(base, scores)
+    base, scores, _ = case()
+    scores[1, 3, 0] = torch.nan
+    with pytest.raises(ValueError, match="the scores of example 3 are NaN"):
+        effect_rows(base, scores)
+
+
+def estimate(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high, "n": 24}
+
+
+def test_words_say_what_moved_besides() -> None:
+    small, large = estimate(0.05, 0.02, 0.08), estimate(0.2, 0.15, 0.25)
+    metrics = dict.fromkeys((*StereoSetEffect.headline, "strength"), small) | {"collateral": large}
+    plain = dict.fromkeys(StereoSetEffect.headline, small)
+    baselines = {"unsteered": plain, "random": {"fidelity": estimate(0.0, -0.1, 0.1)}}
+    warnings = StereoSetEffect().warnings(metrics, baselines)
+    assert len(warnings) == 2
+    assert "unrelated sentence" in StereoSetEffect().verdict(metrics, baselines)
+    assert not StereoSetEffect().warnings(metrics | {"collateral": small, "fidelity": large}, baselines)
+    fallen = estimate(-0.3, -0.4, -0.2)
+    moved = dict.fromkeys((*BehaviourEffect.headline, "strength"), large)
+    both = moved | {"positive_change": fallen, "negative_change": fallen}
+    assert len(BehaviourEffect().warnings(both, {"unsteered": moved})) == 1
+    by_chance = {"unsteered": moved, "random": {"margin_change": estimate(0.0, -0.3, 0.3)}}
+    assert len(BehaviourEffect().warnings(moved, by_chance)) == 1
+    assert "held-out prompts" in BehaviourEffect().verdict(moved, by_chance)
+
+
+def simulated(run: int, terms: int = 30) -> tuple[Tensor, Tensor, Tensor]:
+    """Examples of terms that differ; candidate 0 moves a known mean number of choices."""
+    g = torch.Generator().manual_seed(run)
+    term = torch.arange(terms).repeat_interleave(6)
+    taste = 0.8 * torch.randn(terms, generator=g)[term]
+    noise = torch.randn(len(term), 2, generator=g)
+    base = torch.stack([0.4 + taste + noise[:, 0], torch.zeros(len(term)), torch.full((len(term),), -9.0)], -1)
+    after = base.clone()
+    after[:, STEREOTYPE] -= 0.6 + 0.5 * noise[:, 1]
+    return base, after[None], term
+
+
+def test_intervals_of_fidelity_cover_the_truth() -> None:
+    """The truth is the mean over half a million examples of as many terms."""
+    many = torch.cat([effect_rows(*simulated(10_000 + r, 2000)[:2])["fidelity"].mean(1) for r in range(40)])
+    truth, hits = float(many.mean()), 0
+    for run in range(500):
+        base, after, term = simulated(run)
+        rows = {"fidelity": effect_rows(base, after)["fidelity"].T}
+        found = effect_estimates(rows, term)["fidelity"][0]
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / 500 <= 0.97
