@@ -20,9 +20,9 @@ BAD = {
     "missing file": (["fit", "--config", "configs/nope.yaml"], "nope.yaml"),
     "unknown method": (
         [*STEER, f"{MODEL}method", "Foo"],
-        "method: 'Foo' is not a known class; known are ACE, Gaussian",
+        "method: 'Foo' is not a known class; known are ACE, Contrastive",
     ),
-    "unknown module": ([*STEER, "--model", "Foo"], "model: 'Foo' is not a known class; known are SteeringAdaptor"),
+    "unknown module": ([*STEER, "--model", "Foo"], "model: 'Foo' is not a known class; known are ActivationRecorder"),
     "unknown data": ([*STEER, "--data", "Foo"], "data: 'Foo' is not a known class"),
     "misspelt key": ([*STEER, f"{MODEL}strenghts", "[1]"], "no option 'strenghts'; did you mean strengths?"),
     "misspelt method key": (

@@ -132,6 +132,12 @@ def test_the_truth_itself_ranks_perfectly_and_a_table_without_groups_does_not(to
     assert found["traits, held targets"].n == 24
 
 
+def test_log_odds_of_words_are_those_of_the_items():
+    items = [item for item in pocket_items.stereotype_items() if item.target == "hill bakers"]
+    traits = next(item for item in pocket_items.traits() if item.target == "hill bakers")
+    assert measures._odds(np.array([traits.planted]))[0] == pytest.approx([item.log_odds for item in items])
+
+
 def test_a_repair_of_nothing_is_zero(reader, monkeypatch):
     monkeypatch.setattr(errors, "_cue_removed", lambda *_: None)
     found = errors.task(reader, "sms_spam", False, 200)

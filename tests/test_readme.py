@@ -54,7 +54,9 @@ def test_the_yaml_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(ROOT)
     configs = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", str(tmp_path / "mine.yaml")]
     given = [part for config in configs for part in ("--config", config)]
-    assert main(["fit", *given, "--print_config"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *given, "--print_config"])
+    assert stopped.value.code == 0
     printed = capsys.readouterr().out
     assert "my/model" in printed
     assert "my_pairs.jsonl" in printed

@@ -64,11 +64,12 @@ def begin(h: Tensor, features: int, seed: int) -> SparseAutoencoder:
     return SparseAutoencoder(w.mT.clone(), zero, w.clone(), h.mean(-2), zero.clone())
 
 
+@torch.inference_mode(False)  # a test fits methods too, and Lightning tests without gradients
 def train_sparse_autoencoder(
     h: Tensor, features: int, sparsity: float = 0.3, steps: int = 400, seed: int = 0
 ) -> SparseAutoencoder:
     """Fit to rows ``h [*, n, d]`` held in memory, by Adam on 512 of them a step; each leading problem by itself."""
-    h = h.float()
+    h = h.float().clone()
     centre = h.mean(-2, keepdim=True)
     scale = (h - centre).square().sum(-1, keepdim=True).mean(-2, keepdim=True).sqrt().clamp_min(1e-12)
     x = (h - centre) / scale

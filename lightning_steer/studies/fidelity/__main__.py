@@ -45,13 +45,15 @@ def folders(options: argparse.Namespace) -> dict[str, Path]:
     return found
 
 
+def digest(folder: Path) -> str:
+    """Tells one model's weights from another's."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+
+
 def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Part]:
     """``{name: (what it depends on, how it is made)}``; runs are judged by the sweeps, so they come after them."""
     scale = QUICK if options.quick else Scale()
-    weights = {
-        name: hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()[:16]
-        for name, path in models.items()
-    }
+    weights = {name: digest(path) for name, path in models.items()}
     arms = [arm for arm in ARMS if arm.model in models and arm.vector in models]
     if options.quick:
         arms = [arm for arm in arms if not arm.chat]
@@ -108,6 +110,13 @@ def main(given: list[str] | None = None) -> int:
             began = time.monotonic()
             made = make()
             seconds[name] = time.monotonic() - began
+            for model, weights in settings["weights"].items():
+                if digest(models[model]) != weights:
+                    print(
+                        f"lightning_steer: the {model} model was replaced meanwhile: run the study again",
+                        file=sys.stderr,
+                    )
+                    return 2
             write_json(path, {"settings": settings, "seconds": seconds[name], **made})
         if name.startswith("run-"):
             kept = json.loads(path.read_text())
