@@ -36,13 +36,9 @@ def unsafe(text: str) -> Iterator[str]:
             yield "weights that need not be safetensors"
 
 
-OPEN = pytest.mark.xfail(strict=True, reason="loads the project's own models without use_safetensors=True")
-KNOWN = [ROOT / "lightning_steer/studies/pocket" / name for name in ("card.py", "reader.py")]
-
-
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=OPEN) if path in KNOWN else path for path in SOURCES],
+    SOURCES,
     ids=[str(path.relative_to(ROOT)) for path in SOURCES],
 )
 def test_no_unsafe_load(path: Path) -> None:

@@ -45,7 +45,10 @@ def samples(folder: Path, chats: bool, n: int = 8) -> str:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     network: Any
-    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    network, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True),
+        AutoTokenizer.from_pretrained(folder),
+    )
     torch.manual_seed(0)
     ids = torch.full((n, 1), tokenizer.bos_token_id)
     drawn = network.generate(input_ids=ids, do_sample=True, top_k=0, max_new_tokens=64)

@@ -45,7 +45,7 @@ class Reader:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
         self.network.requires_grad_(False)
         self.sites = [f"model.layers.{k}" for k in range(self.network.config.num_hidden_layers)]
 
