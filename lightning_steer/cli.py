@@ -162,7 +162,7 @@ class CLI(LightningCLI):
         """Hyper-parameters in a checkpoint never override the command line, as they would in LightningCLI."""
 
     def _take_best(self) -> None:
-        if not getattr(self.model, "learns", True):  # it has no checkpoint
+        if not getattr(self.model, "needs_checkpoint", True):
             return
         config = self.config_init[str(self.subcommand)]
         if config.ckpt_path is None:

@@ -194,7 +194,10 @@ class LLM(Backbone):
 
         A question is read with its first option, as one text; ``Generated`` reads what the option has added.
         """
-        rows, found = self.rows([Question(q.prompt + "".join(q.options[:1])) for q in inputs]), self._nothing(inputs)
+        texts, found = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs], self._nothing(inputs)
+        rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
+        for row in rows:
+            self._check_length(len(row.ids), texts[row.example])
         if isinstance(self.reads, Generated):
             parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
             rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, parts, strict=True)]

@@ -4,6 +4,7 @@ from lightning_steer.data.activations import ActivationsDataModule
 from lightning_steer.data.behaviour import BehaviourDataModule
 from lightning_steer.data.mera import MERADataModule
 from lightning_steer.data.pocket import PocketDataModule
+from lightning_steer.data.prompts import PromptsDataModule
 from lightning_steer.data.stereoset import PocketStereoSetDataModule, StereoSetDataModule
 from lightning_steer.data.text import TextDataModule
 from lightning_steer.data.toy import ToyDataModule, ToyLabelDataModule
@@ -14,6 +15,7 @@ __all__ = [
     "MERADataModule",
     "PocketDataModule",
     "PocketStereoSetDataModule",
+    "PromptsDataModule",
     "StereoSetDataModule",
     "TextDataModule",
     "ToyDataModule",

@@ -21,7 +21,7 @@ class ActivationRecorder(L.LightningModule):
         backbone: the model, with the layers, the part of them and the tokens to be read.
     """
 
-    learns = False
+    needs_checkpoint = False
 
     def __init__(self, backbone: LLM) -> None:
         super().__init__()
