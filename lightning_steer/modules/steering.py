@@ -11,6 +11,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.image import imread
 from torch import Tensor, nn
 
 from lightning_steer.data.questions import Contrast
@@ -246,8 +247,9 @@ class SteeringAdaptor(L.LightningModule):
             return
         figures = card.write(self.folder, self.report)
         if isinstance(self.logger, TensorBoardLogger):
-            for name, figure in figures.items():
-                self.logger.experiment.add_figure(name, figure)
+            for name in figures:  # as drawn for the report: drawing costs more than reading
+                image = imread(self.folder / f"{name}.png")
+                self.logger.experiment.add_image(name, image, dataformats="HWC")
             settings = {key: self.report[key] for key in ("task", "backbone", "method", "seed")}
             self.logger.log_hyperparams(settings, {k: v["value"] for k, v in self.report["metrics"].items()})
 
