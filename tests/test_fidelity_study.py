@@ -13,7 +13,7 @@ from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.metrics.stereoset_effect import effect_rows
 from lightning_steer.report import fidelity
 from lightning_steer.report.runs import read
-from lightning_steer.studies.fidelity import anisotropy, behaviours, methods, runs, sweep, truth
+from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
 from lightning_steer.studies.fidelity.__main__ import main
 from lightning_steer.studies.fidelity.settings import ARMS, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, directions, split
@@ -139,12 +139,12 @@ def test_words_taken_alone_agree_with_whole_sentences(subject: Subject) -> None:
 
 
 def test_curves_are_read_off_straight_lines() -> None:
-    assert methods.crossing([0.05, 0.15, 0.3], 0.1) == (1, pytest.approx(0.5))
-    assert methods.crossing([0.2, 0.3], 0.1) == (0, pytest.approx(0.5))
-    assert methods.crossing([0.01, 0.02], 0.1) is None
+    assert families.crossing([0.05, 0.15, 0.3], 0.1) == (1, pytest.approx(0.5))
+    assert families.crossing([0.2, 0.3], 0.1) == (0, pytest.approx(0.5))
+    assert families.crossing([0.01, 0.02], 0.1) is None
     column = torch.tensor([[0.0, 1.0, 3.0]])
-    assert float(methods.at(column, (1, 0.5))) == 2.0
-    assert float(methods.at(column, (0, 0.25))) == 0.25
+    assert float(families.at(column, (1, 0.5))) == 2.0
+    assert float(families.at(column, (0, 0.25))) == 0.25
 
 
 def test_what_is_taken_out_is_out_and_the_length_stays(subject: Subject) -> None:

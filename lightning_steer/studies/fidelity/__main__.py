@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from lightning_steer.report import fidelity as drawn
 from lightning_steer.report.files import write_json
-from lightning_steer.studies.fidelity import anisotropy, behaviours, methods, runs, sweep, truth
+from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
 from lightning_steer.studies.fidelity.settings import ARMS, BEHAVIOURS, BIAS_TYPES, LAYER, QUICK, Arm, Scale
 
 Part = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
@@ -74,7 +74,7 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
         if not arm.chat:
             add(f"truth-{name}", what, used, partial(truth.run, arm, models, kind, scale, LAYER))
         if arm.model == arm.vector and not arm.chat:
-            make = partial(methods.run, arm, models, kind, draws, LAYER)
+            make = partial(families.run, arm, models, kind, draws, LAYER)
             add(f"methods-{name}", {**what, "draws": draws}, used, make)
         for aim in sweep.AIMS:
             add(f"run-{name}-{aim}", what, used, partial(judged, arm, kind, aim))
