@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a .venv in the project, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check toy-study pocket mera fidelity bench report clean
+.PHONY: help demo test test-all check toy-study pocket mera fidelity bench report docs clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -43,12 +43,16 @@ mera: $(READY)  ## repair a model's errors, certified: every method on every poc
 fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
 	@$(RUN) -m lightning_steer.studies.fidelity
 
-bench: $(READY)  ## speed, as ratios measured side by side in one run
-	@for script in benchmarks/*.py; do $(RUN) $$script || exit 1; done
+bench: $(READY)  ## speed, as ratios measured side by side in one run (half an hour)
+	@$(RUN) benchmarks/all.py
 
 report: $(READY)  ## collect all runs into one table
 	@$(RUN) -m lightning_steer.report logs/ --html
 
+docs: $(READY)  ## the documents and the API as pages, in site/
+	@$(RUN) -m mkdocs build --strict --quiet
+	@echo "Wrote site/index.html"
+
 clean:  ## remove what runs have written, not what ships
-	rm -rf logs/* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf logs/* .pytest_cache .ruff_cache .hypothesis .import_linter_cache site
 	git clean -fdXq checkpoints

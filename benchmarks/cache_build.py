@@ -8,13 +8,12 @@ Bounds: at least 0.90 of the throughput; memory within 5 MB.
     OMP_NUM_THREADS=2 python benchmarks/cache_build.py
 """
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from side_by_side import LLAMA, by_turns, language_model, say, seconds, sentence, size
+from side_by_side import LLAMA, Timing, by_turns, language_model, say, seconds, sentence, size
 
 from lightning_steer.cache import Build
 from lightning_steer.tokens import Question, batches, collate
@@ -84,12 +83,9 @@ def memory(folder: Path) -> None:
         complete(build)
         peaks.append(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024)
         written = sum(file.stat().st_size for file in build.folder.iterdir()) / 1e6
-    grown = {"first": peaks[1], "second": peaks[2], "difference_mb": round(peaks[2] - peaks[1], 2)}
-    print(json.dumps({"benchmark": "cache build, memory", **grown, "bound": "<= 5", "holds": peaks[2] - peaks[1] <= 5}))
-    print(
-        f"cache build, peak memory: {peaks[1]:.1f} MB for 4,096 texts, {peaks[2]:.1f} MB for 16,384, whose cache has "
-        f"{written:.0f} MB: {peaks[2] - peaks[1]:+.1f} MB (bound 5)"
-    )
+    timing = Timing(peaks[2] - peaks[1], peaks[2] - peaks[1], peaks[2] - peaks[1], peaks[1], peaks[2], 1)
+    told = f"MB more at the peak for 16,384 texts ({written:.0f} MB of cache) than for 4,096"
+    say("cache build, memory", timing, "<= 5", told)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ pass. It is written here from its description, without its calls of the garbage 
 time. Ours: one pass over batches of prompts, the positions and labels that are read and no others (``last``), or
 batched generation that stops at the first label (``exact``); all thresholds of a prompt from one pass up to its last
 token. Same prompts, thresholds, model and number of decisions; answers are compared.
+
+    OMP_NUM_THREADS=2 python benchmarks/mera_pipeline.py      # five minutes, nearly all of them the release's
 """
 
 import argparse
 import os
 import pickle
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from side_by_side import compared, say
 from torch import Tensor
 
 from lightning_steer.data.exact import answer, first_label
@@ -103,14 +105,9 @@ def our_decisions(llm: LLM, map_: Steering, calibration: list[Question], test: l
 
 
 def show(name: str, theirs: list[float], ours: list[float], goal: float, same: float) -> None:
-    """One line: medians, their ratio, whether it reaches the goal, and how many answers agree."""
-    ratio = statistics.median(theirs) / statistics.median(ours)
-    each = sorted(t / o for t, o in zip(theirs, ours, strict=True))
-    print(
-        f"{name:<34} release {statistics.median(theirs):7.2f} s   ours {statistics.median(ours):6.3f} s   "
-        f"{ratio:5.1f} times ({each[0]:.1f} to {each[-1]:.1f}; goal {goal:g}: {'met' if ratio >= goal else 'NOT met'}) "
-        f"  answers equal {same:.1%}"
-    )
+    """Theirs over ours, and how many answers agree."""
+    told = f"{name}, the release's procedure over ours, answers equal {same:.1%}"
+    say("MERA pipeline", compared(list(zip(theirs, ours, strict=True))), f">= {goal:g}", told, same=same)
 
 
 def main() -> None:

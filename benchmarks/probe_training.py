@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 import torch
+from side_by_side import compared, say
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, lasso_path
 
@@ -76,12 +77,10 @@ def show(name: str, seconds: list[float], rest: str) -> None:
     print(f"  {name:36s} median {span}  n={len(seconds)}  {rest}")
 
 
-def ratio(ours: list[float], theirs: list[float], goal: float | None, note: str = "") -> None:
-    """Ratio of the medians, and the range of the ratios of neighbouring runs."""
-    turns = sorted(b / a for a, b in zip(ours, theirs, strict=True))
-    value = median(theirs) / median(ours)
-    verdict = "" if goal is None else f"; goal {goal:g}: {'met' if value >= goal else 'MISSED'}"
-    print(f"  ratio {value:.1f} (turn by turn {turns[0]:.1f} to {turns[-1]:.1f}){verdict}{note}\n", flush=True)
+def ratio(ours: list[float], theirs: list[float], goal: float | None, told: str) -> None:
+    """Theirs over ours."""
+    say("probe training", compared(list(zip(theirs, ours, strict=True))), "" if goal is None else f">= {goal:g}", told)
+    print(flush=True)
 
 
 def path_on_a_gram(n: int, d: int, decay: float, standardise: bool, repeats: int, goal: float | None) -> None:
@@ -116,7 +115,9 @@ def path_on_a_gram(n: int, d: int, decay: float, standardise: bool, repeats: int
     )
     show("coordinate descent and Newton steps", ours_s, f"gap {float(path.gap.max()):.0e}")
     show(f"scikit-learn lasso_path, tol {tolerance:g}", theirs_s, f"gap {gap:.0e}")
-    ratio(ours_s, theirs_s, goal)
+    rows_of = f"d {d:,}, variances k^-{decay:g}{'' if standardise else ', raw'}"
+    told = f"lasso path at an equal gap just below 1e-6, {rows_of}, scikit-learn over ours"
+    ratio(ours_s, theirs_s, goal, told)
 
 
 def ours(job: Job) -> tuple[float, float]:
@@ -175,7 +176,9 @@ def whole_job(n: int, d: int, layers: int, decay: float) -> None:
             f"  all {LAYERS} layers, extrapolated from {layers}: "
             f"{LAYERS * np.mean(ours_s):.0f} s against {LAYERS * np.mean(theirs_s):.0f} s"
         )
-    ratio(ours_s, theirs_s, 3, " (at its own, unconverged gap)")
+    what = f"{LAYERS} layers x 5 splits x 6 penalties, d {d:,}, {layers} layers timed"
+    told = f"{what}: one unconverged Lasso for each over ours"
+    ratio(ours_s, theirs_s, 3, told)
 
 
 def on_a_gpu(n: int, d: int, layers: int, decay: float, repeats: int) -> None:
@@ -199,7 +202,7 @@ def on_a_gpu(n: int, d: int, layers: int, decay: float, repeats: int) -> None:
     print(f"{layers} problems x {len(ALPHAS)} penalties in one batch, d = {d:,}, {torch.cuda.get_device_name()}")
     show("semismooth Newton, GPU", gpu_s, f"gap {float(solve_there().gap.max()):.0e}")
     show(f"coordinate descent, {torch.get_num_threads()} CPU threads", cpu_s, "")
-    ratio(gpu_s, cpu_s, 20)
+    ratio(gpu_s, cpu_s, 20, f"{layers} lasso paths, d {d:,}, CPU over {torch.cuda.get_device_name()}")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -88,24 +88,31 @@ def by_turns(first: Callable[[], float], second: Callable[[], float], repeats: i
     """Time two ways in turn, either going first as often; both tell their own seconds, and run once before."""
     for work in (first, second):
         work()
-    pairs = [
-        (first(), second()) if number % 2 else (second(), first())[::-1]
-        for number in tqdm(range(repeats), desc=name, leave=False)
-    ]
+    return compared(
+        [
+            (first(), second()) if number % 2 else (second(), first())[::-1]
+            for number in tqdm(range(repeats), desc=name, leave=False)
+        ]
+    )
+
+
+def compared(pairs: Sequence[tuple[float, float]]) -> Timing:
+    """What neighbouring runs of two ways took, in seconds."""
     ratios = sorted(a / b for a, b in pairs)
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return Timing(a / b, ratios[0], ratios[-1], a, b, repeats)
+    return Timing(a / b, ratios[0], ratios[-1], a, b, len(pairs))
 
 
 def say(benchmark: str, timing: Timing, bound: str, told: str, **more: Any) -> None:
-    """Print a line for machines, then a sentence; ``bound`` is for example ``<= 1.02``."""
-    sign, value = bound.split()
-    holds = timing.ratio <= float(value) if sign == "<=" else timing.ratio >= float(value)
+    """Print a line for machines, then a sentence; ``bound`` is for example ``<= 1.02``, or empty."""
+    sign, value = bound.split() if bound else ("", "nan")
+    holds = (timing.ratio <= float(value) if sign == "<=" else timing.ratio >= float(value)) if bound else None
     kept = {name: float(f"{part:.4g}") for name, part in timing._asdict().items()}
     where = {"threads": torch.get_num_threads(), "device": DEVICE, "torch": torch.__version__}
-    print(json.dumps({"benchmark": benchmark, **kept, "bound": bound, "holds": holds, **more, **where}))
+    print(json.dumps({"benchmark": benchmark, **kept, "bound": bound, "holds": holds, "told": told, **more, **where}))
     device = f"{where['threads']} threads" if DEVICE == "cpu" else torch.cuda.get_device_name()
+    against = f" (bound {bound})" if bound else ""
     print(
-        f"{told}: {timing.ratio:.3f} (bound {bound}); single runs {timing.low:.3f} to {timing.high:.3f}, "
+        f"{told}: {timing.ratio:.3f}{against}; single runs {timing.low:.3f} to {timing.high:.3f}, "
         f"n = {timing.n}, {device}, {platform.machine()}"
     )

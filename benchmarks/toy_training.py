@@ -2,15 +2,17 @@
 
 Prints, for batches of 128 and 512, the ratio of medians over interleaved runs in one process. Needs about a minute.
 Bounds: at most 1.15 at batch 128, 1.05 at batch 512.
+
+    OMP_NUM_THREADS=2 python benchmarks/toy_training.py
 """
 
 import logging
-import statistics
 import time
 import warnings
 
 import lightning as L
 import torch
+from side_by_side import compared, say
 from tqdm.auto import tqdm
 
 from lightning_steer.data import ToyLabelDataModule
@@ -77,13 +79,9 @@ def main() -> None:
         pairs = [
             (ours(batch_size), plain(batch_size)) for _ in tqdm(range(REPEATS), desc=f"batch {batch_size}", leave=False)
         ]
-        ratios = sorted(a / b for a, b in pairs)
-        lightning, loop = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(
-            f"toy training, batch {batch_size}: Lightning / plain loop = {lightning / loop:.3f} (bound {bound}); "
-            f"paired ratios {ratios[0]:.3f} to {ratios[-1]:.3f}; {1e3 * loop:.1f} ms a step, "
-            f"{torch.get_num_threads()} threads, n = {REPEATS}"
-        )
+        timing = compared(pairs)
+        told = f"Lightning over a plain loop, toy network, batch {batch_size}, {1e3 * timing.second:.1f} ms a step"
+        say(f"toy training, batch {batch_size}", timing, f"<= {bound}", told)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,9 @@ def main() -> int:
     print(f"{'tool':40} {'greatest difference':>20}   (steering moves the logits by up to {moved:.2f})")
     for tool, difference in found.items():
         print(f"{tool:40} {difference:20.1e}   {'ok' if difference <= BOUND else 'FAIL'}")
+        told = f"greatest difference of steered logits in {tool}; steering moves them by up to {moved:.2f}"
+        line = {"ratio": difference, "low": difference, "high": difference, "n": 1, "holds": difference <= BOUND}
+        print(json.dumps({"benchmark": "exported vectors", **line, "bound": f"<= {BOUND:g}", "told": told}))
     return 0 if moved > 0.1 and max(found.values()) <= BOUND else 1
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from test_stereoset_data import dev
 
 from lightning_steer.__main__ import main
 from lightning_steer.data.questions import Graded
@@ -150,3 +151,23 @@ def test_a_certified_choice_abstains_where_the_best_does_not() -> None:
     found = Certified(delta=0.05).choose([1.0], *rows(30, 0), 1 - rows(30, 0)[1])
     assert found.index == 0
     assert found.bound > 0
+
+
+def test_the_notebooks_setting_is_one_config(pocket_decoder: Path, here: Path) -> None:
+    source = f"--data.init_args.source={dev(here, 240)}"
+    small = [source, "--data.init_args.per_type=20", "--model.init_args.backbone.init_args.layers=[0, 1]"]
+    run("fit", "steer_stereoset_notebook", "mean_difference", pocket_decoder, *small)
+    run("test", "steer_stereoset_notebook", "mean_difference", pocket_decoder, *small)
+    report = json.loads((here / "logs/steer_stereoset_notebook/mean_difference/report.json").read_text())
+    assert {"p_stereotype", "p_anti", "p_unrelated", "ss", "lms", "icat", "fidelity"} <= set(report["metrics"])
+
+
+def test_responses_follow_a_fit_of_the_behaviour_config(pocket_decoder: Path, here: Path) -> None:
+    run("fit", "steer_behaviour", "mean_difference", pocket_decoder)
+    (here / "prompts.txt").write_text("What should the helper do?\n\nTell me a story.\n")
+    command = ["predict", "--config", "configs/responses.yaml", "--model.init_args.max_new_tokens=4", QUIET[0]]
+    assert main([*command, f"--model.init_args.backbone.init_args.llm={pocket_decoder}"]) == 0
+    (written,) = (here / "logs/responses/base").glob("*.jsonl")
+    lines = [json.loads(line) for line in written.read_text().splitlines()]
+    assert len(lines) == 2 * (1 + 3)  # unsteered, and three strengths
+    assert (here / "logs/responses/base/responses.md").is_file()

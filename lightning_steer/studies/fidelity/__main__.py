@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from lightning_steer.cli import CLI
 from lightning_steer.report import fidelity as drawn
 from lightning_steer.report.files import write_json
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
@@ -27,7 +28,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--base", type=Path, default=Path("checkpoints/pocket/base"), help="the base model")
     add("--tuned", type=Path, default=Path("checkpoints/pocket/tuned"), help="the model tuned with replay")
-    add("--narrow", type=Path, default=Path("checkpoints/pocket/narrow"), help="tuned on chats alone; may lack")
+    add(
+        "--narrow",
+        type=Path,
+        default=Path("checkpoints/pocket/narrow"),
+        help="tuned on chats alone; trained if missing",
+    )
     add("--out", type=Path, default=Path("logs/fidelity"), help="where numbers, reports and figures go")
     add("--quick", action="store_true", help="fewer strengths and layers, no narrow model, fewer methods' draws")
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
@@ -35,14 +41,25 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def folders(options: argparse.Namespace) -> dict[str, Path]:
-    """The models that are there; raises FileNotFoundError if base or tuned lacks."""
+    """The models; raises FileNotFoundError if base or tuned lacks, and trains the narrow one, which does not ship."""
     found = {"base": options.base, "tuned": options.tuned}
     for name, folder in found.items():
         if not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(f"no {name} model in {folder}: train it with `make pocket`, or name another folder")
-    if not options.quick and (options.narrow / "model.safetensors").is_file():
+    if not options.quick:
         found["narrow"] = options.narrow
+        if not (options.narrow / "model.safetensors").is_file():
+            tune_narrowly(options.base, options.narrow)
     return found
+
+
+def tune_narrowly(base: Path, folder: Path) -> None:
+    """The command of ``configs/pocket_narrow.yaml``'s header, for this base model and folder."""
+    root, experiment = Path("checkpoints").resolve(), folder.resolve().parent
+    if root not in experiment.parents:
+        raise FileNotFoundError(f"no narrow model in {folder}: it can be trained below {root} only")
+    command = ["fit", "--config", "configs/pocket_narrow.yaml", "--model.init_args.llm", str(base)]
+    CLI([*command, "--experiment", str(experiment.relative_to(root)), "--run", folder.name])
 
 
 def digest(folder: Path) -> str:
