@@ -204,3 +204,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_real_model() -> None:
     llm = LLM(os.environ["LIGHTNING_STEER_MODELS"] + "/stories260k", 0)
     assert all(verdict.passed for verdict in check(llm))
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(
+    device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--llm", "no/such/model", "--device", device]) == 2
+    assert f"--device {device!r} cannot be used here" in capsys.readouterr().err

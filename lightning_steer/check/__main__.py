@@ -3,8 +3,21 @@
 import argparse
 import sys
 
+import torch
+
 from lightning_steer.check import check
 from lightning_steer.llm import LLM
+
+
+def usable(name: str) -> torch.device:
+    """The device of this name; raises ValueError before a model is loaded for one that is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name!r} cannot be used here ({reason}): leave it out for the CPU") from None
+    return device
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,9 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="for example cuda")
     parser.add_argument("--labels", nargs="+", default=["yes", "no"], help="words whose tokens must differ")
     given = parser.parse_args(arguments)
+    device = usable(given.device)
     llm = LLM(given.llm, 0, dtype=given.dtype, revision=given.revision)
     llm.load()
-    llm.model.to(given.device)
+    llm.model.to(device)
     verdicts = check(llm, None, given.layer, given.labels)
     for verdict in verdicts:
         print(f"{'ok  ' if verdict.passed else 'FAIL'}  {verdict.law} ({verdict.detail})")
