@@ -1,4 +1,7 @@
-"""The command line: LightningCLI over three lists (modules, data, methods), and one folder for every run."""
+"""The command line: LightningCLI over three lists (modules, data, methods), and one folder for every run.
+
+One class and one file: LightningCLI calls its methods by turns, and they hand on where the run is.
+"""
 
 import inspect
 import logging

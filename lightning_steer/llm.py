@@ -1,39 +1,26 @@
-"""A frozen Hugging Face decoder with its tokenizer: score continuations, read activations, generate, all steerable."""
+"""A frozen Hugging Face decoder with its tokenizer: score continuations, read activations, generate, all steerable.
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+One class, and so one file: what it is asked for shares the model, the tokenizer, the scope and the chat template. What
+needs no text, the decoder by itself, is in :mod:`lightning_steer.decoder`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.hooks import Edit, capture, edit, fan_out
+from lightning_steer.decoder import PARTS, Decoder, blocks, site_of
+from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.loading import load
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.scope import All, Generated, Last, Scope, follow, scoped
 from lightning_steer.shipped import shipped
-from lightning_steer.tokens import Batch, Question, Row, batches, collate, continuation, rows_of
+from lightning_steer.tokens import Batch, Question, Row, batches, continuation, rows_of
 
-PARTS = {
-    "block": (),
-    "attention": ("self_attn", "attn", "attention", "self_attention"),
-    "mlp": ("mlp", "feed_forward", "block_sparse_moe", "fc2"),
-}
-"""Names that families give to what can be steered inside a block; OPT's last linear layer is its MLP's output."""
-
-
-def blocks(model: nn.Module) -> str:
-    """Name of the list of decoder blocks: the one ModuleList with as many entries as the configuration has layers."""
-    count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
-    found = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if len(found) != 1:
-        raise ValueError(
-            f"{type(model).__name__} has {len(found)} lists of {count} layers ({', '.join(found)}), not one: its "
-            "decoder blocks cannot be told"
-        )
-    return found[0]
+__all__ = ["LLM", "PARTS", "blocks"]
 
 
 class LLM(Backbone):
@@ -85,69 +72,61 @@ class LLM(Backbone):
         self.loading = (dtype, revision, device_map, load_in_4bit)
         self.tokens_per_batch = tokens_per_batch
         self.name, self.sites = llm, []
-        self._held: list[nn.Module] = []
+        self._decoder: Decoder | None = None
         self.tokenizer: Any = None
 
     # ---- loading
 
     def load(self) -> None:
-        if self._held:
+        if self._decoder is not None:
             return
         model, tokenizer = load(self.llm, *self.loading)
         self.adopt(model, tokenizer)
 
     def adopt(self, model: nn.Module, tokenizer: Any) -> "LLM":
         """Use a model that is there already, as :meth:`load` would use the one it reads."""
-        self._held, self.tokenizer = [model], tokenizer
+        decoder = self._decoder = Decoder(model)
+        self.tokenizer = tokenizer
         if self.loading[2] is None:  # Lightning moves it to its device; a device map has placed it already
             self.add_module("network", model)
-        self.blocks = blocks(model)
-        count = len(model.get_submodule(self.blocks))  # type: ignore[arg-type]
-        asked, self.layers = self.layers, sorted({self._layer(layer, count) for layer in self.layers})
+        self.blocks, self.cap, self.longest = decoder.blocks, decoder.cap, decoder.longest
+        asked, self.layers = self.layers, sorted({self._layer(layer) for layer in self.layers})
         if len(self.layers) < len(asked):
-            raise ValueError(f"layers {asked} name one layer twice: {self.llm} has {count}, counted from 0")
+            raise ValueError(f"layers {asked} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
         if self.chat and not tokenizer.chat_template:
             raise ValueError(f"{self.llm} has no chat template: leave chat off, or take a model tuned for chats")
         self.sites = [self.site(layer) for layer in self.layers]
-        config: Any = model.config.get_text_config()  # type: ignore[union-attr,operator]
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
-        embedded = self.model.get_input_embeddings().weight.shape[0]
-        self.pad = next((t for t in special if t is not None and t < embedded), 0)
-        self.cap = getattr(config, "final_logit_softcapping", None)
-        self.longest = getattr(config, "max_position_embeddings", None) or math.inf
-        self.packs = True
-        self._agree_with_the_model()
+        self.pad = next((t for t in special if t is not None and t < len(decoder.embedding)), 0)
+        self.packs = decoder.verify(self.llm, self.pad)
         return self
 
-    def _layer(self, layer: int, count: int) -> int:
+    def _layer(self, layer: int) -> int:
+        count = self.decoder.depth
         if not -count <= layer < count:
             raise ValueError(f"layer {layer} does not exist: {self.llm} has {count}, counted from 0")
         return layer % count
 
     def site(self, layer: int) -> str:
         """Module name of what is steered in a block."""
-        block = f"{self.blocks}.{layer}"
-        if self.part == "block":
-            return block
-        children = dict(self.model.get_submodule(block).named_children())
-        for name in PARTS[self.part]:
-            if name in children:
-                return f"{block}.{name}"
-        raise ValueError(
-            f"{type(self.model).__name__} blocks have no {self.part} of their own; they hold {list(children)}"
-        )
+        return site_of(self.model, layer, self.part)
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model without its tokenizer."""
+        if self._decoder is None:
+            raise RuntimeError("the language model is not loaded yet: call load() first")
+        return self._decoder
 
     @property
     def model(self) -> Any:
         """The Hugging Face model."""
-        if not self._held:
-            raise RuntimeError("the language model is not loaded yet: call load() first")
-        return self._held[0]
+        return self.decoder.model
 
     @property
     def device(self) -> torch.device:
         """Where the input goes."""
-        return self.model.get_input_embeddings().weight.device
+        return self.decoder.embedding.device
 
     def check(self, data: Any) -> None:
         """Any text can be read; refused is a device map where each process has a model of its own."""
@@ -162,7 +141,7 @@ class LLM(Backbone):
                 )
 
     def width(self, site: str) -> int:
-        return int(self.model.config.get_text_config().hidden_size)
+        return self.decoder.width
 
     # ---- scoring and reading
 
@@ -202,9 +181,9 @@ class LLM(Backbone):
             parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
             rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, parts, strict=True)]
         for part in batches(rows, self.tokens_per_batch):
-            batch = self._collate(part)
-            with capture(self.model, self.sites) as seen, _stop_after(self.model, self.sites[-1]):
-                self._decoder(batch)
+            batch = self.decoder.collate(part, self.pad)
+            with capture(self.model, self.sites) as seen:
+                self.decoder.run_up_to(batch, self.sites[-1])
             self._gather(found, seen, part, self.reads.mask(batch.index, batch.prompt), batch.index >= 0)
         return found
 
@@ -214,17 +193,16 @@ class LLM(Backbone):
         options = max(len(question.options) for question in inputs)
         total = torch.zeros(1, len(inputs) * options, device=self.device)
         for part in batches(rows, self.tokens_per_batch):
-            batch = self._collate(part)
+            batch = self.decoder.collate(part, self.pad)
             with capture(self.model, self.sites) as seen:
-                h = self._decoder(batch)
-            total = total.index_add(1, *self._read(h.unsqueeze(0), part, options))
+                h = self.decoder.states(batch)
+            total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), part, options))
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
             self._gather(found, seen, part, self.reads.mask(batch.index, batch.prompt), real)
         return self._per(total, inputs, options)[0], found
 
     def _nothing(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
-        empty = self.model.get_input_embeddings().weight.new_zeros
-        return {site: empty(len(inputs), self.width(site)) for site in self.sites}
+        return {site: self.decoder.embedding.new_zeros(len(inputs), self.decoder.width) for site in self.sites}
 
     def _gather(
         self, found: dict[str, Tensor], seen: dict[str, Tensor], part: Sequence[Row], mask: Tensor | None, real: Tensor
@@ -246,11 +224,11 @@ class LLM(Backbone):
         rows, options = self.rows(inputs), max(len(question.options) for question in inputs)
         total = torch.zeros(copies, len(inputs) * options, device=self.device)
         for part in batches(rows, max(1, self.tokens_per_batch // copies)):
-            batch = self._collate(part)
-            with self._steered(batch, edits, copies):
-                h = self._decoder(batch)
+            batch = self.decoder.collate(part, self.pad)
+            with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
+                h = self.decoder.states(batch)
             h = h.unflatten(0, (-1, len(part))).expand(copies, -1, -1, -1)
-            total = total.index_add(1, *self._read(h, part, options))
+            total = total.index_add(1, *self.decoder.scored(h, part, options))
         return self._per(total, inputs, options)
 
     def _per(self, total: Tensor, inputs: Sequence[Question], options: int) -> Tensor:
@@ -266,75 +244,9 @@ class LLM(Backbone):
             return len(self.rows([Question(question.prompt, (question.options[i],))])[0].reads)
         return len(question.options[i].encode()) if self.per == "byte" else 1
 
-    def _collate(self, rows: Sequence[Row]) -> Batch:
-        return collate(rows, self.pad, self.model.dtype, self.device)
-
-    def _decoder(self, batch: Batch) -> Tensor:
-        """``[R (x copies), T, d]`` the decoder's output, just before the vocabulary head."""
-        kept = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.position}
-        try:
-            return self.model.base_model(input_ids=batch.ids, use_cache=False, **kept)[0]
-        except _Enough:
-            return torch.empty(0)
-
-    def _read(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:
-        """Where in ``[B * options]`` each scored token's log-probability goes, and the values ``[copies, tokens]``."""
-        slots = sorted({(r, slot) for r, row in enumerate(rows) for slot, _, _ in row.reads})
-        number = {slot: i for i, slot in enumerate(slots)}
-        reads = [
-            (number[r, slot], token, row.example * options + option)
-            for r, row in enumerate(rows)
-            for slot, token, option in row.reads
-        ]
-        of_slot, token, place = torch.tensor(reads, device=h.device).T
-        r, slot = torch.tensor(slots, device=h.device).T
-        picked = h[:, r, slot].flatten(0, 1)
-        at = of_slot + len(slots) * torch.arange(len(h), device=h.device).unsqueeze(1)
-        return place.to(self.device), self._log_probabilities(picked, at.flatten(), token.repeat(len(h))).view(
-            len(h), -1
-        )
-
-    def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor, at_once: int = 1024) -> Tensor:
-        """Log-probability of ``token [n]`` after the states ``h [m, d]`` at ``row [n]``; the head a piece at a time."""
-        found = []
-        for start in range(0, len(h), at_once):
-            own = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
-            logp = self.logits(h[start : start + at_once]).log_softmax(-1)
-            found.append((own, logp[row[own] - start, token[own]]))
-        where, values = (torch.cat(part) for part in zip(*found, strict=True))
-        return torch.zeros_like(values).index_copy(0, where, values)
-
     def logits(self, h: Tensor) -> Tensor:
         """Vocabulary logits ``[m, V]`` float32 of decoder states ``[m, d]``."""
-        logits = self.model.get_output_embeddings()(h).float()
-        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
-
-    @contextmanager
-    def _steered(self, batch: Batch, edits: Mapping[str, Edit] | None, copies: int) -> Iterator[None]:
-        if not edits:
-            yield
-            return
-        first = min(int(site.removeprefix(f"{self.blocks}.").split(".")[0]) for site in edits)
-        count = len(self.model.get_submodule(self.blocks))
-        mask = self.scope.mask(batch.index, batch.prompt)
-
-        def on_rows(function: Edit) -> Edit:
-            def steer(h: Tensor) -> Tensor:
-                split = h.reshape(-1, *batch.ids.shape, h.shape[-1]).expand(copies, -1, -1, -1)
-                new = function(split)
-                if mask is not None:
-                    new = torch.where(mask.to(h.device)[None, :, :, None], new, split)
-                return new.flatten(0, 4 - h.dim())
-
-            return steer
-
-        with ExitStack() as stack:
-            if copies > 1:
-                whole = self.part == "block"
-                layers = [f"{self.blocks}.{i}" for i in range(first + whole, count)]
-                stack.enter_context(fan_out(self.model, layers, copies, repeat_input=not whole))
-            stack.enter_context(edit(self.model, {site: on_rows(function) for site, function in edits.items()}))
-            yield
+        return self.decoder.logits(h)
 
     # ---- neutral text
 
@@ -351,12 +263,12 @@ class LLM(Backbone):
         logp = torch.zeros(copies + 1, len(rows), dtype=torch.float64)
         tokens = torch.zeros(len(rows))
         for part in batches(rows, max(1, self.tokens_per_batch // (copies + 1))):
-            batch = self._collate(part)
+            batch = self.decoder.collate(part, self.pad)
             if self._picked(batch).sum() == 0:
                 batch = batch._replace(prompt=torch.ones_like(batch.prompt))
-            plain = self._decoder(batch)
-            with self._steered(batch, edits, copies):
-                steered = self._decoder(batch)
+            plain = self.decoder.states(batch)
+            with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
+                steered = self.decoder.states(batch)
             steered = steered.unflatten(0, (-1, len(part))).expand(copies, -1, -1, -1)
             r, t = (self._picked(batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
             following = torch.cat([batch.ids[:, 1:], batch.ids[:, :1]], 1)[r, t]
@@ -412,48 +324,3 @@ class LLM(Backbone):
         with self.steered(edits or {}, length):
             out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
         return self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-
-    # ---- trust, but verify
-
-    @torch.no_grad()
-    def _agree_with_the_model(self) -> None:
-        """See on a few tokens that nothing looks ahead, and that our vocabulary head and packed options are right."""
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
-        ids = [i % vocabulary for i in (5, 11, 7, 3, 9, 13)]
-        both = torch.tensor([ids, [*ids[:5], ids[0]]], device=self.device)
-        expected, other = self.model(both).logits.float()
-        if not expected.isfinite().all():
-            raise ValueError(
-                f"{self.llm} gives logits that are not finite: its weights are damaged, or its dtype is too narrow"
-            )
-        if (other - expected)[:5].abs().max() > 0.02 * expected.abs().max():
-            raise ValueError(
-                f"{self.llm} does not read from left to right (it is a {type(self.model).__name__}): take a decoder"
-            )
-        plain = Row(ids, list(range(6)), [0] * 6, 6, 0, [])
-        found = self.logits(self._decoder(self._collate([plain]))[0])
-        scale = expected.abs().max().clamp_min(1e-6)
-        if (found - expected).abs().max() > 0.02 * scale:
-            raise ValueError(
-                f"{type(self.model).__name__} changes its logits after the vocabulary head in a way unknown here"
-            )
-        packed = Row([*ids[:4], ids[5], *ids[4:]], [0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 0, 1, 2, 2], 4, 0, [])
-        try:
-            beside = self.logits(self._decoder(self._collate([packed]))[0, [0, 1, 2, 3, 5, 6]])
-            self.packs = bool((beside - expected).abs().max() <= max(1e-4, 4 * (found - expected).abs().max()) * scale)
-        except Exception:  # families whose positions or biases cannot be given token by token
-            self.packs = False
-
-
-class _Enough(Exception):
-    """What was to be read has been read."""
-
-
-@contextmanager
-def _stop_after(model: nn.Module, site: str) -> Iterator[None]:
-    def stop(h: Tensor) -> Tensor:
-        raise _Enough
-
-    hooks: Callable[..., Any] = edit
-    with hooks(model, {site: stop}):
-        yield

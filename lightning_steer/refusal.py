@@ -14,12 +14,23 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 PACKAGE = str(Path(__file__).parent)
 SPEAKING = (OSError, MisconfigurationException)
 """Errors of libraries that already name what is wrong: a path, a trainer option."""
+LOST = re.compile(
+    r"(gloo|nccl|c10d|tcpstore).*(connection (closed|reset|refused)|broken pipe|timed? ?out|remote process)",
+    re.I | re.S,
+)
+"""What the backends of torch.distributed say when another process is no longer there."""
 
 
 def of_exception(error: BaseException) -> str | None:
     """The sentence for the user, or None if this is not the user's doing."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, RuntimeError) and LOST.search(str(cause)):
+            return (
+                "another process of this run was lost, so that it cannot go on: see what that one wrote last, then "
+                "give the same command again; a fit goes on from unfinished.ckpt, a cache from its finished shards "
+                f"({' '.join(str(cause).split())[:200]})"
+            )
         frames = traceback.extract_tb(cause.__traceback__)
         raised_in = frames[-1].filename if frames else ""
         ours = raised_in.startswith(PACKAGE) and isinstance(cause, (ValueError, LookupError, RuntimeError, TypeError))

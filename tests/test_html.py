@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from lightning_steer.report import html, svg
+from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.report import svg
 from lightning_steer.report.__main__ import main
+from lightning_steer.report.words import WORDS
 
 ESTIMATE = {"value": 0.5, "low": 0.4321, "high": 0.6, "n": 2000}
 COLUMN = {"value": [0.1, 0.5, 0.2], "low": [0.0, 0.4, 0.1], "high": [0.2, 0.6, 0.3]}
@@ -87,7 +89,7 @@ def test_all_of_it_is_there(tmp_path: Path) -> None:
         "What else moved, by attribute",
         "random direction, equal norm",
         "oracle patch",
-        "Certified: an improvement of more than 0.500",
+        "Certified on average: an improvement of more than 0.500",
         "Strength 1 is certified.",
         "a network",
         "torch 2.13",
@@ -150,6 +152,7 @@ def test_a_report_with_little_in_it(tmp_path: Path) -> None:
         ({"curves": {"strength": {"x": [1.0], "target": COLUMN}}}, "curves.strength.target.value has 3 values, not 1"),
         ({"profile": {"kl": [1]}}, "profile.kl is '[1]', not a dict"),
         ({"verdict": {"a": 1}}, "verdict is"),
+        ({"intervals": 1}, "intervals is"),
     ],
 )
 def test_a_damaged_report_is_refused(
@@ -214,7 +217,34 @@ def test_a_browser_shows_it_without_a_word(width: int, tmp_path: Path) -> None:
     assert "CONSOLE" not in done.stderr
 
 
-def test_every_measure_of_the_toy_has_a_name_for_people() -> None:
-    from lightning_steer.metrics import AttributeEffect
+EVALUATIONS = [kind for kind in Evaluation.__subclasses__() if kind.__module__.startswith("lightning_steer.")]
+PLAIN = {"accuracy", "balanced_accuracy", "precision", "recall", "fidelity"}
 
-    assert {*AttributeEffect.headline, *AttributeEffect.also} <= html.WORDS.keys()
+
+@pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda kind: kind.__name__)
+def test_every_measure_has_a_name_for_people(evaluation: type[Evaluation]) -> None:
+    assert {*evaluation.headline, *evaluation.also} <= WORDS.keys() | PLAIN
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        ({"value": 0.25, "low": 0.25, "high": None}, "Certified: an improvement of more than 0.250."),
+        ({"value": 0.0, "low": 0.0, "high": None}, "No improvement is certified."),
+        ({"value": None, "low": None, "high": None}, "No improvement is certified."),
+        (ESTIMATE, "Certified on average: an improvement of more than 0.500 [0.432, 0.600]."),
+    ],
+)
+def test_the_certificate_says_what_was_certified(bound: dict[str, Any], said: str, tmp_path: Path) -> None:
+    metrics = {**report()["metrics"], "certified_bound": {"n": 250, **bound}}
+    assert said in Reader(page(tmp_path, report(metrics=metrics))).said
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"), [(2.0, "Dotted: the"), (3.0, "Not in the picture: the"), (0.0, "Dotted: the")]
+)
+def test_only_a_strength_in_the_picture_is_dotted(chosen: float, said: str, tmp_path: Path) -> None:
+    metrics = {**report()["metrics"], "strength": {"value": chosen, "low": None, "high": None, "n": 16}}
+    read = Reader(page(tmp_path, report(metrics=metrics)))
+    assert f"{said} chosen strength, {chosen:g}." in read.said
+    assert (("class", "mark") in read.given) == said.startswith("Dotted")

@@ -16,7 +16,7 @@ from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.models.probe_selection import PENALTIES, select
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera import __main__ as command
-from lightning_steer.studies.mera import cells, controls, settings, summary
+from lightning_steer.studies.mera import cells, controls, estimates, settings
 from lightning_steer.studies.mera.decisions import Decisions
 from lightning_steer.tokens import Question
 
@@ -190,7 +190,7 @@ def test_wrong_options_are_refused(wrong):
 
 
 def test_over_draws_is_the_t_interval():
-    found = summary.over_draws([0.1, 0.3, None, float("nan"), 0.2])
+    found = estimates.over_draws([0.1, 0.3, None, float("nan"), 0.2])
     assert found["n"] == 3
     assert found["value"] == pytest.approx(0.2)
     assert found["high"] - found["value"] == pytest.approx(4.3027 * 0.1 / np.sqrt(3), rel=1e-4)

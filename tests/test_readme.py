@@ -12,7 +12,6 @@ from conftest import ROOT
 from lightning_steer.__main__ import main
 
 TEXT = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(kind: str) -> list[str]:
@@ -66,10 +65,3 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
-        if not target.startswith(("http://", "https://")):
-            assert (document.parent / target).exists(), target

@@ -68,10 +68,10 @@ def test_an_unsafe_load_is_found(text: str) -> None:
 def test_ci_runs_targets_that_there_are() -> None:
     text = (ROOT / ".github/workflows/ci.yml").read_text()
     jobs = yaml.safe_load(text)["jobs"]
-    assert {"check", "test", "slow", "wheel", "audit"} <= jobs.keys()
+    assert {"check", "test", "slow", "docs", "wheel", "audit"} <= jobs.keys()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = set(re.findall(r"- run: make ([a-z-]+)", text))
-    assert asked == {"check", "test", "test-all"}
+    assert asked == {"check", "test", "test-all", "docs"}
     assert asked <= targets
 
 

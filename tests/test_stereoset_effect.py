@@ -14,6 +14,7 @@ from lightning_steer.metrics.behaviour_effect import (
     behaviour_rows,
     table_estimates,
 )
+from lightning_steer.metrics.clustered import DOUBLE, SIGNED, UNIT, means
 from lightning_steer.metrics.fidelity import icat_split, shift
 from lightning_steer.metrics.likelihood import auc, cohens_d, margin, promotion_table
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, shares
@@ -205,3 +206,20 @@ def test_intervals_of_fidelity_cover_the_truth() -> None:
         found = effect_estimates(rows, term)["fidelity"][0]
         hits += found.low <= truth <= found.high
     assert 0.93 <= hits / 500 <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("within", "value", "low", "high"),
+    [(UNIT, 0.0, 0.0, 0.1), (UNIT, 1.0, 0.9, 1.0), (SIGNED, 0.0, -0.1, 0.1), (DOUBLE, 0.0, -0.2, 0.2)],
+)
+def test_what_is_the_same_in_every_cluster_is_not_known_for_sure(
+    within: tuple[float, float], value: float, low: float, high: float
+) -> None:
+    """30 clusters without an event: its share is below 1 - .025^(1/30), not 0."""
+    reach = 1 - 0.025 ** (1 / 30)
+    rows = torch.full((60, 1), value, dtype=torch.float64)
+    (found,) = means({"x": rows}, torch.arange(60) % 30, {"x": within})["x"]
+    expected = torch.tensor([low, high], dtype=torch.float64).sub(value).mul(reach / 0.1).add(value)
+    torch.testing.assert_close(torch.tensor([found.low, found.high], dtype=torch.float64), expected)
+    (free,) = means({"x": rows}, torch.arange(60) % 30, {})["x"]
+    assert free.low == free.high == value  # nats have no range that would say how far off it could be

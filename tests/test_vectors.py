@@ -186,6 +186,14 @@ def test_another_architecture_is_refused_even_if_asked_for(vector: vectors.Vecto
     refused(vector._replace(card=deep), tiny(), "at block 9, but", other_model=True)
 
 
+@pytest.mark.parametrize("entry", ["use_cache", "output_hidden_states"])
+def test_what_a_model_returns_besides_is_not_what_it_computes(entry: str, vector: vectors.Vector) -> None:
+    again = tiny()
+    setattr(again.model.config, entry, not getattr(again.model.config, entry))
+    with vectors.edit(again, vector):
+        pass
+
+
 def test_the_same_files_in_another_precision_are_the_same_model(tmp_path: Path) -> None:
     decoder("llama").save_pretrained(tmp_path / "m")
     letters().save_pretrained(tmp_path / "m")

@@ -1,4 +1,7 @@
-"""The laws: each looks at one way in which steering silently goes wrong. The first line of its docstring names it."""
+"""The laws: each looks at one way in which steering silently goes wrong. The first line of its docstring names it.
+
+One file, because it is the list: who asks what is checked reads it from top to bottom.
+"""
 
 import copy
 from collections.abc import Callable, Iterator

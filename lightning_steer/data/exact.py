@@ -7,6 +7,7 @@ error 1, never 0. The position ``last`` needs none of this: it takes the prompt 
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,28 @@ from lightning_steer.data.questions import Graded
 from lightning_steer.hooks import Edit
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Question
+
+NEVER = -1e5
+"""A log-probability whose share of any other's is 0 in float64; that of minus infinity would have no gradient."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The model answers in its own words.
+
+    Args:
+        max_new_tokens: it gives up after so many.
+        rows_at_once: prompts that are continued together, copies counted.
+    """
+
+    max_new_tokens: int = 100
+    rows_at_once: int = 32
+
+    def __post_init__(self) -> None:
+        if min(self.max_new_tokens, self.rows_at_once) < 1:
+            raise ValueError(
+                f"max_new_tokens and rows_at_once are positive, not {self.max_new_tokens} and {self.rows_at_once}"
+            )
 
 
 class Answered(NamedTuple):
@@ -41,6 +64,12 @@ class Answered(NamedTuple):
     def error(self, error: Tensor) -> Tensor:
         """``[n]`` the class-normalised ``error [n]`` at the label, and 1 where none was written."""
         return torch.where(self.parsed.to(error.device), error, 1.0)
+
+    def scored(self, scores: Tensor) -> Tensor:
+        """``[n, options + 1]`` log-probabilities of the options ``[n, options]``, then of no label at all."""
+        none = ~self.parsed.to(scores.device).unsqueeze(1)
+        last = torch.where(none, 0.0, NEVER).to(scores)
+        return torch.cat([scores.masked_fill(none, NEVER), last], 1)
 
 
 def first_label(text: str, options: Sequence[str]) -> tuple[int, int]:
@@ -74,16 +103,30 @@ def answer(
     Raises:
         ValueError: the model's prompts are in a chat template.
     """
+    return answers(llm, questions, edits, 1, Answering(max_new_tokens, rows_at_once))[0]
+
+
+def answers(
+    llm: LLM, questions: Sequence[Question], edits: Mapping[str, Edit] | None, copies: int, answering: Answering
+) -> list[Answered]:
+    """As :func:`answer`, ``copies`` times: an edit is given the rows of all copies, copy by copy."""
     if llm.chat:
         raise ValueError("the position exact continues plain prompts: write the chat's marks into the template instead")
-    texts = [""] * len(questions)
+    texts = [[""] * len(questions) for _ in range(copies)]
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt))
-    for start in tqdm(range(0, len(order), rows_at_once), desc="answering", leave=False, disable=None):
-        rows = order[start : start + rows_at_once]
-        stop = _Stop(llm, [questions[i].options for i in rows])
-        written = llm.generate([questions[i].prompt for i in rows], edits, max_new_tokens, stopping_criteria=[stop])
-        for i, text in zip(rows, written, strict=True):
-            texts[i] = text
+    at_once = max(1, answering.rows_at_once // copies)
+    for start in tqdm(range(0, len(order), at_once), desc="answering", leave=False, disable=None):
+        rows = order[start : start + at_once]
+        asked = [questions[i] for i in rows] * copies
+        stop = _Stop(llm, [question.options for question in asked])
+        prompts = [question.prompt for question in asked]
+        written = llm.generate(prompts, edits, answering.max_new_tokens, stopping_criteria=[stop])
+        for j, text in enumerate(written):
+            texts[j // len(rows)][rows[j % len(rows)]] = text
+    return [_cut(questions, of_copy) for of_copy in texts]
+
+
+def _cut(questions: Sequence[Question], texts: list[str]) -> Answered:
     found, new = [], []
     for question, text in zip(questions, texts, strict=True):
         option, begin = first_label(text, question.options)

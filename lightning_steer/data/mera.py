@@ -5,10 +5,14 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_steer.data.batches import share
+from lightning_steer.data.exact import Answering
 from lightning_steer.data.mera_tasks import Example, Sizes, Task, check_labels
+from lightning_steer.data.observations import Observations, observe_once
+from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Graded
 from lightning_steer.data.splits import stratified
 from lightning_steer.llm import LLM
@@ -24,12 +28,20 @@ class GradedBatches(Dataset[Graded]):
         label_of: the label of each.
         size: rows in a batch, about.
         own: the rows of a batch that this process takes.
+        seen: what was recorded of the split; null if nothing was.
     """
 
     def __init__(
-        self, examples: Sequence[Example], options: tuple[str, ...], label_of: Sequence[int], size: int, own: slice
+        self,
+        examples: Sequence[Example],
+        options: tuple[str, ...],
+        label_of: Sequence[int],
+        size: int,
+        own: slice,
+        seen: Observations | None = None,
     ) -> None:
         self.examples, self.options, self.label_of, self.own = examples, options, torch.tensor(label_of), own
+        self.seen = seen
         count = max(1, round(len(examples) / size))
         self.edges = [round(j * len(examples) / count) for j in range(count + 1)]  # no small rest for some processes
 
@@ -42,7 +54,8 @@ class GradedBatches(Dataset[Graded]):
         row = torch.arange(self.edges[j], self.edges[j + 1])[self.own]
         mine = [self.examples[i] for i in row.tolist()]
         questions = [Question(example.prompt, self.options) for example in mine]
-        return Graded(questions, torch.tensor([e.label for e in mine], dtype=torch.int64), self.label_of, row)
+        y, seen = torch.tensor([e.label for e in mine], dtype=torch.int64), self.seen and self.seen.at(row)
+        return Graded(questions, y, self.label_of, row, seen)
 
 
 def _as_it_is(batch: Graded) -> Graded:
@@ -63,6 +76,10 @@ class MERADataModule(L.LightningDataModule):
         leading_blank: the answer follows the prompt after a blank; set it to false behind most chat templates.
         batch_size: rows in a batch, about, shared out over all processes.
         seed: draws the splits.
+        cache: folder, as a rule below checkpoints/, that keeps what the model does with the rows to learn from; it is
+            filled if it is missing and computed again if anything differs. Null asks the model in every fit.
+        answering: lets the model answer in its own words, and grades it where its first label begins (the position
+            ``exact``); whoever writes none is wrong. Null grades what it would say right behind the prompt (``last``).
     """
 
     def __init__(
@@ -74,6 +91,8 @@ class MERADataModule(L.LightningDataModule):
         leading_blank: bool = True,
         batch_size: int = 256,
         seed: int = 0,
+        cache: str | None = None,
+        answering: Answering | None = None,
     ) -> None:
         super().__init__()
         check_labels(source.labels)
@@ -82,11 +101,35 @@ class MERADataModule(L.LightningDataModule):
             raise ValueError(f"batch_size and the sizes of the splits are positive, not {batch_size} and {given}")
         self.source, self.sizes, self.batch_size, self.seed = source, given, batch_size, seed
         self.task, self.paired, self.labels = source.name, False, tuple(source.labels)
+        self.cache, self.answering = cache, answering
         blank = " " if leading_blank else ""
         written = [dict.fromkeys(blank + v.strip() for v in variants) for variants in source.labels.values()]
         self.options = tuple(option for variants in written for option in variants)
         self.label_of = tuple(k for k, variants in enumerate(written) for _ in variants)
         self._checked = False
+
+    def prepare_data(self) -> None:
+        """Fill the cache, if there is to be one, on one process; raises ValueError or OSError."""
+        trainer = self.trainer
+        if self.cache is None or trainer is None or trainer.state.fn not in (TrainerFn.FITTING, TrainerFn.TESTING):
+            return
+        if self._llm is None:
+            raise ValueError("cache keeps what a language model does: leave it out, or give an LLM as the backbone")
+        if trainer.precision != "32-true":
+            raise ValueError(
+                f"the cache is not filled in trainer.precision {trainer.precision}: say with the backbone's dtype what "
+                "it computes in, or leave the cache out"
+            )
+        self.setup()
+        questions = [Question(example.prompt, self.options) for example in self.train]
+        observe_once(self._llm, questions, self.cache, self.answering, trainer.strategy.root_device)
+
+    @property
+    def _llm(self) -> LLM | None:
+        """The module's language model."""
+        backbone = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
+        backbone = backbone.plain if isinstance(backbone, InOwnWords) else backbone
+        return backbone if isinstance(backbone, LLM) else None
 
     def setup(self, stage: str | None = None) -> None:
         """Read or generate, and split; does nothing the second time. Raises ValueError or FileNotFoundError."""
@@ -130,19 +173,22 @@ class MERADataModule(L.LightningDataModule):
     def _label(self, option: int) -> str:
         return self.labels[self.label_of[option]]
 
-    def batches(self, examples: Sequence[Example]) -> GradedBatches:
+    def batches(self, examples: Sequence[Example], seen: Observations | None = None) -> GradedBatches:
         """A split in batches; this process's rows of them."""
-        return GradedBatches(examples, self.options, self.label_of, self.batch_size, share(self))
+        none = () if self.answering is None else (len(self.labels),)  # one label more: no label at all
+        return GradedBatches(examples, self.options, self.label_of + none, self.batch_size, share(self), seen)
 
-    def _loader(self, examples: Sequence[Example]) -> DataLoader[Graded]:
-        backbone = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
-        if not self._checked and isinstance(backbone, LLM) and backbone.tokenizer is not None:
-            self.check_tokens(backbone)
+    def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[Graded]:
+        if not self._checked and self._llm is not None and self._llm.tokenizer is not None:
+            self.check_tokens(self._llm)
         as_it_is: Any = _as_it_is
-        return DataLoader(self.batches(examples), batch_size=None, collate_fn=as_it_is)
+        return DataLoader(self.batches(examples, seen), batch_size=None, collate_fn=as_it_is)
 
     def train_dataloader(self) -> DataLoader[Graded]:
-        return self._loader(self.train)
+        llm, seen = self._llm, None
+        if self.cache is not None and llm is not None:
+            seen = Observations(self.cache, llm.sites, len(self.train))
+        return self._loader(self.train, seen)
 
     def val_dataloader(self) -> DataLoader[Graded]:
         return self._loader(self.calibration)

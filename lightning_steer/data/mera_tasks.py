@@ -1,7 +1,8 @@
 """Classification tasks for repairing errors: prompts, their right labels, and how each label may be written.
 
 The five of Hedström et al. 2025 (MERA), arXiv 2510.13290, from the hub or from local files; the pocket language's; and
-a user's own. Prompts are worded by us where the source gives none.
+a user's own. Prompts are worded by us where the source gives none. One file for all: a task is a few lines of wording,
+and is understood beside the others.
 """
 
 import re

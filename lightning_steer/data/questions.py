@@ -8,6 +8,15 @@ from torch import Tensor
 from lightning_steer.tokens import Question
 
 
+class Observed(NamedTuple):
+    """What the unsteered model did with some questions, as ``Backbone.observe`` gives it."""
+
+    scores: Tensor
+    """``[B, options]`` log-probabilities."""
+    h: dict[str, Tensor]
+    """``{site: [B, d]}`` at the tokens to be read."""
+
+
 class Graded(NamedTuple):
     """Questions whose right answers are known: the model's own error tells which rows are unwanted."""
 
@@ -19,6 +28,8 @@ class Graded(NamedTuple):
     """``[options]`` int64: the label that each option is a variant of."""
     row: Tensor
     """``[B]`` int64: numbers of the rows in their split, whatever the batches and processes."""
+    seen: Observed | None = None
+    """What was recorded of these rows; null if the model is to be asked."""
 
 
 class Contrast(NamedTuple):

@@ -38,6 +38,7 @@ class SAEMERA(Steering):
             for name, x in models.train_sparse_autoencoder(seen.h, self.features * self.width)._asdict().items():
                 setattr(self, name, x)
         z = models.encode(self, seen.h).double()
+        z = z * ((z > 0).sum(-2, keepdim=True) >= models.LEAST)  # a rarer one would get a weight of thousands
         self.weight, self.intercept = w, _ = models.fit_error_probe(z, seen.error, self.penalty, True)
         x = z - z.mean(-2, keepdim=True)
         u, lift = x.mT @ (x @ w.unsqueeze(-1)), (x @ w.unsqueeze(-1)).square().sum(-2, keepdim=True)

@@ -11,20 +11,23 @@ from lightning_steer.metrics.jackknife import jackknife, leave_one_out
 
 UNIT = (0.0, 1.0)
 SIGNED = (-1.0, 1.0)
+DOUBLE = (-2.0, 2.0)
+"""A difference of two signed shares, or of two changes of a share."""
 ANY = (-math.inf, math.inf)
 
 
 def jackknifed(value: Tensor, left_out: Tensor, within: tuple[float, float] = ANY) -> list[Estimate]:
     """A statistic of C candidates, ``value [C]`` and ``left_out [T, C]``, with Student's t over the T clusters.
 
-    A share that is 0 or 1 in every cluster would get no width: it gets the exact interval of T clusters.
+    A share that is 0 or 1 in every cluster would get no width: it gets the exact interval of T clusters; so does a
+    difference of shares that is 0 in every one, in its own range.
     """
     found = []
     for one, others in zip(value, left_out.T, strict=True):
-        at_a_bound = within in (UNIT, SIGNED) and float(one) in (0.0, *within) and bool((others == one).all())
+        at_a_bound = math.isfinite(within[1]) and float(one) in (0.0, *within) and bool((others == one).all())
         if at_a_bound and len(others) > 1:
             n = len(others)
-            reach = exact(0, n)[1]
+            reach = exact(0, n)[1] * within[1]
             low, high = max(float(one) - reach, within[0]), min(float(one) + reach, within[1])
             found.append(Estimate(float(one), low, high, n))
         else:

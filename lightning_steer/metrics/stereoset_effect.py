@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.clustered import SIGNED, UNIT, checked_cluster, jackknifed, means, single
+from lightning_steer.metrics.clustered import DOUBLE, SIGNED, UNIT, checked_cluster, jackknifed, means, single
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.fidelity import icat_split, shift_rows
 from lightning_steer.metrics.interval import Estimate
@@ -30,6 +30,12 @@ SHARES = ("p_stereotype", "p_anti", "p_unrelated")
 MOVES = ("intended", "opposed", "collateral", "fidelity")
 CHANGES = ("stereotype_change", "anti_change", "unrelated_change")
 PERCENT = (0.0, 100.0)
+WITHIN = {
+    **dict.fromkeys((*SHARES, "intended", "opposed", "collateral"), UNIT),
+    "fidelity": SIGNED,
+    "pattern_shares": DOUBLE,
+}
+"""What the mean of a column can be at all; columns that are not named are in nats."""
 
 
 def effect_rows(base: Tensor, scores: Tensor, source: int = STEREOTYPE, sink: int = ANTI) -> dict[str, Tensor]:
@@ -74,9 +80,8 @@ def effect_estimates(rows: Mapping[str, Tensor], term: Tensor) -> dict[str, list
     """
     rows = single(rows)
     term = checked_cluster(term, len(next(iter(rows.values()))))
-    bounds = {**dict.fromkeys((*SHARES, "intended", "opposed", "collateral"), UNIT), "fidelity": SIGNED}
     aside = ("stereotypical", "related", "stereotypical_before", "related_before")
-    found = means({name: column for name, column in rows.items() if name not in aside}, term, bounds)
+    found = means({name: column for name, column in rows.items() if name not in aside}, term, WITHIN)
     if "stereotypical" not in rows:
         return found
     weights = torch.cat([torch.ones(1, len(term), dtype=torch.float64), leave_one_out(term)])

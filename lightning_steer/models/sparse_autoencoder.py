@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+LEAST = 10
+"""Training rows that a feature must be active in, or it is switched off: it tells of those rows, not of the data. A
+regression on standardised features gives one that once read 1e-4 a weight of thousands, and fails where it reads more.
+"""
+
 
 class SparseAutoencoder(NamedTuple):
     """Weights for every leading problem ``*``."""
@@ -70,8 +75,7 @@ def train_sparse_autoencoder(
 ) -> SparseAutoencoder:
     """Fit to rows ``h [*, n, d]`` held in memory, by Adam on 512 of them a step; each leading problem by itself."""
     h = h.float().clone()
-    centre = h.mean(-2, keepdim=True)
-    scale = (h - centre).square().sum(-1, keepdim=True).mean(-2, keepdim=True).sqrt().clamp_min(1e-12)
+    centre, scale = scaling(h)
     x = (h - centre) / scale
     start, generator = begin(x, features, seed), torch.Generator().manual_seed(seed)
     parameters = [p.detach().clone().requires_grad_() for p in start[:4]]
@@ -82,11 +86,34 @@ def train_sparse_autoencoder(
             optimiser.zero_grad()
             SparseAutoencoder._make([*parameters, start.threshold]).loss(x[..., rows, :], sparsity).sum().backward()
             optimiser.step()
-    w_enc, b_enc, w_dec, b_dec = (p.detach() for p in parameters)
-    size = w_dec.norm(dim=-1).clamp_min(1e-12)  # unit directions; then undo the scaling
-    w_enc, b_enc, w_dec = w_enc * size.unsqueeze(-2), b_enc * size, w_dec / size.unsqueeze(-1)
-    one = scale.squeeze(-1)
-    return SparseAutoencoder(w_enc, b_enc * one, w_dec, (b_dec * one + centre.squeeze(-2)), torch.zeros_like(b_enc))
+    sae = unscaled(SparseAutoencoder._make([*(p.detach() for p in parameters), start.threshold]), centre, scale)
+    return without(sae, (sae.encode(h) > 0).sum(-2) < LEAST)
+
+
+def scaling(h: Tensor) -> tuple[Tensor, Tensor]:
+    """``[*, 1, d]`` mean and ``[*, 1, 1]`` root mean square length about it, of rows ``h [*, n, d]``."""
+    centre = h.mean(-2, keepdim=True)
+    return centre, (h - centre).square().sum(-1, keepdim=True).mean(-2, keepdim=True).sqrt().clamp_min(1e-12)
+
+
+def unscaled(sae: SparseAutoencoder, centre: Tensor, scale: Tensor) -> SparseAutoencoder:
+    """One for ``(h - centre) / scale``, with ``centre [*, 1, d]`` and ``scale [*, 1, 1]``, as one for h.
+
+    Its directions get unit length.
+    """
+    size, one = sae.W_dec.norm(dim=-1).clamp_min(1e-12), scale.squeeze(-1)
+    return SparseAutoencoder(
+        sae.W_enc * size.unsqueeze(-2),
+        sae.b_enc * size * one,
+        sae.W_dec / size.unsqueeze(-1),
+        sae.b_dec * one + centre.squeeze(-2),
+        sae.threshold * size * one,
+    )
+
+
+def without(sae: SparseAutoencoder, features: Tensor) -> SparseAutoencoder:
+    """Switch off ``features [*, m]`` (bool): they read 0 whatever the row."""
+    return sae._replace(W_enc=sae.W_enc * ~features.unsqueeze(-2), b_enc=sae.b_enc * ~features)
 
 
 def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder:

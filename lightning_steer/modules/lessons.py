@@ -8,8 +8,14 @@ from torch import Tensor
 
 from lightning_steer.data.questions import Graded
 from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.interval import Estimate, exact
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.records import Activations
+
+
+def observe(backbone: Backbone, batch: Graded) -> tuple[Tensor, dict[str, Tensor]]:
+    """``[B, options]`` scores and ``{site: [B, d]}``: what was recorded, or else what the network does now."""
+    return batch.seen or backbone.observe(batch.x)
 
 
 @torch.no_grad()
@@ -20,7 +26,7 @@ def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Te
     network's own error.
     """
     if isinstance(batch, Graded):
-        scores, h = backbone.observe(batch.x)
+        scores, h = observe(backbone, batch)
         error = evaluation.error(scores, batch)
         columns = {"error": error.unsqueeze(1), "value": batch.y.reshape(-1, 1, 1)}
         return columns | {f"h/{site}": rows.unsqueeze(1) for site, rows in h.items()}
@@ -39,3 +45,14 @@ def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: boo
     if len(value) == 2:
         value = value[:, :, (value[0] != value[1]).any(0)]
     return Activations(h.flatten(0, 1), error.flatten(), value.long().flatten(0, 1), paired)
+
+
+def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, dict[str, Any]]:
+    """``{name: estimate}``: in what share of a column of answered labels there is none, for ``name="column"``.
+
+    A model that answers in its own words may write no label, which counts as one label more; empty for any other.
+    """
+    if getattr(data, "answering", None) is None:
+        return {}
+    none = {name: (columns[column].flatten() == len(data.labels)).tolist() for name, column in of.items()}
+    return {k: Estimate(sum(v) / len(v), *exact(sum(v), len(v)), len(v))._asdict() for k, v in none.items()}

@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
 from lightning_steer.metrics.probe_scores import auc, r2, rmse
@@ -18,6 +19,7 @@ from lightning_steer.models.linear import logistic
 from lightning_steer.models.moments import Moments
 from lightning_steer.models.normal_equations import Fit
 from lightning_steer.models.probe_selection import PENALTIES, select
+from lightning_steer.modules import lessons
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
 
@@ -71,6 +73,7 @@ class ErrorProbe(L.LightningModule):
             return
         self.backbone.load()
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
         kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
@@ -80,11 +83,12 @@ class ErrorProbe(L.LightningModule):
         self.score, self.mean = torch.full((sites,), torch.nan, dtype=torch.float64), torch.zeros(1).double()
 
     @torch.no_grad()
-    def _observe(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """``h [sites, B, d]``, ``error [B]``, ``wrong [B]``."""
-        scores, h = self.backbone.observe(batch.x)
-        success = self.evaluation.rows(scores, scores.unsqueeze(0), batch)[self.evaluation.success][0]
-        return torch.stack([h[s] for s in self.backbone.sites]), self.evaluation.error(scores, batch), success < 0.5
+    def _observe(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """``h [sites, B, d]``, ``error [B]``, and all columns ``[B]`` of the evaluation, with ``wrong``."""
+        scores, h = lessons.observe(self.backbone, batch)
+        rows = {name: x[0] for name, x in self.evaluation.rows(scores, scores.unsqueeze(0), batch).items()}
+        error, rows["wrong"] = self.evaluation.error(scores, batch), rows[self.evaluation.success] < 0.5
+        return torch.stack([h[s] for s in self.backbone.sites]), error, rows
 
     # ---- fit: sums, then closed forms
 
@@ -94,13 +98,13 @@ class ErrorProbe(L.LightningModule):
 
     def training_step(self, batch: Any, _batch_idx: int) -> Tensor:
         if len(batch.row):
-            h, error, wrong = self._observe(batch)
+            h, error, rows = self._observe(batch)
             target = logit_error(error)
             if self.moments is None:
                 self.moments = Moments.like(h, target, self.folds)
             self.moments.add(h, target, batch.row % self.folds)
             if self.logistic_penalties:
-                self.kept.update(batch.row, h=h.transpose(0, 1), wrong=wrong)
+                self.kept.update(batch.row, h=h.transpose(0, 1), wrong=rows["wrong"])
         return 0 * self.nothing
 
     def configure_optimizers(self) -> None:
@@ -139,9 +143,9 @@ class ErrorProbe(L.LightningModule):
     # ---- score other rows
 
     def validation_step(self, batch: Any, _batch_idx: int) -> None:
-        h, error, wrong = self._observe(batch)
+        h, error, rows = self._observe(batch)
         predicted = torch.einsum("ksd,sbd->bks", self.weight, h.double()) + self.intercept
-        self.scored.update(batch.row, predicted=predicted, target=logit_error(error), wrong=wrong)
+        self.scored.update(batch.row, predicted=predicted, target=logit_error(error), **rows)
 
     def on_validation_epoch_end(self) -> None:
         found, layer = self._scores(1), int(self.score.nan_to_num(-torch.inf).argmax())
@@ -188,6 +192,7 @@ class ErrorProbe(L.LightningModule):
         used = (self.weight[0] != 0).sum(-1).tolist()
         penalties = [self.penalties[int(i)] for i in self.best]
         metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in found.items()}
+        metrics |= lessons.no_label(self.trainer.datamodule, self.scored.compute(), no_label="answer")  # type: ignore[attr-defined]
         data, sites = self.trainer.datamodule, self.backbone.sites  # type: ignore[attr-defined]
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         curve = {name: [e._asdict() for e in values] for name, values in found.items() if len(values) == len(sites)}

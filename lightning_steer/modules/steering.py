@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
 
+from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics.evaluation import Evaluation
@@ -85,6 +86,7 @@ class SteeringAdaptor(L.LightningModule):
             return
         self.backbone.load()
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         if self.trained:  # their parameters must exist before there is an optimizer
@@ -234,6 +236,8 @@ class SteeringAdaptor(L.LightningModule):
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
+        said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
+        self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
             edits, copies = ways.together([self.groups[1], self.groups[2]], self.backbone.sites)
             found = neutral_drift(self.backbone.drift(texts, edits, copies), self.resamples)  # type: ignore[operator]

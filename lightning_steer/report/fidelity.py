@@ -1,4 +1,7 @@
-"""Figures of the fidelity study, from the numbers of its parts; random directions stand beside every vector."""
+"""Figures of the fidelity study, from the numbers of its parts; random directions stand beside every vector.
+
+One file, a function a figure: what they share, colours, order and panels, is most of it.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

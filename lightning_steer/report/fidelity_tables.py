@@ -1,4 +1,7 @@
-"""The fidelity study's tables, and what they say in words; every sentence is read off the numbers."""
+"""The fidelity study's tables, and what they say in words; every sentence is read off the numbers.
+
+One file: the sentences stand beside the tables that they are read off.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

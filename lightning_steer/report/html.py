@@ -7,23 +7,13 @@ from typing import Any
 
 from lightning_steer.report import svg
 from lightning_steer.report.card import comparison
-from lightning_steer.report.figures import COLOURS, NAMES
+from lightning_steer.report.figures import COLOURS
 from lightning_steer.report.tables import number
+from lightning_steer.report.words import word
 
 STYLE = Path(__file__).with_name("page.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses whatever the page might ask for."""
-WORDS = {
-    **NAMES,
-    "mean60": "accuracy over all attributes",
-    "output_difference": "change of the whole output (total variation)",
-    "strength": "chosen strength",
-    "certified_bound": "certified improvement, at least",
-    "edited": "rows that were edited at all",
-    "bypass": "share of the evidence that by-passes the site",
-    "cosine_class": "cosine of the mean shift with the class difference",
-    "cosine_pair": "cosine of each shift with its own pair's difference",
-}
 CONTROLS = {
     "unsteered": "the network as it is",
     "random": "directions drawn at random, as long as the method's own shift: would any push have done it?",
@@ -42,7 +32,7 @@ def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]
     """
     entries = [
         f'<li><a href="#run-{i}">{escape(report["run"])}</a>: {escape(report["method"])}<br>'
-        f"{escape(report.get('verdict', ''))}{_flags(report)}</li>"
+        f"{escape(report.get('verdict') or report['task'])}{_flags(report)}</li>"
         for i, report in enumerate(reports)
     ]
     articles = [_article(i, report, configurations.get(report["run"], "")) for i, report in enumerate(reports)]
@@ -85,11 +75,8 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
 
 def _drift(report: Mapping[str, Any]) -> str:
     """What it cost, next to what it did."""
-    found = {name: estimate for name, estimate in report["metrics"].items() if name.startswith("drift")}
-    said = "; ".join(
-        f"{escape(_word(name))} {number(e['value'])} [{number(e['low'])}, {number(e['high'])}]"
-        for name, e in found.items()
-    )
+    costs = [name for name in report["metrics"] if name.startswith("drift") or name in ("neutral_kl", "kl")]
+    said = "; ".join(f"{escape(word(name))} {_with_interval(report['metrics'][name])}" for name in costs)
     return f" At the price of: {said}." if said else ""
 
 
@@ -99,10 +86,12 @@ def _dose_response(report: Mapping[str, Any]) -> str:
     measures = [name for name in shown.get("measures", ("target", "kept", "others", "exact")) if name in curve]
     if not measures or not curve["x"]:
         return ""
-    curves = {_word(name): curve[name] for name in measures}
+    curves = {word(name): curve[name] for name in measures}
     chosen = report["metrics"].get("strength", {}).get("value")
     unit = shown.get("unit", "share of held-out rows")
-    dotted = "" if chosen is None else f'<p class="soft">Dotted: the chosen strength, {chosen:g}.</p>'
+    inside = chosen is not None and min(0.0, *curve["x"]) <= chosen <= max(curve["x"])
+    place = "Dotted: the" if inside else "Not in the picture: the"
+    dotted = "" if chosen is None else f'<p class="soft">{place} chosen strength, {chosen:g}.</p>'
     chart = svg.lines(curve["x"], curves, COLOURS, chosen, ("strength", unit))
     return f"<figure><figcaption>Dose-response</figcaption>{chart}{svg.key(list(curves), COLOURS)}{dotted}</figure>"
 
@@ -127,10 +116,10 @@ def _compared(report: Mapping[str, Any]) -> str:
     if not columns:
         return ""
     rows = comparison({"training_negatives": {}, **report})
-    head = "".join(f'<th scope="col">{escape(_word(name))}</th>' for name in columns)
+    head = "".join(f'<th scope="col">{escape(word(name))}</th>' for name in columns)
     body = "".join(
         f'<tr{" class=own" if name == report["method"] else ""}><th scope="row">{escape(name)}</th>'
-        + "".join(f'<td data-name="{escape(_word(c))}"><span>{_cell(row.get(c))}</span></td>' for c in columns)
+        + "".join(f'<td data-name="{escape(word(c))}"><span>{_cell(row.get(c))}</span></td>' for c in columns)
         + "</tr>"
         for name, row in rows.items()
         if row
@@ -142,8 +131,9 @@ def _compared(report: Mapping[str, Any]) -> str:
     )
     n = report["metrics"].get(columns[0], {}).get("n")
     return (
-        f'<h3>Beside its controls</h3>\n<table class="compared"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>\n"
+        '<h3>Beside its controls</h3>\n<div class="wide"><table class="compared">'
+        f"<thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>\n"
         f'<p class="soft">{_count(n)} held-out rows; for random directions the range of 95 % of the draws.</p>\n'
         f"<details><summary>What the controls are</summary><ul>{legend}</ul></details>\n"
     )
@@ -153,19 +143,27 @@ def _certificate(report: Mapping[str, Any]) -> str:
     bound, reason = report["metrics"].get("certified_bound"), report.get("choice", "")
     if bound is None and not reason:
         return ""
-    certified = "" if bound is None else f"<p>Certified: an improvement of more than {number(bound['value'])}.</p>"
+    certified = "" if bound is None else f"<p>{_certified(bound)}</p>"
     return f"<h3>Why this strength</h3>\n{certified}<p>{escape(reason)}</p>\n"
+
+
+def _certified(bound: Mapping[str, Any]) -> str:
+    if bound["value"] is None or not bound["value"] > 0:
+        return "No improvement is certified."
+    over = "" if bound["high"] is None else " on average"  # over repetitions; one run's bound has no upper end
+    return f"Certified{over}: an improvement of more than {_with_interval(bound) if over else number(bound['value'])}."
 
 
 def _rest(report: Mapping[str, Any]) -> str:
     columns = report.get("baselines", {}).get("unsteered", {})
     rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     entries = "".join(
-        f"<dt>{escape(_word(name))}</dt><dd>{number(e['value'])} [{number(e['low'])}, {number(e['high'])}]"
-        f' <span class="soft">n = {_count(e["n"])}</span></dd>'
+        f'<div><dt>{escape(word(name))}</dt><dd>{_with_interval(e)} <span class="soft">n = {_count(e["n"])}</span></dd>'
+        "</div>"
         for name, e in rest.items()
     )
-    return f"<h3>Further figures</h3>\n<dl>{entries}</dl>\n" if entries else ""
+    how = f'<p class="soft">Intervals: {escape(report["intervals"])}.</p>\n' if report.get("intervals") else ""
+    return f'<h3>Further figures</h3>\n{how}<dl class="figures">{entries}</dl>\n' if entries else ""
 
 
 def _origin(report: Mapping[str, Any], configuration: str) -> str:
@@ -176,7 +174,7 @@ def _origin(report: Mapping[str, Any], configuration: str) -> str:
         "seed": str(report["seed"]),
         "versions": versions,
     }
-    entries = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items() if text)
+    entries = "".join(f"<div><dt>{name}</dt><dd>{escape(text)}</dd></div>" for name, text in facts.items() if text)
     full = (
         f"<details><summary>Full configuration</summary><pre>{escape(configuration)}</pre></details>"
         if configuration
@@ -188,11 +186,14 @@ def _origin(report: Mapping[str, Any], configuration: str) -> str:
 def _cell(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "-"
-    return f"{number(estimate['value'])}<small>[{number(estimate['low'])}, {number(estimate['high'])}]</small>"
+    value, _, interval = _with_interval(estimate).partition(" ")
+    return f"{value}<small>{interval}</small>"
 
 
-def _word(name: str) -> str:
-    return WORDS.get(name, name.replace("_", " "))
+def _with_interval(estimate: Mapping[str, Any]) -> str:
+    if estimate["low"] is None and estimate["high"] is None:
+        return number(estimate["value"])
+    return f"{number(estimate['value'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
 
 
 def _count(n: float | None) -> str:

@@ -25,7 +25,7 @@ def check(report: Mapping[str, Any]) -> None:
             _columns(part, len(_is(_is(part, dict, f"profile.{name}")["value"], list, name)), f"profile.{name}")
         for text in _is(report.get("warnings", []), list, "warnings"):
             _is(text, str, "warnings")
-        for name in ("verdict", "choice"):
+        for name in ("verdict", "choice", "intervals"):
             _is(report.get(name, ""), str, name)
         for name, version in _is(report.get("versions", {}), dict, "versions").items():
             _is(version, str, f"versions.{name}")

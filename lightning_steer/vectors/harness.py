@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.llm import PARTS
+from lightning_steer.decoder import PARTS
 from lightning_steer.vectors.card import finite
 from lightning_steer.vectors.constant import as_vector, constant
 from lightning_steer.vectors.file import Vector

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_steer import hooks, scope
-from lightning_steer.llm import LLM, PARTS, blocks
+from lightning_steer.decoder import blocks, site_of
+from lightning_steer.llm import LLM
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Model, Site
 from lightning_steer.vectors.file import Vector
@@ -62,23 +63,13 @@ def module_of(network: nn.Module, site: Site) -> str:
     if config is None or site.layer is None:
         hooks.submodule(network, site.module)
         return site.module
-    width, name = config.get_text_config().hidden_size, blocks(network)
-    layers = len(network.get_submodule(name))  # type: ignore[arg-type]
+    width, layers = config.get_text_config().hidden_size, config.get_text_config().num_hidden_layers
     if site.width != width or site.layer >= layers:
         raise ValueError(
             f"the vector is of width {site.width} at block {site.layer}, but {type(network).__name__} has {layers} "
             f"blocks of width {width}, counted from 0: it belongs to another model"
         )
-    block = f"{name}.{site.layer}"
-    if site.part == "block":
-        return block
-    children = dict(network.get_submodule(block).named_children())
-    found = [f"{block}.{child}" for child in PARTS[site.part] if child in children]
-    if not found:
-        raise ValueError(
-            f"{type(network).__name__} blocks have no {site.part} of their own: they hold {list(children)}"
-        )
-    return found[0]
+    return site_of(network, site.layer, site.part)
 
 
 def scope_of(card: Card) -> scope.Scope:

@@ -17,8 +17,9 @@ from torch import Tensor
 from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
 from lightning_steer.metrics import anisotropy
-from lightning_steer.metrics.clustered import means
+from lightning_steer.metrics.clustered import ANY, DOUBLE, means
 from lightning_steer.metrics.jackknife import jackknife, leave_one_out
+from lightning_steer.metrics.stereoset_effect import WITHIN
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, directions, neutral
 from lightning_steer.studies.fidelity.sweep import plain, rows_of
@@ -37,6 +38,8 @@ PLAIN, LENGTH, CONTROL = "plain", "vector as long as base's", "stream without ra
 VECTORS = (PLAIN, LENGTH, "vector without mean", "vector without top")
 VARIANTS = (*VECTORS, "stream without mean", "stream without top", CONTROL)
 OUTCOMES = ("fidelity", "intended", "collateral", "pattern_shares", "pattern_nats")
+CHANGE = dict.fromkeys(("fidelity", "intended", "collateral", "pattern_shares"), DOUBLE)
+"""What the mean of a difference from plain steering can be at all."""
 CONTROLS = 8
 """Random directions that are taken out of the stream."""
 
@@ -165,12 +168,12 @@ def effects(rows: Mapping[Any, dict[str, Tensor]], place: str, c: str, terms: Te
     unchanged = rows[place, c, PLAIN]
     for variant in VARIANTS:
         these = rows[place, c, variant]
-        values = means({name: column[:, None] for name, column in these.items()}, terms, {})
+        values = means({name: column[:, None] for name, column in these.items()}, terms, WITHIN)
         found["outcomes"][variant] = {name: plain(column)[0] for name, column in values.items()}
         if variant != PLAIN:
             change = {name: (column - unchanged[name])[:, None] for name, column in these.items()}
             found["differences"][variant] = {
-                name: plain(column)[0] for name, column in means(change, terms, {}).items()
+                name: plain(column)[0] for name, column in means(change, terms, CHANGE).items()
             }
     return found
 
@@ -178,14 +181,14 @@ def effects(rows: Mapping[Any, dict[str, Tensor]], place: str, c: str, terms: Te
 def gap(rows: Mapping[Any, dict[str, Tensor]], model: str, layer: str, c: str, terms: Tensor) -> dict[str, Any]:
     """How much higher the base model's fidelity is, and how much of that each variant takes away."""
     found: dict[str, Any] = {}
-    for name in ("fidelity", "pattern_nats"):
+    for name, within in (("fidelity", DOUBLE), ("pattern_nats", ANY)):
         columns = {
             variant: (rows[f"base/{layer}", c, variant][name] - rows[f"{model}/{layer}", c, variant][name])[:, None]
             for variant in VARIANTS
         }
         explained = {v: columns[PLAIN] - column for v, column in columns.items() if v != PLAIN}
         found[name] = {
-            "gap": {v: plain(e)[0] for v, e in means(columns, terms, {}).items()},
-            "explained": {v: plain(e)[0] for v, e in means(explained, terms, {}).items()},
+            "gap": {v: plain(e)[0] for v, e in means(columns, terms, dict.fromkeys(VARIANTS, within)).items()},
+            "explained": {v: plain(e)[0] for v, e in means(explained, terms, dict.fromkeys(VARIANTS, within)).items()},
         }
     return found

@@ -1,15 +1,16 @@
 """From all parts to one report for each method, task and model, and one table."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from lightning_steer.report.files import write_json, write_text
+from lightning_steer.studies.mera import headline
+from lightning_steer.studies.mera.estimates import deployed, over_draws, shown
 from lightning_steer.studies.mera.figures import figures
 from lightning_steer.studies.mera.judging import CURVES
 from lightning_steer.studies.mera.promise import BOUNDS, RESAMPLES
@@ -20,24 +21,6 @@ Key = tuple[str, str, int]
 DEPLOYED = ("spi", "accuracy", "balanced_accuracy", "mcc", "f1", "error", "0->1", "1->0")
 CONTROLS = ("label bias, fitted", "label bias, contextual", "constant class")
 WEIGHED = ("labels weighed, then MERA", "labels weighed, then Mahalanobis MERA")
-
-
-def over_draws(values: Iterable[float | None]) -> dict[str, Any]:
-    """Mean and 95 % t-interval over draws of prompts and splits; draws without a value are left out."""
-    found = np.array([v for v in values if v is not None and v == v], dtype=float)
-    n = len(found)
-    if not n:
-        return {"value": None, "low": None, "high": None, "n": 0}
-    half = stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-    return {"value": found.mean(), "low": found.mean() - half, "high": found.mean() + half, "n": n}
-
-
-def deployed(method: Mapping[str, Any], name: str) -> float:
-    """A figure of what a user gets: the steered model if certified, else the model as it is."""
-    metrics = method["metrics"]
-    if method["certified"]:
-        return metrics[name]["value"]
-    return 0.0 if name in ("spi", "0->1", "1->0") else metrics[f"{name}_base"]["value"]
 
 
 def metrics(methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -66,7 +49,7 @@ def metrics(methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write(out: Path, results: Mapping[Key, Mapping[str, Any]]) -> str:
-    """Write reports, table and figures below ``out``; returns the table."""
+    """Write reports, tables and figures below ``out``; returns the summary."""
     columns = (
         "model, mixture, task, method, SPI deployed, certified, bound, SPI if steered, accuracy, balanced accuracy"
     )
@@ -84,8 +67,9 @@ def write(out: Path, results: Mapping[Key, Mapping[str, Any]]) -> str:
                 write_json(out / model / _slug(f"{task} {mixture}") / _slug(name) / "report.json", report)
                 lines.append(_line(model, mixture, task, name, report["metrics"]))
             truths.append(_truth(model, mixture, task, cells))
-    text = "\n".join([*lines, "", *truths]) + f"\n\n{_verdict(results)}\n"
-    write_text(out / "table.md", text)
+    write_text(out / "table.md", "\n".join([*lines, "", *truths]) + "\n")
+    text = f"{headline.table(results)}\n\n{_verdict(results)}\n"
+    write_text(out / "summary.md", text)
     for of, figure in figures(results, groups).items():
         for kind in ("png", "svg"):
             figure.savefig(out / f"{_slug(' '.join(of))}.{kind}", dpi=120)
@@ -116,15 +100,6 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
-def _cell(estimate: Mapping[str, Any], digits: int = 2) -> str:
-    if estimate["value"] is None:
-        return "-"
-    low, high = estimate["low"], estimate["high"]
-    if low is None or low != low:
-        return f"{estimate['value']:.{digits}f}"
-    return f"{estimate['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def _line(model: str, mixture: str, task: str, name: str, m: Mapping[str, Any]) -> str:
     n = m["certified"]["n"]
     certified = f"{round(m['certified']['value'] * n)}/{n}"
@@ -132,16 +107,35 @@ def _line(model: str, mixture: str, task: str, name: str, m: Mapping[str, Any]) 
         f"{m[f'{figure}_base']['value']:.3f} -> {m[figure]['value']:.3f}"
         for figure in ("accuracy", "balanced_accuracy", "mcc")
     ]
-    cells = [model, mixture, task, name, _cell(m["spi"]), certified, f"{m['certified_bound']['value']:.3f}"]
-    cells += [_cell(m["spi_if_steered"]), *before_after, _cell(m["repaired"]), _cell(m["other_accuracy_change"])]
+    cells = [model, mixture, task, name, shown(m["spi"]), certified, f"{m['certified_bound']['value']:.3f}"]
+    cells += [shown(m["spi_if_steered"]), *before_after, shown(m["repaired"]), shown(m["other_accuracy_change"])]
     return f"| {' | '.join(cells)} |"
 
 
 def _truth(model: str, mixture: str, task: str, cells: Sequence[Mapping[str, Any]]) -> str:
     r2 = np.mean([cell["probes"]["r2"] for cell in cells], 0)
     names = ("cosine_probe_cue", "cosine_pattern_cue", "predicted_with_planted", "own_with_planted")
-    values = (_cell(over_draws(cell["truth"][name] for cell in cells)) for name in names)
+    values = (shown(over_draws(cell["truth"][name] for cell in cells)) for name in names)
     return f"| {model} | {mixture} | {task} | {' '.join(f'{v:.2f}' for v in r2)} | {' | '.join(values)} |"
+
+
+def _unexplained(results: Mapping[Key, Mapping[str, Any]], form: str) -> str:
+    """Tasks that a form repairs in every draw, and better than the best weighing of the labels."""
+    found, of = [], list(dict.fromkeys((*key[:2], task) for key, result in results.items() for task in result))
+    for model, mixture, task in of:
+        cells = [result[task]["methods"] for key, result in results.items() if key[:2] == (model, mixture)]
+        if not all(methods[form]["certified"] for methods in cells) or "beyond_bias" not in cells[0][form]:
+            continue
+        spi = over_draws(deployed(methods[form], "spi") for methods in cells)
+        beyond = over_draws(methods[form]["beyond_bias"]["balanced_accuracy"]["value"] for methods in cells)
+        constant = over_draws(deployed(methods["constant class"], "spi") for methods in cells)
+        if spi["low"] > 0 and beyond["low"] > 0 and spi["low"] > (constant["high"] or 0):
+            found.append(f"{task} ({model}, {mixture}; SPI {shown(spi)}, balanced accuracy {shown(beyond, 3)} above)")
+    return (
+        f"- {form}: certified in every draw, SPI above 0 and the constant class's, balanced accuracy above the fitted "
+        f"label bias's, by intervals over draws, in {len(found)} of {len(of)} tasks"
+        f"{': ' + '; '.join(found) if found else ''}."
+    )
 
 
 def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
@@ -161,6 +155,7 @@ def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
             f"- {form}: certified at delta {DELTA:g} in {certified} of {total} tasks and draws; {harmful} of them did "
             f"not improve held-out accuracy; in {explained} a constant class or a weighing of the labels does as well."
         )
+        lines.append(_unexplained(results, form))
     for form in WEIGHED:
         of = [cell["methods"][form] for result in results.values() for cell in result.values()]
         wins = sum(m["certified"] and m["metrics"]["accuracy_change"]["low"] > 0 for m in of)
@@ -171,8 +166,8 @@ def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
     both = [cell["encodings"] for result in results.values() for cell in result.values()]
     means = {name: over_draws(e[name] for e in both) for name in both[0]}
     lines.append(
-        f"- Sparse autoencoder of the last layer: R2 {_cell(means['r2'])} of a lasso on its features against "
-        f"{_cell(means['r2_activations'])} on activations; {means['features_used']['value']:.0f} features used, "
+        f"- Sparse autoencoder of the last layer: R2 {shown(means['r2'])} of a lasso on its features against "
+        f"{shown(means['r2_activations'])} on activations; {means['features_used']['value']:.0f} features used, "
         f"{means['active_features']['value']:.0f} active in a row, {means['variance_lost']['value']:.0%} of variance "
         f"lost; {means['core_seconds']['value']:.1f} core seconds of training."
     )

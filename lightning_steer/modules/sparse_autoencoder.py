@@ -1,0 +1,229 @@
+"""Sparse autoencoders of a frozen network's activations, at all of its sites at once."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from lightning_steer.data.activations import Recorded
+from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, percentile
+from lightning_steer.metrics.table import Table
+from lightning_steer.models.backbone import Backbone
+from lightning_steer.models.sparse_autoencoder import (
+    LEAST,
+    SparseAutoencoder,
+    begin,
+    read_sparse_autoencoder,
+    save_sparse_autoencoder,
+    unscaled,
+    without,
+)
+from lightning_steer.modules import lessons
+from lightning_steer.report.files import write_json, write_text
+from lightning_steer.report.tables import markdown
+
+
+class SparseCoder(L.LightningModule):
+    """Learns activations as sums of few directions out of many; the network itself stays as it is.
+
+    Rows come from a data module of activations, or of questions with a ``cache``. Those of training are read once more
+    before, for their mean and length, and once after: features that are active in fewer than ten are switched off.
+    ``fit`` leaves a folder for every site, which SAELens and ``SAEMERA(folder=...)`` read; ``test`` scores those.
+
+    Args:
+        backbone: the frozen network, its layers and the tokens to read.
+        features: directions, in multiples of the width.
+        sparsity: weight of the features' summed size against the squared error, for rows of unit mean square.
+        learning_rate: Adam's.
+        folder: where the autoencoders go, ``folder/SITE``; null is the folder of the checkpoint.
+        resamples: bootstrap resamples behind the intervals.
+        seed: draws the first directions.
+    """
+
+    needs_checkpoint = False  # a test reads what fit has written
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        features: int = 4,
+        sparsity: float = 0.3,
+        learning_rate: float = 3e-3,
+        folder: str | None = None,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(features, resamples) < 1 or sparsity < 0 or learning_rate <= 0:
+            given = f"{features}, {resamples}, {sparsity} and {learning_rate}"
+            raise ValueError(f"features, resamples and learning_rate are positive, sparsity is not negative: {given}")
+        self.backbone, self.features, self.sparsity, self.seed = backbone, features, sparsity, seed
+        self.learning_rate, self.folder, self.resamples = learning_rate, folder, resamples
+        self.strict_loading = False  # the frozen network is not part of a checkpoint
+        self.centre: Tensor
+        self.scale: Tensor
+        self.scored = Table()
+
+    def configure_model(self) -> None:
+        """Load the frozen network and draw the first directions; called by the trainer."""
+        if hasattr(self, "weights"):
+            return
+        self.backbone.load()
+        self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone.requires_grad_(False).eval()
+        sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
+        self.weights = nn.ParameterList(begin(torch.zeros(sites, 1, width), self.features * width, self.seed)[:4])
+        self.register_buffer("centre", torch.zeros(sites, 1, width))
+        self.register_buffer("scale", torch.zeros(sites, 1, 1))
+
+    @property
+    def scaled(self) -> SparseAutoencoder:
+        """What is trained, for rows of mean 0 and unit mean square length: ``[sites]`` side by side."""
+        weights = [cast(Tensor, weight) for weight in self.weights]
+        return SparseAutoencoder._make([*weights, torch.zeros_like(weights[1])])
+
+    @torch.no_grad()
+    def _rows(self, batch: Any) -> Tensor:
+        """``[sites, B, d]`` float32."""
+        if isinstance(batch, Recorded):
+            return batch.h
+        h = lessons.observe(self.backbone, batch)[1]
+        return torch.stack([h[site] for site in self.backbone.sites]).float()
+
+    # ---- fit
+
+    @torch.no_grad()
+    def _over_training(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Sum over the training rows of all processes of ``function(h [sites, B, d])``, in float64."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+            total = total + function(self._rows(self.transfer_batch_to_device(batch, self.device, 0))).double()
+        return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
+
+    def on_fit_start(self) -> None:
+        """Mean of the rows, and their mean square length about it."""
+        self.began = time.process_time()
+        if self.scale.any():  # going on where an interrupted run was
+            return
+        count = self._over_training(lambda h: torch.tensor(h.shape[1], device=h.device))
+        if count < 1:
+            raise ValueError("there is no row to learn from")
+        self.centre = (self._over_training(lambda h: h.double().sum(1, keepdim=True)) / count).to(self.centre)
+        square = self._over_training(lambda h: (h - self.centre).double().square().sum((1, 2), keepdim=True))
+        self.scale = (square / count).sqrt().clamp_min(1e-12).to(self.scale)
+
+    def training_step(self, batch: Any, _batch_idx: int) -> Tensor:
+        h = self._rows(batch)
+        if not h.shape[1]:  # a process may have got no row of this batch
+            loss = cast(Tensor, sum(weight.sum() * 0 for weight in self.weights))
+        else:
+            loss = self.scaled.loss((h - self.centre) / self.scale, self.sparsity).sum()
+        if self.trainer.world_size > 1:  # processes average their gradients, so each counts its rows as often
+            rows = torch.tensor(float(h.shape[1]), device=self.device)
+            loss = loss * rows / cast(Tensor, self.trainer.strategy.reduce(rows.clone(), reduce_op="mean"))
+        self.log("train/loss", loss, batch_size=max(h.shape[1], 1))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.weights.parameters(), lr=self.learning_rate)
+
+    def on_fit_end(self) -> None:
+        """Switch rare features off, and write the autoencoders."""
+        sae = unscaled(SparseAutoencoder._make(x.detach() for x in self.scaled), self.centre, self.scale)
+        active = self._over_training(lambda h: (sae.encode(h) > 0).sum(1))
+        cost = {"core_seconds": time.process_time() - self.began}
+        if not self.trainer.is_global_zero or self.trainer.interrupted:
+            return
+        for i, site in enumerate(self.backbone.sites):
+            one = without(SparseAutoencoder._make(x[i] for x in sae), active[i] < LEAST)
+            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in one), self._folder() / site)
+            write_json(self._folder() / site / "cost.json", cost)
+
+    def _folder(self) -> Path:
+        kept = self.trainer.checkpoint_callback
+        default = kept.dirpath if isinstance(kept, ModelCheckpoint) and kept.dirpath else self.trainer.default_root_dir
+        return Path(self.folder or default)
+
+    # ---- score other rows
+
+    def on_validation_epoch_start(self) -> None:
+        self.scored.reset()
+        self.judged = unscaled(self.scaled, self.centre, self.scale)
+
+    def validation_step(self, batch: Any, _batch_idx: int) -> None:
+        h = self._rows(batch)
+        z = self.judged.encode(h)
+        lost, spread = (h - self.judged.decode(z)).square().sum(-1), (h - self.centre).square().sum(-1)
+        self.scored.update(batch.row, lost=lost.T, spread=spread.T, active=(z > 0).sum(-1).T)
+
+    def on_validation_epoch_end(self) -> None:
+        rows = self.scored.compute()
+        lost = rows["lost"].sum(0) / rows["spread"].sum(0)
+        self.log("val/loss", lost.mean(), prog_bar=True)
+        self.log("val/active", rows["active"].mean())
+
+    # ---- test: report
+
+    def on_test_epoch_start(self) -> None:
+        """Read what fit has written."""
+        self.scored.reset()
+        sites, width = self.backbone.sites, self.backbone.width(self.backbone.sites[0])
+        for site in sites:
+            if not (self._folder() / site).is_dir():
+                raise FileNotFoundError(f"there is no sparse autoencoder in {self._folder() / site}: run fit first")
+        found = [read_sparse_autoencoder(self._folder() / site, width) for site in sites]
+        self.judged = SparseAutoencoder._make(torch.stack(x).to(self.device) for x in zip(*found, strict=True))
+        self.on = (self.judged.W_enc != 0).any(-2).sum(-1).tolist()
+        if not self.scale.any():  # a run of its own: what the variance is measured about
+            count = self._over_training(lambda h: torch.tensor(h.shape[1], device=h.device))
+            self.centre = (self._over_training(lambda h: h.double().sum(1, keepdim=True)) / count).to(self.centre)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Held-out rows; the rows that were learned from, which follow, are no test."""
+        if dataloader_idx == 0:
+            self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        rows = {name: column.double().cpu() for name, column in self.scored.compute().items()}
+        weights, data = bootstrap_weights(len(rows["lost"]), self.resamples), self.trainer.datamodule  # type: ignore[attr-defined]
+        table: dict[str, dict[str, dict[str, Any]]] = {}
+        for i, site in enumerate(self.backbone.sites):
+            lost, spread = rows["lost"][:, i], rows["spread"][:, i]
+            share = Estimate(
+                float(lost.sum() / spread.sum()), *percentile((weights @ lost) / (weights @ spread)), len(lost)
+            )
+            active = estimate_mean(rows["active"][:, i], weights)
+            table[site] = {"variance_lost": share._asdict(), "active_features": active._asdict()}
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        seconds = json.loads((self._folder() / self.backbone.sites[0] / "cost.json").read_text())["core_seconds"]
+        self.found = {
+            "experiment": folder.parent.name,
+            "task": getattr(data, "task", "activations"),
+            "backbone": self.backbone.name,
+            "method": type(self).__name__,
+            "seed": self.seed,
+            "metrics": table[self.backbone.sites[-1]],
+            "layers": table,
+            "features_on": self.on,
+            "core_seconds": seconds,
+        }
+        self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.found["metrics"].items()})
+        if self.trainer.is_global_zero:
+            total, on = self.features * self.centre.shape[-1], dict(zip(table, self.on, strict=True))
+            named = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
+            head = f"# Sparse autoencoders of {self.backbone.name}: {self.found['task']}\n\n"
+            head += f"Held-out rows. Training took {seconds:.1f} core seconds for all sites together.\n\n"
+            write_text(folder / "report.md", head + markdown(named, list(self.found["metrics"])))
+            write_json(folder / "report.json", self.found)
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Only what was learned is saved, not the frozen network."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

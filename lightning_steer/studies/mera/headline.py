@@ -1,0 +1,39 @@
+"""The study at a glance: every method in every model and mixture, averaged over the tasks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lightning_steer.studies.mera.estimates import deployed, over_draws, shown
+
+Key = tuple[str, str, int]
+"""Model, mixture, draw."""
+
+
+def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
+    """Markdown: SPI that a user gets, mean over tasks, 95 % t-interval over draws; how often it was certified."""
+    groups = list(dict.fromkeys(key[:2] for key in results))
+    first = next(iter(results.values()))
+    lines = [
+        f"| SPI deployed (certified) | {' | '.join(f'{model}, {mixture}' for model, mixture in groups)} |",
+        f"|---|{'---|' * len(groups)}",
+    ]
+    for name in next(iter(first.values()))["methods"]:
+        row = []
+        for group in groups:
+            draws = [
+                [one["methods"][name] for one in result.values()] for key, result in results.items() if key[:2] == group
+            ]
+            spi = over_draws(np.mean([deployed(method, "spi") for method in draw]) for draw in draws)
+            every = [method["certified"] for draw in draws for method in draw]
+            row.append(f"{shown(spi)} ({sum(every)}/{len(every)})")
+        lines.append(f"| {name} | {' | '.join(row)} |")
+    n, tasks = len({key[2] for key in results}), len(first)
+    rows = next(iter(first.values()))["rows"]
+    lines.append(
+        f"\nMeans over {tasks} tasks; 95 % intervals (Student's t) over n = {n} draws of prompts and splits, each with "
+        f"{rows['train']:,} training, {rows['calibration']} calibration and {rows['test']:,} test prompts. Who is not "
+        "certified leaves the model as it is: SPI 0."
+    )
+    return "\n".join(lines)
