@@ -40,8 +40,8 @@ class GradedBatches(Dataset[Graded]):
         own: slice,
         seen: Observations | None = None,
     ) -> None:
-        self.examples, self.options, self.label_of, self.own = examples, options, torch.tensor(label_of), own
-        self.seen = seen
+        self.examples, self.options, self.own, self.seen = examples, options, own, seen
+        self.label_of = torch.tensor(label_of)
         count = max(1, round(len(examples) / size))
         self.edges = [round(j * len(examples) / count) for j in range(count + 1)]  # no small rest for some processes
 
@@ -185,10 +185,9 @@ class MERADataModule(L.LightningDataModule):
         return DataLoader(self.batches(examples, seen), batch_size=None, collate_fn=as_it_is)
 
     def train_dataloader(self) -> DataLoader[Graded]:
-        llm, seen = self._llm, None
-        if self.cache is not None and llm is not None:
-            seen = Observations(self.cache, llm.sites, len(self.train))
-        return self._loader(self.train, seen)
+        if self.cache is None or self._llm is None:
+            return self._loader(self.train)
+        return self._loader(self.train, Observations(self.cache, self._llm.sites, len(self.train)))
 
     def val_dataloader(self) -> DataLoader[Graded]:
         return self._loader(self.calibration)

@@ -1,4 +1,7 @@
-"""Probes of a network's own error: all layers and penalties at once, from one pass over the training rows."""
+"""Probes of a network's own error: all layers and penalties at once, from one pass over the training rows.
+
+One file: Lightning calls a module's methods by turns, and fit and test share the sums, the rows and the scores.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_steer.report.fidelity_glance import glance
 from lightning_steer.report.tables import cell, number
 
 Parts = Mapping[str, dict[str, Any]]
@@ -30,6 +31,7 @@ def text(found: Parts, figures: Sequence[str]) -> str:
         "Values stand before their 95 % intervals over target terms (behaviours: over topics; neutral text: over "
         "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. Random "
         "directions are as long as the vector they stand beside.\n",
+        glance(found),
         runs(found),
         pattern(found),
         causes(found),
