@@ -159,7 +159,7 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
     row = bench.rows[0].unsqueeze(0)
     lower = copy.copy(bench.llm)
     lower._modules = {}
-    lower._held = [copy.deepcopy(bench.llm.model).to(torch.bfloat16)]
+    lower._held = [copy.deepcopy(bench.llm.model).to(torch.bfloat16)]  # type: ignore[assignment]
     logits = []
     for llm, vector in ((bench.llm, bench.vector), (lower, bench.vector.bfloat16())):
         one = torch.ones(1, device=llm.device, dtype=vector.dtype)

@@ -47,7 +47,8 @@ def _spectrum(equations: NormalEquations) -> tuple[Tensor, Tensor, Tensor]:
     """Variances ``[*, d]`` along the principal axes ``[*, d, d]`` (columns) of the features, and c along them."""
     try:
         variance, axes = torch.linalg.eigh(equations.gram)
-    except torch.linalg.LinAlgError:  # LAPACK's divide and conquer may give up where most eigenvalues are zero
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        # LAPACK's divide and conquer may give up where most eigenvalues are zero
         axes, variance, _ = torch.linalg.svd(equations.gram)
     return variance, axes, (axes.mT @ equations.cross.unsqueeze(-1)).squeeze(-1)
 

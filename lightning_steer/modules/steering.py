@@ -1,7 +1,7 @@
 """The steering adaptor: fit a method on training pairs, choose its strength on others, report on held-out rows.
 
-The only place where a task, a network and a method meet. One file: Lightning calls a module's methods by turns, and what
-fit, choice and test hand on to each other is seen at a glance.
+The only place where a task, a network and a method meet. One file: Lightning calls a module's methods by turns, and
+what fit, choice and test hand on to each other is seen at a glance.
 """
 
 import copy

@@ -38,7 +38,7 @@ PLAIN, LENGTH, CONTROL = "plain", "vector as long as base's", "stream without ra
 VECTORS = (PLAIN, LENGTH, "vector without mean", "vector without top")
 VARIANTS = (*VECTORS, "stream without mean", "stream without top", CONTROL)
 OUTCOMES = ("fidelity", "intended", "collateral", "pattern_shares", "pattern_nats")
-CHANGE = dict.fromkeys(("fidelity", "intended", "collateral", "pattern_shares"), DOUBLE)
+CHANGE: dict[str, tuple[float, float]] = dict.fromkeys(("fidelity", "intended", "collateral", "pattern_shares"), DOUBLE)
 """What the mean of a difference from plain steering can be at all."""
 CONTROLS = 8
 """Random directions that are taken out of the stream."""

@@ -25,7 +25,7 @@ def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
             draws = [
                 [one["methods"][name] for one in result.values()] for key, result in results.items() if key[:2] == group
             ]
-            spi = over_draws(np.mean([deployed(method, "spi") for method in draw]) for draw in draws)
+            spi = over_draws(float(np.mean([deployed(method, "spi") for method in draw])) for draw in draws)
             every = [method["certified"] for draw in draws for method in draw]
             row.append(f"{shown(spi)} ({sum(every)}/{len(every)})")
         lines.append(f"| {name} | {' | '.join(row)} |")

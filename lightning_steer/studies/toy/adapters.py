@@ -1,7 +1,8 @@
 """Fit, choose and test every method of a cell, for all networks and target sets at once.
 
 Every tensor starts with N networks x T target sets (and trained methods with all budgets side by side, too): fits are
-stacked problems of one call, strengths are rows of one batch. One file: closed forms, trained methods and controls differ in a few lines each.
+stacked problems of one call, strengths are rows of one batch. One file: closed forms, trained methods and controls
+differ in a few lines each.
 """
 
 from collections.abc import Callable, Sequence
