@@ -256,7 +256,8 @@ class SteeringAdaptor(L.LightningModule):
                 image = imread(self.folder / f"{name}.png")
                 self.logger.experiment.add_image(name, image, dataformats="HWC")
             settings = {key: self.report[key] for key in ("task", "backbone", "method", "seed")}
-            self.logger.log_hyperparams(settings, {k: v["value"] for k, v in self.report["metrics"].items()})
+            measured = {f"test/{name}": one["value"] for name, one in self.report["metrics"].items()}
+            self.logger.log_hyperparams(settings, measured)
 
     def predict_step(self, batch: Any, _batch_idx: int) -> Tensor:
         """``[B, ..., options]`` log-probabilities of the network steered at the chosen strength."""

@@ -167,9 +167,10 @@ def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
     means = {name: over_draws(e[name] for e in both) for name in both[0]}
     lines.append(
         f"- Sparse autoencoder of the last layer: R2 {shown(means['r2'])} of a lasso on its features against "
-        f"{shown(means['r2_activations'])} on activations; {means['features_used']['value']:.0f} features used, "
-        f"{means['active_features']['value']:.0f} active in a row, {means['variance_lost']['value']:.0%} of variance "
-        f"lost; {means['core_seconds']['value']:.1f} core seconds of training."
+        f"{shown(means['r2_activations'])} on activations, paired difference {shown(means['r2_gain'], 3)}; "
+        f"{means['features_used']['value']:.0f} features used, {means['active_features']['value']:.0f} active in a "
+        f"row, {means['variance_lost']['value']:.0%} of variance lost; {shown(means['core_seconds'], 1)} core seconds "
+        "of training."
     )
     promises = [cell["promise"] for result in results.values() for cell in result.values() if cell.get("promise")]
     for bound in BOUNDS if promises else ():
