@@ -86,9 +86,14 @@ class Decoder:
         with suppress(_Enough), edit(self.model, stopping):
             self.states(batch)
 
-    def logits(self, h: Tensor) -> Tensor:
-        """Vocabulary logits ``[m, V]`` float32 of states ``[m, d]``."""
-        logits = self.model.get_output_embeddings()(h).float()
+    def logits(self, h: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone."""
+        head = self.model.get_output_embeddings()
+        if tokens is not None:
+            bias = None if head.bias is None else head.bias[tokens]
+            logits = nn.functional.linear(h, head.weight[tokens], bias).float()
+        else:
+            logits = head(h).float()
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
     def scored(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ class LLM(Backbone):
         self.tokenizer = tokenizer
         if self.loading[2] is None:  # Lightning moves it to its device; a device map has placed it already
             self.add_module("network", model)
-        self.blocks, self.cap, self.longest = decoder.blocks, decoder.cap, decoder.longest
+        self.blocks, self.longest = decoder.blocks, decoder.longest
         asked, self.layers = self.layers, sorted({self._layer(layer) for layer in self.layers})
         if len(self.layers) < len(asked):
             raise ValueError(f"layers {asked} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
@@ -110,6 +110,12 @@ class LLM(Backbone):
     def site(self, layer: int) -> str:
         """Module name of what is steered in a block."""
         return site_of(self.model, layer, self.part)
+
+    def every_layer(self) -> "LLM":
+        """Read and steer all blocks; for a model that is loaded, whose depth is known only then."""
+        self.layers = list(range(self.decoder.depth))
+        self.sites = [self.site(layer) for layer in self.layers]
+        return self
 
     @property
     def decoder(self) -> Decoder:

@@ -145,6 +145,13 @@ class PadsInTheScore(Tool):
         return found
 
 
+class NotInHalfPrecision(Tool):
+    def steer(
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+    ) -> AbstractContextManager[None]:
+        return super().steer(llm, layer, vector, strength * (llm.model.dtype == torch.float32), scope, prompt)
+
+
 class NoPositions(Tool):
     def forward(self, llm: LLM, ids: Tensor, mask: Tensor) -> Tensor:
         return llm.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
@@ -167,6 +174,7 @@ FAULTS: list[tuple[type[Tool], str, str]] = [
     (LeavesItsHook, "llama", "nothing_left"),
     (ReadsBeforeTheEdit, "llama", "capture_sees_the_edit"),
     (PadsInTheScore, "llama", "scoring_is_a_plain_forward"),
+    (NotInHalfPrecision, "llama", "low_precision"),
     (NoPositions, "gpt2", "paddings_agree"),
     (NoMask, "llama", "paddings_agree"),
 ]

@@ -38,7 +38,7 @@ def check(
         labels: words whose tokens must differ.
     """
     llm.load()
-    count = len(llm.model.get_submodule(llm.blocks))
+    count = llm.decoder.depth
     layer = (count - 1) // 2 if layer is None else layer
     if not 0 <= layer < count - 1:
         raise ValueError(

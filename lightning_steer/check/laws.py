@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_steer.check.tool import PROMPTS, Bench
 from lightning_steer.hooks import capture
+from lightning_steer.llm import LLM
 from lightning_steer.scope import All, From, Generated, Scope
 from lightning_steer.tokens import Question, continuation
 
@@ -157,9 +158,8 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
     if bench.llm.model.dtype != torch.float32 or size > 5e8:
         return True, "not run: the model is not in float32, or too large for a second copy"
     row = bench.rows[0].unsqueeze(0)
-    lower = copy.copy(bench.llm)
-    lower._modules = {}
-    lower._held = [copy.deepcopy(bench.llm.model).to(torch.bfloat16)]  # type: ignore[assignment]
+    copied = copy.deepcopy(bench.llm.model).to(torch.bfloat16)
+    lower = LLM(bench.llm.llm, bench.layer).adopt(copied, bench.llm.tokenizer)
     logits = []
     for llm, vector in ((bench.llm, bench.vector), (lower, bench.vector.bfloat16())):
         one = torch.ones(1, device=llm.device, dtype=vector.dtype)

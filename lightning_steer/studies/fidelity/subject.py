@@ -37,9 +37,7 @@ def language_model(folder: Path, continuation: bool = False) -> LLM:
     """A pocket model, every layer of which can be read; ``continuation`` reads all of its tokens, not the last one."""
     llm = LLM(str(folder), [0], per="token", read=Generated() if continuation else None, tokens_per_batch=TOKENS)
     llm.load()
-    llm.layers = list(range(len(llm.model.get_submodule(llm.blocks))))
-    llm.sites = [llm.site(layer) for layer in llm.layers]
-    return llm
+    return llm.every_layer()
 
 
 def split(kind: str, chat: bool, part: int, tone: str = "neutral") -> Split:

@@ -32,15 +32,13 @@ BEYOND = ("MERA", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 
 
 def load(folder: str, chat: bool) -> LLM:
-    """A pocket model, read at the last token of every layer."""
+    """A language model, read at the last token of every layer."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     llm = LLM(folder, layers=[0], scope=Last(), chat=chat)
     llm.load()
-    llm.layers = list(range(len(llm.model.get_submodule(llm.blocks))))
-    llm.sites = [llm.site(layer) for layer in llm.layers]
-    return llm
+    return llm.every_layer()
 
 
 def questions(data: MERADataModule, examples: Sequence[Example], before: str = "") -> list[Question]:

@@ -71,10 +71,7 @@ class Decisions:
             decoder = self.llm.model.base_model
             h = decoder(input_ids=group.last, past_key_values=group.past, use_cache=True)[0]
         group.past.crop(-1)
-        head = self.llm.model.get_output_embeddings()
-        bias = None if head.bias is None else head.bias[self.tokens]
-        logits = torch.nn.functional.linear(h[:, 0], head.weight[self.tokens], bias).float()
-        return logits if self.llm.cap is None else self.llm.cap * torch.tanh(logits / self.llm.cap)
+        return self.llm.decoder.logits(h[:, 0], self.tokens)
 
     @torch.no_grad()
     def observe(self, maps: Mapping[int, Steering], strength: float, layer: int) -> tuple[Tensor, Tensor]:
@@ -97,7 +94,7 @@ class Decisions:
         """
         found = torch.empty(len(strengths), self.count, len(self.tokens))
         sites = {self.llm.site(layer): map_ for layer, map_ in maps.items()}
-        top = self.llm.site(len(self.llm.model.get_submodule(self.llm.blocks)) - 1)
+        top = self.llm.site(self.llm.decoder.depth - 1)
         for group in self.groups:
             if set(sites) == {top}:  # above it every row stands by itself: all strengths at once
                 many = torch.tensor(strengths, dtype=torch.float32)

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+Key = tuple[str, str, int]
+"""Model, mixture, draw."""
+
 
 def over_draws(values: Iterable[float | None]) -> dict[str, Any]:
     """Mean and 95 % t-interval over draws of prompts and splits; draws without a value are left out."""

@@ -5,10 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_steer.studies.mera.estimates import deployed, over_draws, shown
-
-Key = tuple[str, str, int]
-"""Model, mixture, draw."""
+from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, shown
 
 
 def table(results: Mapping[Key, Mapping[str, Any]]) -> str:

@@ -22,7 +22,6 @@ from lightning_steer.methods import Steering
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.metrics.interval import bootstrap_weights
 from lightning_steer.report.files import write_json, write_text
-from lightning_steer.scope import Last
 from lightning_steer.studies.mera import cells, controls, judging
 from lightning_steer.studies.mera.families import families
 from lightning_steer.tokens import Question
@@ -154,10 +153,7 @@ def main(given: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
-    llm = LLM(str(folder), layers=[0], scope=Last())
-    llm.load()
-    llm.layers = list(range(len(llm.model.get_submodule(llm.blocks))))
-    llm.sites = [llm.site(layer) for layer in llm.layers]
+    llm = cells.load(str(folder), chat=False)
     with torch.no_grad():
         found = judge(llm, data)
     write_json(asked.out / "results.json", found)

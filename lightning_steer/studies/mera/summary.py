@@ -10,14 +10,12 @@ import numpy as np
 
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.studies.mera import headline
-from lightning_steer.studies.mera.estimates import deployed, over_draws, shown
+from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, shown
 from lightning_steer.studies.mera.figures import figures
 from lightning_steer.studies.mera.judging import CURVES
 from lightning_steer.studies.mera.promise import BOUNDS, RESAMPLES
 from lightning_steer.studies.mera.settings import DELTA
 
-Key = tuple[str, str, int]
-"""Model, mixture, draw."""
 DEPLOYED = ("spi", "accuracy", "balanced_accuracy", "mcc", "f1", "error", "0->1", "1->0")
 CONTROLS = ("label bias, fitted", "label bias, contextual", "constant class")
 WEIGHED = ("labels weighed, then MERA", "labels weighed, then Mahalanobis MERA")
