@@ -50,7 +50,7 @@ def run(name: str, script: Path) -> list[dict[str, Any]]:
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Ratios with their bounds, then exponents."""
     lines = [line for of in found.values() for line in of]
-    ratios = ["| benchmark | ratio of medians | single runs | n | bound | holds |", "|---|---|---|---|---|---|"]
+    ratios = ["| benchmark | median ratio | single runs | n | bound | holds |", "|---|---|---|---|---|---|"]
     exponents = ["| cost with | exponent | between neighbours | n | times |", "|---|---|---|---|---|"]
     for line in lines:
         span = f"{line['low']:.3g} to {line['high']:.3g}"
@@ -64,12 +64,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     dates = sorted({line["date"] for line in lines})
     threads = sorted({line["threads"] for line in lines if "threads" in line})
     where = f"{os.cpu_count()} cores, {platform.machine()}, {' or '.join(map(str, threads))} threads"
-    head = (
-        f"# Benchmarks\n\nBy `make bench`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {where}. Ratios are of"
-    )
-    head += (
-        " medians of runs that alternate\nin one process or two; what a line compares, and how, stands in its script.\n"
-    )
+    head = f"# Benchmarks\n\nBy `make bench`, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; {where}. Ratios are"
+    head += " of runs that alternate\nin one process or two; what a line compares, and how, stands in its script.\n"
     return "\n".join([head, *ratios, "", "How cost grows:", "", *exponents, ""])
 
 

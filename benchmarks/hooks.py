@@ -9,7 +9,7 @@
 import statistics
 
 import torch
-from side_by_side import DEVICE, Timing, by_turns, language_model, say, seconds, size
+from side_by_side import DEVICE, Timing, by_turns, compared, language_model, say, seconds, size, turns
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 32}
 
@@ -17,7 +17,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 12, "num_attention_heads": 4, "i
 def main() -> None:
     """Measure and print."""
     llm = language_model(-1)
-    ids = torch.randint(0, 5000, (4, 64), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    ids = torch.randint(0, 5000, (1, 64), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     edits = additive(llm)
 
     def plain() -> float:
@@ -28,18 +28,21 @@ def main() -> None:
             return seconds(lambda: llm.model(ids, use_cache=False))
 
     with torch.inference_mode():
-        timing = by_turns(steered, plain, 75, "hooks")
-    say("hooks", timing, "<= 1.02", f"an additive hook on each layer, {size(llm)}, 4 x 64 tokens, over a plain forward")
+        timing = by_turns(steered, plain, 400, "hooks")
+    say("hooks", timing, "<= 1.02", f"an additive hook on each layer, {size(llm)}, 64 tokens, over a plain forward")
 
     llm = language_model(-1, **TINY)
-    ids, edits = ids[:1, :1], additive(llm)
-    with torch.inference_mode():  # single calls by turns: a pause of the machine spoils a few, not a whole run
-        blocks = [by_turns(steered, plain, 200, f"a hook, block {block} of 10") for block in range(1, 11)]
+    ids, edits = ids[:, :1], additive(llm)
+    # single calls by turns, and the difference of neighbours: the machine's speed changes more than a hook costs
+    with torch.inference_mode():
+        pairs = turns(steered, plain, 2000, "a hook")
     each = 1e6 / TINY["num_hidden_layers"]
-    costs = sorted(each * (block.first - block.second) for block in blocks)
-    first, second = (statistics.median(column) for column in ([b.first for b in blocks], [b.second for b in blocks]))
-    cost = Timing(statistics.median(costs), costs[0], costs[-1], first, second, len(blocks))
-    told = "microseconds for each hook and call; medians of blocks of 200 calls each way"
+    costs = [statistics.median(each * (a - b) for a, b in pairs[i : i + 200]) for i in range(0, len(pairs), 200)]
+    whole = compared(pairs)
+    cost = Timing(
+        each * statistics.median(a - b for a, b in pairs), min(costs), max(costs), whole.first, whole.second, len(pairs)
+    )
+    told = "microseconds for each hook and call; median difference of neighbouring calls, and of each 200 of them"
     say("microseconds a hook", cost, "<= 15", told)
 
 

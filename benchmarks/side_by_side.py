@@ -74,33 +74,38 @@ class Timing(NamedTuple):
     """Two ways of doing the same, ``n`` times each."""
 
     ratio: float
-    """Of the medians: the first over the second."""
+    """Median over neighbouring runs: the first over the second."""
     low: float
     high: float
-    """Smallest and largest ratio of two neighbouring runs."""
+    """The smallest and the largest of these ratios."""
     first: float
     """Median seconds."""
     second: float
     n: int
 
 
-def by_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, name: str) -> Timing:
-    """Time two ways in turn, either going first as often; both tell their own seconds, and run once before."""
+def turns(
+    first: Callable[[], float], second: Callable[[], float], repeats: int, name: str
+) -> list[tuple[float, float]]:
+    """Seconds of two ways in turn, either going first as often; both tell their own, and run once before."""
     for work in (first, second):
         work()
-    return compared(
-        [
-            (first(), second()) if number % 2 else (second(), first())[::-1]
-            for number in tqdm(range(repeats), desc=name, leave=False)
-        ]
-    )
+    return [
+        (first(), second()) if number % 2 else (second(), first())[::-1]
+        for number in tqdm(range(repeats), desc=name, leave=False)
+    ]
+
+
+def by_turns(first: Callable[[], float], second: Callable[[], float], repeats: int, name: str) -> Timing:
+    """Two ways timed in turn, compared."""
+    return compared(turns(first, second, repeats, name))
 
 
 def compared(pairs: Sequence[tuple[float, float]]) -> Timing:
     """What neighbouring runs of two ways took, in seconds."""
     ratios = sorted(a / b for a, b in pairs)
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return Timing(a / b, ratios[0], ratios[-1], a, b, len(pairs))
+    return Timing(statistics.median(ratios), ratios[0], ratios[-1], a, b, len(pairs))
 
 
 def say(benchmark: str, timing: Timing, bound: str, told: str, **more: Any) -> None:

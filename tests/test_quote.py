@@ -25,6 +25,15 @@ def test_a_table_is_replaced_by_the_one_that_is_named(tmp_path: Path, monkeypatc
     assert Path("README.md").read_text() == kept  # nothing is quoted twice
 
 
+def test_rows_are_taken_by_name_in_the_table_s_order(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("| what | n |\n|---|---|\n| a, b | 1 |\n| c: long | 2 |\n| d | 3 |\n| a, b | 4 |\n")
+    text = "<!-- a.md: what: c / a, b -->\n<!-- end -->\n"
+    rows = "| what | n |\n|---|---|\n| a, b | 1 |\n| c: long | 2 |\n| a, b | 4 |\n"
+    assert quoted(text, tmp_path) == (text.replace("<!-- end", f"{rows}<!-- end"), [])
+    with pytest.raises(ValueError, match=r"no rows \['e'\], only \['a, b', 'c', 'd'\]"):
+        quoted(text.replace("a, b", "e"), tmp_path)
+
+
 def test_a_table_that_is_not_there_is_an_error_and_a_file_that_is_not_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

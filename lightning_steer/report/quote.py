@@ -7,12 +7,17 @@ A document says where a table comes from, and by which words of its first line i
     <!-- end -->
 
 What stands between the two lines is replaced by the first such table of that file, so no figure is copied by hand. A
-file that is not there leaves the table as it is, and is named.
+few of its rows are taken by what stands in their first cell, or stands there before a colon::
+
+    <!-- logs/mera/summary.md: SPI deployed: MERA / random direction -->
+
+A file that is not there leaves the table as it is, and is named.
 """
 
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_steer.report.files import write_text
@@ -20,12 +25,21 @@ from lightning_steer.report.files import write_text
 QUOTE = re.compile(r"(<!-- (?P<file>[\w/.-]+): (?P<words>.+?) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 
 
-def table(text: str, words: str) -> str:
-    """The first Markdown table of a text whose head has these words; raises ValueError if there is none."""
+def table(text: str, words: str, rows: Sequence[str] = ()) -> str:
+    """The first Markdown table of a text whose head has these words, or these rows of it.
+
+    Raises ValueError if there is no such table, or no such row in it.
+    """
     for found in re.finditer(r"^\|.*\n(?:\|.*(?:\n|$))+", text, re.MULTILINE):
-        if words in found.group().splitlines()[0]:
-            return found.group().rstrip("\n")
-    raise ValueError(f"no table with {words!r} in its first line")
+        head, line, *body = found.group().splitlines()
+        if words in head:
+            break
+    else:
+        raise ValueError(f"no table with {words!r} in its first line")
+    names = [row.split("|")[1].split(":")[0].strip() for row in body]
+    if absent := set(rows) - set(names):
+        raise ValueError(f"the table {words!r} has no rows {sorted(absent)}, only {sorted(set(names))}")
+    return "\n".join([head, line, *(row for row, name in zip(body, names, strict=True) if not rows or name in rows)])
 
 
 def quoted(document: str, root: Path) -> tuple[str, list[str]]:
@@ -37,8 +51,10 @@ def quoted(document: str, root: Path) -> tuple[str, list[str]]:
         if not source.is_file():
             missing.append(match["file"])
             return match.group()
+        words, _, rows = match["words"].partition(": ")
         try:
-            return f"{match[1]}{table(source.read_text(encoding='utf-8'), match['words'])}\n{match[5]}"
+            found = table(source.read_text(encoding="utf-8"), words, rows.split(" / ") if rows else ())
+            return f"{match[1]}{found}\n{match[5]}"
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
 
