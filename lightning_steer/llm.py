@@ -135,16 +135,22 @@ class LLM(Backbone):
         return self.decoder.embedding.device
 
     def check(self, data: Any) -> None:
-        """Any text can be read; refused is a device map where each process has a model of its own."""
+        """Any text can be read; refused are strategies that spread a model, and a device map in one of many processes."""
         trainer = getattr(data, "trainer", None)
-        if self.loading[2] is not None and trainer is not None:
-            from lightning.pytorch.strategies import ParallelStrategy
+        if trainer is None:
+            return
+        from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
 
-            if trainer.world_size > 1 or isinstance(trainer.strategy, ParallelStrategy):
-                raise ValueError(
-                    f"device_map {self.loading[2]!r} spreads the model over the devices of one process: use it with "
-                    "trainer.devices 1 and without a distributed strategy, or leave it out"
-                )
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise ValueError(
+                f"models are read and steered whole, one on each device, not under {type(trainer.strategy).__name__}: "
+                "use strategy ddp, or, for a model larger than a device, one process and the backbone's device_map"
+            )
+        if self.loading[2] is not None and (trainer.world_size > 1 or isinstance(trainer.strategy, ParallelStrategy)):
+            raise ValueError(
+                f"device_map {self.loading[2]!r} spreads the model over the devices of one process: use it with "
+                "trainer.devices 1 and without a distributed strategy, or leave it out"
+            )
 
     def width(self, site: str) -> int:
         return self.decoder.width

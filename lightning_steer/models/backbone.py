@@ -26,7 +26,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def check(self, data: Any) -> None:
-        """Raise ValueError if the network cannot read what this data module holds."""
+        """Raise ValueError if the network cannot read what this data module holds, or not under its trainer's strategy.
+
+        May be asked before :meth:`load`, so that nothing large is loaded in vain.
+        """
 
     @abstractmethod
     def width(self, site: str) -> int:

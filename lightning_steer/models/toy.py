@@ -54,6 +54,7 @@ class ToyBackbone(Backbone):
 
     def check(self, data: Any) -> None:
         """Refuse data of another world: the network would read nonsense, without an error."""
+        self.load()
         if data.world.identity != self.world:
             differ = [key for key, value in data.world.identity.items() if self.world.get(key) != value]
             trained, given = (

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 
+from lightning_steer import decoder
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.loading import load
 
@@ -90,6 +94,35 @@ class LanguageModel(L.LightningModule):
                 "module the model's own tokenizer"
             )
         self.network.train()
+        self._spread()
+
+    def _spread(self) -> None:
+        """Each process keeps its share of the weights and is sent a block's when it is its turn (FSDP2), if asked to.
+
+        Raises ValueError for strategies and settings that would give something else than one process gives.
+        """
+        strategy = self.trainer.strategy
+        if isinstance(strategy, FSDPStrategy):  # its shards are flat: weight decay would take none for a matrix
+            raise ValueError(
+                "FSDPStrategy is not used here, as its flat shards forget what a matrix is: ModelParallelStrategy does "
+                "the same and keeps it, see configs/scale/fsdp.yaml"
+            )
+        if not isinstance(strategy, ModelParallelStrategy):
+            return
+        mesh = cast(DeviceMesh, self.device_mesh)
+        if mesh["tensor_parallel"].size() > 1:
+            raise ValueError(
+                "weights are spread whole rows at a time, and no layer's computation is: give ModelParallelStrategy "
+                f"tensor_parallel_size 1 and data_parallel_size {self.trainer.world_size}, the number of processes"
+            )
+        if strategy._save_distributed_checkpoint:
+            raise ValueError(
+                "the best checkpoint is read again as one file: give ModelParallelStrategy "
+                "save_distributed_checkpoint false"
+            )
+        blocks = cast(nn.ModuleList, self.network.get_submodule(decoder.blocks(self.network)))
+        for part in (*blocks, self.network):
+            fully_shard(part, mesh=mesh["data_parallel"])
 
     def forward(self, ids: Tensor) -> Tensor:
         """``ids [B, T] -> logits [B, T, vocabulary]``; right padding needs no mask, as nothing looks ahead."""
@@ -97,6 +130,8 @@ class LanguageModel(L.LightningModule):
 
     def nats(self, batch: Tokens) -> Tensor:
         """``[B]`` negative log-probability of each row's labels, summed."""
+        if not len(batch.ids):  # a process may have got no row; where weights are spread, the others need its share
+            return self(batch.ids.new_zeros(1, 1)).flatten()[:0]
         logits, labels = self(batch.ids), nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED)
         # with the vocabulary as the last dimension, which is what makes it fast
         logits = logits.flatten(0, 1).float()
@@ -107,10 +142,9 @@ class LanguageModel(L.LightningModule):
 
     def training_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
         """Nats per token of the whole batch: processes average their gradients, so each counts its share as often."""
-        if not len(batch.ids):  # a process may have got no row of this batch
-            return sum(p.sum() * 0 for p in self.parameters())  # type: ignore[return-value]
         loss = self.nats(batch).sum() * self.trainer.world_size / batch.total
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        if len(batch.ids):
+            self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -118,9 +152,8 @@ class LanguageModel(L.LightningModule):
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Tokens, _batch_idx: int) -> None:
-        if len(batch.ids):
-            nats = self.nats(batch).double().sum()
-            self.sums += torch.stack([nats, (batch.labels != IGNORED).sum(), -batch.logp.sum()])
+        nats = self.nats(batch).double().sum()
+        self.sums += torch.stack([nats, (batch.labels != IGNORED).sum(), -batch.logp.sum()])
 
     def on_validation_epoch_end(self) -> None:
         """Loss in nats per token, and its distance from the entropy where the data know it."""

@@ -74,8 +74,8 @@ class ErrorProbe(L.LightningModule):
         """Load the frozen network; called by the trainer."""
         if self.weight is not None:
             return
-        self.backbone.load()
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone.load()
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])

@@ -31,14 +31,9 @@ class ActivationRecorder(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the model and see what it would record; called by the trainer, in every process."""
-        data, strategy = self.trainer.datamodule, self.trainer.strategy  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ActivationsDataModule):
             raise ValueError(f"activations are recorded of an ActivationsDataModule, not of a {type(data).__name__}")
-        if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-            raise ValueError(
-                f"activations are recorded by whole models, one on each device, not under {type(strategy).__name__}: "
-                "use strategy ddp, or, for a model larger than a device, one process and the backbone's device_map"
-            )
         if self.trainer.precision != "32-true":  # the cache would be taken for what the model gives in its own
             raise ValueError(
                 f"trainer.precision {self.trainer.precision} is not recorded: say with the backbone's dtype what it "

@@ -79,6 +79,7 @@ class Responses(L.LightningModule):
             return
         for llm in (self.backbone, self.tuned):
             if llm is not None:
+                llm.check(self.trainer.datamodule)  # type: ignore[attr-defined]
                 llm.load()
                 llm.requires_grad_(False).eval()
         if self.steering is not None:

@@ -76,8 +76,8 @@ class SparseCoder(L.LightningModule):
         """Load the frozen network and draw the first directions; called by the trainer."""
         if hasattr(self, "weights"):
             return
-        self.backbone.load()
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone.load()
         self.backbone.requires_grad_(False).eval()
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
         self.weights = nn.ParameterList(begin(torch.zeros(sites, 1, width), self.features * width, self.seed)[:4])

@@ -85,8 +85,8 @@ class SteeringAdaptor(L.LightningModule):
         """Load the frozen network and make one unfitted map for every site; called by the trainer."""
         if len(self.maps):
             return
-        self.backbone.load()
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone.load()
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)

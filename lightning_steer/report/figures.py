@@ -19,10 +19,13 @@ NAMES = {
 }
 
 
-def band(axes: Axes, x: Sequence[float], curve: Mapping[str, Sequence[float]], label: str, colour: str) -> None:
-    """A line with its interval."""
-    axes.plot(x, curve["value"], marker="o", markersize=3, label=label, color=colour)
-    axes.fill_between(x, curve["low"], curve["high"], alpha=0.2, color=colour, linewidth=0)
+def bands(axes: Axes, curve: Mapping[str, Any], measures: Sequence[str]) -> None:
+    """A line with its interval for each measure; where lines coincide, a wider one shows on both sides of the next."""
+    for i, (measure, colour) in enumerate(zip(measures, COLOURS, strict=False)):
+        values, wider = curve[measure], 1.2 * (len(measures) - 1 - i)
+        style = {"linewidth": 1.4 + wider, "markersize": 3 + wider, "color": colour}
+        axes.plot(curve["x"], values["value"], marker="o", label=NAMES.get(measure, measure), **style)
+        axes.fill_between(curve["x"], values["low"], values["high"], alpha=0.2, color=colour, linewidth=0)
 
 
 def below(figure: Figure, axes: Axes) -> None:
@@ -36,8 +39,7 @@ def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     """Measures against strength; the chosen strength is marked."""
     figure, axes = _figure(f"Dose-response, {report['method']}")
     curve = report["curves"]["strength"]
-    for measure, colour in zip(measures, COLOURS, strict=False):
-        band(axes, curve["x"], curve[measure], NAMES.get(measure, measure), colour)
+    bands(axes, curve, measures)
     axes.axvline(report["metrics"]["strength"]["value"], color="grey", linestyle=":", label="chosen strength")
     axes.set(xlabel="strength", ylabel=report["dose_response"]["unit"])
     below(figure, axes)
@@ -50,8 +52,7 @@ def side_by_side(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     panels = np.atleast_1d(figure.subplots(1, len(reports), sharey=True))
     for axes, (title, report) in zip(panels, reports.items(), strict=True):
         curve = report["curves"]["strength"]
-        for measure, colour in zip(report["dose_response"]["measures"], COLOURS, strict=False):
-            band(axes, curve["x"], curve[measure], str(NAMES.get(measure, measure)), colour)
+        bands(axes, curve, report["dose_response"]["measures"])
         axes.axvline(report["metrics"]["strength"]["value"], color="grey", linestyle=":", label="chosen strength")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("strength")
@@ -83,8 +84,7 @@ def by_pairs(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     """Measures against the number of pairs that the method was fitted to."""
     figure, axes = _figure(f"Accuracy by number of pairs, {report['method']}")
     curve = report["curves"]["pairs"]
-    for measure, colour in zip(measures, COLOURS, strict=False):
-        band(axes, curve["x"], curve[measure], NAMES.get(measure, measure), colour)
+    bands(axes, curve, measures)
     axes.set_xscale("log", base=2)
     axes.set(xlabel="pairs fitted", ylabel=report["dose_response"]["unit"])
     below(figure, axes)

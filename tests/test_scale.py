@@ -1,0 +1,99 @@
+"""The configurations for many devices: as shipped, on CPU processes started by torchrun, they give what one gives."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from safetensors.torch import load_file
+
+from lightning_steer.__main__ import main
+from lightning_steer.llm import LLM
+from lightning_steer.modules.language_model import LanguageModel
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+FIT = [
+    *("fit", "--config", "configs/pocket.yaml"),
+    *(f"--model.init_args.architecture.{name}={value}" for name, value in {**TINY, "intermediate_size": 32}.items()),
+    *("--data.init_args.steps_per_epoch=6", "--data.init_args.val_documents=20", "--trainer.max_epochs=2"),
+    "--data.init_args.tokens_per_step=24",  # some batches are a single row, which leaves the second process none
+    *("--trainer.gradient_clip_val=0.1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+]
+PROCESSES = {  # nodes, what the configuration is told besides
+    "ddp": (1, ["--trainer.devices=2"]),
+    "ddp_nodes": (2, ["--trainer.devices=1"]),
+    "fsdp": (1, ["--trainer.devices=2", "--trainer.strategy.init_args.data_parallel_size=2"]),
+}
+
+
+def torchrun(nodes: int, arguments: list[str]) -> None:
+    """Two processes, on one machine or on what takes itself for two."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = [f"--nnodes={nodes}", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test"]
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc_per_node={2 // nodes}"]
+    command += ["--local_addr=127.0.0.1", "-m", "lightning_steer", *arguments]
+    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(nodes)
+    ]
+    for process in both:
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+
+
+@pytest.mark.slow
+def test_what_one_process_trains_many_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    assert main([*FIT, "--run=one"]) == 0
+    one = load_file("checkpoints/pocket/one/model.safetensors")
+    for name, (nodes, more) in PROCESSES.items():
+        torchrun(nodes, [*FIT, "--config", f"configs/scale/{name}.yaml", *FIT[3:], *more, f"--run={name}"])
+        many = load_file(f"checkpoints/pocket/{name}/model.safetensors")
+        assert many.keys() == one.keys()
+        for tensor, value in one.items():
+            assert torch.allclose(many[tensor], value, atol=1e-4), f"{name}: {tensor}"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "columns", "expected"),
+    [
+        (FSDPStrategy(), 1, "ModelParallelStrategy does the same and keeps it, see configs/scale/fsdp.yaml"),
+        (ModelParallelStrategy(4, 2), 2, "tensor_parallel_size 1 and data_parallel_size 8, the number of processes"),
+        (ModelParallelStrategy(8, 1), 1, "give ModelParallelStrategy save_distributed_checkpoint false"),
+    ],
+)
+def test_what_would_give_something_else_is_refused(strategy: object, columns: int, expected: str) -> None:
+    module = LanguageModel("any")
+    module._trainer = SimpleNamespace(strategy=strategy, world_size=8)  # type: ignore[assignment]
+    module._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: columns)}  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=expected):
+        module._spread()
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy(2, 1)])
+def test_steered_models_are_whole(strategy: object) -> None:
+    data = SimpleNamespace(trainer=SimpleNamespace(world_size=2, strategy=strategy))
+    with pytest.raises(ValueError, match=r"whole, one on each device, not under \w+: use strategy ddp, or, .* device_map"):
+        LLM("any").check(data)
+
+
+def test_a_model_laid_out_over_devices_is_asked_of_accelerate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As shipped, but for the GPU; accelerate is not among what the project installs."""
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.chdir(ROOT)
+    given = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", "configs/scale/device_map.yaml"]
+    configs = [part for config in given for part in ("--config", config)]
+    assert main(["fit", *configs, "--trainer.accelerator=cpu", "--experiment=none"]) == 2
+    assert "device_map needs accelerate: pip install accelerate" in capsys.readouterr().err
