@@ -40,9 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
             from lightning_steer.vectors.__main__ import main as export
 
             return export(given[1:])
+        from torch import distributed
+
         from lightning_steer.cli import CLI
 
         CLI(arguments)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # its threads may abort a process that ends before them
     except Exception as error:
         sentence = refusal.of_exception(error)
         if sentence is None:

@@ -135,7 +135,7 @@ class LLM(Backbone):
         return self.decoder.embedding.device
 
     def check(self, data: Any) -> None:
-        """Any text can be read; refused are strategies that spread a model, and a device map in one of many processes."""
+        """Any text can be read; refused: strategies that spread a model, and a device map in one of many processes."""
         trainer = getattr(data, "trainer", None)
         if trainer is None:
             return

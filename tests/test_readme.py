@@ -33,15 +33,23 @@ def test_targets_exist(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_commands_run_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all commands were given, in their order."""
+    folder = tmp_path_factory.mktemp("used")
     for name in ("configs", "README.md"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "pocket").symlink_to(ROOT / "checkpoints" / "pocket")
-    monkeypatch.chdir(tmp_path)
-    for command in OURS:
-        assert main(shlex.split(command)[3:]) == 0, command
-    reports = list((tmp_path / "logs").rglob("report.json"))
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "pocket").symlink_to(ROOT / "checkpoints" / "pocket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for command in OURS:
+            assert main(shlex.split(command)[3:]) == 0, command
+    return folder
+
+
+def test_commands_run_in_their_order(used: Path) -> None:
+    reports = list((used / "logs").rglob("report.json"))
     assert reports
     for path in reports:
         assert json.loads(path.read_text())["metrics"]
@@ -61,7 +69,9 @@ def test_the_yaml_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "my_pairs.jsonl" in printed
 
 
-def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_python_runs(used: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(used)
+    names: dict[str, object] = {}
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names)
+    assert "edit" in names

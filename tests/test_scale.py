@@ -22,30 +22,30 @@ FIT = [
     *("fit", "--config", "configs/pocket.yaml"),
     *(f"--model.init_args.architecture.{name}={value}" for name, value in {**TINY, "intermediate_size": 32}.items()),
     *("--data.init_args.steps_per_epoch=6", "--data.init_args.val_documents=20", "--trainer.max_epochs=2"),
-    "--data.init_args.tokens_per_step=24",  # some batches are a single row, which leaves the second process none
+    "--data.init_args.tokens_per_step=64",  # batches of 2 or 3 rows: the third process often has none
     *("--trainer.gradient_clip_val=0.1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
 ]
-PROCESSES = {  # nodes, what the configuration is told besides
-    "ddp": (1, ["--trainer.devices=2"]),
-    "ddp_nodes": (2, ["--trainer.devices=1"]),
-    "fsdp": (1, ["--trainer.devices=2", "--trainer.strategy.init_args.data_parallel_size=2"]),
+PROCESSES = {  # machines, processes on each, what the configuration is told besides
+    "ddp": (1, 3, []),
+    "ddp_nodes": (2, 1, []),
+    "fsdp": (1, 3, ["--trainer.strategy.init_args.data_parallel_size=3"]),
 }
 
 
-def torchrun(nodes: int, arguments: list[str]) -> None:
-    """Two processes, on one machine or on what takes itself for two."""
+def torchrun(nodes: int, processes: int, arguments: list[str]) -> None:
+    """Several processes, on one machine or on what takes itself for several."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = [f"--nnodes={nodes}", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--rdzv_id=test"]
-    command = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc_per_node={2 // nodes}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting, f"--nproc_per_node={processes}"]
     command += ["--local_addr=127.0.0.1", "-m", "lightning_steer", *arguments]
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    both = [
+    launched = [
         subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(nodes)
     ]
-    for process in both:
+    for process in launched:
         said, _ = process.communicate(timeout=240)
         assert process.returncode == 0, said
 
@@ -56,8 +56,10 @@ def test_what_one_process_trains_many_train(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     assert main([*FIT, "--run=one"]) == 0
     one = load_file("checkpoints/pocket/one/model.safetensors")
-    for name, (nodes, more) in PROCESSES.items():
-        torchrun(nodes, [*FIT, "--config", f"configs/scale/{name}.yaml", *FIT[3:], *more, f"--run={name}"])
+    for name, (nodes, processes, more) in PROCESSES.items():
+        given = ["--config", f"configs/scale/{name}.yaml", *FIT[3:], f"--trainer.devices={processes}", *more]
+        Path("named.yaml").write_text(f"run: {name}\n")  # torchrun takes --run for an option of its own
+        torchrun(nodes, processes, [*FIT[:3], "--config", "named.yaml", *given])
         many = load_file(f"checkpoints/pocket/{name}/model.safetensors")
         assert many.keys() == one.keys()
         for tensor, value in one.items():
@@ -83,7 +85,9 @@ def test_what_would_give_something_else_is_refused(strategy: object, columns: in
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy(2, 1)])
 def test_steered_models_are_whole(strategy: object) -> None:
     data = SimpleNamespace(trainer=SimpleNamespace(world_size=2, strategy=strategy))
-    with pytest.raises(ValueError, match=r"whole, one on each device, not under \w+: use strategy ddp, or, .* device_map"):
+    with pytest.raises(
+        ValueError, match=r"whole, one on each device, not under \w+: use strategy ddp, or, .* device_map"
+    ):
         LLM("any").check(data)
 
 

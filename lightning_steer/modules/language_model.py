@@ -204,6 +204,8 @@ class LanguageModel(L.LightningModule):
         if best is not None and best.is_file():
             weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix("network."): value for name, value in weights.items()}
+        for name in self.network.all_tied_weights_keys:  # gathered from many processes, a copy would be saved besides
+            weights.pop(name, None)
         folder = self.folder or (best.parent if best is not None else self.trainer.default_root_dir)
         save(self.network, self.tokenizer, weights, Path(folder))
 

@@ -4,7 +4,6 @@ from contextlib import ExitStack
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lightning_steer.cache import locked
 from lightning_steer.data.activations import ActivationsDataModule
