@@ -10,6 +10,7 @@
 Rows are made like a language model's residual stream: variances along random axes fall as k^-1.4 (of the standardised
 last-token states of a small Llama, d = 64, the first is 256 to 370 times the last, depending on the layer), four
 features are a thousand times larger than the others, means are not zero; four fifths of y's variance are linear in h.
+One file: the three share these rows, and how an answer's gap is found.
 
     OMP_NUM_THREADS=1 python benchmarks/probe_training.py           # some minutes
     OMP_NUM_THREADS=1 python benchmarks/probe_training.py --full    # the whole job on all 36 layers, half an hour

@@ -1,4 +1,7 @@
-"""A decoder of transformers without its tokenizer: its blocks, states and vocabulary head, and edits of rows in it."""
+"""A decoder of transformers without its tokenizer: its blocks, states and vocabulary head, and edits of rows in it.
+
+One class, and so one file: what it answers, and what :meth:`Decoder.verify` holds it to.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,11 +92,11 @@ class Decoder:
     def logits(self, h: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone."""
         head = self.model.get_output_embeddings()
-        if tokens is not None:
+        if tokens is None:
+            logits = head(h).float()
+        else:
             bias = None if head.bias is None else head.bias[tokens]
             logits = nn.functional.linear(h, head.weight[tokens], bias).float()
-        else:
-            logits = head(h).float()
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
     def scored(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from safetensors.torch import load_file
 
 from lightning_steer.__main__ import main
 from lightning_steer.llm import LLM
-from lightning_steer.modules.language_model import LanguageModel
+from lightning_steer.modules.spreading import spread
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
 FIT = [
@@ -74,12 +74,10 @@ def test_what_one_process_trains_many_train(tmp_path: Path, monkeypatch: pytest.
         (ModelParallelStrategy(8, 1), 1, "give ModelParallelStrategy save_distributed_checkpoint false"),
     ],
 )
-def test_what_would_give_something_else_is_refused(strategy: object, columns: int, expected: str) -> None:
-    module = LanguageModel("any")
-    module._trainer = SimpleNamespace(strategy=strategy, world_size=8)  # type: ignore[assignment]
-    module._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: columns)}  # type: ignore[assignment]
+def test_what_would_give_something_else_is_refused(strategy: Strategy, columns: int, expected: str) -> None:
+    strategy._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: columns)}  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=expected):
-        module._spread()
+        spread(torch.nn.Module(), strategy, processes=8)
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy(2, 1)])

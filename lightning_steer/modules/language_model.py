@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
 
-from lightning_steer import decoder
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.loading import load
+from lightning_steer.modules.spreading import spread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,35 +91,7 @@ class LanguageModel(L.LightningModule):
                 "module the model's own tokenizer"
             )
         self.network.train()
-        self._spread()
-
-    def _spread(self) -> None:
-        """Each process keeps its share of the weights and is sent a block's when it is its turn (FSDP2), if asked to.
-
-        Raises ValueError for strategies and settings that would give something else than one process gives.
-        """
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy):  # its shards are flat: weight decay would take none for a matrix
-            raise ValueError(
-                "FSDPStrategy is not used here, as its flat shards forget what a matrix is: ModelParallelStrategy does "
-                "the same and keeps it, see configs/scale/fsdp.yaml"
-            )
-        if not isinstance(strategy, ModelParallelStrategy):
-            return
-        mesh = cast(DeviceMesh, self.device_mesh)
-        if mesh["tensor_parallel"].size() > 1:
-            raise ValueError(
-                "weights are spread whole rows at a time, and no layer's computation is: give ModelParallelStrategy "
-                f"tensor_parallel_size 1 and data_parallel_size {self.trainer.world_size}, the number of processes"
-            )
-        if strategy._save_distributed_checkpoint:
-            raise ValueError(
-                "the best checkpoint is read again as one file: give ModelParallelStrategy "
-                "save_distributed_checkpoint false"
-            )
-        blocks = cast(nn.ModuleList, self.network.get_submodule(decoder.blocks(self.network)))
-        for part in (*blocks, self.network):
-            fully_shard(part, mesh=mesh["data_parallel"])
+        spread(self.network, self.trainer.strategy, self.trainer.world_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         """``ids [B, T] -> logits [B, T, vocabulary]``; right padding needs no mask, as nothing looks ahead."""
