@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from lightning_steer.report.tables import cell, number
 
 Parts = Mapping[str, dict[str, Any]]
@@ -59,14 +61,22 @@ def behaviours(found: Parts) -> str:
         "auc": "AUC",
     }
     head = ["behaviours promoted", "behaviour", *names.values()]
+    head.insert(3, "the same, random directions (95 %)")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for part in parts:
-        shown = {f"{part['model']}, strength 1": part["shown"].get("1")}
-        if "as_a_method" in part:
-            shown[f"{part['model']}, instead of base"] = part["as_a_method"]
+        method, control = f"{part['model']}, strength 1", f"{part['model']}, instead of base"
+        shown = {method: part["shown"].get("1"), control: part.get("as_a_method")}
         for label, one in shown.items():
             if one is not None:
                 intervals = (one["estimates"][name] for name in names)
                 values = [cell(dict(zip(("value", "low", "high"), interval, strict=True))) for interval in intervals]
+                values.insert(1, by_chance(part) if label == method else "-")
                 lines.append(f"| {label} | {part['behaviour']} | {' | '.join(values)} |")
     return "\n".join(lines) + "\n"
+
+
+def by_chance(part: Mapping[str, Any]) -> str:
+    """Where 95 % of random directions as long as the vector leave the margin, at strength 1."""
+    place = [strength for strength in part["strengths"] if strength > 0].index(1)
+    low, high = np.quantile([draw[place] for draw in part["random"]["margin_change"]], (0.025, 0.975))
+    return f"{number(low)} to {number(high)}"
