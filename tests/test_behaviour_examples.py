@@ -86,6 +86,12 @@ READERS: dict[Reader, Callable[[int], list[dict[str, Any]]]] = {
 }
 
 
+def test_pairs_without_a_behaviour_have_the_file_s_name(tmp_path: Path) -> None:
+    named = read_pairs(write(tmp_path, pairs()))
+    unnamed = read_pairs(write(tmp_path, [{k: v for k, v in row.items() if k != "behaviour"} for row in pairs()]))
+    assert unnamed == [example._replace(behaviour="some") for example in named]
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("lines", [True, False])
 def test_files_become_records(reader: Reader, lines: bool, tmp_path: Path) -> None:

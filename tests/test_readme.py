@@ -55,18 +55,21 @@ def test_commands_run_in_their_order(used: Path) -> None:
         assert json.loads(path.read_text())["metrics"]
 
 
-def test_the_yaml_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    (extra,) = blocks("yaml")
-    (tmp_path / "mine.yaml").write_text(extra)
-    monkeypatch.chdir(ROOT)
-    configs = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", str(tmp_path / "mine.yaml")]
+def test_the_yaml_runs_on_a_user_s_model_and_pairs(used: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there, but for the name of the model and its layers; the pairs are like the line that is shown."""
+    (extra,), (shown,) = blocks("yaml"), re.findall(r"`(\{\"prompt.*?\})`", TEXT, re.DOTALL)
+    pair = json.loads(shown)
+    lines = [json.dumps({**pair, "prompt": f"{pair['prompt']} {i}"}) for i in range(12)]
+    assert "my/model, layers: [12, 16]" in extra
+    monkeypatch.chdir(used)
+    Path("my_pairs.jsonl").write_text("\n".join(lines))
+    Path("mine.yaml").write_text(extra.replace("my/model, layers: [12, 16]", "checkpoints/pocket/base, layers: [1, 2]"))
+    configs = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", "mine.yaml"]
     given = [part for config in configs for part in ("--config", config)]
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", *given, "--print_config"])
-    assert stopped.value.code == 0
-    printed = capsys.readouterr().out
-    assert "my/model" in printed
-    assert "my_pairs.jsonl" in printed
+    for command in ("fit", "test"):
+        assert main([command, *given, "--experiment=mine", "--model.init_args.resamples=50"]) == 0
+    report = json.loads(Path("logs/mine/mean_difference/report.json").read_text())
+    assert "my_pairs" in report["task"]
 
 
 def test_the_python_runs(used: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import math
 import torch
 
 from lightning_steer.metrics.interval import bootstrap_weights
+from lightning_steer.selection.rule import Best
 from lightning_steer.selection.strength import FEW, choose, crossing
 
 
@@ -37,3 +38,8 @@ def test_crossing() -> None:
     assert crossing([0.0, 1.0, 2.0], [0.0, 0.2, 1.0]) == 1 + 0.3 / 0.8
     assert crossing([0.5, 1.0], [0.7, 0.9]) == 0.5
     assert math.isinf(crossing([0.0, 1.0], [0.0, 0.4]))
+
+
+def test_one_row_tells_nothing_about_the_strength_for_others() -> None:
+    choice = Best(100).choose([0.5, 1.0, 2.0], torch.zeros(1), torch.ones(1, 3), torch.tensor([[2.0, 1.0, 3.0]]))
+    assert (choice.index, choice.low, choice.high) == (1, 0.5, 2.0)

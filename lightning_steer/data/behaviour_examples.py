@@ -27,9 +27,10 @@ class BehaviourExample(NamedTuple):
 
 
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
-    """JSON lines of ``{prompt, positive, negative, behaviour}`` and, if wanted, ``id``."""
+    """JSON lines of ``{prompt, positive, negative}``, perhaps with ``behaviour`` (else the file's name) and ``id``."""
     path, found = Path(path), []
-    for number, row in _rows(path, ("prompt", "positive", "negative", "behaviour"), ("id",)):
+    columns = ("prompt", "positive", "negative", "behaviour")
+    for number, row in _rows(path, columns, ("id",), behaviour=path.stem):
         texts = (row["behaviour"], row["prompt"], row["positive"], row["negative"])
         found.append(_example(path, str(row.get("id", number)), *texts))
     return _distinct(path, found)
@@ -123,12 +124,16 @@ def objects(path: Path) -> list[tuple[int, Any]]:
     return list(enumerate(rows, 1))
 
 
-def _rows(path: Path, columns: Collection[str], others: Collection[str] = ()) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file, numbered from 1, all with these columns of text."""
-    rows = objects(path)
-    for number, row in rows:
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {row!r}")
+def _rows(
+    path: Path, columns: Collection[str], others: Collection[str] = (), **defaults: str
+) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a file, numbered from 1, all with these columns of text; ``defaults`` where they lack them."""
+    rows = []
+    for number, given in objects(path):
+        if not isinstance(given, dict):
+            raise ValueError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {given!r}")
+        row = {**defaults, **given}
+        rows.append((number, row))
         missing, unknown = set(columns) - set(row), set(row) - set(columns) - set(others)
         if missing or unknown:
             raise ValueError(

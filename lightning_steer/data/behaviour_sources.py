@@ -25,25 +25,25 @@ class BehaviourSource(ABC):
 
 
 class PairsFile(BehaviourSource):
-    """JSON lines of ``{prompt, positive, negative, behaviour}``.
+    """JSON lines of ``{prompt, positive, negative}``, with ``behaviour`` if the file has several.
 
     Args:
         path: the file.
-        behaviour: the one to keep; null if the file has only one.
+        only: the behaviour to keep; null if the file has only one.
     """
 
-    def __init__(self, path: str, behaviour: str | None = None) -> None:
-        self.path, self.behaviour = path, behaviour
+    def __init__(self, path: str, only: str | None = None) -> None:
+        self.path, self.only = path, only
 
     def read(self) -> list[BehaviourExample]:
         """All examples of the behaviour."""
         found = behaviour_examples.read_pairs(self.path)
         names = list(dict.fromkeys(example.behaviour for example in found))
-        if self.behaviour is None and len(names) > 1:
-            raise ValueError(f"{self.path} has the behaviours {', '.join(names)}: say which one with behaviour")
-        if self.behaviour not in (None, *names):
-            raise ValueError(f"{self.path} has no behaviour {self.behaviour!r}; it has {', '.join(names)}")
-        return [example for example in found if self.behaviour in (None, example.behaviour)]
+        if self.only is None and len(names) > 1:
+            raise ValueError(f"{self.path} has the behaviours {', '.join(names)}: say which one with only")
+        if self.only not in (None, *names):
+            raise ValueError(f"{self.path} has no behaviour {self.only!r}; it has {', '.join(names)}")
+        return [example for example in found if self.only in (None, example.behaviour)]
 
 
 class HalvesFile(BehaviourSource):
