@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from sklearn.dummy import DummyClassifier
 
 from lightning_steer.data.questions import Graded
 from lightning_steer.metrics import Answers, confusion
@@ -197,6 +198,25 @@ def test_the_evaluation_gives_what_the_functions_give():
     assert set(Answers.headline) | set(Answers.also) <= found.keys()
 
 
+def test_the_constant_class_is_scikit_learns():
+    g = torch.Generator().manual_seed(0)
+    held, learned = torch.randint(3, (80,), generator=g), torch.randint(2, (50,), generator=g) + 1
+    base = torch.randn(80, 4, generator=g)
+    rows = Answers().rows(base, base[None], Graded([], held, LABEL_OF, torch.arange(80)))
+    columns = {name: column.T for name, column in rows.items()}
+    (given,) = Answers().controls(columns, {"truth": learned.double()[:, None]}).values()
+    found = Answers().estimates(given, torch.arange(80), bootstrap_weights(80, 50))
+    always = DummyClassifier(strategy="most_frequent").fit(np.zeros((50, 1)), learned).predict(np.zeros((80, 1)))
+    before = columns["answer_base"][:, 0].long()
+    assert found["accuracy"][0].value == pytest.approx(sk.accuracy_score(held, always))
+    assert found["balanced_accuracy"][0].value == pytest.approx(sk.balanced_accuracy_score(held, always))
+    assert found["error"][0].value == pytest.approx(1 - sk.accuracy_score(held, always))
+    assert found["changed"][0].value == pytest.approx(float((before.numpy() != always).mean()))
+    assert found["spi"][0].value == pytest.approx(
+        float(spi(*(torch.tensor(sk.accuracy_score(held, answer)) for answer in (before, always))))
+    )
+
+
 def test_kl_is_from_the_unsteered_answer():
     base = scores([0.4, 0.4, 0.1, 0.1])
     rows = Answers().rows(base, torch.stack([base, scores([0.1, 0.1, 0.4, 0.4])]), batch([0]))
@@ -216,4 +236,6 @@ def test_the_verdict_says_flip_and_noise_and_nothing():
     assert "class flip" in Answers().warnings({**good, "mcc": of(0.1)}, {})[0]
     assert "noise" in Answers().warnings({**good, "spi": of(0.5, -0.1, 0.6)}, {})[0]
     assert "Random" in Answers().warnings(good, {"random": {"spi": of(0.0, -0.1, 0.6)}})[0]
+    assert "most frequent class" in Answers().warnings(good, {"constant_class": {"spi": of(0.45)}})[0]
+    assert Answers().warnings(good, {"constant_class": {"spi": of(0.3)}}) == []
     assert "No answer" in Answers().verdict({**good, "0->1": of(0.0), "1->0": of(0.0)}, {})

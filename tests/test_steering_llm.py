@@ -44,7 +44,8 @@ def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Pat
     (found,) = (here / "logs" / experiment).rglob("report.json")
     report = json.loads(found.read_text())
     assert report["experiment"] == experiment
-    assert set(report["baselines"]) == {"unsteered", "random", "site_mean"}
+    graded = {"constant_class"} if experiment == "steer_mera" else set()
+    assert set(report["baselines"]) == {"unsteered", "random", "site_mean"} | graded
     for estimate in report["metrics"].values():
         assert {"value", "low", "high", "n"} <= set(estimate)
     assert report["choice"]

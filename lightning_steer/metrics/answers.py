@@ -85,6 +85,17 @@ class Answers(Evaluation):
                 found.setdefault(name, []).append(value)
         return found
 
+    def controls(
+        self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """Always the class that is the most frequent where the method learned."""
+        favourite = float(learned["truth"].long().flatten().bincount().argmax())
+        right = (unsteered["truth"] == favourite).double()
+        answer = torch.full_like(unsteered["answer"], favourite)
+        changed, kl = (answer != unsteered["answer_base"]).double(), torch.full_like(right, torch.inf)
+        columns = {"answer": answer, "accuracy": right, "error": 1 - right, "changed": changed, "kl": kl}
+        return {"constant_class": {**unsteered, **columns}}
+
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         fixed, broken = metrics["0->1"]["value"], metrics["1->0"]["value"]
         if fixed == broken == 0:
@@ -109,4 +120,7 @@ class Answers(Evaluation):
         random = baselines.get("random", {}).get("spi")
         if random and value["spi"] > 0 and random["high"] >= value["spi"]:
             found.append("Random directions of equal norm reach this SPI too.")
+        constant = baselines.get("constant_class", {}).get("spi")
+        if constant and value["spi"] > 0 and constant["value"] >= metrics["spi"]["low"]:
+            found.append("Always giving the most frequent class reaches this SPI too, or its interval.")
         return found

@@ -49,6 +49,17 @@ class Evaluation(ABC):
         """``{column: [B, k]}`` of one candidate ``scores [B, ...]``: what moved besides; NaN where it was meant to."""
         return {}
 
+    def controls(
+        self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """What could be had without steering: a name, and the columns that it would have given the held-out rows.
+
+        Args:
+            unsteered: columns ``[n, 1]`` of the unsteered network on the held-out rows.
+            learned: the same on the rows that the method learned from.
+        """
+        return {}
+
     @abstractmethod
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         """What happened, in one or two sentences for somebody who has not read the paper."""

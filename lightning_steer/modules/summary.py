@@ -16,6 +16,7 @@ from lightning_steer.metrics.drift import TextDrift, kl_mean, kl_percentile, per
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, estimate_means, percentile
 
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 Figures = dict[str, dict[str, Any]]
 """``{name: {"value", "low", "high", "n"}}``."""
 
@@ -49,14 +50,18 @@ class Summary:
 
     def estimates(self, table: dict[str, Tensor], weights: Tensor, name: str) -> dict[str, list[Estimate]]:
         """Every figure of a group's candidates."""
-        prefix = f"{name}/"
-        columns = {key.removeprefix(prefix): part for key, part in table.items() if key.startswith(prefix)}
-        return self.evaluation.estimates(columns, table["cluster"], weights)
+        return self.evaluation.estimates(_columns(table, name), table["cluster"], weights)
 
     def group(self, name: str) -> Figures:
         """The table's measures of a single candidate."""
         found = self.estimates(self.tested, self.weights, name)
         return {m: _plain(found[m][0]) for m in self.evaluation.headline}
+
+    def controls(self) -> dict[str, Figures]:
+        """What could be had without steering, on the same rows."""
+        given = self.evaluation.controls(_columns(self.tested, "unsteered"), _columns(self.relearned, "unsteered"))
+        found = {name: self.evaluation.estimates(c, self.tested["cluster"], self.weights) for name, c in given.items()}
+        return {name: {m: _plain(one[m][0]) for m in self.evaluation.headline} for name, one in found.items()}
 
     def random(self) -> Figures:
         """Mean over the random directions; the interval holds 95 % of the directions, not of the rows."""
@@ -84,16 +89,14 @@ class Summary:
 
     def cosines(self, sites: Sequence[str]) -> Figures:
         """How well the mean displacement points to the class difference, and each displacement to its own pair's."""
-        found = {}
-        of_class, of_pair, draws = [], [], []
+        found, of_class, of_pair, draws = {}, [], [], []
         for site in sites:
             moved, truth = self.tested[f"moved/{site}"].double(), self.tested[f"truth/{site}"].double()
             of_class.append(torch.cosine_similarity(moved.mean(0), truth.mean(0), dim=0))
             draws.append(torch.cosine_similarity(self.weights @ moved, self.weights @ truth, dim=1))
             of_pair.append(torch.cosine_similarity(moved, truth, dim=1))
-        n = _rows(self.tested)
         value, interval = float(torch.stack(of_class).mean()), percentile(torch.stack(draws).mean(0))
-        found["cosine_class"] = _plain(Estimate(value, *interval, n))
+        found["cosine_class"] = _plain(Estimate(value, *interval, _rows(self.tested)))
         found["cosine_pair"] = self._mean(torch.stack(of_pair).mean(0))
         return found
 
@@ -104,7 +107,7 @@ class Summary:
             if name.startswith("profile/"):
                 means = estimate_means(column.nan_to_num(), self.weights)
                 meant = column.isnan().any(0).tolist()
-                points = [_MEANT if left else point for left, point in zip(meant, means, strict=True)]
+                points = [_UNKNOWN if left else point for left, point in zip(meant, means, strict=True)]
                 found[name.removeprefix("profile/")] = {
                     key: [getattr(p, key) for p in points] for key in ("value", "low", "high")
                 }
@@ -129,7 +132,7 @@ class Summary:
         if not math.isnan(bound):
             metrics["certified_bound"] = _plain(Estimate(bound, bound, float("nan"), int(rows)))
         groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
-        baselines = {name: self.group(name) for name in groups} | {"random": self.random()}
+        baselines = {name: self.group(name) for name in groups} | {"random": self.random(), **self.controls()}
         relearned = self.estimates(self.relearned, self.relearned_weights, "steered")
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),
@@ -151,7 +154,8 @@ class Summary:
         return _plain(estimate_mean(column, self.weights))
 
 
-_MEANT = Estimate(float("nan"), float("nan"), float("nan"), 0)
+def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{group}/"): part for key, part in table.items() if key.startswith(f"{group}/")}
 
 
 def _rows(table: dict[str, Tensor]) -> int:

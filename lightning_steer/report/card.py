@@ -13,6 +13,7 @@ ROWS = {
     "unsteered": "unsteered",
     "random": "random direction, equal norm",
     "site_mean": "site replaced by its mean",
+    "constant_class": "constant class",
     "steered": "",
     "training_negatives": "the same on what it learned from",
     "oracle_patch": "oracle patch",

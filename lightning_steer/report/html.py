@@ -18,6 +18,7 @@ CONTROLS = {
     "unsteered": "the network as it is",
     "random": "directions drawn at random, as long as the method's own shift: would any push have done it?",
     "site_mean": "the site's output replaced by its mean: how much does the network need this site?",
+    "constant_class": "always the class that is the most frequent where the method learned: no steering at all",
     "oracle_patch": "the site's output replaced by that of a row that has what is wanted: the most it can give",
     "training_negatives": "the rows that the method learned from: what it promises beyond them is the gap to the rest",
 }
@@ -124,11 +125,8 @@ def _compared(report: Mapping[str, Any]) -> str:
         for name, row in rows.items()
         if row
     )
-    legend = "".join(
-        f"<li><em>{escape(key.replace('_', ' '))}</em>: {text}</li>"
-        for key, text in CONTROLS.items()
-        if key in baselines or report.get(key)
-    )
+    known = {key.replace("_", " "): text for key, text in CONTROLS.items() if key in baselines or report.get(key)}
+    legend = "".join(f"<li><em>{escape(key)}</em>: {text}</li>" for key, text in known.items())
     n = report["metrics"].get(columns[0], {}).get("n")
     return (
         '<h3>Beside its controls</h3>\n<div class="wide"><table class="compared">'
