@@ -175,12 +175,18 @@ def test_words_say_what_moved_besides() -> None:
     assert len(warnings) == 2
     assert "unrelated sentence" in StereoSetEffect().verdict(metrics, baselines)
     assert not StereoSetEffect().warnings(metrics | {"collateral": small, "fidelity": large}, baselines)
+    (noise,) = StereoSetEffect().warnings(
+        metrics | {"collateral": small, "fidelity": estimate(0.2, -0.1, 0.5)}, baselines
+    )
+    assert "fidelity includes 0" in noise
     fallen = estimate(-0.3, -0.4, -0.2)
     moved = dict.fromkeys((*BehaviourEffect.headline, "strength"), large)
     both = moved | {"positive_change": fallen, "negative_change": fallen}
     assert len(BehaviourEffect().warnings(both, {"unsteered": moved})) == 1
     by_chance = {"unsteered": moved, "random": {"margin_change": estimate(0.0, -0.3, 0.3)}}
     assert len(BehaviourEffect().warnings(moved, by_chance)) == 1
+    (noise,) = BehaviourEffect().warnings(moved | {"margin_change": estimate(0.3, -0.1, 0.7)}, {"unsteered": moved})
+    assert "change includes 0" in noise
     assert "held-out prompts" in BehaviourEffect().verdict(moved, by_chance)
 
 

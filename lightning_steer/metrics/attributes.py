@@ -105,7 +105,7 @@ class AttributeEffect(Evaluation):
             )
         if baselines["unsteered"]["others"]["value"] < 0.95:
             found.append(
-                "the unsteered network reads fewer than 95 % of the attributes: this is not a steering result."
+                "The unsteered network reads fewer than 95 % of the attributes: this is not a steering result."
             )
         return found
 

@@ -141,12 +141,14 @@ class BehaviourEffect(Evaluation):
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
         found = []
         if max(metrics["positive_change"]["high"], metrics["negative_change"]["high"]) < 0:
-            found.append("both continuations became less likely: the margin moved, but so did everything else.")
+            found.append("Both continuations became less likely: the margin moved, but so did everything else.")
         random = baselines.get("random", {}).get("margin_change")
         moved = metrics["margin_change"]["value"]
+        if moved and metrics["margin_change"]["low"] <= 0 <= metrics["margin_change"]["high"]:
+            found.append("The interval of the margin's change includes 0: this may be noise.")
         if random is not None and random["low"] <= moved <= random["high"]:
             found.append(
-                f"of the random directions of equal norm, 95 % change the margin by {random['low']:+.3f} to "
+                f"Of the random directions of equal norm, 95 % change the margin by {random['low']:+.3f} to "
                 f"{random['high']:+.3f}: the method's {moved:+.3f} is no more than that."
             )
         return found

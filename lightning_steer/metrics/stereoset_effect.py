@@ -145,15 +145,17 @@ class StereoSetEffect(Evaluation):
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
         found = []
         if metrics["collateral"]["value"] > metrics["intended"]["value"]:
-            found.append("the edit moved the unrelated sentence more often than what it was meant to move.")
+            found.append("The edit moved the unrelated sentence more often than what it was meant to move.")
+        if metrics["fidelity"]["value"] > 0 >= metrics["fidelity"]["low"]:
+            found.append("The interval of fidelity includes 0: this may be noise.")
         random = baselines.get("random", {}).get("fidelity")
         if random is not None and metrics["fidelity"]["value"] <= random["high"]:
             found.append(
-                f"of the random directions of equal norm some do as well: 95 % of them have a fidelity of up to "
+                f"Of the random directions of equal norm some do as well: 95 % of them have a fidelity of up to "
                 f"{random['high']:.3f}."
             )
         if baselines["unsteered"]["p_unrelated"]["value"] > 1 / 3:
-            found.append("the unsteered model prefers unrelated sentences as often as chance would.")
+            found.append("The unsteered model prefers unrelated sentences as often as chance would.")
         return found
 
 

@@ -57,9 +57,10 @@ class Best(Selection):
         index = int(choose(success, loss))
         again = choose(success, loss, bootstrap_weights(len(loss), self.resamples))
         low, high = percentile(torch.tensor(strengths, dtype=torch.float64)[again])
+        rows = f"{len(loss)} rows"
         if len(loss) == 1:  # re-sampled it is always itself, which says nothing about other rows
-            low, high = min(strengths), max(strengths)
-        return Choice(index, low, high, float("nan"), f"best of {len(strengths)} strengths on {len(loss)} rows")
+            low, high, rows = min(strengths), max(strengths), "a single row, which says nothing about others"
+        return Choice(index, low, high, float("nan"), f"best of {len(strengths)} strengths on {rows}")
 
 
 class Certified(Selection):
