@@ -48,7 +48,7 @@ def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Pat
     assert set(report["baselines"]) == {"unsteered", "random", "site_mean"} | graded
     for estimate in report["metrics"].values():
         assert {"value", "low", "high", "n"} <= set(estimate)
-    assert report["choice"]
+    assert f"Why this strength: {report['choice']}." in found.with_name("report.md").read_text()
     assert (found.parent / "dose_response.png").is_file()
 
 

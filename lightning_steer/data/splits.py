@@ -25,8 +25,8 @@ def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[l
         raise ValueError(f"every split needs at least 1 row, not {', '.join(map(str, sizes))}")
     if sum(sizes) > len(labels):
         raise ValueError(
-            f"the splits ask for {' + '.join(map(str, sizes))} = {sum(sizes)} rows, but there are {len(labels)}: ask "
-            "for fewer, or bring more"
+            f"the splits ask for {' + '.join(map(str, sizes))} = {sum(sizes)} rows, but there are {len(labels)}: "
+            "give smaller ones (train, calibration and test of a MERADataModule), or bring more rows"
         )
     random, classes = np.random.default_rng(np.random.SeedSequence((seed, 7))), np.asarray(labels)
     place = np.empty(len(classes))

@@ -34,6 +34,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
     lines = [
         f"# {report['experiment']}: {report['method']}\n",
         f"{report['verdict']}\n",
+        *([f"Why this strength: {report['choice']}.\n"] if report.get("choice") else []),
         *(f"> **Warning.** {warning}\n" for warning in report["warnings"]),
         f"Task: {report['task']}. Network: {report['backbone']}. Seed {report['seed']}. Values are followed by their "
         f"95 % interval over {report['metrics'][columns[0]]['n']} held-out rows; for random directions, by the range "
@@ -48,10 +49,11 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
 
 
 def text(report: Mapping[str, Any]) -> str:
-    """The report for a terminal: verdict, warnings, the method between its baselines."""
+    """The report for a terminal: verdict, why this strength, warnings, the method between its baselines."""
     warnings = "".join(f"\nWarning: {warning}" for warning in report["warnings"])
     table = tables.text(comparison(report), list(report["baselines"]["unsteered"]))
-    return f"{report['verdict']}{warnings}\n\n{table}\n"
+    why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
+    return f"{report['verdict']}{why}{warnings}\n\n{table}\n"
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:
