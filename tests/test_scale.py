@@ -90,12 +90,13 @@ def test_steered_models_are_whole(strategy: object) -> None:
 
 
 def test_a_model_laid_out_over_devices_is_asked_of_accelerate(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workshop: Path
 ) -> None:
     """As shipped, but for the GPU; accelerate is not among what the project installs."""
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    monkeypatch.chdir(ROOT)
+    (workshop / "checkpoints").mkdir()
+    (workshop / "checkpoints" / "pocket").symlink_to(ROOT / "checkpoints" / "pocket")
     given = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", "configs/scale/device_map.yaml"]
     configs = [part for config in given for part in ("--config", config)]
-    assert main(["fit", *configs, "--trainer.accelerator=cpu", "--experiment=none"]) == 2
+    assert main(["fit", *configs, "--trainer.accelerator=cpu"]) == 2
     assert "device_map needs accelerate: pip install accelerate" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers too."""
+DASHES = ("solid", (0, (4, 3)), (0, (1, 2)), (0, (6, 3)), "dashed", "dotted", "dashdot")
+"""As many, each with gaps in which the ones before are seen."""
 NAMES = {
     "target": "target reads the wanted value",
     "kept": "target still reads its old value",
@@ -20,11 +22,11 @@ NAMES = {
 
 
 def bands(axes: Axes, curve: Mapping[str, Any], measures: Sequence[str]) -> None:
-    """A line with its interval for each measure; where lines coincide, a wider one shows on both sides of the next."""
-    for i, (measure, colour) in enumerate(zip(measures, COLOURS, strict=False)):
-        values, wider = curve[measure], 1.2 * (len(measures) - 1 - i)
-        style = {"linewidth": 1.4 + wider, "markersize": 3 + wider, "color": colour}
-        axes.plot(curve["x"], values["value"], marker="o", label=NAMES.get(measure, measure), **style)
+    """A line with its interval for each measure; where lines coincide, one shows between the dashes of the next."""
+    for measure, colour, dashes in zip(measures, COLOURS, DASHES, strict=False):
+        values = curve[measure]
+        style = {"linestyle": dashes, "marker": "o", "markersize": 3, "color": colour}
+        axes.plot(curve["x"], values["value"], label=NAMES.get(measure, measure), **style)
         axes.fill_between(curve["x"], values["low"], values["high"], alpha=0.2, color=colour, linewidth=0)
 
 
