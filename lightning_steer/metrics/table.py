@@ -12,7 +12,9 @@ class Table(Metric):
     """Columns ``{name: [n, ...]}``, the same however the rows are split into batches or over processes.
 
     ``update`` takes the rows' positions ``[B]`` and any columns ``[B, ...]``; ``compute`` returns them sorted by
-    position. A row that was counted twice or is missing raises ValueError: it would bend every figure.
+    position. Every column keeps its dtype, except that float16 and bfloat16 become float32: integers (labels, clusters)
+    and float64 (log-probabilities, whose differences count) come back bit by bit. A row that was counted twice or is
+    missing raises ValueError: it would bend every figure.
     """
 
     full_state_update = False
@@ -22,18 +24,18 @@ class Table(Metric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("rows", [], dist_reduce_fx="cat")
-        self.add_state("cells", [], dist_reduce_fx="cat")
-        self.shapes: dict[str, torch.Size] = {}
+        self.add_state("cells", [], dist_reduce_fx="cat")  # bytes: one tensor can hold columns of any dtype
+        self.layout: dict[str, tuple[torch.Size, torch.dtype]] = {}
 
     def update(self, row: Tensor, **columns: Tensor) -> None:
-        """Add a batch."""
-        self.shapes = {name: column.shape[1:] for name, column in columns.items()}
+        """Add a batch; raises ValueError if its columns are others than those of the batches before."""
+        kept = {name: _at_least_single(column.detach()) for name, column in columns.items()}
+        layout = {name: (column.shape[1:], column.dtype) for name, column in kept.items()}
+        if self.rows and layout != self.layout:
+            raise ValueError(f"a table's columns stay the same in every batch: {self.layout} became {layout}")
+        self.layout = layout
         self.rows.append(row)
-        self.cells.append(
-            torch.cat(
-                [column.detach().float().reshape(len(row), column.shape[1:].numel()) for column in columns.values()], 1
-            )
-        )
+        self.cells.append(torch.cat([_bytes(column, len(row)) for column in kept.values()], 1))
 
     def compute(self) -> dict[str, Tensor]:
         """All rows in order."""
@@ -41,6 +43,23 @@ class Table(Metric):
         order = row.argsort()
         if not torch.equal(row[order], torch.arange(len(row), device=row.device)):
             raise ValueError(f"rows were lost or counted twice: {len(row)} rows, {len(row.unique())} of them different")
-        sizes = [shape.numel() for shape in self.shapes.values()]
-        columns = zip(self.shapes.items(), cells[order].split(sizes, 1), strict=True)
-        return {name: part.reshape(-1, *shape) for (name, shape), part in columns}
+        sizes = [shape.numel() * dtype.itemsize for shape, dtype in self.layout.values()]
+        columns = zip(self.layout.items(), cells[order].split(sizes, 1), strict=True)
+        return {
+            name: part.contiguous().flatten().view(dtype).reshape(-1, *shape)
+            if part.shape[1]
+            else part.new_empty(len(part), *shape, dtype=dtype)
+            for (name, (shape, dtype)), part in columns
+        }
+
+
+def _at_least_single(column: Tensor) -> Tensor:
+    return column.float() if column.dtype in (torch.float16, torch.bfloat16) else column
+
+
+def _bytes(column: Tensor, rows: int) -> Tensor:
+    """``[B, ...] -> [B, bytes]`` uint8."""
+    width = column.shape[1:].numel()
+    flat = torch.empty(rows, width, dtype=column.dtype, device=column.device)
+    flat.copy_(column.reshape(rows, width))  # strides of a single row or column may be anything, and forbid the view
+    return flat.view(torch.uint8) if width else flat.new_empty(rows, 0, dtype=torch.uint8)

@@ -168,7 +168,7 @@ class SparseCoder(L.LightningModule):
         rows = self.scored.compute()
         lost = rows["lost"].sum(0) / rows["spread"].sum(0)
         self.log("val/loss", lost.mean(), prog_bar=True)
-        self.log("val/active", rows["active"].mean())
+        self.log("val/active", rows["active"].double().mean())
 
     # ---- test: report
 

@@ -40,8 +40,7 @@ class Summary:
         axes: Mapping[str, Sequence[float]],
         resamples: int,
     ) -> None:
-        self.tested = {name: column.cpu().double() for name, column in tested.items()}
-        self.relearned = {name: column.cpu().double() for name, column in relearned.items()}
+        self.tested, self.relearned = _on_processor(tested), _on_processor(relearned)
         self.evaluation, self.axes = evaluation, axes
         self.weights, self.relearned_weights = (
             bootstrap_weights(_rows(table), resamples, cluster=table["cluster"])
@@ -152,6 +151,11 @@ class Summary:
 
     def _mean(self, column: Tensor) -> dict[str, Any]:
         return _plain(estimate_mean(column, self.weights))
+
+
+def _on_processor(table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Figures in float64; the clusters, which are names and no figures, as they are."""
+    return {name: column.cpu() if name == "cluster" else column.cpu().double() for name, column in table.items()}
 
 
 def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
