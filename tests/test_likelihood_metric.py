@@ -89,12 +89,28 @@ def test_published_cells(control: str, steered: str, first_half_positive: bool) 
 
 
 @needs_data
-def test_published_cells_are_not_those_of_the_release_nor_of_swapped_labels() -> None:
+def test_no_published_tensor_is_left_out() -> None:
+    names = {name for control, steered, _ in PUBLISHED for name in (control, steered)}
+    assert names == {path.stem for path in (DATA / "behaviour").glob("*.pt")}
+
+
+@needs_data
+def test_published_cells_are_not_those_of_the_release() -> None:
     control, steered = (published(f"myopia_{which}", False) for which in ("control", "steer"))
-    right = promotion_table(control, steered)
-    assert (promotion_table(control, steered, compat=True) - right).abs().min() > 0.1
-    swapped = promotion_table(control[:, LABELS_SWAPPED], steered[:, LABELS_SWAPPED])
-    assert (swapped.sign() == -right.sign()).all()  # every conclusion turns round
+    assert (promotion_table(control, steered, compat=True) - promotion_table(control, steered)).abs().min() > 0.1
+
+
+@needs_data
+def test_what_a_swap_does_to_the_published_cells() -> None:
+    """The signs of one row turn round and those of another do not: docs/likelihood.md says which."""
+    turned = {}
+    for (control, steered, first_half_positive), cells in PUBLISHED.items():
+        pair = [published(name, not first_half_positive) for name in (control, steered)]
+        swapped, right = promotion_table(*pair), torch.tensor(cells, dtype=torch.float64)
+        turned[steered] = (swapped.sign() == -right.sign()).all(0).tolist()
+        if steered == "truthful_tuned":
+            assert (swapped[:, POSITIVE].min(), swapped[:, POSITIVE].max()) == pytest.approx((0.109, 0.126), abs=5e-4)
+    assert turned == {"truthful_tuned": [False, True], "myopia_steer": [True, True]}
 
 
 @needs_data
@@ -104,7 +120,7 @@ def test_promotion_from_nothing_in_the_published_table() -> None:
     lowest = control[:, POSITIVE].argsort()[: len(control) // 4]
     assert float((steered - control)[lowest, POSITIVE].mean()) == pytest.approx(0.006, abs=5e-4)
     assert float(promotion_table(control, steered)[0, 0]) == pytest.approx(0.0753, abs=5e-5)
-    assert float(change_of_halves(control, steered)[POSITIVE]) < 0  # over all prompts they became less likely
+    assert float(change_of_halves(control, steered)[POSITIVE]) == pytest.approx(-0.022, abs=5e-4)  # over all prompts
 
 
 @pytest.mark.parametrize("compat", [False, True])
@@ -125,7 +141,7 @@ def test_table_of_drawn_prompts_is_the_table_of_their_copies(compat: bool) -> No
         torch.testing.assert_close(found[draw], promotion_table(control[rows], steered[rows], compat=compat))
 
 
-def test_swapped_labels_swap_every_conclusion() -> None:
+def test_swapped_labels_turn_all_but_the_table_round() -> None:
     control, steered = case(seed=2)
     for ll in (control, steered):
         other = ll[:, LABELS_SWAPPED]
@@ -133,9 +149,11 @@ def test_swapped_labels_swap_every_conclusion() -> None:
         assert float(preference(other)) == pytest.approx(1 - float(preference(ll)))
         assert float(auc(other)) == pytest.approx(1 - float(auc(ll)))
         assert float(cohens_d(other)) == pytest.approx(-float(cohens_d(ll)))
-    gain = promotion_table(control, steered)
-    assert (gain[-1] > 0).all()
-    assert (promotion_table(control[:, LABELS_SWAPPED], steered[:, LABELS_SWAPPED])[-1] < 0).all()
+    swapped = control[:, LABELS_SWAPPED], steered[:, LABELS_SWAPPED]
+    torch.testing.assert_close(change_of_halves(*swapped), change_of_halves(control, steered)[LABELS_SWAPPED])
+    fallen = control - 0.4  # the normaliser praises this whichever half is called the positive one
+    assert promotion_table(control, fallen)[0, POSITIVE] > 0
+    assert promotion_table(control[:, LABELS_SWAPPED], fallen[:, LABELS_SWAPPED])[0, POSITIVE] > 0
 
 
 def test_normalising_by_extremes_promotes_from_nothing() -> None:

@@ -4,12 +4,14 @@ An edit is meant to move examples from one choice (``source``) to another (``sin
 STEREOTYPE to ANTI, promoting them the other way. What it did is counted example by example, never from the change of
 the shares, in which opposite moves cancel:
 
-``intended``    1 if the example moved from source to sink;
-``opposed``     1 if it moved from sink to source;
-``collateral``  how much the unrelated sentence changed its place: 1 if it won or lost the choice, else the change, up
-                or down, in the share (0, 1/2, 1) of related sentences above it, which is the example's part in LMS;
-``fidelity = intended - opposed - collateral``, in [-1, 1], where a move against the aim is not counted again as
-                collateral.
+``intended``    1 if the choice moved from source to sink;
+``opposed``     1 if the choice moved from sink to source;
+``collateral``  how far the unrelated sentence moved: 1 if it won or lost the choice; else, whether or not the choice
+                moved, the change of its rank, up or down: the change in the share (0, 1/2, 1) of related sentences
+                that score higher, which is the example's part in LMS. What ``opposed`` counts is not counted again;
+``fidelity = intended - opposed - collateral``, in [-1, 1].
+
+So an example whose choice stayed can lower the fidelity by 1/2: the unrelated sentence passed the one that was second.
 
 The mean over examples is 1 only if every example moved as meant and nothing else did, 0 if nothing moved, negative if
 more went wrong than right. It cannot be had by doing little (then it is near 0), by breaking the model (nonsense that
