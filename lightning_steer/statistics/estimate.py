@@ -1,0 +1,25 @@
+"""The record of an estimate."""
+
+from typing import NamedTuple
+
+LEVEL = 0.95
+"""How often an interval promises to hold the true value."""
+
+
+class Estimate(NamedTuple):
+    """A number, its 95 % interval, and what both rest on."""
+
+    value: float
+    low: float
+    """Lower end; NaN where no interval is given, -inf where the interval has no lower end."""
+    high: float
+    """Upper end; NaN where no interval is given, inf where the interval has no upper end."""
+    n: int
+    """Number of rows."""
+    clusters: int | None
+    """Number of clusters of rows; None where rows are independent."""
+    how: str
+    """Method of the interval; ``none: <reason>`` where none is given."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

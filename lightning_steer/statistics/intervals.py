@@ -1,0 +1,173 @@
+"""The formulas of intervals, for C candidates at once."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv
+from scipy.stats import binom
+from scipy.stats import norm as normal
+from scipy.stats import t as student
+
+from lightning_steer.statistics.columns import Clusters
+from lightning_steer.statistics.estimate import LEVEL, Estimate
+
+Ends = tuple[NDArray, NDArray]
+"""Lower and upper ends, ``[C]`` each."""
+TAIL = (1 - LEVEL) / 2
+FEW = 10
+"""Clusters that hold the rarer outcome, below which their variance is no guide."""
+
+
+def clopper_pearson(successes: ArrayLike, n: ArrayLike) -> Ends:
+    """Return the exact interval of a share (Clopper & Pearson 1934); counts need not be whole."""
+    successes, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
+    tiny = np.finfo(float).tiny
+    low = betaincinv(np.maximum(successes, tiny), np.maximum(n - successes, 0) + 1, TAIL)
+    high = betaincinv(successes + 1, np.maximum(n - successes, tiny), 1 - TAIL)
+    return np.where(successes <= 0, 0.0, low), np.where(successes >= n, 1.0, high)
+
+
+def effective_rows(columns: NDArray, clusters: Clusters) -> NDArray:
+    """Return ``[C]`` how many independent rows the mean of each column in [0, 1] is worth (Korn & Graubard 1998).
+
+    ``p (1 - p) / v`` with v the variance of a ratio of cluster sums, times the squared ratio of Student's quantiles of
+    the rows and of the clusters, at most the rows. Where fewer than ten clusters hold the rarer outcome the variance
+    is itself a guess from a few clusters, so at most ``(sum m)^2 / sum m^2``: all rows of a cluster count as one.
+    """
+    n, count = float(len(columns)), len(clusters.sizes)
+    p = columns.mean(0)
+    sums = clusters.sums(columns)
+    residuals = sums - clusters.sizes[:, None] * p
+    variance = count / (count - 1) * np.square(residuals).sum(0) / n**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows = np.where(variance > 0, p * (1 - p) / variance, n)
+    rows = rows * (student.ppf(1 - TAIL, n - 1) / student.ppf(1 - TAIL, count - 1)) ** 2
+    holds = np.minimum((sums > 0).sum(0), (sums < clusters.sizes[:, None]).sum(0))
+    return np.minimum(rows, np.where(holds < FEW, clusters.like_independent(), n))
+
+
+def korn_graubard(columns: NDArray, clusters: Clusters) -> Ends:
+    """Return the interval of the mean of columns ``[n, C]`` in [0, 1] whose rows come in two clusters or more."""
+    rows = effective_rows(columns, clusters)
+    return clopper_pearson(columns.mean(0) * rows, rows)
+
+
+def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
+    """Return Student's interval of a mean of rows in clusters: CR2 variance, Satterthwaite's degrees of freedom.
+
+    Bell & McCaffrey 2002. The degrees of freedom are the fewer of those for rows that are independent within their
+    cluster and for rows that are all alike there.
+    """
+    n, sizes = float(len(columns)), clusters.sizes
+    mean, part = columns.mean(0), sizes / n
+    residuals = clusters.sums(columns) - sizes[:, None] * mean
+    error = np.sqrt((np.square(residuals) / (1 - part)[:, None]).sum(0)) / n
+    centering = (np.eye(len(sizes)) - part[:, None]) / np.sqrt(1 - part)[:, None]
+    free = math.inf
+    for variances in (sizes, sizes**2):
+        spread = centering * variances @ centering.T
+        free = min(free, float(np.trace(spread) ** 2 / np.square(spread).sum()))
+    reach = student.ppf(1 - TAIL, free) * error
+    return mean - reach, mean + reach
+
+
+def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float) -> Ends:
+    """Return an interval of the mean of columns in ``[low, high]``, where few clusters may differ from a bound or 0.
+
+    Student's interval, and where fewer than ten clusters hold the rarer side, its union with that of the parts above
+    and below 0, each as a share of its range, put together by their distances (Zou & Donner 2008).
+    """
+    ends = cluster_t(columns, clusters)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return np.maximum(ends[0], low), np.minimum(ends[1], high)
+    pivot = min(max(0.0, low), high)
+    above, below = high - pivot, pivot - low
+    up, risen, ups = _part(columns - pivot, above, clusters)
+    down, sunk, downs = _part(pivot - columns, below, clusters)
+    few = np.minimum(ups, downs) < FEW
+    least = columns.mean(0) - np.hypot(up - risen[0], sunk[1] - down)
+    most = columns.mean(0) + np.hypot(risen[1] - up, down - sunk[0])
+    return (
+        np.maximum(np.where(few, np.minimum(ends[0], least), ends[0]), low),
+        np.minimum(np.where(few, np.maximum(ends[1], most), ends[1]), high),
+    )
+
+
+def _part(rows: NDArray, reach: float, clusters: Clusters) -> tuple[NDArray, Ends, NDArray]:
+    """Return mean, ends and holding clusters of ``max(rows, 0)`` in [0, reach]; where reach is 0 nothing is rare."""
+    if reach <= 0:
+        nothing = np.zeros(rows.shape[1])
+        return nothing, (nothing, nothing), np.full(rows.shape[1], len(clusters.sizes))
+    share = np.maximum(rows, 0) / reach
+    low, high = korn_graubard(share, clusters)
+    return share.mean(0) * reach, (low * reach, high * reach), (clusters.sums(share) > 0).sum(0)
+
+
+def tango(gains: ArrayLike, harms: ArrayLike, n: int) -> Ends:
+    """Return the score interval of ``(gains - harms) / n``, a paired difference of shares (Tango 1998, Stat. Med. 17).
+
+    All differences d that the score test does not reject, with the share of harms at its likeliest given d.
+    """
+    gains, harms = np.broadcast_arrays(np.asarray(gains, float), np.asarray(harms, float))
+    z = normal.ppf(1 - TAIL)
+
+    def score(d: NDArray) -> NDArray:
+        a, b, c = 2 * n, -gains - harms + (2 * n - gains + harms) * d, -harms * d * (1 - d)
+        q = (np.sqrt(np.maximum(b * b - 4 * a * c, 0)) - b) / (2 * a)
+        variance = n * (2 * q + d * (1 - d))
+        return (gains - harms - n * d) / np.sqrt(np.maximum(variance, 1e-300))
+
+    ends, middle = [], (gains - harms) / n
+    for edge, sign in ((-1.0, 1.0), (1.0, -1.0)):
+        outside, inside = np.full_like(middle, edge), middle.copy()
+        for _ in range(50):
+            half = (outside + inside) / 2
+            rejected = sign * score(half) > z
+            outside, inside = np.where(rejected, half, outside), np.where(rejected, inside, half)
+        ends.append(np.where(middle == edge, edge, outside))
+    return ends[0], ends[1]
+
+
+def order_statistics(columns: NDArray, q: float) -> Ends:
+    """Return the exact interval of a quantile for independent rows; an end that no row can give is infinite."""
+    n, tail = len(columns), TAIL
+    first = int(binom.ppf(tail, n, q))
+    last = int(binom.ppf(1 - tail, n, q)) + 1
+    return _ranked(columns, np.full(columns.shape[1], first), np.full(columns.shape[1], last))
+
+
+def clustered_quantile(columns: NDArray, clusters: Clusters, q: float) -> Ends:
+    """Return the interval of a quantile for rows in clusters: rows ranked between the ends of its share (Woodruff)."""
+    at = np.quantile(columns, q, axis=0, method="inverted_cdf")
+    rows = effective_rows((columns <= at).astype(float), clusters)
+    low, high = clopper_pearson(q * rows, rows)
+    n = len(columns)
+    return _ranked(columns, np.floor(low * n).astype(int), np.ceil(high * n).astype(int) + 1)
+
+
+def _ranked(columns: NDArray, first: NDArray, last: NDArray) -> Ends:
+    """Return the rows of ranks ``first`` and ``last`` (from 1), infinite below 1 and above n."""
+    n, each = len(columns), np.arange(columns.shape[1])
+    ordered = np.sort(columns, 0)
+    low = np.where(first >= 1, ordered[np.clip(first - 1, 0, n - 1), each], -np.inf)
+    return low, np.where(last <= n, ordered[np.clip(last - 1, 0, n - 1), each], np.inf)
+
+
+def mean_over_units(values: ArrayLike) -> Estimate:
+    """Return the mean over independent units (networks, draws, seeds) with Student's 95 % interval.
+
+    Args:
+        values: ``[N]`` or ``[N, ...]`` with all of a unit's values, which are averaged first. Units whose value is not
+            finite are left out.
+    """
+    array = np.asarray(values, dtype=float)
+    units = array.reshape(len(array), -1).mean(1) if array.size else array.reshape(0)
+    units = units[np.isfinite(units)]
+    n = len(units)
+    if n < 2:
+        value = float(units[0]) if n else math.nan
+        return Estimate(value, math.nan, math.nan, n, None, f"none: {n} independent {'unit' if n == 1 else 'units'}")
+    reach = float(student.ppf(1 - TAIL, n - 1) * units.std(ddof=1) / math.sqrt(n))
+    mean = float(units.mean())
+    return Estimate(mean, mean - reach, mean + reach, n, None, "t over independent units")

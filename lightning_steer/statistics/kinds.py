@@ -1,0 +1,261 @@
+"""What a number is an estimate of decides its interval: one kind for each, and nobody chooses an interval by hand.
+
+``estimate`` takes columns ``[n, C]`` of C candidates (or ``[n]`` of one) and the ``cluster [n]`` of each row, None
+where rows are independent, and returns an estimate for each candidate.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_steer.statistics import intervals
+from lightning_steer.statistics.columns import Clusters, as_clusters, as_columns, singletons
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.jackknife import jackknife, leave_one_out
+
+ONE_CLUSTER = "none: a single cluster says nothing about others"
+ONE_ROW = "none: a single row says nothing about others"
+NOT_FINITE = "none: a value is not finite"
+
+
+class Intervals(NamedTuple):
+    """Values and ends of C candidates, ``[C]`` each."""
+
+    value: NDArray
+    low: NDArray
+    high: NDArray
+    how: str
+
+    @classmethod
+    def none(cls, value: NDArray, reason: str) -> "Intervals":
+        """Return values without an interval."""
+        return cls(value, np.full_like(value, np.nan), np.full_like(value, np.nan), reason)
+
+    def estimates(self, n: int, clusters: Clusters | None) -> list[Estimate]:
+        """Return a record for each candidate."""
+        count = None if clusters is None else len(clusters.sizes)
+        return [
+            Estimate(value, low, high, n, count, self.how if _given(value, low, high) else _reason(value, self.how))
+            for value, low, high in zip(self.value.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
+        ]
+
+
+def _given(value: float, low: float, high: float) -> bool:
+    return not (math.isnan(low) or math.isnan(high) or math.isnan(value))
+
+
+def _reason(value: float, how: str) -> str:
+    return NOT_FINITE if not math.isfinite(value) and not how.startswith("none") else how
+
+
+class Kind(ABC):
+    """What a column estimates."""
+
+    @abstractmethod
+    def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
+        """Return values and ends for ``columns [n, C]``."""
+
+    def estimate(self, columns: ArrayLike, cluster: ArrayLike | None = None) -> list[Estimate]:
+        """Return an estimate for each of C candidates.
+
+        Args:
+            columns: ``[n, C]`` or ``[n]``.
+            cluster: ``[n]`` the cluster of each row as any numbers; None: rows are independent.
+
+        Raises:
+            ValueError: a value that this kind cannot have, or a shape that does not fit.
+        """
+        table = as_columns(columns)
+        clusters = as_clusters(cluster, len(table))
+        finite = np.atleast_1d(np.isfinite(table).all(0))
+        if finite.all():
+            return self.interval(table, clusters).estimates(len(table), clusters)
+        estimates = self.interval(np.where(finite, table, 0.0), clusters).estimates(len(table), clusters)
+        with np.errstate(invalid="ignore"):
+            means = table.mean(0).tolist()
+        missing = [Estimate(m, math.nan, math.nan, len(table), e.clusters, NOT_FINITE)
+                   for m, e in zip(means, estimates, strict=True)]  # fmt: skip
+        return [e if ok else m for e, m, ok in zip(estimates, missing, finite, strict=True)]
+
+
+def _within(columns: NDArray, low: float, high: float) -> None:
+    outside = columns[(columns < low) | (columns > high)]
+    if len(outside):
+        raise ValueError(f"values lie between {low:g} and {high:g}, not at {outside[0]:g}: declare their true range")
+
+
+def _among(columns: NDArray, allowed: tuple[float, ...], what: str) -> None:
+    other = columns[~np.isin(columns, allowed)]
+    if len(other):
+        raise ValueError(f"{what}, not {other[0]:g}: declare a bounded mean for graded values")
+
+
+@dataclass(frozen=True)
+class Share(Kind):
+    """A share of yes among rows of 0 and 1: exact, or Korn & Graubard's for clusters."""
+
+    def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
+        """Return values and ends for ``columns [n, C]``."""
+        _among(columns, (0, 1), "a share is of rows that are 0 or 1")
+        n, mean = len(columns), columns.mean(0)
+        if clusters is None:
+            return Intervals(mean, *intervals.clopper_pearson(columns.sum(0), n), "exact (Clopper-Pearson)")
+        if len(clusters.sizes) < 2:
+            return Intervals.none(mean, ONE_CLUSTER)
+        return Intervals(mean, *intervals.korn_graubard(columns, clusters), "clusters (Korn-Graubard)")
+
+
+@dataclass(frozen=True)
+class Mean(Kind):
+    """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters leave a bound or 0."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
+        """Return values and ends for ``columns [n, C]``."""
+        _within(columns, self.low, self.high)
+        units = clusters or singletons(len(columns))
+        if len(units.sizes) < 2:
+            return Intervals.none(columns.mean(0), ONE_ROW if clusters is None else ONE_CLUSTER)
+        ends = intervals.bounded_mean(columns, units, self.low, self.high)
+        return Intervals(columns.mean(0), *ends, "t" if clusters is None else "t over clusters (CR2)")
+
+
+@dataclass(frozen=True)
+class Change(Kind):
+    """A paired change of a share, -1, 0 or 1 a row: Tango's score interval, or one over clusters."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
+        """Return values and ends for ``columns [n, C]``."""
+        _among(columns, (-1, 0, 1), "a change of a share is -1, 0 or 1 in each row")
+        mean = columns.mean(0)
+        if clusters is None:
+            ends = intervals.tango((columns > 0).sum(0), (columns < 0).sum(0), len(columns))
+            return Intervals(mean, *ends, "score (Tango)")
+        if len(clusters.sizes) < 2:
+            return Intervals.none(mean, ONE_CLUSTER)
+        ends = intervals.bounded_mean(columns, clusters, -1.0, 1.0)
+        return Intervals(mean, *ends, "t over clusters (CR2)")
+
+
+@dataclass(frozen=True)
+class Quantile(Kind):
+    """The quantile q of rows, by order statistics; an end that too few rows leave open is infinite."""
+
+    q: float
+
+    def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
+        """Return values and ends for ``columns [n, C]``."""
+        value = np.quantile(columns, self.q, axis=0, method="inverted_cdf")
+        if clusters is None:
+            low, high = intervals.order_statistics(columns, self.q)
+        elif len(clusters.sizes) < 2:
+            return Intervals.none(value, ONE_CLUSTER)
+        else:
+            low, high = intervals.clustered_quantile(columns, clusters, self.q)
+        return Intervals(value, low, high, "order statistics")
+
+    def estimate(self, columns: ArrayLike, cluster: ArrayLike | None = None) -> list[Estimate]:
+        """Return an estimate for each candidate, which says when an end is open."""
+        open_ends = {(True, False): ", no lower end", (False, True): ", no upper end", (True, True): ", no ends"}
+        return [
+            e._replace(how=e.how + open_ends.get((e.low == -math.inf, e.high == math.inf), ""))
+            for e in super().estimate(columns, cluster)
+        ]
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A smooth statistic of rows, by the jackknife with Student's t: AUC, Cohen's d, ratios, SS, LMS and ICAT.
+
+    A statistic that does not change whatever is left out would get no width: at a finite bound, or at 0, it gets that
+    of an exact share of T clusters.
+    """
+
+    function: Callable[..., NDArray]
+    """Takes weights ``[R, n]`` and columns ``[n, C]``, returns ``[R, C]``."""
+    low: float = -math.inf
+    high: float = math.inf
+
+    def estimate(self, *columns: ArrayLike, cluster: ArrayLike | None = None) -> list[Estimate]:
+        """Return an estimate for each of C candidates from as many columns ``[n, C]`` as the function takes."""
+        tables = [as_columns(column) for column in columns]
+        n = len(tables[0])
+        clusters = as_clusters(cluster, n)
+        return self.interval(tables, clusters).estimates(n, clusters)
+
+    def interval(self, tables: list[NDArray], clusters: Clusters | None) -> Intervals:
+        """Return values and ends."""
+        n = len(tables[0])
+        units = clusters or singletons(n)
+        value = np.asarray(self.function(np.ones((1, n)), *tables), dtype=np.float64)[0]
+        count = len(units.sizes)
+        if count < 2:
+            return Intervals.none(value, ONE_ROW if clusters is None else ONE_CLUSTER)
+        left_out = np.asarray(self.function(leave_one_out(units.of_row), *tables), dtype=np.float64)
+        _, low, high = jackknife(value, left_out, self.low, self.high)
+        still = (left_out == value).all(0)
+        reach = float(intervals.clopper_pearson(0, count)[1]) * max(abs(self.low), abs(self.high))
+        if math.isfinite(reach):
+            low = np.where(still, np.maximum(value - reach, self.low), low)
+            high = np.where(still, np.minimum(value + reach, self.high), high)
+        else:
+            low, high = (np.where(still, np.nan, end) for end in (low, high))
+        units_name = "rows" if clusters is None else "clusters"
+        how = f"jackknife-t over {units_name}"
+        return Intervals(value, low, high, how if not still.all() or math.isfinite(reach) else "none: it never varies")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A number known by definition, such as the baseline beside itself: no interval."""
+
+    value: float
+
+    def estimate(self, columns: ArrayLike, cluster: ArrayLike | None = None) -> list[Estimate]:
+        """Return the value for each of C candidates of ``columns [n, C]``."""
+        table = as_columns(columns)
+        clusters = as_clusters(cluster, len(table))
+        count = None if clusters is None else len(clusters.sizes)
+        return [Estimate(self.value, math.nan, math.nan, len(table), count, "by definition")] * table.shape[1]
+
+
+class RandomRange(NamedTuple):
+    """What random draws reach, beside a fitted value."""
+
+    minimum: float
+    median: float
+    maximum: float
+    draws: int
+    p: float
+    """``(1 + draws at least as large as the fitted value) / (1 + draws)``: the rank p-value."""
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.minimum:.3f} to {self.maximum:.3f} in {self.draws} draws)"
+
+
+@dataclass(frozen=True)
+class RandomControl:
+    """Values of D random draws beside the fitted one: their range and a rank p-value, never a 95 % interval.
+
+    Percentiles of 20 draws hold 87.7 % of new ones.
+    """
+
+    def estimate(self, draws: ArrayLike, fitted: ArrayLike) -> list[RandomRange]:
+        """Return a range for each candidate of ``draws [D, C]`` and ``fitted [C]`` (or ``[D]`` and one number)."""
+        table, values = as_columns(draws), np.atleast_1d(np.asarray(fitted, dtype=np.float64))
+        if values.shape != (table.shape[1],):
+            raise ValueError(f"there is one fitted value for {table.shape[1]} columns of draws, not {len(values)}")
+        p = (1 + (table >= values).sum(0)) / (1 + len(table))
+        ranges = (table.min(0), np.median(table, 0), table.max(0))
+        return [RandomRange(a, b, c, len(table), d)
+                for a, b, c, d in zip(*(r.tolist() for r in (*ranges, p)), strict=True)]  # fmt: skip

@@ -1,0 +1,27 @@
+"""Bootstrap weights: how often each row is drawn."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_steer.statistics.estimate import LEVEL
+
+
+def bootstrap_weights(n: int, resamples: int = 2000, seed: int = 0, cluster: ArrayLike | None = None) -> NDArray:
+    """Return ``[resamples, n]`` float64: how often each row is drawn; rows of one ``cluster [n]`` come together."""
+    of_row = np.arange(n) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+    count = int(of_row.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return drawn.astype(np.float64)[:, of_row]
+
+
+def percentile(draws: ArrayLike) -> tuple[float, float]:
+    """Return the middle 95 % of the finite ``draws [resamples]``; NaN if there are none.
+
+    As an interval this holds far too rarely for rare changes; it describes draws, and no estimate may take it.
+    """
+    draws = np.asarray(draws, dtype=np.float64)
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
