@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_steer import data, methods, metrics, models, modules, refusal
+from lightning_steer.files import check_no_links, write
 from lightning_steer.llm import LLM
 from lightning_steer.report import card
 from lightning_steer.shipped import shipped
@@ -140,6 +141,8 @@ class CLI(LightningCLI):
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = f"checkpoints/{self.name}"
         self.folder = Path(config.checkpoint.dirpath)
+        for folder in (self.folder, Path("logs", self.name)):
+            check_no_links(folder)  # Lightning and TensorBoard would write through one
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """With a checkpoint to resume from."""
@@ -158,8 +161,7 @@ class CLI(LightningCLI):
                 config.ckpt_path = str(left)
             else:
                 print(f"The unfinished run in {self.folder} had another configuration: starting anew.")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(yaml.safe_dump(asked))
+        write(record, yaml.safe_dump(asked).encode())
 
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters in a checkpoint never override the command line, as they would in LightningCLI."""

@@ -1,20 +1,22 @@
 """A cache is rebuilt when, and only when, something differs; whatever interrupts or damages it, the rest stays."""
 
 import errno
+import itertools
 import json
 import os
 import random
 import shutil
 import signal
 import sys
-import time
 from collections import namedtuple
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from decoders import decoder, letters
+from disks import full
 
 from lightning_steer.cache import Cache, ensure, locked, manifest, origin
 from lightning_steer.cache.manifest import Manifest
@@ -267,15 +269,19 @@ def test_no_byte_of_a_manifest_can_change_unnoticed(model: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("file", ["shard", "manifest"])
-def test_a_full_disk_leaves_the_old_cache_and_what_is_finished(file: str, model: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_cache_and_what_is_finished(
+    file: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, fresh = tmp_path / "cache", tmp_path / "fresh"
     build(model, folder)
     old = content(folder)
     build(model, fresh, dtype="float32")
     aim = "manifest.json" if file == "manifest" else next(fresh.glob("*-00003-*")).name
-    (folder / f".{aim}.part").symlink_to("/dev/full")  # every write to it fails as on a full disk
-    with pytest.raises(OSError, match=f"cannot write {folder}/{aim} .No space left on device.: make room") as caught:
-        build(model, folder, dtype="float32")
+    with monkeypatch.context() as disk:
+        full(disk, aim)
+        message = f"cannot write {folder}/{aim} .No space left on device.: make room"
+        with pytest.raises(OSError, match=message) as caught:
+            build(model, folder, dtype="float32")
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
     finished = {name: seen for name, seen in shards(folder).items() if name not in old}
@@ -330,6 +336,27 @@ def killed(process: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def count_calls(work: Callable[[], object], folder: Path) -> None:
+    """Run ``work`` and write into ``folder/calls`` how many functions it has called and left."""
+    calls = itertools.count()
+    sys.setprofile(lambda *_: next(calls))
+    work()
+    sys.setprofile(None)
+    (folder / "calls").write_text(str(next(calls)))
+
+
+def die_at_call(last: int, work: Callable[[], object]) -> None:
+    """Run ``work`` until so many functions were called and left, and be killed there: no moment of the clock."""
+    calls = itertools.count()
+
+    def count(*_: object) -> None:
+        if next(calls) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    work()
+
+
 @pytest.mark.parametrize(
     ("kills", "count"), [(2, 40), pytest.param(20, 200, marks=pytest.mark.slow)], ids=["two", "twenty"]
 )
@@ -337,16 +364,14 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(
     kills: int, count: int, model: Path, tmp_path: Path
 ) -> None:
     texts, chance = [TEXTS[i % 23] * (1 + i % 7) for i in range(count)], random.Random(0)
-    start = time.perf_counter()
-    assert not killed(in_a_process(lambda: build(model, tmp_path / "whole", texts)))
-    took, whole, hit, partly, number = time.perf_counter() - start, content(tmp_path / "whole"), 0, 0, 0
+    assert not killed(in_a_process(lambda: count_calls(lambda: build(model, tmp_path / "whole", texts), tmp_path)))
+    calls, whole, hit, partly, number = int((tmp_path / "calls").read_text()), content(tmp_path / "whole"), 0, 0, 0
     while (hit < kills or partly < kills / 4) and hit < 10 * kills:
         folder, done, number = tmp_path / f"killed{number}", dict[str, tuple[int, int]](), number + 1
         while True:
-            process = in_a_process(lambda folder=folder: build(model, folder, texts))
-            time.sleep(chance.uniform(0.2, 0.9) * took)
-            os.kill(process, signal.SIGKILL)
-            if not killed(process):
+            last = round(chance.uniform(0.2, 0.9) * calls)
+            work = partial(build, model, folder, texts)
+            if not killed(in_a_process(lambda work=work, last=last: die_at_call(last, work))):
                 break
             hit += 1
             now = shards(folder) if folder.exists() else {}
@@ -404,20 +429,30 @@ def test_killed_at_each_renaming(after: bool, model: Path, tmp_path: Path) -> No
 
 def test_a_second_process_waits_and_then_reads(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
+    held, hold = os.pipe()
+    waits, wait = os.pipe()
 
     def wait_and_build() -> None:
-        while not (folder / ".lock").exists():  # a process started with the lock held would hold it too
-            time.sleep(0.01)
+        os.close(waits)
+        os.read(held, 1)  # the other one holds the lock, which this process, forked before, does not share
+        sys.stdout = os.fdopen(wait, "w", buffering=1)
         build(model, folder, texts_per_shard=6)
 
     process = in_a_process(wait_and_build)
-    with locked(folder):
-        time.sleep(0.4)
-        assert not list(folder.glob("*.safetensors"))
-        with pytest.raises(BlockingIOError, match="another process is recording into"), locked(folder, wait=False):
-            pass
+    os.close(wait)
+    with os.fdopen(waits) as said:
+        with locked(folder):
+            os.write(hold, b"!")
+            assert said.readline() == f"Waiting for another process that is recording into {folder}.\n"
+            assert not list(folder.glob("*.safetensors"))
+            with pytest.raises(BlockingIOError, match="another process is recording into"), locked(folder, wait=False):
+                pass
+            assert os.waitpid(process, os.WNOHANG) == (0, 0), "it did not wait"
+        assert "shards are left to do" in said.read()
     assert not killed(process)
     Cache(folder).verify()
+    os.close(held)
+    os.close(hold)
 
 
 def test_two_processes_at_once_build_one_cache(model: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import quiet_trainer
 from decoders import decoder, letters
+from disks import full
 
 from lightning_steer.__main__ import main
 from lightning_steer.cache import Cache, ensure, files, locked
@@ -82,16 +83,19 @@ def test_prompts_and_completions_are_one_text(model: str, file: str, tmp_path: P
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
-def test_a_failure_leaves_the_folder_open_to_another_try(model: str, file: str, tmp_path: Path) -> None:
+def test_a_failure_leaves_the_folder_open_to_another_try(
+    model: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = ActivationsDataModule(file, str(tmp_path / "cache"), texts_per_shard=3)
     record(model, data)
     whole = content(tmp_path / "cache")
     shard = sorted(tmp_path.glob("cache/*.safetensors"))[4]
     shard.unlink()
-    (shard.with_name(f".{shard.name}.part")).symlink_to("/dev/full")
     recorder = ActivationRecorder(LLM(model, layers=[0, 2]))
-    with pytest.raises(OSError, match="No space left on device"):
-        quiet_trainer().predict(recorder, data)
+    with monkeypatch.context() as disk:
+        full(disk, shard.name)
+        with pytest.raises(OSError, match="No space left on device"):
+            quiet_trainer().predict(recorder, data)
     record(model, data)
     assert content(tmp_path / "cache") == whole
     with locked(tmp_path / "cache"), pytest.raises(OSError, match="another process is recording"):

@@ -4,6 +4,7 @@ A shard's content and name depend on nothing but its texts and the model. The ma
 older cache's in one step; only then are the older cache's shards removed.
 """
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from lightning_steer.cache.manifest import NAME, SHARD, Entry, Manifest, read_sh
 from lightning_steer.cache.origin import origin_of, text_of
 from lightning_steer.cache.read import Cache
 from lightning_steer.cache.record import DTYPES, record
+from lightning_steer.files import PART, is_regular
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Question
 
@@ -102,7 +104,7 @@ class Build:
         files = [self.folder / entry.file for entry in manifest.shards]
         if (
             manifest.origin.differences(self.origin)
-            or not all(file.is_file() for file in files)
+            or not all(map(is_regular, files))
             or digests(files) != [entry.sha256 for entry in manifest.shards]
         ):
             return None
@@ -111,7 +113,8 @@ class Build:
 
     def look(self, numbers: range) -> list[int]:
         """Find the finished ones among these shards; returns the numbers of damaged ones."""
-        files = [file for file in sorted(self.folder.glob(f"{self.origin.key}-*")) if SHARD.fullmatch(file.name)]
+        files = sorted(self.folder.glob(f"{self.origin.key}-*"))
+        files = [file for file in files if SHARD.fullmatch(file.name) and is_regular(file)]
         there = {int(file.name.split("-")[1]): file for file in files}
         there = {number: there[number] for number in numbers if number in there}
         seen = dict(zip(there, digests(list(there.values())), strict=True))
@@ -170,8 +173,8 @@ class Build:
     def _tidy(self, files: list[Path]) -> None:
         """Remove what older caches and killed processes left."""
         for file in set(self.folder.iterdir()) - set(files):
-            name = file.name.removeprefix(".").removesuffix(".part")
-            if SHARD.fullmatch(name) or file.name == f".{NAME}.part":
+            aside = re.fullmatch(PART, file.name)
+            if SHARD.fullmatch(file.name) or (aside and (SHARD.fullmatch(aside["name"]) or aside["name"] == NAME)):
                 file.unlink(missing_ok=True)
 
     def _path(self, number: int, found: str) -> Path:

@@ -8,6 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning_steer.files import open_regular, write
+
+__all__ = ["digest", "digests", "locked", "write"]
+
 
 def digest(content: bytes | Path) -> str:
     """sha256 in hexadecimal digits of bytes, or of a file, read piece by piece."""
@@ -26,25 +30,12 @@ def digests(files: Sequence[Path]) -> list[str]:
         return list(threads.map(digest, files))
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file aside, then rename it; raises OSError in a sentence, and leaves what was there as it was."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OSError(
-            f"cannot write {path} ({error.strerror}): make room, or name another folder; all that is finished stays, "
-            "and the same command goes on from there"
-        ) from error
-
-
 @contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     """While the block runs, no other process builds a cache in this folder, which is made if need be.
 
-    The lock goes with the process, however that ends. Raises OSError if another process holds it and ``wait`` is off.
+    The lock goes with the process, however that ends. Raises OSError if another process holds it and ``wait`` is off,
+    and ValueError if the folder's ``.lock`` is a link or no plain file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -53,7 +44,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
         yield
         return
     try:
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = open_regular(folder / ".lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS):
             raise

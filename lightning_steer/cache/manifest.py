@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_steer.cache.files import digest, write
 from lightning_steer.cache.origin import FORMAT, Origin
+from lightning_steer.files import is_regular, read_bytes
 
 NAME = "manifest.json"
 SHARD = re.compile(r"[0-9a-f]{12}-\d{5,}-[0-9a-f]{12}\.safetensors")
@@ -46,10 +47,10 @@ class Manifest(NamedTuple):
     def read(folder: Path) -> "Manifest":
         """The folder's manifest; raises FileNotFoundError or ValueError."""
         path = folder / NAME
-        if not path.is_file():
+        if not is_regular(path):
             raise FileNotFoundError(f"there is no cache in {folder}")
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(read_bytes(path))
             if value.pop("sha256") != _own(value):
                 raise ValueError("its own sha256 is another")
             if value["origin"]["format"] != FORMAT:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_steer.cache.files import digest
 from lightning_steer.cache.manifest import SHARD, Manifest, read_shard
+from lightning_steer.files import is_regular
 
 RECORD = "record it with `python -m lightning_steer predict --config configs/cache.yaml`, or with cache.ensure; "
 RECORD += "what is whole is kept"
@@ -90,7 +91,7 @@ class Cache:
         if number not in self._mapped:
             entry = self.manifest.shards[number]
             path = self.folder / entry.file
-            if not SHARD.fullmatch(entry.file) or not path.is_file():
+            if not SHARD.fullmatch(entry.file) or not is_regular(path):
                 raise FileNotFoundError(
                     f"shard {number} of the cache {self.folder} is missing ({entry.file}): {RECORD}"
                 )

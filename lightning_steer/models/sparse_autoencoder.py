@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.files import write
+
 LEAST = 10
 """Training rows that a feature must be active in, or it is switched off: it tells of those rows, not of the data. A
 regression on standardised features gives one that once read 1e-4 a weight of thousands, and fails where it reads more.
@@ -157,12 +159,11 @@ def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder
 
 def save_sparse_autoencoder(sae: SparseAutoencoder, folder: str | Path) -> None:
     """As SAELens reads it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    Path(folder).mkdir(parents=True, exist_ok=True)
     jump = bool((sae.threshold > 0).any())
     tensors = {name: x.contiguous() for name, x in sae._asdict().items() if name != "threshold" or jump}
-    save_file(tensors, Path(folder) / "sae_weights.safetensors")
+    write(Path(folder) / "sae_weights.safetensors", save(tensors))
     kind = {"architecture": "jumprelu" if jump else "standard", "apply_b_dec_to_input": True, "dtype": "float32"}
     sizes = {"d_in": sae.W_enc.shape[0], "d_sae": sae.W_enc.shape[1]}
-    (Path(folder) / "cfg.json").write_text(json.dumps({**kind, **sizes}))
+    write(Path(folder) / "cfg.json", json.dumps({**kind, **sizes}).encode())

@@ -1,7 +1,6 @@
 """Causal language-model training: any Hugging Face decoder, from random weights or on from trained ones."""
 
 import math
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_steer.data.tokens import IGNORED, Tokens
+from lightning_steer.files import check_regular
 from lightning_steer.loading import load
 from lightning_steer.modules.spreading import spread
 
@@ -187,4 +187,5 @@ def save(network: "PreTrainedModel", tokenizer: Any, weights: dict[str, Tensor],
         tokenizer.save_pretrained(aside)
         for file in sorted(Path(aside).iterdir(), key=lambda path: path.suffix == ".safetensors"):
             file.chmod(0o644)  # safetensors writes for its owner alone
-            shutil.move(file, folder / file.name)
+            check_regular(folder / file.name)
+            file.replace(folder / file.name)

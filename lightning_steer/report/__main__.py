@@ -1,9 +1,11 @@
 """``python -m lightning_steer.report logs/``: all runs below a folder in one table; with ``--html`` as a page too."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from lightning_steer.files import read_text
 from lightning_steer.report import html, runs, shape
 from lightning_steer.report.files import write_text
 
@@ -22,17 +24,17 @@ def main(arguments: list[str] | None = None) -> int:
         reports = runs.read(folder)
         for report in reports:
             shape.check(report)
-    except (ValueError, RecursionError) as error:
+        configurations = {report["run"]: _configuration(folder / report["run"]) for report in reports}
+        if not reports:
+            raise ValueError(f"no report.json below {folder}; a `test` run writes one")
+        write_text(folder / "runs.md", runs.as_markdown(reports))
+        write_text(folder / "runs.csv", runs.as_csv(reports))
+        if given.html:
+            write_text(folder / "report.html", html.page(reports, configurations))
+    except (ValueError, OSError, RecursionError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
-    if not reports:
-        print(f"lightning_steer: no report.json below {folder}; a `test` run writes one", file=sys.stderr)
-        return 2
-    write_text(folder / "runs.md", runs.as_markdown(reports))
-    write_text(folder / "runs.csv", runs.as_csv(reports))
     if given.html:
-        configurations = {report["run"]: _configuration(folder / report["run"]) for report in reports}
-        write_text(folder / "report.html", html.page(reports, configurations))
         print(f"Open {folder / 'report.html'} in a browser.\n")
     print(runs.as_markdown(reports), end="")
     print(f"\n{len(reports)} runs; also in {folder / 'runs.md'} and {folder / 'runs.csv'}")
@@ -42,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _configuration(folder: Path) -> str:
     """What the run was asked to do, as its test or else its fit wrote it down."""
     for name in ("test.yaml", "fit.yaml"):
-        if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8", errors="replace")
+        if os.path.lexists(folder / name):
+            return read_text(folder / name)
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_steer.report import figures, tables
-from lightning_steer.report.files import write_json, write_text
+from lightning_steer.report.files import write_figure, write_json, write_text
 
 ROWS = {
     "unsteered": "unsteered",
@@ -61,8 +61,7 @@ def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figures.all_of(report)
     for name, figure in drawn.items():
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=120)
+        write_figure(figure, folder, name)
     write_text(folder / "report.md", markdown(report, list(drawn)))
     write_json(folder / "report.json", report)
     return drawn

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lightning_steer.report.fidelity_tables import ordered, text
 from lightning_steer.report.figures import COLOURS, below
-from lightning_steer.report.files import write_text
+from lightning_steer.report.files import write_figure, write_text
 
 SHARES = {"p_stereotype": "stereotype", "p_anti": "opposite", "p_unrelated": "unrelated"}
 Parts = Mapping[str, dict[str, Any]]
@@ -29,8 +29,7 @@ def write(folder: Path, names: Sequence[str]) -> str:
     }
     drawn = figures(found)
     for name, figure in drawn.items():
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=110)
+        write_figure(figure, folder, name, dpi=110)
     page = text(found, list(drawn))
     write_text(folder / "fidelity.md", page)
     return page

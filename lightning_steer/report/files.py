@@ -1,18 +1,28 @@
-"""Files that are whole or absent: written aside, then renamed."""
+"""Text, JSON and figures as files that are whole or absent."""
 
+import io
 import json
 import math
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lightning_steer.files import write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``, all at once; raises OSError naming the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    """Replace ``path`` by ``text``, all at once; raises ValueError or OSError naming the path."""
+    write(path, text.encode())
+
+
+def write_figure(figure: "Figure", folder: Path, name: str, dpi: int = 120) -> None:
+    """Write a figure as ``NAME.png`` and ``NAME.svg``."""
+    for kind in ("png", "svg"):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, dpi=dpi)
+        write(folder / f"{name}.{kind}", drawn.getvalue())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lightning_steer.files import read_bytes
 from lightning_steer.report.tables import cell
 
 
@@ -14,13 +15,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.rglob("report.json")):
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
+            report = json.loads(read_bytes(path).decode("utf-8"))
             missing = {"experiment", "task", "backbone", "method", "seed", "metrics"} - report.keys()
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
             raise ValueError(f"{path} is not a report ({error}): delete it, or run its test again") from error
         if missing:
             raise ValueError(f"{path} is not a report: it lacks {', '.join(sorted(missing))}")
-        found.append({"run": str(path.parent.relative_to(folder)), **report})
+        found.append({**report, "run": str(path.parent.relative_to(folder))})  # whatever a file calls itself
     return found
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_steer.report import toy_reproduction as reproduction
 from lightning_steer.report.figures import COLOURS, below
-from lightning_steer.report.files import write_text
+from lightning_steer.report.files import write_figure, write_text
 from lightning_steer.report.intervals import clustered, plus_minus
 
 VECTORS = ("mean difference", "learned vector")
@@ -42,8 +42,7 @@ def write(folder: Path, axes: Sequence[tuple[str, str, str]]) -> str:
         text.append(reproduction.law_table(points))
         figures["law"] = reproduction.law(points)
     for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=120)
+        write_figure(figure, folder, name)
     whole = "\n".join(text)
     write_text(folder / "tables.md", whole)
     return whole

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_steer.cli import CLI
 from lightning_steer.report import figures, tables
+from lightning_steer.report.files import write_figure
 
 NETWORKS = {"projection": ("toy", "steer_toy"), "none": ("toy_no_bypass", "steer_toy_no_bypass")}
 METHODS = ("random_direction", "mean_difference", "learned_vector", "loreft")
@@ -81,8 +82,7 @@ def main() -> int:
         print(f"\n{tables.text(rows, COLUMNS)}\n\nby-pass score {score}: the share of the evidence that goes round")
         print("the layer (0 none, 1 all)." + "".join(f"\nWarning: {warning}" for warning in compared["warnings"]))
     picture = figures.side_by_side(vectors)
-    for kind in ("png", "svg"):
-        picture.savefig(f"logs/demo/mean_difference.{kind}", dpi=120)
+    write_figure(picture, Path("logs/demo"), "mean_difference")
     print(f"\n{LEGEND}\n\n{AFTER}\n\nReports and figures ({time.monotonic() - start:.0f} s in all):")
     for folder in folders:
         print(f"  {folder}/report.md  {' '.join(sorted(path.name for path in folder.glob('*.png')))}")

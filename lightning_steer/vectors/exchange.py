@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from lightning_steer.cache.files import write
+from lightning_steer.files import write
 from lightning_steer.vectors import gguf, harness, plain
 from lightning_steer.vectors.card import Card, Strength
 from lightning_steer.vectors.constant import by_layer, imported
@@ -98,7 +98,6 @@ def export(vector: Vector, path: Path, form: str, strength: float | None = None)
         save(path, vector._replace(card=card._replace(strength=kept)))
         return []
     content = WRITERS[form](vector, amount)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, content)
     held = (
         "is its coefficient" if form == "steered" else "is multiplied in: 1 in the other tool is what was chosen here"

@@ -16,7 +16,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from lightning_steer import methods
-from lightning_steer.cache.files import write
+from lightning_steer.files import write
 from lightning_steer.methods.base import Steering
 from lightning_steer.vectors import card as cards
 from lightning_steer.vectors.card import Card
@@ -45,7 +45,6 @@ def save(path: str | Path, vector: Vector) -> Path:
         raise ValueError(f"the card holds a value that JSON does not know ({error})") from error
     read_card(text)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, as_bytes(tensors, {KEY: text}))  # one entry: safetensors writes several in any order
     return path
 

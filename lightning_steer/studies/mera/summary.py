@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_steer.report.files import write_json, write_text
+from lightning_steer.report.files import write_figure, write_json, write_text
 from lightning_steer.studies.mera import headline
 from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, shown
 from lightning_steer.studies.mera.figures import figures
@@ -69,8 +69,7 @@ def write(out: Path, results: Mapping[Key, Mapping[str, Any]]) -> str:
     text = f"{headline.table(results)}\n\n{_verdict(results)}\n"
     write_text(out / "summary.md", text)
     for of, figure in figures(results, groups).items():
-        for kind in ("png", "svg"):
-            figure.savefig(out / f"{_slug(' '.join(of))}.{kind}", dpi=120)
+        write_figure(figure, out, _slug(" ".join(of)))
     return text
 
 

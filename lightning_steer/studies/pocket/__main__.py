@@ -15,6 +15,7 @@ from lightning_steer.cli import CLI
 from lightning_steer.data.pocket_behaviours import NAMES as BEHAVIOURS
 from lightning_steer.data.pocket_stereotypes import TONES
 from lightning_steer.data.pocket_tasks import NAMES as TASKS
+from lightning_steer.report.files import write_text
 from lightning_steer.studies.pocket import card, errors, goals, measures, steered
 from lightning_steer.studies.pocket.reader import Reader
 
@@ -46,7 +47,7 @@ def train(seed: int, quick: bool) -> None:
             "core_seconds": time.process_time() - cpu,
             "threads": torch.get_num_threads(),
         }
-        (folder / run / "training.json").write_text(json.dumps(cost))
+        write_text(folder / run / "training.json", json.dumps(cost))
         for left in ("best.ckpt", "fit.yaml"):  # the weights are in model.safetensors, the settings in configs/
             (folder / run / left).unlink()
 
@@ -77,7 +78,7 @@ def estimate(seed: int, quick: bool, n: int) -> None:
     shapes = {form: steered.anisotropy(readers["base"], readers["tuned"], form == "chat") for form in ("plain", "chat")}
     for run, reader in readers.items():
         figures = measure(reader, run == "tuned", n)
-        card.write(folder / run / "evaluation.json", card.as_json({seed: figures}, {seed: shapes}))
+        write_text(folder / run / "evaluation.json", card.as_json({seed: figures}, {seed: shapes}))
 
 
 def describe(seeds: list[int], quick: bool) -> None:
@@ -88,8 +89,8 @@ def describe(seeds: list[int], quick: bool) -> None:
         for seed, folder in folders.items():
             found[seed], shapes[seed] = card.from_json((folder / run / "evaluation.json").read_text(), seed)
         folder = folders[seeds[0]] / run
-        card.write(folder / "evaluation.json", card.as_json(found, shapes))
-        card.write(folder / "README.md", card.text(run, folder, seeds[0], found, shapes))
+        write_text(folder / "evaluation.json", card.as_json(found, shapes))
+        write_text(folder / "README.md", card.text(run, folder, seeds[0], found, shapes))
         print(f"\n{goals.verdicts(run, seeds[0], found, shapes)}\nModel and card: {folder}")
 
 

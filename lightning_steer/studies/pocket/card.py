@@ -166,10 +166,3 @@ def from_json(content: str, seed: int) -> tuple[Measured, Shapes]:
         form: {model: [figures(layer) for layer in layers] for model, layers in models.items()}
         for form, models in shapes.items()
     }
-
-
-def write(path: Path, content: str) -> None:
-    """Write a file aside, then rename it."""
-    aside = path.with_name(f".writing-{path.name}")
-    aside.write_text(content)
-    aside.replace(path)

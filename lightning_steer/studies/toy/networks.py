@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lightning_steer.data.toy_world import LabelledSplit, ToyWorld
+from lightning_steer.files import write
 from lightning_steer.models.ensemble import Ensemble
 from lightning_steer.models.mlp import MLP
 from lightning_steer.studies.toy.settings import Network
@@ -38,10 +39,7 @@ def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
         ensemble = Ensemble([fresh[i] for i in missing])
         fit(ensemble, kind, [LabelledSplit(homes[i], 1, BATCH, (i, 0), slice(None)) for i in missing])
         for place, i in enumerate(missing):
-            paths[i].parent.mkdir(parents=True, exist_ok=True)
-            aside = paths[i].with_suffix(".part")
-            save_file({name: value[place].detach().clone() for name, value in ensemble.weights.items()}, aside)
-            aside.replace(paths[i])
+            write(paths[i], save({name: value[place].detach().clone() for name, value in ensemble.weights.items()}))
     for network, path in zip(fresh, paths, strict=True):
         network.load_state_dict(load_file(path))
     ensemble = Ensemble(fresh)
