@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_steer import data, methods, metrics, models, modules, refusal
+from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, text_files
 from lightning_steer.files import check_no_links, write
 from lightning_steer.llm import LLM
 from lightning_steer.report import card
@@ -138,6 +138,8 @@ class CLI(LightningCLI):
         logger = config.trainer.logger
         if hasattr(logger, "init_args") and "name" in logger.init_args and logger.init_args.name is None:
             logger.init_args.name = self.name
+        if config.trainer.default_root_dir is None:  # where reports go without a logger
+            config.trainer.default_root_dir = f"logs/{self.name}"
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = f"checkpoints/{self.name}"
         self.folder = Path(config.checkpoint.dirpath)
@@ -162,6 +164,12 @@ class CLI(LightningCLI):
             else:
                 print(f"The unfinished run in {self.folder} had another configuration: starting anew.")
         write(record, yaml.safe_dump(asked).encode())
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse numbers that are not finite or out of their range before anything is made with them."""
+        super().parse_arguments(parser, args)
+        subcommand = self.config["subcommand"]
+        numbers.check(yaml.safe_load(parser.dump(self.config, skip_none=False, skip_validation=True))[subcommand])
 
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters in a checkpoint never override the command line, as they would in LightningCLI."""
@@ -202,7 +210,15 @@ def _with_shipped(arguments: list[str]) -> list[str]:
     found = list(arguments)
     for i, argument in enumerate(found):
         if argument.startswith("--config="):
-            found[i] = f"--config={shipped(argument.removeprefix('--config='))}"
-        elif i and found[i - 1] == "--config":
-            found[i] = shipped(argument)
+            found[i] = f"--config={_readable(argument.removeprefix('--config='))}"
+        elif i and found[i - 1] in ("--config", "-c"):
+            found[i] = _readable(argument)
     return found
+
+
+def _readable(name: str) -> str:
+    """The file of this name, if it is text; a configuration may also be given as text itself."""
+    path = shipped(name)
+    if Path(path).is_file():
+        text_files.read(path)
+    return path

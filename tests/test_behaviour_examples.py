@@ -212,7 +212,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not JSON at example 2"):
         read_pairs(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
         read_pairs(path)
 
 

@@ -137,9 +137,9 @@ def test_a_file_without_a_header_is_given_its_columns(tmp_path):
         ("x.csv", "text,label\n", "holds no rows"),
         ("x.csv", "text,label\na,b,c\n", "3 fields in row 2, not 2: text, label"),
         ("x.csv", 'text,label\n"a,b\n', "cannot be read as .csv"),
-        ("x.jsonl", "{not json}\n", "cannot be read as .jsonl"),
-        ("x.jsonl", "[1, 2]\n", "one object per line"),
-        ("x.jsonl", b"\xff\xfe{}", "cannot be read as .jsonl"),
+        ("x.jsonl", "{not json}\n", "line 1: expected a JSON object"),
+        ("x.jsonl", "[1, 2]\n", "expected a JSON object"),
+        ("x.jsonl", b"\xff\xfe{}", "is not UTF-8 text"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path, name, content, message):

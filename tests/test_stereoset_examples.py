@@ -192,7 +192,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     for content, message in (
         ("{", "is not JSON"),
-        ("\ufeff\udcff", "is not JSON"),
+        ("\ufeff\udcff", "is not UTF-8 text"),
         ("[]", "holds no examples"),
         ("{}", "holds no examples"),
         ('{"data": {"intersentence": []}}', "holds no examples"),

@@ -10,6 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_steer import text_files
+
 POSITIVE, NEGATIVE = "answer_matching_behavior", "answer_not_matching_behavior"
 
 
@@ -29,8 +31,8 @@ class BehaviourExample(NamedTuple):
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
     """JSON lines of ``{prompt, positive, negative}``, perhaps with ``behaviour`` (else the file's name) and ``id``."""
     path, found = Path(path), []
-    columns = ("prompt", "positive", "negative", "behaviour")
-    for number, row in _rows(path, columns, ("id",), behaviour=path.stem):
+    columns = ("prompt", "positive", "negative")
+    for number, row in _rows(path, columns, ("behaviour", "id"), behaviour=path.stem):
         texts = (row["behaviour"], row["prompt"], row["positive"], row["negative"])
         found.append(_example(path, str(row.get("id", number)), *texts))
     return _distinct(path, found)
@@ -111,13 +113,13 @@ def objects(path: Path) -> list[tuple[int, Any]]:
         raise FileNotFoundError(f"there is no file of behaviour examples {path}")
     rows = []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text_files.read(path)
         if text.lstrip().startswith("["):
             rows = json.loads(text)
         else:  # not splitlines: JSON strings may hold other line ends than \n
             for line in filter(str.strip, text.split("\n")):
                 rows.append(json.loads(line))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON at example {len(rows) + 1}: {error}") from None
     if not rows:
         raise ValueError(f"{path} is empty: there are no examples in it")
@@ -137,10 +139,11 @@ def _rows(
         missing, unknown = set(columns) - set(row), set(row) - set(columns) - set(others)
         if missing or unknown:
             raise ValueError(
-                f"{path}, example {row.get('id', number)}: expected the columns {', '.join(columns)}; "
+                f"{path}, example {row.get('id', number)}: expected the columns {', '.join(columns)}"
+                f"{f' (optional: {chr(44).join(others)})' if others else ''}; "
                 f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
             )
-        for column in columns:
+        for column in (*columns, *defaults):
             if not isinstance(row[column], str) or not row[column].strip():
                 raise ValueError(f"{path}, example {row.get('id', number)}: its {column} is empty or no text")
     return rows

@@ -72,7 +72,7 @@ def rank(seed: int, name: str) -> bytes:
 def checked_shares(fit_share: float, select_share: float) -> tuple[float, float, float]:
     """Shares of the fitted, the selecting and the held-out part; raises ValueError if one of them is empty."""
     rest = 1 - fit_share - select_share
-    if min(fit_share, select_share, rest) < 1e-9:
+    if not min(fit_share, select_share, rest) >= 1e-9:
         raise ValueError(
             "fit_share and select_share are above 0 and leave something to test on, "
             f"not {fit_share:g} and {select_share:g}"

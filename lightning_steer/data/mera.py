@@ -96,9 +96,12 @@ class MERADataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         check_labels(source.labels)
+        asked = f"train={train}, calibration={calibration}, test={test}"
         given = Sizes(train or source.sizes.train, calibration or source.sizes.calibration, test or source.sizes.test)
         if min(batch_size, *given) < 1 or 0 in (train, calibration, test):
-            raise ValueError(f"batch_size and the sizes of the splits are positive, not {batch_size} and {given}")
+            raise ValueError(
+                f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {asked}"
+            )
         self.source, self.sizes, self.batch_size, self.seed = source, given, batch_size, seed
         self.task, self.paired, self.labels = source.name, False, tuple(source.labels)
         self.cache, self.answering = cache, answering

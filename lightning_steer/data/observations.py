@@ -89,7 +89,8 @@ def observe_once(
             if device is not None and llm.loading[2] is None:
                 llm.to(device)
             origin = _origin(llm, questions, answering, fresh)
-            print(f"Answering {len(questions)} questions: {path / NAME} is missing or out of date.")
+            why = "answers other questions" if (path / NAME).is_file() else "is not there yet"
+            print(f"Answering {len(questions)} questions: {path / NAME} {why}.")
             written = _answer(llm, questions, path, answering, origin)
     texts = [question.prompt + before for question, before in zip(questions, written, strict=True)]
     ensure(llm, texts, path, dtype="float32", device=device)

@@ -1,6 +1,5 @@
 """A prompts file for generating responses: every prompt under every system prompt, in parts that are written whole."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import lightning as L
 from torch.utils.data import DataLoader
 
+from lightning_steer import text_files
 from lightning_steer.data.batches import share
 from lightning_steer.data.text import read
 
@@ -28,8 +28,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     texts = [text for (text,) in read(path, ("prompt",))]
     ids = [str(number) for number in range(1, len(texts) + 1)]
     if path.suffix == ".jsonl":
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        ids = [str(line.get("id", number)) for number, line in zip(ids, lines, strict=True)]
+        rows = text_files.json_lines(path)
+        ids = [str(row.get("id", number)) for number, (_, row) in zip(ids, rows, strict=True)]
     if not texts:
         raise ValueError(f"{path} holds no prompt")
     seen: set[str] = set()

@@ -14,6 +14,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_steer import text_files
+
 INTERSENTENCE, INTRASENTENCE = "intersentence", "intrasentence"
 BIAS_TYPES = ("gender", "profession", "race", "religion")
 LABELS = ("anti-stereotype", "stereotype", "unrelated")  # in the order of the hub's numbers
@@ -57,9 +59,9 @@ def read_official(path: str | Path, bias_types: Sequence[str] = BIAS_TYPES) -> l
     if not path.is_file():
         raise FileNotFoundError(f"there is no StereoSet file {path}: give the path of dev.json")
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))["data"]
+        tasks = json.loads(text_files.read(path))["data"]
         groups = {task: list(tasks[task]) for task in (INTERSENTENCE, INTRASENTENCE) if task in tasks}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     except (KeyError, TypeError):
         groups = {}

@@ -1,10 +1,12 @@
 """Rows of a local file or folder, or of a data set on the hub, as dictionaries by column; nothing is executed."""
 
 import csv
-import json
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning_steer import text_files
 
 KINDS = ".csv, .tsv, .jsonl, .parquet, or a folder written by datasets' save_to_disk"
 
@@ -29,7 +31,7 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[di
         raise ValueError(f"{path} names its columns itself: leave the list of columns out")
     try:
         rows = _read(path, columns)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, OSError) as error:
+    except (csv.Error, OSError) as error:
         raise ValueError(f"{path} cannot be read as {path.suffix or 'a table'}: {error}") from error
     if not rows:
         raise ValueError(f"{path} holds no rows")
@@ -50,16 +52,12 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
 
         return [dict(row) for row in Dataset.from_parquet(str(path), keep_in_memory=True)]  # type: ignore[union-attr,call-overload]
     if path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"{path} must hold one object per line")
-        return rows
+        return [row for _, row in text_files.json_lines(path)]
     if path.suffix not in (".csv", ".tsv", ""):
         raise ValueError(f"{path} is of an unknown kind {path.suffix!r}: known are {KINDS}")
     quoting = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [(number, line) for number, line in enumerate(csv.reader(file, **quoting, strict=True), 1) if line]
+    reader = csv.reader(io.StringIO(text_files.read(path), newline=""), **quoting, strict=True)
+    lines = [(number, line) for number, line in enumerate(reader, 1) if line]
     if columns is None:
         columns, lines = lines[0][1] if lines else [], lines[1:]
     for number, line in lines:

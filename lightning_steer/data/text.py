@@ -1,6 +1,5 @@
 """A user's own text for training a language model: plain, or prompts with completions."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lightning_steer import text_files
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import Batches, Row, Tokens
 
@@ -119,22 +119,13 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     """The documents of a file, one string a column; raises FileNotFoundError or ValueError saying what is wrong."""
     if not path.is_file():
         raise FileNotFoundError(f"no text file at {path}")
-    content = path.read_text(encoding="utf-8")
     if path.suffix != ".jsonl":
         if len(columns) > 1:
             raise ValueError(f"{path} is plain text and has no columns {' and '.join(columns)}: use a .jsonl file")
-        return [(part.strip(),) for part in content.split("\n\n") if part.strip()]
+        return [(part.strip(),) for part in text_files.read(path).split("\n\n") if part.strip()]
     documents = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record: dict[str, Any] = json.loads(line)
-            documents.append(tuple(record[column] for column in columns))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path}, line {number}: expected a JSON object with {' and '.join(columns)} ({error})"
-            ) from error
+    for number, row in text_files.json_lines(path, columns):
+        documents.append(tuple(row[column] for column in columns))
         if not all(isinstance(value, str) for value in documents[-1]):
             raise ValueError(f"{path}, line {number}: {' and '.join(columns)} must be text, not {documents[-1]!r}")
     return documents

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import numbers
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
 from lightning_steer.hooks import Edit
 from lightning_steer.llm import LLM
@@ -58,7 +60,8 @@ class Responses(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if temperature < 0 or not 0 < top_p <= 1:
+        numbers.finite("a strength of the responses", strengths)
+        if not 0 <= temperature < math.inf or not 0 < top_p <= 1:
             raise ValueError(f"temperature is at least 0 and top_p in (0, 1], not {temperature:g} and {top_p:g}")
         if samples < 1 or (samples > 1 and temperature == 0):
             raise ValueError(

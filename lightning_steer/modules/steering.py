@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
 
+from lightning_steer import numbers
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
@@ -64,6 +65,7 @@ class SteeringAdaptor(L.LightningModule):
         super().__init__()
         if not strengths:
             raise ValueError("strengths is empty: give at least one to choose from")
+        numbers.finite("each of the strengths", strengths)
         if min(random_draws, resamples) < 1:
             raise ValueError(f"random_draws and resamples must be positive, not {random_draws} and {resamples}")
         self.backbone, self.method, self.evaluation = backbone, method, evaluation

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from lightning_steer import numbers
 from lightning_steer.files import write
 from lightning_steer.vectors import gguf, harness, plain
 from lightning_steer.vectors.card import Card, Strength
@@ -93,6 +94,7 @@ def export(vector: Vector, path: Path, form: str, strength: float | None = None)
     """
     card = vector.card
     amount = card.strength.value if strength is None else strength
+    numbers.finite("the strength that is exported", amount)
     if form == "vector":
         kept = card.strength if amount == card.strength.value else Strength(amount, card.strength.units)
         save(path, vector._replace(card=card._replace(strength=kept)))

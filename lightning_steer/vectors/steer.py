@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_steer import hooks, scope
+from lightning_steer import hooks, numbers, scope
 from lightning_steer.decoder import blocks, site_of
 from lightning_steer.llm import LLM
 from lightning_steer.vectors import fingerprint
@@ -46,6 +46,7 @@ def edit(
 
         fingerprint.refuse(vector.card.model, identify)
     amount = vector.card.strength.value if strength is None else strength
+    numbers.finite("strength", amount)
     maps = {module_of(network, site): map_ for site, map_ in zip(vector.card.sites, vector.maps, strict=True)}
     with ExitStack() as stack:
         edits = {name: _edit(network, name, map_, amount) for name, map_ in maps.items()}
