@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import head
+from lightning_steer.families import check_family, uncounted
 from lightning_steer.hooks import Edit, edit, fan_out
+from lightning_steer.packing import options_fit
 from lightning_steer.tokens import Batch, Row, collate
+from lightning_steer.windows import mask_forms, masks
 
 PARTS = {
     "block": (),
@@ -26,12 +30,27 @@ def blocks(model: nn.Module) -> str:
     """Name of the list of decoder blocks: the one ModuleList with as many entries as the configuration has layers."""
     count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
     found = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if len(found) > 1 and reads_more_than_text(model):  # towers for images or sound may be as deep
+        text = next(name for name, m in model.named_modules() if m is model.get_decoder())  # type: ignore[operator]
+        found = [name for name in found if name.startswith(f"{text}.")]
     if len(found) != 1:
         raise ValueError(
             f"{type(model).__name__} has {len(found)} lists of {count} layers ({', '.join(found)}), not one: its "
             "decoder blocks cannot be told"
         )
     return found[0]
+
+
+def reads_more_than_text(model: nn.Module) -> bool:
+    """Whether the text decoder is one part of a model for images or sound too."""
+    return model.config.get_text_config() is not model.config  # type: ignore[union-attr,operator]
+
+
+def entry(model: nn.Module) -> nn.Module:
+    """The module that is given ids, padding and cache as the user gives them, before masks are made of them."""
+    if reads_more_than_text(model):
+        return model.base_model  # type: ignore[return-value]
+    return model.get_submodule(blocks(model).rpartition(".")[0])
 
 
 def site_of(model: nn.Module, layer: int, part: str) -> str:
@@ -53,16 +72,17 @@ class Decoder:
         model: a causal language model, as ``from_pretrained`` gives it.
 
     Raises:
-        ValueError: its blocks cannot be told.
+        ValueError: its blocks cannot be told, or its family cannot be steered.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
+        check_family(self.model.config, type(model).__name__)
         self.blocks = blocks(model)
         self.depth = len(self.model.get_submodule(self.blocks))
-        config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+        config = self.config = self.model.config.get_text_config()
         self.width = int(config.hidden_size)
-        self.cap = getattr(config, "final_logit_softcapping", None)
+        self.form: tuple[str, ...] = next(iter(mask_forms(config)), ())
         self.longest = getattr(config, "max_position_embeddings", None) or math.inf
 
     @property
@@ -70,14 +90,23 @@ class Decoder:
         """``[V, d]`` the weights of the tokens' embeddings."""
         return self.model.get_input_embeddings().weight
 
+    @property
+    def base(self) -> nn.Module:
+        """The model without its vocabulary head; Llama 4's text decoder calls itself its own base."""
+        inner = self.model.base_model
+        return inner if inner is not self.model else self.model.get_submodule(self.blocks.rpartition(".")[0])
+
     def collate(self, rows: Sequence[Row], pad: int) -> Batch:
         """Rows as one batch, where the model is."""
         return collate(rows, pad, self.model.dtype, self.embedding.device)
 
     def states(self, batch: Batch) -> Tensor:
         """``[R (x copies), T, d]`` what goes into the vocabulary head."""
-        kept = {} if batch.mask is None else {"attention_mask": batch.mask, "position_ids": batch.position}
-        return self.model.base_model(input_ids=batch.ids, use_cache=False, **kept)[0]
+        kept: dict[str, Any] = {}
+        if batch.mask is not None:
+            own = masks(self.config, self.form, batch.mask, batch.position)
+            kept = {"attention_mask": own, "position_ids": batch.position}
+        return self.base(input_ids=batch.ids, use_cache=False, **kept)[0]
 
     def run_up_to(self, batch: Batch, site: str) -> None:
         """Run rows for what is captured on the way; what lies above the site is not computed."""
@@ -90,14 +119,8 @@ class Decoder:
             self.states(batch)
 
     def logits(self, h: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone."""
-        head = self.model.get_output_embeddings()
-        if tokens is None:
-            logits = head(h).float()
-        else:
-            bias = None if head.bias is None else head.bias[tokens]
-            logits = nn.functional.linear(h, head.weight[tokens], bias).float()
-        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+        """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone: the model's own."""
+        return head.logits(self.model, {self.base, self.model.get_submodule(self.blocks.rpartition(".")[0])}, h, tokens)
 
     def scored(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities of all tokens of the rows that are to be scored.
@@ -171,7 +194,7 @@ class Decoder:
 
     @torch.no_grad()
     def verify(self, name: str, pad: int) -> bool:
-        """See on a few tokens that nothing looks ahead, and that our vocabulary head and packed options are right.
+        """See on a few tokens that nothing looks ahead, and that our states, cache and packed options are right.
 
         Args:
             name: what the model is called in an error.
@@ -185,23 +208,23 @@ class Decoder:
         """
         ids = [i % len(self.embedding) for i in (5, 11, 7, 3, 9, 13)]
         both = torch.tensor([ids, [*ids[:5], ids[0]]], device=self.embedding.device)
-        expected, other = self.model(both).logits.float()
+        out = self.model(both, use_cache=True)
+        expected, other = out.logits.float()
         if not expected.isfinite().all():
             raise ValueError(f"{name} gives logits that are not finite: damaged weights, or too narrow a dtype")
         kind = type(self.model).__name__
         if (other - expected)[:5].abs().max() > 0.02 * expected.abs().max():
             raise ValueError(f"{name} does not read from left to right (it is a {kind}): take a decoder")
+        count = getattr(out.get("past_key_values"), "get_seq_length", lambda: None)
+        if count() != len(ids):
+            raise uncounted(self.config.model_type, name)
         plain = Row(ids, list(range(6)), [0] * 6, 6, 0, [])
         found = self.logits(self.states(self.collate([plain], pad))[0])
         scale = expected.abs().max().clamp_min(1e-6)
         if (found - expected).abs().max() > 0.02 * scale:
             raise ValueError(f"{kind} changes its logits after the vocabulary head in a way unknown here")
-        packed = Row([*ids[:4], ids[5], *ids[4:]], [0, 1, 2, 3, 4, 4, 5], [0, 0, 0, 0, 1, 2, 2], 4, 0, [])
-        try:
-            beside = self.logits(self.states(self.collate([packed], pad))[0, [0, 1, 2, 3, 5, 6]])
-            return bool((beside - expected).abs().max() <= max(1e-4, 4 * (found - expected).abs().max()) * scale)
-        except Exception:  # families whose positions or biases cannot be given token by token
-            return False
+        rounding = float((found - expected).abs().max() / scale)
+        return options_fit(self, pad, max(1e-4, 4 * rounding))
 
 
 class _Enough(Exception):

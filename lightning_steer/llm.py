@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.decoder import PARTS, Decoder, blocks, site_of
+from lightning_steer.decoder import PARTS, Decoder, blocks, entry, site_of
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.loading import load
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
@@ -309,8 +309,7 @@ class LLM(Backbone):
             with edit(self.model, edits):
                 yield
             return
-        decoder = self.model.get_submodule(self.blocks.rpartition(".")[0])
-        with follow(decoder, prompt_lengths) as tokens, ExitStack() as stack:
+        with follow(entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
             within = {site: scoped(function, tokens, self.scope) for site, function in edits.items()}
             stack.enter_context(edit(self.model, within))
             yield

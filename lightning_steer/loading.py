@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from lightning_steer.families import check_family
+
 
 def load(
     name: str,
@@ -37,6 +39,10 @@ def load(
     loaded: Any
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise ValueError(_why(name, revision, error)) from error
+    check_family(config, name)
+    try:
         loaded = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,

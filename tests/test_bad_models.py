@@ -129,7 +129,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         "brings code of its own, which is never run here",
     ),
     "an encoder": (encoder, "does not read from left to right (it is a BertLMHeadModel): take a decoder"),
-    "encoder and decoder": (translator, "is no causal language model (its configuration is a T5Config): take a"),
+    "encoder and decoder": (translator, "is of the encoder-decoder family t5, not a decoder: take a decoder"),
     "no tokenizer": (remove_tokenizer, "tokenizer"),
     "a damaged tokenizer": (lambda f: cut(f / "tokenizer.json", 0.5), "has no tokenizer that can be loaded"),
     "another model's tokenizer": (foreign_tokenizer, "the model embeds 20: it is another model's"),

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_steer import hooks, numbers, scope
-from lightning_steer.decoder import blocks, site_of
+from lightning_steer.decoder import entry, site_of
+from lightning_steer.families import check_family
 from lightning_steer.llm import LLM
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Model, Site
@@ -36,7 +37,9 @@ def edit(
     Raises:
         ValueError: the model is not the one of the card, has no such site, or is of another width.
     """
-    network = model.model if isinstance(model, LLM) else model
+    network: Any = model.model if isinstance(model, LLM) else model
+    if hasattr(network, "config"):
+        check_family(network.config, type(network).__name__)
     if not other_model:
 
         def identify(files: bool) -> Model:
@@ -51,8 +54,7 @@ def edit(
     with ExitStack() as stack:
         edits = {name: _edit(network, name, map_, amount) for name, map_ in maps.items()}
         if hasattr(network, "config"):
-            decoder = network.get_submodule(blocks(network).rpartition(".")[0])
-            tokens, where = stack.enter_context(scope.follow(decoder, prompt_lengths)), scope_of(vector.card)
+            tokens, where = stack.enter_context(scope.follow(entry(network), prompt_lengths)), scope_of(vector.card)
             edits = {name: scope.scoped(function, tokens, where) for name, function in edits.items()}
         stack.enter_context(hooks.edit(network, edits))
         yield

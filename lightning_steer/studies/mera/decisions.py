@@ -58,7 +58,7 @@ class Decisions:
 
     def _add(self, which: list[int], rows: Any, length: int) -> None:
         ids = torch.tensor([rows[i].ids for i in which])
-        past = self.llm.model.base_model(input_ids=ids[:, :-1], use_cache=True).past_key_values
+        past: Any = self.llm.decoder.base(input_ids=ids[:, :-1], use_cache=True).past_key_values
         group = Group(torch.tensor(which), ids[:, -1:], past, length - 1)
         with capture(self.llm.model, self.llm.sites) as seen:
             self._run(group, {})
@@ -68,7 +68,7 @@ class Decisions:
 
     def _run(self, group: Group, edits: Mapping[str, Edit]) -> Tensor:
         with edit(self.llm.model, edits):
-            decoder = self.llm.model.base_model
+            decoder = self.llm.decoder.base
             h = decoder(input_ids=group.last, past_key_values=group.past, use_cache=True)[0]
         group.past.crop(-1)
         return self.llm.decoder.logits(h[:, 0], self.tokens)

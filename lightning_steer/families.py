@@ -1,0 +1,29 @@
+"""Families that cannot be steered here, by name, before their weights are read."""
+
+from typing import Any
+
+UNCOUNTED = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "recurrent_gemma")
+"""``model_type`` of the families whose state does not say how many tokens it has read."""
+ADVICE = "take a decoder with attention, such as Llama, Qwen or Gemma"
+
+
+def check_family(config: Any, name: str) -> None:
+    """Raise ValueError if a model of this configuration cannot be steered.
+
+    Args:
+        config: a configuration of transformers.
+        name: what the model is called in the sentence.
+    """
+    family = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{name} is of the encoder-decoder family {family}, not a decoder: {ADVICE}")
+    if family in UNCOUNTED:
+        raise uncounted(family, name)
+
+
+def uncounted(family: str, name: str) -> ValueError:
+    """The sentence for a family without a key-value cache that counts tokens."""
+    return ValueError(
+        f"{name} is of the family {family}, which has no key-value cache that counts tokens, so that the tokens to be "
+        f"steered cannot be told: {ADVICE}"
+    )
