@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, text_files
 from lightning_steer.files import check_no_links, write
 from lightning_steer.llm import LLM
+from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report import card
 from lightning_steer.shipped import shipped
 
@@ -117,6 +118,12 @@ class CLI(LightningCLI):
         """The run's name, and the checkpoint that ``test`` reads."""
         parser.add_argument("--experiment", default="experiment", help="First part of the run's name.")
         parser.add_argument("--run", default="run", help="Second part of the run's name, as a rule the method.")
+        parser.add_argument(
+            "--accept_mismatch",
+            type=bool,
+            default=False,
+            help="Go on with a checkpoint that was fitted to another model, method, layer or data; the report says so.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -152,11 +159,18 @@ class CLI(LightningCLI):
             self.trainer_defaults["callbacks"] = [Unfinished(self.folder)]
         return super().instantiate_trainer(**kwargs)
 
+    def instantiate_classes(self) -> None:
+        """Tell the module whether a checkpoint of another provenance is accepted."""
+        super().instantiate_classes()
+        if isinstance(self.model, CarriesProvenance):
+            self.model.accept_mismatch = self.config[str(self.subcommand)].accept_mismatch
+
     def before_fit(self) -> None:
         """Go on with the very same fit if it was killed."""
         config = self.config_init[str(self.subcommand)]
         left, record = self.folder / "unfinished.ckpt", self.folder / "fit.yaml"
         asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        del asked["accept_mismatch"]  # says nothing of what is fitted
         if config.ckpt_path is None and readable(left) and record.is_file():
             if yaml.safe_load(record.read_text()) == asked:
                 print(f"Going on with the unfinished run {self.name} from {left}.")

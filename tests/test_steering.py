@@ -148,10 +148,17 @@ def test_a_checkpoint_of_another_method_or_shape_is_refused(toy_checkpoints: dic
     trainer = quiet_trainer(default_root_dir=tmp_path)
     trainer.fit(adaptor(toy_checkpoints["none"], MeanDifference), data())
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    ace = adaptor(toy_checkpoints["none"], ACE)
+    with pytest.raises(ValueError, match="method MeanDifference, not ACE"):
+        quiet_trainer().test(ace, data(), ckpt_path=tmp_path / "saved.ckpt")
+    ace.accept_mismatch = True
     with pytest.raises(ValueError, match="of another method"):
-        quiet_trainer().test(adaptor(toy_checkpoints["none"], ACE), data(), ckpt_path=tmp_path / "saved.ckpt")
+        quiet_trainer().test(ace, data(), ckpt_path=tmp_path / "saved.ckpt")
     other = adaptor(toy_checkpoints["none"], MeanDifference)
     other.backbone = ToyBackbone(str(toy_checkpoints["none"]), "layers.1")
+    with pytest.raises(ValueError, match=r"sites layers.2, not layers.1"):
+        quiet_trainer().test(other, data(), ckpt_path=tmp_path / "saved.ckpt")
+    other.accept_mismatch = True
     with pytest.raises(ValueError, match=r"has shape \[16\], but this network, site and method need \[32\]"):
         quiet_trainer().test(other, data(), ckpt_path=tmp_path / "saved.ckpt")
 

@@ -1,6 +1,6 @@
 """Batches of language tasks: what is asked of the model, and what a method is fitted to."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ class Graded(NamedTuple):
     seen: Observed | None = None
     """What was recorded of these rows; null if the model is to be asked."""
 
+    @property
+    def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Columns of each row's input, and of what is learned from it."""
+        return (self.x,), (self.y, [self.label_of.tolist()] * len(self.x))
+
 
 class Contrast(NamedTuple):
     """Pairs of texts that differ in what is to be moved, and questions that show whether it was."""
@@ -50,3 +55,8 @@ class Contrast(NamedTuple):
     def values(self) -> Tensor:
         """``[B, 2, 1]`` int64: 0 for every unwanted text, 1 for every wanted one."""
         return torch.tensor([0, 1], device=self.row.device).view(1, 2, 1).expand(len(self.row), 2, 1)
+
+    @property
+    def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Columns of each row's input, and of what is learned from it; clusters are numbered over all parts."""
+        return (self.x,), (self.unwanted, self.wanted)

@@ -5,7 +5,7 @@ values side by side and adds noise (Krasheninnikov & Krueger 2024, section 3). B
 but the seeds and j, so any number of processes on any device draw the same data.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -120,6 +120,11 @@ class Pairs(NamedTuple):
     def values(self) -> Tensor:
         """``[n, 2, attributes]`` values of both."""
         return torch.stack([self.y, self.y_wanted], 1)
+
+    @property
+    def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Columns of each row's input, and of what is learned from it."""
+        return (self.x,), (self.y, self.x_wanted, self.y_wanted)
 
 
 def generator(*seeds: int) -> Generator:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
@@ -23,11 +22,12 @@ from lightning_steer.models.moments import Moments
 from lightning_steer.models.normal_equations import Fit
 from lightning_steer.models.probe_selection import PENALTIES, select
 from lightning_steer.modules import lessons
+from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
 
 
-class ErrorProbe(L.LightningModule):
+class ErrorProbe(CarriesProvenance):
     """Linear probes of logit(error), and of right or wrong, at every site of a frozen network.
 
     Training streams float64 moments of the activations, one set for each fold; its end cross-validates the penalties
@@ -78,6 +78,8 @@ class ErrorProbe(L.LightningModule):
         self.backbone.load()
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
+        settings = {name: getattr(self, name) for name in ("penalties", "logistic_penalties", "sparse", "folds")}
+        self.trace(self.backbone, type(self).__name__, settings)
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
         kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
         self.weight = torch.zeros(kinds, sites, width, dtype=torch.float64)
@@ -206,6 +208,7 @@ class ErrorProbe(L.LightningModule):
             "method": f"ErrorProbe at {sites[layer]}",
             "seed": data.seed,
             "metrics": metrics,
+            "mismatches": self.mismatches,
             "layers": {"site": sites, "penalty": penalties, "features": used, "cv_r2": self.score.tolist(), **curve},
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in metrics.items()})
@@ -217,6 +220,7 @@ class ErrorProbe(L.LightningModule):
             rows["the training rows' mean"] = {"r2": metrics["r2_dummy"], "rmse": metrics["rmse_dummy"]}
             head = f"# Probes of the error of {self.backbone.name}: {data.task}\n\n"
             head += f"Chosen by cross-validation in the training rows: {sites[layer]}.\n\n"
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
             write_text(folder / "report.md", head + markdown(rows, list(curve)))
             write_json(folder / "report.json", self.found)
 
@@ -224,5 +228,6 @@ class ErrorProbe(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Only what was learned is saved, not the frozen network."""
+        super().on_save_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
@@ -25,12 +24,13 @@ from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
 from lightning_steer.modules import lessons
 from lightning_steer.modules.summary import Summary, identify, neutral_drift
+from lightning_steer.provenance import CarriesProvenance, settings_of
 from lightning_steer.records import Activations
 from lightning_steer.report import card
 from lightning_steer.selection.rule import Best, Selection
 
 
-class SteeringAdaptor(L.LightningModule):
+class SteeringAdaptor(CarriesProvenance):
     """A steering method on a frozen network, from fitting to a report.
 
     Training learns the map: closed forms collect activations and are solved at the end of the epoch, trained methods
@@ -92,6 +92,7 @@ class SteeringAdaptor(L.LightningModule):
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
+        self.trace(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for map_ in self.at_site.values():
@@ -239,6 +240,8 @@ class SteeringAdaptor(L.LightningModule):
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
+        self.report["mismatches"] = self.mismatches
+        self.report["warnings"] = [*self.mismatches, *self.report["warnings"]]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
         self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
@@ -269,10 +272,12 @@ class SteeringAdaptor(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Only what was learned is saved, not the frozen network; and why the strength was chosen."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"], checkpoint["reason"] = _learned(checkpoint["state_dict"]), self.reason
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse, in words, a checkpoint that does not fit; raises ValueError."""
+        super().on_load_checkpoint(checkpoint)
         expected, saved = _learned(self.state_dict()), checkpoint["state_dict"]
         self.reason = checkpoint.get("reason", "")
         if saved.keys() != expected.keys():

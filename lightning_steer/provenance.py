@@ -1,0 +1,266 @@
+"""Where a fitted result comes from: network, method, sites, scope and rows, by content; compared wherever it is used.
+
+A checkpoint carries its record. ``test``, ``validate``, ``predict``, ``export``, a resumed ``fit`` and responses make
+the record of what they were given, and refuse in one sentence a result with another one, unless ``accept_mismatch`` is
+set; the report then names what differs.
+"""
+
+import copy
+import inspect
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from lightning_steer.cache import fingerprints
+from lightning_steer.cache.files import digest
+from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.llm import LLM
+from lightning_steer.models.backbone import Backbone
+
+KEY = "provenance"
+"""Entry of a checkpoint that holds the record, as JSON."""
+INPUT = 16
+"""Digits of a row's key that tell its input; the others tell what was learned from it."""
+HIDDEN = ("configuration", "weights", "tokenizer")
+"""Of these the sha256 is compared, and its first digits are shown."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a fitted result depends on; plain values, all of which JSON knows."""
+
+    model: str
+    """The network's name, which is shown and not compared: the same weights under another name are as good."""
+    configuration: str | None
+    """sha256 of the network's configuration; None in a network that has none."""
+    weights: str | None
+    """sha256 of all weights in memory, or of their files where some are offloaded."""
+    precision: str | None
+    """What the weights are in memory, for example ``float32``."""
+    tokenizer: str | None
+    """sha256 of vocabulary and rules."""
+    method: str
+    """The method's class."""
+    settings: dict[str, Any]
+    """Its arguments beside the width."""
+    sites: list[str]
+    scope: str
+    """Which tokens are steered."""
+    read_positions: str
+    """Which tokens are read when fitting."""
+    prompts: str
+    """How prompts are written and answers scored: chat template, system message, normalisation, own words."""
+    task: str
+    """What the data module calls it, which is shown and not compared: its rows are."""
+    fitted_rows: list[str]
+    """A key of each row that the method was fitted to, in order."""
+    selection_rows: list[str]
+    """A key of each row that the strength was chosen on."""
+
+    def as_json(self) -> str:
+        """One line, as a checkpoint holds it."""
+        return json.dumps(asdict(self), sort_keys=True, default=repr)
+
+    def differences(self, other: "Provenance") -> list[str]:
+        """What differs, each with this record's value and the other's; empty if nothing does."""
+        phrases = []
+        for name in (field.name for field in fields(self)):
+            mine, its = getattr(self, name), getattr(other, name)
+            if name in ("model", "task") or _plain(mine) == _plain(its):
+                continue
+            if name == "weights" and self.precision != other.precision:
+                continue  # the same weights in another precision are other bits; the precision is named
+            if name.endswith("_rows"):
+                mine, its = (f"{len(r)} rows {_short(digest(repr(r).encode()))}" for r in (mine, its))
+                mine, its = f"{mine} of {self.task!r}", f"{its} of {other.task!r}"
+            elif name in HIDDEN:
+                mine, its = f"{_short(mine)} of {self.model}", f"{_short(its)} of {other.model}"
+            elif name == "sites":
+                mine, its = " and ".join(mine), " and ".join(its)
+            phrases.append(f"{name.replace('_', ' ')} {mine}, not {its}")
+        return phrases
+
+    def seen(self, rows: Iterable[str]) -> tuple[int, int]:
+        """How many of these rows have an input that the method was fitted to, and that its strength was chosen on."""
+        known = [{row[:INPUT] for row in part} for part in (self.fitted_rows, self.selection_rows)]
+        inputs = [row[:INPUT] for row in rows]
+        return sum(row in known[0] for row in inputs), sum(row in known[1] for row in inputs)
+
+
+def read(text: Any, source: object) -> Provenance:
+    """The record in a checkpoint's entry; raises ValueError."""
+    try:
+        return Provenance(**json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{source} does not say what it was fitted to: it is damaged or of another version; fit again, or go on "
+            "all the same with --accept_mismatch true"
+        ) from error
+
+
+def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.LightningDataModule) -> Provenance:
+    """The record of what is fitted to ``data`` on this network, which is loaded. Hashes all weights once."""
+    prompts = ""
+    if isinstance(backbone, InOwnWords):
+        prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
+    known: dict[str, Any] = {"configuration": None, "tokenizer": None, "scope": "", "read_positions": ""}
+    if isinstance(backbone, LLM):
+        known = {
+            "configuration": fingerprints.of_configuration(backbone.model.config),
+            "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
+            "scope": _rule(backbone.scope),
+            "read_positions": _rule(backbone.reads),
+        }
+        template = _short(digest(str(backbone.tokenizer.chat_template).encode()))
+        prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
+        prompts += f"; scores by {backbone.per}"
+    network = backbone.model if isinstance(backbone, LLM) else backbone
+    rows = part_rows(data)
+    return Provenance(
+        model=backbone.llm if isinstance(backbone, LLM) else backbone.name,
+        weights=fingerprints.of_memory(network)
+        or (fingerprints.of_files(backbone.llm, backbone.loading[1]) if isinstance(backbone, LLM) else None),
+        precision=_precision(network),
+        method=method,
+        settings=json.loads(json.dumps(dict(settings), default=repr)),
+        sites=list(backbone.sites),
+        prompts=prompts,
+        task=str(getattr(data, "task", type(data).__name__)),
+        fitted_rows=rows[0],
+        selection_rows=rows[1],
+        **known,
+    )
+
+
+def settings_of(map_: nn.Module) -> dict[str, Any]:
+    """The arguments that a method was made with, beside its width."""
+    return {name: getattr(map_, name) for name in inspect.signature(type(map_)).parameters if name != "width"}
+
+
+# ---- rows
+
+
+def part_rows(data: L.LightningDataModule) -> tuple[list[str], list[str]]:
+    """Keys of the rows to fit to and of the rows to choose on; the same in every process."""
+    data = _whole(data)
+    return row_keys(data.train_dataloader()), row_keys(data.val_dataloader())
+
+
+def held_out_rows(data: L.LightningDataModule) -> list[str]:
+    """Keys of the held-out rows."""
+    loaders = _whole(data).test_dataloader()
+    return row_keys(loaders[0] if isinstance(loaders, list) else loaders)
+
+
+def row_keys(batches: Iterable[Any]) -> list[str]:
+    """24 hexadecimal digits of each row: 16 of its input, 8 of what is learned from it."""
+    keys = []
+    for batch in batches:
+        asked, learned = batch.content
+        for own, rest in zip(_rows(asked), _rows(learned), strict=True):
+            keys.append(digest(own)[:INPUT] + digest(rest)[: 24 - INPUT])
+    return keys
+
+
+def _whole(data: L.LightningDataModule) -> L.LightningDataModule:
+    """The same data outside a trainer: all rows, and no cache of what a model does with them."""
+    data.setup("fit")
+    alone = copy.copy(data)
+    alone.trainer = None
+    return alone
+
+
+def _rows(columns: Sequence[Any]) -> list[bytes]:
+    """Each row's content over some columns, tensors ``[B, ...]`` or lists of B plain values."""
+    each = [
+        [f"{column.dtype} {list(row.shape)} ".encode() + row.contiguous().numpy().tobytes() for row in column.cpu()]
+        if isinstance(column, Tensor)
+        else [json.dumps(value).encode() for value in column]
+        for column in columns
+    ]
+    return [b"\n".join(parts) for parts in zip(*each, strict=True)]
+
+
+# ---- modules
+
+
+class CarriesProvenance(L.LightningModule):
+    """A module whose checkpoints say what they were fitted to, and that takes no other checkpoint.
+
+    A subclass calls :meth:`trace` once its network is loaded, and adds ``mismatches`` to its report.
+    """
+
+    accept_mismatch = False
+    """Go on with a checkpoint of another provenance; :attr:`mismatches` then says how it differs."""
+    provenance: Provenance
+    mismatches: list[str]
+
+    def trace(self, backbone: Backbone, method: str, settings: Mapping[str, Any]) -> None:
+        """Record what this run is fitted to."""
+        self.provenance = of(backbone, method, settings, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.mismatches = []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the record into the checkpoint."""
+        checkpoint[KEY] = self.provenance.as_json()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare the checkpoint's record with this run's; raises ValueError where they differ."""
+        path = self.trainer.ckpt_path or "the checkpoint"
+        if KEY not in checkpoint and self.accept_mismatch:
+            self.mismatches = [f"{path} does not say what it was fitted to."]
+            return
+        saved = read(checkpoint.get(KEY), path)
+        differences = saved.differences(self.provenance)
+        if self.trainer.state.fn == TrainerFn.TESTING:
+            differences += overlap(saved, held_out_rows(self.trainer.datamodule))  # type: ignore[attr-defined]
+        self.mismatches = compared(path, differences, self.accept_mismatch)
+        for sentence in self.mismatches if self.trainer.is_global_zero else []:
+            print(f"Mismatch accepted: {sentence}")
+        self.provenance = saved  # what is learned stays of these rows, whatever it is used on
+
+
+def overlap(saved: Provenance, rows: Sequence[str]) -> list[str]:
+    """That held-out rows were fitted to or chosen on, if any were."""
+    fitted, chosen = saved.seen(rows)
+    if not fitted + chosen:
+        return []
+    return [f"{fitted} of the {len(rows)} held-out rows were fitted to and {chosen} chosen on, not 0 and 0"]
+
+
+def compared(source: object, differences: Sequence[str], accept: bool) -> list[str]:
+    """A sentence for a report if differences are accepted, none if there are none.
+
+    Raises:
+        ValueError: there are some, and they are not accepted.
+    """
+    if not differences:
+        return []
+    if not accept:
+        raise ValueError(
+            f"{source} was fitted to something else ({'; '.join(differences)}): give the settings and files that it "
+            "was fitted with, fit again, or go on all the same with --accept_mismatch true"
+        )
+    return [f"{source} was fitted to something else: {difference}." for difference in differences]
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=repr))
+
+
+def _short(fingerprint: str | None) -> str:
+    return "unknown" if fingerprint is None else fingerprint[:12]
+
+
+def _rule(rule: object) -> str:
+    return f"{type(rule).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(rule).items())})"
+
+
+def _precision(network: nn.Module) -> str | None:
+    kinds = [p.dtype for p in cast(Iterable[Tensor], network.parameters()) if p.dtype.is_floating_point]
+    return str(kinds[0]).removeprefix("torch.") if kinds else None
