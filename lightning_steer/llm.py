@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.continuations import continuation
 from lightning_steer.decoder import PARTS, Decoder, blocks, entry, site_of
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.loading import load
@@ -18,7 +19,7 @@ from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.scope import All, Generated, Last, Scope, follow, scoped
 from lightning_steer.shipped import shipped
-from lightning_steer.tokens import Batch, Question, Row, batches, continuation, rows_of
+from lightning_steer.tokens import Batch, Question, Row, batches, rows_of
 
 __all__ = ["LLM", "PARTS", "blocks"]
 

@@ -1,10 +1,12 @@
-"""From text to rows of tokens: where a continuation begins, and how the options of one prompt share its tokens."""
+"""From text to rows of tokens: how the options of one prompt share its tokens."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lightning_steer.continuations import continuations
 
 
 class Question(NamedTuple):
@@ -29,32 +31,6 @@ class Row(NamedTuple):
     """(slot whose output predicts it, token, option) for every token that is scored."""
 
 
-def continuation(tokenizer: Any, prompt: str, option: str, special: bool) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt and of the continuation in the text ``prompt + option``.
-
-    The continuation is found by character offsets (a token that straddles the border belongs to it), or, for a
-    tokenizer without offsets, where the text's tokens stop being the prompt's. Raises ValueError if it has no token.
-    """
-    if getattr(tokenizer, "is_fast", False):
-        encoded = tokenizer(prompt + option, return_offsets_mapping=True, add_special_tokens=special)
-        ids, ends = list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]]
-        while ids and ends[-1] == 0 and len(prompt + option):  # an end-of-text token that the tokenizer appends
-            ids, ends = ids[:-1], ends[:-1]
-        start = next((i for i, end in enumerate(ends) if end > len(prompt)), len(ids))
-    else:
-        ids = list(tokenizer(prompt + option, add_special_tokens=special)["input_ids"])
-        alone = list(tokenizer(prompt, add_special_tokens=special)["input_ids"])
-        start = next((i for i, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone)))
-    if start == len(ids):
-        raise ValueError(f"the continuation {option!r} after {prompt[-40:]!r} has no token of its own")
-    if start == 0:  # its first token must be predicted from something
-        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if first is None:
-            raise ValueError(f"the continuation {option!r} follows nothing, and the tokenizer has no beginning of text")
-        ids, start = [first, *ids], 1
-    return ids[:start], ids[start:]
-
-
 def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pack: bool) -> list[Row]:
     """The rows that score a question: one if all options follow the very same prompt tokens, else one an option.
 
@@ -65,7 +41,7 @@ def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pac
         if not ids:
             raise ValueError(f"the text {question.prompt!r} has no token")
         return [Row(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
-    parts = [continuation(tokenizer, question.prompt, option, special) for option in question.options]
+    parts = continuations(tokenizer, question.prompt, question.options, special)
     if pack and all(prefix == parts[0][0] for prefix, _ in parts):
         return [_row(parts[0][0], list(enumerate(ids for _, ids in parts)), example)]
     return [_row(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(parts)]

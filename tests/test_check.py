@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from decoders import FAMILIES, decoder, letters
+from test_continuations import drops_unknown
 from torch import Tensor
 
 from lightning_steer.__main__ import main
@@ -145,6 +146,21 @@ class PadsInTheScore(Tool):
         return found
 
 
+class TrustsOffsets(Tool):
+    """Finds an option by character offsets, which are shifted where the tokenizer drops characters."""
+
+    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+        found = super().score(llm, questions)
+        for i, question in enumerate(questions):
+            for j, option in enumerate(question.options):
+                encoded = llm.tokenizer(question.prompt + option, return_offsets_mapping=True)
+                ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+                logp = llm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+                own = [k for k, (_, end) in enumerate(offsets) if end > len(question.prompt)]
+                found[i, j] = sum(logp[k - 1, ids[k]] for k in own)
+        return found
+
+
 class NotInHalfPrecision(Tool):
     def steer(
         self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
@@ -183,6 +199,14 @@ FAULTS: list[tuple[type[Tool], str, str]] = [
 @pytest.mark.parametrize(("fault", "family", "law"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS])
 def test_a_planted_fault_is_found(fault: type[Tool], family: str, law: str) -> None:
     assert law in failures(fault(), family)
+
+
+def test_offsets_that_a_tokenizer_shifts_are_found() -> None:
+    llm = LLM("llama", 0).adopt(decoder("llama", vocab_size=96), drops_unknown())
+    failed = {tool: [v.law for v in check(llm, tool()) if not v.passed] for tool in (Tool, TrustsOffsets)}
+    assert not failed[Tool]
+    (law,) = failed[TrustsOffsets]
+    assert "emoji" in law
 
 
 def test_labels_that_begin_alike_are_found() -> None:

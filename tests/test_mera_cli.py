@@ -76,7 +76,7 @@ def test_probes_of_own_data(own, capsys):
         (lambda a: a.update(file="none.jsonl"), "there is no data file none.jsonl"),
         (lambda a: a.update(label_column="tone"), "has no column 'tone'; its columns are review, mood"),
         (lambda a: a["labels"].update({"-": ["positive"]}), "'positive' stands for both '+' and '-'"),
-        (lambda a: a["labels"].update({"-": ["zzz"]}), "' zzz' is no token of model"),
+        (lambda a: a["labels"].update({"-": ["zzz"]}), "the continuation ' zzz' after"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(own, change, message, capsys):

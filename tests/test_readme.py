@@ -78,3 +78,14 @@ def test_the_python_runs(used: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
     assert "edit" in names
+
+
+def test_the_python_example_changes_the_text_as_it_says(
+    used: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(used)
+    example = blocks("python")[0]
+    exec(compile(example, "README.md", "exec"), {})
+    written = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert written == re.findall(r"^print.*# (.*)$", example, re.MULTILINE)
+    assert len(set(written)) == 2

@@ -101,7 +101,7 @@ def test_what_the_continuation_adds_is_read_alone(pocket_decoder: Path) -> None:
     """``Generated`` reads the option's tokens: an independent forward pass says what they are."""
     llm = LLM(str(pocket_decoder), layers=2, read=Generated())
     llm.load()
-    asked = [Question("The hill bakers are", (" gentle and kind",)), Question("They", (" are rude",))]
+    asked = [Question("The hill bakers are", (" polite.",)), Question("They", (" are rude",))]
     found = llm.activations(asked)[llm.sites[0]]
     for row, question in enumerate(asked):
         prompt, whole = (

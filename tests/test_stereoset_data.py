@@ -40,9 +40,9 @@ def test_a_batch_holds_three_sentences_and_both_sides(tmp_path: Path) -> None:
     data = StereoSetDataModule(dev(tmp_path), batch_size=7)
     first = batches(data.train_dataloader())[0]
     example = data.parts[0][0]
-    assert first.x[0] == Question(example.context, (" They are busy.", " They are asleep.", " They are seven."))
-    assert first.unwanted[0] == Question(example.context, (" They are busy.",))
-    assert first.wanted[0] == Question(example.context, (" They are asleep.",))
+    assert first.x[0] == Question(example.context, (" They are quick.", " They are slow.", " They are hollow."))
+    assert first.unwanted[0] == Question(example.context, (" They are quick.",))
+    assert first.wanted[0] == Question(example.context, (" They are slow.",))
     assert first.row.tolist() == list(range(len(first.x)))
     assert data.paired
     promoted = StereoSetDataModule(dev(tmp_path), batch_size=7, promote=True)
@@ -54,7 +54,7 @@ def test_a_batch_holds_three_sentences_and_both_sides(tmp_path: Path) -> None:
 def test_intrasentence_scores_whole_sentences(tmp_path: Path) -> None:
     data = StereoSetDataModule(dev(tmp_path), tasks=["intrasentence"])
     first = batches(data.train_dataloader())[0]
-    assert first.x[0] == Question("", tuple(f"The plumber is {word} today." for word in ("busy", "asleep", "seven")))
+    assert first.x[0] == Question("", tuple(f"The plumber is {word} today." for word in ("quick", "slow", "hollow")))
     both = StereoSetDataModule(dev(tmp_path), tasks=["intersentence", "intrasentence"])
     both.setup()
     assert {example.task for part in both.parts for example in part} == {"intersentence", "intrasentence"}

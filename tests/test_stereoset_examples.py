@@ -29,7 +29,7 @@ needs_data = pytest.mark.skipif(
 def row(number: int, task: str = "intersentence") -> dict[str, Any]:
     """One made-up example in the official schema; its sentences come in an order of their own."""
     context = "The Plumber is BLANK today." if task == "intrasentence" else f"Here comes plumber {number}."
-    text = {"stereotype": "busy", "anti-stereotype": "asleep", "unrelated": "seven"}
+    text = {"stereotype": "quick", "anti-stereotype": "slow", "unrelated": "hollow"}
     sentences = [
         {
             "sentence": f"The plumber is {text[label]} today."
@@ -78,12 +78,12 @@ def test_both_tasks_are_read(tmp_path: Path) -> None:
         f"{t}-{i}" for t in ("intersentence", "intrasentence") for i in range(3)
     ]
     first, *_, last = found
-    assert first.sentences == ("They are busy.", "They are asleep.", "They are seven.")
+    assert first.sentences == ("They are quick.", "They are slow.", "They are hollow.")
     assert first.sentence_ids == tuple(
         f"intersentence-0-{label}" for label in ("stereotype", "anti-stereotype", "unrelated")
     )
     assert first.blanks is None
-    assert last.blanks == ("busy", "asleep", "seven")  # though the sentences write the plumber small
+    assert last.blanks == ("quick", "slow", "hollow")  # though the sentences write the plumber small
     assert (last.task, last.bias_type, last.context) == ("intrasentence", "race", "The Plumber is BLANK today.")
 
 
@@ -147,7 +147,7 @@ BAD_ROWS = {
     "empty sentence": (change("sentences.1.sentence", " "), r"intersentence-1: its stereotype sentence is empty"),
     "sentence without id": (change("sentences.1.id", None), r"intersentence-1: its stereotype sentence .* has no id"),
     "the same sentence twice": (
-        change("sentences.1.sentence", "They are seven."),
+        change("sentences.1.sentence", "They are hollow."),
         r"intersentence-1 .* sentence twice",
     ),
     "id twice": (change("id", "intersentence-0"), r"intersentence-0: id intersentence-0 occurs twice"),

@@ -6,8 +6,9 @@ from decoders import decoder, letters
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from lightning_steer.continuations import continuation
 from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question, batches, collate, continuation, rows_of
+from lightning_steer.tokens import Question, batches, collate, rows_of
 
 VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
 
@@ -67,6 +68,9 @@ class Slow:
 
     def __call__(self, text: str, add_special_tokens: bool = True, **_: object) -> dict:
         return {"input_ids": letters()(text, add_special_tokens=add_special_tokens)["input_ids"]}
+
+    def decode(self, ids: list[int], **settings: object) -> str:
+        return letters().decode(ids, **settings)
 
 
 TOKENIZERS = {

@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor
 
+from lightning_steer.continuations import continuation
 from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
 from lightning_steer.scope import All, Scope, per_row
 from lightning_steer.tokens import Question
 
 PROMPTS = ("The weather was cold and the", "Yes", "She looked at the old map, and then she", "One day in the town")
+OPTIONS = (" sea", " small house", " no", " old tree", " the", " cat", " A", " Yes")
+"""Continuations, of which those are scored that the tokenizer knows."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.02}
 """Largest allowed difference of logits, as a share of their largest size, where bits may differ."""
 
@@ -58,8 +61,10 @@ class Bench:
 
     def __init__(self, llm: LLM, tool: Tool, layer: int, labels: Sequence[str]) -> None:
         self.llm, self.tool, self.layer, self.labels = llm, tool, layer, labels
-        special = llm.tokenizer
-        self.rows = [torch.tensor(special(text)["input_ids"], device=llm.device) for text in PROMPTS]
+        self.options = tuple(filter(self._is_known, OPTIONS))[:3]
+        if not self.options:
+            raise ValueError(f"the tokenizer of {llm.llm} knows none of the words {', '.join(OPTIONS)}")
+        self.rows = [torch.tensor(llm.tokenizer(text)["input_ids"], device=llm.device) for text in PROMPTS]
         generator = torch.Generator().manual_seed(0)
         with capture(llm.model, [f"{llm.blocks}.{layer}"]) as seen:
             llm.model(self.rows[0].unsqueeze(0))
@@ -67,6 +72,12 @@ class Bench:
         direction = torch.randn(llm.width(""), generator=generator)
         self.vector = (size * direction / direction.norm()).to(llm.device, llm.model.dtype)
         self.tolerance = TOLERANCE.get(llm.model.dtype, 0.06)
+
+    def _is_known(self, option: str) -> bool:
+        try:
+            return bool(continuation(self.llm.tokenizer, "The", option, True))
+        except ValueError:
+            return False
 
     def padded(self, side: str) -> tuple[Tensor, Tensor]:
         """All rows side by side: ids and mask ``[B, T]``."""

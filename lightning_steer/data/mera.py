@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_steer.continuations import continuation
 from lightning_steer.data.batches import share
 from lightning_steer.data.exact import Answering
 from lightning_steer.data.mera_tasks import Example, Sizes, Task, check_labels
@@ -16,7 +17,7 @@ from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Graded
 from lightning_steer.data.splits import stratified
 from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question, continuation
+from lightning_steer.tokens import Question
 
 
 class GradedBatches(Dataset[Graded]):
@@ -158,13 +159,15 @@ class MERADataModule(L.LightningDataModule):
         """
         for example in self.train[:prompts]:
             prompt = llm.prompt(example.prompt)
-            tokens = [continuation(llm.tokenizer, prompt, option, not llm.chat)[1] for option in self.options]
-            unknown = llm.tokenizer.unk_token_id
-            for i, (option, ids) in enumerate(zip(self.options, tokens, strict=True)):
-                if unknown is not None and unknown in ids:
+            tokens = []
+            for i, option in enumerate(self.options):
+                try:
+                    tokens.append(continuation(llm.tokenizer, prompt, option, not llm.chat)[1])
+                except ValueError as error:
                     raise ValueError(
-                        f"{option!r} is no token of {llm.name}: write the label {self._label(i)!r} otherwise"
-                    )
+                        f"{option!r} is no token of {llm.name}: write the label {self._label(i)!r} otherwise ({error})"
+                    ) from error
+            for i, (option, ids) in enumerate(zip(self.options, tokens, strict=True)):
                 for j, other in enumerate(tokens):
                     if self.label_of[i] != self.label_of[j] and other[: len(ids)] == ids:
                         raise ValueError(
