@@ -28,7 +28,7 @@ def load(
     Raises:
         ValueError: the model or its tokenizer cannot be had, with the reason and what to do.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     _check_name(name)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
@@ -43,7 +43,7 @@ def load(
         raise ValueError(_why(name, revision, error)) from error
     check_family(config, name)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded = _auto_class(config).from_pretrained(
             name,
             config=config,
             revision=revision,
@@ -59,6 +59,17 @@ def load(
     model, found = loaded
     _check_whole(name, found)
     return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
+
+
+def _auto_class(config: Any) -> Any:
+    """What loads a model of this configuration; one that sees images too is read and steered in its text decoder."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, models
+
+    auto = models.auto.modeling_auto
+    if type(config) in auto.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    sees = type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def _check_name(name: str) -> None:

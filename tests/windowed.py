@@ -40,11 +40,11 @@ ALL = {**WINDOWED, **OTHERS}
 SIZE = {"llama4_text": "attention_chunk_size", "gpt_neo": "window_size"}
 
 
-def windowed(family: str, window: int, attention: str = "eager") -> Any:
+def windowed(family: str, window: int, attention: str = "eager", **more: Any) -> Any:
     """A random decoder of 4 layers that sees ``window`` tokens in all layers, or in every other one."""
     torch.manual_seed(0)
     size = {SIZE.get(family, "sliding_window"): window}
     special = {"vocab_size": 35, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(family, **{"initializer_range": 0.3, **special, **ALL[family][0], **size})
+    config = AutoConfig.for_model(family, **{"initializer_range": 0.3, **special, **ALL[family][0], **size, **more})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
     return model.eval().requires_grad_(False)
