@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
-import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, text_files
+from lightning_steer import checkpoint, data, methods, metrics, models, modules, numbers, refusal, text_files
 from lightning_steer.files import check_no_links, write
 from lightning_steer.llm import LLM
 from lightning_steer.provenance import CarriesProvenance
@@ -54,8 +53,8 @@ def hush() -> None:
 def readable(path: Path) -> bool:
     """Whether a checkpoint can be loaded, without running any code in it."""
     try:
-        return "state_dict" in torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # whatever torch, zipfile or the unpickler say of a truncated or foreign file
+        return "state_dict" in checkpoint.load(path)
+    except (ValueError, TypeError, OSError):  # truncated, foreign, or it claims more than it holds
         return False
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_steer import checkpoint
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.models.mlp import MLP
@@ -36,7 +37,7 @@ class ToyBackbone(Backbone):
                 f"no toy network at {path}: train one with `python -m lightning_steer fit --config configs/toy.yaml`"
             )
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved = checkpoint.load(path)
             with torch.device("meta"):  # whatever sizes a file claims, nothing is allocated for them
                 network = MLP(**saved["network"])
             weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}

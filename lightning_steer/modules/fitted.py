@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_steer import checkpoint
 from lightning_steer.methods.base import Steering
 from lightning_steer.methods.mean_difference import MeanDifference
 
@@ -51,7 +52,7 @@ def _tensors(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint.load(path)
     except Exception as error:  # whatever torch, zipfile, safetensors or the unpickler say of a foreign file
         raise ValueError(f"{path} cannot be read as tensors: {_first(error)}") from None
 

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from lightning_steer import checkpoint
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.files import check_regular
 from lightning_steer.loading import load
@@ -171,7 +172,7 @@ class LanguageModel(L.LightningModule):
         kept = self.trainer.checkpoint_callback
         best = Path(kept.best_model_path) if isinstance(kept, ModelCheckpoint) and kept.best_model_path else None
         if best is not None and best.is_file():
-            weights = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+            weights = checkpoint.load(best)["state_dict"]
         weights = {name.removeprefix("network."): value for name, value in weights.items()}
         for name in self.network.all_tied_weights_keys:  # gathered from many processes, a copy would be saved besides
             weights.pop(name, None)

@@ -20,7 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lightning_steer export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="a run's folder below checkpoints/, or a file")
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="a run's folder below checkpoints/, or a file; of a run only tensors and classes of lightning_steer are "
+        "read, with its settings: they choose which model and data are read",
+    )
     parser.add_argument("target", type=Path, help="the file to write: .safetensors, .gguf or .pt")
     parser.add_argument("--format", choices=["vector", *WRITERS], help="not the one that the target's name says")
     parser.add_argument("--strength", type=float, help="in the card's units; the chosen one if not given")

@@ -29,18 +29,19 @@ def read(path: Path) -> Vector:
         return load(path)
     content = path.read_bytes()
     try:
-        return _foreign(content, str(path))
+        return _foreign(content, path)
     except ValueError as error:
         raise ValueError(f"{path} cannot be imported: {error}") from error
 
 
-def _foreign(content: bytes, source: str) -> Vector:
+def _foreign(content: bytes, path: Path) -> Vector:
+    source = str(path)
     if content[:4] == gguf.MAGIC:
         found, known = gguf.decode(content)
         card = _card_in(known.get("lightning_steer.card"))
         return imported({(layer, "block"): value for layer, value in found.items()}, source, card)
     if content[:2] == b"PK":
-        kept = plain.read_torch(content)
+        kept = plain.read_torch(path)
         nested = any(isinstance(value, dict) for value in kept.values())
         return imported(harness.decode(kept) if nested else plain.decode(kept), source)
     return imported(plain.decode(plain.read_safetensors(content)), source)

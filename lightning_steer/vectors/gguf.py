@@ -65,6 +65,9 @@ def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 16:
         raise ValueError(f"its alignment is {alignment!r}")
     start = reader.at + -reader.at % alignment
+    claimed = sum(length * DTYPES[kind].itemsize for _, length, kind, _ in infos)
+    if claimed > len(content):  # tensors that share their bytes would each be copied
+        raise ValueError(f"its tensors claim {claimed} bytes together, and it has {len(content)}")
     found = {}
     for layer, length, kind, offset in infos:
         if layer in found:

@@ -3,17 +3,17 @@
 Written as safetensors with keys ``0``, ``1``, ...; read from safetensors, or from a dictionary saved with torch.
 """
 
-import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
+from lightning_steer import checkpoint
 from lightning_steer.vectors.file import brief
 
 NAME = re.compile(r"(?:(?:layers?|direction|block|h)[._-])?(\d{1,6})")
@@ -46,12 +46,9 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
         raise ValueError(f"it is no readable safetensors file ({brief(error)})") from error
 
 
-def read_torch(content: bytes) -> dict[Any, Any]:
+def read_torch(path: Path) -> dict[Any, Any]:
     """The dictionary in a file of ``torch.save``; code in it is never run. Raises ValueError."""
-    try:
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever zipfile, the unpickler or torch say of a damaged or dangerous file
-        raise ValueError(f"it cannot be read as tensors and plain values ({brief(error)})") from error
+    found = checkpoint.load(path)
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, not a dictionary of layers")
     return found

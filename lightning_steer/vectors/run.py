@@ -13,8 +13,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
+from lightning_steer import checkpoint
+from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import Steering
 from lightning_steer.models.backbone import Backbone
+from lightning_steer.vectors import trusted
 from lightning_steer.vectors.file import Vector
 from lightning_steer.vectors.make import of
 
@@ -24,9 +27,12 @@ def read(folder: Path) -> Vector:
 
     The model is loaded, and the rows that the method was fitted to are made once more, for their fingerprints.
     """
+    check_no_links(folder)
     config = _config(folder / "fit.yaml")
     try:
         asked = config["model"]["init_args"]
+        for name, value in (("backbone", asked["backbone"]), ("method", asked["method"]), ("data", config["data"])):
+            trusted.check(value, name)
         backbone, method, data = _objects(asked["backbone"], asked["method"], config["data"])
     except (KeyError, TypeError, ValueError, SystemExit) as error:
         raise ValueError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
@@ -75,7 +81,7 @@ def _config(path: Path) -> dict[str, Any]:
             f"{path.parent} is no run's folder: it has no fit.yaml; name checkpoints/EXPERIMENT/RUN"
         )
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_bytes(path).decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(found, dict):
@@ -100,7 +106,7 @@ def _state(path: Path) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: run fit first")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = checkpoint.load(path)
         return saved["state_dict"], str(saved.get("reason", ""))
     except Exception as error:  # whatever zipfile, the unpickler or torch say of a damaged file
         raise ValueError(f"{path} is not a readable checkpoint ({str(error)[:100]})") from error
@@ -121,7 +127,7 @@ def _report(config: dict[str, Any]) -> dict[str, Any]:
         str(given.get("save_dir", "logs")), str(given.get("name", "")), str(given.get("version") or ""), "report.json"
     )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_bytes(path).decode("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

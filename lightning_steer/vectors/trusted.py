@@ -1,0 +1,120 @@
+"""What a run's ``fit.yaml`` may name: the classes of this project that a run is made of, and nothing else.
+
+Names are compared as text before anything is imported. What a class is given is compared with its signature: where a
+class is expected, only a class of the list with its settings may stand, never the name of a function or a file.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import lightning as L
+
+from lightning_steer import data, llm, methods, models  # noqa: F401  # their classes are what may be named
+from lightning_steer.methods.base import Steering
+from lightning_steer.models.backbone import Backbone
+
+PROJECT = "lightning_steer"
+OTHERS = "**"
+"""Stands for the arguments that a class hands on; whatever they are called, no text is among them."""
+PLAIN = (str, int, float, bool, bytes, type(None), list, dict, tuple, set)
+
+
+def classes() -> dict[str, type]:
+    """Return the classes that a run is made of, by every path under which they can be named."""
+    found: dict[str, type] = {}
+    todo: list[type] = [Backbone, Steering, L.LightningDataModule]
+    seen: set[type] = set()
+    while todo:
+        kind = todo.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        todo += kind.__subclasses__()
+        if kind.__module__.partition(".")[0] != PROJECT:
+            continue
+        packages = kind.__module__.split(".")
+        paths = [".".join(packages[:depth]) for depth in range(1, len(packages) + 1)]
+        found |= {f"{path}.{kind.__name__}": kind for path in paths} | {kind.__name__: kind}
+        todo += [part for hint in _hints(kind).values() for part in _parts(hint) if isinstance(part, type)]
+    return found
+
+
+def check(config: Any, where: str) -> None:
+    """Raise ValueError unless all that a configuration names are classes of the list.
+
+    Args:
+        config: ``{"class_path": ..., "init_args": {...}}``.
+        where: its key, for the message.
+    """
+    if not isinstance(config, Mapping) or "class_path" not in config:
+        raise ValueError(f"{where} is {str(config)[:60]!r}, not a class_path with its init_args")
+    _check(config, False, where, classes())
+
+
+def _check(value: Any, plain: bool, where: str, known: Mapping[str, type]) -> None:
+    if isinstance(value, str) and not plain:
+        raise ValueError(f"{where} is {value[:60]!r}: a class is named by its class_path, with its init_args")
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _check(item, plain, where, known)
+    if not isinstance(value, Mapping):
+        return
+    if "class_path" not in value:
+        for key, item in value.items():
+            _check(item, plain, f"{where}.{key}", known)
+        return
+    path, settings = value["class_path"], value.get("init_args") or {}
+    if not isinstance(path, str) or path not in known:
+        raise ValueError(
+            f"{where} names the class {str(path)[:80]!r}, and only classes of {PROJECT} are made from a run's "
+            "fit.yaml: nothing was imported"
+        )
+    hints = _hints(known[path])
+    odd = [str(key) for key in value if key not in ("class_path", "init_args")]
+    odd += [] if isinstance(settings, Mapping) else ["init_args"]
+    odd += [str(key) for key in settings if key not in hints and (OTHERS not in hints or "." in str(key))]
+    if odd:
+        raise ValueError(f"{where} has {odd[0][:60]!r}, which {path} does not take")
+    for key, item in settings.items():
+        _check(item, key in hints and _is_plain(hints[key]), f"{where}.{key}", known)
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of a class's arguments, those that it hands on to its parents too."""
+    found: dict[str, Any] = {}
+    for parent in reversed(kind.__mro__):
+        init = vars(parent).get("__init__")
+        if isinstance(init, types.FunctionType) and parent.__module__.partition(".")[0] == PROJECT:
+            hints = typing.get_type_hints(init)
+            for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
+                others = parameter.kind is inspect.Parameter.VAR_KEYWORD
+                found[OTHERS if others else name] = hints.get(name, Any)
+    return found
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """Yield all types that stand in a type."""
+    if isinstance(hint, list):
+        for part in hint:
+            yield from _parts(part)
+    elif typing.get_origin(hint) is typing.Literal:
+        yield str
+    elif typing.get_args(hint):
+        yield typing.get_origin(hint)
+        for part in typing.get_args(hint):
+            yield from _parts(part)
+    else:
+        yield hint
+
+
+def _is_plain(hint: Any) -> bool:
+    """Tell whether no class and no function can stand there, so that a text is a text."""
+    containers = (Mapping, typing.Union, types.UnionType, *PLAIN)
+    return all(part in containers or _is_sequence(part) for part in _parts(hint))
+
+
+def _is_sequence(part: Any) -> bool:
+    return part is not Callable and getattr(part, "__module__", "") in ("collections.abc", "pathlib")
