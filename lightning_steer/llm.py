@@ -310,7 +310,7 @@ class LLM(Backbone):
             with edit(self.model, edits):
                 yield
             return
-        with follow(entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
+        with follow(self.model, entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
             within = {site: scoped(function, tokens, self.scope) for site, function in edits.items()}
             stack.enter_context(edit(self.model, within))
             yield

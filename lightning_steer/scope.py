@@ -15,6 +15,9 @@ from torch import Tensor, nn
 class Scope(ABC):
     """A rule that picks tokens."""
 
+    needs_prompt = True
+    """Whether it must be known where the prompt ends."""
+
     @abstractmethod
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         """Picked tokens ``[B, T]`` bool, or None for all of them.
@@ -27,6 +30,8 @@ class Scope(ABC):
 
 class All(Scope):
     """Every token."""
+
+    needs_prompt = False
 
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         return None
@@ -63,6 +68,11 @@ class From(Scope):
     def __init__(self, offset: int) -> None:
         self.offset = offset
 
+    @property
+    def needs_prompt(self) -> bool:  # type: ignore[override]
+        """Only a token counted from the prompt's end depends on it."""
+        return self.offset < 0
+
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         start = prompt + self.offset if self.offset < 0 else torch.full_like(prompt, self.offset)
         return (index >= 0) & (index >= start.clamp_min(0).unsqueeze(1))
@@ -74,6 +84,8 @@ class Tokens:
     def __init__(self, prompt_lengths: Tensor | None) -> None:
         self.given, self.prompt = prompt_lengths, prompt_lengths
         self.index: Tensor | None = None
+        self.generating = self.in_doubt = False
+        self.first: Tensor | None = None  # what the latest prompt was
 
     def mask(self, scope: Scope) -> Tensor | None:
         """Picked tokens of this pass, ``[B, T]`` bool or None for all."""
@@ -81,6 +93,11 @@ class Tokens:
             if isinstance(scope, All):
                 return None
             raise RuntimeError("the decoder has not run since its tokens are followed: nothing is known of them yet")
+        if self.in_doubt and scope.needs_prompt:
+            raise ValueError(
+                "this call begins with all tokens of the call before and has no cache, so it may be a text that grows "
+                "or another prompt: say with prompt_lengths where the prompt ends, or use generate"
+            )
         return scope.mask(self.index, per_row(self.prompt, len(self.index)))
 
     def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -101,26 +118,60 @@ class Tokens:
                 "tokens cannot be told from padding in a prepared attention mask: pass the plain [B, T] one"
             )
         if self.given is None and seen == 0:
-            self.prompt = index.amax(1) + 1
+            self._begin(ids, index)
         elif self.given is None and length > 1:
             raise ValueError("the prompt arrives in pieces: say with prompt_lengths where it ends")
         self.index = index
 
+    def _begin(self, ids: Tensor, index: Tensor) -> None:
+        """Note a prompt, unless these are a prompt and what was generated after it, without a cache."""
+        if self.generating and self.first is not None:
+            return
+        before = self.first
+        grows = before is not None and len(before) == len(ids) and before.shape[1] < ids.shape[1]
+        self.in_doubt = bool(grows and torch.equal(ids[:, : before.shape[1]], before))  # type: ignore[union-attr]
+        if not self.in_doubt:
+            self.prompt, self.first = index.amax(1) + 1, ids
+
+    @contextmanager
+    def within_generate(self) -> Iterator[None]:
+        """Inside, the first call is a prompt and all others go on from it, whether there is a cache or not."""
+        self.generating, self.first = True, None
+        try:
+            yield
+        finally:
+            self.generating, self.first = False, None
+
 
 @contextmanager
-def follow(decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[Tokens]:
+def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[Tokens]:
     """While the block runs, the tokens of every call of ``decoder`` are known.
 
+    Without a cache every step of ``generate`` reads the prompt again and one token more; so ``model.generate`` is
+    wrapped for the time of the block, to tell its steps from new prompts.
+
     Args:
+        model: the model whose ``generate`` may be called.
         decoder: the module that owns the decoder layers and is given ids, mask and cache.
         prompt_lengths: ``[B]`` real tokens of each row's prompt; null takes the first call for the whole prompt.
     """
     tokens = Tokens(prompt_lengths)
     handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: tokens.see(args, kwargs), with_kwargs=True)
+    own, generate = vars(model).get("generate"), getattr(model, "generate", None)
+
+    def followed(*args: Any, **kwargs: Any) -> Any:
+        with tokens.within_generate():
+            return generate(*args, **kwargs)  # type: ignore[misc]
+
     try:
+        if generate is not None:
+            vars(model)["generate"] = followed
         yield tokens
     finally:
         handle.remove()
+        vars(model).pop("generate", None)
+        if own is not None:
+            vars(model)["generate"] = own
 
 
 def per_row(values: Tensor, rows: int) -> Tensor:

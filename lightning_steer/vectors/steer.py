@@ -31,7 +31,8 @@ def edit(
         vector: what :func:`~lightning_steer.vectors.load` has read, or :func:`~lightning_steer.vectors.of` made.
         strength: in the units of the card, a number or ``[B]``, one for each row; null for the card's own.
         tokenizer: compared with the card's; null for the LLM's own, or none.
-        prompt_lengths: ``[B]`` tokens of each prompt; null takes the first call for the whole prompt.
+        prompt_lengths: ``[B]`` tokens of each prompt; null takes the first call of each ``generate``, and any other
+            call without a cache, for a whole prompt.
         other_model: the vector was fitted on another model, and is to steer this one all the same.
 
     Raises:
@@ -54,7 +55,10 @@ def edit(
     with ExitStack() as stack:
         edits = {name: _edit(network, name, map_, amount) for name, map_ in maps.items()}
         if hasattr(network, "config"):
-            tokens, where = stack.enter_context(scope.follow(entry(network), prompt_lengths)), scope_of(vector.card)
+            tokens, where = (
+                stack.enter_context(scope.follow(network, entry(network), prompt_lengths)),
+                scope_of(vector.card),
+            )
             edits = {name: scope.scoped(function, tokens, where) for name, function in edits.items()}
         stack.enter_context(hooks.edit(network, edits))
         yield
