@@ -57,7 +57,7 @@ def decoder(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **se
     torch.manual_seed(seed)
     defaults = {"vocab_size": len(SPECIAL) + len(LETTERS), "initializer_range": 0.3}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(family, **{**defaults, **special, **FAMILIES[family], **settings})
+    config = AutoConfig.for_model(family, **{**defaults, **special, **FAMILIES.get(family, {}), **settings})
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
 
 

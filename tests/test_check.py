@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from decoders import FAMILIES, decoder, letters
+from decoders import FAMILIES, GROUPED, decoder, letters
 from test_continuations import drops_unknown
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from lightning_steer.check import LAWS, Tool, check
 from lightning_steer.llm import LLM
 from lightning_steer.scope import All, From, Generated, Scope
 from lightning_steer.tokens import Question
+from lightning_steer.windows import masks
 
 
 def language_model(family: str, **settings: object) -> LLM:
@@ -178,6 +180,53 @@ class NoMask(Tool):
         return llm.model(input_ids=ids, use_cache=False).logits
 
 
+class SeesWithoutWindows(Tool):
+    """A prepared mask in place of the model's windows."""
+
+    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lightning_steer.decoder.masks", lambda _config, _form, mask, _position: mask)
+            return super().score(llm, questions)
+
+
+class CountsWindowsInSlots(Tool):
+    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+        def slots(config: Any, form: Sequence[str], mask: Tensor, position: Tensor) -> Any:
+            return masks(config, form, mask, torch.arange(position.shape[1]).expand_as(position))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lightning_steer.decoder.masks", slots)
+            return super().score(llm, questions)
+
+
+class WindowsOfABatchLost(Tool):
+    """Right for a row by itself; a batch is given a mask of its own."""
+
+    def forward(self, llm: LLM, ids: Tensor, mask: Tensor) -> Tensor:
+        causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril() & mask.bool()[:, None, None, :]
+        added = torch.zeros(causal.shape).masked_fill(~causal, torch.finfo(torch.float32).min)
+        position = (mask.cumsum(1) - 1).clamp_min(0)
+        return llm.model(input_ids=ids, attention_mask=added, position_ids=position, use_cache=False).logits
+
+
+class OneTokenMeansGenerated(Tool):
+    """Takes every pass of one token for a generated one, and every other for a prompt."""
+
+    @contextmanager
+    def steer(
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+    ) -> Iterator[None]:
+        def hook(_m: object, _i: object, h: Tensor) -> Tensor:
+            steered = (h.shape[1] == 1) == isinstance(scope, Generated)
+            return h + strength[:, None, None] * vector if steered else h
+
+        handle = llm.model.get_submodule(f"{llm.blocks}.{layer}").register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
 FAULTS: list[tuple[type[Tool], str, str]] = [
     (RowZeroOnly, "llama", "arrives_exactly"),
     (LostInACopy, "llama", "arrives_exactly"),
@@ -193,12 +242,44 @@ FAULTS: list[tuple[type[Tool], str, str]] = [
     (NotInHalfPrecision, "llama", "low_precision"),
     (NoPositions, "gpt2", "paddings_agree"),
     (NoMask, "llama", "paddings_agree"),
+    (SeesWithoutWindows, "mistral", "long_prompts_are_plain_forwards"),
+    (SeesWithoutWindows, "mistral", "long_rows_have_no_neighbours"),
+    (CountsWindowsInSlots, "mistral", "long_prompts_are_plain_forwards"),
+    (WindowsOfABatchLost, "mistral", "long_rows_have_no_neighbours"),
+    (OneTokenMeansGenerated, "llama", "generation_needs_no_cache"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "family", "law"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS])
+@pytest.mark.parametrize(
+    ("fault", "family", "law"), FAULTS, ids=[f"{fault.__name__}-{law}" for fault, _, law in FAULTS]
+)
 def test_a_planted_fault_is_found(fault: type[Tool], family: str, law: str) -> None:
     assert law in failures(fault(), family)
+
+
+def test_what_only_long_prompts_show_is_found_by_their_laws_alone() -> None:
+    laws = {"long_prompts_are_plain_forwards", "long_rows_have_no_neighbours"}
+    assert failures(SeesWithoutWindows(), "mistral") == laws
+
+
+def test_a_head_without_the_models_scale_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = LLM("cohere", 0).adopt(decoder("cohere", **GROUPED, logit_scale=0.3), letters())
+
+    def by_hand(model: Any, _decoders: object, h: Tensor, tokens: Tensor | None = None) -> Tensor:
+        logits = model.get_output_embeddings()(h).float()
+        return logits if tokens is None else logits[:, tokens]
+
+    monkeypatch.setattr("lightning_steer.head.logits", by_hand)
+    failed = {verdict.law for verdict in check(llm) if not verdict.passed}
+    assert "Logits are the model's own, with its scales, caps and multipliers" in failed
+
+
+def test_check_says_where_long_windows_were_tried() -> None:
+    details = [v.detail for v in check(language_model("mistral")) if "longer than every window" in v.law]
+    assert len(details) == 2
+    assert all("sliding_window 4096: on a copy of 2 layers with a window of 16" in detail for detail in details)
+    details = [v.detail for v in check(language_model("mistral", sliding_window=64)) if "longer than every" in v.law]
+    assert all(detail.startswith("sliding_window 64;") for detail in details)
 
 
 def test_offsets_that_a_tokenizer_shifts_are_found() -> None:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
 from lightning_steer.scope import All, Scope, per_row
 from lightning_steer.tokens import Question
+from lightning_steer.windows import LONGEST_WINDOW, SMALL_WINDOW, small_copy, windows
 
 PROMPTS = ("The weather was cold and the", "Yes", "She looked at the old map, and then she", "One day in the town")
 OPTIONS = (" sea", " small house", " no", " old tree", " the", " cat", " A", " Yes")
@@ -71,7 +73,30 @@ class Bench:
         size = next(iter(seen.values())).float().norm(dim=-1).mean().item()
         direction = torch.randn(llm.width(""), generator=generator)
         self.vector = (size * direction / direction.norm()).to(llm.device, llm.model.dtype)
+        self.sizes = windows(llm.decoder.config)
         self.tolerance = TOLERANCE.get(llm.model.dtype, 0.06)
+
+    @cached_property
+    def long(self) -> LLM:
+        """A model whose windows are short enough to be passed: the model itself, or a small copy of it."""
+        if max(self.sizes.values(), default=0) <= LONGEST_WINDOW:
+            return self.llm
+        return LLM(self.llm.llm).adopt(small_copy(self.llm.model), self.llm.tokenizer)
+
+    def long_prompts(self) -> tuple[list[str], str]:
+        """Prompts of several lengths, longer than every window where the model can read so far; and where they ran."""
+        llm = self.long
+        longest = max(windows(llm.decoder.config).values(), default=SMALL_WINDOW)
+        prompts, words = [], " ".join(PROMPTS).split()
+        for more in (8, 40, 1):
+            count, said = int(max(4, min(longest + more, llm.longest - 32))), words[:1]
+            while len(llm.tokenizer(" ".join(said))["input_ids"]) < count:
+                said.append(words[len(said) % len(words)])
+            prompts.append(" ".join(said))
+        sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items()) or "no window"
+        if llm is self.llm:
+            return prompts, sizes
+        return prompts, f"{sizes}: on a copy of {llm.decoder.depth} layers with a window of {SMALL_WINDOW}"
 
     def _is_known(self, option: str) -> bool:
         try:
@@ -108,3 +133,9 @@ class Bench:
         """Whether logits agree up to rounding."""
         difference = float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp_min(1e-6))
         return difference <= self.tolerance, f"largest difference {difference:.1e} of the logits' size"
+
+
+def plain_score(llm: LLM, ids: list[int], count: int) -> float:
+    """Log-probability of the last tokens, this many, in one forward pass of one row."""
+    logp = llm.model(torch.tensor([ids], device=llm.device), use_cache=False).logits[0].float().log_softmax(-1)
+    return sum(float(logp[k - 1, ids[k]]) for k in range(len(ids) - count, len(ids)))

@@ -1,0 +1,82 @@
+"""Laws on the model's own head, on prompts longer than every window, and on generating without a cache."""
+
+import torch
+from torch import Tensor
+
+from lightning_steer.check.tool import PROMPTS, TOLERANCE, Bench, plain_score
+from lightning_steer.continuations import continuation
+from lightning_steer.scope import All, From, Generated, Last, Prompt
+from lightning_steer.tokens import Question, rows_of
+
+
+def logits_are_the_models_own(bench: Bench) -> tuple[bool, str]:
+    """Logits are the model's own, with its scales, caps and multipliers."""
+    llm, row = bench.llm, bench.rows[0].unsqueeze(0)
+    expected = llm.model(row, use_cache=False).logits[0]
+    h = llm.decoder.base(input_ids=row, use_cache=False)[0][0]
+    same, detail = bench.close(llm.decoder.logits(h), expected)
+    few = torch.arange(0, expected.shape[1], 3, device=h.device)
+    both = same and bench.close(llm.decoder.logits(h, few), expected[:, few])[0]
+    return both, detail
+
+
+def long_prompts_are_plain_forwards(bench: Bench) -> tuple[bool, str]:
+    """After a prompt longer than every window and chunk, scores are those of single forward passes."""
+    llm, worst = bench.long, 0.0
+    prompts, where = bench.long_prompts()
+    questions = [Question(text, bench.options) for text in prompts[:2]]
+    scores = bench.tool.score(llm, questions)
+    for i, question in enumerate(questions):
+        for j, option in enumerate(question.options):
+            prefix, rest = continuation(llm.tokenizer, question.prompt, option, True)
+            worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, prefix + rest, len(rest))))
+    return worst <= 20 * TOLERANCE[llm.model.dtype], f"{where}; largest difference {worst:.1e} nats"
+
+
+def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:
+    """A row longer than every window comes out the same beside others and by itself."""
+    llm, tolerance = bench.long, TOLERANCE[bench.long.model.dtype]
+    prompts, where = bench.long_prompts()
+    one = Question(prompts[0], bench.options[:1])
+    beside = bench.tool.score(llm, [one, *(Question(text, bench.options) for text in prompts[1:])])[0, 0]
+    worst = float((beside - bench.tool.score(llm, [one])[0, 0]).abs()) / 20
+    ids = [rows_of(llm.tokenizer, i, Question(text), True, False)[0].ids for i, text in enumerate(prompts)]
+    batch = torch.full((len(ids), max(map(len, ids))), llm.pad, device=llm.device)
+    mask = torch.zeros_like(batch)
+    for i, row in enumerate(ids):
+        batch[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    together = bench.tool.forward(llm, batch, mask)
+    for i, row in enumerate(ids):
+        alone = llm.model(torch.tensor([row], device=llm.device), use_cache=False).logits[0].float()
+        difference = (together[i, : len(row)].float() - alone).abs().max() / alone.abs().max().clamp_min(1e-6)
+        worst = max(worst, float(difference))
+    return worst <= tolerance, f"{where}; largest difference {worst:.1e} of the logits' size"
+
+
+def generation_needs_no_cache(bench: Bench) -> tuple[bool, str]:
+    """With use_cache=False the same is generated as with a cache, whichever tokens are steered."""
+    scopes = (All(), Prompt(), Last(), Generated(), From(1))
+    for scope in scopes:
+        (with_cache, logits), (without, others) = (_generated(bench, scope, cached) for cached in (True, False))
+        alike = (with_cache == without).cumprod(1).bool()  # after a near tie the two go on with other tokens
+        alike = torch.cat([alike.new_ones(len(alike), 1), alike[:, :-1]], 1)
+        same, detail = bench.close(others[alike], logits[alike])
+        if not same:
+            return False, f"{type(scope).__name__}: {detail}"
+    return True, f"{len(scopes)} scopes, {len(PROMPTS)} prompts"
+
+
+def _generated(bench: Bench, scope: All | Prompt | Last | Generated | From, cached: bool) -> tuple[Tensor, Tensor]:
+    """``[B, n]`` tokens and ``[B, n, V]`` their logits."""
+    ids, mask = bench.padded("left")
+    settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": bench.llm.pad}
+    with bench.steered(bench.strengths(), scope):
+        out = bench.llm.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            use_cache=cached,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **settings,
+        )
+    return out.sequences[:, ids.shape[1] :], torch.stack(out.logits, 1)
