@@ -14,6 +14,7 @@ from lightning_steer.data import pocket, pocket_items, pocket_prompts
 from lightning_steer.data.pocket_text import CHAT_TEMPLATE, ITEMS, tokenizer
 from lightning_steer.metrics.interval import Estimate
 from lightning_steer.modules.language_model import save
+from lightning_steer.report.files import write_text
 from lightning_steer.studies.pocket import __main__ as study
 from lightning_steer.studies.pocket import card, errors, goals, measures, steered
 from lightning_steer.studies.pocket.reader import Reader, last, opened
@@ -232,7 +233,7 @@ def shapes(difference):
 def test_figures_survive_being_written(tmp_path):
     found = {0: figures("base", 0.25), 3: figures("base", 0.75)}
     spectra = {0: shapes(0.5), 3: shapes(0.05)}
-    card.write(tmp_path / "evaluation.json", card.as_json(found, spectra))
+    write_text(tmp_path / "evaluation.json", card.as_json(found, spectra))
     content = (tmp_path / "evaluation.json").read_text()
     assert json.loads(content)["seeds"]["3"]["loss"]["gap, all"] == [0.75, 0.75, 0.75, 9.0]
     assert card.from_json(content, 0) == (found[0], spectra[0])
