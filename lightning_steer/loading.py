@@ -1,5 +1,6 @@
 """Load a decoder and its tokenizer from the hub or a local folder; whatever fails is said in one sentence."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 import torch
 
 from lightning_steer.families import check_family
+
+WEIGHTS = re.compile(r"[\w-][\w.-]*\.safetensors")
+"""Names of weight files: plain names, in the folder."""
+ATTENTION = (None, "eager", "sdpa", "flex_attention")
+"""Implementations that need no code from anywhere else; the others fall back to kernels of the hub."""
 
 
 def load(
@@ -39,6 +45,8 @@ def load(
     loaded: Any
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tame(config)
+        _check_index(name, revision)
     except Exception as error:
         raise ValueError(_why(name, revision, error)) from error
     check_family(config, name)
@@ -54,6 +62,8 @@ def load(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **more,
         )
+    except ForeignFileError:
+        raise
     except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all
         raise ValueError(_why(name, revision, error)) from error
     model, found = loaded
@@ -70,6 +80,43 @@ def _auto_class(config: Any) -> Any:
         return AutoModelForCausalLM
     sees = type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+class ForeignFileError(ValueError):
+    """A model names files that are not its own."""
+
+
+def tame(config: Any) -> None:
+    """Drop what a model's own configuration must not decide: code from the hub for its attention, and other files.
+
+    Of the names of attention implementations those remain that are part of torch and transformers, in parts of the
+    configuration too; a name with a slash would be a repository whose compiled code is fetched and run.
+    """
+    config.transformers_weights = None
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    for part in parts:
+        if part is not None and part._attn_implementation not in ATTENTION:
+            part._attn_implementation_internal = None  # the setter would hand it on to the other parts
+
+
+def _check_index(name: str, revision: str | None) -> None:
+    """Raise ForeignFileError if a model of several files names one that is no safetensors file of its folder."""
+    from transformers.utils.hub import cached_file
+
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = cached_file(name, "model.safetensors.index.json", revision=revision, **quiet)
+    if path is None:
+        return
+    try:
+        files = json.loads(Path(path).read_bytes())["weight_map"].values()
+        odd = [str(file) for file in files if not WEIGHTS.fullmatch(str(file))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ForeignFileError(f"model.safetensors.index.json of {name} is damaged ({_short(error)})") from error
+    if odd:
+        raise ForeignFileError(
+            f"model.safetensors.index.json of {name} names {odd[0][:80]!r}, which is no safetensors file of its "
+            "folder: take another model, or save this one again"
+        )
 
 
 def _check_name(name: str) -> None:
