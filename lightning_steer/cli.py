@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 import lightning as L
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_steer import checkpoint, data, methods, metrics, models, modules, numbers, refusal, text_files
-from lightning_steer.files import check_no_links, write
+from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
+from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
+from lightning_steer.files import check_no_links
 from lightning_steer.llm import LLM
 from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report import card
@@ -50,14 +50,6 @@ def hush() -> None:
         logging.getLogger(name).addFilter(lambda record: "Tip: " not in record.getMessage())
 
 
-def readable(path: Path) -> bool:
-    """Whether a checkpoint can be loaded, without running any code in it."""
-    try:
-        return "state_dict" in checkpoint.load(path)
-    except (ValueError, TypeError, OSError):  # truncated, foreign, or it claims more than it holds
-        return False
-
-
 class Parser(LightningArgumentParser):
     """Says in one sentence what was wrong with the arguments."""
 
@@ -69,19 +61,6 @@ class Parser(LightningArgumentParser):
             options.add(key)
         classes = {key: list(listed) for key, listed in LISTS.items()}
         self.exit(2, f"lightning_steer: {refusal.of_parser(message, classes, sorted(options))}\n")
-
-
-class Unfinished(ModelCheckpoint):
-    """Keeps ``unfinished.ckpt`` while a fit runs, so that a killed one can go on; a finished fit removes it."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, filename="unfinished", enable_version_counter=False, save_on_train_epoch_end=True)
-        self.path = folder / "unfinished.ckpt"
-
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing is left to resume, unless the fit was interrupted."""
-        if trainer.is_global_zero and not trainer.interrupted:
-            self.path.unlink(missing_ok=True)
 
 
 class CLI(LightningCLI):
@@ -123,7 +102,13 @@ class CLI(LightningCLI):
             default=False,
             help="Go on with a checkpoint that was fitted to another model, method, layer or data; the report says so.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="Replace a finished run of this name that was fitted to another model, method, layer or data.",
+        )
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
@@ -155,7 +140,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """With a checkpoint to resume from."""
         if self.subcommand == "fit":
-            self.trainer_defaults["callbacks"] = [Unfinished(self.folder)]
+            self.trainer_defaults["callbacks"] = [UnfinishedCheckpoint(self.folder)]
         return super().instantiate_trainer(**kwargs)
 
     def instantiate_classes(self) -> None:
@@ -167,16 +152,22 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Go on with the very same fit if it was killed."""
         config = self.config_init[str(self.subcommand)]
-        left, record = self.folder / "unfinished.ckpt", self.folder / "fit.yaml"
         asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
-        del asked["accept_mismatch"]  # says nothing of what is fitted
-        if config.ckpt_path is None and readable(left) and record.is_file():
-            if yaml.safe_load(record.read_text()) == asked:
-                print(f"Going on with the unfinished run {self.name} from {left}.")
-                config.ckpt_path = str(left)
-            else:
-                print(f"The unfinished run in {self.folder} had another configuration: starting anew.")
-        write(record, yaml.safe_dump(asked).encode())
+        for name in ("accept_mismatch", "overwrite"):
+            del asked[name]  # they say nothing of what is fitted
+        self.record, left = yaml.safe_dump(asked), self.folder / "unfinished.ckpt"
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, WholeCheckpoint):
+                callback.record = self.record
+            if isinstance(callback, BestCheckpoint):
+                callback.overwrite = config.overwrite
+        unfinished = saving.record_of(left)
+        if config.ckpt_path is None and unfinished == self.record:
+            print(f"Going on with the unfinished run {self.name} from {left}.")
+            config.ckpt_path = str(left)
+        elif config.ckpt_path is None and left.is_file():
+            other = "cannot be read" if unfinished is None else "had another configuration"
+            print(f"The unfinished run in {self.folder} {other}: starting anew.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse numbers that are not finite or out of their range before anything is made with them."""
@@ -195,15 +186,22 @@ class CLI(LightningCLI):
             config.ckpt_path = str(self.folder / "best.ckpt")
         if not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}: run fit first, or give --ckpt_path")
-        if not readable(Path(config.ckpt_path)):
-            raise ValueError(f"{config.ckpt_path} is not a readable checkpoint: truncated, or not written by fit")
+        saving.load(Path(config.ckpt_path))
 
     before_test = before_validate = before_predict = _take_best
 
     def after_fit(self) -> None:
         """Say where the result is."""
-        if self.trainer.is_global_zero and not self.trainer.interrupted:
-            print(f"Fitted {self.name}: {self.folder / 'best.ckpt'}")
+        if not self.trainer.is_global_zero or self.trainer.interrupted:
+            return
+        best = self.folder / f"{self.config[str(self.subcommand)].checkpoint.filename}.ckpt"
+        if saving.record_of(best) == self.record:
+            print(f"Fitted {self.name}: {best}")
+        else:
+            print(
+                f"Nothing was kept of this fit of {self.name}, as no validation was run to its end; {best} "
+                + ("is of an earlier fit." if best.is_file() else "was not written.")
+            )
 
     def test(self, **kwargs: Any) -> None:
         """Test, then print the report instead of Lightning's table of bare numbers."""

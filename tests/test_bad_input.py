@@ -115,7 +115,10 @@ def test_a_checkpoint_that_does_not_fit(damage: str, steer: list[str], capsys: p
         more = [f"{MODEL}backbone.init_args.site", "layers.1"]
     capsys.readouterr()
     said = sentence(capsys, ["test", *steer[1:], *more])
-    expected = {"another method": "is of another method", "another shape": "has shape [16]"}
+    expected = {
+        "another method": "something else (method MeanDifference",
+        "another shape": "something else (sites layers.2",
+    }
     assert expected.get(damage, "mean_difference/best.ckpt is not a readable checkpoint") in said
 
 

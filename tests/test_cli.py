@@ -96,7 +96,7 @@ def test_an_unfinished_run_with_other_settings_starts_anew(workshop: Path, capsy
     assert main([*TRAIN, "--trainer.max_epochs=1"]) == 0
     folder = workshop / "checkpoints/toy/projection"
     shutil.copy(folder / "best.ckpt", folder / "unfinished.ckpt")
-    assert main([*TRAIN, "--trainer.max_epochs=1", "--model.init_args.learning_rate=0.001"]) == 0
+    assert main([*TRAIN, "--trainer.max_epochs=1", "--model.init_args.learning_rate=0.001", "--overwrite", "true"]) == 0
     assert "had another configuration: starting anew" in capsys.readouterr().out
     assert not (folder / "unfinished.ckpt").exists()
 

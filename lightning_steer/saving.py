@@ -1,0 +1,147 @@
+"""Checkpoints that are whole or absent, each with the record of its fit inside; ``fit.yaml`` beside it is a copy.
+
+A record and a result that lie apart can be of two fits. So the record is part of the checkpoint, and the copy is
+removed before another result takes the old one's place, and written after it: whenever a fit is killed, what is left
+agrees.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_steer import checkpoint, provenance
+from lightning_steer.files import check_regular, is_regular, read_text, write
+
+RECORD = "record"
+"""Entry of a checkpoint: the configuration of its fit, as YAML."""
+COPY = "fit.yaml"
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, without running any code in it; raises FileNotFoundError or ValueError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: run fit first")
+    check_regular(path)
+    try:
+        saved = checkpoint.load(path)
+        if not isinstance(saved["state_dict"], dict):
+            raise TypeError("its state_dict is none")
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a readable checkpoint: truncated, or not written by fit ({str(error)[:100]})"
+        ) from error
+    return saved
+
+
+def record_of(path: Path) -> str | None:
+    """Return the configuration of the fit that wrote a checkpoint; None if there is none that says it."""
+    try:
+        record = load(path).get(RECORD)
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, str) else None
+
+
+class WholeCheckpoint(ModelCheckpoint):
+    """Writes a checkpoint beside its place, then renames it, with the record of the fit in it."""
+
+    record = ""
+    """The configuration of this fit, as YAML; empty outside the command line."""
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the record into the checkpoint."""
+        if self.record:
+            checkpoint[RECORD] = self.record
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        path = Path(filepath)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        try:
+            super()._save_checkpoint(trainer, str(aside))
+            if trainer.is_global_zero:
+                self.rename(aside, path)
+        except OSError as error:
+            raise OSError(
+                f"cannot write {path} ({error.strerror or error}): make room, or name another folder; all that is "
+                "finished stays, and the same command goes on from there"
+            ) from error
+        finally:
+            if trainer.is_global_zero:
+                aside.unlink(missing_ok=True)
+        self._last_checkpoint_saved = filepath
+
+    def rename(self, aside: Path, path: Path) -> None:
+        """Give a checkpoint that is written its name."""
+        os.replace(aside, path)
+
+
+class UnfinishedCheckpoint(WholeCheckpoint):
+    """Keeps ``unfinished.ckpt`` while a fit runs, so that a killed one can go on; a finished fit removes it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="unfinished", enable_version_counter=False, save_on_train_epoch_end=True)
+        self.path = folder / "unfinished.ckpt"
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing is left to resume, unless the fit was interrupted."""
+        if trainer.is_global_zero and not trainer.interrupted:
+            self.path.unlink(missing_ok=True)
+
+
+class BestCheckpoint(WholeCheckpoint):
+    """Keeps the best checkpoint of a fit, with ``fit.yaml`` beside it, and takes no other run's place unasked."""
+
+    overwrite = False
+    """Whether a finished run of another model, method or other data may be replaced."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse to replace a finished run of something else; raises ValueError."""
+        path = Path(str(self.dirpath), f"{self.filename}.ckpt")
+        if self.overwrite or trainer.fast_dev_run or not is_regular(path):  # type: ignore[attr-defined]
+            return
+        try:
+            saved = load(path)
+        except ValueError:
+            return  # nothing is lost with it
+        differences = self._differences(saved, pl_module)
+        if differences:
+            raise ValueError(
+                f"{path} is a finished run of something else ({'; '.join(differences)}): name this one with "
+                "--experiment or --run, or replace that one with --overwrite true"
+            )
+
+    def _differences(self, saved: dict[str, Any], module: L.LightningModule) -> list[str]:
+        if isinstance(module, provenance.CarriesProvenance) and provenance.KEY in saved:
+            return provenance.read(saved[provenance.KEY], self.dirpath).differences(module.provenance)
+        if not self.record or not isinstance(saved.get(RECORD), str):
+            return []
+        before, now = (yaml.safe_load(text) for text in (saved[RECORD], self.record))
+        return [
+            f"{key} {_changed(before.get(key), now.get(key))}"
+            for key in ("model", "data")
+            if before.get(key) != now.get(key)
+        ]
+
+    def rename(self, aside: Path, path: Path) -> None:
+        """Replace the result, then the copy of its record."""
+        copy = path.with_name(COPY)
+        check_regular(copy)
+        if self.record and (not is_regular(copy) or read_text(copy) != self.record):
+            copy.unlink(missing_ok=True)
+        super().rename(aside, path)
+        if self.record:
+            write(copy, self.record.encode())
+
+
+def _changed(before: Any, now: Any) -> str:
+    """The first entry that differs between two parts of a configuration, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            if before.get(key) != now.get(key):
+                return f"{key} {_changed(before.get(key), now.get(key))}"
+    return f"{before!r}, not {now!r}"
