@@ -16,11 +16,11 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
-from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.files import check_no_links
 from lightning_steer.llm import LLM
 from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report import card
+from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.shipped import shipped
 
 LISTS = {
