@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a .venv in the project, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check toy-study pocket mera fidelity bench report docs clean
+.PHONY: help demo test test-all check toy-study pocket mera fidelity coverage bench report docs clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -42,6 +42,9 @@ mera: $(READY)  ## repair a model's errors, certified: every method on every poc
 
 fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
 	@$(RUN) -m lightning_steer.studies.fidelity
+
+coverage: $(READY)  ## how often every interval and certificate holds, simulated (a quarter of an hour)
+	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage
 
 bench: $(READY)  ## speed, as ratios measured side by side in one run (half an hour)
 	@$(RUN) benchmarks/all.py

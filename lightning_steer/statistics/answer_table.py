@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 from lightning_steer.statistics import answer_figures as figures
+from lightning_steer.statistics import intervals
 from lightning_steer.statistics.columns import Clusters, as_clusters, as_columns
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 from lightning_steer.statistics.kinds import Change, Intervals, Share
@@ -35,7 +38,7 @@ class AnswerTable:
     """
 
     classes: int
-    draws: int = 1000
+    draws: int = 500
     seed: int = 0
 
     def estimate(
@@ -62,53 +65,104 @@ class AnswerTable:
             if len(wrong):
                 raise ValueError(f"classes are whole numbers from 0 to {self.classes - 1}, not {wrong[0]:g}")
         clusters = as_clusters(cluster, shape[0])
-        intervals = self.intervals(*tables, clusters=clusters)
-        return {name: one.estimates(shape[0], clusters) for name, one in intervals.items()}
+        named = self.intervals(*tables, clusters=clusters)
+        return {name: one.estimates(shape[0], clusters) for name, one in named.items()}
 
     def intervals(
         self, truth: NDArray, before: NDArray, after: NDArray, clusters: Clusters | None
     ) -> dict[str, Intervals]:
         """Return values and ends by name, from columns ``[n, C]``."""
         was, now = (before == truth).astype(float), (after == truth).astype(float)
-        named = {"accuracy_base": Share().interval(was, clusters), "accuracy": Share().interval(now, clusters)}
-        named["accuracy_change"] = Change().interval(now - was, clusters)
-        named |= {name.replace("accuracy", "recall"): one for name, one in named.items()}
-        named["spi"] = self._spi(was, now, clusters)
         k, cells = self.classes, self.classes**3
         cell = ((truth * k + before) * k + after).astype(int)
         counts = np.stack([np.bincount(column, minlength=cells) for column in cell.T]).astype(float)
+        counts = counts.reshape(-1, k, k, k)
         reason = CLUSTERED if clusters else TOO_MANY if k > MOST_CLASSES else None
-        observed = _all_figures(counts.reshape(-1, k, k, k))
-        if reason:
-            return named | {name: Intervals.none(value, reason) for name, value in observed.items()}
-        random, ends = np.random.default_rng(self.seed), []
-        for one in counts:  # a candidate at a time: draws are large
-            chances = random.standard_gamma(one + MASS / cells, size=(self.draws, cells))
-            drawn = _all_figures(chances.reshape(-1, k, k, k))
-            ends.append(np.nanquantile(np.stack([drawn[name] for name in observed]), TAILS, axis=-1))
-        low, high = np.stack(ends, -1)
-        how = "posterior (Dirichlet)"
-        return named | {name: Intervals(observed[name], low[i], high[i], how) for i, name in enumerate(observed)}
+        if reason is None:
+            return self.from_counts(counts)
+        before_share, after_share = (Share().interval(right, clusters) for right in (was, now))
+        change = Change().interval(now - was, clusters)
+        spi = self._spi(counts) if clusters is None else Intervals.none(_observed_spi(counts), CLUSTERED)
+        others = {name: Intervals.none(value, reason) for name, value in all_figures(counts).items()}
+        return _with_accuracy(before_share, after_share, change) | {"spi": spi} | others
 
-    def _spi(self, was: NDArray, now: NDArray, clusters: Clusters | None) -> Intervals:
-        n = len(was)
-        value = figures.spi(was.mean(0), now.mean(0))
-        if clusters is not None:
-            return Intervals.none(value, CLUSTERED)
-        counts = np.stack([(was * now).sum(0), (was * (1 - now)).sum(0), ((1 - was) * now).sum(0)], -1)
-        counts = np.concatenate([counts, n - counts.sum(-1, keepdims=True)], -1)
-        seen, where = np.unique(counts, axis=0, return_inverse=True)
+    def from_counts(self, counts: NDArray) -> dict[str, Intervals]:
+        """Return values and ends by name for independent rows, counted as ``[C, K, K, K]`` truth x before x after."""
+        n = int(counts[0].sum())
+        right = [figures.accuracy(counts.sum(axis)) * n for axis in (-1, -2)]
+        how = "exact (Clopper-Pearson)"
+        before, after = (Intervals(r / n, *intervals.clopper_pearson(r, n), how) for r in right)
+        _, broken, fixed, _ = _four(counts).T
+        change = Intervals((fixed - broken) / n, *intervals.tango(fixed, broken, n), "score (Tango)")
+        observed, ends = all_figures(counts), []
+        for some in np.split(counts, range(CHUNK, len(counts), CHUNK)):
+            drawn = all_figures(self._posterior(some))
+            ends.append(np.quantile(np.stack([drawn[name] for name in observed]), TAILS, axis=-1))
+        drawn_low, drawn_high = np.concatenate(ends, -1)
+        low, high = _stretched(observed, drawn_low, drawn_high, counts)
+        others = {name: Intervals(observed[name], low[i], high[i], POSTERIOR) for i, name in enumerate(observed)}
+        return _with_accuracy(before, after, change) | {"spi": self._spi(counts)} | others
+
+    def _posterior(self, counts: NDArray) -> NDArray:
+        """Return draws ``[C, draws, K, K, K]`` for ``counts [C, K, K, K]``; a candidate's do not depend on the others.
+
+        A gamma of prior and count is the sum of both, and the prior's are the same for all candidates. Draws lie
+        contiguous in memory, as sums run over cells.
+        """
+        k, flat = self.classes, counts.reshape(len(counts), -1)
+        prior = np.random.default_rng(self.seed).standard_gamma(MASS / flat.shape[1], size=(flat.shape[1], self.draws))
+        drawn = np.repeat(prior[:, None], len(flat), 1)
+        for c, one in enumerate(flat):
+            seen = np.flatnonzero(one)
+            random = np.random.default_rng(self.seed + 1)
+            drawn[seen, c] += random.standard_gamma(one[seen, None], size=(len(seen), self.draws))
+        return drawn.reshape(k, k, k, len(flat), self.draws).transpose(3, 4, 0, 1, 2)
+
+    def _spi(self, counts: NDArray) -> Intervals:
+        seen, where = np.unique(_four(counts), axis=0, return_inverse=True)
         chances = np.random.default_rng(self.seed).standard_gamma(seen[:, None] + 0.5, (len(seen), self.draws, 4))
         chances /= chances.sum(-1, keepdims=True)
         both, broken, fixed = chances[..., 0], chances[..., 1], chances[..., 2]
         low, high = np.quantile(figures.spi(both + broken, both + fixed), TAILS, axis=-1)
-        return Intervals(value, low[where.ravel()], high[where.ravel()], "posterior (Dirichlet)")
+        return Intervals(_observed_spi(counts), low[where.ravel()], high[where.ravel()], POSTERIOR)
 
 
+CHUNK = 32
+POSTERIOR = "posterior (Dirichlet)"
 TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
-def _all_figures(cells: NDArray) -> dict[str, NDArray]:
+def _four(counts: NDArray) -> NDArray:
+    """Return ``[C, 4]`` rows that are right before and after, only before, only after, and never."""
+    both = np.einsum("cttt->c", counts)
+    was, now = np.einsum("ctta->c", counts), np.einsum("ctbt->c", counts)
+    return np.stack([both, was - both, now - both, counts.sum((1, 2, 3)) - was - now + both], -1)
+
+
+def _stretched(observed: dict[str, NDArray], low: NDArray, high: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
+    """Return ends moved out by the ratio of Student's quantile for the rarest class to the normal one."""
+    rows = counts.sum((2, 3))
+    rarest = np.where(rows > 0, rows, np.inf).min(-1)
+    factor = student.ppf(TAILS[1], np.maximum(rarest - 1, 1)) / normal.ppf(TAILS[1])
+    value = np.stack(list(observed.values()))
+    least = np.array([0.0 if not (name.endswith("change") or name.startswith("mcc")) else -1.0 for name in observed])
+    most = np.array([2.0 if name == "mcc_change" else 1.0 for name in observed])
+    least[[name == "mcc_change" for name in observed]] = -2.0
+    low, high = np.minimum(low, value), np.maximum(high, value)
+    low = np.maximum(value - factor * (value - low), least[:, None])
+    return low, np.minimum(value + factor * (high - value), most[:, None])
+
+
+def _observed_spi(counts: NDArray) -> NDArray:
+    return figures.spi(figures.accuracy(counts.sum(-1)), figures.accuracy(counts.sum(-2)))
+
+
+def _with_accuracy(before: Intervals, after: Intervals, change: Intervals) -> dict[str, Intervals]:
+    named = {"accuracy_base": before, "accuracy": after, "accuracy_change": change}
+    return named | {name.replace("accuracy", "recall"): one for name, one in named.items()}
+
+
+def all_figures(cells: NDArray) -> dict[str, NDArray]:
     """Return every figure ``[...]`` of ``cells [..., K, K, K]``, truth x before x after."""
     before, after = cells.sum(-1), cells.sum(-2)
     named = {}

@@ -129,7 +129,8 @@ class ExactPaired(Bound):
     to the Clopper-Pearson bounds of the shares of gains and harms, c minus their correlation (after Newcombe 1998).
 
     Args:
-        resolution: bounds are rounded down by less than this. Ten candidates take 0.3 s at N = 250, 3 s at 1,000.
+        resolution: bounds are rounded down by less than this. Ten candidates took .14 to .22 s
+            of processor time at N = 250, 2.0 to 2.5 s at 1,000, with nothing kept from an earlier call.
     """
 
     resolution: float = 0.0005

@@ -28,12 +28,13 @@ def clopper_pearson(successes: ArrayLike, n: ArrayLike) -> Ends:
     return np.where(successes <= 0, 0.0, low), np.where(successes >= n, 1.0, high)
 
 
-def effective_rows(columns: NDArray, clusters: Clusters) -> NDArray:
+def effective_rows(columns: NDArray, clusters: Clusters, graded: bool = False) -> NDArray:
     """Return ``[C]`` how many independent rows the mean of each column in [0, 1] is worth (Korn & Graubard 1998).
 
     ``p (1 - p) / v`` with v the variance of a ratio of cluster sums, times the squared ratio of Student's quantiles of
     the rows and of the clusters, at most the rows. Where fewer than ten clusters hold the rarer outcome the variance
     is itself a guess from a few clusters, so at most ``(sum m)^2 / sum m^2``: all rows of a cluster count as one.
+    ``graded`` values, other than 0 and 1, may be worth more rows than there are.
     """
     n, count = float(len(columns)), len(clusters.sizes)
     p = columns.mean(0)
@@ -43,13 +44,13 @@ def effective_rows(columns: NDArray, clusters: Clusters) -> NDArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         rows = np.where(variance > 0, p * (1 - p) / variance, n)
     rows = rows * (student.ppf(1 - TAIL, n - 1) / student.ppf(1 - TAIL, count - 1)) ** 2
-    holds = np.minimum((sums > 0).sum(0), (sums < clusters.sizes[:, None]).sum(0))
-    return np.minimum(rows, np.where(holds < FEW, clusters.like_independent(), n))
+    few = np.minimum((sums > 0).sum(0), (sums < clusters.sizes[:, None]).sum(0)) < FEW
+    return np.minimum(rows, np.where(few, clusters.like_independent(), math.inf if graded else n))
 
 
-def korn_graubard(columns: NDArray, clusters: Clusters) -> Ends:
+def korn_graubard(columns: NDArray, clusters: Clusters, graded: bool = False) -> Ends:
     """Return the interval of the mean of columns ``[n, C]`` in [0, 1] whose rows come in two clusters or more."""
-    rows = effective_rows(columns, clusters)
+    rows = effective_rows(columns, clusters, graded)
     return clopper_pearson(columns.mean(0) * rows, rows)
 
 
@@ -57,7 +58,8 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
     """Return Student's interval of a mean of rows in clusters: CR2 variance, Satterthwaite's degrees of freedom.
 
     Bell & McCaffrey 2002. The degrees of freedom are the fewer of those for rows that are independent within their
-    cluster and for rows that are all alike there.
+    cluster and for rows that are all alike there. The end on the side of a skew is moved out by its effect on Student's
+    t (Johnson 1978, Hall 1992).
     """
     n, sizes = float(len(columns)), clusters.sizes
     mean, part = columns.mean(0), sizes / n
@@ -68,40 +70,40 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
     for variances in (sizes, sizes**2):
         spread = centering * variances @ centering.T
         free = min(free, float(np.trace(spread) ** 2 / np.square(spread).sum()))
-    reach = student.ppf(1 - TAIL, free) * error
-    return mean - reach, mean + reach
+    quantile = student.ppf(1 - TAIL, free)
+    spread = np.sqrt(np.square(residuals).mean(0))
+    third = np.divide((residuals**3).mean(0), spread**3, out=np.zeros_like(spread), where=spread > 0)
+    lean = error * third * (1 + 2 * quantile**2) / (6 * math.sqrt(len(sizes)))
+    reach = quantile * error
+    return mean - reach + np.minimum(lean, 0), mean + reach + np.maximum(lean, 0)
 
 
 def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float) -> Ends:
     """Return an interval of the mean of columns in ``[low, high]``, where few clusters may differ from a bound or 0.
 
-    Student's interval, and where fewer than ten clusters hold the rarer side, its union with that of the parts above
-    and below 0, each as a share of its range, put together by their distances (Zou & Donner 2008).
+    The union of Student's interval with that of the parts above and below 0, each as a share of its range, put together
+    by their distances (Zou & Donner 2008): where few clusters differ, the latter is the wider.
     """
     ends = cluster_t(columns, clusters)
     if not (math.isfinite(low) and math.isfinite(high)):
         return np.maximum(ends[0], low), np.minimum(ends[1], high)
     pivot = min(max(0.0, low), high)
     above, below = high - pivot, pivot - low
-    up, risen, ups = _part(columns - pivot, above, clusters)
-    down, sunk, downs = _part(pivot - columns, below, clusters)
-    few = np.minimum(ups, downs) < FEW
+    up, risen = _part(columns - pivot, above, clusters)
+    down, sunk = _part(pivot - columns, below, clusters)
     least = columns.mean(0) - np.hypot(up - risen[0], sunk[1] - down)
     most = columns.mean(0) + np.hypot(risen[1] - up, down - sunk[0])
-    return (
-        np.maximum(np.where(few, np.minimum(ends[0], least), ends[0]), low),
-        np.minimum(np.where(few, np.maximum(ends[1], most), ends[1]), high),
-    )
+    return np.maximum(np.minimum(ends[0], least), low), np.minimum(np.maximum(ends[1], most), high)
 
 
-def _part(rows: NDArray, reach: float, clusters: Clusters) -> tuple[NDArray, Ends, NDArray]:
-    """Return mean, ends and holding clusters of ``max(rows, 0)`` in [0, reach]; where reach is 0 nothing is rare."""
+def _part(rows: NDArray, reach: float, clusters: Clusters) -> tuple[NDArray, Ends]:
+    """Return the mean and ends of ``max(rows, 0)`` in [0, reach]."""
     if reach <= 0:
         nothing = np.zeros(rows.shape[1])
-        return nothing, (nothing, nothing), np.full(rows.shape[1], len(clusters.sizes))
+        return nothing, (nothing, nothing)
     share = np.maximum(rows, 0) / reach
-    low, high = korn_graubard(share, clusters)
-    return share.mean(0) * reach, (low * reach, high * reach), (clusters.sums(share) > 0).sum(0)
+    low, high = korn_graubard(share, clusters, graded=True)
+    return share.mean(0) * reach, (low * reach, high * reach)
 
 
 def tango(gains: ArrayLike, harms: ArrayLike, n: int) -> Ends:
@@ -154,6 +156,13 @@ def _ranked(columns: NDArray, first: NDArray, last: NDArray) -> Ends:
     return low, np.where(last <= n, ordered[np.clip(last - 1, 0, n - 1), each], np.inf)
 
 
+def over_units(units: NDArray) -> tuple[NDArray, NDArray, NDArray, int]:
+    """Return means of ``units [N, C]`` over two or more units, Student's ends, and N."""
+    mean, n = units.mean(0), len(units)
+    reach = student.ppf(1 - TAIL, n - 1) * units.std(0, ddof=1) / math.sqrt(n)
+    return mean, mean - reach, mean + reach, n
+
+
 def mean_over_units(values: ArrayLike) -> Estimate:
     """Return the mean over independent units (networks, draws, seeds) with Student's 95 % interval.
 
@@ -168,6 +177,5 @@ def mean_over_units(values: ArrayLike) -> Estimate:
     if n < 2:
         value = float(units[0]) if n else math.nan
         return Estimate(value, math.nan, math.nan, n, None, f"none: {n} independent {'unit' if n == 1 else 'units'}")
-    reach = float(student.ppf(1 - TAIL, n - 1) * units.std(ddof=1) / math.sqrt(n))
-    mean = float(units.mean())
-    return Estimate(mean, mean - reach, mean + reach, n, None, "t over independent units")
+    mean, low, high, _ = over_units(units[:, None])
+    return Estimate(float(mean[0]), float(low[0]), float(high[0]), n, None, "t over independent units")

@@ -1,0 +1,230 @@
+"""Every cell of the study: one estimate or certificate under one design."""
+
+import itertools
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from lightning_steer.statistics import intervals
+from lightning_steer.statistics.answer_table import AnswerTable
+from lightning_steer.statistics.columns import as_clusters
+from lightning_steer.statistics.kinds import Change, Intervals, Kind, Mean, Quantile, Share, Smooth
+from lightning_steer.studies.coverage import designs, statistics_of
+from lightning_steer.studies.coverage.certificates import certificate_cells, rank_cells
+
+SEED = 20_260
+Outcome = dict[str, tuple[Intervals, float, float]]
+"""By estimate: intervals ``[S]``, the true value, and the full range, the width where none is given."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One design; ``outcome(random, sets)`` simulates it."""
+
+    table: str
+    design: str
+    outcome: Callable[[Generator, int], Outcome]
+    common: bool = False
+    """Intervals may be missing in at most 20 % of the data sets."""
+    kind: str = field(default="interval")
+
+    def run(self, sets: int) -> list[dict]:
+        """Return a row for each estimate of the cell."""
+        random = np.random.default_rng([SEED, zlib.crc32(f"{self.table}/{self.design}".encode())])
+        rows = []
+        for name, (found, true, full) in self.outcome(random, sets).items():
+            none = np.isnan(found.low) | np.isnan(found.high)
+            holds = none | ((found.low <= true + 1e-12) & (true - 1e-12 <= found.high))
+            width = np.where(none | ~np.isfinite(found.high - found.low), full, found.high - found.low)
+            rows.append(
+                {
+                    "table": self.table,
+                    "design": self.design,
+                    "estimate": name,
+                    "sets": sets,
+                    "holds": int(holds.sum()),
+                    "width": float(width.mean()),
+                    "none": float(none.mean()),
+                    "common": self.common,
+                    "how": found.how,
+                }
+            )
+        return rows
+
+
+def _columns(
+    kind: Kind, draw: Callable[..., NDArray], cluster: NDArray | None, true: float, full: float
+) -> Callable[[Generator, int], Outcome]:
+    def outcome(random: Generator, sets: int) -> Outcome:
+        columns = draw(random=random, sets=sets)
+        return {"": (kind.interval(columns, as_clusters(cluster, len(columns))), true, full)}
+
+    return outcome
+
+
+def _share_cells() -> list[Cell]:
+    cells = []
+    for n, p in itertools.product((12, 40, 250), (0.0, 0.02, 0.5, 0.95)):
+        draw = partial(designs.shares, p=p, icc=0.0, cluster=np.arange(n))
+        cells.append(Cell("share, independent rows", f"n {n}, p {p:g}", _columns(Share(), draw, None, p, 1)))
+    return cells
+
+
+LAYOUTS = list(itertools.product((6, 12, 30, 100), ("10 each", "2 to 30"), (0.0, 0.1, 0.3, 0.6)))
+
+
+class _Layout:
+    """Collects the cells of one layout of clusters."""
+
+    def __init__(self, clusters: int, sizes: str, icc: float) -> None:
+        self.clusters, self.icc, self.cells = clusters, icc, []
+        self.cluster = designs.layout(clusters, sizes)
+        self.name = f"{clusters} clusters, {sizes}, ICC {icc:g}"
+
+    def add(
+        self, table: str, label: str, kind: Kind, draw: Callable[..., NDArray], true: float, full: float, p: float
+    ) -> None:
+        outcome = _columns(kind, partial(draw, icc=self.icc, cluster=self.cluster), self.cluster, true, full)
+        self.cells.append(Cell(table, f"{self.name}, {label}", outcome, common=self.clusters >= 30 and p >= 0.2))
+
+
+def _clustered_cells() -> list[Cell]:
+    cells = []
+    for layout in (_Layout(*one) for one in LAYOUTS):
+        for p in (0.02, 0.05, 0.2, 0.5):
+            layout.add("share, clusters", f"p {p:g}", Share(), partial(designs.shares, p=p), p, 1, p)
+            layout.add("mean in [0, 1], clusters", f"mean {p:g}", Mean(0, 1), partial(designs.halves, p=p), p, 1, p)
+        for gains, harms in ((0.02, 0.0), (0.1, 0.05), (0.3, 0.3)):
+            label, true, p = f"gains {gains:g}, harms {harms:g}", gains - harms, gains + harms
+            whole, graded = (
+                partial(draw, gains=gains, harms=harms) for draw in (designs.changes, designs.graded_changes)
+            )
+            layout.add("paired change, clusters", label, Change(), whole, true, 2, p)
+            layout.add("mean in [-1, 1], clusters", label, Mean(-1, 1), graded, true / 2, 2, p)
+        for skewed, label in ((False, "normal"), (True, "exponential")):
+            draw = partial(designs.reals, skewed=skewed)
+            layout.add("mean of a real column, clusters", label, Mean(), draw, 1, np.nan, 1)
+        for q in (0.5, 0.95):
+            draw = partial(designs.reals, skewed=False)
+            true = statistics_of.normal_quantile(q)
+            layout.add("quantile, clusters", f"q {q:g}", Quantile(q), draw, true, np.nan, 0)
+        cells += layout.cells
+    return cells
+
+
+PAIRS = ((0.01, 0.005), (0.02, 0.01), (0.03, 0.0), (0.1, 0.05))
+
+
+def _answer_cells() -> list[Cell]:
+    cells = []
+    for n, (gains, harms), base in itertools.product((60, 250, 1000), PAIRS, (0.5, 0.8, 0.95)):
+        if gains > 1 - base + 1e-12:
+            continue
+        design = f"n {n}, base {base:g}, gains {gains:g}, harms {harms:g}"
+        for classes in (2, 4):
+            outcome = partial(_answers, n=n, classes=classes, base=base, gains=gains, harms=harms)
+            cells.append(Cell(f"answers in {classes} classes", design, outcome))
+    return cells
+
+
+def _answers(random: Generator, sets: int, n: int, classes: int, base: float, gains: float, harms: float) -> Outcome:
+    chances = designs.answer_cells(classes, base, gains, harms)
+    counts = random.multinomial(n, chances.ravel(), sets).reshape(-1, *chances.shape)
+    found = AnswerTable(classes).from_counts(counts.astype(float))
+    true = statistics_of.true_figures(chances)
+    return {name: (one, true[name], 1.0 if "accuracy" in name else 2.0) for name, one in found.items() if name in true}
+
+
+def _row_cells() -> list[Cell]:
+    cells = []
+    for n, (gains, harms) in itertools.product((60, 250, 1000), PAIRS):
+        part = {"gains": gains, "harms": harms, "icc": 0.0, "cluster": np.arange(n)}
+        for kind, draw, scale, table in (
+            (Change(), designs.changes, 1.0, "paired change, independent rows"),
+            (Mean(-1, 1), designs.graded_changes, 0.5, "mean in [-1, 1], independent rows"),
+        ):
+            outcome = _columns(kind, partial(draw, **part), None, scale * (gains - harms), 2)
+            cells.append(Cell(table, f"n {n}, gains {gains:g}, harms {harms:g}", outcome))
+    for n, p in itertools.product((12, 40, 250), (0.02, 0.05, 0.2, 0.5)):
+        draw = partial(designs.halves, p=p, icc=0.0, cluster=np.arange(n))
+        cells.append(
+            Cell("mean in [0, 1], independent rows", f"n {n}, mean {p:g}", _columns(Mean(0, 1), draw, None, p, 1))
+        )
+    for n, q in itertools.product((60, 250), (0.05, 0.25, 0.5, 0.75, 0.95)):
+        draw = partial(designs.reals, skewed=True, icc=0.0, cluster=np.arange(n))
+        cells.append(
+            Cell(
+                "quantile, independent rows",
+                f"n {n}, q {q:g}",
+                _columns(Quantile(q), draw, None, -np.log(1 - q), np.nan),
+            )
+        )
+    for n, skewed in itertools.product((3, 5, 10, 20), (False,)):
+        draw = partial(designs.reals, skewed=skewed, icc=0.0, cluster=np.arange(n))
+        cells.append(Cell("mean over independent units", f"{n} units, normal", partial(_units, draw=draw)))
+    return cells
+
+
+def _units(random: Generator, sets: int, draw: Callable[..., NDArray]) -> Outcome:
+    value, low, high, _ = intervals.over_units(draw(random=random, sets=sets))
+    return {"": (Intervals(value, low, high, "t over independent units"), 1.0, np.nan)}
+
+
+def _smooth_cells() -> list[Cell]:
+    cells = []
+    for (label, cluster), d in itertools.product(
+        (("50 prompts", None), ("10 topics x 10", np.repeat(np.arange(10), 10))), (0.0, 0.5, 1.0, 2.0)
+    ):
+        cells.append(Cell("AUC, Cohen's d, margin", f"{label}, d {d:g}", partial(_two_groups, cluster=cluster, d=d)))
+    for terms, p in itertools.product((3, 12, 30, 79), (0.5, 0.6)):
+        cells.append(Cell("ICAT over terms", f"{terms} terms, SS {100 * p:g}", partial(_icat, terms=terms, p=p)))
+    return cells
+
+
+def _two_groups(random: Generator, sets: int, cluster: NDArray | None, d: float) -> Outcome:
+    n = 50 if cluster is None else len(cluster)
+    group = (np.arange(n) % 2).astype(float)
+    icc = 0.0 if cluster is None else 0.3
+    scores = designs.reals(random, False, icc, np.arange(n) if cluster is None else cluster, sets)
+    scores += d * group[:, None]
+    clusters = as_clusters(cluster, n)
+    # topics shift both groups alike
+    auc = statistics_of.true_auc(d)
+    return {
+        "AUC": (Smooth(partial(statistics_of.auc, group=group), 0, 1).interval([scores], clusters), auc, 1),
+        "Cohen's d": (Smooth(partial(statistics_of.cohens_d, group=group)).interval([scores], clusters), d, np.nan),
+        "margin": (Smooth(partial(statistics_of.margin, group=group)).interval([scores], clusters), d, np.nan),
+    }
+
+
+def _icat(random: Generator, sets: int, terms: int, p: float) -> Outcome:
+    cluster = np.repeat(np.arange(terms), 25)
+    stereotype = designs.shares(random, p, 0.02, cluster, sets)
+    meaning = designs.shares(random, 0.9, 0.02, cluster, sets)
+    found = Smooth(statistics_of.icat, 0, 100).interval([stereotype, meaning], as_clusters(cluster, len(cluster)))
+    return {"ICAT": (found, 100 * 0.9 * min(p, 1 - p) / 0.5, 100)}
+
+
+def all_cells() -> list:
+    """Return every cell, the slowest first."""
+    return [
+        *_answer_cells(), *certificate_cells(), *rank_cells(), *_clustered_cells(), *_smooth_cells(), *_row_cells(),
+        *_share_cells(),
+    ]  # fmt: skip
+
+
+def select(tables: list[str]) -> list:
+    """Return the cells of tables whose name contains one of these words."""
+    return [cell for cell in all_cells() if any(word in cell.table for word in tables)]
+
+
+def run(index: int, tables: list[str], sets: int) -> tuple[list[dict], float]:
+    """Return the rows of one of the selected cells, and the seconds of processor time that it took."""
+    start = time.process_time()
+    return select(tables)[index].run(sets), time.process_time() - start

@@ -1,0 +1,96 @@
+"""The page of actual coverage."""
+
+from collections import defaultdict
+from typing import Any
+
+from lightning_steer.studies.coverage.verdicts import fault
+
+Row = dict[str, Any]
+
+HEAD = """# How often intervals and certificates hold
+
+Every interval promises 95 %, every certificate a risk delta. `make coverage` simulates both: {sets:,} data sets a
+cell whose true values are known. Seeds are fixed: `SEED` in `studies/coverage`, with a checksum of the cell's name. All
+cells took {minutes:.0f} minutes of processor time, which two processes share.
+
+A cell fails if the 99 % interval of its coverage lies wholly below .93, or if that of its false certificates lies
+wholly above delta. A missing interval counts as the full range, and so as covering; its share is a column. At 30
+clusters or more and an outcome in 20 % of the rows or more, at most 20 % may be missing. An open end (a high quantile
+of few rows) counts as the full range for the width.
+
+{verdict}
+"""
+NOTES = {
+    "mean of a real column, clusters": "Unbounded values: the end on the side of a skew is moved out. What an "
+    "unbounded law hides in a tail that no row shows, no interval can hold.",
+    "certificates": "*Certified* is a false certificate where the true effect is 0 or below, and the power where it is "
+    "above. Ten candidates share delta by Bonferroni's rule. Graded outcomes have half the effect that is named. In "
+    "clusters the promise is of the mean over clusters, each counting once.",
+}
+
+
+def summary(rows: list[Row]) -> str:
+    """Return how many cells hold, and each that does not."""
+    wrong = [f"{row['table']}: {row['design']} {row.get('estimate', '')}: {fault(row)}" for row in rows if fault(row)]
+    return "\n".join([*wrong, f"{len(rows) - len(wrong)} of {len(rows)} cells hold."])
+
+
+def text(rows: list[Row], sets: int, seconds: float) -> str:
+    """Return the page as Markdown: an overview, then a table for each kind."""
+    tables: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        tables[row["table"]].append(row)
+    lines = [HEAD.format(sets=sets, minutes=seconds / 60, verdict=summary(rows)), *_overview(tables)]
+    for name, part in tables.items():
+        lines += ["", f"## {name[0].upper()}{name[1:]}", ""]
+        lines += [NOTES[name], ""] if name in NOTES else []
+        lines += (
+            _certificates(part) if "certified" in part[0] else _ranks(part) if "at_most" in part[0] else _cells(part)
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _overview(tables: dict[str, list[Row]]) -> list[str]:
+    lines = ["| table | method | cells | least coverage | mean coverage | fail |", "|---|---|---|---|---|---|"]
+    for name, part in tables.items():
+        fails = sum(bool(fault(row)) for row in part)
+        if "holds" not in part[0]:
+            lines.append(f"| {name} | - | {len(part)} | - | - | {fails} |")
+            continue
+        how = ", ".join(sorted({row["how"] for row in part}))
+        held = [row["holds"] / row["sets"] for row in part]
+        lines.append(f"| {name} | {how} | {len(part)} | {min(held):.3f} | {sum(held) / len(held):.3f} | {fails} |")
+    return lines
+
+
+def _cells(rows: list[Row]) -> list[str]:
+    lines = ["| design | estimate | coverage | mean width | no interval | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        width = "-" if row["width"] is None or row["width"] != row["width"] else f"{row['width']:.3f}"
+        held, none = row["holds"] / row["sets"], f"{row['none']:.0%}" if row["none"] else "-"
+        lines.append(f"| {row['design']} | {row['estimate']} | {held:.3f} | {width} | {none} | {_mark(row)} |")
+    return lines
+
+
+def _certificates(rows: list[Row]) -> list[str]:
+    lines = ["| design | promise | certified | by Hoeffding's bound | |", "|---|---|---|---|---|"]
+    for row in rows:
+        promise = f"false, at most {row['delta']:g}" if row["effect"] <= 0 else "power"
+        certified, other = (row[name] / row["sets"] for name in ("certified", "hoeffding"))
+        lines.append(f"| {row['design']} | {promise} | {certified:.4f} | {other:.4f} | {_mark(row)} |")
+    return lines
+
+
+def _ranks(rows: list[Row]) -> list[str]:
+    lines = [
+        "| design | p at most 1/21 (.048) | at most 2/21 (.095) | at most 10/21 (.476) | |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        shares = " | ".join(f"{row['at_most'][j - 1] / row['sets']:.4f}" for j in (1, 2, 10))
+        lines.append(f"| {row['design']} | {shares} | {_mark(row)} |")
+    return lines
+
+
+def _mark(row: Row) -> str:
+    return fault(row) or "holds"
