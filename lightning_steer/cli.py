@@ -5,8 +5,10 @@ One class and one file: LightningCLI calls its methods by turns, and they hand o
 
 import inspect
 import logging
+import os
 import re
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -141,7 +143,29 @@ class CLI(LightningCLI):
         """With a checkpoint to resume from."""
         if self.subcommand == "fit":
             self.trainer_defaults["callbacks"] = [UnfinishedCheckpoint(self.folder)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, RuntimeError) as error:
+            usual = inspect.signature(L.Trainer).parameters
+            settings = self.config[str(self.subcommand)].trainer.items()
+            unusual = [f"{k}={v}" for k, v in settings if k in usual and v not in (None, usual[k].default)]
+            message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
+            raise ValueError(f"{message} (trainer settings: {', '.join(unusual)})") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Name the folders where a library that could not write does not say which file it was."""
+        hook, threading.excepthook = threading.excepthook, _quiet_writer
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.filename is not None or error.errno is None:
+                raise
+            raise OSError(
+                f"{os.strerror(error.errno)}: a file below logs/{self.name} or {self.folder} could not be written: "
+                "make room, then give the same command again"
+            ) from error
+        finally:
+            threading.excepthook = hook
 
     def instantiate_classes(self) -> None:
         """Tell the module whether a checkpoint of another provenance is accepted."""
@@ -214,6 +238,12 @@ class CLI(LightningCLI):
         else:
             print(card.text(report))
             print(f"Report and figures: {self.model.folder}/report.md")
+
+
+def _quiet_writer(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer thread hands its OSError on to the main thread, which says what is wrong."""
+    if not issubclass(failure.exc_type, OSError):
+        sys.__excepthook__(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
 
 
 def _with_shipped(arguments: list[str]) -> list[str]:

@@ -140,6 +140,7 @@ class LLM(Backbone):
         trainer = getattr(data, "trainer", None)
         if trainer is None:
             return
+        self.check_precision(data)
         from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
 
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):

@@ -39,6 +39,8 @@ def load(
     _check_name(name)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
+    if revision is not None and Path(name).is_dir():
+        raise ValueError(f"revision {revision!r} is of a model on the hub, and {name} is a local folder: leave it out")
     more: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if load_in_4bit:
         more["quantization_config"] = _four_bit()

@@ -17,13 +17,16 @@ class Range(NamedTuple):
     high: float = math.inf
     open_below: bool = False
     """Whether ``low`` itself is excluded."""
+    open_above: bool = False
+    """Whether ``high`` itself is excluded."""
 
     def __contains__(self, value: float) -> bool:
-        return (value > self.low if self.open_below else value >= self.low) and value <= self.high
+        above = value > self.low if self.open_below else value >= self.low
+        return above and (value < self.high if self.open_above else value <= self.high)
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return f"lie between {self.low:g} and {self.high:.10g}"
+            return f"lie between {self.low:g} and {self.high:.10g}" + (" (excluded)" if self.open_above else "")
         return f"be {'above' if self.open_below else 'at least'} {self.low:g}"
 
 
@@ -58,7 +61,19 @@ RANGES = {
     "rank": COUNT,
     "features": COUNT,
     "weight_decay": Range(0),
-    "betas": SHARE,
+    "betas": Range(0, 1, open_above=True),
+    "widths": COUNT,
+    "warm_up": Range(0),
+    "hidden_size": COUNT,
+    "intermediate_size": COUNT,
+    "num_hidden_layers": COUNT,
+    "num_attention_heads": COUNT,
+    "num_key_value_heads": COUNT,
+    "check_val_every_n_epoch": COUNT,
+    "accumulate_grad_batches": COUNT,
+    "log_every_n_steps": Range(0),
+    "num_sanity_val_steps": Range(-1),
+    "gradient_clip_val": Range(0),
 }
 """The range of every setting of this name, wherever it stands in a configuration."""
 

@@ -59,11 +59,23 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
         name = (misspelt[1] or misspelt[2]).lstrip("-").split("=")[0]
         near = difflib.get_close_matches(name.split(".")[-1], options, n=3, cutoff=0.6)
         return f"there is no option {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else "see --help")
-    lines = [line.strip(" -") for line in message.splitlines()]
+    required = re.search(r"arguments are required: (.*)", message)
+    if required and "method" in re.split(r"[, ]+", required[1]):
+        return (
+            "no method was named: add one of the files in configs/methods, for example "
+            "--config configs/methods/mean_difference.yaml"
+        )
+    lines = [line.strip(" -") for line in message.split("\n")]
     noise = re.compile(
         r"$|Parser key|Does not validate|Subtypes|Errors|Given|Problem with|Expected a <class 'NoneType'>"
     )
     telling = [line for line in lines if not noise.match(line)] or lines
+    types = re.search(r"Subtypes: \[(.*)\]\n", message)
+    value = re.search(r"Given value: (.*)", message)
+    if types and value and all(re.match(r"Expected an? (<class|\w+)", line) or line in lines[:1] for line in telling):
+        wanted = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", types[1]).replace("NoneType", "null")
+        given = "null" if value[1].strip() == "None" else value[1].strip()
+        return f"{_keys(message)[-1]}: expected {wanted.replace(', ', ' or ')}, not {given}"
     return ": ".join([*_keys(message)[-1:], " ".join(telling)])
 
 

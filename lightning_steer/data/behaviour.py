@@ -44,6 +44,7 @@ class BehaviourDataModule(L.LightningDataModule):
         seed: draws the split.
     """
 
+    subject = "behaviours"
     paired = True
 
     def __init__(
@@ -93,6 +94,8 @@ class BehaviourDataModule(L.LightningDataModule):
         first = min(max(round(self.shares[FIT] * n), 1), n - 2)
         second = min(max(round((1 - self.shares[TEST]) * n), first + 1), n - 1)
         part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
+        if self.neutral_file is not None:
+            read(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
         self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         self.clusters = [[self.source.cluster(e) for e in part] for part in self.parts]
         if self.test is not None:

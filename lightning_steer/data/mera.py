@@ -83,6 +83,8 @@ class MERADataModule(L.LightningDataModule):
             ``exact``); whoever writes none is wrong. Null grades what it would say right behind the prompt (``last``).
     """
 
+    subject = "labelled prompts"
+
     def __init__(
         self,
         source: Task,

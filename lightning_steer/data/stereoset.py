@@ -51,6 +51,7 @@ class StereoSetDataModule(L.LightningDataModule):
         seed: draws the sample and the split.
     """
 
+    subject = "stereotypes"
     paired = True
 
     def __init__(
@@ -108,6 +109,8 @@ class StereoSetDataModule(L.LightningDataModule):
             found = [example for example in found if example.bias_type in self.bias_types]
         if self.per_type is not None:
             found = sample(found, self.per_type, self.seed)
+        if self.neutral_file is not None:
+            read(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
         self.parts = split_by_term(found, self.shares, self.seed)
         terms = sorted({_term(example) for example in found})
         self.term = {term: number for number, term in enumerate(terms)}

@@ -71,6 +71,8 @@ class ToyDataModule(L.LightningDataModule):
         world: what :class:`ToyWorld` takes.
     """
 
+    subject = "attributes"
+
     def __init__(
         self,
         pairs: int = 64,

@@ -35,6 +35,7 @@ def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
 class Answers(Evaluation):
     """How right a network's answers are, and what that is worth beside the unsteered network's."""
 
+    subject = "labelled prompts"
     headline = ("spi", "accuracy", "balanced_accuracy", "mcc", "error")
     also = (
         *("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base", "accuracy_change"),

@@ -68,6 +68,7 @@ def attribute_drift(base: Tensor, scores: Tensor) -> Tensor:
 class AttributeEffect(Evaluation):
     """Measures of the toy laboratory: the target attributes, and everything that should have stayed."""
 
+    subject = "attributes"
     headline = ("target", "kept", "others", "exact", "drift_kl")
     also = ("mean60", "drift_flip", "output_difference")
     shown = ("target", "kept", "others", "exact")

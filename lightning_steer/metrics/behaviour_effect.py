@@ -112,6 +112,7 @@ def table_estimates(
 class BehaviourEffect(Evaluation):
     """Measures of steering a behaviour: what became likelier, what less likely, and by how much."""
 
+    subject = "behaviours"
     headline = ("wanted", "preference", "margin", "margin_change", "positive_change", "negative_change")
     also = ("positive", "negative", "auc", "auc_change", "cohens_d", "cohens_d_change")
     shown = ("wanted", "preference")

@@ -12,6 +12,8 @@ from lightning_steer.metrics.interval import Estimate, estimate_means
 class Evaluation(ABC):
     """One task's measures. ``base [B, ...]`` and ``scores [C, B, ...]`` are log-probabilities of C candidates."""
 
+    subject: str = ""
+    """What its batches are of, as the data module that makes them names it; empty: it does not say."""
     headline: tuple[str, ...]
     """The columns of the result table, in order; each needs an interval for every baseline and strength."""
     also: tuple[str, ...]

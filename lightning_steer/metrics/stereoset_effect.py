@@ -113,6 +113,7 @@ def _association(steered: Tensor, kept: Tensor, term: Tensor, weights: Tensor) -
 class StereoSetEffect(Evaluation):
     """Measures of steering on StereoSet: what was meant to move, and what moved besides."""
 
+    subject = "stereotypes"
     headline = (*SHARES, *MOVES)
     also = ("ss", "lms", "icat", *CHANGES, "margin_change", "icat_change", "icat_lms_part", "icat_ss_part")
     shown = (*SHARES, "fidelity")

@@ -31,6 +31,15 @@ class Backbone(nn.Module, ABC):
         May be asked before :meth:`load`, so that nothing large is loaded in vain.
         """
 
+    def check_precision(self, data: Any) -> None:
+        """Raise ValueError under a trainer whose precision would change what the frozen network computes."""
+        precision = getattr(getattr(data, "trainer", None), "precision", "32-true")
+        if precision != "32-true":
+            raise ValueError(
+                f"trainer.precision {precision} would change the scores of the frozen network: leave it at 32-true, "
+                "and name the precision of a language model by its dtype"
+            )
+
     @abstractmethod
     def width(self, site: str) -> int:
         """Size d of the residual stream at a site."""

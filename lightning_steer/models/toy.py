@@ -24,6 +24,8 @@ class ToyBackbone(Backbone):
 
     def __init__(self, checkpoint: str, site: str = "layers.2") -> None:
         super().__init__()
+        if not site:
+            raise ValueError("site '' names no submodule: give one such as layers.2")
         self.checkpoint, self.sites, self.name = checkpoint, [site], f"{checkpoint} at {site}"
         self.network: MLP | None = None
         self.world: dict[str, Any] = {}
@@ -55,6 +57,7 @@ class ToyBackbone(Backbone):
 
     def check(self, data: Any) -> None:
         """Refuse data of another world: the network would read nonsense, without an error."""
+        self.check_precision(data)
         self.load()
         if data.world.identity != self.world:
             differ = [key for key, value in data.world.identity.items() if self.world.get(key) != value]

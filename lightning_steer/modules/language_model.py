@@ -81,8 +81,13 @@ class LanguageModel(L.LightningModule):
 
             tokens = {name: getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
             named = {f"{name}_token_id": token for name, token in tokens.items()}
-            config = AutoConfig.for_model(**{"vocab_size": len(self.tokenizer), **named, **self.architecture})
-            self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            asked = {"vocab_size": len(self.tokenizer), **named, **self.architecture}
+            try:
+                config = AutoConfig.for_model(**asked)
+                self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            except Exception as error:  # whatever a family's code says of sizes that do not go together
+                why = " ".join(str(error).split())[:200]
+                raise ValueError(f"no model can be built of the architecture {self.architecture} ({why})") from error
         else:
             self.network = load(str(self.llm), "float32")[0].requires_grad_(True)
         rows = cast(nn.Embedding, self.network.get_input_embeddings()).num_embeddings

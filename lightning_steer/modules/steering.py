@@ -87,7 +87,14 @@ class SteeringAdaptor(CarriesProvenance):
         """Load the frozen network and make one unfitted map for every site; called by the trainer."""
         if len(self.maps):
             return
-        self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        subject = getattr(data, "subject", "")
+        if self.evaluation.subject and subject and self.evaluation.subject != subject:
+            raise ValueError(
+                f"{type(self.evaluation).__name__} judges {self.evaluation.subject}, and a {type(data).__name__} has "
+                f"{subject}: give the evaluation that goes with the data"
+            )
+        self.backbone.check(data)
         self.backbone.load()
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()

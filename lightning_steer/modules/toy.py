@@ -34,6 +34,8 @@ class ToyClassifier(L.LightningModule):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__()
+        if not widths or not 0 <= warm_up <= 1:
+            raise ValueError(f"widths name at least one layer and warm_up is a share, not {list(widths)}, {warm_up:g}")
         self.widths, self.residual = tuple(widths), residual
         self.learning_rate, self.warm_up, self.betas, self.weight_decay = learning_rate, warm_up, betas, weight_decay
 
