@@ -261,5 +261,10 @@ def _readable(name: str) -> str:
     """The file of this name, if it is text; a configuration may also be given as text itself."""
     path = shipped(name)
     if Path(path).is_file():
-        text_files.read(path)
+        try:
+            config = yaml.compose(text_files.read(path), yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not readable YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(config, yaml.MappingNode):
+            raise ValueError(f"{path} holds no configuration: expected settings as `key: value`")
     return path

@@ -147,3 +147,11 @@ def test_reports(content: str | None, expected: str, tmp_path: Path, capsys: pyt
     assert report_main([str(tmp_path)]) == 2
     assert expected in capsys.readouterr().err
     assert report_main([str(tmp_path / "nowhere")]) == 2
+
+
+def test_reports_stay_in_the_run_without_a_logger(steer: list[str], workshop: Path) -> None:
+    before = {path.name for path in workshop.iterdir()}
+    assert main([*steer, "--trainer.logger=false"]) == 0
+    assert main(["test", *steer[1:], "--trainer.logger=false"]) == 0
+    assert (workshop / "logs/steer_toy/mean_difference/report.json").is_file()
+    assert {path.name for path in workshop.iterdir()} == before | {"logs"}

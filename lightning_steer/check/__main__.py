@@ -1,10 +1,10 @@
 """``python -m lightning_steer check --llm NAME``: one line a law, a verdict, exit code 1 if any law does not hold."""
 
-import argparse
 import sys
 
 import torch
 
+from lightning_steer.arguments import Parser
 from lightning_steer.check import check
 from lightning_steer.llm import LLM
 
@@ -22,7 +22,7 @@ def usable(name: str) -> torch.device:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the model that is named, print one line a law; exit code 1 if any fails."""
-    parser = argparse.ArgumentParser(prog="python -m lightning_steer check", description=__doc__)
+    parser = Parser(prog="python -m lightning_steer check", description=__doc__)
     parser.add_argument("--llm", required=True, help="a hub name or a local folder in Hugging Face form")
     parser.add_argument("--layer", type=int, help="the block that is steered; the middle one if not given")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")

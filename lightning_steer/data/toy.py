@@ -22,6 +22,8 @@ class ToyLabelDataModule(L.LightningDataModule):
         world: what :class:`ToyWorld` takes.
     """
 
+    subject = "labelled samples"
+
     def __init__(
         self,
         batch_size: int = 128,

@@ -76,6 +76,9 @@ class LanguageModel(L.LightningModule):
         """Build the network, or read it; called by the trainer, on the right device."""
         if hasattr(self, "network"):
             return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "tokenizer", None) is None:
+            raise ValueError(f"a language model learns from texts, and a {type(data).__name__} has no tokenizer")
         if self.architecture is not None:
             from transformers import AutoConfig, AutoModelForCausalLM
 

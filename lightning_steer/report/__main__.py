@@ -1,10 +1,10 @@
 """``python -m lightning_steer.report logs/``: all runs below a folder in one table; with ``--html`` as a page too."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from lightning_steer.arguments import Parser
 from lightning_steer.files import read_text
 from lightning_steer.report import html, runs, shape
 from lightning_steer.report.files import write_text
@@ -12,7 +12,7 @@ from lightning_steer.report.files import write_text
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table and write it beside the runs as ``runs.md``, ``runs.csv`` and, if asked for, ``report.html``."""
-    parser = argparse.ArgumentParser(prog="python -m lightning_steer.report", description=__doc__)
+    parser = Parser(prog="python -m lightning_steer.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to look for report.json files, for example logs/")
     parser.add_argument("--html", action="store_true", help="write report.html too: one page that needs nothing else")
     given = parser.parse_args(arguments)

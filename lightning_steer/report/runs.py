@@ -17,7 +17,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         try:
             report = json.loads(read_bytes(path).decode("utf-8"))
             missing = {"experiment", "task", "backbone", "method", "seed", "metrics"} - report.keys()
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a report ({error}): delete it, or run its test again") from error
         if missing:
             raise ValueError(f"{path} is not a report: it lacks {', '.join(sorted(missing))}")

@@ -8,6 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from lightning_steer import numbers
+from lightning_steer.arguments import Parser
 from lightning_steer.vectors import exchange, run
 from lightning_steer.vectors.bind import bind
 from lightning_steer.vectors.exchange import WRITERS
@@ -17,7 +19,7 @@ FORMS = {".safetensors": "vector", ".gguf": "gguf", ".pt": "steered", ".pth": "s
 
 def main(arguments: list[str] | None = None) -> int:
     """Read, write, and say what is lost on the way."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m lightning_steer export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
@@ -32,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--llm", help="hub name or folder of the model that an imported vector belongs to")
     parser.add_argument("--licence", help="an SPDX name for the card")
     given = parser.parse_args(arguments)
+    if given.strength is not None:
+        numbers.finite("--strength", given.strength)
     form = given.format or FORMS.get(given.target.suffix.lower())
     if form is None:
         raise ValueError(f"{given.target} ends in none of {', '.join(FORMS)}: say the form with --format")
