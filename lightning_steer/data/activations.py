@@ -15,6 +15,7 @@ from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
 from lightning_steer.llm import LLM
+from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Question
 
 
@@ -102,7 +103,7 @@ class ActivationsDataModule(L.LightningDataModule):
 
     def questions(self) -> Sequence[Question | str]:
         """What is read; raises FileNotFoundError or ValueError."""
-        found = read(Path(self.file), self.columns)
+        found = read(Path(shipped(self.file)), self.columns)
         return [Question(parts[0], parts[1:]) for parts in found]
 
     def prepare_data(self) -> None:

@@ -22,7 +22,9 @@ from lightning_steer.data.behaviour_sources import (
 )
 from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
 from lightning_steer.data.questions import Contrast
+from lightning_steer.data.readable import check_pairs, language_model
 from lightning_steer.data.text import read
+from lightning_steer.llm import LLM
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
 from lightning_steer.tokens import Question
 
@@ -65,6 +67,7 @@ class BehaviourDataModule(L.LightningDataModule):
         self.unwanted, self.wanted = (POSITIVE, NEGATIVE) if suppress else (NEGATIVE, POSITIVE)
         self.shares = checked_shares(fit_share, select_share)
         self.suppress, self.neutral_file = suppress, neutral_file
+        self._read_by: LLM | None = None
 
     @property
     def task(self) -> str:
@@ -110,6 +113,10 @@ class BehaviourDataModule(L.LightningDataModule):
 
     def _loader(self, part: int) -> DataLoader[Contrast]:
         self.setup()
+        llm = language_model(self)
+        if llm is not None and llm is not self._read_by:  # all parts, before the first of them is used
+            check_pairs(llm, ((e.id, question(e)) for one in self.parts for e in one), self.unwanted, self.wanted)
+            self._read_by = llm
         cluster = [self.number[name] for name in self.clusters[part]]
         questions = [question(example) for example in self.parts[part]]
         return Contrasts(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()

@@ -15,6 +15,7 @@ from lightning_steer.data.mera_tasks import Example, Sizes, Task, check_labels
 from lightning_steer.data.observations import Observations, observe_once
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Graded
+from lightning_steer.data.readable import check_lengths
 from lightning_steer.data.splits import stratified
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Question
@@ -142,6 +143,8 @@ class MERADataModule(L.LightningDataModule):
         if hasattr(self, "train"):
             return
         found = list({e.prompt: e for e in reversed(self.source.examples(self.drawn, self.seed))}.values())[::-1]
+        if len(found) < 2:
+            raise ValueError(f"all prompts of {self.task} are equal: {found[0].prompt[:60]!r}; check its template")
         for k, label in enumerate(self.labels):
             if not any(e.label == k for e in found):
                 raise ValueError(f"no row of {self.task} has the label {label!r}: leave it out, or bring rows of it")
@@ -189,6 +192,7 @@ class MERADataModule(L.LightningDataModule):
     def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[Graded]:
         if not self._checked and self._llm is not None and self._llm.tokenizer is not None:
             self.check_tokens(self._llm)
+            check_lengths(self._llm, [e.prompt for e in (*self.train, *self.calibration, *self.test)], self.options)
         as_it_is: Any = _as_it_is
         return DataLoader(self.batches(examples, seen), batch_size=None, collate_fn=as_it_is)
 

@@ -16,6 +16,7 @@ from lightning_steer.data import pocket_items, pocket_stereotypes
 from lightning_steer.data.batches import share
 from lightning_steer.data.contrasts import Contrasts, checked_shares, in_chat
 from lightning_steer.data.questions import Contrast
+from lightning_steer.data.readable import check_pairs, language_model
 from lightning_steer.data.stereoset_examples import (
     INTERSENTENCE,
     INTRASENTENCE,
@@ -27,6 +28,7 @@ from lightning_steer.data.stereoset_examples import (
 )
 from lightning_steer.data.stereoset_hub import of_folder, of_hub
 from lightning_steer.data.text import read
+from lightning_steer.llm import LLM
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.tokens import Question
 
@@ -76,6 +78,7 @@ class StereoSetDataModule(L.LightningDataModule):
         self.unwanted, self.wanted = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
         self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
         self.neutral_file = neutral_file
+        self._read_by: LLM | None = None
         kept = "all bias types" if bias_types is None else " and ".join(bias_types)
         aim = "towards" if promote else "away from"
         self.task = f"stereotypes of {source}, {' and '.join(tasks)}, {kept}: {aim} them"
@@ -117,6 +120,10 @@ class StereoSetDataModule(L.LightningDataModule):
 
     def _loader(self, part: int) -> DataLoader[Contrast]:
         self.setup()
+        llm = language_model(self)
+        if llm is not None and llm is not self._read_by:  # all parts, before the first of them is used
+            check_pairs(llm, ((e.id, question(e)) for one in self.parts for e in one), self.unwanted, self.wanted)
+            self._read_by = llm
         chosen = self.parts[part]
         questions, term = [question(example) for example in chosen], [self.term[_term(example)] for example in chosen]
         return Contrasts(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
