@@ -114,17 +114,21 @@ class AnswerTable:
         drawn = np.repeat(prior[:, None], len(flat), 1)
         for c, one in enumerate(flat):
             seen = np.flatnonzero(one)
-            random = np.random.default_rng(self.seed + 1)
+            random = np.random.default_rng([self.seed, *one[seen].astype(int), *seen])  # other tables, other draws
             drawn[seen, c] += random.standard_gamma(one[seen, None], size=(len(seen), self.draws))
         return drawn.reshape(k, k, k, len(flat), self.draws).transpose(3, 4, 0, 1, 2)
 
     def _spi(self, counts: NDArray) -> Intervals:
+        n = counts[0].sum()
         seen, where = np.unique(_four(counts), axis=0, return_inverse=True)
         chances = np.random.default_rng(self.seed).standard_gamma(seen[:, None] + 0.5, (len(seen), self.draws, 4))
         chances /= chances.sum(-1, keepdims=True)
         both, broken, fixed = chances[..., 0], chances[..., 1], chances[..., 2]
         low, high = np.quantile(figures.spi(both + broken, both + fixed), TAILS, axis=-1)
-        return Intervals(_observed_spi(counts), low[where.ravel()], high[where.ravel()], POSTERIOR)
+        value, factor = figures.spi(seen[:, :2].sum(1) / n, seen[:, ::2].sum(1) / n), _student(seen[:, :2].sum(1), n)
+        low, high = np.minimum(low, value), np.maximum(high, value)
+        low, high = (np.clip(value + factor * (end - value), -1, 1)[where.ravel()] for end in (low, high))
+        return Intervals(_observed_spi(counts), low, high, POSTERIOR)
 
 
 CHUNK = 32
@@ -137,6 +141,12 @@ def _four(counts: NDArray) -> NDArray:
     both = np.einsum("cttt->c", counts)
     was, now = np.einsum("ctta->c", counts), np.einsum("ctbt->c", counts)
     return np.stack([both, was - both, now - both, counts.sum((1, 2, 3)) - was - now + both], -1)
+
+
+def _student(right: NDArray, n: float) -> NDArray:
+    """Return how much further out Student's quantile is than the normal's, for the rarer of right and wrong answers."""
+    rarer = np.maximum(np.minimum(right, n - right), 3)
+    return student.ppf(TAILS[1], rarer - 1) / normal.ppf(TAILS[1])
 
 
 def _stretched(observed: dict[str, NDArray], low: NDArray, high: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
