@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         sentence = refusal.of_exception(error)
         if sentence is None:
             raise
-        print(f"lightning_steer: {sentence}", file=sys.stderr)
+        from lightning_steer.escapes import say
+
+        say(f"lightning_steer: {sentence}", error=True)
         return 2
     return 0
 

@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
+from lightning_steer.escapes import say
 from lightning_steer.files import check_no_links
 from lightning_steer.llm import LLM
 from lightning_steer.provenance import CarriesProvenance
@@ -236,7 +237,7 @@ class CLI(LightningCLI):
         if report is None:
             print("  ".join(f"{name} {value:.4f}" for name, value in self.trainer.callback_metrics.items()))
         else:
-            print(card.text(report))
+            say(card.text(report))
             print(f"Report and figures: {self.model.folder}/report.md")
 
 

@@ -77,8 +77,9 @@ def test_killed_training_goes_on_and_ends_as_if_nothing_had_happened(workshop: P
     while not left.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert left.exists(), process.stdout and process.stdout.read()
+    said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"it had ended before it was killed: {said}"
+    assert left.exists()
     assert 0 < torch.load(left, weights_only=True)["epoch"] + 1 < 12
     again = subprocess.run(
         command(*settings, "--experiment", "killed"), env=environment(), capture_output=True, text=True

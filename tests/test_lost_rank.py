@@ -59,11 +59,9 @@ def lose(rank: int, arguments: list[str], partly: Callable[[], bool], said: Path
     assert process.poll() is None, said.read_text()
     other = second(process)
     os.kill(other if rank else process.pid, signal.SIGKILL)
-    code = process.wait(timeout=60)
-    end = time.monotonic() + 60
-    while not gone(other) and time.monotonic() < end:
+    code = process.wait()
+    while not gone(other):  # for ever, if the second process goes on alone
         time.sleep(0.05)
-    assert gone(other), "the second process goes on alone"
     assert code != 0
     return said.read_text()
 

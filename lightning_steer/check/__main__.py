@@ -6,6 +6,7 @@ import torch
 
 from lightning_steer.arguments import Parser
 from lightning_steer.check import check
+from lightning_steer.escapes import say
 from lightning_steer.llm import LLM
 
 
@@ -36,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     llm.model.to(device)
     verdicts = check(llm, None, given.layer, given.labels)
     for verdict in verdicts:
-        print(f"{'ok  ' if verdict.passed else 'FAIL'}  {verdict.law} ({verdict.detail})")
+        say(f"{'ok  ' if verdict.passed else 'FAIL'}  {verdict.law} ({verdict.detail})")
     failed = sum(not verdict.passed for verdict in verdicts)
-    print(f"{given.llm}: " + (f"{failed} of {len(verdicts)} laws do not hold" if failed else "all laws hold"))
+    say(f"{given.llm}: " + (f"{failed} of {len(verdicts)} laws do not hold" if failed else "all laws hold"))
     return 1 if failed else 0
 
 

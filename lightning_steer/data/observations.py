@@ -21,6 +21,7 @@ from lightning_steer.cache.origin import Origin, origin_of
 from lightning_steer.cache.record import tokens_of
 from lightning_steer.data.exact import Answering, answers
 from lightning_steer.data.questions import Observed
+from lightning_steer.escapes import say
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Question
 
@@ -90,7 +91,7 @@ def observe_once(
                 llm.to(device)
             origin = _origin(llm, questions, answering, fresh)
             why = "answers other questions" if (path / NAME).is_file() else "is not there yet"
-            print(f"Answering {len(questions)} questions: {path / NAME} {why}.")
+            say(f"Answering {len(questions)} questions: {path / NAME} {why}.")
             written = _answer(llm, questions, path, answering, origin)
     texts = [question.prompt + before for question, before in zip(questions, written, strict=True)]
     ensure(llm, texts, path, dtype="float32", device=device)
@@ -144,10 +145,10 @@ def _kept(folder: Path, origin: Origin) -> list[str] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        print(f"{error}.")
+        say(f"{error}.")
         return None
     if differences := found.differences(origin):
-        print(f"The answers in {folder} differ in {differences}.")
+        say(f"The answers in {folder} differ in {differences}.")
         return None
     return written
 

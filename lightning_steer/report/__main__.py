@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lightning_steer.arguments import Parser
+from lightning_steer.escapes import say
 from lightning_steer.files import read_text
 from lightning_steer.report import html, runs, shape
 from lightning_steer.report.files import write_text
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     folder = given.folder
     if not folder.is_dir():
-        print(f"lightning_steer: {folder} is not a folder", file=sys.stderr)
+        say(f"lightning_steer: {folder} is not a folder", error=True)
         return 2
     try:
         reports = runs.read(folder)
@@ -32,12 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         if given.html:
             write_text(folder / "report.html", html.page(reports, configurations))
     except (ValueError, OSError, RecursionError) as error:
-        print(f"lightning_steer: {error}", file=sys.stderr)
+        say(f"lightning_steer: {error}", error=True)
         return 2
     if given.html:
-        print(f"Open {folder / 'report.html'} in a browser.\n")
-    print(runs.as_markdown(reports), end="")
-    print(f"\n{len(reports)} runs; also in {folder / 'runs.md'} and {folder / 'runs.csv'}")
+        say(f"Open {folder / 'report.html'} in a browser.\n")
+    say(runs.as_markdown(reports), end="")
+    say(f"\n{len(reports)} runs; also in {folder / 'runs.md'} and {folder / 'runs.csv'}")
     return 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_steer.escapes import for_markdown
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
 
@@ -32,11 +33,12 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
     columns = list(report["baselines"]["unsteered"])
     rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     lines = [
-        f"# {report['experiment']}: {report['method']}\n",
-        f"{report['verdict']}\n",
-        *([f"Why this strength: {report['choice']}.\n"] if report.get("choice") else []),
-        *(f"> **Warning.** {warning}\n" for warning in report["warnings"]),
-        f"Task: {report['task']}. Network: {report['backbone']}. Seed {report['seed']}. Values are followed by their "
+        f"# {for_markdown(report['experiment'])}: {for_markdown(report['method'])}\n",
+        f"{for_markdown(report['verdict'])}\n",
+        *([f"Why this strength: {for_markdown(report['choice'])}.\n"] if report.get("choice") else []),
+        *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
+        f"Task: {for_markdown(report['task'])}. Network: {for_markdown(report['backbone'])}. "
+        f"Seed {report['seed']}. Values are followed by their "
         f"95 % interval over {report['metrics'][columns[0]]['n']} held-out rows; for random directions, by the range "
         f"of 95 % of {report['baselines']['random'][columns[0]]['n']} draws.\n",
         tables.markdown(comparison(report), columns),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_steer.escapes import for_markdown
+
 
 def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
     """A table for each prompt and system prompt, as Markdown."""
@@ -11,7 +13,7 @@ def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
         groups.setdefault((line["id"], line["prompt"], line["system"]), []).append(line)
     page = ["# Responses side by side\n"]
     for (id_, prompt, system), group in groups.items():
-        page.append(f"## Prompt {id_}\n\n> {_quoted(prompt)}\n")
+        page.append(f"## Prompt {for_markdown(id_)}\n\n> {_quoted(prompt)}\n")
         if system is not None:
             page.append(f"System: {_quoted(system)}\n")
         page += ["| model | strength | response |", "|---|---|---|"]
@@ -23,8 +25,8 @@ def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text.replace("\n", "\n> ")
+    return for_markdown(text, "\n> ")
 
 
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\r", "").replace("\n", "<br>")
+    return for_markdown(text, "<br>")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lightning_steer.escapes import for_markdown, for_spreadsheet
 from lightning_steer.files import read_bytes
 from lightning_steer.report.tables import cell
 
@@ -37,10 +38,12 @@ def as_markdown(reports: list[dict[str, Any]]) -> str:
     """One line a run, ``value [low, high]`` a metric."""
     names = columns(reports)
     head = ["run", "method", "seed", *names]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = [f"| {' | '.join(map(for_markdown, head))} |", f"|{'---|' * len(head)}"]
     for report in reports:
         metrics = (cell(report["metrics"][name]) if name in report["metrics"] else "-" for name in names)
-        lines.append(f"| {' | '.join([report['run'], report['method'], str(report['seed']), *metrics])} |")
+        lines.append(
+            f"| {' | '.join([*(for_markdown(report[name]) for name in ('run', 'method', 'seed')), *metrics])} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -50,8 +53,8 @@ def as_csv(reports: list[dict[str, Any]]) -> str:
     keys = {"value": "", "low": "_low", "high": "_high", "n": "_n"}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*HEAD, *(f"{name}{suffix}" for name in names for suffix in keys.values())])
+    writer.writerow([*HEAD, *(for_spreadsheet(f"{name}{suffix}") for name in names for suffix in keys.values())])
     for report in reports:
         values = [report["metrics"].get(name, {}).get(key) for name in names for key in keys]
-        writer.writerow([*(report[name] for name in HEAD), *values])
+        writer.writerow([*(for_spreadsheet(report[name]) for name in HEAD), *values])
     return text.getvalue()

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from lightning_steer.escapes import for_markdown
+
 Estimate = Mapping[str, float | None]
 """``{"value", "low", "high", "n"}`` as it stands in a report."""
 
@@ -20,9 +22,10 @@ def cell(estimate: Estimate) -> str:
 
 def markdown(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str]) -> str:
     """``{row: {column: estimate}}`` as a Markdown table."""
-    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    lines = [f"| | {' | '.join(map(for_markdown, columns))} |", f"|---|{'---|' * len(columns)}"]
     lines += [
-        f"| {name} | {' | '.join(cell(row[c]) if c in row else '-' for c in columns)} |" for name, row in rows.items()
+        f"| {for_markdown(name)} | {' | '.join(cell(row[c]) if c in row else '-' for c in columns)} |"
+        for name, row in rows.items()
     ]
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_steer import numbers
 from lightning_steer.arguments import Parser
+from lightning_steer.escapes import say
 from lightning_steer.vectors import exchange, run
 from lightning_steer.vectors.bind import bind
 from lightning_steer.vectors.exchange import WRITERS
@@ -50,9 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     card = vector.card
     where = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)
     model = "no known model" if card.model is None else card.model.name
-    print(f"Wrote {given.target} ({form}): {card.method} of {model} at {where}.")
+    say(f"Wrote {given.target} ({form}): {card.method} of {model} at {where}.")
     for sentence in lost:
-        print(sentence)
+        say(sentence)
     return 0
 
 
