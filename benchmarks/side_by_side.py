@@ -37,11 +37,12 @@ def words_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def language_model(layers: int | list[int], tokens_per_batch: int = 8192, **architecture: Any) -> LLM:
-    """A random Llama, steered or read at some layers."""
+    """A random Llama, or another family called ``model_type``, steered or read at some layers."""
     torch.manual_seed(0)
+    family = architecture.pop("model_type", "llama")
     settings = {"vocab_size": 32000, "num_key_value_heads": None, **(architecture or LLAMA)}
     dtype = torch.bfloat16 if DEVICE == "cuda" else torch.float32
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **settings), dtype=dtype)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings), dtype=dtype)
     model = model.to(DEVICE).eval().requires_grad_(False)  # type: ignore[arg-type]
     return LLM("random", layers=layers, tokens_per_batch=tokens_per_batch).adopt(model, words_tokenizer())
 

@@ -69,7 +69,7 @@ def generation_needs_no_cache(bench: Bench) -> tuple[bool, str]:
 def _generated(bench: Bench, scope: All | Prompt | Last | Generated | From, cached: bool) -> tuple[Tensor, Tensor]:
     """``[B, n]`` tokens and ``[B, n, V]`` their logits."""
     ids, mask = bench.padded("left")
-    settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": bench.llm.pad}
+    settings = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "pad_token_id": bench.llm.pad}
     with bench.steered(bench.strengths(), scope):
         out = bench.llm.model.generate(
             input_ids=ids,
