@@ -12,6 +12,7 @@ from lightning_steer.__main__ import main
 from lightning_steer.data.questions import Graded
 from lightning_steer.llm import LLM
 from lightning_steer.metrics import Answers
+from lightning_steer.metrics.evaluation import ChangeRange
 from lightning_steer.modules import lessons
 from lightning_steer.scope import Generated
 from lightning_steer.selection.rule import Best, Certified
@@ -142,16 +143,41 @@ def rows(gains: int, harms: int, n: int = 100) -> tuple[torch.Tensor, torch.Tens
     return base, steered
 
 
+WHOLE, GRADED = ChangeRange(-1.0, 1.0, whole=True), ChangeRange(-1.0, 1.0, whole=False)
+
+
 def test_a_certified_choice_abstains_where_the_best_does_not() -> None:
     base, steered = rows(3, 1)
     loss = 1 - steered
     assert Best(50).choose([1.0], base, steered, loss).index == 0
-    found = Certified(delta=0.05).choose([1.0], base, steered, loss)
-    assert found.index is None
-    assert "net gains are needed" in found.reason
-    found = Certified(delta=0.05).choose([1.0], *rows(30, 0), 1 - rows(30, 0)[1])
-    assert found.index == 0
-    assert found.bound > 0
+    choice = Certified(delta=0.05).choose([1.0], base, steered, loss, WHOLE)
+    assert choice.index is None
+    assert "net gains are needed" in choice.reason
+    choice = Certified(delta=0.05).choose([1.0], *rows(30, 0), 1 - rows(30, 0)[1], WHOLE)
+    assert choice.index == 0
+    assert choice.bound > 0
+
+
+def test_harm_on_a_graded_success_is_not_certified() -> None:
+    """0.1.0 took every success that was not 0, harm and half a tie included, for a gain."""
+    base, loss = torch.zeros(200), torch.ones(200, 1)
+    harm = torch.where(torch.arange(200) < 100, -1.0, 0.0).unsqueeze(1)
+    assert Certified().choose([1.0], base, harm, loss, GRADED).index is None
+    tied = torch.full((200, 1), 0.5)
+    assert Certified().choose([1.0], base + 0.5, tied, loss, GRADED).index is None
+    assert Certified().choose([1.0], base, -harm, loss, GRADED).bound > 0.2
+    with pytest.raises(ValueError, match=r"declared to be 0 or 1 .* changes by 0\.5"):
+        Certified().choose([1.0], base, tied, loss, WHOLE)
+    with pytest.raises(ValueError, match="does not declare"):
+        Certified().choose([1.0], base, tied, loss)
+
+
+def test_a_certificate_counts_clusters_not_rows() -> None:
+    """Three of ten clusters that moved as one are three gains, not 75."""
+    cluster = torch.arange(250) // 25
+    base, steered = torch.zeros(250), (cluster < 3).double().unsqueeze(1)
+    assert Certified().choose([1.0], base, steered, 1 - steered, WHOLE).index == 0
+    assert Certified().choose([1.0], base, steered, 1 - steered, WHOLE, cluster).index is None
 
 
 def test_the_notebooks_setting_is_one_config(pocket_decoder: Path, here: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
 from lightning_steer.metrics.interval import Estimate, estimate_mean
 from lightning_steer.metrics.spi import QUANTILES, estimates
 
@@ -45,6 +45,7 @@ class Answers(Evaluation):
     shown = ("accuracy", "balanced_accuracy", "error")
     unit = "share of held-out rows, or mean error"
     success = "accuracy"
+    change = ChangeRange(-1.0, 1.0, whole=True)
 
     def error(self, scores: Tensor, batch: Any) -> Tensor:
         """``[...]`` E of ``scores [..., B, options]``; raises ValueError if a true label is not among the options."""

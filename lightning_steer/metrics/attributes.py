@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
 
 
 class Labels(NamedTuple):
@@ -73,6 +73,7 @@ class AttributeEffect(Evaluation):
     also = ("mean60", "drift_flip", "output_difference")
     shown = ("target", "kept", "others", "exact")
     success = "exact"
+    change = ChangeRange(-1.0, 1.0, whole=True)
 
     def loss(self, scores: Tensor, batch: Labels) -> Tensor:
         wanted = batch.y_wanted.expand(scores.shape[:-1]).unsqueeze(-1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.metrics.clustered import UNIT, checked_cluster, jackknifed, means, single
-from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
 from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
 from lightning_steer.metrics.jackknife import leave_one_out
 from lightning_steer.metrics.likelihood import (
@@ -118,6 +118,7 @@ class BehaviourEffect(Evaluation):
     shown = ("wanted", "preference")
     unit = "share of held-out prompts"
     success = "wanted"
+    change = ChangeRange(-1.0, 1.0, whole=False)  # a tie counts one half
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
         source, sink = direction(batch)

@@ -2,11 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from lightning_steer.metrics.interval import Estimate, estimate_means
+
+
+class ChangeRange(NamedTuple):
+    """By how much steering can change a row's success, as it was declared; never read off the rows."""
+
+    low: float
+    high: float
+    whole: bool
+    """Whether it is -1, 0 or 1 in every row: a harm, a tie, a gain."""
 
 
 class Evaluation(ABC):
@@ -24,6 +33,8 @@ class Evaluation(ABC):
     """Theirs."""
     success: str
     """The column that says whether a row came out as wanted; the strength is chosen by it."""
+    change: ChangeRange | None = None
+    """By how much steering can change ``success`` in a row; without it nothing can be certified."""
 
     @abstractmethod
     def loss(self, scores: Tensor, batch: Any) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.metrics.clustered import DOUBLE, SIGNED, UNIT, checked_cluster, jackknifed, means, single
-from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
 from lightning_steer.metrics.fidelity import icat_split, shift_rows
 from lightning_steer.metrics.interval import Estimate
 from lightning_steer.metrics.jackknife import leave_one_out
@@ -119,6 +119,7 @@ class StereoSetEffect(Evaluation):
     shown = (*SHARES, "fidelity")
     unit = "share of held-out examples"
     success = "fidelity"
+    change = ChangeRange(-1.0, 1.0, whole=False)  # fidelity is graded, and 0 without steering
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
         source, sink = direction(batch)

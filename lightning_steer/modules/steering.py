@@ -167,12 +167,14 @@ class SteeringAdaptor(CarriesProvenance):
         base = self.backbone.scores(batch.x)
         scores = torch.cat([base, self._scores(batch.x, [ways.steered("", self.at_site, self.strengths)])])
         success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
-        self.swept.update(batch.row, success=success.T, loss=self.evaluation.loss(scores, batch).T)
+        loss = self.evaluation.loss(scores, batch)
+        self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=_cluster(batch))
 
     def on_validation_epoch_end(self) -> None:
         swept = self.swept.compute()
         success, loss = swept["success"].cpu(), swept["loss"].cpu()  # of the unsteered network first
-        found = self.selection.choose(self.strengths, success[:, 0], success[:, 1:], loss[:, 1:])
+        compared = success[:, 0], success[:, 1:], loss[:, 1:]
+        found = self.selection.choose(self.strengths, *compared, self.evaluation.change, swept["cluster"].cpu())
         best = 0 if found.index is None else 1 + found.index
         strength = [cast(Steering, self.maps[0]).off, *self.strengths][best]
         if self.trainer.state.fn == "fit":
@@ -218,7 +220,7 @@ class SteeringAdaptor(CarriesProvenance):
     def test_step(self, batch: Any, _batch_idx: int, dataloader_idx: int = 0) -> None:
         """Held-out rows come first, those that the method learned from second."""
         groups = self.groups
-        columns = {"cluster": batch.y if isinstance(batch, Contrast) else batch.row}
+        columns = {"cluster": _cluster(batch)}
         if isinstance(batch, Contrast):  # what is moved are the texts, which a method was fitted to
             base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.unwanted)
         else:
@@ -296,6 +298,11 @@ class SteeringAdaptor(CarriesProvenance):
                     f"the checkpoint's {key} has shape {list(saved[key].shape)}, but this network, site and method "
                     f"need {list(value.shape)}"
                 )
+
+
+def _cluster(batch: Any) -> Tensor:
+    """``[B]`` within which rows are not independent, for the report and for the choice of the strength alike."""
+    return batch.y if isinstance(batch, Contrast) else batch.row
 
 
 _NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)

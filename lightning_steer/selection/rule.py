@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.metrics.evaluation import ChangeRange
 from lightning_steer.metrics.interval import bootstrap_weights, percentile
-from lightning_steer.selection.abstention import BONFERRONI, EXACT, Multiplicity, certify
-from lightning_steer.selection.bounds import Bound
 from lightning_steer.selection.strength import choose
+from lightning_steer.statistics.bounds import Bound
+from lightning_steer.statistics.certificates import certify
+from lightning_steer.statistics.multiplicity import Multiplicity
 
 
 class Choice(NamedTuple):
@@ -22,7 +24,7 @@ class Choice(NamedTuple):
     high: float
     """Upper end."""
     bound: float
-    """Certified: the true improvement of the share of successes is larger than this; 0 if nothing is steered; NaN
+    """Certified: the true improvement of the mean success is larger than this; 0 if nothing is steered; NaN
     without a certificate."""
     reason: str
     """Why this one, or why none."""
@@ -32,14 +34,24 @@ class Selection(ABC):
     """A rule that chooses a strength from the same rows, steered at every strength."""
 
     @abstractmethod
-    def choose(self, strengths: list[float], base: Tensor, success: Tensor, loss: Tensor) -> Choice:
+    def choose(
+        self,
+        strengths: list[float],
+        base: Tensor,
+        success: Tensor,
+        loss: Tensor,
+        change: ChangeRange | None = None,
+        cluster: Tensor | None = None,
+    ) -> Choice:
         """Choose.
 
         Args:
             strengths: the S strengths, from the weakest effect to the strongest.
-            base: ``[n]`` whether the unsteered network has the row right.
+            base: ``[n]`` success of the unsteered network in each row.
             success: ``[n, S]`` the same at each strength.
             loss: ``[n, S]`` how far the row is from what is wanted.
+            change: by how much the success of a row can change, as its evaluation declares.
+            cluster: ``[n]`` the cluster of each row, the one that the report clusters by; null if rows are independent.
         """
 
 
@@ -53,7 +65,15 @@ class Best(Selection):
     def __init__(self, resamples: int = 2000) -> None:
         self.resamples = resamples
 
-    def choose(self, strengths: list[float], base: Tensor, success: Tensor, loss: Tensor) -> Choice:
+    def choose(
+        self,
+        strengths: list[float],
+        base: Tensor,
+        success: Tensor,
+        loss: Tensor,
+        change: ChangeRange | None = None,
+        cluster: Tensor | None = None,
+    ) -> Choice:
         index = int(choose(success, loss))
         again = choose(success, loss, bootstrap_weights(len(loss), self.resamples))
         low, high = percentile(torch.tensor(strengths, dtype=torch.float64)[again])
@@ -64,12 +84,15 @@ class Best(Selection):
 
 
 class Certified(Selection):
-    """The strength that certainly improves the share of successes, and by the most; or none: then nothing is steered.
+    """The strength that certainly improves the mean success, and by the most; or none: then nothing is steered.
+
+    Rows that the report clusters are judged by cluster, and graded successes on the range that their evaluation
+    declares. The certificate then bounds the mean over clusters.
 
     Args:
         delta: accepted risk that the chosen strength's true improvement is epsilon or less.
         epsilon: improvement that is to be exceeded; negative to tolerate a loss.
-        bound: lower confidence bound of the improvement; null for the exact paired test.
+        bound: lower confidence bound of the improvement; null for the one that fits the success.
         multiplicity: correction for the choice among the strengths; null for Bonferroni's.
     """
 
@@ -81,11 +104,32 @@ class Certified(Selection):
         multiplicity: Multiplicity | None = None,
     ) -> None:
         self.delta, self.epsilon = delta, epsilon
-        self.bound, self.multiplicity = bound or EXACT, multiplicity or BONFERRONI
+        self.bound, self.multiplicity = bound, multiplicity
 
-    def choose(self, strengths: list[float], base: Tensor, success: Tensor, loss: Tensor) -> Choice:
-        right, steered = (part.bool().numpy() for part in (base, success.T))
-        found = certify(right, steered, self.delta, self.epsilon, self.bound, self.multiplicity)
+    def choose(
+        self,
+        strengths: list[float],
+        base: Tensor,
+        success: Tensor,
+        loss: Tensor,
+        change: ChangeRange | None = None,
+        cluster: Tensor | None = None,
+    ) -> Choice:
+        if change is None:
+            raise ValueError(
+                "nothing can be certified: the evaluation does not declare by how much steering can change a row's "
+                "success (its `change`)"
+            )
+        changes = (success.double() - base.double().unsqueeze(1)).T.numpy()
+        if change.whole:
+            odd = changes[(changes != 0) & (abs(changes) != 1)]
+            if odd.size:
+                raise ValueError(f"success is declared to be 0 or 1 in every row, but changes by {odd[0]:g}")
+            changes = changes.astype(int)  # counts of gains and harms have an exact bound
+        clusters = None if cluster is None else cluster.numpy()
+        certificate = certify(
+            changes, change.low, change.high, clusters, self.delta, self.epsilon, self.bound, self.multiplicity
+        )
         nothing = float("nan")
-        bound = 0.0 if found.bound is None else found.bound
-        return Choice(found.chosen, nothing, nothing, bound, found.reason)
+        bound = 0.0 if certificate.bound is None else certificate.bound
+        return Choice(certificate.chosen, nothing, nothing, bound, certificate.reason)
