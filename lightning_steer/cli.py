@@ -21,6 +21,7 @@ from lightning_steer import data, methods, metrics, models, modules, numbers, re
 from lightning_steer.escapes import say
 from lightning_steer.files import check_no_links
 from lightning_steer.llm import LLM
+from lightning_steer.modules.predictions import Predictions
 from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report import card
 from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
@@ -144,6 +145,8 @@ class CLI(LightningCLI):
         """With a checkpoint to resume from."""
         if self.subcommand == "fit":
             self.trainer_defaults["callbacks"] = [UnfinishedCheckpoint(self.folder)]
+        if self.subcommand == "predict" and isinstance(self.model, modules.SteeringAdaptor):
+            self.trainer_defaults["callbacks"] = [Predictions()]
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:

@@ -108,33 +108,40 @@ def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.Lig
     prompts = ""
     if isinstance(backbone, InOwnWords):
         prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
-    known: dict[str, Any] = {"configuration": None, "tokenizer": None, "scope": "", "read_positions": ""}
+    scope = read_positions = ""
     if isinstance(backbone, LLM):
-        known = {
-            "configuration": fingerprints.of_configuration(backbone.model.config),
-            "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
-            "scope": _rule(backbone.scope),
-            "read_positions": _rule(backbone.reads),
-        }
+        scope, read_positions = _rule(backbone.scope), _rule(backbone.reads)
         template = _short(digest(str(backbone.tokenizer.chat_template).encode()))
         prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
         prompts += f"; scores by {backbone.per}"
-    network = backbone.model if isinstance(backbone, LLM) else backbone
     rows = part_rows(data)
     return Provenance(
-        model=backbone.llm if isinstance(backbone, LLM) else backbone.name,
-        weights=fingerprints.of_memory(network)
-        or (fingerprints.of_files(backbone.llm, backbone.loading[1]) if isinstance(backbone, LLM) else None),
-        precision=_precision(network),
+        **of_network(backbone),
         method=method,
         settings=json.loads(json.dumps(dict(settings), default=repr)),
         sites=list(backbone.sites),
+        scope=scope,
+        read_positions=read_positions,
         prompts=prompts,
         task=str(getattr(data, "task", type(data).__name__)),
         fitted_rows=rows[0],
         selection_rows=rows[1],
-        **known,
     )
+
+
+def of_network(backbone: Backbone) -> dict[str, Any]:
+    """The entries of a record that tell which network this is; it is loaded."""
+    if not isinstance(backbone, LLM):
+        weights = fingerprints.of_memory(backbone)
+        known = {"model": backbone.name, "configuration": None, "tokenizer": None}
+        return {**known, "weights": weights, "precision": _precision(backbone)}
+    return {
+        "model": backbone.llm,
+        "configuration": fingerprints.of_configuration(backbone.model.config),
+        "weights": fingerprints.of_memory(backbone.model) or fingerprints.of_files(backbone.llm, backbone.loading[1]),
+        "precision": _precision(backbone.model),
+        "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
+    }
 
 
 def settings_of(map_: nn.Module) -> dict[str, Any]:

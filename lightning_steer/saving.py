@@ -7,15 +7,20 @@ agrees.
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from lightning_steer import checkpoint, provenance
 from lightning_steer.files import check_regular, is_regular, read_text, write
+from lightning_steer.methods.base import Steering
+from lightning_steer.records import Activations
 
 RECORD = "record"
 """Entry of a checkpoint: the configuration of its fit, as YAML."""
@@ -45,6 +50,23 @@ def record_of(path: Path) -> str | None:
     except (FileNotFoundError, ValueError):
         return None
     return record if isinstance(record, str) else None
+
+
+def restore(map_: Steering, state: Mapping[str, Tensor], source: object) -> Steering:
+    """Fill a method of which nothing is fitted with what a checkpoint has of it; raises ValueError."""
+    if map_.trained:  # its parameters are made by fitting
+        map_.fit(Activations(torch.zeros(0, map_.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
+    for key, value in state.items():  # buffers of methods that were fitted have the shapes of the fit
+        if key in dict(map_.named_buffers()):
+            map_.register_buffer(key, torch.zeros_like(value))
+    try:
+        map_.load_state_dict(dict(state))
+    except RuntimeError as error:
+        held, own = (", ".join(sorted(part)) or "nothing" for part in (state, map_.state_dict()))
+        raise ValueError(
+            f"{source}: it holds {held}, and the method has {own}; name the method that it was fitted with"
+        ) from error
+    return map_.requires_grad_(False).eval()
 
 
 class WholeCheckpoint(ModelCheckpoint):

@@ -300,9 +300,9 @@ def test_a_run_is_exported_with_what_was_reported(run: Path, monkeypatch: pytest
 
 def test_other_training_rows_have_another_fingerprint() -> None:
     from lightning_steer.data import ToyDataModule
-    from lightning_steer.vectors.run import of_rows
+    from lightning_steer.provenance import part_rows
 
-    one, same, other = (of_rows(ToyDataModule(seed=seed, **WORLD).train_dataloader()) for seed in (0, 0, 1))
+    one, same, other = (part_rows(ToyDataModule(seed=seed, **WORLD)) for seed in (0, 0, 1))
     assert one == same != other
 
 

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lightning_steer import checkpoint
+from lightning_steer import checkpoint, saving
 from lightning_steer.methods.base import Steering
 from lightning_steer.methods.mean_difference import MeanDifference
 
@@ -34,13 +33,7 @@ def load(path: str | Path, method: Callable[[int], Steering] | None, widths: Map
         if not part:
             raise ValueError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
         found[site] = map_ = method(width)
-        for key, value in part.items():  # buffers of maps that were fitted have the shapes of the fit
-            if key in dict(map_.named_buffers()):
-                map_.register_buffer(key, torch.zeros_like(value))
-        try:
-            map_.load_state_dict(part)
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not fit {type(map_).__name__} at {site}: {_first(error)}") from None
+        saving.restore(map_, part, f"{path} does not fit {type(map_).__name__} at {site}")
         for key, value in part.items():
             _checked(value, path, f"{site}, {key}")
     return found

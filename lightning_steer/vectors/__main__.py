@@ -33,6 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=["vector", *WRITERS], help="not the one that the target's name says")
     parser.add_argument("--strength", type=float, help="in the card's units; the chosen one if not given")
     parser.add_argument("--llm", help="hub name or folder of the model that an imported vector belongs to")
+    parser.add_argument(
+        "--accept_mismatch",
+        choices=["true", "false"],
+        default="false",
+        help="export a run whose model or data changed since; the card says so",
+    )
     parser.add_argument("--licence", help="an SPDX name for the card")
     given = parser.parse_args(arguments)
     if given.strength is not None:
@@ -40,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     form = given.format or FORMS.get(given.target.suffix.lower())
     if form is None:
         raise ValueError(f"{given.target} ends in none of {', '.join(FORMS)}: say the form with --format")
-    vector = run.read(given.source) if given.source.is_dir() else exchange.read(given.source)
+    accept = given.accept_mismatch == "true"
+    vector = run.read(given.source, accept) if given.source.is_dir() else exchange.read(given.source)
     if given.licence:
         vector = vector._replace(card=vector.card._replace(licence=given.licence))
     if given.llm:

@@ -1,19 +1,19 @@
 """A vector from a finished run: what ``fit`` left in ``checkpoints/EXPERIMENT/RUN``, and what ``test`` reported."""
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
 from jsonargparse import ArgumentParser
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_steer import checkpoint
+from lightning_steer import provenance, saving
+from lightning_steer.cache.files import digest
+from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import Steering
 from lightning_steer.models.backbone import Backbone
@@ -22,13 +22,15 @@ from lightning_steer.vectors.file import Vector
 from lightning_steer.vectors.make import of
 
 
-def read(folder: Path) -> Vector:
+def read(folder: Path, accept_mismatch: bool = False) -> Vector:
     """The vector of a run's best checkpoint; raises FileNotFoundError or ValueError.
 
-    The model is loaded, and the rows that the method was fitted to are made once more, for their fingerprints.
+    The model is loaded, and the rows that the method was fitted to are made once more, to be compared with those that
+    the checkpoint names.
     """
     check_no_links(folder)
-    config = _config(folder / "fit.yaml")
+    path = folder / "best.ckpt"
+    config = _config(folder, saving.record_of(path))
     try:
         asked = config["model"]["init_args"]
         for name, value in (("backbone", asked["backbone"]), ("method", asked["method"]), ("data", config["data"])):
@@ -37,12 +39,20 @@ def read(folder: Path) -> Vector:
     except (KeyError, TypeError, ValueError, SystemExit) as error:
         raise ValueError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
     backbone.load()
-    saved, reason = _state(folder / "best.ckpt")
+    saved = saving.load(path)
+    state = saved["state_dict"]
     try:
-        maps = {site: _map(method(backbone.width(site)), saved, i) for i, site in enumerate(backbone.sites)}
-        strength, low, high, rows, bound = [*saved["choice"].tolist(), math.nan][:5]
+        maps = {site: _map(method(backbone.width(site)), state, i) for i, site in enumerate(backbone.sites)}
+        strength, low, high, rows, bound = [*state["choice"].tolist(), math.nan][:5]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'best.ckpt'} does not fit its fit.yaml ({str(error)[:200]})") from error
+        raise ValueError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
+    one = next(iter(maps.values()))
+    now = provenance.of(InOwnWords.if_asked(backbone, data), type(one).__name__, provenance.settings_of(one), data)
+    if provenance.KEY in saved or not accept_mismatch:
+        then = provenance.read(saved.get(provenance.KEY), path)
+        mismatches = provenance.compared(path, then.differences(now), accept_mismatch)
+    else:
+        then, mismatches = now, [f"{path} does not say what it was fitted to."]
     report = _report(config)
     figures, compared = report.get("metrics", {}), report.get("baselines", {}).get("unsteered", {})
     return of(
@@ -51,41 +61,31 @@ def read(folder: Path) -> Vector:
         strength,
         None if math.isnan(low + high) else (low, high),
         int(rows),
-        task=getattr(data, "task", ""),
-        data=of_rows(data.train_dataloader()),
+        task=then.task,
+        data=digest(json.dumps(then.fitted_rows).encode()),
         effect={name: figures[name] for name in compared if name in figures and not name.startswith("drift")},
         drift={name: estimate for name, estimate in figures.items() if name.startswith("drift")},
-        certificate={"reason": reason, "bound": None if math.isnan(bound) else bound} if reason else None,
-        warnings=report.get("warnings", []),
+        certificate={"reason": reason, "bound": None if math.isnan(bound) else bound}
+        if (reason := str(saved.get("reason", "")))
+        else None,
+        warnings=[*mismatches, *report.get("warnings", [])],
     )
 
 
-def of_rows(batches: Iterable[Any]) -> str:
-    """sha256 of the rows in batches of tensors and texts, one batch in memory at a time."""
-    found = hashlib.sha256()
-    for batch in batches:
-        for part in batch:
-            if isinstance(part, Tensor):
-                part = part.detach().cpu().contiguous()
-                found.update(
-                    f"{part.dtype} {list(part.shape)} ".encode() + part.flatten().view(torch.uint8).numpy().tobytes()
-                )
-            else:
-                found.update(repr(part).encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
-
-
-def _config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} is no run's folder: it has no fit.yaml; name checkpoints/EXPERIMENT/RUN"
-        )
+def _config(folder: Path, record: str | None) -> dict[str, Any]:
+    """The configuration of the fit: the record in the checkpoint, which ``fit.yaml`` copies."""
+    path = folder / "fit.yaml"
+    if not path.is_file() and record is None:
+        raise FileNotFoundError(f"{folder} is no run's folder: it has no fit.yaml; name checkpoints/EXPERIMENT/RUN")
     try:
-        found = yaml.safe_load(read_bytes(path).decode("utf-8"))
+        text = read_bytes(path).decode("utf-8") if path.is_file() else str(record)
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no configuration")
+    if record is not None and text != record:
+        raise ValueError(f"{path} is not of the fit that wrote best.ckpt beside it: remove it, or fit again")
     return found
 
 
@@ -101,22 +101,10 @@ def _objects(
     return made["backbone"], made["method"], made["data"]
 
 
-def _state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """What was learned, and why the strength was chosen."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}: run fit first")
-    try:
-        saved = checkpoint.load(path)
-        return saved["state_dict"], str(saved.get("reason", ""))
-    except Exception as error:  # whatever zipfile, the unpickler or torch say of a damaged file
-        raise ValueError(f"{path} is not a readable checkpoint ({str(error)[:100]})") from error
-
-
-def _map(map_: nn.Module, saved: dict[str, Tensor], number: int) -> nn.Module:
-    map_.load_state_dict(
-        {k.removeprefix(f"maps.{number}."): v for k, v in saved.items() if k.startswith(f"maps.{number}.")}
-    )
-    return map_.requires_grad_(False).eval()
+def _map(map_: Steering, saved: dict[str, Tensor], number: int) -> Steering:
+    prefix = f"maps.{number}."
+    own = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+    return saving.restore(map_, own, "best.ckpt")
 
 
 def _report(config: dict[str, Any]) -> dict[str, Any]:
