@@ -174,7 +174,7 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Tell the module whether a checkpoint of another provenance is accepted."""
         super().instantiate_classes()
-        if isinstance(self.model, CarriesProvenance):
+        if isinstance(self.model, (CarriesProvenance, modules.Responses)):
             self.model.accept_mismatch = self.config[str(self.subcommand)].accept_mismatch
 
     def before_fit(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import quiet_trainer
 from decoders import decoder, letters
+from safetensors.torch import load_file, save_file
 
 from lightning_steer.data.prompts import Prompt, PromptsDataModule, read_prompts
 from lightning_steer.llm import LLM
@@ -298,6 +300,29 @@ def test_bad_systems_and_modules_are_refused(model: Path, vector: Path, tmp_path
         PromptsDataModule(path, batch_size=0)
     with pytest.raises(ValueError, match="the system prompt 'be kind' is part of a chat"):
         predict(module(model, vector, chat=False), PromptsDataModule(path, ["be kind"]), tmp_path)
+
+
+@pytest.mark.parametrize("change", ["weights", "dtype"])
+def test_responses_of_another_network_are_not_reused(
+    change: str, model: Path, vector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = shutil.copytree(model, tmp_path / "own")
+    data = PromptsDataModule(str(prompts(tmp_path, 4)), batch_size=2)
+    predict(module(own, vector), data, tmp_path / "run")
+    again = module(own, vector)
+    predict(again, data, tmp_path / "run")
+    assert "starting anew" not in capsys.readouterr().out
+    if change == "dtype":
+        again = Responses(
+            LLM(str(own), layers=[1], chat=True, dtype="bfloat16"), str(vector), strengths=STRENGTHS, max_new_tokens=8
+        )
+    else:
+        weights = load_file(own / "model.safetensors")
+        weights["model.embed_tokens.weight"][:, 0] += 1.0
+        save_file(weights, own / "model.safetensors", {"format": "pt"})
+        again = module(own, vector)
+    predict(again, data, tmp_path / "run")
+    assert "were of other settings: starting anew" in capsys.readouterr().out
 
 
 def test_cells_cannot_break_the_table() -> None:

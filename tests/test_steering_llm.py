@@ -198,3 +198,31 @@ def test_responses_follow_a_fit_of_the_behaviour_config(pocket_decoder: Path, he
     lines = [json.loads(line) for line in written.read_text().splitlines()]
     assert len(lines) == 2 * (1 + 3)  # unsteered, and three strengths
     assert (here / "logs/responses/base/responses.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ("--model.init_args.backbone.init_args.layers=1", "sites model.layers.2, not model.layers.1"),
+        ("--model.init_args.method=RandomDirection", "method MeanDifference, not RandomDirection"),
+        ("--model.init_args.method=LEACE", "method MeanDifference, not LEACE"),
+    ],
+)
+def test_responses_are_steered_by_what_was_fitted_there(
+    other: str, expected: str, pocket_decoder: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "steer_behaviour", "mean_difference", pocket_decoder)
+    (here / "prompts.txt").write_text("What should the helper do?\n")
+    command = ["predict", "--config", "configs/responses.yaml", "--model.init_args.max_new_tokens=4", QUIET[0]]
+    command += [f"--model.init_args.backbone.init_args.llm={pocket_decoder}", other]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Error(s) in loading" not in error
+    code = main([*command, "--accept_mismatch", "true"])
+    if "LEACE" in other:  # its tensors are others: nothing can be accepted
+        assert code == 2
+        assert "does not fit LEACE at model.layers.2: it holds" in capsys.readouterr().err
+    else:
+        assert code == 0
+        assert expected in (here / "logs/responses/base/responses.md").read_text()

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lightning_steer import numbers
+from lightning_steer import numbers, provenance, saving
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
 from lightning_steer.hooks import Edit
 from lightning_steer.llm import LLM
@@ -45,6 +46,7 @@ class Responses(L.LightningModule):
     """
 
     needs_checkpoint = False  # what is fitted comes from ``steering``
+    accept_mismatch = False  # go on with a checkpoint of another network, site or method; responses.md then says so
 
     def __init__(
         self,
@@ -74,7 +76,9 @@ class Responses(L.LightningModule):
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
         self.samples, self.seed = samples, seed
         self.maps = nn.ModuleDict()
+        self.at_site: dict[str, Steering] = {}
         self.strict_loading = False  # the frozen network is not part of a checkpoint
+        self.mismatches: list[str] = []
 
     def configure_model(self) -> None:
         """Load the models and the fitted maps; called by the trainer."""
@@ -86,9 +90,25 @@ class Responses(L.LightningModule):
                 llm.load()
                 llm.requires_grad_(False).eval()
         if self.steering is not None:
+            self._compare(self.steering)
             widths = {site: self.backbone.width(site) for site in self.backbone.sites}
             self.at_site = fitted.load(self.steering, self.method, widths)
             self.maps = nn.ModuleDict({site.replace(".", "/"): map_ for site, map_ in self.at_site.items()})
+
+    def _compare(self, path: str) -> None:
+        """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""
+        if self.method is None or Path(path).suffix != ".ckpt":
+            return
+        saved = provenance.read(saving.load(Path(path)).get(provenance.KEY), path)
+        map_ = self.method(self.backbone.width(self.backbone.sites[0]))
+        now = replace(
+            saved,
+            **provenance.of_network(self.backbone),
+            method=type(map_).__name__,
+            settings=provenance.settings_of(map_),
+            sites=list(self.backbone.sites),
+        )
+        self.mismatches = provenance.compared(path, saved.differences(now), self.accept_mismatch)
 
     # ---- parts
 
@@ -119,7 +139,11 @@ class Responses(L.LightningModule):
         files = [data.file, *([] if self.steering is None else [self.steering])]
         return {
             "models": [
-                [llm.llm, llm.layers, llm.part, repr(vars(llm.scope)), llm.chat] for llm in (self.backbone, *models)
+                [provenance.of_network(llm), llm.layers, llm.part, repr(vars(llm.scope)), llm.chat, str(llm.loading)]
+                for llm in (self.backbone, *models)
+            ],
+            "method": [
+                [site, type(map_).__name__, repr(provenance.settings_of(map_))] for site, map_ in self.at_site.items()
             ],
             "scope": type(self.backbone.scope).__name__,
             "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
@@ -149,7 +173,8 @@ class Responses(L.LightningModule):
         text = "".join(self._path(number).read_text(encoding="utf-8") for number in range(data.parts))
         write_text(self.folder / "responses.jsonl", text)
         lines = [json.loads(line) for line in text.split("\n") if line]
-        write_text(self.folder / "responses.md", side_by_side(lines))
+        warned = "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
+        write_text(self.folder / "responses.md", warned + side_by_side(lines))
         print(f"{len(lines)} responses: {self.folder / 'responses.jsonl'}; side by side in responses.md")
 
     # ---- responding
