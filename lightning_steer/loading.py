@@ -94,7 +94,7 @@ def tame(config: Any) -> None:
     Of the names of attention implementations those remain that are part of torch and transformers, in parts of the
     configuration too; a name with a slash would be a repository whose compiled code is fetched and run.
     """
-    config.transformers_weights = None
+    vars(config).pop("transformers_weights", None)
     parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
     for part in parts:
         if part is not None and part._attn_implementation not in ATTENTION:

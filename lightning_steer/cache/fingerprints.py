@@ -19,7 +19,7 @@ from torch import nn
 from lightning_steer.cache.files import digest
 
 INCIDENTAL = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "quantization_config"}
-INCIDENTAL |= {"use_cache", "output_hidden_states"}
+INCIDENTAL |= {"use_cache", "output_hidden_states", "transformers_weights"}
 """Entries of a configuration that loading changes, or that do not act on activations; the precision is known apart."""
 
 
