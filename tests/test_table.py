@@ -58,3 +58,12 @@ def test_table_refuses_columns_that_change_their_kind() -> None:
     table.update(torch.tensor([0]), a=torch.zeros(1))
     with pytest.raises(ValueError, match="columns stay the same"):
         table.update(torch.tensor([1]), a=torch.zeros(1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_columns_of_any_width_stand_beside_each_other(rows: int) -> None:
+    columns = {"loss": torch.rand(rows, 3), "flag": torch.tensor([True] * rows), "cluster": torch.arange(rows) + 2**40}
+    table = Table()
+    table.update(torch.arange(rows), **columns)
+    for name, column in table.compute().items():
+        assert torch.equal(column, columns[name])

@@ -46,7 +46,8 @@ class Table(Metric):
         sizes = [shape.numel() * dtype.itemsize for shape, dtype in self.layout.values()]
         columns = zip(self.layout.items(), cells[order].split(sizes, 1), strict=True)
         return {
-            name: part.contiguous().flatten().view(dtype).reshape(-1, *shape)
+            # a copy: the part of a single row is contiguous where it is, and there its bytes need not be aligned
+            name: part.clone(memory_format=torch.contiguous_format).flatten().view(dtype).reshape(-1, *shape)
             if part.shape[1]
             else part.new_empty(len(part), *shape, dtype=dtype)
             for (name, (shape, dtype)), part in columns
