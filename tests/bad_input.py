@@ -1,0 +1,108 @@
+"""Run bad input in a forked process: everything is imported once, so that hundreds of cases take minutes."""
+
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_steer.__main__ import main
+from lightning_steer.report.__main__ import main as report_main
+
+NOTICE = re.compile(
+    r"$|Seed set to|GPU available|TPU available|HPU available|Using .*(precision|bit)|.*Automatic Mixed Precision|"
+    r"Loading weights:|Epoch |Training:|Validation|Testing|Predicting|`Trainer\.fit` stopped|"
+    r"Restoring states|Loaded model weights|Sanity Checking"
+)
+"""Lines of information, not of complaint, that Lightning and transformers print as well."""
+OWN = re.compile(
+    r"(logs|checkpoints)(/[\w.-]+)*|(logs|checkpoints)/.*(events\.out\.tfevents\.[^/]*|hparams\.yaml|\.lock|"
+    r"(fit|test|validate|predict)\.yaml|settings\.json)"
+)
+"""What a run may leave in its own folders when its data or model turn out to be wrong: its log, and its record."""
+LIMIT = 300
+"""Seconds after which a case counts as hanging."""
+
+
+class Case(NamedTuple):
+    """A command that a user could have given, and what the answer must name."""
+
+    name: str
+    arguments: tuple[str, ...]
+    expected: tuple[str, ...]
+    """The value that is wrong, and what was expected; compared without regard to case."""
+    files: Mapping[str, str | bytes] = {}
+    """What lies in the working folder besides the models."""
+
+
+class Outcome(NamedTuple):
+    """What became of a command."""
+
+    code: int
+    out: str
+    error: str
+    new: list[str]
+    """Files that were not there before, relative to the working folder."""
+
+
+def run(case: Case, folder: Path, outputs: Path) -> Outcome:
+    """Run the command in a forked process whose working folder is ``folder``; its output goes into ``outputs``."""
+    for name, content in case.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    before = _files(folder)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _child(case.arguments, folder, outputs)
+    started = time.monotonic()
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() - started > LIMIT:
+            os.kill(child, 9)
+        time.sleep(0.005)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    out, error = ((outputs / name).read_text(errors="replace") for name in ("out", "err"))
+    return Outcome(code, out, error, sorted(_files(folder) - before))
+
+
+def _child(arguments: tuple[str, ...], folder: Path, outputs: Path) -> None:
+    code = 1
+    try:
+        os.chdir(folder)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(outputs / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        sys.argv = ["lightning_steer", *arguments]
+        code = report_main(list(arguments[1:])) if arguments[:1] == ("report",) else main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def faults(case: Case, outcome: Outcome) -> list[str]:
+    """Everything about a refusal that is not as it should be; nothing if it is a good one."""
+    lines = [line for line in re.split(r"[\r\n]", outcome.error) if not NOTICE.match(line.strip())]
+    found = []
+    if outcome.code != 2:
+        found.append(f"exit code {outcome.code}")
+    if "Traceback" in outcome.error or "Traceback" in outcome.out:
+        found.append("a traceback")
+    if len(lines) != 1 or not lines[0].startswith("lightning_steer: "):
+        found.append(f"{len(lines)} lines on stderr instead of one sentence")
+    found += [f"does not name {word!r}" for word in case.expected if word.lower() not in outcome.error.lower()]
+    found += [f"wrote {name}" for name in outcome.new if not OWN.fullmatch(name)]
+    return found
