@@ -173,8 +173,8 @@ class SteeringAdaptor(CarriesProvenance):
     def on_validation_epoch_end(self) -> None:
         swept = self.swept.compute()
         success, loss = swept["success"].cpu(), swept["loss"].cpu()  # of the unsteered network first
-        compared = success[:, 0], success[:, 1:], loss[:, 1:]
-        found = self.selection.choose(self.strengths, *compared, self.evaluation.change, swept["cluster"].cpu())
+        compared, cluster = (success[:, 0], success[:, 1:], loss[:, 1:]), swept["cluster"].cpu().reshape(-1)
+        found = self.selection.choose(self.strengths, *compared, self.evaluation.change, cluster)
         best = 0 if found.index is None else 1 + found.index
         strength = [cast(Steering, self.maps[0]).off, *self.strengths][best]
         if self.trainer.state.fn == "fit":
