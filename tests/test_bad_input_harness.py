@@ -1,4 +1,4 @@
-"""Hundreds of bad inputs: each is answered with one sentence and exit code 2, or stands in the list of acceptances."""
+"""Hundreds of bad inputs: each is answered with one sentence and exit code 2."""
 
 import shutil
 from pathlib import Path
