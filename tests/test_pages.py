@@ -1,0 +1,82 @@
+"""Every fenced block of every document runs as it stands there, or says why it does not."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pages
+import pytest
+from conftest import ROOT
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS += sorted((ROOT / "checkpoints/pocket").glob("*/README.md"))
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+
+def blocks(name: str) -> list[pages.Block]:
+    try:
+        return pages.blocks((ROOT / name).read_text())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+SHOWING = [name for name in NAMES if "```" in (ROOT / name).read_text()]
+COMMANDS = [words for name in NAMES for block in blocks(name) if block.language in ("console", "bash")
+            for words in pages.shell(block.text)]  # fmt: skip
+
+
+def test_what_is_looked_at() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/vectors.md"} <= set(NAMES)
+    assert {"README.md", "CONTRIBUTING.md", "docs/vectors.md", "docs/scaling.md"} <= set(SHOWING)
+    marks = [block.mark.partition(": ")[2] for name in NAMES for block in blocks(name) if "not run" in block.mark]
+    assert set(marks) == set(pages.REASONS)  # no reason without a block
+
+
+@pytest.mark.parametrize("target", sorted({words[1] for words in COMMANDS if words[0] == "make"}))
+def test_targets_exist(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", SHOWING)
+def test_blocks_run_in_their_order(name: str, tmp_path: Path) -> None:
+    found = blocks(name)
+    pages.checkout(ROOT, tmp_path)
+    printed = pages.run(found, tmp_path)
+    for path in tmp_path.glob("logs/**/report.json"):
+        assert json.loads(path.read_text())["metrics"]
+    if name == "README.md":
+        assert (tmp_path / "logs/mine/mean_difference/report.json").is_file()
+        shown = [(block.text, said) for block, said in zip(found, printed, strict=True) if block.language == "python"]
+        assert len(shown) == 2  # by hand, and by a vector file
+        for text, said in shown:
+            baseline, steered = [line.strip() for line in said.splitlines() if line.strip()]
+            assert [baseline, steered] == re.findall(r"print\(.*# (.*)$", text, re.MULTILINE)
+            assert baseline != steered
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    for text, message in (
+        ("```ruby\nputs 1\n```\n", "in ruby is neither run nor marked"),
+        ("```\nmake demo\n```\n", "in no language is neither run nor marked"),
+        ("```yaml\na: 1\n```\n", "in yaml is neither run nor marked"),
+        ("<!-- not run: too tired -->\n```python\n1\n```\n", "not run because of 'too tired'"),
+        ("<!-- saved as: a.yaml -->\n```yaml\na: 1\n```\n", "written to a.yaml, but a reader is not told so"),
+        ("```python\nx = 1\n", "a fence is not closed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pages.blocks(text)
+    for text, message in (
+        ("```python\nx = y\n```\n", "NameError"),
+        ("```console\nrm -rf checkpoints\n```\n", "only python -m MODULE can be run"),
+        ("```console\npython -m lightning_steer test --config absent.yaml\n```\n", "exit code 2|SystemExit: 2"),
+        ("```diff\n--- a/absent\n+++ b/absent\n@@ -1 +1 @@\n-1\n+2\n```\n", "CalledProcessError"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            pages.run(pages.blocks(text), tmp_path)
+
+
+def test_blocks_share_a_session_and_files_are_written(tmp_path: Path) -> None:
+    text = "```python\nx = 2\n```\nIn `a/b.txt`:\n<!-- saved as: a/b.txt -->\n```text\n1\n```\n"
+    text += "```python\nprint(x + int(open('a/b.txt').read()))\n```\n"
+    assert pages.run(pages.blocks(text), tmp_path) == ["", "", "3\n"]
