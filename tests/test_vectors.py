@@ -1,7 +1,6 @@
 """Vector files: every method comes back bit for bit, and steers its own model and no other."""
 
 import json
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -340,18 +339,6 @@ def test_a_given_vector_is_kept_as_what_it_is(llm: LLM, tmp_path: Path) -> None:
     assert found.card.method == "Given"
     h = torch.randn(4, 32)
     assert torch.equal(found.maps[0](h, 2.0), h + 2.0 * map_.vector)
-
-
-def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    first, second = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs/vectors.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    llm = LLM("tiny", 1).adopt(decoder("llama"), letters())
-    site, map_ = llm.sites[0], MeanDifference(32).fit(rows(d=32))
-    exec(second, {"llm": llm, "site": site, "map_": map_})
-    Path("brief.safetensors").rename("mean_difference.safetensors")
-    exec(first, {"model": llm.model, "tokenizer": llm.tokenizer})
 
 
 @pytest.mark.parametrize("strength", [0.5, 2.0])
