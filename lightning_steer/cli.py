@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import lightning as L
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
 from lightning_steer.escapes import say
@@ -33,6 +34,8 @@ LISTS = {
 } | {"backbone": {"ToyBackbone": models.ToyBackbone, "LLM": LLM}}
 """What can be named in a configuration by its bare class name: whatever is listed here is imported, and so known."""
 DEFAULTS = "configs/defaults.yaml"
+STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
+"""What a module must define for each command."""
 EXPECTED = (
     r".*configure_optimizers` returned `None`.*",  # closed forms have nothing to optimise
     r".*module\(s\) in eval mode at the start of training.*",  # the steered network is frozen on purpose
@@ -174,6 +177,9 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Tell the module whether a checkpoint of another provenance is accepted."""
         super().instantiate_classes()
+        able = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
+        if self.subcommand not in able:
+            raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(able)}")
         if isinstance(self.model, (CarriesProvenance, modules.Responses)):
             self.model.accept_mismatch = self.config[str(self.subcommand)].accept_mismatch
 

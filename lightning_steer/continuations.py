@@ -56,6 +56,15 @@ def continuations(
     return found
 
 
+def prompt_tokens(tokenizer: Any, prompt: str, text: str) -> int:
+    """Return how many tokens of ``text``, with the special ones before it, are of the prompt that it begins with.
+
+    A token that straddles the border is not.
+    """
+    texts = _Texts(tokenizer, prompt)
+    return len(_added_before(tokenizer, text)) + texts.start(texts.ids(text))
+
+
 def _added_before(tokenizer: Any, text: str) -> list[int]:
     """The special tokens that the tokenizer puts before a text; those after it are not part of a continuation."""
     bare = list(tokenizer(text, add_special_tokens=False)["input_ids"])

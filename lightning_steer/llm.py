@@ -178,9 +178,10 @@ class LLM(Backbone):
             self._check_length(max(row.position) + 1, asked[row.example].prompt)
         return found
 
-    def _check_length(self, tokens: int, text: str) -> None:
-        if tokens > self.longest:
-            raise ValueError(f"{tokens} tokens are more than the {self.longest} that {self.llm} reads: {text[:60]!r}")
+    def _check_length(self, tokens: int, text: str, new: int = 0) -> None:
+        if tokens + new > self.longest:
+            asked = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
+            raise ValueError(f"{asked} are more than the {self.longest} that {self.llm} reads: {text[:60]!r}")
 
     def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
         """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
@@ -332,7 +333,7 @@ class LLM(Backbone):
         length = mask.sum(1)
         if not length.all():
             raise ValueError(f"the prompt {texts[int(length.argmin())]!r} has no token that could be continued")
-        self._check_length(int(length.max()) + max_new_tokens, texts[int(length.argmax())])
+        self._check_length(int(length.max()), texts[int(length.argmax())], max_new_tokens)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
         with self.steered(edits or {}, length):
             out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)

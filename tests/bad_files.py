@@ -70,7 +70,7 @@ ROWS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     ("no text at all", READERS["cache"][0], "", ("0", "at least 1 text")),
     ("no label column", LABELLED, lines({"text": "a"}), ("label",)),
     ("an unknown label", LABELLED, lines({"text": "a", "label": "c"}), ("'c'", "label")),
-    ("one label only", LABELLED, lines({"text": "a", "label": "a"}), ("'b'", "label")),
+    ("one label only", LABELLED, lines({"text": "a", "label": "a"}, {"text": "c", "label": "a"}), ("'b'", "label")),
     ("too few rows", LABELLED, lines({"text": "x", "label": "a"}, {"text": "y", "label": "b"}), ("rows", "2")),
     ("no row", LABELLED, "", ("x.jsonl", "no rows")),
     ("no object", LABELLED, "[1]\n", ("x.jsonl", "object")),
@@ -172,11 +172,11 @@ TOP: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("predict", *BASES["steer"][1:]), ("no checkpoint", "fit")),
     (("test", *BASES["steer"][1:], "--ckpt_path=x.ckpt"), ("x.ckpt",)),
     (("test", *BASES["steer"][1:], "--ckpt_path=checkpoints"), ("checkpoints",)),
-    (("test", *BASES["toy"][1:]), ("no checkpoint", "fit")),
+    (("test", *BASES["toy"][1:]), ("another network", "'attributes': 6", "fit")),
     (("fit", *BASES["cache"][1:]), ("fit", "predict")),
     (("fit", *BASES["responses"][1:]), ("fit", "predict")),
     (("test", *BASES["responses"][1:]), ("predict",)),
-    (("predict", *BASES["sae"][1:]), ("no checkpoint",)),
+    (("predict", *BASES["sae"][1:]), ("SparseCoder", "fit")),
     (("--seed", "1"), ("1", "fit")),
 ]
 MIXED: list[tuple[str, str, tuple[str, ...]]] = [
@@ -189,7 +189,7 @@ MIXED: list[tuple[str, str, tuple[str, ...]]] = [
     ("probe", f"--{M}evaluation=AttributeEffect", ("AttributeEffect",)),
     ("mera", f"--{M}evaluation=BehaviourEffect", ("BehaviourEffect",)),
     ("steer", f"--{M}evaluation=StereoSetEffect", ("StereoSetEffect",)),
-    ("steer", f"--{M}method=MERA", ("0.5",)),
+    ("steer", f"--{M}method=MERA", ("MERA", "between 0 and 1", "1.5")),
     ("stereoset", f"--{T}strategy=fsdp", ("FSDP",)),
 ]
 

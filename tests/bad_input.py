@@ -15,7 +15,8 @@ from lightning_steer.report.__main__ import main as report_main
 NOTICE = re.compile(
     r"$|Seed set to|GPU available|TPU available|HPU available|Using .*(precision|bit)|.*Automatic Mixed Precision|"
     r"Loading weights:|Epoch |Training:|Validation|Testing|Predicting|`Trainer\.fit` stopped|"
-    r"Restoring states|Loaded model weights|Sanity Checking"
+    r"Restoring states|Loaded model weights|Sanity Checking|.*AMP with fp16 is not supported on CPU|"
+    r"rank_zero_warn\("
 )
 """Lines of information, not of complaint, that Lightning and transformers print as well."""
 OWN = re.compile(

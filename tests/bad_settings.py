@@ -101,7 +101,7 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (T + "logger", "Foo", "logger"),
         (T + "callbacks", "[Foo]", "callbacks"),
         (T + "plugins", "[Foo]", "plugins"),
-        (T + "epochs", "1", "did you mean"),
+        (T + "epochs", "one", "did you mean"),
         ("checkpoint.save_top_k", "-2", "save_top_k"),
         ("checkpoint.mode", "median", "mode"),
         ("checkpoint.monitor", "val/lost", "val/lost"),
@@ -245,6 +245,8 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (M + "evaluation", "BehaviourEffect", "BehaviourEffect"),
     ],
     "mera": [
+        (M + "strengths", "[2.0]", "between 0 and 1"),
+        (M + "strengths", "[-0.5]", "between 0 and 1"),
         (D + "train", "0", "positive"),
         (D + "test", "0", "test=0"),
         (D + "calibration", "0", "calibration=0"),

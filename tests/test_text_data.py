@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_continuations import drops_unknown
 
 from lightning_steer.data.pocket import vocabulary
 from lightning_steer.data.pocket_text import tokenizer
@@ -102,6 +103,13 @@ def test_a_long_prompt_loses_its_beginning(folder):
     (row,) = rows_of(reader, ("The hill bakers are", " lazy."), max_tokens=4)
     assert reader.decode(row.ids) == "are lazy. <eos>"
     assert reader.decode(row.ids[row.start :]) == "lazy. <eos>"
+
+
+@pytest.mark.parametrize("quotes", [0, 1, 12])
+def test_the_completion_begins_after_characters_that_a_tokenizer_drops(quotes):
+    reader = drops_unknown()
+    (row,) = rows_of(reader, ("He said " + "\u201c\u201d" * quotes + " it:", " the ham"), max_tokens=99)
+    assert reader.decode(row.ids[row.start :]) == " the ham</s>"
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from lightning_steer import text_files
+from lightning_steer.continuations import prompt_tokens
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import Batches, Row, Tokens
 
@@ -134,18 +135,17 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
 def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[Row]:
     """A document's tokens, ended by the end mark: pieces of ``(text,)``, or one row of ``(prompt, completion)``.
 
-    The completion begins at the first token that reaches beyond the prompt's last character: tokenizing the two parts
-    one by one would give other tokens.
+    The completion begins at the first token that is not of the prompt alone: tokenizing the two parts one by one would
+    give other tokens.
     """
     *prompt, _ = document
-    encoded = tokenizer("".join(document), return_offsets_mapping=bool(prompt))
-    ids: list[int] = list(encoded["input_ids"])
+    text = "".join(document)
+    ids: list[int] = list(tokenizer(text)["input_ids"])
     end: Any = tokenizer.eos_token_id
     if end is not None and ids[-1:] != [end]:
         ids.append(end)
     if not prompt:
         return [Row(ids[i : i + max_tokens]) for i in range(0, len(ids), max_tokens)]
-    offsets = encoded["offset_mapping"]
-    start = next((i for i, (_, to) in enumerate(offsets) if to > len(prompt[0])), len(ids))
+    start = prompt_tokens(tokenizer, prompt[0], text)
     dropped = max(0, len(ids) - max_tokens)
     return [Row(ids[dropped:], max(1, start - dropped))]

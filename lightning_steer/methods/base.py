@@ -1,5 +1,6 @@
 """The one contract: a steering method is a map of the residual stream, ``h -> h + shift(h, strength)``."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ class Steering(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
 
     off: ClassVar[float] = 0.0  # the strength at which the map is the identity, bit for bit
+    strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # strengths that mean something
     classes: ClassVar[bool] = True  # fit tells wanted rows from unwanted ones, so there must be some of both
     trained: ClassVar[bool] = False  # fit only makes parameters, to be optimised through the network's output
 

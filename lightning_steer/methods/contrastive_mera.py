@@ -24,6 +24,7 @@ class ContrastiveMERA(Steering):
     """
 
     off = 1.0
+    strength_range = (0.0, 1.0)
 
     def __init__(self, width: int, k: int = 100, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)

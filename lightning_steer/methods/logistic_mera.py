@@ -22,6 +22,7 @@ class LogisticMERA(Steering):
     """
 
     off = 1.0
+    strength_range = (0.0, 1.0)
 
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)

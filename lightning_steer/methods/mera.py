@@ -24,6 +24,7 @@ class MERA(Steering):
     """
 
     off, classes = 1.0, False
+    strength_range = (0.0, 1.0)
 
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True, mahalanobis: bool = False) -> None:
         super().__init__(width)

@@ -23,6 +23,7 @@ class SAEMERA(Steering):
     """
 
     off = 1.0
+    strength_range = (0.0, 1.0)
 
     def __init__(self, width: int, folder: str | None = None, features: int = 4, penalty: float = 0.01) -> None:
         super().__init__(width)

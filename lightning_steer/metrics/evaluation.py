@@ -36,6 +36,15 @@ class Evaluation(ABC):
     change: ChangeRange | None = None
     """By how much steering can change ``success`` in a row; without it nothing can be certified."""
 
+    def check_subject(self, data: object) -> None:
+        """Raise ValueError if a data module holds other rows than those that this judges."""
+        subject = getattr(data, "subject", "")
+        if self.subject and subject and self.subject != subject:
+            raise ValueError(
+                f"{type(self).__name__} judges {self.subject}, and a {type(data).__name__} has {subject}: give the "
+                "evaluation that goes with the data"
+            )
+
     @abstractmethod
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
         """``[C, B]`` how far each row is from what is wanted; trained methods minimise it."""

@@ -155,7 +155,10 @@ class LanguageModel(L.LightningModule):
         """The learning rate at a step, as a share of its peak."""
         last = self.trainer.estimated_stepping_batches
         if not 0 < last < math.inf:
-            raise ValueError(f"the learning rate falls towards the last step, of {last}: set trainer.max_epochs")
+            raise ValueError(
+                f"the learning rate falls towards the last step, and with max_epochs {self.trainer.max_epochs} there "
+                "is none: set trainer.max_epochs to 1 or more"
+            )
         turn = self.flat * last
         fallen = min(max(0.0, (step - turn) / max(last - turn, 1)), 1.0)
         cosine = (1 + math.cos(math.pi * fallen)) / 2

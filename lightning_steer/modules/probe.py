@@ -74,6 +74,7 @@ class ErrorProbe(CarriesProvenance):
         """Load the frozen network; called by the trainer."""
         if self.weight is not None:
             return
+        self.evaluation.check_subject(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.load()
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]

@@ -88,22 +88,28 @@ class SteeringAdaptor(CarriesProvenance):
         if len(self.maps):
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        subject = getattr(data, "subject", "")
-        if self.evaluation.subject and subject and self.evaluation.subject != subject:
-            raise ValueError(
-                f"{type(self.evaluation).__name__} judges {self.evaluation.subject}, and a {type(data).__name__} has "
-                f"{subject}: give the evaluation that goes with the data"
-            )
+        self.evaluation.check_subject(data)
         self.backbone.check(data)
         self.backbone.load()
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
+        self._check_strengths()
         self.trace(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for map_ in self.at_site.values():
                 map_.fit(Activations(torch.zeros(0, map_.width), *_NO_ROWS))
+
+    def _check_strengths(self) -> None:
+        map_ = cast(Steering, self.maps[0])
+        low, high = map_.strength_range
+        for strength in self.strengths:
+            if not low <= strength <= high:
+                raise ValueError(
+                    f"strengths of {type(map_).__name__} lie between {low:g} and {high:g}, not at {strength:g}: set "
+                    "model.init_args.strengths"
+                )
 
     @property
     def trained(self) -> bool:

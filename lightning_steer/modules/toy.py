@@ -104,3 +104,13 @@ class ToyClassifier(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Whoever loads the network later must know its shape and the world it reads."""
         checkpoint["network"], checkpoint["world"] = self.built, self.world
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a network of another shape or world; raises ValueError."""
+        for name, own in (("network", self.built), ("world", self.world)):
+            saved = checkpoint.get(name)
+            if saved != own:
+                raise ValueError(
+                    f"the checkpoint is of another {name} ({saved}, not {own}): give the settings that it was fitted "
+                    "with, or fit again"
+                )
