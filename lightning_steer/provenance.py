@@ -5,7 +5,6 @@ the record of what they were given, and refuse in one sentence a result with ano
 set; the report then names what differs.
 """
 
-import copy
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +20,10 @@ from lightning_steer.cache.files import digest
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.llm import LLM
 from lightning_steer.models.backbone import Backbone
+from lightning_steer.row_keys import INPUT, held_out_rows, part_rows
 
 KEY = "provenance"
 """Entry of a checkpoint that holds the record, as JSON."""
-INPUT = 16
-"""Digits of a row's key that tell its input; the others tell what was learned from it."""
 HIDDEN = ("configuration", "weights", "tokenizer")
 """Of these the sha256 is compared, and its first digits are shown."""
 
@@ -147,50 +145,6 @@ def of_network(backbone: Backbone) -> dict[str, Any]:
 def settings_of(map_: nn.Module) -> dict[str, Any]:
     """The arguments that a method was made with, beside its width."""
     return {name: getattr(map_, name) for name in inspect.signature(type(map_)).parameters if name != "width"}
-
-
-# ---- rows
-
-
-def part_rows(data: L.LightningDataModule) -> tuple[list[str], list[str]]:
-    """Keys of the rows to fit to and of the rows to choose on; the same in every process."""
-    data = _whole(data)
-    return row_keys(data.train_dataloader()), row_keys(data.val_dataloader())
-
-
-def held_out_rows(data: L.LightningDataModule) -> list[str]:
-    """Keys of the held-out rows."""
-    loaders = _whole(data).test_dataloader()
-    return row_keys(loaders[0] if isinstance(loaders, list) else loaders)
-
-
-def row_keys(batches: Iterable[Any]) -> list[str]:
-    """24 hexadecimal digits of each row: 16 of its input, 8 of what is learned from it."""
-    keys = []
-    for batch in batches:
-        asked, learned = batch.content
-        for own, rest in zip(_rows(asked), _rows(learned), strict=True):
-            keys.append(digest(own)[:INPUT] + digest(rest)[: 24 - INPUT])
-    return keys
-
-
-def _whole(data: L.LightningDataModule) -> L.LightningDataModule:
-    """The same data outside a trainer: all rows, and no cache of what a model does with them."""
-    data.setup("fit")
-    alone = copy.copy(data)
-    alone.trainer = None
-    return alone
-
-
-def _rows(columns: Sequence[Any]) -> list[bytes]:
-    """Each row's content over some columns, tensors ``[B, ...]`` or lists of B plain values."""
-    each = [
-        [f"{column.dtype} {list(row.shape)} ".encode() + row.contiguous().numpy().tobytes() for row in column.cpu()]
-        if isinstance(column, Tensor)
-        else [json.dumps(value).encode() for value in column]
-        for column in columns
-    ]
-    return [b"\n".join(parts) for parts in zip(*each, strict=True)]
 
 
 # ---- modules

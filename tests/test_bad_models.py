@@ -313,7 +313,7 @@ def test_texts_that_are_too_long() -> None:
     with pytest.raises(ValueError, match="21 tokens are more than the 20"):
         llm.activations([Question("a" * 20)])
     assert llm.generate(["a" * 9], max_new_tokens=10)
-    with pytest.raises(ValueError, match="21 tokens are more than the 20 that tiny reads: 'aaa"):
+    with pytest.raises(ValueError, match="11 tokens and 10 new ones are more than the 20 that tiny reads: 'aaa"):
         llm.generate(["a" * 10], max_new_tokens=10)
 
 

@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
-from lightning_steer import provenance
+from lightning_steer import provenance, row_keys
 from lightning_steer.__main__ import main
 from lightning_steer.data import BehaviourDataModule, MERADataModule, PocketStereoSetDataModule, ToyDataModule
 from lightning_steer.data.behaviour import PocketBehaviour
@@ -132,11 +132,11 @@ DATA = {
 @pytest.mark.parametrize("name", DATA)
 def test_rows_are_told_apart_in_every_data_module(name: str) -> None:
     data = DATA[name]
-    fitted, selection = provenance.part_rows(data)
-    held_out = provenance.held_out_rows(data)
+    fitted, selection = row_keys.part_rows(data)
+    held_out = row_keys.held_out_rows(data)
     every = [*fitted, *selection, *held_out]
     assert len(set(every)) == len(every)
-    assert (fitted, selection) == provenance.part_rows(data)
+    assert (fitted, selection) == row_keys.part_rows(data)
     assert getattr(data, "trainer", None) is None
 
 

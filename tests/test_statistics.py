@@ -13,7 +13,8 @@ from lightning_steer.statistics import intervals
 from lightning_steer.statistics.answer_table import AnswerTable
 from lightning_steer.statistics.columns import Clusters, as_clusters
 from lightning_steer.statistics.jackknife import jackknife, leave_one_out
-from lightning_steer.statistics.kinds import Change, Fixed, Mean, Quantile, RandomControl, Share, Smooth
+from lightning_steer.statistics.kinds import Change, Fixed, Mean, Quantile, Share, Smooth
+from lightning_steer.statistics.random_control import RandomControl
 from lightning_steer.statistics.resampling import bootstrap_weights
 
 

@@ -299,7 +299,7 @@ def test_a_run_is_exported_with_what_was_reported(run: Path, monkeypatch: pytest
 
 def test_other_training_rows_have_another_fingerprint() -> None:
     from lightning_steer.data import ToyDataModule
-    from lightning_steer.provenance import part_rows
+    from lightning_steer.row_keys import part_rows
 
     one, same, other = (part_rows(ToyDataModule(seed=seed, **WORLD)) for seed in (0, 0, 1))
     assert one == same != other

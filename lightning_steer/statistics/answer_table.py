@@ -114,7 +114,8 @@ class AnswerTable:
         drawn = np.repeat(prior[:, None], len(flat), 1)
         for c, one in enumerate(flat):
             seen = np.flatnonzero(one)
-            random = np.random.default_rng([self.seed, *one[seen].astype(int), *seen])  # other tables, other draws
+            own = np.concatenate([[self.seed], one[seen].astype(int), seen])
+            random = np.random.default_rng(own)  # other tables, other draws
             drawn[seen, c] += random.standard_gamma(one[seen, None], size=(len(seen), self.draws))
         return drawn.reshape(k, k, k, len(flat), self.draws).transpose(3, 4, 0, 1, 2)
 

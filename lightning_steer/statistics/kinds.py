@@ -227,35 +227,3 @@ class Fixed:
         clusters = as_clusters(cluster, len(table))
         count = None if clusters is None else len(clusters.sizes)
         return [Estimate(self.value, math.nan, math.nan, len(table), count, "by definition")] * table.shape[1]
-
-
-class RandomRange(NamedTuple):
-    """What random draws reach, beside a fitted value."""
-
-    minimum: float
-    median: float
-    maximum: float
-    draws: int
-    p: float
-    """``(1 + draws at least as large as the fitted value) / (1 + draws)``: the rank p-value."""
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.minimum:.3f} to {self.maximum:.3f} in {self.draws} draws)"
-
-
-@dataclass(frozen=True)
-class RandomControl:
-    """Values of D random draws beside the fitted one: their range and a rank p-value, never a 95 % interval.
-
-    Percentiles of 20 draws hold 87.7 % of new ones.
-    """
-
-    def estimate(self, draws: ArrayLike, fitted: ArrayLike) -> list[RandomRange]:
-        """Return a range for each candidate of ``draws [D, C]`` and ``fitted [C]`` (or ``[D]`` and one number)."""
-        table, values = as_columns(draws), np.atleast_1d(np.asarray(fitted, dtype=np.float64))
-        if values.shape != (table.shape[1],):
-            raise ValueError(f"there is one fitted value for {table.shape[1]} columns of draws, not {len(values)}")
-        p = (1 + (table >= values).sum(0)) / (1 + len(table))
-        ranges = (table.min(0), np.median(table, 0), table.max(0))
-        return [RandomRange(a, b, c, len(table), d)
-                for a, b, c, d in zip(*(r.tolist() for r in (*ranges, p)), strict=True)]  # fmt: skip

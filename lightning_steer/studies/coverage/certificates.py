@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_steer.statistics.bounds import Betting, ExactPaired, Hoeffding
-from lightning_steer.statistics.kinds import RandomControl
+from lightning_steer.statistics.random_control import RandomControl
 from lightning_steer.studies.coverage import designs
 
 SEED, K, DRAWS = 20_261, 10, 20
