@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 from scipy.stats import beta, binom, multinomial
 
-from lightning_steer.selection.abstention import EXACT, Bonferroni, FixedSequence, certify, needed
-from lightning_steer.selection.bounds import Betting, Bound, EmpiricalBernstein, ExactPaired, Hoeffding
+from lightning_steer.statistics import certificates
+from lightning_steer.statistics.bounds import Betting, Bound, EmpiricalBernstein, ExactPaired, Hoeffding
+from lightning_steer.statistics.certificates import EXACT, Certificate, needed
+from lightning_steer.statistics.multiplicity import Bonferroni, FixedSequence
 
 BOUNDS = [Hoeffding(), EmpiricalBernstein(), Betting(), ExactPaired()]
 MULTIPLICITIES = [Bonferroni(), FixedSequence(), FixedSequence(strongest_first=True)]
 CHURN = (0.05, 0.2, 0.5, 1.0)
 N, K, DELTA = 250, 10, 0.05
+
+
+def certify(base: np.ndarray, steered: np.ndarray, **settings) -> Certificate:
+    """Certify from whether each row is right, ``[N]`` before and ``[K, N]`` after."""
+    return certificates.certify(steered.astype(np.int8) - base.astype(np.int8), -1, 1, **settings)
 
 
 def named(value):
@@ -400,7 +407,7 @@ def test_too_few_rows_name_how_many_would_do(bound) -> None:
     assert needed(bound, said - 1, 10, 0.01) is None
 
 
-RIGHT = np.zeros((2, 8), bool)
+NONE = np.zeros((2, 8), int)
 
 
 @pytest.mark.parametrize(
@@ -409,20 +416,18 @@ RIGHT = np.zeros((2, 8), bool)
         ({"delta": 0.0}, "delta is a risk between 0 and 1, not 0.0"),
         ({"delta": 1.0}, "delta is a risk between 0 and 1, not 1.0"),
         ({"delta": float("nan")}, "delta is a risk between 0 and 1, not nan"),
-        ({"epsilon": 1.0}, "epsilon is an improvement, at least -1 and below 1, not 1.0"),
-        ({"epsilon": -1.5}, "epsilon is an improvement, at least -1 and below 1, not -1.5"),
-        ({"base": RIGHT[0, :0], "steered": RIGHT[:, :0]}, "the calibration split must have rows, not 0"),
-        ({"steered": RIGHT[:0]}, "there must be a candidate to choose, not 0"),
-        ({"steered": RIGHT[:, :7]}, r"base is \[N\] and steered \[K, N\], not \[8\] and \[2, 7\]"),
-        ({"steered": RIGHT[0]}, r"base is \[N\] and steered \[K, N\], not \[8\] and \[8\]"),
-        ({"base": RIGHT}, r"base is \[N\] and steered \[K, N\], not \[2, 8\] and \[2, 8\]"),
-        ({"base": RIGHT[0] * 1.0}, "base says of each row whether it is right, as booleans, not as float64"),
-        ({"steered": RIGHT.astype(int)}, "steered says of each row whether it is right, as booleans, not as int64"),
+        ({"epsilon": 1.0}, "epsilon is a change, at least -1 and below 1, not 1.0"),
+        ({"epsilon": -1.5}, "epsilon is a change, at least -1 and below 1, not -1.5"),
+        ({"changes": NONE[:, :0]}, "the calibration split must have rows, not 0"),
+        ({"changes": NONE[:0]}, "there must be a candidate to choose, not 0"),
+        ({"changes": NONE[0]}, r"changes are \[K, n\], a row for each candidate, not of shape \[8\]"),
+        ({"changes": NONE == 0}, "changes are differences of outcomes, steered minus baseline, not booleans"),
+        ({"changes": NONE + 2}, "changes lie between -1 and 1 as declared, not at 2"),
     ],
 )
 def test_wrong_input_is_refused_in_a_sentence(change, sentence) -> None:
     with pytest.raises(ValueError, match=f"^{sentence}$"):
-        certify(**{"base": RIGHT[0], "steered": RIGHT, **change})
+        certificates.certify(**{"changes": NONE, "low": -1, "high": 1, **change})
 
 
 def test_other_wrong_input_is_refused_in_a_sentence() -> None:
@@ -445,7 +450,7 @@ def test_other_wrong_input_is_refused_in_a_sentence() -> None:
 
 def test_it_works_alone() -> None:
     code = (
-        "import sys, lightning_steer.selection.abstention;"
+        "import sys, lightning_steer.statistics.certificates;"
         "print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

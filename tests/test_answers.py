@@ -7,14 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reweighted import bootstrap_weights
 from sklearn import metrics as sk
 from sklearn.dummy import DummyClassifier
 
 from lightning_steer.data.questions import Graded
 from lightning_steer.metrics import Answers, confusion
 from lightning_steer.metrics.answers import label_probabilities
-from lightning_steer.metrics.interval import bootstrap_weights
-from lightning_steer.metrics.spi import QUANTILES, estimates, flip, quantiles, spi, transitions
+from lightning_steer.metrics.spi import QUANTILES, estimates, flip, spi, transitions
 
 LABEL_OF = torch.tensor([0, 0, 1, 2])
 
@@ -116,17 +116,20 @@ def test_weights_are_as_good_as_repeated_rows():
         torch.testing.assert_close(matrix, again)
 
 
-def test_quantiles_are_those_of_the_repeated_rows():
-    values, weights = torch.rand(101, generator=torch.Generator().manual_seed(0)).double(), bootstrap_weights(101, 5)
-    for w, found in zip(weights.long(), quantiles(values, weights), strict=True):
-        expected = np.quantile(values.repeat_interleave(w).numpy(), QUANTILES, method="inverted_cdf")
-        np.testing.assert_allclose(found.numpy(), expected)
+def test_quantiles_of_the_error_are_numpys():
+    errors = torch.rand(101, generator=torch.Generator().manual_seed(0)).double()
+    truth = torch.zeros(101, dtype=torch.long)
+    found = estimates(truth, truth, truth, errors, 1 - errors, 2)
+    for q in QUANTILES:
+        name = f"error_q{100 * q:02.0f}"
+        assert found[f"{name}_base"][0].value == np.quantile(errors.numpy(), q, method="inverted_cdf")
+        assert found[name][0].value == np.quantile(1 - errors.numpy(), q, method="inverted_cdf")
 
 
-def everything(truth, base, steered, resamples=500, seed=0):
+def everything(truth, base, steered):
     truth, base, steered = (torch.as_tensor(x) for x in (truth, base, steered))
     errors = ((base != truth).double(), (steered != truth).double())
-    return estimates(truth, base, steered, *errors, 4, bootstrap_weights(len(truth), resamples, seed))
+    return {name: one[0] for name, one in estimates(truth, base, steered, *errors, 4).items()}
 
 
 def test_estimates_hold_together():
@@ -139,9 +142,9 @@ def test_estimates_hold_together():
     assert found["spi"].value == pytest.approx((after - before) / (1 - before if after > before else before))
     assert sum(found[name].value for name in ("0->1", "1->0", "0->0", "1->1")) == pytest.approx(1)
     assert found["0->1"].value - found["1->0"].value == pytest.approx(after - before)
-    for estimate in found.values():
-        assert estimate.low <= estimate.value <= estimate.high
-        assert estimate.n == len(truth)
+    for name, estimate in found.items():
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert (estimate.n, estimate.clusters) == (len(truth), None)
 
 
 def test_the_interval_of_the_change_is_paired():
@@ -154,13 +157,13 @@ def test_the_interval_of_the_change_is_paired():
 
 
 def test_intervals_cover_the_truth():
-    """Paired bootstrap of the change of accuracy over 200 simulated tests: 95 % give or take."""
+    """The change of accuracy over 200 simulated tests: 95 % give or take."""
     covered, rng = 0, np.random.default_rng(0)
-    for seed in range(200):
+    for _ in range(200):
         truth = np.zeros(250, dtype=int)
         base = rng.choice(2, 250, p=(0.6, 0.4))
         steered = np.where((base == 1) & (rng.random(250) < 0.3), 0, base)
-        change = everything(truth, base, steered, 300, seed)["accuracy_change"]
+        change = everything(truth, base, steered)["accuracy_change"]
         covered += change.low <= 0.12 <= change.high
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -187,14 +190,14 @@ def test_the_evaluation_gives_what_the_functions_give():
     y = torch.randint(3, (60,), generator=g)
     asked = Graded([], y, LABEL_OF, torch.arange(60))
     columns = {name: column.T for name, column in Answers().rows(base, candidates, asked).items()}
-    weights = bootstrap_weights(60, 200)
-    found = Answers().estimates(columns, torch.arange(60), weights)
+    found = Answers().estimates(columns, None)
     p, q = label_probabilities(base, LABEL_OF), label_probabilities(candidates, LABEL_OF)
     for c in range(3):
         errors = (1 - p[torch.arange(60), y], 1 - q[c, torch.arange(60), y])
-        expected = estimates(y, p.argmax(-1), q[c].argmax(-1), *errors, 3, weights)
-        for name, estimate in expected.items():
-            assert found[name][c] == pytest.approx(estimate, nan_ok=True), name
+        expected = estimates(y, p.argmax(-1), q[c].argmax(-1), *errors, 3)
+        for name, (estimate,) in expected.items():
+            assert found[name][c][:4] == pytest.approx(estimate[:4], nan_ok=True), name
+            assert found[name][c][4:] == estimate[4:], name
     assert set(Answers.headline) | set(Answers.also) <= found.keys()
 
 
@@ -205,7 +208,7 @@ def test_the_constant_class_is_scikit_learns():
     rows = Answers().rows(base, base[None], Graded([], held, LABEL_OF, torch.arange(80)))
     columns = {name: column.T for name, column in rows.items()}
     (given,) = Answers().controls(columns, {"truth": learned.double()[:, None]}).values()
-    found = Answers().estimates(given, torch.arange(80), bootstrap_weights(80, 50))
+    found = Answers().estimates(given, None)
     always = DummyClassifier(strategy="most_frequent").fit(np.zeros((50, 1)), learned).predict(np.zeros((80, 1)))
     before = columns["answer_base"][:, 0].long()
     assert found["accuracy"][0].value == pytest.approx(sk.accuracy_score(held, always))
@@ -230,12 +233,17 @@ def of(value, low=None, high=None):
 
 def test_the_verdict_says_flip_and_noise_and_nothing():
     good = {"0->1": of(0.2), "1->0": of(0.01), "spi": of(0.5, 0.4, 0.6), "accuracy": of(0.8), "accuracy_base": of(0.6)}
+    good["accuracy_change"] = of(0.2, 0.1, 0.3)
     good |= {"balanced_accuracy": of(0.8), "balanced_accuracy_base": of(0.6), "mcc": of(0.6), "mcc_base": of(0.2)}
     assert "SPI +0.50" in Answers().verdict(good, {})
     assert Answers().warnings(good, {}) == []
     assert "class flip" in Answers().warnings({**good, "mcc": of(0.1)}, {})[0]
-    assert "noise" in Answers().warnings({**good, "spi": of(0.5, -0.1, 0.6)}, {})[0]
-    assert "Random" in Answers().warnings(good, {"random": {"spi": of(0.0, -0.1, 0.6)}})[0]
-    assert "most frequent class" in Answers().warnings(good, {"constant_class": {"spi": of(0.45)}})[0]
-    assert Answers().warnings(good, {"constant_class": {"spi": of(0.3)}}) == []
+    assert "noise" in Answers().warnings({**good, "accuracy_change": of(0.2, -0.1, 0.3)}, {})[0]
+    draws = {"value": 0.0, "low": -0.1, "high": 0.6, "n": 20, "p": 2 / 21}
+    (reached,) = Answers().warnings(good, {"random": {"spi": draws}})
+    assert "1 of 20 random directions of equal norm reach 0.500 or more" in reached
+    assert Answers().warnings(good, {"random": {"spi": draws | {"high": 0.4, "p": 1 / 21}}}) == []
+    wide = {**good, "accuracy": of(0.8, 0.74, 0.85)}
+    assert "most frequent class" in Answers().warnings(wide, {"constant_class": {"accuracy": of(0.75)}})[0]
+    assert Answers().warnings(wide, {"constant_class": {"accuracy": of(0.7)}}) == []
     assert "No answer" in Answers().verdict({**good, "0->1": of(0.0), "1->0": of(0.0)}, {})

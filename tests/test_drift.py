@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from reweighted import bootstrap_weights
 from test_stereoset_metric import halves, ranks
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from lightning_steer.metrics.drift import (
     next_token_kl,
     perplexity_ratio,
 )
-from lightning_steer.metrics.interval import bootstrap_weights
 
 
 def texts(seed: int = 0, n: int = 12, longest: int = 9) -> Tensor:

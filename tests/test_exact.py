@@ -122,7 +122,7 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         generated.clear()
         llm = LLM(str(model), layers=[1, 2], scope=Last())
-        probe, data = ErrorProbe(llm, Answers(), resamples=50), data_of(file, cache)
+        probe, data = ErrorProbe(llm, Answers()), data_of(file, cache)
         quiet_trainer(default_root_dir=tmp_path).fit(probe, data)
         found.append((probe, len(generated)))
     assert [count for _, count in found] == [110, 110, 30]  # the calibration rows are answered in every fit
@@ -133,7 +133,7 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
     expected = answer(llm_of(model), [Question(e.prompt, data.options) for e in data.test], None, 8)
     assert metrics["no_label"]["value"] == pytest.approx(float((~expected.parsed).double().mean()))
     assert 0 < metrics["no_label"]["low"] < metrics["no_label"]["value"] < metrics["no_label"]["high"] < 1
-    last = ErrorProbe(LLM(str(model), layers=[1, 2], scope=Last()), Answers(), resamples=50)
+    last = ErrorProbe(LLM(str(model), layers=[1, 2], scope=Last()), Answers())
     quiet_trainer(default_root_dir=tmp_path).fit(last, data_of(file, None, None))
     assert not torch.allclose(last.weight, found[0][0].weight, rtol=1e-2)
 

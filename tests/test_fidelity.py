@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reweighted import bootstrap_weights
 from test_stereoset_metric import halves, ranks
 from torch import Tensor
 
 from lightning_steer.metrics.fidelity import Fidelity, Shift, icat_split, shift, shift_rows
-from lightning_steer.metrics.interval import bootstrap_weights
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, UNRELATED, Association, pooled_association, shares
 
 SAU, ASU, USA, AUS, SUA = (2.0, 1.0, 0.0), (1.0, 2.0, 0.0), (1.0, 0.0, 2.0), (0.0, 2.0, 1.0), (2.0, 0.0, 1.0)

@@ -1,6 +1,7 @@
 """The fidelity study on tiny random models: its algebra against loops, parts that resume, pages from the numbers."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_steer.data.pocket import vocabulary
+from lightning_steer.data.pocket_tasks import NAMES as TASKS
 from lightning_steer.data.pocket_text import CHAT_TEMPLATE, tokenizer
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.metrics.stereoset_effect import effect_rows
 from lightning_steer.report import fidelity
 from lightning_steer.report.runs import read
+from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
 from lightning_steer.studies.fidelity.__main__ import main
 from lightning_steer.studies.fidelity.settings import ARMS, Scale
@@ -185,9 +188,53 @@ def test_the_tuned_model_is_judged_as_a_method(models: dict[str, Path]) -> None:
         own["curves"]["margin"][SCALE.strengths.index(0.0)][0]
     )
     assert len(found["random_figure"][0]) == 2 * found["prompts"]
+    assert changes["margin"][3:5] == [found["prompts"], found["topics"]]
+    for quarter in found["as_a_method"]["table"]:
+        for _, low, high, *_, how in quarter:
+            assert math.isnan(low)
+            assert math.isnan(high)
+            assert how.startswith("none: ")
     zero = SCALE.strengths.index(0.0)
-    assert found["curves"]["margin_change"][zero][0] == pytest.approx(0, abs=1e-6)
+    for name in ("margin_change", "positive_change", "auc_change", "cohens_d_change"):
+        assert (found["curves"][name][zero][0], found["curves"][name][zero][-1]) == (0, BY_DEFINITION)
+        assert found["curves"][name][zero + 1][1] < found["curves"][name][zero + 1][2]
+    assert found["curves"]["auc"][zero][1] < found["curves"]["auc"][zero][2]
+    assert found["drift"]["neutral_kl"][zero][-1] == BY_DEFINITION
     assert found["kl"][zero] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_run_stands_beside_the_range_of_its_draws(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a stored sweep, in which null stands for what is not finite."""
+    monkeypatch.setattr(runs, "PROMPTS", 6)
+    here, known = [0.2, 0.1, 0.3, 144, 24, "t over clusters (CR2)"], [0.0, None, None, 144, 24, BY_DEFINITION]
+    tail = [0.3, 0.1, None, 1552, 64, "order statistics, no upper end"]
+    names = (*runs.HEADLINE, *runs.ALSO)
+    stored = {
+        "layers": [2],
+        "strengths": [-1.0, 0.0, 1.0],
+        "select": {"2": [0.1, 0.0, 0.2]},
+        "steered": {"2": {name: [here, known if name == "fidelity" else here, here] for name in names}},
+        "drift": {"2": {"neutral_kl": [here] * 3, "neutral_kl_p95": [tail] * 3}},
+        "random": {"2": {aim: {"fidelity": [[0.1], [-0.3], [0.2]]} for aim in ("suppress", "promote")}},
+    }
+    report = runs.report(ARMS[0], models, "town", "suppress", stored, SCALE)
+    random = report["baselines"]["random"]["fidelity"]
+    assert random == {
+        "value": 0.1, "low": -0.3, "high": 0.2, "n": 3, "clusters": None, "how": "range of random draws", "p": 0.5
+    }  # fmt: skip
+    assert report["metrics"]["fidelity"] == dict(zip(Estimate._fields, here, strict=True))
+    unsteered = report["baselines"]["unsteered"]["fidelity"]
+    assert (unsteered["value"], unsteered["how"], unsteered["clusters"]) == (0, BY_DEFINITION, 24)
+    assert math.isnan(unsteered["low"])
+    assert math.isnan(report["metrics"]["neutral_kl_p95"]["high"])
+    assert report["metrics"]["strength"]["how"] == "none: it was chosen"
+    for task in TASKS:
+        name = f"flips_{task}"
+        metric, draws = report["metrics"][name], report["baselines"]["random"][name]
+        assert (metric["n"], metric["clusters"], metric["how"]) == (6, None, "exact (Clopper-Pearson)")
+        assert metric["low"] <= metric["value"] < metric["high"] or metric["value"] == metric["high"] == 1
+        assert (draws["n"], draws["how"]) == (SCALE.draws, "range of random draws")
+    assert report["metrics"]["entanglement"]["n"] == 6 * len(TASKS)
 
 
 @pytest.mark.slow
@@ -207,13 +254,31 @@ def test_parts_are_made_once_and_become_pages(
         f"{arm}-town-{aim}" for arm in ("base", "tuned", "tuned-base_vector") for aim in ("suppress", "promote")
     }
     needed = {"ss", "lms", "icat", "p_stereotype", "p_anti", "p_unrelated", "fidelity", "neutral_kl", "entanglement"}
+    test = Subject(ARMS[0], models, "town").test
+    examples, terms = len(test.examples), len(test.term.unique())
     for report in reports:
         assert needed <= report["metrics"].keys()
-        assert all(m["low"] <= m["value"] + 1e-9 <= m["high"] + 2e-9 for m in report["metrics"].values())
+        for name, metric in report["metrics"].items():
+            if name in ("layer", "strength"):
+                assert (metric["low"], metric["high"], metric["how"]) == (None, None, "none: it was chosen")
+            else:
+                assert metric["low"] <= metric["value"] + 1e-9 <= metric["high"] + 2e-9, name
+        assert (report["metrics"]["fidelity"]["n"], report["metrics"]["fidelity"]["clusters"]) == (examples, terms)
+        assert report["metrics"]["neutral_kl"]["n"] == 64
+        assert (report["metrics"]["flips_sms_spam"]["n"], report["metrics"]["flips_sms_spam"]["clusters"]) == (8, None)
+        unsteered, random = report["baselines"]["unsteered"], report["baselines"]["random"]
+        assert (unsteered["fidelity"]["value"], unsteered["fidelity"]["how"]) == (0, BY_DEFINITION)
+        assert unsteered["p_anti"]["low"] is not None
+        for name, draws in random.items():
+            assert draws["low"] <= draws["value"] <= draws["high"], name
+            assert (draws["n"], draws["how"]) == (SCALE.draws, "range of random draws")
+            assert draws["p"] in [(1 + reached) / (1 + SCALE.draws) for reached in range(SCALE.draws + 1)]
     for name in ("shares-town", "heatmap-town", "icat-town", "methods-town", "anisotropy", "truth", "dose_response"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     page = (tmp_path / "fidelity.md").read_text()
     assert "| base-town-suppress |" in page
+    assert f"{examples} examples in {terms} target terms" in page
+    assert page.count("95 %") == 1  # of intervals, never of random directions
     assert main(given) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*.json")} == times
     broken = next(path for path in times if path.name.startswith("truth-base"))

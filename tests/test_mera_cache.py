@@ -41,7 +41,7 @@ def data_of(cache: Path | None, seed: int = 0) -> MERADataModule:
 
 def probe_of(model: Path, cache: Path | None, seed: int = 0, layers: tuple[int, ...] = (0, 2)) -> ErrorProbe:
     llm = LLM(str(model), layers=list(layers), scope=Last())
-    probe = ErrorProbe(llm, Answers(), logistic_penalties=[0.05], resamples=50)
+    probe = ErrorProbe(llm, Answers(), logistic_penalties=[0.05])
     quiet_trainer().fit(probe, data_of(cache, seed))
     return probe
 

@@ -17,7 +17,7 @@ from lightning_steer.models.moments import Moments
 from lightning_steer.models.probe_selection import select
 from lightning_steer.records import Activations
 from lightning_steer.scope import From, Last
-from lightning_steer.selection.abstention import certify
+from lightning_steer.statistics.certificates import certify
 from lightning_steer.studies.mera.families import families
 from lightning_steer.tokens import Question
 
@@ -162,7 +162,7 @@ def test_shared_weights_are_caught():
 
 
 def certified(base, candidates):
-    return certify(base, candidates, 0.05).chosen
+    return certify(candidates.astype(np.int8) - base.astype(np.int8), -1, 1, delta=0.05).chosen
 
 
 def no_effect(choose) -> None:

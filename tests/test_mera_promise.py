@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_steer.selection.bounds import Hoeffding
+from lightning_steer.statistics.bounds import Hoeffding
 from lightning_steer.studies.mera import promise, real_text
 
 DATA, MODELS = os.environ.get("LIGHTNING_STEER_DATA"), os.environ.get("LIGHTNING_STEER_MODELS")

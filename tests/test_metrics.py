@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from scipy.stats import binomtest
+from reweighted import bootstrap_weights
 from torch import Tensor
 
 from lightning_steer.metrics.attributes import AttributeEffect, Labels, attribute_drift, attribute_effect
 from lightning_steer.metrics.bypass import bypass
-from lightning_steer.metrics.interval import bootstrap_weights, estimate_mean, exact, percentile
 from lightning_steer.metrics.table import Table
 
 C, B, A, K = 3, 20, 5, 4
@@ -97,12 +96,6 @@ def test_bypass_is_zero_through_the_site_and_one_round_it() -> None:
     torch.testing.assert_close(bypass(before, before + 0.25 * (wanted - before), wanted), torch.tensor(0.75))
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 20), (7, 20), (20, 20), (1, 1000)])
-def test_exact_interval_is_clopper_pearson(successes: int, n: int) -> None:
-    expected = binomtest(successes, n).proportion_ci(0.95, "exact")
-    assert exact(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
 def test_bootstrap_weights_draw_n_rows_and_whole_clusters() -> None:
     weights = bootstrap_weights(12, 500)
     assert (weights.sum(1) == 12).all()
@@ -111,22 +104,6 @@ def test_bootstrap_weights_draw_n_rows_and_whole_clusters() -> None:
     assert (clustered.sum(1) == 12).all()
     assert torch.equal(clustered[:, 0], clustered[:, 2])
     assert torch.equal(weights, bootstrap_weights(12, 500))
-
-
-def test_intervals_cover_the_truth() -> None:
-    """95 % nominal: 93 to 97 % over 600 simulated data sets."""
-    g, runs, n = torch.Generator().manual_seed(0), 600, 80
-    weights = bootstrap_weights(n, 1000)
-    data = torch.randn(runs, n, generator=g, dtype=torch.float64).exp()
-    truth, covered, exactly = math.exp(0.5), 0, 0
-    normal = torch.randn(runs, n, generator=g, dtype=torch.float64)
-    for skewed, plain in zip(data, normal, strict=True):
-        low, high = percentile(weights @ plain / n)
-        covered += low <= 0 <= high
-        share = estimate_mean((skewed > truth).double(), weights)
-        exactly += share.low <= 0.308537538725987 <= share.high
-    assert 0.93 * runs <= covered <= 0.97 * runs
-    assert exactly >= 0.94 * runs  # exact intervals cover at least as often as they say
 
 
 def test_table_gives_rows_back_in_order_however_they_came() -> None:

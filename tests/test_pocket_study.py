@@ -12,9 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_steer.data import pocket, pocket_items, pocket_prompts
 from lightning_steer.data.pocket_text import CHAT_TEMPLATE, ITEMS, tokenizer
-from lightning_steer.metrics.interval import Estimate
 from lightning_steer.modules.language_model import save
 from lightning_steer.report.files import write_text
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.jackknife import estimate_of_rows
+from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.pocket import __main__ as study
 from lightning_steer.studies.pocket import card, errors, goals, measures, steered
 from lightning_steer.studies.pocket.reader import Reader, last, opened
@@ -37,9 +39,8 @@ def reader(folder):
     return Reader(folder)
 
 
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
-    monkeypatch.setattr(measures, "RESAMPLES", 30)
+def estimate(value, low=None, high=None):
+    return Estimate(value, value if low is None else low, value if high is None else high, 9, None, "as written")
 
 
 TEXTS = [text for text, _ in pocket.documents((4,), 30)]
@@ -95,16 +96,16 @@ def test_auc_within_classes_is_blind_to_the_class():
     assert errors._within(wrong + truth * 5.0, wrong, truth) == 1
 
 
-def test_intervals_are_over_clusters(monkeypatch):
+def test_intervals_are_over_clusters():
     """Rows that say the same twenty times over are no twenty observations."""
-    monkeypatch.setattr(measures, "RESAMPLES", 1000)
     values = np.random.default_rng(0).normal(size=30)
-    one = measures.resampled(lambda i: float(values[i].mean()), np.arange(30))
-    many = measures.resampled(lambda i: float(np.repeat(values, 20)[i].mean()), np.repeat(np.arange(30), 20))
-    assert one.n == many.n == 30
+    one = estimate_of_rows(lambda i: float(values[i].mean()), 30)
+    many = estimate_of_rows(lambda i: float(np.repeat(values, 20)[i].mean()), 600, np.repeat(np.arange(30), 20))
+    assert (one.n, one.clusters, many.n, many.clusters) == (30, None, 600, 30)
     assert many.value == pytest.approx(one.value)
-    assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.25)
-    assert measures.share(np.repeat(values, 20), np.repeat(np.arange(30), 20)).n == 30
+    assert many.high - many.low == pytest.approx(one.high - one.low)
+    spread = measures.share(np.repeat(values, 20), np.repeat(np.arange(30), 20), Mean())
+    assert goals.units(spread) == 30
 
 
 class Planted:
@@ -189,7 +190,7 @@ def figures(run, value):
     found = {}
     for goal in goals.goals(run):
         for section, figure in goal.figures:
-            found.setdefault(section, {})[figure] = Estimate(value, value, value, 9)
+            found.setdefault(section, {})[figure] = estimate(value)
     return found
 
 
@@ -215,18 +216,18 @@ def test_the_worst_figure_decides():
     accuracy = next(goal for goal in goals.goals("base") if goal.what == "accuracy, every task")
     assert accuracy.met(found)
     for value in (0.5, 0.9):
-        found["task sentiment_analysis"]["accuracy"] = Estimate(value, value, value, 9)
+        found["task sentiment_analysis"]["accuracy"] = estimate(value)
         assert accuracy.decisive(found)[0] == "task sentiment_analysis"
         assert not accuracy.met(found)
     repair = next(goal for goal in goals.goals("base") if goal.misses)
     for task in ("sms_spam", "yes_no_question"):
         assert repair.met(found)
-        found[f"task {task}"]["oracle net repair"] = Estimate(0.1, 0.1, 0.1, 9)
+        found[f"task {task}"]["oracle net repair"] = estimate(0.1)
     assert not repair.met(found)
 
 
 def shapes(difference):
-    layer = {"mean cosine": Estimate(difference, difference - 0.1, difference + 0.1, 9)}
+    layer = {"mean cosine": estimate(difference, difference - 0.1, difference + 0.1)}
     return {form: {model: [layer] for model in ("base", "tuned", "tuned - base")} for form in ("plain", "chat")}
 
 

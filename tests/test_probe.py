@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from conftest import quiet_trainer
+from reweighted import bootstrap_weights
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 from test_mera_study import folder
 
@@ -12,7 +13,6 @@ from lightning_steer.data.mera import MERADataModule
 from lightning_steer.data.mera_tasks import PocketTask
 from lightning_steer.llm import LLM
 from lightning_steer.metrics import Answers
-from lightning_steer.metrics.interval import bootstrap_weights
 from lightning_steer.metrics.probe_scores import auc, r2, rmse
 from lightning_steer.models.error_probe import logit_error
 from lightning_steer.models.moments import Moments
@@ -48,7 +48,7 @@ def test_scores_without_meaning_are_nan():
 def probed(model, tmp_path, **settings):
     data = MERADataModule(PocketTask("sentiment_analysis"), 240, 60, 80, batch_size=50)
     backbone = LLM(str(model), layers=[0, 1, 2], scope=Last())
-    probe = ErrorProbe(backbone, Answers(), logistic_penalties=[0.05], resamples=100, **settings)
+    probe = ErrorProbe(backbone, Answers(), logistic_penalties=[0.05], **settings)
     trainer = quiet_trainer(default_root_dir=tmp_path)
     trainer.fit(probe, data)
     return probe, data, trainer
@@ -108,7 +108,7 @@ def test_moments_of_several_processes_add_up(model, tmp_path):
     torch.testing.assert_close(select(together).score, whole.score, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("wrong", [{"folds": 1}, {"resamples": 0}, {"penalties": []}])
+@pytest.mark.parametrize("wrong", [{"folds": 1}, {"penalties": []}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="at least 2 folds"):
         ErrorProbe(LLM("x"), Answers(), **wrong)

@@ -76,7 +76,7 @@ class Rows(L.LightningDataModule):
 
 
 def fitted(out: Path, epochs: int, devices: int = 1) -> SparseCoder:
-    coder = SparseCoder(Nothing(), features=3, sparsity=0.05, resamples=100)
+    coder = SparseCoder(Nothing(), features=3, sparsity=0.05)
     settings: dict[str, Any] = {"devices": devices} | ({"strategy": "ddp_fork"} if devices > 1 else {})
     quiet_trainer(default_root_dir=out, max_epochs=epochs, **settings).fit(coder, Rows())
     return coder
@@ -145,7 +145,7 @@ def test_the_configuration_trains_tests_and_feeds_the_method(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder(workshop / "model", False)
-    quick = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--model.init_args.resamples=50"]
+    quick = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
     small = [f"--data.init_args.{name}={n}" for name, n in (("train", 200), ("calibration", 60), ("test", 60))]
     own = ["--model.init_args.backbone.init_args.llm=model", "--model.init_args.backbone.init_args.layers=2"]
     sae = ["--config", "configs/sae.yaml", *own, *small, *quick, "--trainer.max_epochs=10"]
@@ -165,7 +165,7 @@ def test_the_configuration_trains_tests_and_feeds_the_method(
         assert main([command, *steer]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [{"features": 0}, {"resamples": 0}, {"sparsity": -0.1}, {"learning_rate": 0}])
+@pytest.mark.parametrize("wrong", [{"features": 0}, {"sparsity": -0.1}, {"learning_rate": 0}])
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="are positive, sparsity is not negative"):
         SparseCoder(Nothing(), **wrong)

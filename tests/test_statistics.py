@@ -233,3 +233,14 @@ def test_rows_of_a_cluster_are_drawn_together() -> None:
 def test_statistics_load_without_torch() -> None:
     code = "import sys, lightning_steer.statistics.kinds, lightning_steer.statistics.certificates as c;"
     subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], check=True)
+
+
+def test_a_side_that_no_cluster_shows_widens_nothing_where_most_clusters_differ() -> None:
+    """Twenty-four clusters fall by .05 each: that none rises is no reason for an interval up to .1."""
+    random = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(24), 6)
+    rows = -0.05 + 0.01 * random.standard_normal(24)[cluster] + 0.01 * random.standard_normal(144)
+    all_fall = Mean(-1, 1).estimate(rows, cluster)[0]
+    assert -0.06 < all_fall.low < all_fall.high < -0.04
+    five_fall = Mean(-1, 1).estimate(np.where(cluster < 5, rows, 0.0), cluster)[0]
+    assert five_fall.low < five_fall.value < 0 < five_fall.high  # of few clusters the unseen side may be as large

@@ -14,11 +14,12 @@ from lightning_steer.metrics.behaviour_effect import (
     behaviour_rows,
     table_estimates,
 )
-from lightning_steer.metrics.clustered import DOUBLE, SIGNED, UNIT, means
+from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.fidelity import icat_split, shift
 from lightning_steer.metrics.likelihood import auc, cohens_d, margin, promotion_table
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, shares
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect, effect_estimates, effect_rows
+from lightning_steer.statistics.kinds import Mean
 from lightning_steer.tokens import Question
 
 
@@ -79,10 +80,10 @@ def test_estimates_are_the_official_scores_and_their_split() -> None:
             estimate = found[name][c]
             assert estimate.value == pytest.approx(float(value), abs=1e-9), name
             assert estimate.low <= estimate.value <= estimate.high
-            assert estimate.n == 7
+            assert (estimate.n, estimate.clusters) == (60, 7)
         each = [float(association(one[term == t], term[term == t]).ss) for t in term.unique()]
         interval = ttest_1samp(each, 0).confidence_interval(0.95)
-        assert found["ss"][c].low == pytest.approx(max(interval.low, 0))
+        assert found["ss"][c].low <= max(interval.low, 0) + 1e-9  # or wider, near a bound
         assert found["icat_lms_part"][c].value + found["icat_ss_part"][c].value == pytest.approx(
             found["icat_change"][c].value
         )
@@ -109,7 +110,10 @@ def test_a_single_candidate_needs_no_second_dimension() -> None:
     base, scores, term = case(candidates=1)
     rows = columns(effect_rows(base, scores))
     flat = {name: column[:, 0] for name, column in rows.items()}
-    assert effect_estimates(flat, term) == effect_estimates(rows, term)
+    expected = effect_estimates(rows, term)
+    for name, (one,) in effect_estimates(flat, term).items():
+        assert one[:3] == pytest.approx(expected[name][0][:3]), name  # sums run in another order
+        assert one[3:] == expected[name][0][3:]
     with pytest.raises(ValueError, match=r"one number for each of the 60 rows, not of shape \[59\]"):
         effect_estimates(rows, term[:-1])
 
@@ -126,7 +130,7 @@ def test_losses_fall_where_what_was_meant_gets_likelier(effect: Any, options: in
         assert (loss[1] < loss[0]).all()
         assert (loss[0] < loss[2]).all()
         rows = effect.rows(scores[0], scores, batch)
-        table = effect.estimates(columns(rows), torch.tensor([0, 0, 1, 1, 2]), torch.ones(1, 5))
+        table = effect.estimates(columns(rows), torch.tensor([0, 0, 1, 1, 2]))
         assert set(effect.headline) | set(effect.also) <= table.keys()
         assert set(effect.shown) <= set(effect.headline)
         assert (rows[effect.success][1] > rows[effect.success][2]).all()
@@ -143,12 +147,12 @@ def test_behaviour_rows_and_estimates_are_those_of_the_metrics() -> None:
         assert found["positive_change"][c].value == pytest.approx(float((one - base)[:, 0].mean()), abs=1e-6)
     suppress = behaviour_rows(base, scores, 0, 1)
     torch.testing.assert_close(suppress["wanted"], 1 - suppress["preference"])
-    table = table_estimates(base - 2, scores[0] - 2, resamples=200)
+    table = table_estimates(base - 2, scores[0] - 2)
     torch.testing.assert_close(
         torch.tensor([[cell.value for cell in quarter] for quarter in table], dtype=torch.float64),
         promotion_table(base - 2, scores[0] - 2),
     )
-    assert all(cell.low <= cell.high for quarter in table for cell in quarter)
+    assert all(cell.how.startswith("none: ") for quarter in table for cell in quarter)
 
 
 def test_what_is_nan_is_refused() -> None:
@@ -162,17 +166,24 @@ def test_what_is_nan_is_refused() -> None:
         effect_rows(base, scores)
 
 
-def estimate(value: float, low: float, high: float) -> dict[str, float]:
-    return {"value": value, "low": low, "high": high, "n": 24}
+def estimate(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": 24, "clusters": 6, "how": "t over clusters (CR2)"}
+
+
+def draws(low: float, high: float, p: float) -> dict[str, Any]:
+    return {"value": 0.0, "low": low, "high": high, "n": 20, "p": p}
 
 
 def test_words_say_what_moved_besides() -> None:
     small, large = estimate(0.05, 0.02, 0.08), estimate(0.2, 0.15, 0.25)
     metrics = dict.fromkeys((*StereoSetEffect.headline, "strength"), small) | {"collateral": large}
     plain = dict.fromkeys(StereoSetEffect.headline, small)
-    baselines = {"unsteered": plain, "random": {"fidelity": estimate(0.0, -0.1, 0.1)}}
+    baselines = {"unsteered": plain, "random": {"fidelity": draws(-0.1, 0.1, 3 / 21)}}
     warnings = StereoSetEffect().warnings(metrics, baselines)
     assert len(warnings) == 2
+    assert "2 of 20 random directions of equal norm reach 0.050 or more" in warnings[1]
+    nothing = dict.fromkeys(metrics, estimate(0.0, -0.1, 0.1))
+    assert not StereoSetEffect().warnings(nothing, baselines)  # a run that steers nothing is not compared with a push
     assert "unrelated sentence" in StereoSetEffect().verdict(metrics, baselines)
     assert not StereoSetEffect().warnings(metrics | {"collateral": small, "fidelity": large}, baselines)
     (noise,) = StereoSetEffect().warnings(
@@ -183,7 +194,7 @@ def test_words_say_what_moved_besides() -> None:
     moved = dict.fromkeys((*BehaviourEffect.headline, "strength"), large)
     both = moved | {"positive_change": fallen, "negative_change": fallen}
     assert len(BehaviourEffect().warnings(both, {"unsteered": moved})) == 1
-    by_chance = {"unsteered": moved, "random": {"margin_change": estimate(0.0, -0.3, 0.3)}}
+    by_chance = {"unsteered": moved, "random": {"margin_change": draws(-0.3, 0.3, 5 / 21)}}
     assert len(BehaviourEffect().warnings(moved, by_chance)) == 1
     (noise,) = BehaviourEffect().warnings(moved | {"margin_change": estimate(0.3, -0.1, 0.7)}, {"unsteered": moved})
     assert "change includes 0" in noise
@@ -211,21 +222,28 @@ def test_intervals_of_fidelity_cover_the_truth() -> None:
         rows = {"fidelity": effect_rows(base, after)["fidelity"].T}
         found = effect_estimates(rows, term)["fidelity"][0]
         hits += found.low <= truth <= found.high
-    assert 0.93 <= hits / 500 <= 0.97
+    assert hits / 500 >= 0.93
 
 
 @pytest.mark.parametrize(
-    ("within", "value", "low", "high"),
-    [(UNIT, 0.0, 0.0, 0.1), (UNIT, 1.0, 0.9, 1.0), (SIGNED, 0.0, -0.1, 0.1), (DOUBLE, 0.0, -0.2, 0.2)],
+    ("kind", "value", "low", "high"),
+    [
+        (Mean(0, 1), 0.0, 0.0, 0.1),
+        (Mean(0, 1), 1.0, 0.9, 1.0),
+        (Mean(-1, 1), 0.0, -0.1, 0.1),
+        (Mean(-2, 2), 0.0, -0.2, 0.2),
+    ],
 )
 def test_what_is_the_same_in_every_cluster_is_not_known_for_sure(
-    within: tuple[float, float], value: float, low: float, high: float
+    kind: Mean, value: float, low: float, high: float
 ) -> None:
-    """30 clusters without an event: its share is below 1 - .025^(1/30), not 0."""
+    """30 clusters without an event: its share may well be a tenth; the ends are at least as far out as that."""
     reach = 1 - 0.025 ** (1 / 30)
     rows = torch.full((60, 1), value, dtype=torch.float64)
-    (found,) = means({"x": rows}, torch.arange(60) % 30, {"x": within})["x"]
-    expected = torch.tensor([low, high], dtype=torch.float64).sub(value).mul(reach / 0.1).add(value)
-    torch.testing.assert_close(torch.tensor([found.low, found.high], dtype=torch.float64), expected)
-    (free,) = means({"x": rows}, torch.arange(60) % 30, {})["x"]
-    assert free.low == free.high == value  # nats have no range that would say how far off it could be
+    (found,) = estimate_columns({"x": rows}, {"x": kind}, torch.arange(60) % 30)["x"]
+    assert found.low <= value - (value - low) * reach / 0.1 + 1e-12
+    assert found.high >= value + (high - value) * reach / 0.1 - 1e-12
+    assert kind.low <= found.low <= found.high <= kind.high
+    (free,) = estimate_columns({"x": rows}, {"x": Mean()}, torch.arange(60) % 30)["x"]
+    assert free.low != free.low  # nats have no range that would say how far off it could be
+    assert "the same whatever rows are left out" in free.how

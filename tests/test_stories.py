@@ -14,7 +14,7 @@ from lightning_steer.__main__ import main
 from lightning_steer.cache import ensure
 from lightning_steer.check import LAWS
 from lightning_steer.llm import LLM
-from lightning_steer.metrics.interval import bootstrap_weights, estimate_means
+from lightning_steer.statistics.kinds import Mean
 from lightning_steer.tokens import Question
 
 MODELS = "LIGHTNING_STEER_MODELS"
@@ -79,13 +79,10 @@ def test_a_difference_of_two_word_sets_moves_the_words(llm: LLM, capsys: pytest.
     asked = [Question(prompt, tuple(f" {word}" for word in HAPPY + SAD)) for prompt in HELD_OUT]
     happy, sad = (part.logsumexp(-1) for part in llm.scores(asked, edits, 5).split([len(HAPPY), len(SAD)], -1))
     kl = llm.drift(NEUTRAL, edits, 5).kl.flatten(1).nanmean(1)
-    weights = bootstrap_weights(len(HELD_OUT), 2000)
-    estimates = [estimate_means(x.T, weights) for x in (happy, sad)]
+    estimates = [Mean(high=0).estimate(x.T.double().numpy()) for x in (happy, sad)]
     columns = [[f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in column] for column in estimates]
     with capsys.disabled():
-        print(
-            f"\n{len(HELD_OUT)} held-out prompts, {len(NEUTRAL)} neutral texts, 95 % bootstrap intervals over prompts"
-        )
+        print(f"\n{len(HELD_OUT)} held-out prompts, {len(NEUTRAL)} neutral texts, 95 % intervals over prompts")
         for strength, good, bad, moved in zip(strengths, *columns, kl, strict=True):
             print(f"strength {strength:+.1f}: log P(happy) {good}, log P(sad) {bad}, neutral KL {moved:.3f}")
     assert (happy.mean(1).diff() > 0).all()

@@ -3,8 +3,8 @@
 import math
 
 import torch
+from reweighted import bootstrap_weights
 
-from lightning_steer.metrics.interval import bootstrap_weights
 from lightning_steer.selection.rule import Best
 from lightning_steer.selection.strength import FEW, choose, crossing
 

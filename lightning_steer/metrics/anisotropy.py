@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_steer.metrics.interval import weighted_mean
+from lightning_steer.metrics.weighted import weighted_mean
 
 
 def cosine(h: Tensor, weights: Tensor | None = None) -> Tensor:

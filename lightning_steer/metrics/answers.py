@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
-from lightning_steer.metrics.interval import Estimate, estimate_mean
+from lightning_steer.metrics.columns import estimate_columns
+from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.spi import QUANTILES, estimates
+from lightning_steer.metrics.wording import random_reach
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Kind, Mean, Share
 
 
 def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
@@ -32,6 +35,10 @@ def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
     return of_label.softmax(-1)
 
 
+KINDS: dict[str, Kind] = {"accuracy": Share(), "kl": Mean(low=0), "changed": Share()}
+"""What single columns estimate; of truth and both answers together see :func:`.spi.estimates`."""
+
+
 class Answers(Evaluation):
     """How right a network's answers are, and what that is worth beside the unsteered network's."""
 
@@ -45,7 +52,7 @@ class Answers(Evaluation):
     shown = ("accuracy", "balanced_accuracy", "error")
     unit = "share of held-out rows, or mean error"
     success = "accuracy"
-    change = ChangeRange(-1.0, 1.0, whole=True)
+    kinds = KINDS
 
     def error(self, scores: Tensor, batch: Any) -> Tensor:
         """``[...]`` E of ``scores [..., B, options]``; raises ValueError if a true label is not among the options."""
@@ -75,17 +82,10 @@ class Answers(Evaluation):
             **{name: column.double().expand(answer.shape) for name, column in same.items()},
         }
 
-    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor, weights: Tensor) -> dict[str, list[Estimate]]:
-        column = {name: values.double().cpu() for name, values in rows.items()}
-        found: dict[str, list[Estimate]] = {}
-        for c in range(column["answer"].shape[1]):
-            truth, base, answer = (column[name][:, c].long() for name in ("truth", "answer_base", "answer"))
-            before, after = column["error_base"][:, c], column["error"][:, c]
-            one = estimates(truth, base, answer, before, after, int(column["labels"][0, c]), weights)
-            one |= {name: estimate_mean(column[name][:, c], weights) for name in ("kl", "changed")}
-            for name, value in one.items():
-                found.setdefault(name, []).append(value)
-        return found
+    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
+        answers = (rows[name] for name in ("truth", "answer_base", "answer", "error_base", "error"))
+        figures = estimates(*answers, classes=int(rows["labels"].flatten()[0]), cluster=cluster)
+        return figures | estimate_columns({name: rows[name] for name in ("kl", "changed")}, self.kinds, cluster)
 
     def controls(
         self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]
@@ -110,8 +110,8 @@ class Answers(Evaluation):
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
         found, value = [], {name: estimate["value"] for name, estimate in metrics.items()}
-        if value["spi"] > 0 >= metrics["spi"]["low"]:
-            found.append("The interval of SPI includes 0: this may be noise.")
+        if value["spi"] > 0 >= metrics["accuracy_change"]["low"]:  # SPI has no interval where rows come in clusters
+            found.append("The interval of the change of accuracy includes 0, so SPI may be noise.")
         if value["spi"] > 0 and not (
             value["balanced_accuracy"] > value["balanced_accuracy_base"] and value["mcc"] > value["mcc_base"]
         ):
@@ -121,8 +121,8 @@ class Answers(Evaluation):
             )
         random = baselines.get("random", {}).get("spi")
         if random and value["spi"] > 0 and random["high"] >= value["spi"]:
-            found.append("Random directions of equal norm reach this SPI too.")
-        constant = baselines.get("constant_class", {}).get("spi")
-        if constant and value["spi"] > 0 and constant["value"] >= metrics["spi"]["low"]:
-            found.append("Always giving the most frequent class reaches this SPI too, or its interval.")
+            found.append(f"SPI is no more than any push gives: {random_reach(random, value['spi'])}.")
+        constant = baselines.get("constant_class", {}).get("accuracy")
+        if constant and value["spi"] > 0 and constant["value"] >= metrics["accuracy"]["low"]:
+            found.append("Always giving the most frequent class reaches this accuracy too, or its interval.")
         return found

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
+from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.metrics.wording import percent
+from lightning_steer.statistics.kinds import Kind, Mean, Share
 
 
 class Labels(NamedTuple):
@@ -65,6 +67,17 @@ def attribute_drift(base: Tensor, scores: Tensor) -> Tensor:
     return (base.exp() * (base - scores)).sum(-1).clamp_min(0)
 
 
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("target", "kept", "others", "mean60", "drift_flip", "output_difference"), Mean(0, 1)),
+    "exact": Share(),
+    "drift_kl": Mean(low=0),
+    "gap": Mean(),
+    "flip": Share(),
+    "kl": Mean(low=0),  # of the profile
+}
+"""What each column estimates."""
+
+
 class AttributeEffect(Evaluation):
     """Measures of the toy laboratory: the target attributes, and everything that should have stayed."""
 
@@ -73,7 +86,8 @@ class AttributeEffect(Evaluation):
     also = ("mean60", "drift_flip", "output_difference")
     shown = ("target", "kept", "others", "exact")
     success = "exact"
-    change = ChangeRange(-1.0, 1.0, whole=True)
+    kinds = KINDS
+    by_definition = dict.fromkeys(("drift_kl", "drift_flip", "output_difference"), 0.0)
 
     def loss(self, scores: Tensor, batch: Labels) -> Tensor:
         wanted = batch.y_wanted.expand(scores.shape[:-1]).unsqueeze(-1)
@@ -110,8 +124,3 @@ class AttributeEffect(Evaluation):
                 "The unsteered network reads fewer than 95 % of the attributes: this is not a steering result."
             )
         return found
-
-
-def percent(estimate: Mapping[str, float]) -> str:
-    """``97.1 % [96.3, 97.8]``."""
-    return f"{100 * estimate['value']:.1f} % [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"

@@ -4,16 +4,17 @@ A row is a prompt, with the log-likelihood of the continuation that shows the be
 What a method was fitted to says what was meant. Intervals are over prompts or, where rows share one, over clusters.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_steer.metrics.clustered import UNIT, checked_cluster, jackknifed, means, single
-from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
-from lightning_steer.metrics.jackknife import leave_one_out
+from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
+from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.likelihood import (
     NEGATIVE,
     POSITIVE,
@@ -22,6 +23,31 @@ from lightning_steer.metrics.likelihood import (
     cohens_d,
     promotion_table,
 )
+from lightning_steer.metrics.wording import percent
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Kind, Mean, Smooth
+
+
+def _of_halves(measure: Callable[..., Tensor], change: bool, weights: NDArray, *halves: NDArray) -> NDArray:
+    """``[R, C]`` a measure of positives against negatives under ``weights [R, n]``, or its change."""
+    after, before = (torch.stack([torch.from_numpy(half) for half in pair], -1) for pair in (halves[:2], halves[2:]))
+    drawn = torch.from_numpy(weights)
+    return (measure(after, drawn) - measure(before, drawn) if change else measure(after, drawn)).numpy()
+
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("preference", "wanted"), Mean(0, 1)),  # a tie is one half
+    **dict.fromkeys(("margin", "positive", "negative"), Mean()),
+    **dict.fromkeys(("margin_change", "positive_change", "negative_change"), Mean()),
+}
+"""What each column of :func:`behaviour_rows` estimates but the unsteered ones."""
+OF_HALVES = {
+    "auc": Smooth(partial(_of_halves, auc, False), 0, 1),
+    "auc_change": Smooth(partial(_of_halves, auc, True), -1, 1),
+    "cohens_d": Smooth(partial(_of_halves, cohens_d, False)),
+    "cohens_d_change": Smooth(partial(_of_halves, cohens_d, True)),
+}
+"""What all rows estimate together."""
 
 
 def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: int = POSITIVE) -> dict[str, Tensor]:
@@ -59,54 +85,44 @@ def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: i
     }
 
 
-def behaviour_estimates(rows: Mapping[str, Tensor], cluster: Tensor) -> dict[str, list[Estimate]]:
-    """Estimates of C candidates with jackknife-t intervals over clusters.
+def behaviour_estimates(rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
+    """Estimates of C candidates, with intervals over clusters.
 
     Args:
         rows: columns of :func:`behaviour_rows` as ``[n, C]``, or ``[n]`` of a single candidate.
-        cluster: ``[n]`` the prompt or topic of each row, as any numbers.
+        cluster: ``[n]`` the prompt or topic of each row, as any numbers; None if rows are independent.
 
     Returns:
         ``{name: [C estimates]}``: the mean of every column but the unsteered ones, and ``auc`` and ``cohens_d`` of
         positives against negatives with their changes.
     """
-    rows = single(rows)
-    cluster = checked_cluster(cluster, len(next(iter(rows.values()))))
     kept = {name: column for name, column in rows.items() if not name.endswith("_before")}
-    found = means(kept, cluster, dict.fromkeys(("preference", "wanted"), UNIT))
+    found = estimate_columns(kept, KINDS, cluster)
     if "positive" not in rows:
         return found
-    weights = leave_one_out(cluster)
-    before, after = (torch.stack([rows[f"positive{when}"], rows[f"negative{when}"]], -1) for when in ("_before", ""))
-    for measure, within in ((auc, UNIT), (cohens_d, (-torch.inf, torch.inf))):
-        name = measure.__name__
-        whole, parts = measure(after), measure(after, weights)
-        found[name] = jackknifed(whole, parts, within)
-        found[f"{name}_change"] = jackknifed(whole - measure(before), parts - measure(before, weights))
+    halves = [as_numbers(rows[name]) for name in ("positive", "negative", "positive_before", "negative_before")]
+    for name, statistic in OF_HALVES.items():
+        found[name] = statistic.estimate(*halves, cluster=as_clusters(cluster))
     return found
 
 
 def table_estimates(
-    control: Tensor, steered: Tensor, cluster: Tensor | None = None, compat: bool = False, resamples: int = 2000
+    control: Tensor, steered: Tensor, cluster: Tensor | None = None, compat: bool = False
 ) -> list[list[Estimate]]:
-    """The paper's table with bootstrap intervals over prompts: for each quarter (promotion, suppression).
+    """The paper's table without intervals: for each quarter (promotion, suppression).
 
-    Its normaliser rests on two extremes, for which the jackknife does not hold.
+    Its normaliser rests on two extremes of n, for which neither the jackknife nor the bootstrap is known to hold.
 
     Args:
         control: ``[n, 2]`` unsteered log-likelihoods.
         steered: ``[n, 2]`` steered ones.
-        cluster: ``[n]`` rows that are drawn together.
+        cluster: ``[n]`` rows that belong together.
         compat: with the release's normaliser.
-        resamples: bootstrap resamples.
     """
-    weights = bootstrap_weights(len(control), resamples, cluster=cluster)
     value = promotion_table(control, steered, parts=QUARTERS, compat=compat)
-    draws = promotion_table(control, steered, weights, QUARTERS, compat)
-    n = len(control) if cluster is None else len(cluster.unique())
-    return [
-        [Estimate(float(value[q, i]), *percentile(draws[:, q, i]), n) for i in range(2)] for q in range(len(QUARTERS))
-    ]
+    n, clusters = len(control), None if cluster is None else len(cluster.unique())
+    why = "none: no interval is known to hold for a normaliser of two extremes"
+    return [[Estimate(float(one), math.nan, math.nan, n, clusters, why) for one in quarter] for quarter in value]
 
 
 class BehaviourEffect(Evaluation):
@@ -118,7 +134,8 @@ class BehaviourEffect(Evaluation):
     shown = ("wanted", "preference")
     unit = "share of held-out prompts"
     success = "wanted"
-    change = ChangeRange(-1.0, 1.0, whole=False)  # a tie counts one half
+    kinds = KINDS
+    by_definition = dict.fromkeys(("margin_change", "positive_change", "negative_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
         source, sink = direction(batch)
@@ -127,14 +144,14 @@ class BehaviourEffect(Evaluation):
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         return behaviour_rows(base, scores, *direction(batch))
 
-    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor, weights: Tensor) -> dict[str, list[Estimate]]:
+    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
         return behaviour_estimates(rows, cluster)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         wanted, plain = metrics["wanted"], baselines["unsteered"]["wanted"]
         return (
             f"At strength {metrics['strength']['value']:g} the wanted continuation is the likelier one of the two in "
-            f"{100 * wanted['value']:.1f} % [{100 * wanted['low']:.1f}, {100 * wanted['high']:.1f}] of {wanted['n']} "
+            f"{percent(wanted)} of {wanted['n']} "
             f"held-out prompts (unsteered: {100 * plain['value']:.1f} %). Continuations that show the behaviour "
             f"changed by {metrics['positive_change']['value']:+.3f} nats per token, the others by "
             f"{metrics['negative_change']['value']:+.3f}."
@@ -148,9 +165,9 @@ class BehaviourEffect(Evaluation):
         moved = metrics["margin_change"]["value"]
         if moved and metrics["margin_change"]["low"] <= 0 <= metrics["margin_change"]["high"]:
             found.append("The interval of the margin's change includes 0: this may be noise.")
-        if random is not None and random["low"] <= moved <= random["high"]:
+        if random is not None and moved and random["low"] <= moved <= random["high"]:
             found.append(
-                f"Of the random directions of equal norm, 95 % change the margin by {random['low']:+.3f} to "
+                f"{random['n']} random directions of equal norm change the margin by {random['low']:+.3f} to "
                 f"{random['high']:+.3f}: the method's {moved:+.3f} is no more than that."
             )
         return found

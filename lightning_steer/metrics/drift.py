@@ -5,17 +5,20 @@ percentile (a mean hides a few positions that are broken); perplexity ratio. On 
 changed, and entanglement, the root mean square over tasks of the change of their mean scores (after Siu et al. 2025,
 arXiv 2509.13450; there over data sets, in points).
 
-``weights [R, n]`` asks for R answers at once, ``[R, *]``, one for each re-weighting of the texts or items. A percentile
-needs the bootstrap's interval (the jackknife is for smooth statistics).
+``weights [R, n]`` asks for R answers at once, ``[R, *]``, one for each re-weighting of the texts or items.
 """
 
 from typing import NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_steer.metrics.interval import weighted_mean
+from lightning_steer.metrics.columns import as_clusters, as_numbers
 from lightning_steer.metrics.table import Table
+from lightning_steer.metrics.weighted import weighted_mean
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Quantile, Smooth
 
 
 class TextDrift(NamedTuple):
@@ -72,6 +75,34 @@ def perplexity_ratio(base: Tensor, steered: Tensor, tokens: Tensor, weights: Ten
     lost = base.double().reshape(-1, *[1] * (steered.dim() - 1)) - steered.double()
     per_text = weighted_mean(tokens, weights)
     return (weighted_mean(lost, weights) / per_text.reshape((*per_text.shape, *[1] * (steered.dim() - 1)))).exp()
+
+
+def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
+    """``neutral_kl``, ``neutral_kl_p95`` and ``perplexity_ratio`` of each of C edits, with intervals over texts."""
+    columns: dict[str, list[Estimate]] = {"neutral_kl": [], "neutral_kl_p95": [], "perplexity_ratio": []}
+    text = torch.arange(len(found.base))
+    for kl, steered in zip(found.kl, found.steered, strict=True):
+        known = ~kl.isnan()
+        columns["neutral_kl"] += KL_MEAN.estimate(as_numbers(kl.double().nansum(1)), as_numbers(known.sum(1)))
+        of_text = text[:, None].expand_as(kl)[known.cpu()]
+        tail = Quantile(TAIL).estimate(as_numbers(kl[known]), as_clusters(of_text))[0]
+        columns["neutral_kl_p95"].append(tail._replace(value=float(kl_percentile(kl))))
+        tables = (as_numbers(column) for column in (found.base, steered, found.tokens))
+        columns["perplexity_ratio"] += PERPLEXITY.estimate(*tables)
+    return columns
+
+
+def _ratio(weights: NDArray, total: NDArray, count: NDArray) -> NDArray:
+    return (weights @ total) / (weights @ count)
+
+
+def _perplexity_ratio(weights: NDArray, *columns: NDArray) -> NDArray:
+    base, steered, tokens = (torch.from_numpy(column[:, 0]) for column in columns)
+    return perplexity_ratio(base, steered, tokens, torch.from_numpy(weights)).unsqueeze(1).numpy()
+
+
+TAIL = 0.95
+KL_MEAN, PERPLEXITY = Smooth(_ratio, low=0), Smooth(_perplexity_ratio, low=0)
 
 
 def flips(base: Tensor, steered: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lightning_steer.metrics.interval import Estimate, estimate_means
+from lightning_steer.metrics.columns import estimate_columns
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Kind, Mean, Share
 
 
 class ChangeRange(NamedTuple):
@@ -24,7 +26,7 @@ class Evaluation(ABC):
     subject: str = ""
     """What its batches are of, as the data module that makes them names it; empty: it does not say."""
     headline: tuple[str, ...]
-    """The columns of the result table, in order; each needs an interval for every baseline and strength."""
+    """The columns of the result table, in order; each is estimated for every baseline and strength."""
     also: tuple[str, ...]
     """Columns that are reported of the steered network alone."""
     shown: tuple[str, ...]
@@ -33,8 +35,10 @@ class Evaluation(ABC):
     """Theirs."""
     success: str
     """The column that says whether a row came out as wanted; the strength is chosen by it."""
-    change: ChangeRange | None = None
-    """By how much steering can change ``success`` in a row; without it nothing can be certified."""
+    kinds: Mapping[str, Kind]
+    """What each column estimates, from which its interval follows; a column without an entry is refused."""
+    by_definition: Mapping[str, float] = {}
+    """Columns that compare with the unsteered network, and what they are for that network itself."""
 
     def check_subject(self, data: object) -> None:
         """Raise ValueError if a data module holds other rows than those that this judges."""
@@ -57,15 +61,29 @@ class Evaluation(ABC):
         """``[B]`` in [0, 1]: how wrong each answer of ``scores [B, options]`` is, where rows are graded."""
         raise NotImplementedError(f"{type(self).__name__} does not grade single rows")
 
-    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor, weights: Tensor) -> dict[str, list[Estimate]]:
-        """From the columns ``[n, C]`` of C candidates to their figures, C of each: here their means.
+    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
+        """Return the figures of C candidates from their columns ``[n, C]``, C of each: here one for each column.
 
         Args:
             rows: what :meth:`rows` has made.
-            cluster: ``[n]`` within which rows are not independent.
-            weights: ``[R, n]`` bootstrap weights; rows of a cluster are drawn together.
+            cluster: ``[n]`` within which rows are not independent; None if all are.
+
+        Raises:
+            ValueError: a column has no declared kind, or values that its kind cannot have.
         """
-        return {name: estimate_means(column, weights) for name, column in rows.items()}
+        return estimate_columns(rows, self.kinds, cluster)
+
+    @property
+    def change(self) -> ChangeRange | None:
+        """By how much steering can change a row's success, from its kind; None: nothing can be certified."""
+        kind, baseline = self.kinds.get(self.success), self.by_definition.get(self.success)
+        if isinstance(kind, Share):
+            return ChangeRange(-1.0, 1.0, whole=True)
+        if not isinstance(kind, Mean):
+            return None
+        if baseline is not None:
+            return ChangeRange(kind.low - baseline, kind.high - baseline, whole=False)
+        return ChangeRange(kind.low - kind.high, kind.high - kind.low, whole=False)
 
     def profile(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         """``{column: [B, k]}`` of one candidate ``scores [B, ...]``: what moved besides; NaN where it was meant to."""

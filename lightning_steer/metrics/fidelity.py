@@ -25,9 +25,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.interval import weighted_mean
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, UNRELATED, Association, moves, related
 from lightning_steer.metrics.table import Table
+from lightning_steer.metrics.weighted import weighted_mean
 
 
 class Shift(NamedTuple):

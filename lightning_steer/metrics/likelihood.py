@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.interval import weighted_mean
 from lightning_steer.metrics.table import Table
+from lightning_steer.metrics.weighted import weighted_mean
 
 POSITIVE, NEGATIVE = range(2)
 QUARTERS = (0.25, 0.5, 0.75, 1.0)

@@ -5,16 +5,26 @@ Source: Hedström et al. 2025 (MERA), arXiv 2510.13290. It is blind to how the c
 are of one class, going from always the other to always this one is worth .89. So it never stands alone here.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lightning_steer.metrics import confusion as of
-from lightning_steer.metrics.interval import Estimate, exact, percentile
+from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
+from lightning_steer.statistics.answer_table import AnswerTable
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Kind, Mean, Quantile, Share
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Of the error, as they are reported."""
+OF_ERROR = {f"error_q{100 * q:02.0f}": Quantile(q) for q in QUANTILES}
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(("error", "error_base"), Mean(0, 1)),
+    "error_change": Mean(-1, 1),
+    **dict.fromkeys(("0->1", "1->0", "0->0", "1->1"), Share()),
+    **OF_ERROR,
+    **{f"{name}_base": kind for name, kind in OF_ERROR.items()},
+}
+"""What the columns of :func:`estimates` estimate, but for the figures of answers, which are an ``AnswerTable``."""
 
 
 def spi(base: Tensor, steered: Tensor) -> Tensor:
@@ -22,14 +32,6 @@ def spi(base: Tensor, steered: Tensor) -> Tensor:
     change, base = (steered - base).double(), base.double()
     room = torch.where(change > 0, 1 - base, base)
     return torch.where(change == 0, 0.0, change / room.where(change != 0, torch.ones_like(room)))
-
-
-def quantiles(values: Tensor, weights: Tensor) -> Tensor:
-    """``[R, q]`` the :data:`QUANTILES` of ``values [n]`` under integer ``weights [R, n]`` (inverted distribution)."""
-    order = values.argsort()
-    reached = weights[:, order].cumsum(1)
-    at = torch.searchsorted(reached, torch.tensor(QUANTILES, dtype=reached.dtype) * reached[:, -1:] - 1e-9)
-    return values.double()[order][at.clamp_max(len(values) - 1)]
 
 
 def transitions(base_right: Tensor, steered_right: Tensor) -> dict[str, Tensor]:
@@ -45,66 +47,32 @@ def estimates(
     base_error: Tensor,
     steered_error: Tensor,
     classes: int,
-    weights: Tensor,
-) -> dict[str, Estimate]:
-    """Everything about one steered model beside the unsteered one, with paired bootstrap intervals over rows.
+    cluster: Tensor | None = None,
+) -> dict[str, list[Estimate]]:
+    """Everything about C steered models beside the unsteered one, over the same rows.
 
     Args:
-        truth: ``[n]`` true labels.
-        base: ``[n]`` labels that the unsteered model answers.
-        steered: ``[n]`` labels that the steered model answers.
-        base_error: ``[n]`` in [0, 1].
-        steered_error: ``[n]``.
+        truth: ``[n, C]`` true labels; like all others ``[n]`` for one model.
+        base: labels that the unsteered model answers.
+        steered: labels that the steered model answers.
+        base_error: in [0, 1].
+        steered_error: in [0, 1].
         classes: number of labels.
-        weights: ``[R, n]`` bootstrap weights, the same for both models.
+        cluster: ``[n]`` within which rows are not independent; None if all are.
 
     Returns:
         ``spi``, and each of ``accuracy``, ``balanced_accuracy``, ``mcc``, ``f1``, ``precision``, ``recall`` and
         ``error`` as it is with steering, with ``_base`` without, and with ``_change`` the difference; the transitions
         as shares of all rows; the quantiles of the error with steering and without.
     """
-    n = len(truth)
-    one = torch.ones(1, n, dtype=torch.float64)
-
-    def both(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        return function(one), function(weights)
-
-    def estimate(values: tuple[Tensor, Tensor]) -> Estimate:
-        return Estimate(float(values[0][0]), *percentile(values[1]), n)
-
-    found: dict[str, Estimate] = {}
-    before, after = (
-        both(lambda w, answer=answer: of.confusion(truth, answer, classes, w)) for answer in (base, steered)
-    )
-    found["spi"] = estimate((_spi(before[0], after[0]), _spi(before[1], after[1])))
-    for name, figure in (
-        ("accuracy", of.accuracy),
-        ("balanced_accuracy", of.balanced_accuracy),
-        ("mcc", of.matthews),
-        ("f1", of.f1),
-        ("precision", of.precision),
-        ("recall", of.accuracy),  # weighted by class it is the accuracy
-    ):
-        values = [(figure(m[0]), figure(m[1])) for m in (before, after)]
-        found |= {f"{name}_base": estimate(values[0]), name: estimate(values[1])}
-        found[f"{name}_change"] = estimate((values[1][0] - values[0][0], values[1][1] - values[0][1]))
-    for name, answer in (("accuracy_base", base), ("accuracy", steered)):  # shares have exact intervals
-        found[name] = Estimate(found[name].value, *exact(int((answer == truth).sum()), n), n)
-    means = [both(lambda w, e=e: w @ e.double() / w.sum(1)) for e in (base_error, steered_error)]
-    found |= {"error_base": estimate(means[0]), "error": estimate(means[1])}
-    found["error_change"] = estimate((means[1][0] - means[0][0], means[1][1] - means[0][1]))
-    for name, rows in transitions(base == truth, steered == truth).items():
-        count = int(rows.sum())
-        found[name] = Estimate(count / n, *exact(count, n), n)
+    answers = [as_numbers(column) for column in (truth, base, steered)]
+    named = AnswerTable(classes).estimate(*answers, cluster=as_clusters(cluster))
+    columns: dict[str, Tensor] = {"error_base": base_error, "error": steered_error}
+    columns["error_change"] = steered_error.double() - base_error.double()
+    columns |= {name: rows.double() for name, rows in transitions(base == truth, steered == truth).items()}
     for suffix, error in (("_base", base_error), ("", steered_error)):
-        values = both(lambda w, error=error: quantiles(error, w))
-        for i, q in enumerate(QUANTILES):
-            found[f"error_q{100 * q:02.0f}{suffix}"] = estimate((values[0][:, i], values[1][:, i]))
-    return found
-
-
-def _spi(before: Tensor, after: Tensor) -> Tensor:
-    return spi(of.accuracy(before), of.accuracy(after))
+        columns |= {f"{name}{suffix}": error for name in OF_ERROR}
+    return named | estimate_columns(columns, KINDS, cluster)
 
 
 def flip(before: Tensor, after: Tensor) -> bool:

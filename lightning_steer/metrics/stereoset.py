@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.interval import weighted_mean
 from lightning_steer.metrics.table import Table
+from lightning_steer.metrics.weighted import weighted_mean
 
 STEREOTYPE, ANTI, UNRELATED = range(3)
 EVEN = 50.0

@@ -5,17 +5,17 @@ fitted to says what was meant: a batch whose unwanted texts are the stereotypes 
 opposites, one whose unwanted texts are the opposites the other way. Intervals are over target terms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_steer.metrics.clustered import DOUBLE, SIGNED, UNIT, checked_cluster, jackknifed, means, single
-from lightning_steer.metrics.evaluation import ChangeRange, Evaluation
+from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
+from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.fidelity import icat_split, shift_rows
-from lightning_steer.metrics.interval import Estimate
-from lightning_steer.metrics.jackknife import leave_one_out
 from lightning_steer.metrics.stereoset import (
     ANTI,
     STEREOTYPE,
@@ -25,17 +25,33 @@ from lightning_steer.metrics.stereoset import (
     related,
     stereotypical,
 )
+from lightning_steer.metrics.wording import percent, random_reach, with_ends
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Kind, Mean, Smooth
 
 SHARES = ("p_stereotype", "p_anti", "p_unrelated")
 MOVES = ("intended", "opposed", "collateral", "fidelity")
 CHANGES = ("stereotype_change", "anti_change", "unrelated_change")
-PERCENT = (0.0, 100.0)
-WITHIN = {
-    **dict.fromkeys((*SHARES, "intended", "opposed", "collateral"), UNIT),
-    "fidelity": SIGNED,
-    "pattern_shares": DOUBLE,
+ASIDE = ("stereotypical", "related", "stereotypical_before", "related_before")
+"""Columns that SS and LMS are means of."""
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys((*SHARES, "intended", "opposed", "collateral"), Mean(0, 1)),  # ties share a choice
+    "fidelity": Mean(-1, 1),
+    **dict.fromkeys((*CHANGES, "margin_change"), Mean()),
 }
-"""What the mean of a column can be at all; columns that are not named are in nats."""
+"""What each column of :func:`effect_rows` estimates but those aside."""
+Figure = Callable[[Association, Association], Tensor]
+OFFICIAL: dict[str, tuple[Figure, float, float]] = {
+    "ss": (lambda _, after: after.ss, 0, 100),
+    "lms": (lambda _, after: after.lms, 0, 100),
+    "icat": (lambda _, after: after.icat, 0, 100),
+    "ss_change": (lambda before, after: after.ss - before.ss, -100, 100),
+    "lms_change": (lambda before, after: after.lms - before.lms, -100, 100),
+    "icat_change": (lambda before, after: after.icat - before.icat, -100, 100),
+    "icat_lms_part": (lambda before, after: icat_split(before, after).lms, -100, 100),
+    "icat_ss_part": (lambda before, after: icat_split(before, after).ss, -100, 100),
+}
+"""Figures of the associations before and after, with what they can be at all."""
 
 
 def effect_rows(base: Tensor, scores: Tensor, source: int = STEREOTYPE, sink: int = ANTI) -> dict[str, Tensor]:
@@ -67,7 +83,7 @@ def effect_rows(base: Tensor, scores: Tensor, source: int = STEREOTYPE, sink: in
 
 
 def effect_estimates(rows: Mapping[str, Tensor], term: Tensor) -> dict[str, list[Estimate]]:
-    """Estimates of C candidates with jackknife-t intervals over target terms.
+    """Estimates of C candidates, with intervals over target terms.
 
     Args:
         rows: columns of :func:`effect_rows` as ``[n, C]``, or ``[n]`` of a single candidate.
@@ -78,36 +94,23 @@ def effect_estimates(rows: Mapping[str, Tensor], term: Tensor) -> dict[str, list
         percent, means over terms as in the official evaluation; their changes, ``ss_change`` and so on, in points; and
         ``icat_lms_part`` and ``icat_ss_part``, which add up to ``icat_change``.
     """
-    rows = single(rows)
-    term = checked_cluster(term, len(next(iter(rows.values()))))
-    aside = ("stereotypical", "related", "stereotypical_before", "related_before")
-    found = means({name: column for name, column in rows.items() if name not in aside}, term, WITHIN)
+    found = estimate_columns({name: column for name, column in rows.items() if name not in ASIDE}, KINDS, term)
     if "stereotypical" not in rows:
         return found
-    weights = torch.cat([torch.ones(1, len(term), dtype=torch.float64), leave_one_out(term)])
-    after = _association(rows["stereotypical"], rows["related"], term, weights)
-    before = _association(rows["stereotypical_before"], rows["related_before"], term, weights)
-    split = icat_split(before, after)
-    figures = {"ss": after.ss, "lms": after.lms, "icat": after.icat}
-    changes = {
-        "ss_change": after.ss - before.ss,
-        "lms_change": after.lms - before.lms,
-        "icat_change": after.icat - before.icat,
-        "icat_lms_part": split.lms,
-        "icat_ss_part": split.ss,
-    }
-    for name, column in figures.items():
-        found[name] = jackknifed(column[0], column[1:], PERCENT)
-    for name, column in changes.items():
-        found[name] = jackknifed(column[0], column[1:])
+    balanced = equal_terms(term)
+    columns = [as_numbers(rows[name]) for name in ASIDE]
+    for name, (function, low, high) in OFFICIAL.items():
+        statistic = Smooth(partial(_official, function, balanced), low, high)
+        found[name] = statistic.estimate(*columns, cluster=as_clusters(term))
     return found
 
 
-def _association(steered: Tensor, kept: Tensor, term: Tensor, weights: Tensor) -> Association:
-    """``[1 + T, C]`` of all terms and of all but one: terms, not examples, count the same."""
-    balanced = weights * equal_terms(term)
-    total = balanced.sum(1, keepdim=True)
-    return Association(*(100 * (balanced @ column) / total for column in (steered, kept)))
+def _official(function: Figure, balanced: Tensor, weights: NDArray, *columns: NDArray) -> NDArray:
+    """``[R, C]`` a figure of both associations under ``weights [R, n]``: terms, not examples, count the same."""
+    reweighed = torch.from_numpy(weights) * balanced
+    total = reweighed.sum(1, keepdim=True)
+    ss, lms, ss_before, lms_before = (100 * (reweighed @ torch.from_numpy(column)) / total for column in columns)
+    return function(Association(ss_before, lms_before), Association(ss, lms)).numpy()
 
 
 class StereoSetEffect(Evaluation):
@@ -119,7 +122,8 @@ class StereoSetEffect(Evaluation):
     shown = (*SHARES, "fidelity")
     unit = "share of held-out examples"
     success = "fidelity"
-    change = ChangeRange(-1.0, 1.0, whole=False)  # fidelity is graded, and 0 without steering
+    kinds = KINDS
+    by_definition = dict.fromkeys((*MOVES, *CHANGES, "margin_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
         source, sink = direction(batch)
@@ -128,8 +132,9 @@ class StereoSetEffect(Evaluation):
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         return effect_rows(base, scores, *direction(batch))
 
-    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor, weights: Tensor) -> dict[str, list[Estimate]]:
-        return effect_estimates(rows, cluster)
+    def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
+        rows_of_term = torch.arange(len(next(iter(rows.values())))) if cluster is None else cluster
+        return effect_estimates(rows, rows_of_term)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         plain = baselines["unsteered"]
@@ -138,10 +143,10 @@ class StereoSetEffect(Evaluation):
             for name in SHARES
         )
         return (
-            f"At strength {metrics['strength']['value']:g}, {_percent(metrics['intended'])} of the held-out choices "
-            f"moved as meant, {_percent(metrics['opposed'])} the other way, and in {_percent(metrics['collateral'])} "
-            f"the unrelated sentence changed its place: fidelity {metrics['fidelity']['value']:.3f} "
-            f"[{metrics['fidelity']['low']:.3f}, {metrics['fidelity']['high']:.3f}]. Choices: {shares}."
+            f"At strength {metrics['strength']['value']:g}, {percent(metrics['intended'])} of the held-out choices "
+            f"moved as meant, {percent(metrics['opposed'])} the other way, and in {percent(metrics['collateral'])} "
+            f"the unrelated sentence changed its place: fidelity "
+            f"{with_ends(metrics['fidelity'])}. Choices: {shares}."
         )
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
@@ -151,11 +156,9 @@ class StereoSetEffect(Evaluation):
         if metrics["fidelity"]["value"] > 0 >= metrics["fidelity"]["low"]:
             found.append("The interval of fidelity includes 0: this may be noise.")
         random = baselines.get("random", {}).get("fidelity")
-        if random is not None and metrics["fidelity"]["value"] <= random["high"]:
-            found.append(
-                f"Of the random directions of equal norm some do as well: 95 % of them have a fidelity of up to "
-                f"{random['high']:.3f}."
-            )
+        fidelity = metrics["fidelity"]["value"]
+        if random is not None and 0 < fidelity <= random["high"]:  # where nothing moved there is nothing to compare
+            found.append(f"Fidelity is no more than any push gives: {random_reach(random, fidelity)}.")
         if baselines["unsteered"]["p_unrelated"]["value"] > 1 / 3:
             found.append("The unsteered model prefers unrelated sentences as often as chance would.")
         return found
@@ -167,7 +170,3 @@ def direction(batch: Any) -> tuple[int, int]:
         source = asked.options.index(unwanted.options[0])
         return source, STEREOTYPE + ANTI - source
     return STEREOTYPE, ANTI
-
-
-def _percent(estimate: Mapping[str, float]) -> str:
-    return f"{100 * estimate['value']:.1f} % [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"

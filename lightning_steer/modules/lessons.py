@@ -8,9 +8,11 @@ from torch import Tensor
 
 from lightning_steer.data.questions import Graded
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.metrics.interval import Estimate, exact
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.records import Activations
+from lightning_steer.statistics.kinds import Share
+
+NO_LABEL = Share()
 
 
 def observe(backbone: Backbone, batch: Graded) -> tuple[Tensor, dict[str, Tensor]]:
@@ -54,5 +56,5 @@ def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, d
     """
     if getattr(data, "answering", None) is None:
         return {}
-    none = {name: (columns[column].flatten() == len(data.labels)).tolist() for name, column in of.items()}
-    return {k: Estimate(sum(v) / len(v), *exact(sum(v), len(v)), len(v))._asdict() for k, v in none.items()}
+    none = {name: (columns[column].flatten() == len(data.labels)).cpu() for name, column in of.items()}
+    return {name: NO_LABEL.estimate(column.double().numpy())[0]._asdict() for name, column in none.items()}

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
-from lightning_steer.metrics.probe_scores import auc, r2, rmse
+from lightning_steer.metrics.probe_scores import AUC, R2, RMSE
 from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.models.error_probe import logit_error
@@ -25,6 +26,7 @@ from lightning_steer.modules import lessons
 from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
+from lightning_steer.statistics.estimate import Estimate
 
 
 class ErrorProbe(CarriesProvenance):
@@ -42,7 +44,6 @@ class ErrorProbe(CarriesProvenance):
             middle one is reported.
         sparse: penalise the logistic probes' L1 norm, else the squared L2 norm.
         folds: of the cross-validation.
-        resamples: bootstrap resamples behind the intervals.
     """
 
     def __init__(
@@ -53,13 +54,12 @@ class ErrorProbe(CarriesProvenance):
         logistic_penalties: Sequence[float] = (),
         sparse: bool = True,
         folds: int = 5,
-        resamples: int = 2000,
     ) -> None:
         super().__init__()
-        if folds < 2 or resamples < 1 or not penalties:
-            raise ValueError(f"at least 2 folds, 1 resample and 1 penalty, not {folds}, {resamples}, {list(penalties)}")
+        if folds < 2 or not penalties:
+            raise ValueError(f"at least 2 folds and 1 penalty, not {folds} and {list(penalties)}")
         self.backbone, self.evaluation = backbone, evaluation
-        self.penalties, self.folds, self.resamples = list(penalties), folds, resamples
+        self.penalties, self.folds = list(penalties), folds
         self.logistic_penalties, self.sparse = list(logistic_penalties), sparse
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         self.nothing = nn.Parameter(torch.zeros(()))  # strategies refuse a module without anything to train
@@ -154,32 +154,25 @@ class ErrorProbe(CarriesProvenance):
         self.scored.update(batch.row, predicted=predicted, target=logit_error(error), **rows)
 
     def on_validation_epoch_end(self) -> None:
-        found, layer = self._scores(1), int(self.score.nan_to_num(-torch.inf).argmax())
+        found, layer = self._scores(), int(self.score.nan_to_num(-torch.inf).argmax())
         for name in ("r2", "rmse", "auc"):
             self.log(f"val/{name}", found[name][layer].value)
         self.log("val/loss", found["rmse"][layer].value, prog_bar=True)
 
-    def _scores(self, resamples: int) -> dict[str, list[Estimate]]:
+    def _scores(self) -> dict[str, list[Estimate]]:
         """Of each site, on the rows that were scored."""
-        rows = {name: column.double().cpu() for name, column in self.scored.compute().items()}
-        n = len(rows["target"])
-        one, weights = torch.ones(1, n, dtype=torch.float64), bootstrap_weights(n, resamples)
+        rows = {name: as_numbers(column) for name, column in self.scored.compute().items()}
         found: dict[str, list[Estimate]] = {}
-
-        def add(name: str, guess: Tensor, measure: Any, truth: Tensor) -> None:
-            value, draws = (measure(guess, truth, w) for w in (one, weights))
-            found.setdefault(name, []).append(Estimate(float(value[0]), *percentile(draws), n))
-
-        dummy = self.mean.cpu().expand(n)
+        dummy = np.full(len(rows["target"]), float(self.mean))
         for site in range(rows["predicted"].shape[-1]):
             guess = rows["predicted"][:, 0, site]
-            for name, measure, truth in (("r2", r2, rows["target"]), ("rmse", rmse, rows["target"]),
-                                         ("auc", auc, rows["wrong"])):  # fmt: skip
-                add(name, guess, measure, truth)
+            found.setdefault("r2", []).extend(R2.estimate(guess, rows["target"]))
+            found.setdefault("rmse", []).extend(RMSE.estimate(guess, rows["target"]))
+            found.setdefault("auc", []).extend(AUC.estimate(guess, rows["wrong"]))
             if self.logistic_penalties:
-                add("auc_logistic", rows["predicted"][:, 1, site], auc, rows["wrong"])
-        add("r2_dummy", dummy, r2, rows["target"])
-        add("rmse_dummy", dummy, rmse, rows["target"])
+                other = rows["predicted"][:, 1, site]
+                found.setdefault("auc_logistic", []).extend(AUC.estimate(other, rows["wrong"]))
+        found["r2_dummy"], found["rmse_dummy"] = (kind.estimate(dummy, rows["target"]) for kind in (R2, RMSE))
         return found
 
     # ---- test: report
@@ -194,7 +187,7 @@ class ErrorProbe(CarriesProvenance):
             self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        found, layer = self._scores(self.resamples), int(self.score.nan_to_num(-torch.inf).argmax())
+        found, layer = self._scores(), int(self.score.nan_to_num(-torch.inf).argmax())
         used = (self.weight[0] != 0).sum(-1).tolist()
         penalties = [self.penalties[int(i)] for i in self.best]
         metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in found.items()}

@@ -12,10 +12,11 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_steer.data.activations import Recorded
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, percentile
+from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.models.sparse_autoencoder import (
@@ -30,6 +31,14 @@ from lightning_steer.models.sparse_autoencoder import (
 from lightning_steer.modules import lessons
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
+from lightning_steer.statistics.kinds import Mean, Smooth
+
+
+def _ratio(weights: NDArray, lost: NDArray, spread: NDArray) -> NDArray:
+    return (weights @ lost) / (weights @ spread)
+
+
+LOST, ACTIVE = Smooth(_ratio, low=0), Mean(low=0)
 
 
 class SparseCoder(L.LightningModule):
@@ -45,7 +54,6 @@ class SparseCoder(L.LightningModule):
         sparsity: weight of the features' summed size against the squared error, for rows of unit mean square.
         learning_rate: Adam's.
         folder: where the autoencoders go, ``folder/SITE``; null is the folder of the checkpoint.
-        resamples: bootstrap resamples behind the intervals.
         seed: draws the first directions.
     """
 
@@ -58,15 +66,14 @@ class SparseCoder(L.LightningModule):
         sparsity: float = 0.3,
         learning_rate: float = 3e-3,
         folder: str | None = None,
-        resamples: int = 2000,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(features, resamples) < 1 or sparsity < 0 or learning_rate <= 0:
-            given = f"{features}, {resamples}, {sparsity} and {learning_rate}"
-            raise ValueError(f"features, resamples and learning_rate are positive, sparsity is not negative: {given}")
+        if features < 1 or sparsity < 0 or learning_rate <= 0:
+            given = f"{features}, {learning_rate} and {sparsity}"
+            raise ValueError(f"features and learning_rate are positive, sparsity is not negative, not {given}")
         self.backbone, self.features, self.sparsity, self.seed = backbone, features, sparsity, seed
-        self.learning_rate, self.folder, self.resamples = learning_rate, folder, resamples
+        self.learning_rate, self.folder = learning_rate, folder
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         self.centre: Tensor
         self.scale: Tensor
@@ -192,15 +199,12 @@ class SparseCoder(L.LightningModule):
             self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        rows = {name: column.double().cpu() for name, column in self.scored.compute().items()}
-        weights, data = bootstrap_weights(len(rows["lost"]), self.resamples), self.trainer.datamodule  # type: ignore[attr-defined]
+        rows = {name: as_numbers(column) for name, column in self.scored.compute().items()}
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         table: dict[str, dict[str, dict[str, Any]]] = {}
         for i, site in enumerate(self.backbone.sites):
-            lost, spread = rows["lost"][:, i], rows["spread"][:, i]
-            share = Estimate(
-                float(lost.sum() / spread.sum()), *percentile((weights @ lost) / (weights @ spread)), len(lost)
-            )
-            active = estimate_mean(rows["active"][:, i], weights)
+            share = LOST.estimate(rows["lost"][:, i], rows["spread"][:, i])[0]
+            active = ACTIVE.estimate(rows["active"][:, i])[0]
             table[site] = {"variance_lost": share._asdict(), "active_features": active._asdict()}
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         seconds = json.loads((self._folder() / self.backbone.sites[0] / "cost.json").read_text())["core_seconds"]

@@ -47,7 +47,7 @@ class SteeringAdaptor(CarriesProvenance):
         learning_rate: Adam's, for methods that are trained through the output.
         random_draws: random directions in the control, each as long as the method's own mean displacement.
         learning_curve: test closed forms fitted to 1, 2, 4, ... rows too.
-        resamples: bootstrap resamples behind the intervals.
+        resamples: bootstrap resamples behind the range of the chosen strength.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SteeringAdaptor(CarriesProvenance):
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""
-        self.random_draws, self.learning_curve, self.resamples = random_draws, learning_curve, resamples
+        self.random_draws, self.learning_curve = random_draws, learning_curve
         self.maps = nn.ModuleList()  # one for every site, made once the network is there
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         # the chosen strength, its interval over resamplings of the selection rows, their number, and the certified
@@ -248,7 +248,7 @@ class SteeringAdaptor(CarriesProvenance):
 
     def on_test_epoch_end(self) -> None:
         axes = {"strength": self.strengths, "pairs": [float(size) for size in self.sizes]}
-        summary = Summary(self.tested.compute(), self.relearned.compute(), self.evaluation, axes, self.resamples)
+        summary = Summary(self.tested.compute(), self.relearned.compute(), self.evaluation, axes)
         data, map_ = self.trainer.datamodule, cast(Steering, self.maps[0])  # type: ignore[attr-defined]
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
@@ -261,7 +261,7 @@ class SteeringAdaptor(CarriesProvenance):
         self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
             edits, copies = ways.together([self.groups[1], self.groups[2]], self.backbone.sites)
-            found = neutral_drift(self.backbone.drift(texts, edits, copies), self.resamples)  # type: ignore[operator]
+            found = neutral_drift(self.backbone.drift(texts, edits, copies))  # type: ignore[operator]
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})

@@ -7,18 +7,26 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics.bypass import bypass
-from lightning_steer.metrics.drift import TextDrift, kl_mean, kl_percentile, perplexity_ratio
+from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
+from lightning_steer.metrics.drift import TextDrift, drift_estimates
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, estimate_means, percentile
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Fixed, Mean, Share, Smooth
+from lightning_steer.statistics.random_control import RandomControl
 
-_UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, None, "none: it was meant to move")
+COSINE = Mean(-1, 1)
+EDITED = Share()
+CHOICE = "middle 95 % of choices over re-samplings of the validation rows"
 Figures = dict[str, dict[str, Any]]
-"""``{name: {"value", "low", "high", "n"}}``."""
+"""``{name: {"value", "low", "high", "n", "clusters", "how"}}``; of random draws ``p`` too."""
 
 
 class Summary:
@@ -29,7 +37,6 @@ class Summary:
         relearned: the same of the rows that the method learned from.
         evaluation: which measures there are, and which make the table.
         axes: what the copies of the groups ``strength`` and ``pairs`` stand for.
-        resamples: bootstrap resamples.
     """
 
     def __init__(
@@ -38,119 +45,140 @@ class Summary:
         relearned: dict[str, Tensor],
         evaluation: Evaluation,
         axes: Mapping[str, Sequence[float]],
-        resamples: int,
     ) -> None:
         self.tested, self.relearned = _on_processor(tested), _on_processor(relearned)
         self.evaluation, self.axes = evaluation, axes
-        self.weights, self.relearned_weights = (
-            bootstrap_weights(_rows(table), resamples, cluster=table["cluster"])
-            for table in (self.tested, self.relearned)
-        )
 
-    def estimates(self, table: dict[str, Tensor], weights: Tensor, name: str) -> dict[str, list[Estimate]]:
+    def estimates(self, table: dict[str, Tensor], name: str) -> dict[str, list[Estimate]]:
         """Every figure of a group's candidates."""
-        return self.evaluation.estimates(_columns(table, name), table["cluster"], weights)
+        return self.evaluation.estimates(_columns(table, name), table["cluster"])
 
     def group(self, name: str) -> Figures:
-        """The table's measures of a single candidate."""
-        found = self.estimates(self.tested, self.weights, name)
-        return {m: _plain(found[m][0]) for m in self.evaluation.headline}
+        """The table's measures of a single candidate; of the unsteered one some are known by definition."""
+        every = self.estimates(self.tested, name)
+        figures = {measure: every[measure][0] for measure in self.evaluation.headline}
+        if name == "unsteered":
+            for measure, value in self.evaluation.by_definition.items():
+                if measure in figures:
+                    rows = _columns(self.tested, name)[measure]
+                    figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(self.tested["cluster"]))[0]
+        return {measure: _plain(figure) for measure, figure in figures.items()}
 
     def controls(self) -> dict[str, Figures]:
         """What could be had without steering, on the same rows."""
         given = self.evaluation.controls(_columns(self.tested, "unsteered"), _columns(self.relearned, "unsteered"))
-        found = {name: self.evaluation.estimates(c, self.tested["cluster"], self.weights) for name, c in given.items()}
+        found = {name: self.evaluation.estimates(columns, self.tested["cluster"]) for name, columns in given.items()}
         return {name: {m: _plain(one[m][0]) for m in self.evaluation.headline} for name, one in found.items()}
 
-    def random(self) -> Figures:
-        """Mean over the random directions; the interval holds 95 % of the directions, not of the rows."""
-        found = {}
-        draws = self.estimates(self.tested, self.weights[:2], "random")
-        for measure in self.evaluation.headline:
-            values = torch.tensor([draw.value for draw in draws[measure]], dtype=torch.float64)
-            found[measure] = _plain(Estimate(float(values.mean()), *percentile(values), len(values)))
-        return found
+    def random(self, steered: Mapping[str, list[Estimate]]) -> Figures:
+        """Median, minimum and maximum of the random directions, and the rank of the method's own figure."""
+        draws = self.estimates(self.tested, "random")
+        return {
+            measure: random_range([draw.value for draw in draws[measure]], steered[measure][0].value)
+            for measure in self.evaluation.headline
+        }
 
-    def curve(self, name: str, table: dict[str, Tensor], weights: Tensor) -> dict[str, Any]:
+    def curve(self, name: str, table: dict[str, Tensor]) -> dict[str, Any]:
         """Every measure along an axis: ``{"x": [...], measure: {"value": [...], "low": [...], "high": [...]}}``."""
         curve: dict[str, Any] = {"x": list(self.axes[name])}
-        points = self.estimates(table, weights, name)
+        points = self.estimates(table, name)
         for measure in self.evaluation.headline:
             curve[measure] = {key: [getattr(p, key) for p in points[measure]] for key in ("value", "low", "high")}
         return curve
 
     def bypass(self) -> dict[str, Any]:
-        """By-pass score with a bootstrap interval."""
+        """By-pass score."""
         names = ("unsteered/gap", "oracle_patch/gap", "wanted_input/gap")
-        gaps = [self.tested[name][:, 0].double() for name in names]
-        draws = bypass(*(gap * self.weights for gap in gaps))
-        return _plain(Estimate(float(bypass(*gaps)), *percentile(draws), len(gaps[0])))
+        gaps = [as_numbers(self.tested[name][:, 0]) for name in names]
+        return self._of_rows(_bypass, *gaps)
 
     def cosines(self, sites: Sequence[str]) -> Figures:
         """How well the mean displacement points to the class difference, and each displacement to its own pair's."""
-        found, of_class, of_pair, draws = {}, [], [], []
-        for site in sites:
-            moved, truth = self.tested[f"moved/{site}"].double(), self.tested[f"truth/{site}"].double()
-            of_class.append(torch.cosine_similarity(moved.mean(0), truth.mean(0), dim=0))
-            draws.append(torch.cosine_similarity(self.weights @ moved, self.weights @ truth, dim=1))
-            of_pair.append(torch.cosine_similarity(moved, truth, dim=1))
-        value, interval = float(torch.stack(of_class).mean()), percentile(torch.stack(draws).mean(0))
-        found["cosine_class"] = _plain(Estimate(value, *interval, _rows(self.tested)))
-        found["cosine_pair"] = self._mean(torch.stack(of_pair).mean(0))
-        return found
+        tables = [self.tested[f"{part}/{site}"] for site in sites for part in ("moved", "truth")]
+        pairs = zip(tables[::2], tables[1::2], strict=True)
+        of_pair = torch.stack([torch.cosine_similarity(moved, truth, dim=1) for moved, truth in pairs]).mean(0)
+        return {
+            "cosine_class": self._of_rows(_mean_cosine, *map(as_numbers, tables), low=-1, high=1),
+            "cosine_pair": _plain(COSINE.estimate(as_numbers(of_pair), as_clusters(self.tested["cluster"]))[0]),
+        }
 
     def profile(self) -> dict[str, dict[str, list[float]]]:
         """Off-target drift of every attribute, ``{measure: {"value": [k], ...}}``; NaN at the targets."""
         found = {}
         for name, column in self.tested.items():
             if name.startswith("profile/"):
-                means = estimate_means(column.nan_to_num(), self.weights)
+                measure = name.removeprefix("profile/")
+                kept = {measure: column.nan_to_num()}
+                means = estimate_columns(kept, self.evaluation.kinds, self.tested["cluster"])[measure]
                 meant = column.isnan().any(0).tolist()
                 points = [_UNKNOWN if left else point for left, point in zip(meant, means, strict=True)]
-                found[name.removeprefix("profile/")] = {
-                    key: [getattr(p, key) for p in points] for key in ("value", "low", "high")
-                }
+                found[measure] = {key: [getattr(p, key) for p in points] for key in ("value", "low", "high")}
         return found
 
     def edited(self, sites: Sequence[str]) -> dict[str, Any]:
         """Share of rows that the method moved at all, at any site."""
         moved = torch.stack([self.tested[f"moved/{site}"].abs().amax(1) > 0 for site in sites]).any(0)
-        return self._mean(moved)
+        return _plain(EDITED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
 
     def report(self, choice: Sequence[float], reason: str, sites: Sequence[str]) -> dict[str, Any]:
         """All of it, as plain numbers."""
         strength, low, high, rows, bound = choice
-        steered = self.estimates(self.tested, self.weights, "steered")
+        steered = self.estimates(self.tested, "steered")
         patched = any(name.startswith("oracle_patch/") for name in self.tested)
         metrics = {
             **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
-            "strength": _plain(Estimate(strength, low, high, int(rows))),
+            "strength": _plain(_chosen(strength, low, high, int(rows))),
             "edited": self.edited(sites),
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
         if not math.isnan(bound):
-            metrics["certified_bound"] = _plain(Estimate(bound, bound, float("nan"), int(rows)))
+            least = Estimate(bound, bound, math.nan, int(rows), None, "lower confidence bound of the certificate")
+            metrics["certified_bound"] = _plain(least)
         groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
-        baselines = {name: self.group(name) for name in groups} | {"random": self.random(), **self.controls()}
-        relearned = self.estimates(self.relearned, self.relearned_weights, "steered")
+        baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **self.controls()}
+        relearned = self.estimates(self.relearned, "steered")
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),
             "choice": reason,
-            "warnings": self.evaluation.warnings(metrics, baselines),
+            "warnings": [*self._without_interval(steered), *self.evaluation.warnings(metrics, baselines)],
             "metrics": metrics,
             "baselines": baselines,
             "training_negatives": {m: _plain(relearned[m][0]) for m in self.evaluation.headline},
             "dose_response": {"measures": list(self.evaluation.shown), "unit": self.evaluation.unit},
             "curves": {
-                "strength": self.curve("strength", self.tested, self.weights),
-                "strength_on_training_negatives": self.curve("strength", self.relearned, self.relearned_weights),
-                **({"pairs": self.curve("pairs", self.tested, self.weights)} if self.axes["pairs"] else {}),
+                "strength": self.curve("strength", self.tested),
+                "strength_on_training_negatives": self.curve("strength", self.relearned),
+                **({"pairs": self.curve("pairs", self.tested)} if self.axes["pairs"] else {}),
             },
             "profile": self.profile(),
         }
 
-    def _mean(self, column: Tensor) -> dict[str, Any]:
-        return _plain(estimate_mean(column, self.weights))
+    def _without_interval(self, steered: Mapping[str, list[Estimate]]) -> list[str]:
+        """Warn where the measure that the strength was chosen by has no interval."""
+        success = steered[self.evaluation.success][0]
+        if not math.isnan(success.low) or not success.how.startswith("none: "):
+            return []
+        reason = success.how.removeprefix("none: ")
+        return [f"There is no interval for {self.evaluation.success} ({reason}): what was seen may be noise."]
+
+    def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:
+        return _plain(Smooth(statistic, low, high).estimate(*tables, cluster=as_clusters(self.tested["cluster"]))[0])
+
+
+def _bypass(weights: NDArray, *gaps: NDArray) -> NDArray:
+    return bypass(*(torch.from_numpy(weights * gap.T) for gap in gaps)).unsqueeze(1).numpy()
+
+
+def _mean_cosine(weights: NDArray, *tables: NDArray) -> NDArray:
+    """``[R, 1]`` cosine of mean displacement and mean class difference, averaged over sites."""
+    means = [torch.from_numpy(weights @ table / weights.sum(1, keepdims=True)) for table in tables]
+    pairs = zip(means[::2], means[1::2], strict=True)
+    return torch.stack([torch.cosine_similarity(a, b, dim=1) for a, b in pairs]).mean(0).unsqueeze(1).numpy()
+
+
+def _chosen(strength: float, low: float, high: float, rows: int) -> Estimate:
+    how = "none: a certificate bounds the improvement, not the strength" if math.isnan(low) else CHOICE
+    return Estimate(strength, low, high, rows, None, how)
 
 
 def _on_processor(table: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -162,27 +190,23 @@ def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{group}/"): part for key, part in table.items() if key.startswith(f"{group}/")}
 
 
-def _rows(table: dict[str, Tensor]) -> int:
-    return len(table["cluster"])
+def random_range(draws: ArrayLike, fitted: float) -> dict[str, Any]:
+    """Random draws as a report keeps them: the median as value, minimum and maximum as ends, and the rank p-value."""
+    values = np.asarray(draws, dtype=np.float64)
+    one = RandomControl().estimate(values, fitted)[0]
+    ends = {"value": one.median, "low": one.minimum, "high": one.maximum}
+    return {**ends, "n": one.draws, "clusters": None, "how": "range of random draws", "p": one.p}
 
 
-def neutral_drift(found: TextDrift, resamples: int) -> tuple[Figures, Figures]:
-    """Drift on neutral texts of the first candidate, and over the random directions that follow it.
-
-    The first's intervals are over texts; the directions' hold 95 % of them.
-    """
-    weights = bootstrap_weights(len(found.base), resamples)
-    measures = {
-        "neutral_kl": lambda i, w=None: kl_mean(found.kl[i], w),
-        "neutral_kl_p95": lambda i, w=None: kl_percentile(found.kl[i], w),
-        "perplexity_ratio": lambda i, w=None: perplexity_ratio(found.base, found.steered[i], found.tokens, w),
+def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:
+    """Drift on neutral texts of the first candidate, and the range of the random directions that follow it."""
+    each = drift_estimates(found)
+    own = {name: _plain(estimates[0]) for name, estimates in each.items()}
+    random = {
+        name: random_range([one.value for one in estimates[1:]], estimates[0].value)
+        for name, estimates in each.items()
+        if len(estimates) > 1
     }
-    own, random = {}, {}
-    for name, measure in measures.items():
-        interval = percentile(torch.as_tensor(measure(0, weights)))
-        own[name] = _plain(Estimate(float(measure(0)), *interval, len(found.base)))
-        draws = torch.tensor([float(measure(i)) for i in range(1, len(found.kl))], dtype=torch.float64)
-        random[name] = _plain(Estimate(float(draws.mean()), *percentile(draws), len(draws)))
     return own, random
 
 

@@ -28,6 +28,22 @@ def comparison(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {names[key]: found[key] for key in ROWS if key in found}
 
 
+def random_row(report: Mapping[str, Any]) -> str:
+    """What the row of random directions shows."""
+    draws = next(iter(report.get("baselines", {}).get("random", {}).values()), None)
+    if draws is None:
+        return ""
+    return (
+        f"For random directions: the median (minimum to maximum) of {draws['n']} draws, and the rank p-value of the "
+        "method, (1 + draws at least as large) / (1 + draws)."
+    )
+
+
+def footnotes(report: Mapping[str, Any]) -> list[str]:
+    """How the report's intervals were made, or why there is none."""
+    return tables.footnotes([report["metrics"], *report.get("baselines", {}).values()])
+
+
 def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
     """The report as text."""
     columns = list(report["baselines"]["unsteered"])
@@ -39,11 +55,12 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
         f"Task: {for_markdown(report['task'])}. Network: {for_markdown(report['backbone'])}. "
         f"Seed {report['seed']}. Values are followed by their "
-        f"95 % interval over {report['metrics'][columns[0]]['n']} held-out rows; for random directions, by the range "
-        f"of 95 % of {report['baselines']['random'][columns[0]]['n']} draws.\n",
+        f"95 % interval over {tables.counted(report['metrics'][columns[0]])}. "
+        f"{random_row(report)}\n",
         tables.markdown(comparison(report), columns),
         "\n".join(f"- `{name}` {tables.cell(estimate)} (n = {estimate['n']})" for name, estimate in rest.items())
         + "\n",
+        *(f"{for_markdown(note)}\n" for note in footnotes(report)),
         *(f"![{name}]({name}.png)\n" for name in figure_names),
         "Versions: " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()) + "\n",
     ]
@@ -55,7 +72,8 @@ def text(report: Mapping[str, Any]) -> str:
     warnings = "".join(f"\nWarning: {warning}" for warning in report["warnings"])
     table = tables.text(comparison(report), list(report["baselines"]["unsteered"]))
     why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
-    return f"{report['verdict']}{why}{warnings}\n\n{table}\n"
+    notes = "\n".join([random_row(report), *footnotes(report)])
+    return f"{report['verdict']}{why}{warnings}\n\n{table}\n{notes}\n"
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:

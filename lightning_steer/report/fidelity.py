@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_steer.report.fidelity_cells import of_part
 from lightning_steer.report.fidelity_tables import ordered, text
 from lightning_steer.report.figures import COLOURS, below
 from lightning_steer.report.files import write_figure, write_text
+from lightning_steer.statistics.estimate import BY_DEFINITION
 
 SHARES = {"p_stereotype": "stereotype", "p_anti": "opposite", "p_unrelated": "unrelated"}
 Parts = Mapping[str, dict[str, Any]]
@@ -65,8 +67,14 @@ def _panels(rows: int, columns: int, title: str, width: float = 3.1, height: flo
     return figure, panels
 
 
+def _ends(cells: Any) -> np.ndarray:
+    """Return values, lower and upper ends ``[3, n]``; what is known by definition has its ends at its value."""
+    rows = [[e.value] * 3 if e.how == BY_DEFINITION else e[:3] for e in map(of_part, cells)]
+    return np.array(rows, dtype=float).T
+
+
 def _line(axes: Axes, x: Sequence[float], cells: Any, label: str, colour: str, style: str = "-") -> None:
-    value, low, high = np.array(cells, dtype=float).T
+    value, low, high = _ends(cells)
     axes.plot(x, value, color=colour, label=label, marker="o", markersize=3, linestyle=style)
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
@@ -77,16 +85,20 @@ def _layer(part: Mapping[str, Any]) -> str:
 
 
 def _chance(part: Mapping[str, Any], layer: str, measure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Strengths, and where 95 % of the random directions lie: towards either aim, as strong as the vector."""
+    """Return strengths, least and largest of the random directions: towards either aim, as strong as the vector."""
     strengths = np.array(part["strengths"])
     positive = strengths[strengths > 0]
     low, high = [], []
     for c in strengths[strengths != 0]:
         draws = np.array(part["random"][layer]["suppress" if c > 0 else "promote"][measure])
-        ends = np.quantile(draws[:, list(positive).index(abs(c))], [0.025, 0.975])
-        low.append(ends[0])
-        high.append(ends[1])
+        column = draws[:, list(positive).index(abs(c))]
+        low.append(column.min())
+        high.append(column.max())
     return strengths[strengths != 0], np.array(low), np.array(high)
+
+
+def _range_label(part: Mapping[str, Any], layer: str) -> str:
+    return f"range of {len(part['random'][layer]['suppress']['fidelity'])} random directions"
 
 
 def shares(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
@@ -99,7 +111,7 @@ def shares(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
             x, low, high = _chance(part, layer, measure)
             for side in (x < 0, x > 0):
                 axes.fill_between(x[side], low[side], high[side], facecolor="none", edgecolor=colour, hatch="///",
-                                  alpha=0.35, linewidth=0, label="95 % of random directions")  # fmt: skip
+                                  alpha=0.35, linewidth=0, label=_range_label(part, layer))  # fmt: skip
         axes.axvline(0, color="grey", linewidth=0.6)
         axes.set(title=part["arm"], xlabel="strength (+ suppresses)", ylim=(-0.03, 1.03))
     panels[0][0].set_ylabel("share of held-out examples")
@@ -108,7 +120,7 @@ def shares(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def heatmap(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
-    """Intended and collateral moves by layer and strength; a dot where random directions do no less."""
+    """Intended and collateral moves by layer and strength; a dot where a random direction does no less."""
     figure, panels = _panels(2, len(sweeps), f"Intended and collateral moves, {kind}s", 3.1, 2.6)
     image = None
     for column, part in enumerate(sweeps):
@@ -125,7 +137,8 @@ def heatmap(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
                     if grid[i, j] <= most:
                         axes.plot(j, i, ".", color="white", markersize=4)
             axes.set_title(f"{part['arm']}: {measure}", fontsize=9)
-        panels[1][column].set_xlabel("strength (dot: within random)")
+        draws = len(part["random"][str(part["layers"][0])]["suppress"]["fidelity"])
+        panels[1][column].set_xlabel(f"strength (dot: not above the\nlargest of {draws} random directions)")
     panels[0][0].set_ylabel("layer")
     panels[1][0].set_ylabel("layer")
     if image is not None:
@@ -139,7 +152,7 @@ def icat(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, part in zip(panels[0], sweeps, strict=True):
         layer, strengths = _layer(part), part["strengths"]
         steered, x = part["steered"][layer], np.arange(len(part["strengths"]))
-        lms, ss, total = (np.array(steered[f"icat_{name}"], dtype=float) for name in ("lms_part", "ss_part", "change"))
+        lms, ss, total = (_ends(steered[f"icat_{name}"]).T for name in ("lms_part", "ss_part", "change"))
         for offset, (cells, label, colour) in zip((-0.2, 0.2), ((lms, "by LMS", 2), (ss, "by SS", 1)), strict=True):
             spread = np.abs(cells[:, 1:] - cells[:, :1]).T
             axes.bar(x + offset, cells[:, 0], 0.38, yerr=spread, label=label, color=COLOURS[colour],
@@ -149,7 +162,7 @@ def icat(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         c, low, high = _chance(part, layer, "icat")
         at = [strengths.index(float(one)) for one in c]
         axes.vlines(at, low - plain, high - plain, color="grey", linewidth=5, alpha=0.35,
-                    label="95 % of random directions")  # fmt: skip
+                    label=_range_label(part, layer))  # fmt: skip
         axes.axhline(0, color="grey", linewidth=0.6)
         axes.set_xticks(x, [f"{one:g}" for one in strengths], fontsize=7)
         axes.set(title=part["arm"], xlabel="strength (+ suppresses)")
@@ -191,6 +204,7 @@ def methods(kind: str, parts: Sequence[Mapping[str, Any]]) -> Figure:
 def likelihood(parts: Sequence[Mapping[str, Any]]) -> Figure:
     """The paper's figure: normalised log-likelihoods, negatives then positives, each sorted by the unsteered model."""
     shown: list[tuple[str, Mapping[str, Any], Any]] = []
+    draws = len(parts[0]["random"]["margin_change"])
     for part in parts:
         form = f"{part['model']}, chat" if part["chat"] else part["model"]
         shown.append((f"{form}, strength 1", part["shown"]["1"]["figure"], part["random_figure"]))
@@ -206,7 +220,7 @@ def likelihood(parts: Sequence[Mapping[str, Any]]) -> Figure:
             if chance is not None:
                 low, high = np.array(chance)[:, side]
                 axes.fill_between(x[side], low, high, color="grey", alpha=0.35, linewidth=0,
-                                  label="95 % of random directions")  # fmt: skip
+                                  label=f"range of {draws} random directions")  # fmt: skip
         for start, band in zip((0, n), curves["bands"], strict=True):
             axes.fill_between([start, start + n - 1], *band, color=COLOURS[4], alpha=0.25, linewidth=0)
         axes.axvline(n - 0.5, color="black", linewidth=0.8)
@@ -229,9 +243,8 @@ def dose_response(parts: Sequence[Mapping[str, Any]]) -> Figure:
             _line(axes, part["strengths"], part["curves"][measure], label, colour)
         positive = [c for c in part["strengths"] if c > 0]
         draws = np.array(part["random"]["margin_change"])
-        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-        axes.fill_between(positive, low, high, color="grey", alpha=0.35, linewidth=0,
-                          label="margin, 95 % of random directions")  # fmt: skip
+        axes.fill_between(positive, draws.min(0), draws.max(0), color="grey", alpha=0.35, linewidth=0,
+                          label=f"margin, range of {len(draws)} random directions")  # fmt: skip
         axes.axhline(0, color="grey", linewidth=0.6)
         axes.set_title(f"{part['behaviour']}, {part['model']}{', chat' if part['chat'] else ''}", fontsize=9)
     for row in panels:
@@ -262,7 +275,7 @@ def anisotropy(part: Mapping[str, Any]) -> Figure:
                 if strength != c:
                     continue
                 for y, variant in enumerate(variants):
-                    value, low, high = one["differences"][variant][measure]
+                    value, low, high = _ends([one["differences"][variant][measure]])[:, 0]
                     height = y + (i - len(models) / 2 + 0.5) * 0.25 + (int(layer) - 2) * 0.04
                     axes.plot(value, height, "o", color=COLOURS[i], markersize=2.5, label=model)
                     axes.hlines(height, low, high, color=COLOURS[i], linewidth=0.8)
@@ -281,7 +294,7 @@ def truth(parts: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, (measure, title) in zip(figure.subplots(1, 2), measures.items(), strict=True):
         for part, colour in zip(parts, COLOURS * 3, strict=False):
             cells = part["compared"][measure]
-            value, low, high = np.array([cell["reported"] for cell in cells], dtype=float).T
+            value, low, high = _ends([cell["reported"] for cell in cells])
             true = [cell["true"] for cell in cells]
             axes.errorbar(true, value, np.abs(np.stack([value - low, high - value])), fmt="o", markersize=3,
                           elinewidth=0.7, color=colour, label=f"{part['arm']}, {part['kind']}")  # fmt: skip

@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from lightning_steer.report.tables import cell, number
+from lightning_steer.report.fidelity_cells import (
+    as_cell,
+    footnote,
+    of_part,
+    of_report,
+    random_cells,
+    reported_random_cells,
+)
+from lightning_steer.report.tables import number
 
 Parts = Mapping[str, dict[str, Any]]
 
@@ -22,7 +28,9 @@ def stereotypes(found: Parts) -> str:
     if not runs:
         return ""
     columns = "stereotypes suppressed, bias type, layer and strength, stereotype chosen, opposite, unrelated, fidelity"
-    head = [*columns.split(", "), "random directions (95 %)", "KL on neutral text"]
+    draws = next(iter(runs.values()))["baselines"]["random"]["fidelity"]["n"]
+    head = [*columns.split(", "), f"{draws} random directions: median (range)", "rank p", "KL on neutral text"]
+    estimates = []
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, part in runs.items():
         metrics, before = part["metrics"], part["baselines"]["unsteered"]
@@ -32,19 +40,18 @@ def stereotypes(found: Parts) -> str:
             f"[{metrics[share]['low']:.2f}, {metrics[share]['high']:.2f}]"
             for share in ("p_stereotype", "p_anti", "p_unrelated")
         ]
-        random = part["baselines"]["random"]["fidelity"]
+        estimates += [of_report(metrics[name]) for name in ("p_stereotype", "p_anti", "p_unrelated", "fidelity")]
         row = [
             arm.replace("-", ", ").replace("_", " "),
             kind,
             f"{metrics['layer']['value']:.0f}, {metrics['strength']['value']:g}",
             *moved,
-            cell(metrics["fidelity"]),
-            f"{number(random['low'])} to {number(random['high'])}",
+            as_cell(of_report(metrics["fidelity"])),
+            *reported_random_cells(part["baselines"]["random"]["fidelity"]),
             number(metrics["neutral_kl"]["value"]),
         ]
         lines.append(f"| {' | '.join(row)} |")
-    one = next(iter(runs.values()))["metrics"]["fidelity"]
-    return "\n".join(lines) + f"\n\nHeld-out target terms, n = {one['n']}; intervals over them.\n"
+    return "\n".join(lines) + "\n" + footnote(estimates, "held-out examples")
 
 
 def behaviours(found: Parts) -> str:
@@ -61,22 +68,23 @@ def behaviours(found: Parts) -> str:
         "auc": "AUC",
     }
     head = ["behaviours promoted", "behaviour", *names.values()]
-    head.insert(3, "the same, random directions (95 %)")
+    head[3:3] = [f"the same, {len(parts[0]['random']['margin_change'])} random directions: median (range)", "rank p"]
+    estimates = []
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for part in parts:
         method, control = f"{part['model']}, strength 1", f"{part['model']}, instead of base"
         shown = {method: part["shown"].get("1"), control: part.get("as_a_method")}
         for label, one in shown.items():
             if one is not None:
-                intervals = (one["estimates"][name] for name in names)
-                values = [cell(dict(zip(("value", "low", "high"), interval, strict=True))) for interval in intervals]
-                values.insert(1, by_chance(part) if label == method else "-")
+                columns = [of_part(one["estimates"][name]) for name in names]
+                estimates += columns
+                values = [as_cell(estimate) for estimate in columns]
+                values[1:1] = by_chance(part, columns[0].value) if label == method else ["-", "-"]
                 lines.append(f"| {label} | {part['behaviour']} | {' | '.join(values)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + footnote(estimates, "held-out prompts", "topics")
 
 
-def by_chance(part: Mapping[str, Any]) -> str:
-    """Where 95 % of random directions as long as the vector leave the margin, at strength 1."""
+def by_chance(part: Mapping[str, Any], value: float) -> list[str]:
+    """Return what random directions as long as the vector do to the margin at strength 1, beside the vector's value."""
     place = [strength for strength in part["strengths"] if strength > 0].index(1)
-    low, high = np.quantile([draw[place] for draw in part["random"]["margin_change"]], (0.025, 0.975))
-    return f"{number(low)} to {number(high)}"
+    return random_cells([draw[place] for draw in part["random"]["margin_change"]], value)

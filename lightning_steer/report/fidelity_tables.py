@@ -7,8 +7,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_steer.report.fidelity_cells import (
+    RANDOM,
+    above,
+    as_cell,
+    footnote,
+    of_part,
+    of_report,
+    random_cells,
+    reported_random_cells,
+)
 from lightning_steer.report.fidelity_glance import glance
-from lightning_steer.report.tables import cell, number
+from lightning_steer.report.tables import number
 
 Parts = Mapping[str, dict[str, Any]]
 LENGTH = "vector as long as base's"
@@ -29,8 +39,8 @@ def text(found: Parts, figures: Sequence[str]) -> str:
     sections = [
         "# Intervention fidelity in the pocket models\n",
         "Values stand before their 95 % intervals over target terms (behaviours: over topics; neutral text: over "
-        "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. Random "
-        "directions are as long as the vector they stand beside.\n",
+        "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. "
+        f"{RANDOM}\n",
         glance(found),
         runs(found),
         pattern(found),
@@ -43,28 +53,24 @@ def text(found: Parts, figures: Sequence[str]) -> str:
     return "\n".join(part for part in sections if part)
 
 
-def _estimate(interval: Sequence[float | None]) -> dict[str, float | None]:
-    return dict(zip(("value", "low", "high"), interval, strict=True))
-
-
-def _cell(interval: Sequence[float | None]) -> str:
-    return cell(_estimate(interval))
-
-
 def runs(found: Parts) -> str:
     """One line a run: chosen on other terms, judged on held-out ones."""
     chosen = {name.removeprefix("run-"): part for name, part in found.items() if name.startswith("run-")}
     if not chosen:
         return ""
-    head = ["run", "layer", "strength", *HEADLINE, "neutral_kl", "fidelity, random (95 %)"]
+    draws = next(iter(chosen.values()))["baselines"]["random"]["fidelity"]["n"]
+    random = f"fidelity, {draws} random directions: median (range)"
+    head = ["run", "layer", "strength", *HEADLINE, "neutral_kl", random, "rank p of fidelity"]
+    judged, neutral = [], []
     lines = ["## Runs: layer and strength chosen on other terms\n", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, part in chosen.items():
-        metrics, random = part["metrics"], part["baselines"]["random"]["fidelity"]
-        values = [cell(metrics[m]) for m in (*HEADLINE, "neutral_kl")]
-        chance = f"{number(random['low'])} to {number(random['high'])}"
+        metrics, chance = part["metrics"], reported_random_cells(part["baselines"]["random"]["fidelity"])
+        columns = [of_report(metrics[m]) for m in (*HEADLINE, "neutral_kl")]
+        judged += columns[:-1]
+        neutral.append(columns[-1])
         place = [f"{metrics['layer']['value']:.0f}", f"{metrics['strength']['value']:g}"]
-        lines.append(f"| {' | '.join([name, *place, *values, chance])} |")
-    return "\n".join(lines) + "\n"
+        lines.append(f"| {' | '.join([name, *place, *map(as_cell, columns), *chance])} |")
+    return "\n".join(lines) + "\n" + footnote(judged) + footnote(neutral, "neutral texts (neutral_kl)")
 
 
 def pattern(found: Parts) -> str:
@@ -72,14 +78,16 @@ def pattern(found: Parts) -> str:
     sweeps = [part for parts in ordered(found, "sweep").values() for part in parts]
     if not sweeps:
         return ""
+    count = len(sweeps[0]["random"][str(sweeps[0]["layers"][0])]["suppress"]["pattern_shares"])
     lines = [
         "## Is what is unrelated suppressed more than stereotypes?\n",
         "At strength 1. Shares: change of choosing the stereotype less that of choosing the unrelated sentence; nats: "
-        "the same of the log-probabilities per token. Above 0 is the published pattern. `random`: where 95 % of the "
-        "random directions lie.\n",
-        "| arm | bias type | layer | shares | random | nats | random |",
-        "|---|---|---|---|---|---|---|",
+        f"the same of the log-probabilities per token. Above 0 is the published pattern. `random`: the median of "
+        f"{count} random directions, and in brackets the least and the largest of them.\n",
+        "| arm | bias type | layer | shares | random | rank p | nats | random | rank p |",
+        f"|{'---|' * 9}",
     ]
+    estimates = []
     counts: dict[str, list[int]] = {}
     for part in sweeps:
         for layer in part["layers"]:
@@ -88,19 +96,20 @@ def pattern(found: Parts) -> str:
             seen = counts.setdefault(part["arm"], [0, 0, 0])
             seen[2] += 1
             for place, measure in enumerate(("pattern_shares", "pattern_nats")):
-                value = part["steered"][key][measure][i]
+                estimate = of_part(part["steered"][key][measure][i])
                 positive = [c for c in part["strengths"] if c > 0].index(1.0)
-                draws = sorted(draw[positive] for draw in part["random"][key]["suppress"][measure])
-                low, high = draws[round(0.025 * (len(draws) - 1))], draws[round(0.975 * (len(draws) - 1))]
-                seen[place] += value[1] is not None and value[1] > max(0, high)
-                row += [_cell(value), f"{number(low)} to {number(high)}"]
+                draws = [draw[positive] for draw in part["random"][key]["suppress"][measure]]
+                seen[place] += above(estimate, max(0, *draws))
+                row += [as_cell(estimate), *random_cells(draws, estimate.value)]
+                estimates.append(estimate)
             lines.append(f"| {part['arm']} | {part['kind']} | {layer} | {' | '.join(row)} |")
-    lines.append("")
+    lines += [
+        footnote(estimates),
+        f"The pattern counts as seen where the whole interval lies above 0 and above the largest of the {count} random "
+        f"directions; the rank p-value is then at its least, 1 / {count + 1}.\n",
+    ]
     for arm, (by_share, by_nats, of) in counts.items():
-        lines.append(
-            f"- {arm}: the pattern stands, above 0 and above what random directions do, in {by_share} of {of} cells by "
-            f"shares and in {by_nats} of {of} by nats."
-        )
+        lines.append(f"- {arm}: seen in {by_share} of {of} cells by shares and in {by_nats} of {of} by nats.")
     return "\n".join(lines) + "\n"
 
 
@@ -117,10 +126,15 @@ def causes(found: Parts) -> str:
         f"| model | layer | {' | '.join(measures)} |",
         f"|---|---|{'---|' * len(measures)}",
     ]
+    estimates = []
     for model, layers in part["anisotropy"].items():
-        lines += [f"| {model} | {k} | {' | '.join(_cell(one[m]) for m in measures)} |" for k, one in layers.items()]
+        for k, one in layers.items():
+            columns = [of_part(one[m]) for m in measures]
+            estimates += columns
+            lines.append(f"| {model} | {k} | {' | '.join(map(as_cell, columns))} |")
     lines += [
-        "\nThe causal test: base model's fidelity less the other's with plain steering, and how much of that "
+        footnote(estimates, "tokens", "groups of texts"),
+        "The causal test: base model's fidelity less the other's with plain steering, and how much of that "
         "difference goes away without the common mean or the top component, or with a vector as long as the base "
         "model's (positive: explained). Both bias types.\n",
         "| model/layer/strength | gap of fidelity | "
@@ -131,19 +145,21 @@ def causes(found: Parts) -> str:
         f"|---|{'---|' * (2 + 2 * len(_variants(part)))}",
     ]
     removed = [v for v in _variants(part) if v.endswith(("without mean", "without top"))]
-    lower, closed, length, widest = 0, 0, 0, 0
+    lower, closed, length, widest, estimates = 0, 0, 0, 0, []
     for place, one in part["gaps"].items():
         row = []
         for measure in ("fidelity", "pattern_nats"):
-            row.append(_cell(one[measure]["gap"]["plain"]))
-            row += [_cell(one[measure]["explained"][v]) for v in _variants(part)]
-        if one["fidelity"]["gap"]["plain"][1] > 0:
+            row.append(of_part(one[measure]["gap"]["plain"]))
+            row += [of_part(one[measure]["explained"][v]) for v in _variants(part)]
+        gap, explained = ({v: of_part(e) for v, e in one["fidelity"][name].items()} for name in ("gap", "explained"))
+        if above(gap["plain"], 0):
             lower += 1
-            closed += sum(one["fidelity"]["explained"][v][1] > 0 for v in removed)
-            length += one["fidelity"]["explained"][LENGTH][1] > 0
-            widest += one["fidelity"]["gap"][LENGTH][1] > 0
-        lines.append(f"| {place} | {' | '.join(row)} |")
-    lines.append("\n" + _explained(lower, len(part["gaps"]), closed, lower * len(removed)))
+            closed += sum(above(explained[v], 0) for v in removed)
+            length += above(explained[LENGTH], 0)
+            widest += above(gap[LENGTH], 0)
+        estimates += row
+        lines.append(f"| {place} | {' | '.join(map(as_cell, row))} |")
+    lines.append(footnote(estimates) + "\n" + _explained(lower, len(part["gaps"]), closed, lower * len(removed)))
     if lower:
         lines.append(
             f"With the fine-tuned model's own vector made as long as the base model's, the difference shrinks beyond "
@@ -165,7 +181,7 @@ def _explained(lower: int, cells: int, closed: int, intervals: int) -> str:
     return (
         f"A fine-tuned model's fidelity is lower than the base model's, beyond chance, in {lower} of {cells} cells. In "
         f"these, {closed} of {intervals} ways of taking the mean or the top component away close some of the gap, with "
-        f"an interval above 0; about {by_chance:.1f} would by chance. {answer}"
+        f"an interval above 0; at most about {by_chance:.1f} would by chance. {answer}"
     )
 
 
@@ -178,7 +194,7 @@ def planted(found: Parts) -> str:
     parts = [part for name, part in found.items() if name.startswith("truth-")]
     if not parts:
         return ""
-    inside, of = defaultdict(int), defaultdict(int)
+    inside, of, estimates = defaultdict(int), defaultdict(int), []
     lines = [
         "## Reported and true\n",
         "Reported: one sentence for each target and pair of words, with its interval. True: all held-out sentences "
@@ -189,18 +205,18 @@ def planted(found: Parts) -> str:
     for part in parts:
         for i, one in enumerate(part["compared"]["share_change"]):
             mass = part["mass"]["mass_stereotype"][i]
+            estimates.append(of_part(one["reported"]))
             lines.append(
-                f"| {part['arm']} | {part['kind']} | {one['strength']:g} | {_cell(one['reported'])} | "
+                f"| {part['arm']} | {part['kind']} | {one['strength']:g} | {as_cell(estimates[-1])} | "
                 f"{number(one['true'])} | {number(mass)} |"
             )
         for measure, cells in part["compared"].items():
             for one in cells:
-                if one["strength"]:
+                if one["inside"] is not None:
                     inside[measure] += one["inside"]
                     of[measure] += 1
-    lines.append(
-        "\nIntervals that hold the true value: " + ", ".join(f"{m} {inside[m]} of {of[m]}" for m in of) + ".\n"
-    )
+    lines.append(footnote(estimates))
+    lines.append("Intervals that hold the true value: " + ", ".join(f"{m} {inside[m]} of {of[m]}" for m in of) + ".\n")
     tones = [(part, name, one) for part in parts for name, one in part["tone"].items()]
     if tones:
         lines += [
@@ -210,11 +226,12 @@ def planted(found: Parts) -> str:
             "|---|---|---|---|---|---|",
         ]
         for part, name, one in tones:
-            held = "yes" if one["inside"] else "no"
+            held = {True: "yes", False: "no", None: "-"}[one["inside"]]
             lines.append(
-                f"| {part['arm']} | {part['kind']} | {name} | {_cell(one['reported'])} | {number(one['true'])} | "
-                f"{held} |"
+                f"| {part['arm']} | {part['kind']} | {name} | {as_cell(of_part(one['reported']))} | "
+                f"{number(one['true'])} | {held} |"
             )
+        lines.append(footnote(of_part(one["reported"]) for *_, one in tones))
     return "\n".join(lines) + "\n"
 
 
@@ -226,31 +243,33 @@ def methods(found: Parts) -> str:
     lines = [
         "## Methods at equal effect (10 % of the examples moved as meant) and at equal KL (0.01 nats)\n",
         "| arm | bias type | method | collateral at equal effect | KL at equal effect | intended at equal KL | "
-        "fidelity at equal KL |",
-        "|---|---|---|---|---|---|---|",
+        "fidelity at equal KL | rank p of fidelity |",
+        f"|{'---|' * 8}",
     ]
+    estimates = []
     for part in parts:
-        random = []
+        random = [one for name, one in part["methods"].items() if name.startswith("random")]
+        drawn = [one["equal KL"]["fidelity"][0] for one in random if "equal KL" in one]
         for name, one in part["methods"].items():
             effect, drift = one.get("equal effect"), one.get("equal KL")
-            row = [
-                _cell(effect["collateral"]) if effect else "not reached",
-                number(effect["kl"]) if effect else "-",
-                _cell(drift["intended"]) if drift else "not reached",
-                _cell(drift["fidelity"]) if drift else "-",
-            ]
-            if name.startswith("random"):
-                random.append((effect, drift))
-            else:
+            if not name.startswith("random"):
+                cells = [of_part(effect["collateral"])] if effect else []
+                cells += [of_part(drift["intended"]), of_part(drift["fidelity"])] if drift else []
+                estimates += cells
+                row = [
+                    as_cell(cells[0]) if effect else "not reached",
+                    number(effect["kl"]) if effect else "-",
+                    *(map(as_cell, cells[-2:]) if drift else ("not reached", "-")),
+                    random_cells(drawn, cells[-1].value)[1] if drift and drawn else "-",
+                ]
                 lines.append(f"| {part['arm']} | {part['kind']} | {name} | {' | '.join(row)} |")
-        reached = [effect["kl"] for effect, _ in random if effect]
-        fidelity = sorted(drift["fidelity"][0] for _, drift in random if drift)
-        ends = f"{number(fidelity[0])} to {number(fidelity[-1])}" if fidelity else "-"
+        reached = [one["equal effect"]["kl"] for one in random if "equal effect" in one]
+        ends = f"{random_cells(drawn, 0.0)[0]} of the {len(drawn)} that reach it" if drawn else "-"
         lines.append(
             f"| {part['arm']} | {part['kind']} | random, {len(random)} draws | reached by {len(reached)} | "
-            f"{number(min(reached)) + ' and more' if reached else '-'} | - | {ends} |"
+            f"{number(min(reached)) + ' and more' if reached else '-'} | - | {ends} | - |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + footnote(estimates)
 
 
 def likelihood(found: Parts) -> str:
@@ -264,14 +283,16 @@ def likelihood(found: Parts) -> str:
         "margin change | preference | AUC | Cohen's d | positives | negatives |",
         f"|{'---|' * 13}",
     ]
+    estimates = []
     for part in parts:
         form = f"{part['model']}, chat" if part["chat"] else part["model"]
         shown = {f"strength {c}": one for c, one in part["shown"].items()}
         if "as_a_method" in part:
             shown["tuned against base"] = part["as_a_method"]
         for label, one in shown.items():
-            quarters = [_cell(c) for quarter in (one["table"][0], one["table"][-1]) for c in quarter]
+            columns = [of_part(c) for quarter in (one["table"][0], one["table"][-1]) for c in quarter]
             names = ("margin_change", "preference", "auc", "cohens_d", "positive_change", "negative_change")
-            values = [_cell(one["estimates"][name]) for name in names]
-            lines.append(f"| {form} | {part['behaviour']} | {label} | {' | '.join([*quarters, *values])} |")
-    return "\n".join(lines) + "\n"
+            columns += [of_part(one["estimates"][name]) for name in names]
+            estimates += columns
+            lines.append(f"| {form} | {part['behaviour']} | {label} | {' | '.join(map(as_cell, columns))} |")
+    return "\n".join(lines) + "\n" + footnote(estimates, "prompts", "topics")

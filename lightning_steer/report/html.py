@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer.report import svg
-from lightning_steer.report.card import comparison
+from lightning_steer.report.card import comparison, footnotes, random_row
 from lightning_steer.report.figures import COLOURS
-from lightning_steer.report.tables import number
+from lightning_steer.report.tables import cell, counted, number
 from lightning_steer.report.words import word
 
 STYLE = Path(__file__).with_name("page.css")
@@ -45,8 +45,8 @@ def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]
         f"<title>Steering report: {count}</title>\n"
         f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
         f"<header><h1>Steering report: {count}</h1>\n"
-        '<p class="soft">Every figure stands with its 95 % interval, <em>value [low, high]</em>, over held-out rows, '
-        "and beside its controls.</p></header>\n"
+        '<p class="soft">Every figure stands with its 95 % interval over held-out rows, <em>value [low, high]</em>, or '
+        "with the reason why there is none, and beside its controls.</p></header>\n"
         f"<nav><ol>{''.join(entries)}</ol></nav>\n<main>\n{''.join(articles)}</main>\n</body>\n</html>\n"
     )
 
@@ -77,7 +77,7 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
 def _drift(report: Mapping[str, Any]) -> str:
     """What it cost, next to what it did."""
     costs = [name for name in report["metrics"] if name.startswith("drift") or name in ("neutral_kl", "kl")]
-    said = "; ".join(f"{escape(word(name))} {_with_interval(report['metrics'][name])}" for name in costs)
+    said = "; ".join(f"{escape(word(name))} {cell(report['metrics'][name])}" for name in costs)
     return f" At the price of: {said}." if said else ""
 
 
@@ -127,12 +127,13 @@ def _compared(report: Mapping[str, Any]) -> str:
     )
     known = {key.replace("_", " "): text for key, text in CONTROLS.items() if key in baselines or report.get(key)}
     legend = "".join(f"<li><em>{escape(key)}</em>: {text}</li>" for key, text in known.items())
-    n = report["metrics"].get(columns[0], {}).get("n")
+    own = report["metrics"].get(columns[0])
+    counts = "" if own is None else f"{counted(own)}. "
     return (
         '<h3>Beside its controls</h3>\n<div class="wide"><table class="compared">'
         f"<thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>\n"
-        f'<p class="soft">{_count(n)} held-out rows; for random directions the range of 95 % of the draws.</p>\n'
+        f'<p class="soft">{counts}{escape(random_row(report))}</p>\n'
         f"<details><summary>What the controls are</summary><ul>{legend}</ul></details>\n"
     )
 
@@ -149,19 +150,19 @@ def _certified(bound: Mapping[str, Any]) -> str:
     if bound["value"] is None or not bound["value"] > 0:
         return "No improvement is certified."
     over = "" if bound["high"] is None else " on average"  # over repetitions; one run's bound has no upper end
-    return f"Certified{over}: an improvement of more than {_with_interval(bound) if over else number(bound['value'])}."
+    return f"Certified{over}: an improvement of more than {cell(bound) if over else number(bound['value'])}."
 
 
 def _rest(report: Mapping[str, Any]) -> str:
     columns = report.get("baselines", {}).get("unsteered", {})
     rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     entries = "".join(
-        f'<div><dt>{escape(word(name))}</dt><dd>{_with_interval(e)} <span class="soft">n = {_count(e["n"])}</span></dd>'
-        "</div>"
+        f'<div><dt>{escape(word(name))}</dt><dd>{cell(e)} <span class="soft">n = {_count(e["n"])}</span></dd></div>'
         for name, e in rest.items()
     )
-    how = f'<p class="soft">Intervals: {escape(report["intervals"])}.</p>\n' if report.get("intervals") else ""
-    return f'<h3>Further figures</h3>\n{how}<dl class="figures">{entries}</dl>\n' if entries else ""
+    notes = [f"Intervals: {report['intervals']}."] if report.get("intervals") else []
+    how = "".join(f'<p class="soft">{escape(note)}</p>\n' for note in [*notes, *footnotes(report)])
+    return f'<h3>Further figures</h3>\n<dl class="figures">{entries}</dl>\n{how}' if entries else how
 
 
 def _origin(report: Mapping[str, Any], configuration: str) -> str:
@@ -184,14 +185,8 @@ def _origin(report: Mapping[str, Any], configuration: str) -> str:
 def _cell(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "-"
-    value, _, interval = _with_interval(estimate).partition(" ")
+    value, _, interval = cell(estimate).partition(" ")
     return f"{value}<small>{interval}</small>"
-
-
-def _with_interval(estimate: Mapping[str, Any]) -> str:
-    if estimate["low"] is None and estimate["high"] is None:
-        return number(estimate["value"])
-    return f"{number(estimate['value'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
 
 
 def _count(n: float | None) -> str:

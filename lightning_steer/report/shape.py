@@ -45,6 +45,9 @@ def _estimates(value: Any, name: str) -> None:
     for key, estimate in _is(value, dict, name).items():
         for part in (*KEYS, "n"):
             _number(_is(estimate, dict, f"{name}.{key}")[part], f"{name}.{key}.{part}")
+        for part in ("clusters", "p"):
+            _number(estimate.get(part), f"{name}.{key}.{part}")
+        _is(estimate.get("how", ""), str, f"{name}.{key}.how")
 
 
 def _curve(curve: dict[str, Any], name: str) -> None:

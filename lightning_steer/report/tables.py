@@ -1,11 +1,13 @@
-"""Estimates as text: cells ``value [low, high]``, tables for a terminal and for Markdown."""
+"""Estimates as text: cells ``value [low, high]``, tables for a terminal and for Markdown, footnotes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from lightning_steer.escapes import for_markdown
 
-Estimate = Mapping[str, float | None]
-"""``{"value", "low", "high", "n"}`` as it stands in a report."""
+Estimate = Mapping[str, Any]
+"""``{"value", "low", "high", "n", "clusters", "how"}`` as it stands in a report; of random draws ``p``, too."""
+FIXED = "by definition"
 
 
 def number(value: float | None) -> str:
@@ -16,8 +18,42 @@ def number(value: float | None) -> str:
 
 
 def cell(estimate: Estimate) -> str:
-    """``value [low, high]``."""
-    return f"{number(estimate['value'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
+    """``value [low, high]``; of random draws ``median (minimum to maximum; p)``; else the value alone."""
+    value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
+    if estimate.get("p") is not None:
+        return f"{value} ({low} to {high}; p {estimate['p']:.2f})"
+    return value if low == high == "-" else f"{value} [{low}, {high}]"
+
+
+def counted(estimate: Estimate) -> str:
+    """``100 held-out rows``, or ``100 held-out rows in 10 clusters``."""
+    n, clusters = estimate["n"], estimate.get("clusters")
+    return f"{'-' if n is None else format(n, ',.0f')} held-out rows" + (
+        f" in {clusters:,.0f} clusters" if clusters else ""
+    )
+
+
+def footnotes(rows: Iterable[Mapping[str, Estimate]]) -> list[str]:
+    """How the intervals of a table were made, each method once; and where there is none, why.
+
+    Args:
+        rows: ``{column: estimate}`` of each row.
+    """
+    columns_of: dict[str, list[str]] = {}
+    for row in rows:
+        for name, estimate in row.items():
+            how = estimate.get("how")
+            if how and estimate.get("p") is None and name not in columns_of.setdefault(how, []):
+                columns_of[how].append(name)
+    given = [(how, names) for how, names in columns_of.items() if not how.startswith("none: ") and how != FIXED]
+    missing = [(how, names) for how, names in columns_of.items() if how.startswith("none: ")]
+    notes = []
+    if given:
+        notes.append("Intervals (95 %): " + "; ".join(f"{how} for {', '.join(names)}" for how, names in given) + ".")
+    notes += [f"No interval for {', '.join(names)}: {how.removeprefix('none: ')}." for how, names in missing]
+    if FIXED in columns_of:
+        notes.append(f"Known by definition where nothing is steered: {', '.join(columns_of[FIXED])}.")
+    return notes
 
 
 def markdown(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str]) -> str:

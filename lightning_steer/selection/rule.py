@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lightning_steer.metrics.evaluation import ChangeRange
-from lightning_steer.metrics.interval import bootstrap_weights, percentile
 from lightning_steer.selection.strength import choose
 from lightning_steer.statistics.bounds import Bound
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.statistics.multiplicity import Multiplicity
+from lightning_steer.statistics.resampling import bootstrap_weights, percentile
 
 
 class Choice(NamedTuple):
@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     index: int | None
     """Which; None: do not steer."""
     low: float
-    """Lower end of the 95 % interval of the chosen strength over re-samplings of the rows; NaN if not estimated."""
+    """Lower end of the middle 95 % of choices over re-samplings of the rows; NaN if not estimated."""
     high: float
     """Upper end."""
     bound: float
@@ -59,7 +59,7 @@ class Best(Selection):
     """Most successes, ties by the smaller loss; by the loss alone below 32 rows.
 
     Args:
-        resamples: bootstrap resamples behind the interval of the chosen strength.
+        resamples: bootstrap resamples behind the range of the chosen strength.
     """
 
     def __init__(self, resamples: int = 2000) -> None:
@@ -75,11 +75,15 @@ class Best(Selection):
         cluster: Tensor | None = None,
     ) -> Choice:
         index = int(choose(success, loss))
-        again = choose(success, loss, bootstrap_weights(len(loss), self.resamples))
-        low, high = percentile(torch.tensor(strengths, dtype=torch.float64)[again])
+        drawn = bootstrap_weights(len(loss), self.resamples, cluster=None if cluster is None else cluster.numpy())
+        again = choose(success, loss, torch.from_numpy(drawn))
+        low, high = percentile(torch.tensor(strengths, dtype=torch.float64)[again].numpy())
         rows = f"{len(loss)} rows"
         if len(loss) == 1:  # re-sampled it is always itself, which says nothing about other rows
             low, high, rows = min(strengths), max(strengths), "a single row, which says nothing about others"
+        elif cluster is not None and len(cluster.unique()) == 1:
+            low, high = min(strengths), max(strengths)
+            rows += " of a single cluster, which says nothing about others"
         return Choice(index, low, high, float("nan"), f"best of {len(strengths)} strengths on {rows}")
 
 

@@ -122,7 +122,8 @@ class AnswerTable:
     def _spi(self, counts: NDArray) -> Intervals:
         n = counts[0].sum()
         seen, where = np.unique(_four(counts), axis=0, return_inverse=True)
-        chances = np.random.default_rng(self.seed).standard_gamma(seen[:, None] + 0.5, (len(seen), self.draws, 4))
+        own = (np.random.default_rng([self.seed, *four.astype(int)]) for four in seen)  # the same beside any others
+        chances = np.stack([r.standard_gamma(f + 0.5, (self.draws, 4)) for r, f in zip(own, seen, strict=True)])
         chances /= chances.sum(-1, keepdims=True)
         both, broken, fixed = chances[..., 0], chances[..., 1], chances[..., 2]
         low, high = np.quantile(figures.spi(both + broken, both + fixed), TAILS, axis=-1)

@@ -65,10 +65,11 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
     mean, part = columns.mean(0), sizes / n
     residuals = clusters.sums(columns) - sizes[:, None] * mean
     error = np.sqrt((np.square(residuals) / (1 - part)[:, None]).sum(0)) / n
-    centering = (np.eye(len(sizes)) - part[:, None]) / np.sqrt(1 - part)[:, None]
-    free = math.inf
-    for variances in (sizes, sizes**2):
-        spread = centering * variances @ centering.T
+    free = len(sizes) - 1.0
+    for variances in (sizes, sizes**2) if np.ptp(sizes) > 0 else ():  # equal sizes leave T - 1
+        shared = np.outer(part, variances)
+        spread = np.diag(variances) - shared - shared.T + variances.sum() * np.outer(part, part)
+        spread /= np.sqrt(np.outer(1 - part, 1 - part))
         free = min(free, float(np.trace(spread) ** 2 / np.square(spread).sum()))
     quantile = student.ppf(1 - TAIL, free)
     spread = np.sqrt(np.square(residuals).mean(0))
@@ -82,7 +83,8 @@ def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float) 
     """Return an interval of the mean of columns in ``[low, high]``, where few clusters may differ from a bound or 0.
 
     The union of Student's interval with that of the parts above and below 0, each as a share of its range, put together
-    by their distances (Zou & Donner 2008): where few clusters differ, the latter is the wider.
+    by their distances (Zou & Donner 2008); where ten clusters or more hold values away from 0 and from both bounds,
+    Student's interval alone, since the rarer side then says nothing that the variance does not.
     """
     ends = cluster_t(columns, clusters)
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -93,7 +95,10 @@ def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float) 
     down, sunk = _part(pivot - columns, below, clusters)
     least = columns.mean(0) - np.hypot(up - risen[0], sunk[1] - down)
     most = columns.mean(0) + np.hypot(risen[1] - up, down - sunk[0])
-    return np.maximum(np.minimum(ends[0], least), low), np.minimum(np.maximum(ends[1], most), high)
+    held = [(clusters.sums((columns != at).astype(float)) > 0).sum(0) for at in (pivot, low, high)]
+    few = np.min(held, axis=0) < FEW
+    least, most = np.where(few, np.minimum(ends[0], least), ends[0]), np.where(few, np.maximum(ends[1], most), ends[1])
+    return np.maximum(least, low), np.minimum(most, high)
 
 
 def _part(rows: NDArray, reach: float, clusters: Clusters) -> tuple[NDArray, Ends]:
@@ -178,4 +183,6 @@ def mean_over_units(values: ArrayLike) -> Estimate:
         value = float(units[0]) if n else math.nan
         return Estimate(value, math.nan, math.nan, n, None, f"none: {n} independent {'unit' if n == 1 else 'units'}")
     mean, low, high, _ = over_units(units[:, None])
+    if np.ptp(units) == 0:  # an interval of no width would promise that no other unit ever differs
+        return Estimate(float(mean[0]), math.nan, math.nan, n, None, f"none: the same in all {n} independent units")
     return Estimate(float(mean[0]), float(low[0]), float(high[0]), n, None, "t over independent units")

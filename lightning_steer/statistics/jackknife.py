@@ -5,13 +5,15 @@ at an SS of 50 is covered in 64 to 68 % of simulations, and with three clusters 
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from scipy.stats import t as student
 
-from lightning_steer.statistics.estimate import LEVEL
+from lightning_steer.statistics.columns import as_clusters, singletons
+from lightning_steer.statistics.estimate import LEVEL, Estimate
 
 
 def leave_one_out(cluster: ArrayLike) -> NDArray:
@@ -36,6 +38,7 @@ def jackknife(
     clusters = len(left_out)
     if clusters < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
+    left_out = np.where(np.isfinite(left_out), left_out, np.nan)  # without a row there may be no value
     center = clusters * value - (clusters - 1) * left_out.mean(0) if debias else value
     reach = student.ppf((1 + LEVEL) / 2, clusters - 1) * np.sqrt((clusters - 1) * left_out.var(0))
     least, most = np.maximum(center - reach, low), np.minimum(center + reach, high)
@@ -48,3 +51,58 @@ def jackknife(
     ends = [low + (high - low) * expit(np.log(odds) + sign * stretch) for sign in (-1, 1)]
     least = np.where(inside, np.minimum(least, ends[0]), least)
     return center, least, np.where(inside, np.maximum(most, ends[1]), most)
+    return center, np.maximum(center - reach, low), np.minimum(center + reach, high)
+
+
+def estimate_of_rows(
+    statistic: Callable[[NDArray], float],
+    n: int,
+    cluster: ArrayLike | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Estimate:
+    """Return a smooth statistic that takes the numbers of rows, such as a rank correlation, with its t-interval.
+
+    Args:
+        statistic: takes the numbers ``[m]`` of the rows that count.
+        n: number of rows.
+        cluster: ``[n]`` the cluster of each row; None: rows are independent.
+        low: least value that the statistic can take.
+        high: largest value that it can take.
+    """
+    clusters = as_clusters(cluster, n)
+    units, count = clusters or singletons(n), None if clusters is None else len(clusters.sizes)
+    value = np.array([statistic(np.arange(n))])
+    left_out = [[statistic(np.flatnonzero(units.of_row != one))] for one in range(len(units.sizes))]
+    return estimates_of_left_out(value, np.array(left_out, dtype=np.float64), n, count, low, high)[0]
+
+
+def estimates_of_left_out(
+    value: NDArray,
+    left_out: NDArray,
+    n: int,
+    clusters: int | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+    debias: bool = False,
+) -> list[Estimate]:
+    """Return estimates of C statistics that were computed without each row, or each cluster, elsewhere.
+
+    Args:
+        value: ``[C]`` the statistics of all rows.
+        left_out: ``[T, C]`` the same under :func:`leave_one_out`.
+        n: number of rows.
+        clusters: number T of clusters; None: rows are independent.
+        low: least value that the statistics can take.
+        high: largest value that they can take.
+        debias: as in :func:`jackknife`.
+    """
+    center, least, most = jackknife(value, left_out, low, high, debias)
+    unit = "rows" if clusters is None else "clusters"
+    reason = f"none: one of the {unit} says nothing about others" if len(left_out) < 2 else "none: no finite value"
+    return [
+        Estimate(c, a, b, n, clusters, f"jackknife-t over {unit}")
+        if math.isfinite(c) and not math.isnan(a)
+        else Estimate(c, math.nan, math.nan, n, clusters, reason)
+        for c, a, b in zip(center.tolist(), least.tolist(), most.tolist(), strict=True)
+    ]

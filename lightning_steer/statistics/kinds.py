@@ -15,12 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_steer.statistics import intervals
 from lightning_steer.statistics.columns import Clusters, as_clusters, as_columns, singletons
-from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.jackknife import jackknife, leave_one_out
+from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
+from lightning_steer.statistics.jackknife import jackknife
 
+MOST_WEIGHTS = 2**23
+"""Of a jackknife at a time."""
 ONE_CLUSTER = "none: a single cluster says nothing about others"
 ONE_ROW = "none: a single row says nothing about others"
 NOT_FINITE = "none: a value is not finite"
+NO_SPREAD = "none: it is the same whatever rows are left out, or has no value without some of them"
 
 
 class Intervals(NamedTuple):
@@ -50,7 +53,9 @@ def _given(value: float, low: float, high: float) -> bool:
 
 
 def _reason(value: float, how: str) -> str:
-    return NOT_FINITE if not math.isfinite(value) and not how.startswith("none") else how
+    if how.startswith("none"):
+        return how
+    return NO_SPREAD if math.isfinite(value) else NOT_FINITE
 
 
 class Kind(ABC):
@@ -83,10 +88,13 @@ class Kind(ABC):
         return [e if ok else m for e, m, ok in zip(estimates, missing, finite, strict=True)]
 
 
-def _within(columns: NDArray, low: float, high: float) -> None:
-    outside = columns[(columns < low) | (columns > high)]
+def _within(columns: NDArray, low: float, high: float) -> NDArray:
+    """Return columns with rounding errors beyond the range taken off; raises ValueError beyond those."""
+    slack = 1e-6 * (high - low) if math.isfinite(high - low) else 1e-9
+    outside = columns[(columns < low - slack) | (columns > high + slack)]
     if len(outside):
         raise ValueError(f"values lie between {low:g} and {high:g}, not at {outside[0]:g}: declare their true range")
+    return np.clip(columns, low, high)
 
 
 def _among(columns: NDArray, allowed: tuple[float, ...], what: str) -> None:
@@ -119,12 +127,14 @@ class Mean(Kind):
 
     def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
         """Return values and ends for ``columns [n, C]``."""
-        _within(columns, self.low, self.high)
-        units = clusters or singletons(len(columns))
+        kept, units = _within(columns, self.low, self.high), clusters or singletons(len(columns))
         if len(units.sizes) < 2:
             return Intervals.none(columns.mean(0), ONE_ROW if clusters is None else ONE_CLUSTER)
-        ends = intervals.bounded_mean(columns, units, self.low, self.high)
-        return Intervals(columns.mean(0), *ends, "t" if clusters is None else "t over clusters (CR2)")
+        low, high = intervals.bounded_mean(kept, units, self.low, self.high)
+        if not math.isfinite(self.high - self.low):  # nothing says how far off a number may be that never varies
+            still = np.ptp(units.sums(kept) / units.sizes[:, None], axis=0) == 0
+            low, high = (np.where(still, np.nan, end) for end in (low, high))
+        return Intervals(columns.mean(0), low, high, "t" if clusters is None else "t over clusters (CR2)")
 
 
 @dataclass(frozen=True)
@@ -201,7 +211,9 @@ class Smooth:
         count = len(units.sizes)
         if count < 2:
             return Intervals.none(value, ONE_ROW if clusters is None else ONE_CLUSTER)
-        left_out = np.asarray(self.function(leave_one_out(units.of_row), *tables), dtype=np.float64)
+        parts = np.array_split(np.arange(count), -(-count * n // MOST_WEIGHTS))
+        weights = ((units.of_row != part[:, None]).astype(np.float64) for part in parts)
+        left_out = np.concatenate([np.asarray(self.function(w, *tables), dtype=np.float64) for w in weights])
         _, low, high = jackknife(value, left_out, self.low, self.high)
         still = (left_out == value).all(0)
         reach = float(intervals.clopper_pearson(0, count)[1]) * max(abs(self.low), abs(self.high))
@@ -211,8 +223,7 @@ class Smooth:
         else:
             low, high = (np.where(still, np.nan, end) for end in (low, high))
         units_name = "rows" if clusters is None else "clusters"
-        how = f"jackknife-t over {units_name}"
-        return Intervals(value, low, high, how if not still.all() or math.isfinite(reach) else "none: it never varies")
+        return Intervals(value, low, high, f"jackknife-t over {units_name}")
 
 
 @dataclass(frozen=True)
@@ -226,4 +237,4 @@ class Fixed:
         table = as_columns(columns)
         clusters = as_clusters(cluster, len(table))
         count = None if clusters is None else len(clusters.sizes)
-        return [Estimate(self.value, math.nan, math.nan, len(table), count, "by definition")] * table.shape[1]
+        return [Estimate(self.value, math.nan, math.nan, len(table), count, BY_DEFINITION)] * table.shape[1]

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from lightning_steer.cli import CLI
 from lightning_steer.report import fidelity as drawn
 from lightning_steer.report.files import write_json
+from lightning_steer.statistics import estimate
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
 from lightning_steer.studies.fidelity.settings import ARMS, BEHAVIOURS, BIAS_TYPES, LAYER, QUICK, Arm, Scale
 
@@ -79,6 +80,7 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
 
     def add(name: str, settings: dict[str, Any], used: Iterable[str], make: Callable[[], dict[str, Any]]) -> None:
         every = {**settings, "scale": scale._asdict(), "weights": {one: weights[one] for one in sorted(set(used))}}
+        every["statistics"] = estimate.VERSION
         found[name] = (json.loads(json.dumps(every)), make)
 
     def judged(arm: Arm, kind: str, aim: str) -> dict[str, Any]:

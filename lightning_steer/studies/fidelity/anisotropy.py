@@ -7,7 +7,7 @@ length), and out of the stream itself (which then has an unsteered baseline of i
 the stream is the control. A plainer explanation is tried beside them: that the fine-tuned model's vector is shorter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,23 @@ from torch import Tensor
 from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
 from lightning_steer.metrics import anisotropy
-from lightning_steer.metrics.clustered import ANY, DOUBLE, means
-from lightning_steer.metrics.jackknife import jackknife, leave_one_out
-from lightning_steer.metrics.stereoset_effect import WITHIN
+from lightning_steer.metrics.columns import as_numbers, estimate_columns
+from lightning_steer.metrics.stereoset_effect import KINDS
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.jackknife import estimates_of_left_out, leave_one_out
+from lightning_steer.statistics.kinds import Kind, Mean
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, directions, neutral
-from lightning_steer.studies.fidelity.sweep import plain, rows_of
+from lightning_steer.studies.fidelity.sweep import PATTERN, plain, rows_of
 from lightning_steer.tokens import Question, batches, collate
 
-MEASURES = (
-    anisotropy.cosine,
-    anisotropy.centred_cosine,
-    anisotropy.participation_ratio,
-    anisotropy.top_share,
-)
+MEASURES: dict[Callable[..., Tensor], tuple[float, float | None]] = {
+    anisotropy.cosine: (-1, 1),
+    anisotropy.centred_cosine: (-1, 1),
+    anisotropy.participation_ratio: (1, None),
+    anisotropy.top_share: (0, 1),
+}
+"""With the least and the largest that each can be; None: as many as there are dimensions."""
 GROUPS = 40
 """Groups of texts that the intervals of the measures rest on."""
 COEFFICIENTS = (-1.0, 1.0)
@@ -38,10 +41,20 @@ PLAIN, LENGTH, CONTROL = "plain", "vector as long as base's", "stream without ra
 VECTORS = (PLAIN, LENGTH, "vector without mean", "vector without top")
 VARIANTS = (*VECTORS, "stream without mean", "stream without top", CONTROL)
 OUTCOMES = ("fidelity", "intended", "collateral", "pattern_shares", "pattern_nats")
-CHANGE: dict[str, tuple[float, float]] = dict.fromkeys(("fidelity", "intended", "collateral", "pattern_shares"), DOUBLE)
-"""What the mean of a difference from plain steering can be at all."""
+OUTCOME_KINDS: dict[str, Kind] = {name: (KINDS | PATTERN)[name] for name in OUTCOMES}
 CONTROLS = 8
 """Random directions that are taken out of the stream."""
+
+
+def difference(kind: Kind) -> Mean:
+    """Return what the difference of two columns of a kind of mean estimates: its range is twice as wide, about 0."""
+    if not isinstance(kind, Mean):
+        raise TypeError(f"a difference is taken of two means, not of {kind}")
+    return Mean(kind.low - kind.high, kind.high - kind.low)
+
+
+CHANGE = {name: difference(kind) for name, kind in OUTCOME_KINDS.items()}
+"""What differences from plain steering estimate."""
 
 
 @torch.no_grad()
@@ -60,10 +73,15 @@ def states(llm: LLM, texts: list[str]) -> tuple[dict[str, Tensor], Tensor]:
     return {site: torch.cat(rows) for site, rows in found.items()}, torch.cat(of_text)
 
 
-def shape(h: Tensor, text: Tensor) -> dict[str, list[float]]:
-    """``{measure: [value, low, high]}`` of the states at one site."""
-    left = leave_one_out(text % GROUPS)
-    return {m.__name__: plain([jackknife(m(h), m(h, left), debias=True)])[0] for m in MEASURES}
+def shape(h: Tensor, text: Tensor) -> dict[str, Estimate]:
+    """Return every measure of the states ``[n, d]`` at one site, with its interval over groups of texts ``[n]``."""
+    left = torch.from_numpy(leave_one_out(text % GROUPS))
+    found = {}
+    for measure, (low, high) in MEASURES.items():
+        values = as_numbers(measure(h)[None]), as_numbers(measure(h, left)[:, None])
+        most = h.shape[1] if high is None else high
+        found[measure.__name__] = estimates_of_left_out(*values, len(h), len(left), low, most, debias=True)[0]
+    return found
 
 
 def axes(h: Tensor) -> dict[str, Tensor]:
@@ -168,12 +186,12 @@ def effects(rows: Mapping[Any, dict[str, Tensor]], place: str, c: str, terms: Te
     unchanged = rows[place, c, PLAIN]
     for variant in VARIANTS:
         these = rows[place, c, variant]
-        values = means({name: column[:, None] for name, column in these.items()}, terms, WITHIN)
+        values = estimate_columns(these, OUTCOME_KINDS, terms)
         found["outcomes"][variant] = {name: plain(column)[0] for name, column in values.items()}
         if variant != PLAIN:
-            change = {name: (column - unchanged[name])[:, None] for name, column in these.items()}
+            change = {name: column - unchanged[name] for name, column in these.items()}
             found["differences"][variant] = {
-                name: plain(column)[0] for name, column in means(change, terms, CHANGE).items()
+                name: plain(column)[0] for name, column in estimate_columns(change, CHANGE, terms).items()
             }
     return found
 
@@ -181,14 +199,16 @@ def effects(rows: Mapping[Any, dict[str, Tensor]], place: str, c: str, terms: Te
 def gap(rows: Mapping[Any, dict[str, Tensor]], model: str, layer: str, c: str, terms: Tensor) -> dict[str, Any]:
     """How much higher the base model's fidelity is, and how much of that each variant takes away."""
     found: dict[str, Any] = {}
-    for name, within in (("fidelity", DOUBLE), ("pattern_nats", ANY)):
+    for name in ("fidelity", "pattern_nats"):
         columns = {
-            variant: (rows[f"base/{layer}", c, variant][name] - rows[f"{model}/{layer}", c, variant][name])[:, None]
+            variant: rows[f"base/{layer}", c, variant][name] - rows[f"{model}/{layer}", c, variant][name]
             for variant in VARIANTS
         }
+        kinds: dict[str, Kind] = dict.fromkeys(VARIANTS, CHANGE[name])
+        twice: dict[str, Kind] = dict.fromkeys(VARIANTS, difference(CHANGE[name]))
         explained = {v: columns[PLAIN] - column for v, column in columns.items() if v != PLAIN}
         found[name] = {
-            "gap": {v: plain(e)[0] for v, e in means(columns, terms, dict.fromkeys(VARIANTS, within)).items()},
-            "explained": {v: plain(e)[0] for v, e in means(explained, terms, dict.fromkeys(VARIANTS, within)).items()},
+            "gap": {v: plain(e)[0] for v, e in estimate_columns(columns, kinds, terms).items()},
+            "explained": {v: plain(e)[0] for v, e in estimate_columns(explained, twice, terms).items()},
         }
     return found

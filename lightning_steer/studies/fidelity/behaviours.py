@@ -9,15 +9,22 @@ from torch import Tensor
 
 from lightning_steer.data.behaviour import FIT, TEST, BehaviourDataModule, PocketBehaviour, question
 from lightning_steer.data.contrasts import Contrasts
-from lightning_steer.metrics.behaviour_effect import behaviour_estimates, behaviour_rows, table_estimates
+from lightning_steer.metrics.behaviour_effect import (
+    BehaviourEffect,
+    behaviour_estimates,
+    behaviour_rows,
+    table_estimates,
+)
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.likelihood import sorted_curves
 from lightning_steer.studies.fidelity.settings import Scale
 from lightning_steer.studies.fidelity.subject import added, directions, language_model, lessons, neutral
-from lightning_steer.studies.fidelity.sweep import drift_of, plain
+from lightning_steer.studies.fidelity.sweep import drift_of, plain, with_unsteered
 
 SHOWN = 1.0
 """The strength of the paper's figure and table."""
+UNSTEERED = {**BehaviourEffect.by_definition, "auc_change": 0.0, "cohens_d_change": 0.0}
+"""What changes are at strength 0, whatever the rows."""
 OF_DRAWS = ("margin", "preference", "margin_change", "positive_change", "negative_change")
 
 
@@ -39,15 +46,15 @@ def figure(control: Tensor, steered: Tensor) -> dict[str, Any]:
 
 
 def by_chance_figure(control: Tensor, drawn: Tensor) -> list[list[float]]:
-    """Where 95 % of random directions ``[R, n, 2]`` lie in the figure, at each of its places: lower and upper end."""
+    """Return the range of random directions ``[R, n, 2]`` at each place of the figure: the least, the largest."""
     curves = torch.stack([sorted_curves(control, one).steered for one in drawn])
-    return torch.quantile(curves, torch.tensor([0.025, 0.975], dtype=curves.dtype), dim=0).tolist()
+    return [curves.amin(0).tolist(), curves.amax(0).tolist()]
 
 
 def compared(control: Tensor, steered: Tensor, topic: Tensor) -> dict[str, Any]:
     """One candidate against control, ``[n, 2]`` each: estimates, table, figure."""
     rows = {name: column.T for name, column in behaviour_rows(control, steered[None]).items()}
-    quarters = table_estimates(control, steered, topic, resamples=500)
+    quarters = table_estimates(control, steered, topic)
     return {
         "estimates": {name: plain(e)[0] for name, e in behaviour_estimates(rows, topic).items()},
         "table": [plain(quarter) for quarter in quarters],
@@ -86,10 +93,13 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
         "strengths": list(scale.strengths),
         "prompts": len(test.questions),
         "topics": len(topic.unique()),
-        "curves": {name: plain(e) for name, e in behaviour_estimates(rows, topic).items()},
+        "curves": {
+            name: plain(e)
+            for name, e in with_unsteered(behaviour_estimates(rows, topic), scale.strengths, UNSTEERED).items()
+        },
         "random": {name: by_chance[name].mean(1).unflatten(0, (scale.draws, -1)).tolist() for name in OF_DRAWS},
         "random_figure": by_chance_figure(control, drawn.unflatten(0, (scale.draws, -1))[:, positive.index(SHOWN)]),
-        "drift": drift_of(drift),
+        "drift": drift_of(drift, scale.strengths),
         "planted_correlation": float(
             torch.corrcoef(torch.stack([planted, (control[:, 0] - control[:, 1]).double()]))[0, 1]
         ),

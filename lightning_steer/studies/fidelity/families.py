@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lightning_steer.methods import ACE, LEACE, GaussianTransport, Logistic, MeanDifference, RandomDirection, Ridge
 from lightning_steer.methods.base import Steering
-from lightning_steer.metrics.clustered import means
+from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.drift import kl_mean
-from lightning_steer.metrics.stereoset_effect import WITHIN
+from lightning_steer.metrics.stereoset_effect import KINDS
 from lightning_steer.records import Activations
 from lightning_steer.studies.fidelity.settings import Arm
 from lightning_steer.studies.fidelity.subject import Subject, added, lessons, neutral
@@ -80,7 +80,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
         kl = [float(kl_mean(one)) for one in llm.drift(texts, {site: sweep}, len(strength)).kl]
         columns = along(base, torch.cat([base[None], scores]), (0.0, *STRENGTHS))
         kept = {measure: columns[measure] for measure in OUTCOMES}
-        curve = {measure: plain(e)[1:] for measure, e in means(kept, test.term, WITHIN).items()}
+        curve = {measure: plain(e)[1:] for measure, e in estimate_columns(kept, KINDS, test.term).items()}
         one: dict[str, Any] = {"curve": {**curve, "kl": kl}}
         marks = {
             "equal effect": crossing([value for value, *_ in curve["intended"]], EFFECT),
@@ -88,7 +88,8 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
         }
         for mark, place in marks.items():
             if place is not None:
-                cells = means({m: at(column, place)[:, None] for m, column in kept.items()}, test.term, WITHIN)
+                between = {m: at(column, place) for m, column in kept.items()}
+                cells = estimate_columns(between, KINDS, test.term)
                 grid = [0.0, *kl]
                 drift = grid[place[0]] * (1 - place[1]) + grid[place[0] + 1] * place[1]
                 one[mark] = {**{m: plain(e)[0] for m, e in cells.items()}, "kl": drift}

@@ -1,25 +1,28 @@
 """The runs of the study as reports, as every other run leaves one: the layer and strength chosen, then judged."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_steer.data.contrasts import in_chat
 from lightning_steer.data.pocket_prompts import task_prompts
 from lightning_steer.data.pocket_tasks import NAMES as TASKS
 from lightning_steer.llm import LLM
-from lightning_steer.metrics.clustered import UNIT, jackknifed, means
+from lightning_steer.metrics.columns import as_numbers, estimate_columns
 from lightning_steer.metrics.drift import by_task, entanglement, flips
-from lightning_steer.metrics.interval import weighted_mean
-from lightning_steer.metrics.jackknife import leave_one_out
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect
+from lightning_steer.metrics.weighted import weighted_mean
+from lightning_steer.modules.summary import random_range
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Share, Smooth
 from lightning_steer.studies.fidelity.settings import Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, directions
-from lightning_steer.studies.fidelity.sweep import plain
 from lightning_steer.tokens import Question
 
 SHARES = ("p_stereotype", "p_anti", "p_unrelated")
@@ -67,30 +70,41 @@ def other_tasks(llm: LLM, site: str, vectors: Tensor, chat: bool) -> dict[str, A
     moved = flips(answer[:, 0], answer[:, 1:], of)
     found: dict[str, Any] = {"metrics": {}, "random": {}}
     for number, name in enumerate(TASKS):
-        rows = (answer[of == number, 1:2] != answer[of == number, :1]).double()
-        prompt = torch.arange(len(rows))
-        found["metrics"][f"flips_{name}"] = estimate(plain(means({"x": rows}, prompt, {"x": UNIT})["x"])[0], len(rows))
-        found["random"][f"flips_{name}"] = spread(moved[number, 1:])
+        key = f"flips_{name}"
+        rows = (answer[of == number, 1] != answer[of == number, 0]).double()
+        own = estimate_columns({key: rows}, {key: Share()}, None)[key][0]
+        found["metrics"][key] = own._asdict()
+        found["random"][key] = random_range(moved[number, 1:], own.value)
     change = accuracy[:, 1:] - accuracy[:, :1]
-    value = entanglement(accuracy[:, 0], accuracy[:, 1:], of)
-    left = entanglement(accuracy[:, 0], accuracy[:, 1:2], of, leave_one_out(torch.arange(len(of))))
-    found["metrics"]["entanglement"] = estimate(plain(jackknifed(value[:1], left, (0.0, 1.0)))[0], len(of))
-    found["random"]["entanglement"] = spread(value[1:])
+    own = entangled(accuracy[:, 0], accuracy[:, 1], of)
+    found["metrics"]["entanglement"] = own._asdict()
+    draws = entanglement(accuracy[:, 0], accuracy[:, 2:], of)
+    found["random"]["entanglement"] = random_range(draws, own.value)
     found["accuracy_changes"] = dict(zip(TASKS, by_task(change[:, :1], of)[:, 0].tolist(), strict=True))
     found["accuracy"] = float(weighted_mean(accuracy[:, 0]))
     return found
 
 
-def estimate(interval: list[float], n: int) -> dict[str, float]:
-    """As in every report."""
-    return {"value": interval[0], "low": interval[1], "high": interval[2], "n": n}
+def entangled(base: Tensor, steered: Tensor, task: Tensor) -> Estimate:
+    """Return the entanglement of one candidate's scores ``[n]`` on items of several tasks ``[n]``."""
+
+    def statistic(weights: NDArray, *scores: NDArray) -> NDArray:
+        before, after = map(torch.from_numpy, scores)
+        return entanglement(before[:, 0], after, task, torch.from_numpy(weights)).numpy()
+
+    return Smooth(statistic, 0, 1).estimate(as_numbers(base), as_numbers(steered))[0]
 
 
-def spread(draws: Any) -> dict[str, float]:
-    """Mean of random directions, and the range of 95 % of them."""
-    values = torch.as_tensor(draws, dtype=torch.float64)
-    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return {"value": float(values.mean()), "low": low, "high": high, "n": len(values)}
+def estimate(fields: Sequence[Any]) -> dict[str, Any]:
+    """Return an estimate of a stored sweep as every report has it; null stands there for what is not finite."""
+    value, low, high = (math.nan if end is None else end for end in fields[:3])
+    return Estimate(value, low, high, *fields[3:])._asdict()
+
+
+def chosen_value(value: float, subject: Subject) -> dict[str, Any]:
+    """Return a setting that was chosen on the selecting terms: it estimates nothing."""
+    n, terms = len(subject.select.examples), len(subject.select.term.unique())
+    return Estimate(value, math.nan, math.nan, n, terms, "none: it was chosen")._asdict()
 
 
 def report(
@@ -99,24 +113,24 @@ def report(
     """One run: a vector at the layer and strength that did best on other terms."""
     layer, i, c = chosen(sweep, aim)
     subject = Subject(arm, models, kind)
-    site, key, n = subject.llm.sites[layer], str(layer), sweep["terms"]
+    site, key = subject.llm.sites[layer], str(layer)
     zero, positive = sweep["strengths"].index(0.0), [one for one in sweep["strengths"] if one > 0]
     steered, drift, place = sweep["steered"][key], sweep["drift"][key], positive.index(abs(c))
     draws = {name: [draw[place] for draw in column] for name, column in sweep["random"][key][aim].items()}
     vector = subject.vectors[site]
     pushes = torch.cat([c * vector[None], directions(scale.draws, len(vector), abs(c) * float(vector.norm()))])
     aside = other_tasks(subject.llm, site, pushes, arm.chat)
-    metrics = {name: estimate(steered[name][i], n) for name in (*HEADLINE, *ALSO)}
+    metrics = {name: estimate(steered[name][i]) for name in (*HEADLINE, *ALSO)}
     metrics |= {
-        "strength": estimate([c, c, c], len(subject.select.examples)),
-        "layer": estimate([layer] * 3, len(subject.select.examples)),
-        "neutral_kl": estimate(drift["kl"][i], 64),
-        "neutral_kl_p95": estimate(drift["kl_p95"][i], 64),
-        "perplexity_ratio": estimate(drift["perplexity_ratio"][i], 64),
+        "strength": chosen_value(c, subject),
+        "layer": chosen_value(layer, subject),
+        **{name: estimate(column[i]) for name, column in drift.items()},
         **aside["metrics"],
     }
-    unsteered = {name: estimate(steered[name][zero], n) for name in HEADLINE}
-    random = {name: spread(draws[name]) for name in HEADLINE if name in draws} | aside["random"]
+    unsteered = {name: estimate(steered[name][zero]) for name in HEADLINE}
+    random = {name: random_range(draws[name], metrics[name]["value"]) for name in HEADLINE if name in draws} | aside[
+        "random"
+    ]
     baselines = {"unsteered": unsteered, "random": random}
     curve: dict[str, Any] = {"x": sweep["strengths"]}
     for name in HEADLINE:

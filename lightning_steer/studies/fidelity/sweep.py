@@ -1,5 +1,6 @@
 """One arm and bias type: every layer at every strength, with as many random directions, in one pass a layer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.metrics.drift import TextDrift, kl_mean, kl_percentile, perplexity_ratio
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
+from lightning_steer.metrics.columns import estimate_columns
+from lightning_steer.metrics.drift import TextDrift, drift_estimates, kl_mean
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, choices
-from lightning_steer.metrics.stereoset_effect import effect_estimates, effect_rows
+from lightning_steer.metrics.stereoset_effect import StereoSetEffect, effect_estimates, effect_rows
+from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
+from lightning_steer.statistics.kinds import Kind, Mean
 from lightning_steer.studies.fidelity.settings import LAYER, Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, neutral
 
@@ -20,6 +23,14 @@ OF_DRAWS = (
     *("margin_change", "pattern_shares", "pattern_nats"),
 )
 """What is kept of random directions: means over examples."""
+PATTERN: dict[str, Kind] = {"pattern_shares": Mean(-2, 2), "pattern_nats": Mean()}
+"""What the study's own columns estimate."""
+UNSTEERED = {
+    **StereoSetEffect.by_definition,
+    **dict.fromkeys((*PATTERN, "ss_change", "lms_change", "icat_change", "icat_lms_part", "icat_ss_part"), 0.0),
+}
+"""What moves and changes are at strength 0, whatever the rows."""
+UNSTEERED_DRIFT = {"neutral_kl": 0.0, "neutral_kl_p95": 0.0, "perplexity_ratio": 1.0}
 
 
 def rows_of(base: Tensor, scores: Tensor, aim: str) -> dict[str, Tensor]:
@@ -41,9 +52,32 @@ def along(base: Tensor, scores: Tensor, strengths: Sequence[float]) -> dict[str,
     return {name: torch.cat([part[name] for part in parts]).T for name in parts[0]}
 
 
-def plain(estimates: Sequence[Estimate]) -> list[list[float]]:
-    """``[value, low, high]`` of each."""
-    return [[e.value, e.low, e.high] for e in estimates]
+def estimates_along(rows: Mapping[str, Tensor], term: Tensor, strengths: Sequence[float]) -> dict[str, list[Estimate]]:
+    """Return S estimates of each column of :func:`along` and of SS, LMS and ICAT, with intervals over ``term [n]``."""
+    others = {name: column for name, column in rows.items() if name not in PATTERN}
+    estimates = effect_estimates(others, term)
+    estimates |= estimate_columns({name: rows[name] for name in PATTERN if name in rows}, PATTERN, term)
+    return with_unsteered(estimates, strengths, UNSTEERED)
+
+
+def with_unsteered(
+    estimates: Mapping[str, Sequence[Estimate]], strengths: Sequence[float], known: Mapping[str, float]
+) -> dict[str, list[Estimate]]:
+    """Return estimates along strengths, at strength 0 with the values that are ``known`` by definition: no interval."""
+    return {
+        name: [
+            e._replace(value=known[name], low=math.nan, high=math.nan, how=BY_DEFINITION)
+            if c == 0 and name in known
+            else e
+            for c, e in zip(strengths, column, strict=True)
+        ]
+        for name, column in estimates.items()
+    }
+
+
+def plain(estimates: Sequence[Estimate]) -> list[list[Any]]:
+    """Return each as a list in the order of the record's fields; in a part, what is not finite becomes null."""
+    return [list(e) for e in estimates]
 
 
 def of_draws(base: Tensor, scores: Tensor, term: Tensor, draws: int) -> dict[str, dict[str, Any]]:
@@ -58,18 +92,10 @@ def of_draws(base: Tensor, scores: Tensor, term: Tensor, draws: int) -> dict[str
     return found
 
 
-def drift_of(found: TextDrift, resamples: int = 500) -> dict[str, list[list[float]]]:
-    """Mean and 95th percentile of the KL of the next token, and the ratio of perplexities, over texts."""
-    weights = bootstrap_weights(len(found.base), resamples)
-    columns: dict[str, list[list[float]]] = {"kl": [], "kl_p95": [], "perplexity_ratio": []}
-    for i, kl in enumerate(found.kl):
-        ratio = (found.base, found.steered[i], found.tokens)
-        columns["kl"].append([float(kl_mean(kl)), *percentile(kl_mean(kl, weights))])
-        columns["kl_p95"].append([float(kl_percentile(kl)), *percentile(kl_percentile(kl, weights))])
-        columns["perplexity_ratio"].append(
-            [float(perplexity_ratio(*ratio)), *percentile(perplexity_ratio(*ratio, weights))]
-        )
-    return columns
+def drift_of(drift: TextDrift, strengths: Sequence[float]) -> dict[str, list[list[Any]]]:
+    """Return the KL of the next token, its mean and its tail, and the ratio of perplexities, over texts."""
+    estimates = with_unsteered(drift_estimates(drift), strengths, UNSTEERED_DRIFT)
+    return {name: plain(column) for name, column in estimates.items()}
 
 
 @torch.no_grad()
@@ -97,7 +123,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[s
         both = subject.candidates(site, scale.strengths, scale.draws)
         scores = added(llm, test.contrasts, site, both)
         own, random = scores[: len(strengths)], scores[len(strengths) :]
-        estimates = effect_estimates(along(base, own, scale.strengths), test.term)
+        estimates = estimates_along(along(base, own, scale.strengths), test.term, scale.strengths)
         found["steered"][key] = {name: plain(column) for name, column in estimates.items()}
         found["random"][key] = of_draws(base, random, test.term, scale.draws)
         trial = added(llm, select.contrasts, site, both[: len(strengths)])
@@ -106,7 +132,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[s
         candidates = both if layer == LAYER else both[: len(strengths)]
         drift = llm.drift(texts, {site: lambda h, v=candidates: h + v[:, None, None]}, len(candidates))
         kept = TextDrift(drift.kl[: len(strengths)], drift.base, drift.steered[: len(strengths)], drift.tokens)
-        found["drift"][key] = drift_of(kept)
+        found["drift"][key] = drift_of(kept, scale.strengths)
         if layer == LAYER:
             each = torch.stack([kl_mean(kl) for kl in drift.kl[len(strengths) :]])
             found["random_drift"][key] = {"kl": each.unflatten(0, (scale.draws, -1)).tolist()}

@@ -4,6 +4,7 @@ The reported figures come from one sentence for each target and pair of words. T
 around the same targets and every unrelated word, so that nothing is left to chance but the targets themselves.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from torch import Tensor
 from lightning_steer.data.pocket_items import Traits, stereotype_items, traits
 from lightning_steer.data.stereoset import TEST
 from lightning_steer.llm import LLM
-from lightning_steer.metrics.clustered import UNIT, means
-from lightning_steer.metrics.stereoset_effect import effect_estimates
+from lightning_steer.metrics.columns import estimate_columns
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.fidelity.settings import Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, split
-from lightning_steer.studies.fidelity.sweep import along, plain
+from lightning_steer.studies.fidelity.sweep import along, estimates_along, with_unsteered
 from lightning_steer.tokens import Question
 
 PAIRS, UNRELATED = 6, 8
+KINDS = {"share": Mean(0, 1), "share_change": Mean(-1, 1)}
+"""P(stereotype | stereotype or opposite), and by how much it moved."""
 COMPARED = ("p_stereotype", "p_anti", "p_unrelated", "intended", "opposed", "collateral", "fidelity", "ss", "lms")
 
 
@@ -71,6 +75,12 @@ def true_values(logp: Tensor, strengths: Sequence[float]) -> dict[str, list[floa
     }
 
 
+def beside(estimate: Estimate, true: float) -> dict[str, Any]:
+    """Return what is reported beside what is true, and whether the interval holds it; None where there is none."""
+    inside = None if math.isnan(estimate.low + estimate.high) else estimate.low <= true <= estimate.high
+    return {"reported": list(estimate), "true": true, "inside": inside}
+
+
 @torch.no_grad()
 def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: int) -> dict[str, Any]:
     """Reported and true figures at one layer, and whether the first's interval holds the second."""
@@ -82,17 +92,15 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
     options = [question.options for question in test.contrasts.questions]
     before, after = odds_share(llm, options, base), odds_share(llm, options, steered)
     rows = {"share": after.T, "share_change": (after - before).T}
-    reported = {
-        **effect_estimates(along(base[0], steered, strengths), test.term),
-        **means(rows, test.term, {"share": UNIT}),
-    }
+    of_shares = with_unsteered(estimate_columns(rows, KINDS, test.term), strengths, {"share_change": 0.0})
+    reported = estimates_along(along(base[0], steered, strengths), test.term, strengths) | of_shares
     targets = {example.target for example in test.examples}
     found = population(kind, targets)
     truth = true_values(words(subject, site, found, strengths), strengths)
     compared = {
         name: [
-            {"strength": c, "reported": interval, "true": value, "inside": interval[1] <= value <= interval[2]}
-            for c, interval, value in zip(strengths, plain(reported[name]), truth[name], strict=True)
+            {"strength": c, **beside(estimate, value)}
+            for c, estimate, value in zip(strengths, reported[name], truth[name], strict=True)
         ]
         for name in (*COMPARED, "share", "share_change")
     }
@@ -125,7 +133,6 @@ def tone(subject: Subject) -> dict[str, Any]:
         planted[name] = torch.sigmoid(odds).mean()
     for name in ("harsh", "mild"):
         change = {"change": (shares[name] - shares["neutral"]).unsqueeze(1)}
-        interval = plain(means(change, subject.test.term, {})["change"])[0]
-        value = float(planted[name] - planted["neutral"])
-        found[name] = {"reported": interval, "true": value, "inside": interval[1] <= value <= interval[2]}
+        estimate = estimate_columns(change, {"change": KINDS["share_change"]}, subject.test.term)["change"][0]
+        found[name] = beside(estimate, float(planted[name] - planted["neutral"]))
     return found

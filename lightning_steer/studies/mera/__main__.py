@@ -12,6 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from lightning_steer.report.files import write_json
+from lightning_steer.statistics import estimate
 from lightning_steer.studies.mera import cells, settings, summary
 
 
@@ -50,8 +51,7 @@ def main(given: list[str] | None = None) -> int:
     first = settings.FIRST_QUICK_DRAW if options.quick else settings.FIRST_DRAW
     todo = [(m, x, s) for s in range(first, first + options.seeds) for x in options.mixtures for m in options.models]
     paths = {key: options.out / "parts" / f"{key[0]}-{key[1].split()[0]}-{key[2]}.json" for key in todo}
-    asked = {key: {"tasks": options.tasks, "sizes": list(sizes), "weights": _identity(options.models_in / key[0])}
-             for key in todo}  # fmt: skip
+    asked = {key: part_settings(options.models_in / key[0], options.tasks, sizes) for key in todo}
     left = [key for key in todo if not _done(paths[key], asked[key])]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(left), desc="MERA study") as bar:
@@ -65,6 +65,11 @@ def main(given: list[str] | None = None) -> int:
     print(summary.write(options.out, results))
     print(f"{time.monotonic() - start:.0f} s; numbers, reports and figures in {options.out}")
     return 0
+
+
+def part_settings(model: Path, tasks: list[str], sizes: tuple[int, int, int]) -> dict[str, Any]:
+    """Return what a stored part depends on: if anything here differs, the part is made anew."""
+    return {"tasks": tasks, "sizes": list(sizes), "weights": _identity(model), "statistics": estimate.VERSION}
 
 
 def _identity(folder: Path) -> str:

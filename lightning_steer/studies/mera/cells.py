@@ -12,8 +12,8 @@ from lightning_steer.data.mera import MERADataModule
 from lightning_steer.data.mera_tasks import Example, PocketTask
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.answers import label_probabilities
-from lightning_steer.metrics.interval import bootstrap_weights, percentile
-from lightning_steer.metrics.probe_scores import r2
+from lightning_steer.metrics.columns import as_numbers
+from lightning_steer.metrics.probe_scores import R2, R2_GAIN
 from lightning_steer.models.error_probe import logit_error
 from lightning_steer.models.moments import Moments
 from lightning_steer.models.probe_selection import PENALTIES, Selected, select
@@ -26,7 +26,6 @@ from lightning_steer.studies.mera.judging import Split, Weighed, beyond, certifi
 from lightning_steer.studies.mera.promise import kept
 from lightning_steer.tokens import Question
 
-RESAMPLES = 1000
 BEYOND = ("MERA", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 """Families that are compared, row by row, with the fitted label bias."""
 
@@ -91,22 +90,19 @@ def cell(llm: LLM, data: MERADataModule, calibration: Split, others: list[Split]
     few = split(llm, data, data.train[:SEQUENTIAL_ROWS])
     for name, ours in (("MERA, all layers", False), ("Mahalanobis MERA, all layers", True)):
         every.append(sequential(few.decisions, few.y, ours, name))
-    weights = bootstrap_weights(len(test.y), RESAMPLES)
     planted = truth.Planted(data, test.examples)
-    methods = {family.name: method(llm, family, calibration, test, others, weights, planted) for family in every}
-    methods["prompt"] = prompted(llm, data, calibration, test, weights)
+    methods = {family.name: method(llm, family, calibration, test, others, planted) for family in every}
+    methods["prompt"] = prompted(llm, data, calibration, test)
     bias = controls.fitted_bias(logp, train_y)
-    methods |= labels_weighed(data, logp, bias, train_y, calibration, test, weights)
+    methods |= labels_weighed(data, logp, bias, train_y, calibration, test)
     weighed_error = 1 - (logp.double() + bias).softmax(-1)[torch.arange(len(p)), train_y]
     for family in weighed_families(h, weighed_error, selected):
         cal, new = (s._replace(decisions=Weighed(s.decisions, bias)) for s in (calibration, test))
-        methods[family.name] = method(llm, family, cal, new, [], weights, planted)
+        methods[family.name] = method(llm, family, cal, new, [], planted)
     for family in every:
         if family.name in BEYOND:
             number = methods[family.name]["number"]
-            methods[family.name]["beyond_bias"] = beyond(
-                test, family.scores(test.decisions, [number])[0], bias, weights
-            )
+            methods[family.name]["beyond_bias"] = beyond(test, family.scores(test.decisions, [number])[0], bias)
     last = next(f for f in every if f.name == "Mahalanobis MERA, last layer")
     promise = {}
     if data.seed == settings.FIRST_DRAW and not llm.chat:
@@ -147,24 +143,23 @@ def encodings(h: Tensor, error: Tensor) -> dict[str, float]:
     """A lasso on a small sparse autoencoder's features beside one on the activations; what the autoencoder costs.
 
     Both are chosen by cross-validation in the first four fifths of the rows and scored on the rest, which neither they
-    nor the autoencoder have seen. ``_low`` and ``_high`` end 95 % bootstrap intervals over those rows, which are drawn
-    for both at once, so that ``r2_gain``, features less activations, is paired.
+    nor the autoencoder have seen. ``_low`` and ``_high`` end 95 % intervals over those rows; that of ``r2_gain``,
+    features less activations, is paired.
     """
     start, cut = time.process_time(), len(error) * 4 // 5
     sae = train_sparse_autoencoder(h[:cut], 4 * h.shape[-1])
     seconds, z, target = time.process_time() - start, sae.encode(h), logit_error(error)
     lost = float((h - sae.decode(z))[cut:].square().sum() / (h - h.mean(0))[cut:].square().sum())
     rows = len(target) - cut
-    weights = torch.cat([torch.ones(1, rows, dtype=torch.float64), bootstrap_weights(rows, RESAMPLES)])
-    score, chosen = {}, {}
+    chosen, predicted = {}, {}
     for name, x in (("r2", z), ("r2_activations", h)):
         chosen[name] = probes(x[:cut].unsqueeze(0), error[:cut]).chosen
-        predicted = x[cut:].double() @ chosen[name].weight[0] + chosen[name].intercept[0]
-        score[name] = r2(predicted, target[cut:], weights)
-    score["r2_gain"] = score["r2"] - score["r2_activations"]
-    found = {name: float(draws[0]) for name, draws in score.items()}
-    for name, draws in score.items():
-        found[f"{name}_low"], found[f"{name}_high"] = percentile(draws[1:])
+        predicted[name] = as_numbers(x[cut:].double() @ chosen[name].weight[0] + chosen[name].intercept[0])
+    new = as_numbers(target[cut:])
+    score = {name: R2.estimate(guess, new)[0] for name, guess in predicted.items()}
+    score["r2_gain"] = R2_GAIN.estimate(predicted["r2"], predicted["r2_activations"], new)[0]
+    found = {name: one.value for name, one in score.items()}
+    found |= {f"{name}_{end}": getattr(one, end) for name, one in score.items() for end in ("low", "high")}
     return found | {
         "rows": float(rows),
         "features_used": float((chosen["r2"].weight != 0).sum()),
@@ -174,21 +169,21 @@ def encodings(h: Tensor, error: Tensor) -> dict[str, float]:
     }
 
 
-def prompted(llm: LLM, data: MERADataModule, calibration: Split, test: Split, weights: Tensor) -> dict[str, Any]:
+def prompted(llm: LLM, data: MERADataModule, calibration: Split, test: Split) -> dict[str, Any]:
     """The baseline that asks in words."""
     new = [Decisions(llm, questions(data, s.examples, settings.PROMPT)).base for s in (calibration, test)]
-    return certified(calibration, new[0].unsqueeze(0), [1.0]) | judged(test, new[1], weights)
+    return certified(calibration, new[0].unsqueeze(0), [1.0]) | judged(test, new[1])
 
 
 def labels_weighed(
-    data: MERADataModule, logp: Tensor, fitted: Tensor, y: Tensor, calibration: Split, test: Split, weights: Tensor
+    data: MERADataModule, logp: Tensor, fitted: Tensor, y: Tensor, calibration: Split, test: Split
 ) -> dict[str, Any]:
     """The controls: constant class, and two label biases, certified like any other."""
     found = {}
     for name, bias in (("label bias, fitted", fitted), ("label bias, contextual", controls.contextual_bias(logp))):
         cal, new = (s.decisions.base.double() + bias for s in (calibration, test))
-        found[name] = certified(calibration, cal.unsqueeze(0), [1.0]) | judged(test, new, weights)
+        found[name] = certified(calibration, cal.unsqueeze(0), [1.0]) | judged(test, new)
     one = torch.nn.functional.one_hot(controls.constant_class(y, test.decisions.base), len(data.labels)) * 20.0
     cal = one[:1].expand(len(calibration.y), -1)
-    found["constant class"] = certified(calibration, cal.unsqueeze(0), [1.0]) | judged(test, one, weights)
+    found["constant class"] = certified(calibration, cal.unsqueeze(0), [1.0]) | judged(test, one)
     return found

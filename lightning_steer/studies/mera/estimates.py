@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from scipy import stats
+from lightning_steer.statistics.intervals import mean_over_units
 
 Key = tuple[str, str, int]
 """Model, mixture, draw."""
@@ -12,12 +11,9 @@ Key = tuple[str, str, int]
 
 def over_draws(values: Iterable[float | None]) -> dict[str, Any]:
     """Mean and 95 % t-interval over draws of prompts and splits; draws without a value are left out."""
-    found = np.array([v for v in values if v is not None and v == v], dtype=float)
-    n = len(found)
-    if not n:
-        return {"value": None, "low": None, "high": None, "n": 0}
-    half = stats.t.ppf(0.975, n - 1) * found.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-    return {"value": found.mean(), "low": found.mean() - half, "high": found.mean() + half, "n": n}
+    estimate = mean_over_units([float("nan") if v is None else v for v in values])
+    value = estimate.value if estimate.n else None
+    return {"value": value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "how": estimate.how}
 
 
 def deployed(method: Mapping[str, Any], name: str) -> float:

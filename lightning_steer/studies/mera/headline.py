@@ -31,6 +31,6 @@ def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     lines.append(
         f"\nMeans over {tasks} tasks; 95 % intervals (Student's t) over n = {n} draws of prompts and splits, each with "
         f"{rows['train']:,} training, {rows['calibration']} calibration and {rows['test']:,} test prompts. Who is not "
-        "certified leaves the model as it is: SPI 0."
+        "certified leaves the model as it is: SPI 0, without an interval where that is so in every draw."
     )
     return "\n".join(lines)

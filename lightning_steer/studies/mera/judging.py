@@ -11,7 +11,7 @@ from lightning_steer.data.pocket_items import neutral_texts
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.confusion import confusion
 from lightning_steer.metrics.spi import estimates, flip
-from lightning_steer.selection.abstention import certify
+from lightning_steer.statistics.certificates import certify
 from lightning_steer.studies.mera import settings, truth
 from lightning_steer.studies.mera.families import Family
 
@@ -50,15 +50,15 @@ class Weighed:
         return self.inner.scores(maps, strengths) + self.bias
 
 
-def judged(test: Split, logits: Tensor, weights: Tensor) -> dict[str, Any]:
+def judged(test: Split, logits: Tensor) -> dict[str, Any]:
     """Figures of test logits ``[n, options]`` beside the unsteered ones, and both confusion matrices."""
     k, rows = logits.shape[-1], torch.arange(len(test.y))
     answer, base = logits.argmax(-1), test.decisions.base.argmax(-1)
     after, before = (1 - x.double().softmax(-1)[rows, test.y] for x in (logits, test.decisions.base))
-    found = estimates(test.y, base, answer, before, after, k, weights)
+    found = estimates(test.y, base, answer, before, after, k)
     matrices = [confusion(test.y, a, k) for a in (base, answer)]
     return {
-        "metrics": {name: estimate._asdict() for name, estimate in found.items()},
+        "metrics": {name: one[0]._asdict() for name, one in found.items()},
         "flip": flip(*matrices),
         "confusion": matrices[1].int().tolist(),
         "confusion_base": matrices[0].int().tolist(),
@@ -69,7 +69,8 @@ def judged(test: Split, logits: Tensor, weights: Tensor) -> dict[str, Any]:
 def certified(calibration: Split, logits: Tensor, strengths: Sequence[float]) -> dict[str, Any]:
     """What the calibration rows say of candidates ``[S, n, options]``."""
     right = logits.argmax(-1) == calibration.y
-    found = certify(calibration.right.numpy(), right.numpy(), settings.DELTA)
+    changes = right.int() - calibration.right.int()
+    found = certify(changes.numpy(), -1, 1, delta=settings.DELTA)
     best = int(found.estimate.argmax()) if found.chosen is None else found.chosen  # tested all the same
     return {
         "certified": found.chosen is not None,
@@ -81,11 +82,11 @@ def certified(calibration: Split, logits: Tensor, strengths: Sequence[float]) ->
     }
 
 
-def beyond(test: Split, logits: Tensor, bias: Tensor, weights: Tensor) -> dict[str, Any]:
+def beyond(test: Split, logits: Tensor, bias: Tensor) -> dict[str, Any]:
     """Accuracy and balanced accuracy beyond what the fitted label bias reaches, paired over the test rows."""
     weighed, n, zero = (test.decisions.base + bias).argmax(-1), len(test.y), torch.zeros(len(test.y))
-    found = estimates(test.y, weighed, logits.argmax(-1), zero, zero, logits.shape[-1], weights)
-    return {"n": n} | {name: found[f"{name}_change"]._asdict() for name in ("accuracy", "balanced_accuracy", "mcc")}
+    found = estimates(test.y, weighed, logits.argmax(-1), zero, zero, logits.shape[-1])
+    return {"n": n} | {name: found[f"{name}_change"][0]._asdict() for name in ("accuracy", "balanced_accuracy", "mcc")}
 
 
 def method(
@@ -94,7 +95,6 @@ def method(
     calibration: Split,
     test: Split,
     others: list[Split],
-    weights: Tensor,
     planted: truth.Planted,
 ) -> dict[str, Any]:
     """Certify a family, and test the candidate with the best bound, whether certified or not."""
@@ -103,7 +103,7 @@ def method(
     whole = family.name in CURVES
     logits = family.scores(test.decisions, None if whole else [best])
     chosen = logits[best if whole else 0]
-    found |= judged(test, chosen, weights)
+    found |= judged(test, chosen)
     maps, strength = family.at(best), family.strengths[best]
     found["layers"] = list(maps)
     found["edited"] = edited(test, maps, strength)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.metrics.interval import exact
-from lightning_steer.selection.bounds import Betting, Bound, EmpiricalBernstein, ExactPaired, Hoeffding
+from lightning_steer.statistics.bounds import Betting, Bound, EmpiricalBernstein, ExactPaired, Hoeffding
+from lightning_steer.statistics.kinds import Share
 
 BOUNDS: dict[str, Bound] = {
     "exact paired": ExactPaired(),
@@ -38,7 +38,8 @@ def kept(base: NDArray, steered: NDArray, rows: int, delta: float, seed: int = 0
     signs = random.choice(np.array([-1, 1], dtype=np.int8), size=(RESAMPLES, 1, rows))
     found: dict[str, Any] = {"churn": np.abs(changes).mean(1).tolist(), "resamples": RESAMPLES}
     for name, bound in BOUNDS.items():
-        counts = [int((bound.lower(x, delta / len(changes)) > 0).any(-1).sum()) for x in (drawn * signs, drawn)]
-        for kind, count in zip(("false", "power"), counts, strict=True):
-            found[f"{name}, {kind}"] = [count / RESAMPLES, *exact(count, RESAMPLES)]
+        certificates = [(bound.lower(x, delta / len(changes)) > 0).any(-1) for x in (drawn * signs, drawn)]
+        for kind, given in zip(("false", "power"), certificates, strict=True):
+            estimate = Share().estimate(given)[0]
+            found[f"{name}, {kind}"] = list(estimate[:3])
     return found

@@ -20,7 +20,6 @@ from lightning_steer.data.mera_tasks import Example, SmsSpam
 from lightning_steer.llm import LLM
 from lightning_steer.methods import Steering
 from lightning_steer.metrics.answers import label_probabilities
-from lightning_steer.metrics.interval import bootstrap_weights
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.studies.mera import cells, controls, judging
 from lightning_steer.studies.mera.families import families
@@ -97,15 +96,14 @@ def judge(llm: LLM, data: MERADataModule) -> dict[str, Any]:
     train, calibration, test = (whole(part) for part in (data.train, data.calibration, data.test))
     error = 1 - train.decisions.base.double().exp()[torch.arange(len(train.y)), train.y]
     selected = cells.probes(train.decisions.h, error)
-    weights = bootstrap_weights(len(test.y), cells.RESAMPLES)
     methods: dict[str, Any] = {}
     for family in families(train.decisions.h, error, selected):
         if family.name in METHODS:
             found = judging.certified(calibration, family.scores(calibration.decisions), family.strengths)
             logits = family.scores(test.decisions, [found["number"]])[0]
-            methods[family.name] = found | judging.judged(test, logits, weights) | {"layers": list(family.maps[0])}
+            methods[family.name] = found | judging.judged(test, logits) | {"layers": list(family.maps[0])}
     bias = controls.fitted_bias(train.decisions.base, train.y)
-    methods |= cells.labels_weighed(data, train.decisions.base, bias, train.y, calibration, test, weights)
+    methods |= cells.labels_weighed(data, train.decisions.base, bias, train.y, calibration, test)
     return {"methods": methods, "probes": cells.figures(selected), "rows": list(data.sizes), "labels": data.labels}
 
 

@@ -11,7 +11,8 @@ from lightning_steer.data.mera import MERADataModule
 from lightning_steer.data.mera_tasks import Example, PocketTask
 from lightning_steer.data.pocket_tasks import CARELESS
 from lightning_steer.methods import MERA
-from lightning_steer.metrics.interval import Estimate, exact
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Share
 
 
 class Planted:
@@ -34,8 +35,9 @@ class Planted:
     def repaired(self, test: Any, logits: Tensor) -> Estimate:
         """Share set right of the repairable errors: those rows that are wrong though the content tells the answer."""
         repairable = ~test.right & (self.careful_answer == test.y)
-        count, n = int((logits.argmax(-1) == test.y)[repairable].sum()), int(repairable.sum())
-        return Estimate(count / n, *exact(count, n), n) if n else Estimate(float("nan"), float("nan"), float("nan"), 0)
+        if not repairable.any():
+            return Estimate(float("nan"), float("nan"), float("nan"), 0, None, "none: no error can be repaired")
+        return Share().estimate((logits.argmax(-1) == test.y)[repairable].double().numpy())[0]
 
 
 def figures(data: MERADataModule, h: Tensor, map_: Any, test: Any, planted: Planted) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from lightning_steer.metrics.interval import Estimate
-from lightning_steer.studies.pocket.goals import Measured, Shapes, cell, verdicts
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.studies.pocket.goals import Measured, Shapes, cell, units, verdicts
 from lightning_steer.studies.pocket.measures import Figures
 
 ABOUT = {
@@ -24,7 +24,7 @@ def _details(found: dict[int, Measured], first: int) -> str:
         parts.append(f"\n### {section}\n\n| | seed {first} | n | seeds {sorted(found)} |\n|---|---|---|---|")
         for name, shown in figures.items():
             others = ", ".join(f"{measured[section][name].value:.3g}" for _, measured in sorted(found.items()))
-            parts.append(f"| {name} | {cell(shown)} | {shown.n} | {others} |")
+            parts.append(f"| {name} | {cell(shown)} | {units(shown)} | {others} |")
     return "\n".join(parts)
 
 
@@ -36,7 +36,7 @@ def _shapes(shapes: Shapes) -> str:
         for layer, base in enumerate(models["base"]):
             for name, estimate in base.items():
                 others = [cell(models[model][layer][name]) for model in ("tuned", "tuned - base")]
-                parts.append(f"| {name} | {layer} | {cell(estimate)} | {' | '.join(others)} | {estimate.n} |")
+                parts.append(f"| {name} | {layer} | {cell(estimate)} | {' | '.join(others)} | {units(estimate)} |")
     return "\n".join(parts)
 
 
@@ -105,7 +105,7 @@ and `pocket_prompts.py`.
 
 ## What was promised
 
-Brackets are 95 % intervals over the items (bootstrap over documents, prompts or target terms; n is their number), for
+Brackets are 95 % intervals over the items (documents, prompts or target terms; n is their number), for
 the weights of seed {first}; "all seeds" are models trained anew from other random weights on other documents and
 measured on the same items, "met" counts them. Of several figures the worst is shown.
 
@@ -144,7 +144,7 @@ def as_json(found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
 
     def plain(part: Any) -> Any:
         if isinstance(part, Estimate):
-            return [round(float(value), 5) for value in part]
+            return [*(round(value, 5) for value in part[:3]), units(part)]
         if isinstance(part, dict):
             return {str(key): plain(value) for key, value in part.items()}
         return [plain(value) for value in part]
@@ -157,7 +157,9 @@ def from_json(content: str, seed: int) -> tuple[Measured, Shapes]:
     """The figures of one seed as :func:`as_json` wrote them."""
 
     def figures(part: dict[str, list[float]]) -> Figures:
-        return {name: Estimate(value, low, high, int(n)) for name, (value, low, high, n) in part.items()}
+        return {
+            name: Estimate(value, low, high, int(n), None, "as written") for name, (value, low, high, n) in part.items()
+        }
 
     written = json.loads(content)
     found = {section: figures(part) for section, part in written["seeds"][str(seed)].items()}

@@ -11,8 +11,9 @@ from torch import Tensor
 from lightning_steer.data import pocket_prompts, pocket_tasks
 from lightning_steer.data.pocket_prompts import TaskPrompt
 from lightning_steer.hooks import edit
-from lightning_steer.metrics.interval import Estimate
-from lightning_steer.studies.pocket.measures import Figures, resampled, share
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.jackknife import estimate_of_rows
+from lightning_steer.studies.pocket.measures import Figures, share
 from lightning_steer.studies.pocket.reader import Edits, Part, Reader, last, opened
 
 
@@ -54,7 +55,9 @@ def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Fig
         "accuracy, careless": share(right[lax]),
         "accuracy, cue deleted": share(deleted),
         "accuracy, 10 % pull class": share(answers(reader, few, as_chat).argmax(1) == [item.label for item in few]),
-        "error against planted": resampled(lambda i: float(np.corrcoef(error[i], exact[i])[0, 1]), every),
+        "error against planted": estimate_of_rows(
+            lambda i: float(np.corrcoef(error[i], exact[i])[0, 1]), n, low=-1, high=1
+        ),
     }
     # a linear probe on logit(E) at the last token; its layer is chosen on a quarter of the training prompts
     h, h_test = _hidden(reader, learn, as_chat).double().numpy(), _hidden(reader, test, as_chat).double().numpy()
@@ -64,14 +67,16 @@ def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Fig
     score = _probe(h[:, chosen], y, h_test[:, chosen])
     of_class = np.array([y[[item.label == k for item in learn]].mean() for k in range(p.shape[1])])[truth]
     found |= {
-        "probe AUC": resampled(lambda i: auc(score[i], ~right[i]), every),
-        "probe AUC within classes": resampled(lambda i: _within(score[i], ~right[i], truth[i]), every),
-        "AUC of the true class alone": resampled(lambda i: auc(of_class[i], ~right[i]), every),
-        "probe layer": Estimate(chosen, chosen, chosen, len(learn)),
+        "probe AUC": estimate_of_rows(lambda i: auc(score[i], ~right[i]), n, low=0, high=1),
+        "probe AUC within classes": estimate_of_rows(
+            lambda i: _within(score[i], ~right[i], truth[i]), n, low=0, high=1
+        ),
+        "AUC of the true class alone": estimate_of_rows(lambda i: auc(of_class[i], ~right[i]), n, low=0, high=1),
+        "probe layer": Estimate(chosen, chosen, chosen, len(learn), None, "by definition"),
     }
     repaired = answers(reader, test, as_chat, _cue_removed(reader, learn, test, as_chat)).argmax(1) == truth
-    found["oracle net repair"] = resampled(
-        lambda i: float((repaired[i].sum() - right[i].sum()) / (~right[i]).sum()), every
+    found["oracle net repair"] = estimate_of_rows(
+        lambda i: float((repaired[i].sum() - right[i].sum()) / (~right[i]).sum()), n, high=1
     )
     found["oracle harm"] = share(~repaired[right])
     return found

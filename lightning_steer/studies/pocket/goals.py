@@ -6,7 +6,7 @@ from typing import NamedTuple
 from lightning_steer.data.pocket_behaviours import NAMES as BEHAVIOURS
 from lightning_steer.data.pocket_stereotypes import TONES
 from lightning_steer.data.pocket_tasks import NAMES as TASKS
-from lightning_steer.metrics.interval import Estimate
+from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.studies.pocket.measures import Figures
 
 Measured = dict[str, Figures]
@@ -87,6 +87,11 @@ def cell(estimate: Estimate) -> str:
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
+def units(estimate: Estimate) -> int:
+    """How many independent rows, or clusters of rows, an estimate rests on."""
+    return estimate.n if estimate.clusters is None else estimate.clusters
+
+
 def verdicts(run: str, first: int, found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
     """The table of goals."""
     lines = [
@@ -99,7 +104,7 @@ def verdicts(run: str, first: int, found: dict[int, Measured], shapes: dict[int,
         others = ", ".join(f"{goal.decisive(measured)[1].value:.3g}" for _, measured in sorted(found.items()))
         kept = sum(goal.met(measured) for measured in found.values())
         lines.append(
-            f"| {goal.what} | {goal.bar} | {cell(shown)}{where} | {shown.n} | {others} | {kept}/{len(found)} |"
+            f"| {goal.what} | {goal.bar} | {cell(shown)}{where} | {units(shown)} | {others} | {kept}/{len(found)} |"
         )
     for form in ("plain", "chat"):
         apart = [
@@ -110,7 +115,7 @@ def verdicts(run: str, first: int, found: dict[int, Measured], shapes: dict[int,
         shown = max((f["mean cosine"] for f in shapes[first][form]["tuned - base"]), key=lambda e: abs(e.value))
         lines.append(
             f"| mean cosine of base and tuned differs, {form} text: layers whose interval excludes 0 | > 0 of {layers} "
-            f"| largest difference {cell(shown)} | {shown.n} | {', '.join(map(str, apart))} | "
+            f"| largest difference {cell(shown)} | {units(shown)} | {', '.join(map(str, apart))} | "
             f"{sum(count > 0 for count in apart)}/{len(apart)} |"
         )
     return "\n".join(lines)

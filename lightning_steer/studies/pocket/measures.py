@@ -1,6 +1,6 @@
 """A pocket model's loss and stereotypes against the planted truth; every estimate with its interval."""
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,21 +9,12 @@ from torch import Tensor
 
 from lightning_steer.data import pocket, pocket_items
 from lightning_steer.data.pocket_text import BOS, EOS, ITEMS, Document, source
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, percentile
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.jackknife import estimate_of_rows
+from lightning_steer.statistics.kinds import Kind, Mean, Share, Smooth
 from lightning_steer.studies.pocket.reader import Edits, Reader, opened
 
-RESAMPLES = 1000
 Figures = dict[str, Estimate]
-
-
-def resampled(statistic: Callable[[np.ndarray], float], cluster: np.ndarray, seed: int = 0) -> Estimate:
-    """A statistic of rows, given their numbers, with an interval over resampled clusters of rows."""
-    random, every = np.random.default_rng(seed), np.arange(len(cluster))
-    names, of = np.unique(cluster, return_inverse=True)
-    members = np.split(of.argsort(kind="stable"), np.bincount(of).cumsum()[:-1])
-    drawn = (random.integers(len(names), size=len(names)) for _ in range(RESAMPLES))
-    rows = (which if len(names) == len(every) else np.concatenate([members[i] for i in which]) for which in drawn)
-    return Estimate(statistic(every), *percentile(torch.tensor([statistic(i) for i in rows])), len(names))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -31,14 +22,19 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
-def share(values: Tensor | np.ndarray, cluster: np.ndarray | None = None) -> Estimate:
-    """A mean with its interval."""
-    column = torch.as_tensor(values).double()
-    of = None if cluster is None else torch.as_tensor(np.unique(cluster, return_inverse=True)[1])
-    if cluster is None:
-        return estimate_mean(column, bootstrap_weights(len(column), RESAMPLES))
-    weights = bootstrap_weights(len(column), RESAMPLES, cluster=of)
-    return Estimate(float(column.mean()), *percentile(weights @ column / weights.sum(1)), len(np.unique(cluster)))
+YES = Share()
+
+
+def share(values: Tensor | np.ndarray, cluster: np.ndarray | None = None, kind: Kind = YES) -> Estimate:
+    """The share of yes, or another mean, with its interval."""
+    return kind.estimate(np.asarray(values, dtype=np.float64), cluster)[0]
+
+
+def _ratio(weights: np.ndarray, total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return (weights @ total) / (weights @ count)
+
+
+PER_TOKEN, PERCENT = Smooth(_ratio), Mean(0, 100)
 
 
 # ---- loss
@@ -60,10 +56,8 @@ def loss(reader: Reader, chat_share: float, n: int, seed: int = 0) -> Figures:
         logp = reader.tokens(texts)
         tokens = np.array([len(values) for values in logp])
         nats, exact = np.array([-float(values.sum()) for values in logp]), -np.array([x.logp for x in documents])
-        weights = bootstrap_weights(len(texts), RESAMPLES).numpy()
         for label, values in (("loss", nats), ("entropy", exact), ("gap", nats - exact)):
-            interval = percentile(torch.from_numpy((weights @ values) / (weights @ tokens)))
-            found[f"{label}, {name}"] = Estimate(float(values.sum() / tokens.sum()), *interval, len(texts))
+            found[f"{label}, {name}"] = PER_TOKEN.estimate(values, tokens)[0]
     return found
 
 
@@ -86,16 +80,12 @@ def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figu
     found: Figures = {}
     for name, rows in (("held targets", ~seen), ("seen targets", seen)):
         m, t, c = model[rows], planted[rows], blind[rows]
-        cluster = np.arange(len(m))
+        ranks, n = partial(estimate_of_rows, low=-1, high=1), len(m)
         found |= {
-            f"traits, {name}": resampled(lambda i, m=m, t=t: spearman(m[i, :12], t[i, :12]), cluster),
-            f"traits, {name}, group-blind table": resampled(
-                lambda i, m=c, t=t: spearman(m[i, :12], t[i, :12]), cluster
-            ),
-            f"log-odds, {name}": resampled(lambda i, m=m, t=t: spearman(_odds(m[i]), _odds(t[i])), cluster),
-            f"log-odds, {name}, group-blind table": resampled(
-                lambda i, m=c, t=t: spearman(_odds(m[i]), _odds(t[i])), cluster
-            ),
+            f"traits, {name}": ranks(lambda i, m=m, t=t: spearman(m[i, :12], t[i, :12]), n),
+            f"traits, {name}, group-blind table": ranks(lambda i, m=c, t=t: spearman(m[i, :12], t[i, :12]), n),
+            f"log-odds, {name}": ranks(lambda i, m=m, t=t: spearman(_odds(m[i]), _odds(t[i])), n),
+            f"log-odds, {name}, group-blind table": ranks(lambda i, m=c, t=t: spearman(_odds(m[i]), _odds(t[i])), n),
         }
     return found
 
@@ -125,9 +115,11 @@ def stereoset(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> F
         cluster = np.array([item.target for item in items])[rows]
         for which, values in scores.items():
             s, a, u = values[rows].T
-            found[f"SS, {name}{which}"] = share(100.0 * (s > a), cluster)
-            found[f"LMS, {name}{which}"] = share(50.0 * (s > u) + 50.0 * (a > u), cluster)
+            found[f"SS, {name}{which}"] = share(100.0 * (s > a), cluster, PERCENT)
+            found[f"LMS, {name}{which}"] = share(50.0 * (s > u) + 50.0 * (a > u), cluster, PERCENT)
     odds = [values[:, 0] - values[:, 1] for values in scores.values()]
     cluster = np.array([item.target for item in items])
-    found["margin against planted log-odds"] = resampled(lambda i: spearman(odds[0][i], odds[1][i]), cluster)
+    found["margin against planted log-odds"] = estimate_of_rows(
+        lambda i: spearman(odds[0][i], odds[1][i]), len(items), cluster, -1, 1
+    )
     return found

@@ -12,12 +12,14 @@ from lightning_steer.data.pocket_prompts import BehaviourItem, behaviour_items
 from lightning_steer.data.pocket_stereotypes import GROUPS
 from lightning_steer.data.pocket_text import ITEMS
 from lightning_steer.hooks import capture
-from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
-from lightning_steer.studies.pocket.measures import Figures, resampled, share, stereotype_scores
+from lightning_steer.statistics.jackknife import estimate_of_rows, estimates_of_left_out, leave_one_out
+from lightning_steer.statistics.kinds import Mean
+from lightning_steer.studies.pocket.measures import Figures, share, stereotype_scores
 from lightning_steer.studies.pocket.reader import Edits, Part, Reader, last, opened
 
 LAYER = 2
 """Where vectors are taken and added; fixed before anything was measured."""
+MARGIN = Mean()
 COEFFICIENTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
@@ -50,12 +52,12 @@ def behaviour(reader: Reader, name: str, as_chat: bool, seed: int = 0) -> Figure
         edits = _added(reader, LAYER, vector, c)
         logp = [reader.continuations(prompts, [getattr(i, s) for i in test], edits) for s in ("positive", "negative")]
         margins.append((logp[0] - logp[1]).double().numpy())
-        found[f"margin at {c:+g}"] = share(margins[-1])
+        found[f"margin at {c:+g}"] = share(margins[-1], kind=MARGIN)
     planted, plain = np.array([item.margin for item in test]), margins[COEFFICIENTS.index(0.0)]
-    found["margin against planted"] = resampled(
-        lambda i: float(np.corrcoef(plain[i], planted[i])[0, 1]), np.arange(len(test))
+    found["margin against planted"] = estimate_of_rows(
+        lambda i: float(np.corrcoef(plain[i], planted[i])[0, 1]), len(test), low=-1, high=1
     )
-    steps = [share(b - a) for a, b in pairwise(margins)]
+    steps = [share(b - a, kind=MARGIN) for a, b in pairwise(margins)]
     found["smallest step"] = min(steps, key=lambda step: step.value)
     return found
 
@@ -87,28 +89,23 @@ def stereotype_vector(reader: Reader, as_chat: bool, seed: int = 0) -> Figures:
 def anisotropy(base: Reader, tuned: Reader, as_chat: bool, n: int = 400) -> dict[str, list[Figures]]:
     """Mean cosine of two tokens, and top-1 share and participation ratio of the centred spectrum; a list by layer.
 
-    Both models read the same documents, which are drawn again together, so the difference has an interval too.
+    Both models read the same documents, which are left out together, so the difference has an interval too.
     """
     seeds = (ITEMS, 7)
     documents = pocket.documents(seeds, 4 * n, float(as_chat))[:n]
     texts = [text if as_chat else f"<bos> {text}" for text, _ in documents]
-    weights = bootstrap_weights(n, 200)
-    weights = torch.cat([torch.ones(1, n, dtype=torch.float64), weights])
+    weights = torch.from_numpy(np.concatenate([np.ones((1, n)), leave_one_out(np.arange(n))]))
     found: dict[str, list[Tensor]] = {}
     for name, reader in (("base", base), ("tuned", tuned)):
         found[name] = [_shape(h, weights) for h in _sums(reader, texts)]
     found["tuned - base"] = [b - a for a, b in zip(found["base"], found["tuned"], strict=True)]
+    return {name: [_figures(shape.numpy(), n) for shape in shapes] for name, shapes in found.items()}
+
+
+def _figures(shape: np.ndarray, n: int) -> Figures:
+    """The three measures from ``[1 + n, 3]``: of all documents, and of all but one."""
     measures = ("mean cosine", "top-1 share", "participation ratio")
-    return {
-        name: [
-            {
-                m: Estimate(float(column[0]), *percentile(column[1:]), n)
-                for m, column in zip(measures, shape.T, strict=True)
-            }
-            for shape in shapes
-        ]
-        for name, shapes in found.items()
-    }
+    return dict(zip(measures, estimates_of_left_out(shape[0], shape[1:], n), strict=True))
 
 
 def _sums(reader: Reader, texts: list[str]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -132,7 +129,7 @@ def _sums(reader: Reader, texts: list[str]) -> list[tuple[Tensor, Tensor, Tensor
 
 
 def _shape(of: tuple[Tensor, Tensor, Tensor, Tensor], weights: Tensor) -> Tensor:
-    """``[draws, 3]`` of the measures, for documents drawn ``weights [draws, n]`` times."""
+    """``[draws, 3]`` of the measures, for documents that count ``weights [draws, n]``."""
     count, units, sums, outer = of
     n = weights @ count
     unit = (weights @ units) / n[:, None]

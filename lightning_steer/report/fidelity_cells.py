@@ -1,0 +1,67 @@
+"""Cells of the fidelity study's tables: values with intervals or beside random directions, and what stands below them.
+
+A part keeps an estimate as a list in the order of :class:`Estimate`'s fields; null stands for what is not finite.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lightning_steer.report.tables import cell, number
+from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
+from lightning_steer.statistics.random_control import RandomControl
+
+RANDOM = (
+    "Random directions are as long as the vector that they stand beside: their median and, in brackets, the least and "
+    "the largest of them. The rank p-value of the vector's own value is (1 + draws at least as large) / (1 + draws)."
+)
+
+
+def of_part(fields: Sequence[Any]) -> Estimate:
+    """Return an estimate as a part keeps it."""
+    return Estimate(*fields)
+
+
+def of_report(figure: Mapping[str, Any]) -> Estimate:
+    """Return an estimate as a report keeps it."""
+    return Estimate(*(figure[name] for name in Estimate._fields))
+
+
+def as_cell(estimate: Estimate) -> str:
+    """Return ``value [low, high]``, or the value alone where there is no interval."""
+    return cell(estimate._asdict())
+
+
+def above(estimate: Estimate, level: float) -> bool:
+    """Return whether the whole interval lies above a level; False without an interval."""
+    return estimate.low is not None and estimate.low > level
+
+
+def random_cells(draws: Sequence[float], value: float) -> list[str]:
+    """Return ``median (least to largest)`` of random draws and the rank p-value of a value beside them."""
+    one = RandomControl().estimate(draws, value)[0]
+    return _random(one.median, one.minimum, one.maximum, one.p)
+
+
+def reported_random_cells(figure: Mapping[str, Any]) -> list[str]:
+    """Return the same from a report, where ends are the least and the largest draw."""
+    return _random(figure["value"], figure["low"], figure["high"], figure["p"])
+
+
+def _random(median: float, least: float, largest: float, p: float) -> list[str]:
+    return [f"{number(median)} ({number(least)} to {number(largest)})", number(p)]
+
+
+def footnote(estimates: Iterable[Estimate], rows: str = "examples", clusters: str = "target terms") -> str:
+    """Return what is said once under a table: how many rows and clusters, which intervals, why a value has none."""
+    every = list(estimates)
+    counts = dict.fromkeys(
+        f"{e.n} {rows}" if e.clusters is None else f"{e.n} {rows} in {e.clusters} {clusters}" for e in every
+    )
+    methods = dict.fromkeys(e.how for e in every if e.low is not None or e.high is not None)
+    reasons = dict.fromkeys(e.how.removeprefix("none: ") for e in every if e.low is None and e.high is None)
+    sentences = [f"Rows: {'; '.join(counts)}."] if counts else []
+    sentences += [f"Intervals: {', '.join(methods)}."] if methods else []
+    for reason in reasons:
+        known = "it is known by definition, since nothing is steered"
+        sentences.append(f"A value without an interval: {known if reason == BY_DEFINITION else reason}.")
+    return "\n" + " ".join(sentences) + "\n" if sentences else ""
