@@ -23,10 +23,10 @@ from lightning_steer.escapes import say
 from lightning_steer.files import check_no_links
 from lightning_steer.llm import LLM
 from lightning_steer.modules.predictions import Predictions
-from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report import card
 from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.shipped import shipped
+from lightning_steer.traced import TracedModule
 
 LISTS = {
     key: {name: getattr(listed, name) for name in listed.__all__}
@@ -180,7 +180,7 @@ class CLI(LightningCLI):
         able = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
         if self.subcommand not in able:
             raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(able)}")
-        if isinstance(self.model, (CarriesProvenance, modules.Responses)):
+        if isinstance(self.model, (TracedModule, modules.Responses)):
             self.model.accept_mismatch = self.config[str(self.subcommand)].accept_mismatch
 
     def before_fit(self) -> None:
@@ -212,17 +212,21 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters in a checkpoint never override the command line, as they would in LightningCLI."""
 
-    def _take_best(self) -> None:
-        if not getattr(self.model, "needs_checkpoint", True):
-            return
+    def before_test(self) -> None:
+        """Take the best checkpoint, unless the module reads by itself what fit has left."""
+        if getattr(self.model, "needs_checkpoint", True):
+            self.before_validate()
+
+    before_predict = before_test
+
+    def before_validate(self) -> None:
+        """Take the best checkpoint."""
         config = self.config_init[str(self.subcommand)]
         if config.ckpt_path is None:
             config.ckpt_path = str(self.folder / "best.ckpt")
         if not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}: run fit first, or give --ckpt_path")
         saving.load(Path(config.ckpt_path))
-
-    before_test = before_validate = before_predict = _take_best
 
     def after_fit(self) -> None:
         """Say where the result is."""

@@ -21,6 +21,7 @@ from lightning_steer import checkpoint, provenance
 from lightning_steer.files import check_regular, is_regular, read_text, write
 from lightning_steer.methods.base import Steering
 from lightning_steer.records import Activations
+from lightning_steer.traced import TracedModule
 
 RECORD = "record"
 """Entry of a checkpoint: the configuration of its fit, as YAML."""
@@ -138,7 +139,7 @@ class BestCheckpoint(WholeCheckpoint):
             )
 
     def _differences(self, saved: dict[str, Any], module: L.LightningModule) -> list[str]:
-        if isinstance(module, provenance.CarriesProvenance) and provenance.KEY in saved:
+        if isinstance(module, TracedModule) and provenance.KEY in saved:
             return provenance.read(saved[provenance.KEY], self.dirpath).differences(module.provenance)
         if not self.record or not isinstance(saved.get(RECORD), str):
             return []

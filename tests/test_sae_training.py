@@ -74,6 +74,9 @@ class Rows(L.LightningDataModule):
 
     test_dataloader = val_dataloader
 
+    def row_parts(self) -> list[Any]:
+        return [{"planted": N}, {"planted": HELD_OUT}, []]
+
 
 def fitted(out: Path, epochs: int, devices: int = 1) -> SparseCoder:
     coder = SparseCoder(Nothing(), features=3, sparsity=0.05, resamples=100)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -118,6 +118,13 @@ class ActivationsDataModule(L.LightningDataModule):
         """Open the cache; raises FileNotFoundError if nothing was recorded."""
         if stage != "predict":
             self.cache = Cache(self.folder)
+
+    def row_parts(self) -> list[Any]:
+        """What the rows were recorded of and how, the same to fit to and to choose on; none is held out."""
+        origin = self.cache.manifest.origin
+        names = ("texts", "count", "each_token", "positions", "dtype")
+        recorded = {name: getattr(origin, name) for name in names}
+        return [recorded, recorded, []]
 
     def _loader(self, seed: int | None) -> DataLoader[Recorded]:
         batches = RecordedBatches(self.cache, self.batch_size, share(self), seed)

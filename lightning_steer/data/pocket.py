@@ -1,7 +1,7 @@
 """The pocket language and its data module: documents without end, each with its exact log-probability."""
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
@@ -36,6 +36,8 @@ SHARE = (0.40, 0.42, 0.12, 0.06)
 """Of the documents, by sub-corpus."""
 SHARE_CHAT = (0.36, 0.36, 0.22, 0.06)
 TRAIN, SELECT, TEST = range(3)
+ROWS = 1
+"""Goes up whenever the same settings would give other documents: they are told apart by their settings."""
 STEPS_PER_BLOCK = 128
 """Training documents are drawn and sorted by length in blocks of this many steps."""
 
@@ -127,6 +129,13 @@ class PocketDataModule(L.LightningDataModule):
         count = max(1, sum(len(row.ids) for row in rows) // 8192)
         pad = self.tokenizer.get_vocab()[PAD]
         return DataLoader(Batches(lambda _: rows, count, pad, share(self), None), batch_size=None)
+
+    def row_parts(self) -> list[dict[str, Any]]:
+        """What generates the documents to fit to, to choose on and to test on."""
+        fit = {"tokens_per_step": self.tokens_per_step, "steps_per_epoch": self.steps_per_epoch}
+        sizes = (fit, {"documents": self.val_documents}, {"documents": self.val_documents})
+        recipe = {"pocket": ROWS, "chat_share": self.chat_share, "seed": self.seed}
+        return [{**recipe, "split": split, **size} for split, size in enumerate(sizes)]
 
     def train_dataloader(self) -> DataLoader[Tokens]:
         pad = self.tokenizer.get_vocab()[PAD]

@@ -1,5 +1,6 @@
 """A user's own text for training a language model: plain, or prompts with completions."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,10 @@ class TextDataModule(L.LightningDataModule):
 
         batches = Batches(block, steps, pad, share(self), seed)
         return DataLoader(batches, batch_size=None, sampler=None if seed is None else Onwards(steps))
+
+    def row_parts(self) -> list[Iterable[tuple[Any, Any]]]:
+        """Each row's tokens and the first that is learned, of the rows to fit to and choose on; none is held out."""
+        return [*((([*row.ids, row.start], None) for row in part) for part in self.rows), ()]
 
     def train_dataloader(self) -> DataLoader[Tokens]:
         return self._loader(0, self.seed)

@@ -45,6 +45,12 @@ class ToyLabelDataModule(L.LightningDataModule):
         batches = LabelledSplit(self.world, rows, self.batch_size, (self.seed, split), share(self))
         return DataLoader(batches, batch_size=None, sampler=Onwards(len(batches)) if endless else None)
 
+    def row_parts(self) -> list[dict[str, Any]]:
+        """What generates the rows to fit to, to choose on and to test on."""
+        sizes = (self.steps_per_epoch, self.test_rows, self.test_rows)
+        recipe = {"world": self.world.recipe, "batch_size": self.batch_size, "seed": self.seed}
+        return [{**recipe, "split": split, "size": size} for split, size in enumerate(sizes)]
+
     def train_dataloader(self) -> DataLoader[Labelled]:
         return self._loader(TRAIN, self.steps_per_epoch * self.batch_size, endless=True)
 
@@ -120,6 +126,16 @@ class ToyDataModule(L.LightningDataModule):
         seeds, own = (self.seed, split), share(self)
         chosen = (self.target, self.target_value, paired)
         return DataLoader(PairsSplit(self.world, rows, self.batch_size, seeds, own, *chosen), batch_size=None)
+
+    def row_parts(self) -> list[list[tuple[Any, Any]]]:
+        """What generates each row's input, and what is learned from it: rows to fit to, to choose on and to test on."""
+        recipe = [self.world.recipe, self.batch_size, self.seed, self.target, self.target_value]
+        parts = (
+            (TRAIN, self.fit_rows, self.paired),
+            (self._select_split, self.select_rows, self.paired),
+            (TEST, self.test_rows, True),
+        )
+        return [[([*recipe, split, row], paired) for row in range(rows)] for split, rows, paired in parts]
 
     def train_dataloader(self) -> DataLoader[Pairs]:
         return self._loader(TRAIN, self.fit_rows, self.paired)

@@ -5,12 +5,15 @@ values side by side and adds noise (Krasheninnikov & Krueger 2024, section 3). B
 but the seeds and j, so any number of processes on any device draw the same data.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
+
+ROWS = 1
+"""Goes up whenever the same settings would give other rows: rows are told apart by their settings."""
 
 
 class ToyWorld:
@@ -63,6 +66,7 @@ class ToyWorld:
             "world_seed": world_seed,
         }
         """What a network trained in this world must agree on; the noise may differ."""
+        self.recipe = [ROWS, self.identity, noise]
 
     def draw(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Values ``[rows, attributes]`` int64, and where they lie: as long as 0 off the anchor, up to .4 of a step."""
@@ -120,11 +124,6 @@ class Pairs(NamedTuple):
     def values(self) -> Tensor:
         """``[n, 2, attributes]`` values of both."""
         return torch.stack([self.y, self.y_wanted], 1)
-
-    @property
-    def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Columns of each row's input, and of what is learned from it."""
-        return (self.x,), (self.y, self.x_wanted, self.y_wanted)
 
 
 def generator(*seeds: int) -> Generator:

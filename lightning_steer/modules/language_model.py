@@ -5,22 +5,24 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_steer import checkpoint
+from lightning_steer.cache import fingerprints
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.files import check_regular
 from lightning_steer.loading import load
 from lightning_steer.modules.spreading import spread
+from lightning_steer.provenance import of_training, precision
+from lightning_steer.traced import TracedModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LanguageModel(L.LightningModule):
+class LanguageModel(TracedModule):
     """A decoder that learns to predict the next token of what the data module reads.
 
     After ``fit`` the weights of the best checkpoint lie in ``folder`` with config and tokenizer, in Hugging Face's own
@@ -99,6 +101,11 @@ class LanguageModel(L.LightningModule):
                 f"the tokenizer has {len(self.tokenizer)} tokens, but the model embeds only {rows}: give the data "
                 "module the model's own tokenizer"
             )
+        weights = None if self.llm is None else fingerprints.of_memory(self.network)
+        network = {"model": self.llm or "random weights", "weights": weights, "precision": precision(self.network)}
+        network |= {"configuration": fingerprints.of_configuration(self.network.config)}
+        network |= {"tokenizer": fingerprints.of_tokenizer(self.tokenizer)}
+        self.trace(of_training(network, type(self).__name__, {}, data))
         self.network.train()
         spread(self.network, self.trainer.strategy, self.trainer.world_size)
 

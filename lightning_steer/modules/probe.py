@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import provenance
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
@@ -22,12 +23,12 @@ from lightning_steer.models.moments import Moments
 from lightning_steer.models.normal_equations import Fit
 from lightning_steer.models.probe_selection import PENALTIES, select
 from lightning_steer.modules import lessons
-from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
+from lightning_steer.traced import TracedModule
 
 
-class ErrorProbe(CarriesProvenance):
+class ErrorProbe(TracedModule):
     """Linear probes of logit(error), and of right or wrong, at every site of a frozen network.
 
     Training streams float64 moments of the activations, one set for each fold; its end cross-validates the penalties
@@ -80,7 +81,8 @@ class ErrorProbe(CarriesProvenance):
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         settings = {name: getattr(self, name) for name in ("penalties", "logistic_penalties", "sparse", "folds")}
-        self.trace(self.backbone, type(self).__name__, settings)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
         kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
         self.weight = torch.zeros(kinds, sites, width, dtype=torch.float64)
@@ -224,11 +226,3 @@ class ErrorProbe(CarriesProvenance):
             head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
             write_text(folder / "report.md", head + markdown(rows, list(curve)))
             write_json(folder / "report.json", self.found)
-
-    # ---- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network."""
-        super().on_save_checkpoint(checkpoint)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

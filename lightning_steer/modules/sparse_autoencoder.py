@@ -6,14 +6,15 @@ One file: Lightning calls a module's methods by turns; the mathematics is in :mo
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
+from lightning_steer import provenance
 from lightning_steer.data.activations import Recorded
 from lightning_steer.metrics.interval import Estimate, bootstrap_weights, estimate_mean, percentile
 from lightning_steer.metrics.table import Table
@@ -22,6 +23,7 @@ from lightning_steer.models.sparse_autoencoder import (
     LEAST,
     SparseAutoencoder,
     begin,
+    read_metadata,
     read_sparse_autoencoder,
     save_sparse_autoencoder,
     unscaled,
@@ -30,9 +32,10 @@ from lightning_steer.models.sparse_autoencoder import (
 from lightning_steer.modules import lessons
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
+from lightning_steer.traced import TracedModule
 
 
-class SparseCoder(L.LightningModule):
+class SparseCoder(TracedModule):
     """Learns activations as sums of few directions out of many; the network itself stays as it is.
 
     Rows come from a data module of activations, or of questions with a ``cache``. Those of training are read once more
@@ -80,6 +83,8 @@ class SparseCoder(L.LightningModule):
         self.backbone.load()
         self.backbone.requires_grad_(False).eval()
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
+        settings, data = {"features": self.features, "sparsity": self.sparsity}, self.trainer.datamodule  # type: ignore[attr-defined]
+        self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         self.weights = nn.ParameterList(begin(torch.zeros(sites, 1, width), self.features * width, self.seed)[:4])
         self.register_buffer("centre", torch.zeros(sites, 1, width))
         self.register_buffer("scale", torch.zeros(sites, 1, 1))
@@ -144,7 +149,8 @@ class SparseCoder(L.LightningModule):
             return
         for i, site in enumerate(self.backbone.sites):
             one = without(SparseAutoencoder._make(x[i] for x in sae), active[i] < LEAST)
-            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in one), self._folder() / site)
+            record = {provenance.KEY: replace(self.provenance, sites=[site]).as_json()}
+            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in one), self._folder() / site, record)
             write_json(self._folder() / site / "cost.json", cost)
 
     def _folder(self) -> Path:
@@ -179,6 +185,11 @@ class SparseCoder(L.LightningModule):
         for site in sites:
             if not (self._folder() / site).is_dir():
                 raise FileNotFoundError(f"there is no sparse autoencoder in {self._folder() / site}: run fit first")
+        every = self.provenance
+        for site in sites:
+            self.provenance, folder = replace(every, sites=[site]), self._folder() / site
+            self.accept(folder, read_metadata(folder).get(provenance.KEY))
+        self.provenance = every
         found = [read_sparse_autoencoder(self._folder() / site, width) for site in sites]
         self.judged = SparseAutoencoder._make(torch.stack(x).to(self.device) for x in zip(*found, strict=True))
         self.on = (self.judged.W_enc != 0).any(-2).sum(-1).tolist()
@@ -213,6 +224,7 @@ class SparseCoder(L.LightningModule):
             "metrics": table[self.backbone.sites[-1]],
             "layers": table,
             "features_on": self.on,
+            "mismatches": self.mismatches,
             "core_seconds": seconds,
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.found["metrics"].items()})
@@ -221,12 +233,6 @@ class SparseCoder(L.LightningModule):
             named = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
             head = f"# Sparse autoencoders of {self.backbone.name}: {self.found['task']}\n\n"
             head += f"Held-out rows. Training took {seconds:.1f} core seconds for all sites together.\n\n"
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
             write_text(folder / "report.md", head + markdown(named, list(self.found["metrics"])))
             write_json(folder / "report.json", self.found)
-
-    # ---- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
 
-from lightning_steer import numbers
+from lightning_steer import numbers, provenance
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
@@ -24,13 +24,14 @@ from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
 from lightning_steer.modules import lessons
 from lightning_steer.modules.summary import Summary, identify, neutral_drift
-from lightning_steer.provenance import CarriesProvenance, settings_of
+from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
 from lightning_steer.report import card
 from lightning_steer.selection.rule import Best, Selection
+from lightning_steer.traced import TracedModule
 
 
-class SteeringAdaptor(CarriesProvenance):
+class SteeringAdaptor(TracedModule):
     """A steering method on a frozen network, from fitting to a report.
 
     Training learns the map: closed forms collect activations and are solved at the end of the epoch, trained methods
@@ -95,7 +96,7 @@ class SteeringAdaptor(CarriesProvenance):
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         self._check_strengths()
-        self.trace(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]))
+        self.trace(provenance.of(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]), data))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for map_ in self.at_site.values():
@@ -285,25 +286,17 @@ class SteeringAdaptor(CarriesProvenance):
 
     # ---- checkpoints
 
+    def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state.items() if key.startswith(("maps.", "choice"))}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network; and why the strength was chosen."""
+        """Why the strength was chosen is saved too."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"], checkpoint["reason"] = _learned(checkpoint["state_dict"]), self.reason
+        checkpoint["reason"] = self.reason
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse, in words, a checkpoint that does not fit; raises ValueError."""
         super().on_load_checkpoint(checkpoint)
-        expected, saved = _learned(self.state_dict()), checkpoint["state_dict"]
         self.reason = checkpoint.get("reason", "")
-        if saved.keys() != expected.keys():
-            odd = ", ".join(sorted(saved.keys() ^ expected.keys())[:6])
-            raise ValueError(f"the checkpoint is of another method or number of sites: they differ in {odd}")
-        for key, value in expected.items():
-            if saved[key].shape != value.shape:
-                raise ValueError(
-                    f"the checkpoint's {key} has shape {list(saved[key].shape)}, but this network, site and method "
-                    f"need {list(value.shape)}"
-                )
 
 
 def _cluster(batch: Any) -> Tensor:
@@ -312,7 +305,3 @@ def _cluster(batch: Any) -> Tensor:
 
 
 _NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
-
-
-def _learned(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if key.startswith(("maps.", "choice"))}

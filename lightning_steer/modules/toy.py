@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -10,9 +9,11 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassExactMatch
 
 from lightning_steer.data.toy_world import Labelled
 from lightning_steer.models.mlp import MLP, Residual
+from lightning_steer.provenance import of_training, precision
+from lightning_steer.traced import TracedModule
 
 
-class ToyClassifier(L.LightningModule):
+class ToyClassifier(TracedModule):
     """The MLP with one linear classifier per attribute; its input and output sizes follow from the data.
 
     Args:
@@ -53,6 +54,9 @@ class ToyClassifier(L.LightningModule):
         }
         self.world = world.identity
         self.network = MLP(**self.built)
+        network = {"model": "the toy network", "precision": precision(self.network)}
+        settings, data = {**self.built, "world": self.world}, self.trainer.datamodule  # type: ignore[attr-defined]
+        self.trace(of_training(network, type(self).__name__, settings, data))
         measures = {
             "accuracy": MulticlassAccuracy(world.values, average="micro"),
             "exact": MulticlassExactMatch(world.values),
@@ -103,14 +107,5 @@ class ToyClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Whoever loads the network later must know its shape and the world it reads."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["network"], checkpoint["world"] = self.built, self.world
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a network of another shape or world; raises ValueError."""
-        for name, own in (("network", self.built), ("world", self.world)):
-            saved = checkpoint.get(name)
-            if saved != own:
-                raise ValueError(
-                    f"the checkpoint is of another {name} ({saved}, not {own}): give the settings that it was fitted "
-                    "with, or fit again"
-                )
