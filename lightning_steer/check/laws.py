@@ -19,20 +19,18 @@ from lightning_steer.scope import All, From, Generated, Scope
 
 def zero_strength(bench: Bench) -> tuple[bool, str]:
     """Zero strength is bit-equal."""
-    ids, mask = bench.padded("right")
-    plain = bench.tool.forward(bench.llm, ids, mask)
+    baseline, _ = bench.baseline
     with bench.steered(0 * bench.strengths()):
-        steered = bench.tool.forward(bench.llm, ids, mask)
-    return torch.equal(plain, steered), "logits of a padded batch"
+        steered = bench.tool.forward(bench.llm, *bench.padded("right"))
+    return torch.equal(baseline, steered), "logits of a padded batch"
 
 
 def arrives_exactly(bench: Bench) -> tuple[bool, str]:
     """A known edit arrives at its rows, tokens and layer, and nowhere below."""
     ids, mask = bench.padded("right")
-    names = [f"{bench.llm.blocks}.{i}" for i in range(bench.layer + 1)]
+    _, plain = bench.baseline
+    names = list(plain)
     strength = bench.strengths() * torch.tensor([1, 0] * 2, device=bench.llm.device, dtype=bench.vector.dtype)
-    with capture(bench.llm.model, names) as plain:
-        bench.tool.forward(bench.llm, ids, mask)
     with bench.steered(strength, From(1)), capture(bench.llm.model, names) as seen:
         bench.tool.forward(bench.llm, ids, mask)
     below = all(torch.equal(seen[name], plain[name]) for name in names[:-1])
@@ -50,9 +48,9 @@ def arrives_exactly(bench: Bench) -> tuple[bool, str]:
 def strength_counts(bench: Bench) -> tuple[bool, str]:
     """Each row is steered by its own strength."""
     ids, mask = bench.padded("right")
-    moved = []
     site = f"{bench.llm.blocks}.{bench.layer}"
-    for value in (0.0, 1.0, 2.0):
+    moved = [bench.baseline[1][site][:, 0].float()]
+    for value in (1.0, 2.0):
         with bench.steered(bench.strengths(value)), capture(bench.llm.model, [site]) as seen:
             bench.tool.forward(bench.llm, ids, mask)
         moved.append(seen[site][:, 0].float())
@@ -80,9 +78,7 @@ def paddings_agree(bench: Bench) -> tuple[bool, str]:
 
 def _rows_agree(bench: Bench, found: list[Tensor]) -> tuple[bool, str]:
     worst, told = True, ""
-    for i, row in enumerate(bench.rows):
-        with bench.steered(bench.strengths()[i : i + 1], prompt=bench.lengths()[i : i + 1]):
-            alone = bench.llm.model(row.unsqueeze(0), use_cache=False).logits[0]
+    for i, alone in enumerate(bench.single_rows):
         same, detail = bench.close(found[i], alone)
         worst, told = worst and same, detail if not same or not told else told
     return worst, told
