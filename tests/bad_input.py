@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-import time
+import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,11 +61,11 @@ def run(case: Case, folder: Path, outputs: Path) -> Outcome:
     child = os.fork()
     if child == 0:
         _child(case.arguments, folder, outputs)
-    started = time.monotonic()
-    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if time.monotonic() - started > LIMIT:
-            os.kill(child, 9)
-        time.sleep(0.005)
+    watchdog = threading.Timer(LIMIT, os.kill, (child, 9))
+    watchdog.start()
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # its id is not given to another process before it is reaped
+    watchdog.cancel()
+    watchdog.join()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     out, error = ((outputs / name).read_text(errors="replace") for name in ("out", "err"))
     return Outcome(code, out, error, sorted(_files(folder) - before))

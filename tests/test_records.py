@@ -1,6 +1,5 @@
 """A run's record and its result are of one fit, whenever the fit ends and however; names keep runs apart."""
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import WORLD
+from disks import full
 
 from lightning_steer import saving
 from lightning_steer.__main__ import main
@@ -124,15 +124,9 @@ def test_an_end_at_any_moment_of_writing_leaves_what_agrees(
 def test_a_full_disk_leaves_no_empty_checkpoint(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As where the temporary folder is on another file system: the file is made, and the disk is full amid copying."""
-
-    def full(_trainer: object, filepath: str, *_: object) -> None:
-        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        Path(filepath).write_bytes(b"")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
-    assert main(FIT) == 2
+    with monkeypatch.context() as disk:
+        full(disk, "best.ckpt")
+        assert main(FIT) == 2
     assert "best.ckpt (No space left on device): make room" in capsys.readouterr().err
     assert not files()
 

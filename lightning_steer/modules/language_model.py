@@ -1,7 +1,6 @@
 """Causal language-model training: any Hugging Face decoder, from random weights or on from trained ones."""
 
 import math
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from lightning_steer import checkpoint
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.tokens import IGNORED, Tokens
-from lightning_steer.files import check_regular
+from lightning_steer.files import check_regular, folder_aside
 from lightning_steer.loading import load
 from lightning_steer.modules.spreading import spread
 from lightning_steer.provenance import of_training, precision
@@ -200,11 +199,10 @@ class LanguageModel(TracedModule):
 
 def save(network: "PreTrainedModel", tokenizer: Any, weights: dict[str, Tensor], folder: Path) -> None:
     """Write weights, config and tokenizer into a folder, each file aside first, then renamed; the weights last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+    with folder_aside(folder, "writing") as aside:
         network.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
-        for file in sorted(Path(aside).iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        for file in sorted(aside.iterdir(), key=lambda path: path.suffix == ".safetensors"):
             file.chmod(0o644)  # safetensors writes for its owner alone
             check_regular(folder / file.name)
             file.replace(folder / file.name)

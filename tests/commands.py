@@ -1,0 +1,107 @@
+"""Commands in processes of their own that stop at a declared point, so that no test waits for time to pass."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from conftest import ROOT
+
+LIMIT = 1200
+"""Seconds after which something counts as hanging: many times what a busy machine needs. Nothing waits for it."""
+
+
+class Command:
+    """``python -m ARGUMENTS`` with all that it starts, which ends with the ``with`` block at the latest.
+
+    Args:
+        arguments: of ``python -m``.
+        folder: where its output goes, and the pipes that it is stopped by.
+        stop_at: a pattern of file names and a number: before it renames a file to such a name for that time, the
+            process stops (of several processes the first one) until ``go_on``; None lets it run.
+    """
+
+    def __init__(self, arguments: list[str], folder: Path, stop_at: tuple[str, int] | None = None) -> None:
+        folder.mkdir(parents=True)
+        self.folder, path = folder, [str(ROOT)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if stop_at is not None:
+            for name in ("reached", "go"):
+                os.mkfifo(folder / name)
+            self.reached = os.open(folder / "reached", os.O_RDONLY | os.O_NONBLOCK)
+            environment["STOP_AT"] = f"{folder}|{stop_at[0]}|{stop_at[1]}"
+            path.insert(0, str(ROOT / "tests" / "stopping"))
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+        command = [sys.executable, "-m", *arguments]
+        with (folder / "output").open("wb") as file:
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def output(self) -> str:
+        """All that it has printed."""
+        return (self.folder / "output").read_text(errors="replace")
+
+    def fail(self, what: str) -> None:
+        """Fail the test, with what the command has printed."""
+        pytest.fail(f"{what} ({' '.join(self.process.args)}); it had printed:\n{self.output}")  # type: ignore[arg-type]
+
+    def wait_for_stop(self) -> None:
+        """Wait until it stops at its point; fails if it ends before."""
+        ended = os.pidfd_open(self.process.pid)
+        ready = select.select([self.reached, ended], [], [], LIMIT)[0]
+        os.close(ended)
+        if self.reached not in ready:
+            self.fail("it ended before its point" if ready else f"it did not come to its point in {LIMIT} s")
+        os.close(self.reached)
+
+    def go_on(self) -> None:
+        """Let it go on from its point."""
+        (self.folder / "go").write_bytes(b"")
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, and only what it has started lives on; fails if it has ended by itself."""
+        self.process.kill()
+        if self.wait() != -signal.SIGKILL:
+            self.fail("it had ended before it was killed")
+
+    def second(self) -> int:
+        """Id of the process that it has started as the second one of a run."""
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
+                return int(child)
+        raise AssertionError("there is no second process")
+
+    def wait(self) -> int:
+        """Wait until it ends; returns its exit code."""
+        try:
+            return self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            self.fail(f"it did not end in {LIMIT} s")
+            raise
+
+    def finish(self) -> str:
+        """Wait until it has succeeded; returns what it printed."""
+        if self.wait() != 0:
+            self.fail(f"it failed with {self.process.returncode}")
+        return self.output
+
+    def wait_for_other(self, descriptor: int) -> None:
+        """Wait until another process, of which this is a descriptor, has ended."""
+        if not select.select([descriptor], [], [], LIMIT)[0]:
+            self.fail(f"the other process of the run goes on alone after {LIMIT} s")
+        os.close(descriptor)

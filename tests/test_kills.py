@@ -1,0 +1,286 @@
+"""Killed at every point where a command changes a file, the same command ends as if nothing had happened."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import ROOT
+from stopping.sitecustomize import watch
+from test_cli import STEER, TRAIN
+
+from lightning_steer import provenance, saving
+from lightning_steer.__main__ import main
+from lightning_steer.files import PART, folder_aside, remove_dead_parts, write
+from lightning_steer.report.__main__ import main as report_main
+
+FIT = [*TRAIN, "--trainer.max_epochs=2", "--data.init_args.steps_per_epoch=5"]
+TEXT = ["--trainer.max_epochs=1", "--data.init_args.val_documents=30", "--trainer.enable_progress_bar=false"]
+TEXT += ["--data.init_args.steps_per_epoch=2", "--data.init_args.tokens_per_step=100"]
+CACHE = ["predict", "--config", "configs/cache.yaml", "--data.init_args.texts_per_shard=20"]
+FITTED = "checkpoints/steer_toy/mean_difference/best.ckpt"
+
+
+class Line(NamedTuple):
+    """A command, those that come before it, and the names of all files that it changes."""
+
+    arguments: list[str]
+    before: list[list[str]]
+    names: set[str]
+
+
+COMMANDS = {
+    "fit a network": Line(FIT, [], {"best.ckpt", "fit.yaml", "unfinished.ckpt", "hparams.yaml"}),
+    "fit a method": Line(["fit", *STEER], [FIT], {"best.ckpt", "fit.yaml", "unfinished.ckpt", "hparams.yaml"}),
+    "fit a language model": Line(
+        ["fit", "--config", "configs/pocket.yaml", *TEXT],
+        [],
+        {"best.ckpt", "fit.yaml", "unfinished.ckpt", "hparams.yaml", "model.safetensors", "config.json"}
+        | {"generation_config.json", "tokenizer.json", "tokenizer_config.json"},
+    ),
+    "test": Line(
+        ["test", *STEER],
+        [FIT, ["fit", *STEER]],
+        {"test.yaml", "report.json", "report.md"}
+        | {f"{name}.{kind}" for name in ("dose_response", "drift", "pairs") for kind in ("png", "svg")},
+    ),
+    "predict": Line(["predict", *STEER], [FIT, ["fit", *STEER]], {"predict.yaml", "predictions-0.jsonl"}),
+    "record": Line(CACHE, [], {"predict.yaml", "hparams.yaml", ".lock", "manifest.json", "SHARD.safetensors"}),
+    "export": Line(["export", FITTED.rpartition("/")[0], "v.safetensors"], [FIT, ["fit", *STEER]], {"v.safetensors"}),
+    "report": Line(
+        ["report", "logs", "--html"],
+        [FIT, ["fit", *STEER], ["test", *STEER]],
+        {"runs.md", "runs.csv", "report.html"},
+    ),
+}
+
+
+class Point(NamedTuple):
+    """Something that a command does to a file: ``event`` to ``path`` for the ``number``-th time."""
+
+    event: str
+    path: str
+    number: int
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Just before it, amid writing the file, just after it."""
+        return {"rename": ("before", "amid", "after"), "remove": ("before", "after"), "open": ("amid",)}[self.event]
+
+
+def points_of(act: Callable[[Point, str], None]) -> None:
+    """Call ``act(point, source)`` before this process does something to a file in its working folder."""
+    folder, seen, acting = os.getcwd() + os.sep, Counter[tuple[str, str]](), False
+
+    def look(event: str, path: str, source: str) -> None:
+        nonlocal acting
+        path = os.path.abspath(path)
+        name = os.path.basename(path)
+        aside = event == "open" and (re.fullmatch(PART, name) or re.search(r"/\.writing\.[0-9a-f]{16}\.part/", path))
+        if acting or aside or not path.startswith(folder) or ".tfevents." in name:
+            return  # what is written aside is named by the renaming; logs of TensorBoard are only added to
+        acting, key = True, (event, path.removeprefix(folder))
+        seen[key] += 1
+        act(Point(*key, seen[key]), source)
+        acting = False
+
+    watch(look)
+
+
+def forked(work: Callable[[], object], output: Path) -> int:
+    """Run ``work`` in a process of its own that prints into a file; returns its exit code, negative for a signal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        for number in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def run(arguments: list[str]) -> None:
+    """Give a command in the working folder; raises AssertionError if it fails."""
+    assert (report_main(arguments[1:]) if arguments[0] == "report" else main(arguments)) == 0
+
+
+def list_points(arguments: list[str], listing: Path) -> None:
+    """Give a command, and write all its points into a file."""
+    points: list[Point] = []
+    points_of(lambda point, _: points.append(point))
+    run(arguments)
+    listing.write_text(json.dumps(points))
+
+
+def run_until(last: Point, moment: str, content: bytes, arguments: list[str]) -> None:
+    """Give a command in a process that is killed at a moment of a point."""
+
+    def act(point: Point, source: str) -> None:
+        if point != last:
+            return
+        if moment == "amid":
+            path = source or point.path
+            Path(path).write_bytes(content[: len(content) // 2])
+        elif moment == "after" and source:
+            os.rename(source, point.path)
+        elif moment == "after":
+            os.remove(point.path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    points_of(act)
+    run(arguments)
+
+
+def content(path: Path) -> Any:
+    """What a file holds; of a checkpoint what is read again, as its bytes hold times."""
+    if path.suffix != ".ckpt":
+        return path.read_bytes()
+    saved = saving.load(path)
+    state = {name: value.tolist() for name, value in saved["state_dict"].items()}
+    return repr((state, saved["record"], saved.get(provenance.KEY)))  # NaN is not equal to itself
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All files of a folder, hidden ones as well, but for TensorBoard's logs and links."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".tfevents." not in path.name]
+    return {str(path.relative_to(folder)): content(path) for path in paths if "configs" not in path.parts}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_was_killed_ends_as_if_it_had_not_been(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(name, tmp_path, monkeypatch, lambda _: True)
+
+
+def test_a_fit_that_was_killed_while_it_wrote_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick form: all moments of a single point."""
+    check("fit a method", tmp_path, monkeypatch, lambda point: point.event == "rename" and "best" in point.path)
+
+
+def check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: Callable[[Point], bool]) -> None:
+    """Kill a command at every moment of each chosen point, and give it again."""
+    line, base, output, listing = COMMANDS[name], tmp_path / "base", tmp_path / "output", tmp_path / "points"
+    base.mkdir()
+    (base / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(base)
+    for arguments in line.before:
+        assert forked(lambda arguments=arguments: run(arguments), output) == 0, output.read_text()
+    whole = tmp_path / "whole"
+    shutil.copytree(base, whole, symlinks=True)
+    monkeypatch.chdir(whole)
+    assert forked(lambda: list_points(line.arguments, listing), output) == 0, output.read_text()
+    points = [Point(*point) for point in json.loads(listing.read_text())]
+    shard = re.compile(r"[0-9a-f]{12}-\d{5}-[0-9a-f]{12}")
+    assert {shard.sub("SHARD", Path(point.path).name) for point in points} == line.names, "every file is declared"
+    expected, faults, hit = contents(whole), [], 0
+    for point in filter(chosen, points):
+        for moment in point.moments:
+            folder = tmp_path / "killed"
+            shutil.copytree(base, folder, symlinks=True)
+            monkeypatch.chdir(folder)
+            output.unlink(missing_ok=True)
+            final = whole / point.path
+            held = final.read_bytes() if final.exists() else b"\0" * 1000  # what is removed in the end
+            code = forked(lambda p=point, m=moment, h=held: run_until(p, m, h, line.arguments), output)
+            assert code == -signal.SIGKILL, f"{point} {moment}: it was not killed but ended with {code}"
+            hit += 1
+            code = forked(lambda: run(line.arguments), output)
+            after = contents(folder)
+            odd = sorted(path for path in expected.keys() | after.keys() if expected.get(path) != after.get(path))
+            if code or odd:
+                faults.append(f"{point} {moment}: exit code {code}, {odd} differ; {output.read_text()[-2000:]}")
+            monkeypatch.chdir(tmp_path)
+            shutil.rmtree(folder)
+    assert not faults, "\n".join(faults)
+    assert hit
+    print(f"{name}: {hit} kills at {len(points)} points")
+
+
+# ---- what a killed process leaves
+
+
+def test_parts_of_dead_processes_are_removed_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
+    """One process is killed and another stopped while both write the same file; a third writes it to its end."""
+    path, pipes = tmp_path / "x.json", [os.pipe() for _ in range(2)]
+
+    def stop() -> None:
+        os.write(pipes[0][1], b"!")
+        os.read(pipes[1][0], 1)
+
+    assert forked(lambda: write(path, b"1", lambda: os.kill(os.getpid(), signal.SIGKILL)), tmp_path / "out") == -9
+    dead = [part for part in tmp_path.iterdir() if part.suffix == ".part"]
+    assert len(dead) == 1
+    living = os.fork()
+    if living == 0:
+        os._exit(forked_write(path, stop))
+    os.read(pipes[0][0], 1)
+    assert not dead[0].exists(), "the second process has removed it"
+    write(path, b"3")
+    assert len([part for part in tmp_path.iterdir() if part.suffix == ".part"]) == 1, "the second one lives"
+    other = tmp_path / f".y.json.{'0' * 16}.part"
+    other.write_bytes(b"")
+    os.write(pipes[1][1], b"!")
+    assert os.waitpid(living, 0)[1] == 0
+    assert path.read_bytes() == b"2"
+    write(path, b"4")
+    assert sorted(part.name for part in tmp_path.iterdir()) == [other.name, "out", "x.json"]
+
+
+def forked_write(path: Path, stop: Callable[[], None]) -> int:
+    try:
+        write(path, b"2", stop)
+    except BaseException:
+        return 1
+    return 0
+
+
+def test_a_part_that_is_taken_for_dead_before_it_is_locked_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making a part and locking it another process may remove it."""
+    path, calls = tmp_path / "x.json", []
+
+    def lock(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) < 3:
+            remove_dead_parts(tmp_path, path.name)
+
+    monkeypatch.setattr("lightning_steer.files._lock", lock)
+    write(path, b"{}")
+    assert len(calls) == 3
+    assert {part.name: part.read_bytes() for part in tmp_path.iterdir()} == {"x.json": b"{}"}
+
+
+def test_folders_of_dead_processes_are_removed_and_links_are_not_followed(tmp_path: Path) -> None:
+    def die() -> None:
+        with folder_aside(tmp_path / "model", "writing") as aside:
+            (aside / "weights").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(die, tmp_path / "out") == -signal.SIGKILL
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    (tmp_path / "model" / f".writing.{'0' * 16}.part").symlink_to(tmp_path / "mine")
+    with folder_aside(tmp_path / "model", "writing") as first, folder_aside(tmp_path / "model", "writing") as second:
+        assert len(list((tmp_path / "model").iterdir())) == 3, "the link, and two that live"
+        assert first != second
+    assert [path.name for path in (tmp_path / "model").iterdir()] == [f".writing.{'0' * 16}.part"]
+    assert (tmp_path / "mine/file").read_text() == "mine"
