@@ -1,10 +1,12 @@
-"""Commands in processes of their own that stop at a declared point, so that no test waits for time to pass."""
+"""Work in processes of its own, commands that stop at a declared point: no test waits for time to pass."""
 
 import os
 import select
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -105,3 +107,23 @@ class Command:
         if not select.select([descriptor], [], [], LIMIT)[0]:
             self.fail(f"the other process of the run goes on alone after {LIMIT} s")
         os.close(descriptor)
+
+
+def forked(work: Callable[[], object], output: Path) -> int:
+    """Run ``work`` in a process of its own that prints into a file; returns its exit code, negative for a signal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        for number in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)

@@ -5,21 +5,20 @@ import os
 import re
 import shutil
 import signal
-import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from commands import forked
 from conftest import ROOT
 from stopping.sitecustomize import watch
 from test_cli import STEER, TRAIN
 
 from lightning_steer import provenance, saving
 from lightning_steer.__main__ import main
-from lightning_steer.files import PART, folder_aside, remove_dead_parts, write
+from lightning_steer.files import PART
 from lightning_steer.report.__main__ import main as report_main
 
 FIT = [*TRAIN, "--trainer.max_epochs=2", "--data.init_args.steps_per_epoch=5"]
@@ -93,26 +92,6 @@ def points_of(act: Callable[[Point, str], None]) -> None:
         acting = False
 
     watch(look)
-
-
-def forked(work: Callable[[], object], output: Path) -> int:
-    """Run ``work`` in a process of its own that prints into a file; returns its exit code, negative for a signal."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 1
-    try:
-        for number in (1, 2):
-            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def run(arguments: list[str]) -> None:
@@ -212,75 +191,3 @@ def check(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: Ca
     assert not faults, "\n".join(faults)
     assert hit
     print(f"{name}: {hit} kills at {len(points)} points")
-
-
-# ---- what a killed process leaves
-
-
-def test_parts_of_dead_processes_are_removed_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
-    """One process is killed and another stopped while both write the same file; a third writes it to its end."""
-    path, pipes = tmp_path / "x.json", [os.pipe() for _ in range(2)]
-
-    def stop() -> None:
-        os.write(pipes[0][1], b"!")
-        os.read(pipes[1][0], 1)
-
-    assert forked(lambda: write(path, b"1", lambda: os.kill(os.getpid(), signal.SIGKILL)), tmp_path / "out") == -9
-    dead = [part for part in tmp_path.iterdir() if part.suffix == ".part"]
-    assert len(dead) == 1
-    living = os.fork()
-    if living == 0:
-        os._exit(forked_write(path, stop))
-    os.read(pipes[0][0], 1)
-    assert not dead[0].exists(), "the second process has removed it"
-    write(path, b"3")
-    assert len([part for part in tmp_path.iterdir() if part.suffix == ".part"]) == 1, "the second one lives"
-    other = tmp_path / f".y.json.{'0' * 16}.part"
-    other.write_bytes(b"")
-    os.write(pipes[1][1], b"!")
-    assert os.waitpid(living, 0)[1] == 0
-    assert path.read_bytes() == b"2"
-    write(path, b"4")
-    assert sorted(part.name for part in tmp_path.iterdir()) == [other.name, "out", "x.json"]
-
-
-def forked_write(path: Path, stop: Callable[[], None]) -> int:
-    try:
-        write(path, b"2", stop)
-    except BaseException:
-        return 1
-    return 0
-
-
-def test_a_part_that_is_taken_for_dead_before_it_is_locked_is_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between making a part and locking it another process may remove it."""
-    path, calls = tmp_path / "x.json", []
-
-    def lock(descriptor: int) -> None:
-        calls.append(descriptor)
-        if len(calls) < 3:
-            remove_dead_parts(tmp_path, path.name)
-
-    monkeypatch.setattr("lightning_steer.files._lock", lock)
-    write(path, b"{}")
-    assert len(calls) == 3
-    assert {part.name: part.read_bytes() for part in tmp_path.iterdir()} == {"x.json": b"{}"}
-
-
-def test_folders_of_dead_processes_are_removed_and_links_are_not_followed(tmp_path: Path) -> None:
-    def die() -> None:
-        with folder_aside(tmp_path / "model", "writing") as aside:
-            (aside / "weights").write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    assert forked(die, tmp_path / "out") == -signal.SIGKILL
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/file").write_text("mine")
-    (tmp_path / "model" / f".writing.{'0' * 16}.part").symlink_to(tmp_path / "mine")
-    with folder_aside(tmp_path / "model", "writing") as first, folder_aside(tmp_path / "model", "writing") as second:
-        assert len(list((tmp_path / "model").iterdir())) == 3, "the link, and two that live"
-        assert first != second
-    assert [path.name for path in (tmp_path / "model").iterdir()] == [f".writing.{'0' * 16}.part"]
-    assert (tmp_path / "mine/file").read_text() == "mine"
