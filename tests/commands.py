@@ -30,15 +30,14 @@ class Command:
 
     def __init__(self, arguments: list[str], folder: Path, stop_at: tuple[str, int] | None = None) -> None:
         folder.mkdir(parents=True)
-        self.folder, path = folder, [str(ROOT)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.folder = folder
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LIST_CHANGES": str(folder)}
         if stop_at is not None:
             for name in ("reached", "go"):
                 os.mkfifo(folder / name)
             self.reached = os.open(folder / "reached", os.O_RDONLY | os.O_NONBLOCK)
             environment["STOP_AT"] = f"{folder}|{stop_at[0]}|{stop_at[1]}"
-            path.insert(0, str(ROOT / "tests" / "stopping"))
-        environment["PYTHONPATH"] = os.pathsep.join(path)
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "stopping"), str(ROOT)])
         command = [sys.executable, "-m", *arguments]
         with (folder / "output").open("wb") as file:
             self.process = subprocess.Popen(
@@ -57,6 +56,10 @@ class Command:
     def output(self) -> str:
         """All that it has printed."""
         return (self.folder / "output").read_text(errors="replace")
+
+    def changes(self, rank: int) -> list[str]:
+        """Files that one of its processes has opened to write, renamed or removed, with what was done to each."""
+        return (self.folder / f"changes-{rank}").read_text().splitlines()
 
     def fail(self, what: str) -> None:
         """Fail the test, with what the command has printed."""

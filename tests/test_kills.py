@@ -26,6 +26,8 @@ TEXT = ["--trainer.max_epochs=1", "--data.init_args.val_documents=30", "--traine
 TEXT += ["--data.init_args.steps_per_epoch=2", "--data.init_args.tokens_per_step=100"]
 CACHE = ["predict", "--config", "configs/cache.yaml", "--data.init_args.texts_per_shard=20"]
 FITTED = "checkpoints/steer_toy/mean_difference/best.ckpt"
+TENSORBOARD = re.compile(r"\.tfevents\.|^hparams\.yaml$")
+"""A log that every start adds a file to, and what its logger has to say of a run, which is ``{}``: nothing reads it."""
 
 
 class Line(NamedTuple):
@@ -37,12 +39,12 @@ class Line(NamedTuple):
 
 
 COMMANDS = {
-    "fit a network": Line(FIT, [], {"best.ckpt", "fit.yaml", "unfinished.ckpt", "hparams.yaml"}),
-    "fit a method": Line(["fit", *STEER], [FIT], {"best.ckpt", "fit.yaml", "unfinished.ckpt", "hparams.yaml"}),
+    "fit a network": Line(FIT, [], {"best.ckpt", "fit.yaml", "unfinished.ckpt"}),
+    "fit a method": Line(["fit", *STEER], [FIT], {"best.ckpt", "fit.yaml", "unfinished.ckpt"}),
     "fit a language model": Line(
         ["fit", "--config", "configs/pocket.yaml", *TEXT],
         [],
-        {"best.ckpt", "fit.yaml", "unfinished.ckpt", "hparams.yaml", "model.safetensors", "config.json"}
+        {"best.ckpt", "fit.yaml", "unfinished.ckpt", "model.safetensors", "config.json"}
         | {"generation_config.json", "tokenizer.json", "tokenizer_config.json"},
     ),
     "test": Line(
@@ -52,7 +54,7 @@ COMMANDS = {
         | {f"{name}.{kind}" for name in ("dose_response", "drift", "pairs") for kind in ("png", "svg")},
     ),
     "predict": Line(["predict", *STEER], [FIT, ["fit", *STEER]], {"predict.yaml", "predictions-0.jsonl"}),
-    "record": Line(CACHE, [], {"predict.yaml", "hparams.yaml", ".lock", "manifest.json", "SHARD.safetensors"}),
+    "record": Line(CACHE, [], {"predict.yaml", ".lock", "manifest.json", "SHARD.safetensors"}),
     "export": Line(["export", FITTED.rpartition("/")[0], "v.safetensors"], [FIT, ["fit", *STEER]], {"v.safetensors"}),
     "report": Line(
         ["report", "logs", "--html"],
@@ -84,8 +86,10 @@ def points_of(act: Callable[[Point, str], None]) -> None:
         path = os.path.abspath(path)
         name = os.path.basename(path)
         aside = event == "open" and (re.fullmatch(PART, name) or re.search(r"/\.writing\.[0-9a-f]{16}\.part/", path))
-        if acting or aside or not path.startswith(folder) or ".tfevents." in name:
-            return  # what is written aside is named by the renaming; logs of TensorBoard are only added to
+        if acting or aside or not path.startswith(folder) or TENSORBOARD.search(name):
+            return  # what is written aside is named by the renaming
+        if event == "remove" and not os.path.lexists(path):
+            return
         acting, key = True, (event, path.removeprefix(folder))
         seen[key] += 1
         act(Point(*key, seen[key]), source)
@@ -137,7 +141,7 @@ def content(path: Path) -> Any:
 
 def contents(folder: Path) -> dict[str, Any]:
     """All files of a folder, hidden ones as well, but for TensorBoard's logs and links."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and ".tfevents." not in path.name]
+    paths = [path for path in folder.rglob("*") if path.is_file() and not TENSORBOARD.search(path.name)]
     return {str(path.relative_to(folder)): content(path) for path in paths if "configs" not in path.parts}
 
 

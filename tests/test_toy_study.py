@@ -109,8 +109,8 @@ def test_several_processes_are_one(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_study_goes_on(finished: Path, tmp_path: Path) -> None:
     command = ["lightning_steer.studies.toy", *arguments(tmp_path)]
-    for done in (0, 1, 2):  # killed when so many parts are there, of the three, and the next one is not
-        with Command(command, tmp_path / f"run{done}", stop_at=("[!.]*.json", 1)) as run:
+    for done in (0, 1, 2):  # of the three parts; each run makes the next one, and is killed as it writes the one after
+        with Command(command, tmp_path / f"run{done}", stop_at=("[!.]*.json", 1 + (done > 0))) as run:
             run.wait_for_stop()
             assert len(parts(tmp_path)) == done
             run.kill()
