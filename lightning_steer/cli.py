@@ -21,7 +21,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
 from lightning_steer.escapes import say
 from lightning_steer.files import check_no_links
+from lightning_steer.late_record import LateRecord
 from lightning_steer.llm import LLM
+from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.predictions import Predictions
 from lightning_steer.report import card
 from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
@@ -58,7 +60,10 @@ def hush() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """Says in one sentence what was wrong with the arguments."""
+    """Says in one sentence what was wrong with the arguments; half an option's name is a misspelling."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
@@ -91,6 +96,7 @@ class CLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
             parser_kwargs={name: {"default_config_files": [shipped(DEFAULTS)]} for name in self.subcommands()},
+            save_config_callback=LateRecord,
             args=self.arguments,
         )
 
@@ -151,13 +157,17 @@ class CLI(LightningCLI):
         if self.subcommand == "predict" and isinstance(self.model, modules.SteeringAdaptor):
             self.trainer_defaults["callbacks"] = [Predictions()]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:
             usual = inspect.signature(L.Trainer).parameters
             settings = self.config[str(self.subcommand)].trainer.items()
             unusual = [f"{k}={v}" for k, v in settings if k in usual and v not in (None, usual[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
             raise ValueError(f"{message} (trainer settings: {', '.join(unusual)})") from error
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LateRecord):
+                callback.withhold(trainer)
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Name the folders where a library that could not write does not say which file it was."""
@@ -180,6 +190,8 @@ class CLI(LightningCLI):
         able = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
         if self.subcommand not in able:
             raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(able)}")
+        if isinstance(evaluation := getattr(self.model, "evaluation", None), Evaluation):
+            evaluation.check_subject(self.datamodule)  # before the data are read, or a cache is filled
         if isinstance(self.model, (TracedModule, modules.Responses)):
             self.model.accept_mismatch = self.config[str(self.subcommand)].accept_mismatch
 

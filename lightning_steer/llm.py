@@ -17,6 +17,7 @@ from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.loading import load
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.models.backbone import Backbone
+from lightning_steer.numbers import ranged
 from lightning_steer.scope import All, Generated, Last, Scope, follow, scoped
 from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Batch, Question, Row, batches, rows_of
@@ -44,6 +45,7 @@ class LLM(Backbone):
         tokens_per_batch: tokens that run through the network at once, copies counted.
     """
 
+    @ranged
     def __init__(
         self,
         llm: str,

@@ -280,7 +280,7 @@ def test_bad_prompts_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "temperature is at least 0"),
+        ({"temperature": -1.0}, "temperature must be at least 0"),
         ({"top_p": 0.0}, r"top_p in \(0, 1\]"),
         ({"samples": 2}, "without a temperature all are the same"),
         ({"strengths": []}, "strengths is empty"),
@@ -296,7 +296,7 @@ def test_bad_systems_and_modules_are_refused(model: Path, vector: Path, tmp_path
     for systems in ([], ["a", "a"]):
         with pytest.raises(ValueError, match="systems are at least one and all different"):
             PromptsDataModule(path, systems)
-    with pytest.raises(ValueError, match="batch_size must be positive, not 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         PromptsDataModule(path, batch_size=0)
     with pytest.raises(ValueError, match="the system prompt 'be kind' is part of a chat"):
         predict(module(model, vector, chat=False), PromptsDataModule(path, ["be kind"]), tmp_path)

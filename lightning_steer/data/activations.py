@@ -15,6 +15,7 @@ from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
 from lightning_steer.llm import LLM
+from lightning_steer.numbers import ranged
 from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Question
 
@@ -79,6 +80,7 @@ class ActivationsDataModule(L.LightningDataModule):
         seed: shuffles the rows for training.
     """
 
+    @ranged
     def __init__(
         self,
         file: str,
@@ -95,8 +97,6 @@ class ActivationsDataModule(L.LightningDataModule):
         super().__init__()
         if (prompt is None) != (completion is None):
             raise ValueError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
         self.file, self.folder, self.batch_size, self.seed = file, folder, batch_size, seed
         self.columns = (text,) if prompt is None or completion is None else (prompt, completion)
         self.each_token, self.dtype, self.texts_per_shard = each_token, dtype, texts_per_shard

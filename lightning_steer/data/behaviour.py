@@ -26,6 +26,7 @@ from lightning_steer.data.readable import check_pairs, language_model
 from lightning_steer.data.text import read
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
+from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 FIT, SELECT, TEST = range(3)
@@ -49,6 +50,7 @@ class BehaviourDataModule(L.LightningDataModule):
     subject = "behaviours"
     paired = True
 
+    @ranged
     def __init__(
         self,
         source: BehaviourSource,
@@ -61,8 +63,6 @@ class BehaviourDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
         self.source, self.test, self.batch_size, self.seed = source, test, batch_size, seed
         self.unwanted, self.wanted = (POSITIVE, NEGATIVE) if suppress else (NEGATIVE, POSITIVE)
         self.shares = checked_shares(fit_share, select_share)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_steer import numbers
 from lightning_steer.continuations import continuation
 from lightning_steer.data.batches import share
 from lightning_steer.data.exact import Answering
@@ -18,6 +19,7 @@ from lightning_steer.data.questions import Graded
 from lightning_steer.data.readable import check_lengths
 from lightning_steer.data.splits import stratified
 from lightning_steer.llm import LLM
+from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 
@@ -86,6 +88,7 @@ class MERADataModule(L.LightningDataModule):
 
     subject = "labelled prompts"
 
+    @ranged
     def __init__(
         self,
         source: Task,
@@ -106,6 +109,7 @@ class MERADataModule(L.LightningDataModule):
             raise ValueError(
                 f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {asked}"
             )
+        numbers.fits(f"{sum(given)} rows (train, calibration and test)", sum(given), 1000)
         self.source, self.sizes, self.batch_size, self.seed = source, given, batch_size, seed
         self.task, self.paired, self.labels = source.name, False, tuple(source.labels)
         self.cache, self.answering = cache, answering

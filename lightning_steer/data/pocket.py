@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lightning_steer import numbers
 from lightning_steer.data import pocket_behaviours, pocket_neutral, pocket_stereotypes, pocket_tasks
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.pocket_text import (
@@ -22,6 +23,7 @@ from lightning_steer.data.pocket_text import (
     words_of,
 )
 from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -80,6 +82,7 @@ class PocketDataModule(L.LightningDataModule):
         seed: draws the documents.
     """
 
+    @ranged
     def __init__(
         self,
         chat_share: float = 0.0,
@@ -96,6 +99,10 @@ class PocketDataModule(L.LightningDataModule):
                 "tokens_per_step must be at least 64 (the longest document), steps_per_epoch and val_documents "
                 f"positive, not {tokens_per_step}, {steps_per_epoch} and {val_documents}"
             )
+        numbers.fits(f"val_documents {val_documents}", val_documents, 1000)
+        numbers.fits(
+            f"{STEPS_PER_BLOCK} steps of tokens_per_step {tokens_per_step}", STEPS_PER_BLOCK * tokens_per_step, 64
+        )
         self.chat_share, self.tokens_per_step, self.steps_per_epoch = chat_share, tokens_per_step, steps_per_epoch
         self.val_documents, self.seed = val_documents, seed
 

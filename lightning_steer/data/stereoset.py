@@ -30,6 +30,7 @@ from lightning_steer.data.stereoset_hub import of_folder, of_hub
 from lightning_steer.data.text import read
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
+from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 FIT, SELECT, TEST = range(3)
@@ -56,6 +57,7 @@ class StereoSetDataModule(L.LightningDataModule):
     subject = "stereotypes"
     paired = True
 
+    @ranged
     def __init__(
         self,
         source: str = "McGill-NLP/stereoset",
@@ -72,8 +74,6 @@ class StereoSetDataModule(L.LightningDataModule):
         super().__init__()
         if not tasks or set(tasks) - {INTERSENTENCE, INTRASENTENCE}:
             raise ValueError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
         self.source, self.tasks, self.bias_types, self.per_type = source, list(tasks), bias_types, per_type
         self.unwanted, self.wanted = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
         self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed

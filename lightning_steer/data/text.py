@@ -12,6 +12,7 @@ from lightning_steer import text_files
 from lightning_steer.continuations import prompt_tokens
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +37,7 @@ class TextDataModule(L.LightningDataModule):
         seed: chooses the documents set aside, and shuffles.
     """
 
+    @ranged
     def __init__(
         self,
         train: str,

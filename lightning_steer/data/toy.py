@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.toy_world import Labelled, LabelledSplit, Pairs, PairsSplit, ToyWorld
+from lightning_steer.numbers import ranged
 
 TRAIN, SELECT, TEST = range(3)
 
@@ -24,6 +25,7 @@ class ToyLabelDataModule(L.LightningDataModule):
 
     subject = "labelled samples"
 
+    @ranged
     def __init__(
         self,
         batch_size: int = 128,
@@ -39,6 +41,7 @@ class ToyLabelDataModule(L.LightningDataModule):
                 f"not {batch_size}, {steps_per_epoch} and {test_rows}"
             )
         self.world = ToyWorld(**world)
+        self.world.check_rows(batch_size=batch_size, test_rows=test_rows)
         self.batch_size, self.steps_per_epoch, self.test_rows, self.seed = batch_size, steps_per_epoch, test_rows, seed
 
     def _loader(self, split: int, rows: int, endless: bool = False) -> DataLoader[Labelled]:
@@ -81,6 +84,7 @@ class ToyDataModule(L.LightningDataModule):
 
     subject = "attributes"
 
+    @ranged
     def __init__(
         self,
         pairs: int = 64,
@@ -112,6 +116,7 @@ class ToyDataModule(L.LightningDataModule):
             raise ValueError(f"select_share lies in (0, 1) and select_most above 0, not {select_share}, {select_most}")
         if min(test_rows, batch_size) < 1:
             raise ValueError(f"test_rows and batch_size must be positive, not {test_rows} and {batch_size}")
+        self.world.check_rows(pairs=pairs, test_rows=test_rows, batch_size=batch_size)
         self.pairs, self.target_value, self.paired, self.test_rows = pairs, target_value, paired, test_rows
         self.batch_size, self.seed = batch_size, seed
         set_aside = min(int(pairs * select_share), select_most)

@@ -12,6 +12,9 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from lightning_steer import numbers
+from lightning_steer.numbers import ranged
+
 ROWS = 1
 """Goes up whenever the same settings would give other rows: rows are told apart by their settings."""
 
@@ -31,6 +34,7 @@ class ToyWorld:
         world_seed: draws the anchors.
     """
 
+    @ranged
     def __init__(
         self,
         attributes: int = 60,
@@ -54,6 +58,7 @@ class ToyWorld:
         self.shared = density is not None
         size = dimensions if density is None else round(attributes * values / density)
         self.inputs = size if self.shared else attributes * dimensions
+        numbers.fits(f"{attributes} attributes of {values} values on {size} dimensions", attributes * values * size, 4)
         # shared or not, an anchor's expected squared length is `dimensions`
         scale = (dimensions / size) ** 0.5
         self.anchors = scale * torch.randn(attributes, values, size, generator=generator(world_seed))
@@ -67,6 +72,11 @@ class ToyWorld:
         }
         """What a network trained in this world must agree on; the noise may differ."""
         self.recipe = [ROWS, self.identity, noise]
+
+    def check_rows(self, **counts: int) -> None:
+        """Raise ValueError naming the first of these numbers of samples that memory cannot hold."""
+        for name, rows in counts.items():
+            numbers.fits(f"{name} {rows} of {self.inputs} numbers each", rows, 32 * self.inputs)  # with copies
 
     def draw(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Values ``[rows, attributes]`` int64, and where they lie: as long as 0 off the anchor, up to .4 of a step."""

@@ -7,6 +7,8 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
+from lightning_steer import numbers
+
 LEVEL = 0.95
 
 
@@ -35,6 +37,7 @@ def bootstrap_weights(n: int, resamples: int = 2000, seed: int = 0, cluster: Ten
     generator = torch.Generator().manual_seed(seed)
     of_row = torch.arange(n) if cluster is None else torch.unique(cluster, return_inverse=True)[1].cpu()
     count = int(of_row.max()) + 1
+    numbers.fits(f"{resamples} resamples of {count} rows", resamples * count, 24)
     drawn = torch.randint(count, (resamples, count), generator=generator)
     weights = torch.zeros(resamples, count, dtype=torch.float64)
     weights.scatter_add_(1, drawn, torch.ones(resamples, count, dtype=torch.float64))

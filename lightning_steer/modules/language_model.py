@@ -8,12 +8,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_steer import checkpoint
+from lightning_steer import checkpoint, numbers
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.files import check_regular, folder_aside
 from lightning_steer.loading import load
 from lightning_steer.modules.spreading import spread
+from lightning_steer.numbers import ranged
 from lightning_steer.provenance import of_training, precision
 from lightning_steer.traced import TracedModule
 
@@ -40,6 +41,7 @@ class LanguageModel(TracedModule):
         weight_decay: AdamW's decoupled decay, of matrices only: norms and biases are left alone.
     """
 
+    @ranged
     def __init__(
         self,
         llm: str | None = None,
@@ -88,6 +90,9 @@ class LanguageModel(TracedModule):
             asked = {"vocab_size": len(self.tokenizer), **named, **self.architecture}
             try:
                 config = AutoConfig.for_model(**asked)
+                with torch.device("meta"):  # how large it is, before any memory is taken
+                    empty = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                numbers.fits("its weights", sum(weight.numel() for weight in empty.parameters()), 4)
                 self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
             except Exception as error:  # whatever a family's code says of sizes that do not go together
                 why = " ".join(str(error).split())[:200]

@@ -23,6 +23,7 @@ from lightning_steer.models.moments import Moments
 from lightning_steer.models.normal_equations import Fit
 from lightning_steer.models.probe_selection import PENALTIES, select
 from lightning_steer.modules import lessons
+from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
 from lightning_steer.traced import TracedModule
@@ -46,6 +47,7 @@ class ErrorProbe(TracedModule):
         resamples: bootstrap resamples behind the intervals.
     """
 
+    @ranged
     def __init__(
         self,
         backbone: Backbone,
@@ -57,8 +59,8 @@ class ErrorProbe(TracedModule):
         resamples: int = 2000,
     ) -> None:
         super().__init__()
-        if folds < 2 or resamples < 1 or not penalties:
-            raise ValueError(f"at least 2 folds, 1 resample and 1 penalty, not {folds}, {resamples}, {list(penalties)}")
+        if folds < 2 or not penalties:
+            raise ValueError(f"there must be at least 2 folds and 1 penalty, not {folds} and {list(penalties)}")
         self.backbone, self.evaluation = backbone, evaluation
         self.penalties, self.folds, self.resamples = list(penalties), folds, resamples
         self.logistic_penalties, self.sparse = list(logistic_penalties), sparse

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from lightning_steer.llm import LLM
 from lightning_steer.methods.base import Steering
 from lightning_steer.modules import fitted
 from lightning_steer.modules.sampling import Sampler
+from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_text
 from lightning_steer.report.responses import side_by_side
 
@@ -48,6 +48,7 @@ class Responses(L.LightningModule):
     needs_checkpoint = False  # what is fitted comes from ``steering``
     accept_mismatch = False  # go on with a checkpoint of another network, site or method; responses.md then says so
 
+    @ranged
     def __init__(
         self,
         backbone: LLM,
@@ -62,10 +63,10 @@ class Responses(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        numbers.finite("a strength of the responses", strengths)
-        if not 0 <= temperature < math.inf or not 0 < top_p <= 1:
-            raise ValueError(f"temperature is at least 0 and top_p in (0, 1], not {temperature:g} and {top_p:g}")
-        if samples < 1 or (samples > 1 and temperature == 0):
+        numbers.distinct("strengths", strengths)
+        if top_p == 0:
+            raise ValueError("top_p lies in (0, 1], and 0 leaves no token to draw")
+        if samples > 1 and temperature == 0:
             raise ValueError(
                 f"{samples} samples at temperature {temperature:g}: without a temperature all are the same"
             )

@@ -30,6 +30,7 @@ from lightning_steer.models.sparse_autoencoder import (
     without,
 )
 from lightning_steer.modules import lessons
+from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
 from lightning_steer.traced import TracedModule
@@ -54,6 +55,7 @@ class SparseCoder(TracedModule):
 
     needs_checkpoint = False  # a test reads what fit has written
 
+    @ranged
     def __init__(
         self,
         backbone: Backbone,
@@ -65,9 +67,6 @@ class SparseCoder(TracedModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(features, resamples) < 1 or sparsity < 0 or learning_rate <= 0:
-            given = f"{features}, {resamples}, {sparsity} and {learning_rate}"
-            raise ValueError(f"features, resamples and learning_rate are positive, sparsity is not negative: {given}")
         self.backbone, self.features, self.sparsity, self.seed = backbone, features, sparsity, seed
         self.learning_rate, self.folder, self.resamples = learning_rate, folder, resamples
         self.strict_loading = False  # the frozen network is not part of a checkpoint

@@ -24,6 +24,7 @@ from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
 from lightning_steer.modules import lessons
 from lightning_steer.modules.summary import Summary, identify, neutral_drift
+from lightning_steer.numbers import ranged
 from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
 from lightning_steer.report import card
@@ -51,6 +52,7 @@ class SteeringAdaptor(TracedModule):
         resamples: bootstrap resamples behind the intervals.
     """
 
+    @ranged
     def __init__(
         self,
         backbone: Backbone,
@@ -66,9 +68,7 @@ class SteeringAdaptor(TracedModule):
         super().__init__()
         if not strengths:
             raise ValueError("strengths is empty: give at least one to choose from")
-        numbers.finite("each of the strengths", strengths)
-        if min(random_draws, resamples) < 1:
-            raise ValueError(f"random_draws and resamples must be positive, not {random_draws} and {resamples}")
+        numbers.distinct("strengths", strengths)  # a certificate would pay for each of them
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""

@@ -1,5 +1,6 @@
 """Training of the toy network: every attribute of a sample at once."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -7,8 +8,11 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassExactMatch
 
+from lightning_steer import numbers
+from lightning_steer.data.toy import ToyLabelDataModule
 from lightning_steer.data.toy_world import Labelled
 from lightning_steer.models.mlp import MLP, Residual
+from lightning_steer.numbers import ranged
 from lightning_steer.provenance import of_training, precision
 from lightning_steer.traced import TracedModule
 
@@ -25,6 +29,7 @@ class ToyClassifier(TracedModule):
         weight_decay: AdamW's decoupled weight decay.
     """
 
+    @ranged
     def __init__(
         self,
         widths: tuple[int, ...] = (512, 512, 256, 512),
@@ -44,7 +49,15 @@ class ToyClassifier(TracedModule):
         """Build the network for the data's world; called by the trainer, on the right device."""
         if hasattr(self, "network"):
             return
-        world = self.trainer.datamodule.world  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ToyLabelDataModule):  # pairs have x and y too, but never the value that is steered to
+            raise ValueError(
+                f"ToyClassifier learns from the labelled samples of a ToyLabelDataModule, not from a "
+                f"{type(data).__name__}"
+            )
+        world = data.world
+        rows = [world.inputs, *self.widths, world.attributes * world.values]
+        numbers.fits(f"widths {list(self.widths)}", sum(a * b for a, b in pairwise(rows)), 4)
         self.built = {
             "inputs": world.inputs,
             "attributes": world.attributes,

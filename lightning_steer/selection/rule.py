@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lightning_steer.metrics.evaluation import ChangeRange
 from lightning_steer.metrics.interval import bootstrap_weights, percentile
+from lightning_steer.numbers import ranged
 from lightning_steer.selection.strength import choose
-from lightning_steer.statistics.bounds import Bound
+from lightning_steer.statistics.bounds import Bound, check
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.statistics.multiplicity import Multiplicity
 
@@ -62,6 +63,7 @@ class Best(Selection):
         resamples: bootstrap resamples behind the interval of the chosen strength.
     """
 
+    @ranged
     def __init__(self, resamples: int = 2000) -> None:
         self.resamples = resamples
 
@@ -96,6 +98,7 @@ class Certified(Selection):
         multiplicity: correction for the choice among the strengths; null for Bonferroni's.
     """
 
+    @ranged
     def __init__(
         self,
         delta: float = 0.05,
@@ -103,6 +106,7 @@ class Certified(Selection):
         bound: Bound | None = None,
         multiplicity: Multiplicity | None = None,
     ) -> None:
+        check(delta, epsilon)
         self.delta, self.epsilon = delta, epsilon
         self.bound, self.multiplicity = bound, multiplicity
 
