@@ -281,7 +281,7 @@ def test_bad_prompts_are_refused(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"temperature": -1.0}, "temperature must be at least 0"),
-        ({"top_p": 0.0}, r"top_p in \(0, 1\]"),
+        ({"top_p": 0.0}, r"top_p lies in \(0, 1\]"),
         ({"samples": 2}, "without a temperature all are the same"),
         ({"strengths": []}, "strengths is empty"),
     ],
