@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_steer.continuations import continuation
 from lightning_steer.decoder import PARTS, Decoder, blocks, entry, site_of
 from lightning_steer.hooks import Edit, capture, edit
+from lightning_steer.limits import why_shorter
 from lightning_steer.loading import load
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.models.backbone import Backbone
@@ -183,7 +184,8 @@ class LLM(Backbone):
     def _check_length(self, tokens: int, text: str, new: int = 0) -> None:
         if tokens + new > self.longest:
             asked = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
-            raise ValueError(f"{asked} are more than the {self.longest} that {self.llm} reads: {text[:60]!r}")
+            reads = f"the {self.longest} that {self.llm} reads{why_shorter(self.decoder.config)}"
+            raise ValueError(f"{asked} are more than {reads}: {text[:60]!r}")
 
     def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
         """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
