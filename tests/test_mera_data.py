@@ -35,7 +35,7 @@ LABELS = {"ham": ["ham", "Ham"], "spam": ["spam"]}
     st.lists(st.integers(4, 9), min_size=1, max_size=3),
     st.integers(0, 9),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_splits_are_disjoint_reproducible_and_of_the_sizes_asked(labels, sizes, seed):
     try:
         parts = stratified(labels, sizes, seed)
