@@ -82,12 +82,15 @@ class WholeCheckpoint(ModelCheckpoint):
             checkpoint[RECORD] = self.record
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        strategy = trainer.strategy
-        own, strategy.checkpoint_io = strategy.checkpoint_io, _WholeFiles(self.before_rename)
+        own = trainer.strategy.checkpoint_io
+        if type(own) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = _WholeFiles(self.before_rename)
+        else:  # a plugin of the user's, or what a kind of device needs
+            self.before_rename(Path(filepath))
         try:
             super()._save_checkpoint(trainer, filepath)
         finally:
-            strategy.checkpoint_io = own
+            trainer.strategy.checkpoint_io = own
 
     def before_rename(self, path: Path) -> None:
         """Make way for a checkpoint that is written, and has only to be given its name."""
