@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
+from lightning_steer.cache import fingerprints
 from lightning_steer.escapes import say
 from lightning_steer.files import check_no_links
 from lightning_steer.late_record import LateRecord
@@ -173,7 +174,8 @@ class CLI(LightningCLI):
         """Name the folders where a library that could not write does not say which file it was."""
         hook, threading.excepthook = threading.excepthook, _quiet_writer
         try:
-            super()._run_subcommand(subcommand)
+            with fingerprints.remembered():
+                super()._run_subcommand(subcommand)
         except OSError as error:
             if error.filename is not None or error.errno is None:
                 raise

@@ -106,7 +106,7 @@ def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.Lig
         prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
     scope = read_positions = ""
     if isinstance(backbone, LLM):
-        scope, read_positions = _rule(backbone.scope), _rule(backbone.reads)
+        scope, read_positions = rule(backbone.scope), rule(backbone.reads)
         template = _short(digest(str(backbone.tokenizer.chat_template).encode()))
         prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
         prompts += f"; scores by {backbone.per}"
@@ -189,8 +189,9 @@ def _short(fingerprint: str | None) -> str:
     return "unknown" if fingerprint is None else fingerprint[:12]
 
 
-def _rule(rule: object) -> str:
-    return f"{type(rule).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(rule).items())})"
+def rule(positions: object) -> str:
+    """Which tokens are steered or read, as a record has it."""
+    return f"{type(positions).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(positions).items())})"
 
 
 def precision(network: nn.Module) -> str | None:

@@ -203,7 +203,8 @@ class MERADataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Graded]:
         if self.cache is None or self._llm is None:
             return self._loader(self.train)
-        return self._loader(self.train, Observations(self.cache, self._llm.sites, len(self.train)))
+        questions = [Question(example.prompt, self.options) for example in self.train]
+        return self._loader(self.train, Observations(self.cache, self._llm, questions, self.answering))
 
     def val_dataloader(self) -> DataLoader[Graded]:
         return self._loader(self.calibration)

@@ -99,6 +99,7 @@ class Responses(L.LightningModule):
     def _compare(self, path: str) -> None:
         """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""
         if self.method is None or Path(path).suffix != ".ckpt":
+            self.mismatches = [f"{path} does not say what it was fitted to: model, layer and tokens were not compared."]
             return
         saved = provenance.read(saving.load(Path(path)).get(provenance.KEY), path)
         map_ = self.method(self.backbone.width(self.backbone.sites[0]))
@@ -108,6 +109,7 @@ class Responses(L.LightningModule):
             method=type(map_).__name__,
             settings=provenance.settings_of(map_),
             sites=list(self.backbone.sites),
+            scope=provenance.rule(self.backbone.scope),
         )
         self.mismatches = provenance.compared(path, saved.differences(now), self.accept_mismatch)
 

@@ -63,6 +63,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> Vector:
         int(rows),
         task=then.task,
         data=digest(json.dumps(then.fitted_rows).encode()),
+        selection=digest(json.dumps(then.selection_rows).encode()),
         effect={name: figures[name] for name in compared if name in figures and not name.startswith("drift")},
         drift={name: estimate for name, estimate in figures.items() if name.startswith("drift")},
         certificate={"reason": reason, "bound": None if math.isnan(bound) else bound}
