@@ -209,6 +209,8 @@ class CLI(LightningCLI):
                 callback.record = self.record
             if isinstance(callback, BestCheckpoint):
                 callback.overwrite = config.overwrite
+        if config.ckpt_path is not None:
+            saving.load(Path(config.ckpt_path))  # refused before a library reads it
         unfinished = saving.record_of(left)
         if config.ckpt_path is None and unfinished == self.record:
             print(f"Going on with the unfinished run {self.name} from {left}.")
@@ -228,7 +230,10 @@ class CLI(LightningCLI):
 
     def before_test(self) -> None:
         """Take the best checkpoint, unless the module reads by itself what fit has left."""
-        if getattr(self.model, "needs_checkpoint", True):
+        if (
+            getattr(self.model, "needs_checkpoint", True)
+            or self.config_init[str(self.subcommand)].ckpt_path is not None
+        ):
             self.before_validate()
 
     before_predict = before_test
