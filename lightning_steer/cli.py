@@ -18,7 +18,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
+from lightning_steer import config_files, data, methods, metrics, models, modules, numbers, refusal, saving
 from lightning_steer.cache import fingerprints
 from lightning_steer.escapes import say
 from lightning_steer.files import check_no_links
@@ -39,6 +39,8 @@ LISTS = {
 DEFAULTS = "configs/defaults.yaml"
 STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
 """What a module must define for each command."""
+NAME = r"[\w-][\w.-]*"
+"""A part of a run's name, and the name of its checkpoint: a plain file name on every system."""
 EXPECTED = (
     r".*configure_optimizers` returned `None`.*",  # closed forms have nothing to optimise
     r".*module\(s\) in eval mode at the start of training.*",  # the steered network is frozen on purpose
@@ -80,12 +82,13 @@ class CLI(LightningCLI):
     """``fit | validate | test | predict``: ``configs/defaults.yaml`` is read first, then each ``--config`` in turn.
 
     A run is called ``EXPERIMENT/RUN``; it writes to ``logs/EXPERIMENT/RUN`` and ``checkpoints/EXPERIMENT/RUN`` and
-    nowhere else. ``test``, ``validate`` and ``predict`` take the best checkpoint that ``fit`` left there.
+    nowhere else; letters of any alphabet are letters, and any text is a folder's name. ``test``, ``validate`` and
+    ``predict`` take the best checkpoint that ``fit`` left there.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
-        self.arguments = _with_shipped(sys.argv[1:] if args is None else args)
+        self.arguments = config_files.with_shipped(sys.argv[1:] if args is None else args)
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -135,10 +138,18 @@ class CLI(LightningCLI):
         """Give the run its folders."""
         config = self.config[str(self.subcommand)]
         self.name = f"{config.experiment}/{config.run}"
-        if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", self.name):
+        if not re.fullmatch(rf"{NAME}(/{NAME})+", self.name) or {"None", "True", "False"} & set(self.name.split("/")):
             raise ValueError(
-                f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}"
+                f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}; "
+                "in YAML no, yes and null need quotes"
             )
+        if not re.fullmatch(NAME, str(config.checkpoint.filename)):
+            raise ValueError(
+                f"checkpoint.filename must be made of letters, digits, '_', '-' and '.', without the folder and "
+                f".ckpt, not {config.checkpoint.filename!r}"
+            )
+        if not hasattr(config.trainer, "logger"):
+            raise ValueError(f"trainer must hold settings as `key: value`, not {config.trainer!r}")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
         logger = config.trainer.logger
         if hasattr(logger, "init_args") and "name" in logger.init_args and logger.init_args.name is None:
@@ -148,7 +159,10 @@ class CLI(LightningCLI):
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = f"checkpoints/{self.name}"
         self.folder = Path(config.checkpoint.dirpath)
-        for folder in (self.folder, Path("logs", self.name)):
+        for folder in (self.folder, Path("logs", self.name), Path(config.trainer.default_root_dir)):
+            above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            if not above.is_dir():
+                raise ValueError(f"{above} is a file, where the run needs a folder: remove it, or name another folder")
             check_no_links(folder)  # Lightning and TensorBoard would write through one
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -277,27 +291,3 @@ def _quiet_writer(failure: threading.ExceptHookArgs) -> None:
     """TensorBoard's writer thread hands its OSError on to the main thread, which says what is wrong."""
     if not issubclass(failure.exc_type, OSError):
         sys.__excepthook__(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
-
-
-def _with_shipped(arguments: list[str]) -> list[str]:
-    """``--config`` may name a file that came with the package."""
-    found = list(arguments)
-    for i, argument in enumerate(found):
-        if argument.startswith("--config="):
-            found[i] = f"--config={_readable(argument.removeprefix('--config='))}"
-        elif i and found[i - 1] in ("--config", "-c"):
-            found[i] = _readable(argument)
-    return found
-
-
-def _readable(name: str) -> str:
-    """The file of this name, if it is text; a configuration may also be given as text itself."""
-    path = shipped(name)
-    if Path(path).is_file():
-        try:
-            config = yaml.compose(text_files.read(path), yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not readable YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(config, yaml.MappingNode):
-            raise ValueError(f"{path} holds no configuration: expected settings as `key: value`")
-    return path

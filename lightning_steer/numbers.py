@@ -70,6 +70,8 @@ RANGES = {
     "rank": FEW,
     "features": FEW,
     "sparsity": Range(0),
+    "penalties": Range(0),
+    "logistic_penalties": POSITIVE,
     "weight_decay": Range(0),
     "betas": Range(0, 1, open_above=True),
     "widths": FEW,

@@ -9,8 +9,8 @@ from typing import Any
 def read(path: str | Path) -> str:
     r"""Return the text of a file; raise FileNotFoundError or ValueError in a sentence.
 
-    Lines may end in CR LF. They are split with ``split("\n")``, never with ``splitlines``, which also splits at
-    characters such as U+2028 that JSON strings may hold.
+    Lines may end in CR LF, and a byte-order mark is dropped. Lines are split with ``split("\n")``, never with
+    ``splitlines``, which also splits at characters such as U+2028 that JSON strings may hold.
     """
     path = Path(path)
     if not path.is_file():

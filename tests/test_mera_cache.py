@@ -82,7 +82,9 @@ def test_what_has_changed_is_computed_again_with_a_sentence(
 ) -> None:
     cache, other = tmp_path / "cache", tmp_path / "other"
     probe_of(model, cache)
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert f"Answering {TRAIN} questions: {cache / observations.NAME} is not there yet." in said
+    assert "out of date" not in said
     probe_of(model, cache)
     assert "ecording" not in (said := capsys.readouterr().out)
     assert "nswer" not in said
@@ -102,6 +104,7 @@ def test_what_has_changed_is_computed_again_with_a_sentence(
         again = probe_of(given, cache, seed)
         said = capsys.readouterr().out
         assert f"The answers in {cache} differ in {word}" in said
+        assert f"Answering {TRAIN} questions: {cache / observations.NAME} answers other questions." in said
         assert f"The cache in {cache} differs in {word}" in said
         torch.testing.assert_close(again.weight, probe_of(given, None, seed).weight, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(again.weight, first, rtol=1e-2)

@@ -109,7 +109,9 @@ class MERADataModule(L.LightningDataModule):
             raise ValueError(
                 f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {asked}"
             )
-        numbers.fits(f"{sum(given)} rows (train, calibration and test)", sum(given), 1000)
+        numbers.fits(
+            f"train {given.train}, calibration {given.calibration} and test {given.test} rows", sum(given), 1000
+        )
         self.source, self.sizes, self.batch_size, self.seed = source, given, batch_size, seed
         self.task, self.paired, self.labels = source.name, False, tuple(source.labels)
         self.cache, self.answering = cache, answering

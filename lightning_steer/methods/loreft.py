@@ -16,7 +16,8 @@ class LoReFT(Steering):
     """Low-rank linear subspace edit trained through the output. Strength: share of the way (1 = all of it).
 
     Args:
-        rank: dimensions of the subspace; grows with (values - 1) times the attributes steered.
+        rank: dimensions of the subspace, at most the width of the stream; grows with (values - 1) times the attributes
+            steered.
         seed: draws another starting subspace.
     """
 
