@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_steer import config_files, data, methods, metrics, models, modules, numbers, refusal, saving
 from lightning_steer.cache import fingerprints
 from lightning_steer.escapes import say
-from lightning_steer.files import check_no_links
+from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.late_record import LateRecord
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.evaluation import Evaluation
@@ -160,9 +160,7 @@ class CLI(LightningCLI):
             config.checkpoint.dirpath = f"checkpoints/{self.name}"
         self.folder = Path(config.checkpoint.dirpath)
         for folder in (self.folder, Path("logs", self.name), Path(config.trainer.default_root_dir)):
-            above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            if not above.is_dir():
-                raise ValueError(f"{above} is a file, where the run needs a folder: remove it, or name another folder")
+            check_folder(folder)
             check_no_links(folder)  # Lightning and TensorBoard would write through one
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

@@ -46,6 +46,13 @@ def check_no_links(folder: Path) -> None:
             check_regular(path)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ValueError if a folder cannot be made because a file is in its way."""
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise ValueError(f"{above} is a file, where a folder is needed: remove it, or name another folder")
+
+
 def open_regular(path: Path, flags: int) -> int:
     """Open a plain file and return its descriptor; raises ValueError if it is none, and OSError."""
     check_regular(path)

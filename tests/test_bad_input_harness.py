@@ -8,6 +8,7 @@ import bad_accepted
 import bad_errors
 import bad_files
 import bad_odd
+import bad_tables
 import bad_texts
 import bad_toy
 import pytest
@@ -23,7 +24,7 @@ from lightning_steer.modules import ToyClassifier
 from lightning_steer.vectors import __main__ as export  # noqa: F401
 
 CASES = [*cases(bad_toy.SETTINGS), *cases(bad_texts.SETTINGS), *cases(bad_errors.SETTINGS), *bad_files.CASES]
-CASES += [*bad_odd.CASES, *bad_accepted.CASES]
+CASES += [*bad_odd.CASES, *bad_tables.CASES, *bad_accepted.CASES]
 EARLY = {
     "finite",
     "at least 1",

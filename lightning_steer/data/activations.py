@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
+from lightning_steer.files import check_folder
 from lightning_steer.llm import LLM
 from lightning_steer.numbers import ranged
 from lightning_steer.shipped import shipped
@@ -140,6 +141,7 @@ class ActivationsDataModule(L.LightningDataModule):
 
     def build(self, llm: LLM) -> Build:
         """The cache in the making, for a module that records it on all devices; loads the model."""
+        check_folder(Path(self.folder))
         fresh = llm.tokenizer is None
         llm.load()
         settings = (self.each_token, self.dtype, self.texts_per_shard)

@@ -23,7 +23,7 @@ from lightning_steer.data.behaviour_sources import (
 from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
 from lightning_steer.data.questions import Contrast
 from lightning_steer.data.readable import check_pairs, language_model
-from lightning_steer.data.text import read
+from lightning_steer.data.text import read, read_some
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
 from lightning_steer.numbers import ranged
@@ -98,7 +98,7 @@ class BehaviourDataModule(L.LightningDataModule):
         second = min(max(round((1 - self.shares[TEST]) * n), first + 1), n - 1)
         part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
         if self.neutral_file is not None:
-            read(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
+            read_some(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
         self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         self.clusters = [[self.source.cluster(e) for e in part] for part in self.parts]
         if self.test is not None:

@@ -27,7 +27,7 @@ from lightning_steer.data.stereoset_examples import (
     split_by_term,
 )
 from lightning_steer.data.stereoset_hub import of_folder, of_hub
-from lightning_steer.data.text import read
+from lightning_steer.data.text import read, read_some
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.numbers import ranged
@@ -113,7 +113,7 @@ class StereoSetDataModule(L.LightningDataModule):
         if self.per_type is not None:
             found = sample(found, self.per_type, self.seed)
         if self.neutral_file is not None:
-            read(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
+            read_some(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
         self.parts = split_by_term(found, self.shares, self.seed)
         terms = sorted({_term(example) for example in found})
         self.term = {term: number for number, term in enumerate(terms)}

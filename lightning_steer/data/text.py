@@ -139,6 +139,14 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     return documents
 
 
+def read_some(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Read as :func:`read`, and raise ValueError if there is no document at all."""
+    documents = read(path, columns)
+    if not documents:
+        raise ValueError(f"{path} is empty: expected texts, or leave the file out")
+    return documents
+
+
 def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[Row]:
     """A document's tokens, ended by the end mark: pieces of ``(text,)``, or one row of ``(prompt, completion)``.
 

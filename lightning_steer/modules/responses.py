@@ -90,11 +90,23 @@ class Responses(L.LightningModule):
                 llm.check(self.trainer.datamodule)  # type: ignore[attr-defined]
                 llm.load()
                 llm.requires_grad_(False).eval()
+                self._check(llm)
         if self.steering is not None:
             self._compare(self.steering)
             widths = {site: self.backbone.width(site) for site in self.backbone.sites}
             self.at_site = fitted.load(self.steering, self.method, widths)
             self.maps = nn.ModuleDict({site.replace(".", "/"): map_ for site, map_ in self.at_site.items()})
+
+    def _check(self, llm: LLM) -> None:
+        """Refuse what this model cannot be asked, before anything is written."""
+        systems = getattr(self.trainer.datamodule, "systems", [])  # type: ignore[attr-defined]
+        for system in systems if not llm.chat else []:
+            if system is not None:
+                raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
+        if self.max_new_tokens >= llm.longest:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} must be below the {llm.longest} tokens that {llm.llm} reads"
+            )
 
     def _compare(self, path: str) -> None:
         """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""
@@ -216,8 +228,6 @@ class Responses(L.LightningModule):
     def _generate(
         self, llm: LLM, system: str | None, rows: Sequence[tuple[Prompt, int]], copies: int, edits: dict[str, Edit]
     ) -> list[str]:
-        if system is not None and not llm.chat:
-            raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
         llm.system = system
         settings: dict[str, Any] = {}
         if self.temperature > 0:
