@@ -27,3 +27,7 @@ def why_shorter(config: Any) -> str:
     if not named or longest_text(config) >= named:
         return ""
     return f" (of {named}: with longrope a longer text changes how its neighbours in a batch are read)"
+
+
+class TooLongError(ValueError):
+    """A text has more tokens than a model reads."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer import provenance
+from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.interval import Estimate, bootstrap_weights, percentile
@@ -80,6 +81,7 @@ class ErrorProbe(TracedModule):
         self.evaluation.check_subject(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.load()
+        readable.read_all(self.trainer.datamodule, self.backbone)  # type: ignore[attr-defined]
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         settings = {name: getattr(self, name) for name in ("penalties", "logistic_penalties", "sparse", "folds")}
@@ -214,6 +216,7 @@ class ErrorProbe(TracedModule):
             "seed": data.seed,
             "metrics": metrics,
             "mismatches": self.mismatches,
+            "warnings": [*self.mismatches, *readable.notes(data)],
             "layers": {"site": sites, "penalty": penalties, "features": used, "cv_r2": self.score.tolist(), **curve},
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in metrics.items()})
@@ -225,6 +228,6 @@ class ErrorProbe(TracedModule):
             rows["the training rows' mean"] = {"r2": metrics["r2_dummy"], "rmse": metrics["rmse_dummy"]}
             head = f"# Probes of the error of {self.backbone.name}: {data.task}\n\n"
             head += f"Chosen by cross-validation in the training rows: {sites[layer]}.\n\n"
-            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.found["warnings"])
             write_text(folder / "report.md", head + markdown(rows, list(curve)))
             write_json(folder / "report.json", self.found)

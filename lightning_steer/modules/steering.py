@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 
 from lightning_steer import numbers, provenance
+from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
@@ -92,6 +93,7 @@ class SteeringAdaptor(TracedModule):
         self.evaluation.check_subject(data)
         self.backbone.check(data)
         self.backbone.load()
+        readable.read_all(data, self.backbone)
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
@@ -257,7 +259,7 @@ class SteeringAdaptor(TracedModule):
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
         self.report["mismatches"] = self.mismatches
-        self.report["warnings"] = [*self.mismatches, *self.report["warnings"]]
+        self.report["warnings"] = [*self.mismatches, *readable.notes(data), *self.report["warnings"]]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
         self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
