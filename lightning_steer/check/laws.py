@@ -15,6 +15,7 @@ from lightning_steer.check.tool import Bench
 from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
 from lightning_steer.scope import All, From, Generated, Scope
+from lightning_steer.windows import every_expert, small_copy
 
 
 def zero_strength(bench: Bench) -> tuple[bool, str]:
@@ -151,16 +152,24 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
     size = sum(p.numel() for p in bench.llm.model.parameters())
     if bench.llm.model.dtype != torch.float32 or size > 5e8:
         return True, "not run: the model is not in float32, or too large for a second copy"
-    row = bench.rows[0].unsqueeze(0)
-    copied = copy.deepcopy(bench.llm.model).to(torch.bfloat16)
-    lower = LLM(bench.llm.llm, bench.layer).adopt(copied, bench.llm.tokenizer)
+    row, model, layer, where = bench.rows[0].unsqueeze(0), bench.llm.model, bench.layer, ""
+    if every := every_expert(bench.llm.decoder.config):
+        model, layer = small_copy(model, **every).to(bench.llm.device), 0
+        depth = model.config.get_text_config().num_hidden_layers
+        where = (
+            f"; on a copy of {depth} layers in which every token goes to all experts: "
+            "otherwise rounding alone changes which experts are chosen, and with them the logits"
+        )
     logits = []
-    for llm, vector in ((bench.llm, bench.vector), (lower, bench.vector.bfloat16())):
-        one = torch.ones(1, device=llm.device, dtype=vector.dtype)
-        with bench.tool.steer(llm, bench.layer, vector, one, All(), bench.lengths()[:1]):
+    for dtype in (torch.float32, torch.bfloat16):
+        llm = bench.llm
+        if model is not llm.model or dtype != torch.float32:
+            llm = LLM(llm.llm, layer).adopt(copy.deepcopy(model).to(dtype), llm.tokenizer)
+        vector, one = bench.vector.to(dtype), torch.ones(1, device=llm.device, dtype=dtype)
+        with bench.tool.steer(llm, layer, vector, one, All(), bench.lengths()[:1]):
             logits.append(llm.model(row, use_cache=False).logits.float())
     difference = float((logits[0] - logits[1]).abs().max() / logits[0].abs().max())
-    return difference < 0.1, f"largest difference {difference:.1%} of the logits' size"
+    return difference < 0.1, f"largest difference {difference:.1%} of the logits' size{where}"
 
 
 def nothing_left(bench: Bench) -> tuple[bool, str]:
