@@ -18,15 +18,18 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_steer import data, methods, metrics, models, modules, numbers, refusal, saving, text_files
+from lightning_steer import config_files, data, methods, metrics, models, modules, numbers, refusal, saving
+from lightning_steer.cache import fingerprints
 from lightning_steer.escapes import say
-from lightning_steer.files import check_no_links
+from lightning_steer.files import check_folder, check_no_links
+from lightning_steer.late_record import LateRecord
 from lightning_steer.llm import LLM
+from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.predictions import Predictions
-from lightning_steer.provenance import CarriesProvenance
 from lightning_steer.report import card
 from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.shipped import shipped
+from lightning_steer.traced import TracedModule
 
 LISTS = {
     key: {name: getattr(listed, name) for name in listed.__all__}
@@ -36,6 +39,8 @@ LISTS = {
 DEFAULTS = "configs/defaults.yaml"
 STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
 """What a module must define for each command."""
+NAME = r"[\w-][\w.-]*"
+"""A part of a run's name, and the name of its checkpoint: a plain file name on every system."""
 EXPECTED = (
     r".*configure_optimizers` returned `None`.*",  # closed forms have nothing to optimise
     r".*module\(s\) in eval mode at the start of training.*",  # the steered network is frozen on purpose
@@ -58,7 +63,10 @@ def hush() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """Says in one sentence what was wrong with the arguments."""
+    """Says in one sentence what was wrong with the arguments; half an option's name is a misspelling."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2."""
@@ -74,12 +82,13 @@ class CLI(LightningCLI):
     """``fit | validate | test | predict``: ``configs/defaults.yaml`` is read first, then each ``--config`` in turn.
 
     A run is called ``EXPERIMENT/RUN``; it writes to ``logs/EXPERIMENT/RUN`` and ``checkpoints/EXPERIMENT/RUN`` and
-    nowhere else. ``test``, ``validate`` and ``predict`` take the best checkpoint that ``fit`` left there.
+    nowhere else; letters of any alphabet are letters, and any text is a folder's name. ``test``, ``validate`` and
+    ``predict`` take the best checkpoint that ``fit`` left there.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
-        self.arguments = _with_shipped(sys.argv[1:] if args is None else args)
+        self.arguments = config_files.with_shipped(sys.argv[1:] if args is None else args)
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -91,6 +100,7 @@ class CLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
             parser_kwargs={name: {"default_config_files": [shipped(DEFAULTS)]} for name in self.subcommands()},
+            save_config_callback=LateRecord,
             args=self.arguments,
         )
 
@@ -128,10 +138,18 @@ class CLI(LightningCLI):
         """Give the run its folders."""
         config = self.config[str(self.subcommand)]
         self.name = f"{config.experiment}/{config.run}"
-        if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", self.name):
+        if not re.fullmatch(rf"{NAME}(/{NAME})+", self.name) or {"None", "True", "False"} & set(self.name.split("/")):
             raise ValueError(
-                f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}"
+                f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}; "
+                "in YAML no, yes and null need quotes"
             )
+        if not re.fullmatch(NAME, str(config.checkpoint.filename)):
+            raise ValueError(
+                f"checkpoint.filename must be made of letters, digits, '_', '-' and '.', without the folder and "
+                f".ckpt, not {config.checkpoint.filename!r}"
+            )
+        if not hasattr(config.trainer, "logger"):
+            raise ValueError(f"trainer must hold settings as `key: value`, not {config.trainer!r}")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
         logger = config.trainer.logger
         if hasattr(logger, "init_args") and "name" in logger.init_args and logger.init_args.name is None:
@@ -141,7 +159,8 @@ class CLI(LightningCLI):
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = f"checkpoints/{self.name}"
         self.folder = Path(config.checkpoint.dirpath)
-        for folder in (self.folder, Path("logs", self.name)):
+        for folder in (self.folder, Path("logs", self.name), Path(config.trainer.default_root_dir)):
+            check_folder(folder)
             check_no_links(folder)  # Lightning and TensorBoard would write through one
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -151,19 +170,24 @@ class CLI(LightningCLI):
         if self.subcommand == "predict" and isinstance(self.model, modules.SteeringAdaptor):
             self.trainer_defaults["callbacks"] = [Predictions()]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:
             usual = inspect.signature(L.Trainer).parameters
             settings = self.config[str(self.subcommand)].trainer.items()
             unusual = [f"{k}={v}" for k, v in settings if k in usual and v not in (None, usual[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
             raise ValueError(f"{message} (trainer settings: {', '.join(unusual)})") from error
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LateRecord):
+                callback.withhold(trainer)
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Name the folders where a library that could not write does not say which file it was."""
         hook, threading.excepthook = threading.excepthook, _quiet_writer
         try:
-            super()._run_subcommand(subcommand)
+            with fingerprints.remembered():
+                super()._run_subcommand(subcommand)
         except OSError as error:
             if error.filename is not None or error.errno is None:
                 raise
@@ -180,7 +204,9 @@ class CLI(LightningCLI):
         able = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
         if self.subcommand not in able:
             raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(able)}")
-        if isinstance(self.model, (CarriesProvenance, modules.Responses)):
+        if isinstance(evaluation := getattr(self.model, "evaluation", None), Evaluation):
+            evaluation.check_subject(self.datamodule)  # before the data are read, or a cache is filled
+        if isinstance(self.model, (TracedModule, modules.Responses)):
             self.model.accept_mismatch = self.config[str(self.subcommand)].accept_mismatch
 
     def before_fit(self) -> None:
@@ -195,6 +221,8 @@ class CLI(LightningCLI):
                 callback.record = self.record
             if isinstance(callback, BestCheckpoint):
                 callback.overwrite = config.overwrite
+        if config.ckpt_path is not None:
+            saving.load(Path(config.ckpt_path))  # refused before a library reads it
         unfinished = saving.record_of(left)
         if config.ckpt_path is None and unfinished == self.record:
             print(f"Going on with the unfinished run {self.name} from {left}.")
@@ -212,17 +240,24 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters in a checkpoint never override the command line, as they would in LightningCLI."""
 
-    def _take_best(self) -> None:
-        if not getattr(self.model, "needs_checkpoint", True):
-            return
+    def before_test(self) -> None:
+        """Take the best checkpoint, unless the module reads by itself what fit has left."""
+        if (
+            getattr(self.model, "needs_checkpoint", True)
+            or self.config_init[str(self.subcommand)].ckpt_path is not None
+        ):
+            self.before_validate()
+
+    before_predict = before_test
+
+    def before_validate(self) -> None:
+        """Take the best checkpoint."""
         config = self.config_init[str(self.subcommand)]
         if config.ckpt_path is None:
             config.ckpt_path = str(self.folder / "best.ckpt")
         if not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}: run fit first, or give --ckpt_path")
         saving.load(Path(config.ckpt_path))
-
-    before_test = before_validate = before_predict = _take_best
 
     def after_fit(self) -> None:
         """Say where the result is."""
@@ -254,27 +289,3 @@ def _quiet_writer(failure: threading.ExceptHookArgs) -> None:
     """TensorBoard's writer thread hands its OSError on to the main thread, which says what is wrong."""
     if not issubclass(failure.exc_type, OSError):
         sys.__excepthook__(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
-
-
-def _with_shipped(arguments: list[str]) -> list[str]:
-    """``--config`` may name a file that came with the package."""
-    found = list(arguments)
-    for i, argument in enumerate(found):
-        if argument.startswith("--config="):
-            found[i] = f"--config={_readable(argument.removeprefix('--config='))}"
-        elif i and found[i - 1] in ("--config", "-c"):
-            found[i] = _readable(argument)
-    return found
-
-
-def _readable(name: str) -> str:
-    """The file of this name, if it is text; a configuration may also be given as text itself."""
-    path = shipped(name)
-    if Path(path).is_file():
-        try:
-            config = yaml.compose(text_files.read(path), yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not readable YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(config, yaml.MappingNode):
-            raise ValueError(f"{path} holds no configuration: expected settings as `key: value`")
-    return path

@@ -3,7 +3,6 @@
 One class, and so one file: what it answers, and what :meth:`Decoder.verify` holds it to.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lightning_steer import head
 from lightning_steer.families import check_family, uncounted
 from lightning_steer.hooks import Edit, edit, fan_out
+from lightning_steer.limits import longest_text
 from lightning_steer.packing import options_fit
 from lightning_steer.tokens import Batch, Row, collate
 from lightning_steer.windows import mask_forms, masks
@@ -83,7 +83,7 @@ class Decoder:
         config = self.config = self.model.config.get_text_config()
         self.width = int(config.hidden_size)
         self.form: tuple[str, ...] = next(iter(mask_forms(config)), ())
-        self.longest = getattr(config, "max_position_embeddings", None) or math.inf
+        self.longest = longest_text(config)
 
     @property
     def embedding(self) -> Tensor:

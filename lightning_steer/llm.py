@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from lightning_steer.continuations import continuation
 from lightning_steer.decoder import PARTS, Decoder, blocks, entry, site_of
 from lightning_steer.hooks import Edit, capture, edit
+from lightning_steer.limits import TooLongError, why_shorter
 from lightning_steer.loading import load
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.models.backbone import Backbone
+from lightning_steer.numbers import ranged
 from lightning_steer.scope import All, Generated, Last, Scope, follow, scoped
 from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Batch, Question, Row, batches, rows_of
@@ -44,6 +46,7 @@ class LLM(Backbone):
         tokens_per_batch: tokens that run through the network at once, copies counted.
     """
 
+    @ranged
     def __init__(
         self,
         llm: str,
@@ -175,13 +178,15 @@ class LLM(Backbone):
         asked = [Question(self.prompt(q.prompt), q.options) for q in questions]
         found = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
         for row in found:
-            self._check_length(max(row.position) + 1, asked[row.example].prompt)
+            self.check_length(max(row.position) + 1, asked[row.example].prompt)
         return found
 
-    def _check_length(self, tokens: int, text: str, new: int = 0) -> None:
+    def check_length(self, tokens: int, text: str, new: int = 0) -> None:
+        """Raise TooLongError if so many tokens of a text, and new ones after it, are more than the model reads."""
         if tokens + new > self.longest:
             asked = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
-            raise ValueError(f"{asked} are more than the {self.longest} that {self.llm} reads: {text[:60]!r}")
+            reads = f"the {self.longest} that {self.llm} reads{why_shorter(self.decoder.config)}"
+            raise TooLongError(f"{asked} are more than {reads}: {text[:60]!r}")
 
     def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
         """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
@@ -191,7 +196,7 @@ class LLM(Backbone):
         texts, found = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs], self._nothing(inputs)
         rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
         for row in rows:
-            self._check_length(len(row.ids), texts[row.example])
+            self.check_length(len(row.ids), texts[row.example])
         if isinstance(self.reads, Generated):
             parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
             rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, parts, strict=True)]
@@ -333,7 +338,7 @@ class LLM(Backbone):
         length = mask.sum(1)
         if not length.all():
             raise ValueError(f"the prompt {texts[int(length.argmin())]!r} has no token that could be continued")
-        self._check_length(int(length.max()), texts[int(length.argmax())], max_new_tokens)
+        self.check_length(int(length.max()), texts[int(length.argmax())], max_new_tokens)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
         with self.steered(edits or {}, length):
             out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_steer.cache import fingerprints
@@ -20,7 +19,7 @@ from lightning_steer.cache.files import digest
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.llm import LLM
 from lightning_steer.models.backbone import Backbone
-from lightning_steer.row_keys import INPUT, held_out_rows, part_rows
+from lightning_steer.row_keys import INPUT, part_rows, phrase
 
 KEY = "provenance"
 """Entry of a checkpoint that holds the record, as JSON."""
@@ -56,9 +55,9 @@ class Provenance:
     task: str
     """What the data module calls it, which is shown and not compared: its rows are."""
     fitted_rows: list[str]
-    """A key of each row that the method was fitted to, in order."""
+    """A key of each row that was fitted to, in order; of rows without end, one of what generates them."""
     selection_rows: list[str]
-    """A key of each row that the strength was chosen on."""
+    """The same of the rows that the strength, or the best checkpoint, was chosen on."""
 
     def as_json(self) -> str:
         """One line, as a checkpoint holds it."""
@@ -74,8 +73,7 @@ class Provenance:
             if name == "weights" and self.precision != other.precision:
                 continue  # the same weights in another precision are other bits; the precision is named
             if name.endswith("_rows"):
-                mine, its = (f"{len(r)} rows {_short(digest(repr(r).encode()))}" for r in (mine, its))
-                mine, its = f"{mine} of {self.task!r}", f"{its} of {other.task!r}"
+                mine, its = f"{phrase(mine)} of {self.task!r}", f"{phrase(its)} of {other.task!r}"
             elif name in HIDDEN:
                 mine, its = f"{_short(mine)} of {self.model}", f"{_short(its)} of {other.model}"
             elif name == "sites":
@@ -108,19 +106,33 @@ def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.Lig
         prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
     scope = read_positions = ""
     if isinstance(backbone, LLM):
-        scope, read_positions = _rule(backbone.scope), _rule(backbone.reads)
+        scope, read_positions = rule(backbone.scope), rule(backbone.reads)
         template = _short(digest(str(backbone.tokenizer.chat_template).encode()))
         prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
         prompts += f"; scores by {backbone.per}"
+    how = {"sites": list(backbone.sites), "scope": scope, "read_positions": read_positions, "prompts": prompts}
+    return of_training(of_network(backbone), method, settings, data, **how)
+
+
+def of_training(
+    network: Mapping[str, Any],
+    method: str,
+    settings: Mapping[str, Any],
+    data: L.LightningDataModule,
+    sites: Sequence[str] = (),
+    **how: str,
+) -> Provenance:
+    """The record of whatever is fitted to ``data``: with :func:`of_network`, or with the network that is trained.
+
+    What is not named in ``network`` or ``how`` does not apply.
+    """
     rows = part_rows(data)
     return Provenance(
-        **of_network(backbone),
+        **{**dict.fromkeys(("configuration", "weights", "precision", "tokenizer")), **network},
         method=method,
-        settings=json.loads(json.dumps(dict(settings), default=repr)),
-        sites=list(backbone.sites),
-        scope=scope,
-        read_positions=read_positions,
-        prompts=prompts,
+        settings=_plain(dict(settings)),
+        sites=list(sites),
+        **{**dict.fromkeys(("scope", "read_positions", "prompts"), ""), **how},
         task=str(getattr(data, "task", type(data).__name__)),
         fitted_rows=rows[0],
         selection_rows=rows[1],
@@ -130,14 +142,12 @@ def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.Lig
 def of_network(backbone: Backbone) -> dict[str, Any]:
     """The entries of a record that tell which network this is; it is loaded."""
     if not isinstance(backbone, LLM):
-        weights = fingerprints.of_memory(backbone)
-        known = {"model": backbone.name, "configuration": None, "tokenizer": None}
-        return {**known, "weights": weights, "precision": _precision(backbone)}
+        return {"model": backbone.name, "weights": fingerprints.of_memory(backbone), "precision": precision(backbone)}
     return {
         "model": backbone.llm,
         "configuration": fingerprints.of_configuration(backbone.model.config),
         "weights": fingerprints.of_memory(backbone.model) or fingerprints.of_files(backbone.llm, backbone.loading[1]),
-        "precision": _precision(backbone.model),
+        "precision": precision(backbone.model),
         "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
     }
 
@@ -145,45 +155,6 @@ def of_network(backbone: Backbone) -> dict[str, Any]:
 def settings_of(map_: nn.Module) -> dict[str, Any]:
     """The arguments that a method was made with, beside its width."""
     return {name: getattr(map_, name) for name in inspect.signature(type(map_)).parameters if name != "width"}
-
-
-# ---- modules
-
-
-class CarriesProvenance(L.LightningModule):
-    """A module whose checkpoints say what they were fitted to, and that takes no other checkpoint.
-
-    A subclass calls :meth:`trace` once its network is loaded, and adds ``mismatches`` to its report.
-    """
-
-    accept_mismatch = False
-    """Go on with a checkpoint of another provenance; :attr:`mismatches` then says how it differs."""
-    provenance: Provenance
-    mismatches: list[str]
-
-    def trace(self, backbone: Backbone, method: str, settings: Mapping[str, Any]) -> None:
-        """Record what this run is fitted to."""
-        self.provenance = of(backbone, method, settings, self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.mismatches = []
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the record into the checkpoint."""
-        checkpoint[KEY] = self.provenance.as_json()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's record with this run's; raises ValueError where they differ."""
-        path = self.trainer.ckpt_path or "the checkpoint"
-        if KEY not in checkpoint and self.accept_mismatch:
-            self.mismatches = [f"{path} does not say what it was fitted to."]
-            return
-        saved = read(checkpoint.get(KEY), path)
-        differences = saved.differences(self.provenance)
-        if self.trainer.state.fn == TrainerFn.TESTING:
-            differences += overlap(saved, held_out_rows(self.trainer.datamodule))  # type: ignore[attr-defined]
-        self.mismatches = compared(path, differences, self.accept_mismatch)
-        for sentence in self.mismatches if self.trainer.is_global_zero else []:
-            print(f"Mismatch accepted: {sentence}")
-        self.provenance = saved  # what is learned stays of these rows, whatever it is used on
 
 
 def overlap(saved: Provenance, rows: Sequence[str]) -> list[str]:
@@ -218,10 +189,12 @@ def _short(fingerprint: str | None) -> str:
     return "unknown" if fingerprint is None else fingerprint[:12]
 
 
-def _rule(rule: object) -> str:
-    return f"{type(rule).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(rule).items())})"
+def rule(positions: object) -> str:
+    """Which tokens are steered or read, as a record has it."""
+    return f"{type(positions).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(positions).items())})"
 
 
-def _precision(network: nn.Module) -> str | None:
+def precision(network: nn.Module) -> str | None:
+    """What a network's weights are in memory."""
     kinds = [p.dtype for p in cast(Iterable[Tensor], network.parameters()) if p.dtype.is_floating_point]
     return str(kinds[0]).removeprefix("torch.") if kinds else None

@@ -76,6 +76,9 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
         wanted = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", types[1]).replace("NoneType", "null")
         given = "null" if value[1].strip() == "None" else value[1].strip()
         return f"{_keys(message)[-1]}: expected {wanted.replace(', ', ' or ')}, not {given}"
+    plain = re.search(r"^Expected an? <class '(?:\w+\.)*(\w+)'>. Got value: (.*)", " ".join(telling))
+    if plain:
+        return ": ".join([*_keys(message)[-1:], f"expected {plain[1]}, not {plain[2]}"])
     return ": ".join([*_keys(message)[-1:], " ".join(telling)])
 
 

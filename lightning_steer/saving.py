@@ -5,15 +5,15 @@ removed before another result takes the old one's place, and written after it: w
 agrees.
 """
 
-import os
-import secrets
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from lightning_steer import checkpoint, provenance
 from lightning_steer.files import check_regular, is_regular, read_text, write
 from lightning_steer.methods.base import Steering
 from lightning_steer.records import Activations
+from lightning_steer.traced import TracedModule
 
 RECORD = "record"
 """Entry of a checkpoint: the configuration of its fit, as YAML."""
@@ -70,7 +71,7 @@ def restore(map_: Steering, state: Mapping[str, Tensor], source: object) -> Stee
 
 
 class WholeCheckpoint(ModelCheckpoint):
-    """Writes a checkpoint beside its place, then renames it, with the record of the fit in it."""
+    """Writes a checkpoint whole or not at all, with the record of the fit in it."""
 
     record = ""
     """The configuration of this fit, as YAML; empty outside the command line."""
@@ -81,25 +82,30 @@ class WholeCheckpoint(ModelCheckpoint):
             checkpoint[RECORD] = self.record
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        path = Path(filepath)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        own = trainer.strategy.checkpoint_io
+        if type(own) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = _WholeFiles(self.before_rename)
+        else:  # a plugin of the user's, or what a kind of device needs
+            self.before_rename(Path(filepath))
         try:
-            super()._save_checkpoint(trainer, str(aside))
-            if trainer.is_global_zero:
-                self.rename(aside, path)
-        except OSError as error:
-            raise OSError(
-                f"cannot write {path} ({error.strerror or error}): make room, or name another folder; all that is "
-                "finished stays, and the same command goes on from there"
-            ) from error
+            super()._save_checkpoint(trainer, filepath)
         finally:
-            if trainer.is_global_zero:
-                aside.unlink(missing_ok=True)
-        self._last_checkpoint_saved = filepath
+            trainer.strategy.checkpoint_io = own
 
-    def rename(self, aside: Path, path: Path) -> None:
-        """Give a checkpoint that is written its name."""
-        os.replace(aside, path)
+    def before_rename(self, path: Path) -> None:
+        """Make way for a checkpoint that is written, and has only to be given its name."""
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, then renames it; Lightning's own way leaves files behind if killed."""
+
+    def __init__(self, before_rename: Callable[[Path], None]) -> None:
+        self.before_rename = before_rename
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write(Path(path), content.getbuffer(), lambda: self.before_rename(Path(path)))
 
 
 class UnfinishedCheckpoint(WholeCheckpoint):
@@ -138,7 +144,7 @@ class BestCheckpoint(WholeCheckpoint):
             )
 
     def _differences(self, saved: dict[str, Any], module: L.LightningModule) -> list[str]:
-        if isinstance(module, provenance.CarriesProvenance) and provenance.KEY in saved:
+        if isinstance(module, TracedModule) and provenance.KEY in saved:
             return provenance.read(saved[provenance.KEY], self.dirpath).differences(module.provenance)
         if not self.record or not isinstance(saved.get(RECORD), str):
             return []
@@ -149,15 +155,17 @@ class BestCheckpoint(WholeCheckpoint):
             if before.get(key) != now.get(key)
         ]
 
-    def rename(self, aside: Path, path: Path) -> None:
-        """Replace the result, then the copy of its record."""
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if self.record and trainer.is_global_zero:
+            write(Path(filepath).with_name(COPY), self.record.encode())
+
+    def before_rename(self, path: Path) -> None:
+        """Remove the copy of another fit's record, before that fit's result is replaced."""
         copy = path.with_name(COPY)
         check_regular(copy)
         if self.record and (not is_regular(copy) or read_text(copy) != self.record):
             copy.unlink(missing_ok=True)
-        super().rename(aside, path)
-        if self.record:
-            write(copy, self.record.encode())
 
 
 def _changed(before: Any, now: Any) -> str:

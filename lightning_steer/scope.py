@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.numbers import ranged
+
 
 class Scope(ABC):
     """A rule that picks tokens."""
@@ -65,6 +67,7 @@ class From(Scope):
         offset: counted from the row's first token; if negative, from the end of the prompt (-1 is its last token).
     """
 
+    @ranged
     def __init__(self, offset: int) -> None:
         self.offset = offset
 

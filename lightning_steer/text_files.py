@@ -9,8 +9,8 @@ from typing import Any
 def read(path: str | Path) -> str:
     r"""Return the text of a file; raise FileNotFoundError or ValueError in a sentence.
 
-    Lines may end in CR LF. They are split with ``split("\n")``, never with ``splitlines``, which also splits at
-    characters such as U+2028 that JSON strings may hold.
+    Lines may end in CR LF, and a byte-order mark is dropped. Lines are split with ``split("\n")``, never with
+    ``splitlines``, which also splits at characters such as U+2028 that JSON strings may hold.
     """
     path = Path(path)
     if not path.is_file():
@@ -27,6 +27,25 @@ def read(path: str | Path) -> str:
     return text.replace("\r\n", "\n")
 
 
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text; raise ValueError for keys that occur twice and for halves of characters.
+
+    Python would take the last of equal keys, and no tokenizer can read half of a surrogate pair.
+    """
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"it has {key!r} twice")
+        return dict(pairs)
+
+    value = json.loads(text, object_pairs_hook=distinct)
+    if "\\u" in text and any("\ud800" <= char <= "\udfff" for char in json.dumps(value, ensure_ascii=False)):
+        raise ValueError("it has half of a surrogate pair, such as \\ud800, which is no character")
+    return value
+
+
 def json_lines(path: str | Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a file with one JSON object a line, with their line numbers from 1; blank lines are skipped.
 
@@ -41,8 +60,8 @@ def json_lines(path: str | Path, columns: Sequence[str] = ()) -> list[tuple[int,
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            row = parse_json(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {expected}, not {line[:60]!r} ({error})") from None
         if not isinstance(row, dict) or any(column not in row for column in columns):
             raise ValueError(f"{path}, line {number}: {expected}, not {line[:60]!r}")

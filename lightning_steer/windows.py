@@ -73,12 +73,26 @@ def _within(config: Any, kind: str, mask: Tensor, position: Tensor) -> Tensor:
     return mask.masked_fill(~near, torch.finfo(mask.dtype).min)  # type: ignore[operator]
 
 
-def small_copy(model: Any, vocabulary: int | None = None) -> Any:
+def every_expert(config: Any) -> dict[str, int]:
+    """Settings with which a mixture of experts sends every token to all of them; empty in other models."""
+    chosen = next(
+        (name for name in ("num_experts_per_tok", "num_experts_per_token") if getattr(config, name, None)), ""
+    )
+    names = ("num_local_experts", "num_experts", "n_routed_experts")
+    count = max((getattr(config, name, None) or 0 for name in names), default=0)
+    if not chosen or count < 2:
+        return {}
+    groups = getattr(config, "n_group", None)  # DeepSeek chooses among groups of experts first
+    return {chosen: count, **({"topk_group": groups} if groups else {})}
+
+
+def small_copy(model: Any, vocabulary: int | None = None, **changes: Any) -> Any:
     """A random float32 model of the same configuration with two layers (one of each kind) and windows of 16 tokens.
 
     Args:
         model: a model of transformers.
         vocabulary: how many tokens the copy knows; null for as many as the model.
+        changes: other settings of the copy's configuration.
     """
     from transformers import AutoModelForCausalLM
 
@@ -92,6 +106,7 @@ def small_copy(model: Any, vocabulary: int | None = None) -> Any:
     settings |= {"num_hidden_layers": len(layers), "initializer_range": 2 / config.hidden_size**0.5}
     settings |= {name: min(size, SMALL_WINDOW) for name, size in windows(config).items()}
     settings |= {name: 64 for name in ("intermediate_size", "moe_intermediate_size") if settings.get(name)}
+    settings |= changes
     if vocabulary is not None:
         settings |= {"vocab_size": vocabulary, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
     copied = type(config)(**{k: v for k, v in settings.items() if k not in ("model_type", "quantization_config")})

@@ -2,8 +2,8 @@
 
 import json
 
+from bad_commands import BASES, B, D, M, T
 from bad_input import Case
-from bad_settings import BASES, B, D, M, T
 
 PAIR = {"prompt": "the cat", "positive": "is good", "negative": "is bad"}
 CONTENT: dict[str, tuple[str | bytes, str]] = {
@@ -172,7 +172,7 @@ TOP: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("predict", *BASES["steer"][1:]), ("no checkpoint", "fit")),
     (("test", *BASES["steer"][1:], "--ckpt_path=x.ckpt"), ("x.ckpt",)),
     (("test", *BASES["steer"][1:], "--ckpt_path=checkpoints"), ("checkpoints",)),
-    (("test", *BASES["toy"][1:]), ("another network", "'attributes': 6", "fit")),
+    (("test", *BASES["toy"][1:], "--run=projection"), ("fitted to something else (settings", "'attributes': 6", "fit")),
     (("fit", *BASES["cache"][1:]), ("fit", "predict")),
     (("fit", *BASES["responses"][1:]), ("fit", "predict")),
     (("test", *BASES["responses"][1:]), ("predict",)),

@@ -8,6 +8,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 import lightning as L
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_steer.cli import hush
@@ -24,6 +25,8 @@ WIDTHS = (32, 32, 16, 32)
 
 
 hush()
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 torch.set_num_threads(1)  # two workers share two cores; and nothing may depend on the number of threads
 
 

@@ -211,7 +211,7 @@ def test_the_exact_bound_against_its_definition() -> None:
         assert risk[1] >= delta * (1 - 1e-9), (g, h)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([-1, 0, 1]), min_size=2, max_size=60), st.sampled_from([0.05, 0.001]))
 def test_the_other_bounds_against_their_definitions(changes, delta) -> None:
     n, unit, m = len(changes), (np.array(changes) + 1) / 2, float(Betting(bets=3).lower(changes, delta))
@@ -256,7 +256,7 @@ def rows(gains: int, harms: int, n: int) -> np.ndarray:
     return np.repeat([1, -1, 0], [gains, harms, n - gains - harms])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(bounds, risks, counts)
 def test_a_better_row_never_lowers_the_bound(bound, delta, c) -> None:
     gains, harms, n = c
@@ -279,7 +279,7 @@ def test_the_exact_bound_is_monotone_also_where_its_approximation_is_not(n, delt
         assert (step[np.isfinite(step)] >= 0).all()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(bounds, counts, st.randoms(use_true_random=False))
 def test_the_order_of_rows_is_no_matter(bound, c, random) -> None:
     changes = rows(*c).tolist()
@@ -288,14 +288,14 @@ def test_the_order_of_rows_is_no_matter(bound, c, random) -> None:
     assert bound.lower(changes, 0.05) == before
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(bounds, counts)
 def test_less_risk_never_raises_the_bound_and_no_bound_leaves_the_possible(bound, c) -> None:
     careful, bold = bound.lower(rows(*c), 0.01), bound.lower(rows(*c), 0.1)
     assert -1 <= careful <= bold <= 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(bounds, st.integers(1, 60), st.integers(1, 60))
 def test_ties_never_count_as_improvement(bound, n, k) -> None:
     same = np.random.default_rng(n).random(n) < 0.6
@@ -305,7 +305,7 @@ def test_ties_never_count_as_improvement(bound, n, k) -> None:
     assert (result.lower <= 0).all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([Hoeffding(), Betting()]), st.sampled_from(MULTIPLICITIES))
 def test_the_choice_is_the_best_of_the_certified_the_weaker_of_equals(seed, bound, multiplicity) -> None:
     rng = np.random.default_rng(seed)

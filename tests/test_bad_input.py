@@ -31,7 +31,7 @@ BAD = {
     ),
     "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise?"),
     "misspelt trainer key": ([*STEER, "--trainer.max_epocs", "1"], "'trainer.max_epocs'; did you mean max_epochs"),
-    "text for a number": ([*STEER, f"{DATA}pairs", "many"], "pairs: Expected a <class 'int'>. Got value: many"),
+    "text for a number": ([*STEER, f"{DATA}pairs", "many"], "pairs: expected int, not many"),
     "attribute 60 of 60": ([*STEER, f"{DATA}target", "60"], "target attribute 60 does not exist: there are 60"),
     "value 9 of 8": ([*STEER, f"{DATA}target_value", "9"], "target value 9 does not exist: there are 8"),
     "zero pairs": ([*STEER, f"{DATA}pairs", "0"], "pairs must be at least 1, not 0"),

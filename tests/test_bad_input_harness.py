@@ -4,10 +4,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bad_accepted
+import bad_errors
 import bad_files
-import bad_settings
+import bad_odd
+import bad_tables
+import bad_texts
+import bad_toy
 import pytest
 import torch
+from bad_commands import cases
 from bad_input import Case, faults, run
 from conftest import ROOT, WORLD, quiet_trainer
 
@@ -17,7 +23,8 @@ from lightning_steer.data import ToyLabelDataModule
 from lightning_steer.modules import ToyClassifier
 from lightning_steer.vectors import __main__ as export  # noqa: F401
 
-CASES = [*bad_settings.CASES, *bad_files.CASES]
+CASES = [*cases(bad_toy.SETTINGS), *cases(bad_texts.SETTINGS), *cases(bad_errors.SETTINGS), *bad_files.CASES]
+CASES += [*bad_odd.CASES, *bad_tables.CASES, *bad_accepted.CASES]
 EARLY = {
     "finite",
     "at least 1",
@@ -70,3 +77,10 @@ def test_there_are_enough_of_them() -> None:
 def test_bad_input(case: Case, place: Path, tmp_path: Path) -> None:
     outcome = run(case, place, tmp_path)
     assert not faults(case, outcome), f"{faults(case, outcome)}\n{outcome.out[-300:]}\n{outcome.error[-2500:]}"
+
+
+@pytest.mark.parametrize("case", bad_accepted.CASES, ids=lambda case: case.name)
+def test_what_is_accepted_is_documented(case: Case) -> None:
+    assert case.documented is not None
+    file, sentence = case.documented
+    assert sentence in " ".join((ROOT / file).read_text(encoding="utf-8").split())

@@ -117,7 +117,7 @@ def test_bad_files_are_refused_with_the_examples_number(name: str, tmp_path: Pat
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to fit": ({"fit_share": 0.0}, "fit_share and select_share are above 0"),
     "nothing held out": ({"fit_share": 0.95, "select_share": 0.05}, "leave something to test on"),
-    "empty batch": ({"batch_size": 0}, "batch_size must be positive, not 0"),
+    "empty batch": ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
 }
 
 

@@ -4,13 +4,11 @@ import errno
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import sys
 from collections import namedtuple
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from decoders import decoder, letters
 from disks import full
 
 from lightning_steer.cache import Cache, ensure, locked, manifest, origin
+from lightning_steer.cache import build as recording
 from lightning_steer.cache.manifest import Manifest
 from lightning_steer.llm import LLM
 from lightning_steer.scope import All
@@ -336,55 +335,45 @@ def killed(process: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def count_calls(work: Callable[[], object], folder: Path) -> None:
-    """Run ``work`` and write into ``folder/calls`` how many functions it has called and left."""
-    calls = itertools.count()
-    sys.setprofile(lambda *_: next(calls))
-    work()
-    sys.setprofile(None)
-    (folder / "calls").write_text(str(next(calls)))
+def die_while(doing: str, number: int, work: Callable[[], object]) -> None:
+    """Run ``work`` and be killed while it records, or writes, a shard for that time."""
+    calls = itertools.count(1)
+    recorded, synced = recording.record, os.fsync
 
-
-def die_at_call(last: int, work: Callable[[], object]) -> None:
-    """Run ``work`` until so many functions were called and left, and be killed there: no moment of the clock."""
-    calls = itertools.count()
-
-    def count(*_: object) -> None:
-        if next(calls) == last:
+    def record(*arguments: object) -> object:
+        if next(calls) == number:
             os.kill(os.getpid(), signal.SIGKILL)
+        return recorded(*arguments)  # type: ignore[arg-type]
 
-    sys.setprofile(count)
+    def sync(descriptor: int) -> None:
+        if next(calls) == number:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        synced(descriptor)
+
+    if doing == "recording":
+        recording.record = record  # type: ignore[assignment]
+    else:
+        os.fsync = sync
     work()
 
 
-@pytest.mark.parametrize(
-    ("kills", "count"), [(2, 40), pytest.param(20, 200, marks=pytest.mark.slow)], ids=["two", "twenty"]
-)
-def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(
-    kills: int, count: int, model: Path, tmp_path: Path
-) -> None:
-    texts, chance = [TEXTS[i % 23] * (1 + i % 7) for i in range(count)], random.Random(0)
-    assert not killed(in_a_process(lambda: count_calls(lambda: build(model, tmp_path / "whole", texts), tmp_path)))
-    calls, whole, hit, partly, number = int((tmp_path / "calls").read_text()), content(tmp_path / "whole"), 0, 0, 0
-    while (hit < kills or partly < kills / 4) and hit < 10 * kills:
-        folder, done, number = tmp_path / f"killed{number}", dict[str, tuple[int, int]](), number + 1
-        while True:
-            last = round(chance.uniform(0.2, 0.9) * calls)
-            work = partial(build, model, folder, texts)
-            if not killed(in_a_process(lambda work=work, last=last: die_at_call(last, work))):
-                break
-            hit += 1
-            now = shards(folder) if folder.exists() else {}
-            assert now.items() >= done.items()  # what was finished is what it was
-            assert all(whole[name] == (folder / name).read_bytes() for name in now)
-            partly += 0 < len(now) < len(whole) - 1
-            done = now
-            if hit >= kills:
-                build(model, folder, texts)
-                break
-        assert shards(folder).items() >= done.items()
-        assert content(folder) == whole
-    assert partly >= kills / 4  # kills that left something to go on from
+@pytest.mark.parametrize("doing", ["recording", "writing"])
+def test_killed_in_each_shard_it_ends_as_if_nothing_had_happened(doing: str, model: Path, tmp_path: Path) -> None:
+    build(model, tmp_path / "whole")
+    whole, folder, done = content(tmp_path / "whole"), tmp_path / "killed", dict[str, tuple[int, int]]()
+    for number in range(SHARDS):  # each process makes one shard, the first one none, and is killed in the next
+        last = 1 + (number > 0)
+        assert killed(in_a_process(lambda last=last: die_while(doing, last, lambda: build(model, folder))))
+        now = shards(folder)
+        assert len(now) == number
+        assert now.items() >= done.items()  # what was finished is what it was
+        assert all(whole[name] == (folder / name).read_bytes() for name in now)
+        assert not (folder / "manifest.json").exists()
+        done = now
+    build(model, folder)
+    assert shards(folder).items() >= done.items()
+    assert content(folder) == whole
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

@@ -3,15 +3,14 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from commands import Command
 from conftest import ROOT, WORLD
 
 from lightning_steer.__main__ import main
@@ -67,25 +66,13 @@ def test_killed_training_goes_on_and_ends_as_if_nothing_had_happened(workshop: P
     settings = [*TRAIN, "--trainer.max_epochs=12", "--data.init_args.steps_per_epoch=60"]
     assert main([*settings, "--experiment", "whole"]) == 0
     left = workshop / "checkpoints/killed/projection/unfinished.ckpt"
-    process = subprocess.Popen(
-        command(*settings, "--experiment", "killed"),
-        env=environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    while not left.exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"it had ended before it was killed: {said}"
-    assert left.exists()
-    assert 0 < torch.load(left, weights_only=True)["epoch"] + 1 < 12
-    again = subprocess.run(
-        command(*settings, "--experiment", "killed"), env=environment(), capture_output=True, text=True
-    )
-    assert again.returncode == 0, again.stderr
-    assert "Going on with the unfinished run killed/projection" in again.stdout
+    killed = ["lightning_steer", *settings, "--experiment", "killed"]
+    with Command(killed, workshop / "first", stop_at=(left.name, 2)) as run:  # one is written, and eleven epochs left
+        run.wait_for_stop()
+        run.kill()
+    assert torch.load(left, weights_only=True)["epoch"] == 0
+    with Command(killed, workshop / "second") as run:
+        assert "Going on with the unfinished run killed/projection" in run.finish()
     assert not left.exists()
     whole, resumed = (weights(workshop / f"checkpoints/{name}/projection/best.ckpt") for name in ("whole", "killed"))
     assert whole.keys() == resumed.keys()

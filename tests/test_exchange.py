@@ -1,6 +1,7 @@
 """To other tools and back: the same vector, and a refusal of whatever is none."""
 
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,33 @@ def test_there_and_back_steers_the_same(form: str, kind: Make, llm: LLM, tmp_pat
     assert all(torch.equal(a, b) for a, b in zip(by_layer(found).values(), by_layer(again).values(), strict=True))
 
 
-def test_gguf_keeps_the_card_of_the_model(vector: vectors.Vector, tmp_path: Path) -> None:
-    exchange.export(vector, tmp_path / "a.gguf", "gguf")
-    card = exchange.read(tmp_path / "a.gguf").card
-    assert card.model == vector.card.model
-    assert card.licence == "CC0-1.0"
-    with (
-        pytest.raises(ValueError, match="its weights are others"),
-        vectors.edit(tiny(seed=1), exchange.read(tmp_path / "a.gguf")),
-    ):
+@pytest.mark.parametrize("form", ["gguf", "plain"])
+def test_the_card_of_the_model_and_the_rows_is_kept(form: str, vector: vectors.Vector, tmp_path: Path) -> None:
+    made = vector._replace(card=vector.card._replace(data="aa", selection="bb"))
+    lost = exchange.export(made, tmp_path / FORMS[form], form)
+    assert not any("no room for the card" in sentence for sentence in lost)
+    found = exchange.read(tmp_path / FORMS[form])
+    assert found.card.model == vector.card.model
+    assert (found.card.licence, found.card.data, found.card.selection) == ("CC0-1.0", "aa", "bb")
+    with pytest.raises(ValueError, match="its weights are others"), vectors.edit(tiny(seed=1), found):
         pass
+
+
+def test_what_cannot_be_compared_is_said(vector: vectors.Vector, llm: LLM, tmp_path: Path) -> None:
+    save_file({"1": torch.ones(32)}, tmp_path / "foreign.safetensors")
+    foreign = exchange.read(tmp_path / "foreign.safetensors")
+    with pytest.warns(UserWarning, match="names no model: it was not compared") as seen, vectors.edit(llm, foreign):
+        pass
+    assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match="the tokenizer of tiny and .* not compared"), vectors.edit(llm.model, vector):
+        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model, tokenizer in ((llm, None), (llm.model, llm.tokenizer)):
+            with vectors.edit(model, vector, tokenizer=tokenizer):
+                pass
+        with vectors.edit(llm, foreign, other_model=True):
+            pass
 
 
 def test_gguf_is_read_by_the_gguf_package(vector: vectors.Vector, tmp_path: Path) -> None:

@@ -2,55 +2,36 @@
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from conftest import ROOT, WORLD
-from safetensors.torch import load_file, save_file
+from conftest import ROOT
+from runs import CHANGES, EXPERIMENTS, METHODS, NOT_STEERED, RUNS, STEERED, fit, folder_with_models, given, other_model
 
-from lightning_steer import vectors
+from lightning_steer import data, methods, vectors
 from lightning_steer.__main__ import main
+from lightning_steer.cache import fingerprints
 from lightning_steer.vectors.file import state
 
-QUICK = [
-    *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),
-    *("--model.init_args.random_draws=2", "--model.init_args.resamples=20"),
-]
-LLM = "--model.init_args.backbone.init_args.llm=model"
-MERA = [*(f"--data.init_args.{part}={n}" for part, n in (("train", 120), ("calibration", 40), ("test", 40))), LLM]
-TOY = [*(f"--data.init_args.{name}={value}" for name, value in WORLD.items()), "--data.init_args.test_rows=20"]
-TOY += ["--model.init_args.backbone.init_args.checkpoint=toy.ckpt"]
-EXPERIMENTS = {"steer_toy": TOY, "steer_stereoset": [LLM], "steer_behaviour": [LLM], "steer_mera": MERA}
-METHODS = sorted(path.stem for path in (ROOT / "configs/methods").glob("*.yaml"))
-RUNS = [(experiment, "mean_difference") for experiment in EXPERIMENTS]
-RUNS += [("steer_mera" if "mera" in method else "steer_toy", method) for method in METHODS]
+here = pytest.fixture(scope="module", name="here")(folder_with_models)
 
 
-@pytest.fixture(scope="module")
-def here(pocket_decoder: Path, toy_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("here")
-    (folder / "configs").symlink_to(ROOT / "configs")
-    shutil.copytree(pocket_decoder, folder / "model")
-    weights = load_file(folder / "model/model.safetensors")
-    weights["lm_head.weight"] *= 100  # so that some answers are right and some are wrong
-    save_file(weights, folder / "model/model.safetensors", {"format": "pt"})
-    shutil.copy(toy_checkpoints["none"], folder / "toy.ckpt")
-    return folder
+def classes(config: Any) -> list[str]:
+    """Names of all classes in a method's configuration."""
+    method = yaml.safe_load(Path(ROOT, "configs/methods", f"{config}.yaml").read_text())["model"]["init_args"]["method"]
+    return [method if isinstance(method, str) else method["class_path"].rpartition(".")[2]]
 
 
-def given(command: str, experiment: str, method: str, *more: str) -> list[str]:
-    configs = ["--config", f"configs/{experiment}.yaml", "--config", f"configs/methods/{method}.yaml"]
-    return [command, *configs, *QUICK, *EXPERIMENTS[experiment], *more]
-
-
-def fit(experiment: str, method: str) -> Path:
-    name = yaml.safe_load(Path(f"configs/methods/{method}.yaml").read_text())["run"]
-    path = Path("checkpoints", experiment, name)
-    if not (path / "best.ckpt").is_file():
-        assert main(given("fit", experiment, method)) == 0
-    return path
+def test_every_data_module_and_every_method_is_tried_here() -> None:
+    assert {name for method in METHODS for name in classes(method)} == set(methods.__all__) - {"Steering"}
+    assert {method for _, method in RUNS} == set(METHODS)
+    assert STEERED.keys() | NOT_STEERED == set(data.__all__)
+    assert set(STEERED.values()) == EXPERIMENTS.keys() == CHANGES.keys()
+    assert all(changes.keys() == {"layer", "method", "split", "model", "data"} for changes in CHANGES.values())
 
 
 @pytest.mark.parametrize(("experiment", "method"), sorted(set(RUNS)))
@@ -66,6 +47,8 @@ def test_every_run_is_exported(
     assert [site.module for site in vector.card.sites] == record["sites"]
     assert vector.card.method == record["method"]
     assert vector.card.task == record["task"]
+    for name, rows in (("data", "fitted_rows"), ("selection", "selection_rows")):
+        assert getattr(vector.card, name) == sha256(json.dumps(record[rows]).encode()).hexdigest()
     for i, map_ in enumerate(vector.maps):
         for name, value in state(map_).items():
             assert torch.equal(value, saved["state_dict"][f"maps.{i}.{name}"])
@@ -107,9 +90,7 @@ def test_a_model_that_changed_since_is_refused_or_named_on_the_card(
     fit("steer_behaviour", "mean_difference")
     shutil.copytree(here, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
-    weights = load_file("model/model.safetensors")
-    weights["model.layers.0.mlp.up_proj.weight"][0, 0] += 0.01
-    save_file(weights, "model/model.safetensors", {"format": "pt"})
+    other_model()
     command = ["export", "checkpoints/steer_behaviour/mean_difference", "changed.safetensors"]
     assert main(command) == 2
     assert "something else (weights" in capsys.readouterr().err
@@ -133,3 +114,21 @@ def test_predictions_are_written_row_by_row(
         values = torch.tensor(line["log_probabilities"])
         assert values.shape[-1] > 1
         assert torch.all(values.isfinite() & (values < 1e-5))
+
+
+def test_a_command_hashes_a_models_weights_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    folder, hashed = fit("steer_behaviour", "mean_difference"), []
+    whole = fingerprints._of_memory
+    monkeypatch.setattr(fingerprints, "_of_memory", lambda model: hashed.append(model) or whole(model))
+    assert main(["export", str(folder), "once.safetensors"]) == 0
+    assert len(hashed) == 1
+    model = hashed[0]
+    before = fingerprints.of_memory(model)
+    with fingerprints.remembered(), torch.no_grad():
+        assert fingerprints.of_memory(model) == fingerprints.of_memory(model) == before
+        assert len(hashed) == 3
+        next(model.parameters())[0] += 1
+        assert fingerprints.of_memory(model) != before, "what was written to is another model"
+    next(model.parameters()).data[0] += 1
+    assert fingerprints.of_memory(model) != before, "nothing is remembered outside of a command"

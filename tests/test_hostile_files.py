@@ -184,6 +184,18 @@ def test_a_checkpoint_cannot_claim_more_than_it_holds(claim: str, tmp_path: Path
             exchange.read(path)
 
 
+@pytest.mark.parametrize(("command", "config"), [("fit", "toy"), ("validate", "toy"), ("test", "toy"), ("test", "sae")])
+def test_no_command_hands_a_checkpoint_on_unread(
+    command: str, config: str, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning reads a checkpoint by itself, with torch's own list of what may be named."""
+    path = workshop / "best.ckpt"
+    path.write_bytes(CLAIMS["stride 0"]())
+    arguments = [command, "--config", f"configs/{config}.yaml", "--ckpt_path", str(path), "--trainer.accelerator=cpu"]
+    assert main(arguments) == 2
+    assert "best.ckpt is not a readable checkpoint" in capsys.readouterr().err
+
+
 def test_an_honest_checkpoint_is_read_as_it_is(tmp_path: Path) -> None:
     tied = torch.randn(4, 3)
     state = {"a": tied, "b": tied, "none": torch.zeros(0), "turned": torch.randn(4, 3).T}

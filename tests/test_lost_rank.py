@@ -3,15 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, WORLD
+from commands import Command
+from conftest import WORLD
 
 from lightning_steer import refusal
 
@@ -29,41 +26,30 @@ FIT = [
 PREDICT = ["predict", "--config", "configs/cache.yaml", "--data.init_args.texts_per_shard=8"]
 
 
-def start(arguments: list[str], said: Path) -> subprocess.Popen[bytes]:
-    """The command in a process of its own, which starts the second one; what both say goes to a file."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lightning_steer", *arguments, *TWO]
-    with said.open("wb") as file:
-        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+def command(arguments: list[str], folder: Path, stop_at: tuple[str, int] | None = None) -> Command:
+    """The command on two processes, the second one started by the first."""
+    return Command(["lightning_steer", *arguments, *TWO], folder, stop_at)
 
 
-def second(process: subprocess.Popen[bytes]) -> int:
-    """Id of the process that the first one has started."""
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
-            return int(child)
-    raise AssertionError("there is no second process")
+def lose(rank: int, arguments: list[str], folder: Path, saved: str) -> str:
+    """Kill one of two processes when the first has saved one such file, and is about to save the next.
 
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended, or is about to be buried."""
-    status = Path(f"/proc/{pid}/status")
-    return not status.exists() or "zombie" in status.read_text()
-
-
-def lose(rank: int, arguments: list[str], partly: Callable[[], bool], said: Path) -> str:
-    """Kill one process as soon as something is saved, and wait for the other; returns what they said."""
-    process = start(arguments, said)
-    while not partly() and process.poll() is None:
-        time.sleep(0.01)
-    assert process.poll() is None, said.read_text()
-    other = second(process)
-    os.kill(other if rank else process.pid, signal.SIGKILL)
-    code = process.wait()
-    while not gone(other):  # for ever, if the second process goes on alone
-        time.sleep(0.05)
-    assert code != 0
-    return said.read_text()
+    Waits for the other to end; returns what they printed.
+    """
+    with command(arguments, folder, (saved, 2)) as run:
+        run.wait_for_stop()
+        other = run.second()
+        descriptor = os.pidfd_open(other)
+        if rank:
+            os.kill(other, signal.SIGKILL)
+            run.go_on()
+            code = run.wait()
+        else:
+            run.kill()
+            code = run.process.returncode
+        run.wait_for_other(descriptor)  # for ever, if it goes on alone
+        assert code != 0
+        return run.output
 
 
 def told(said: str) -> bool:
@@ -76,15 +62,14 @@ def told(said: str) -> bool:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the second process in /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_fit_goes_on(rank: int, workshop: Path) -> None:
-    whole = start([*FIT, "--experiment", "whole"], workshop / "whole.txt")
-    assert whole.wait() == 0, (workshop / "whole.txt").read_text()
+    with command([*FIT, "--experiment", "whole"], workshop / "whole") as run:
+        run.finish()
     left = workshop / "checkpoints/lost/projection/unfinished.ckpt"
-    said = lose(rank, [*FIT, "--experiment", "lost"], left.exists, workshop / "lost.txt")
-    assert told(said), said
+    output = lose(rank, [*FIT, "--experiment", "lost"], workshop / "lost", left.name)
+    assert told(output), output
     assert 0 < torch.load(left, weights_only=True)["epoch"] + 1 < 12
-    again = start([*FIT, "--experiment", "lost"], workshop / "again.txt")
-    assert again.wait() == 0, (workshop / "again.txt").read_text()
-    assert "Going on with the unfinished run lost/projection" in (workshop / "again.txt").read_text()
+    with command([*FIT, "--experiment", "lost"], workshop / "again") as run:
+        assert "Going on with the unfinished run lost/projection" in run.finish()
     assert not left.exists()
     states = [
         torch.load(workshop / f"checkpoints/{name}/projection/best.ckpt", weights_only=True)["state_dict"]
@@ -109,17 +94,17 @@ def test_a_cache_goes_on(rank: int, pocket_decoder: Path, workshop: Path) -> Non
     def shards(folder: str) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (workshop / folder).glob("*.safetensors")}
 
-    whole = start([*given, "--data.init_args.folder=whole"], workshop / "whole.txt")
-    assert whole.wait() == 0, (workshop / "whole.txt").read_text()
+    with command([*given, "--data.init_args.folder=whole"], workshop / "first") as run:
+        run.finish()
     every = shards("whole")
     assert len(every) == 300
     arguments = [*given, "--data.init_args.folder=lost"]
-    said = lose(rank, arguments, lambda: len(shards("lost")) > 1, workshop / "lost.txt")
-    assert told(said), said
+    output = lose(rank, arguments, workshop / "second", "*.safetensors")
+    assert told(output), output
     done = {path.name: path.stat().st_mtime_ns for path in (workshop / "lost").glob("*.safetensors")}
     assert 0 < len(done) < 300
-    again = start(arguments, workshop / "again.txt")
-    assert again.wait() == 0, (workshop / "again.txt").read_text()
+    with command(arguments, workshop / "third") as run:
+        run.finish()
     assert shards("lost") == every
     kept = [(workshop / "lost" / name).stat().st_mtime_ns == at for name, at in done.items()]
     assert all(kept), "what was finished is recorded once"

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_steer.cache import build, ensure
 from lightning_steer.data import observations
+from lightning_steer.data.exact import Answering
 from lightning_steer.data.mera import MERADataModule
 from lightning_steer.data.mera_tasks import PocketTask
 from lightning_steer.llm import LLM
@@ -23,7 +24,7 @@ from lightning_steer.methods import MERA
 from lightning_steer.metrics import Answers
 from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import ErrorProbe, SteeringAdaptor
-from lightning_steer.scope import Last
+from lightning_steer.scope import All, Last
 from lightning_steer.tokens import Question
 
 TRAIN, CALIBRATION, TEST = 200, 60, 70
@@ -81,7 +82,9 @@ def test_what_has_changed_is_computed_again_with_a_sentence(
 ) -> None:
     cache, other = tmp_path / "cache", tmp_path / "other"
     probe_of(model, cache)
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert f"Answering {TRAIN} questions: {cache / observations.NAME} is not there yet." in said
+    assert "out of date" not in said
     probe_of(model, cache)
     assert "ecording" not in (said := capsys.readouterr().out)
     assert "nswer" not in said
@@ -101,6 +104,7 @@ def test_what_has_changed_is_computed_again_with_a_sentence(
         again = probe_of(given, cache, seed)
         said = capsys.readouterr().out
         assert f"The answers in {cache} differ in {word}" in said
+        assert f"Answering {TRAIN} questions: {cache / observations.NAME} answers other questions." in said
         assert f"The cache in {cache} differs in {word}" in said
         torch.testing.assert_close(again.weight, probe_of(given, None, seed).weight, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(again.weight, first, rtol=1e-2)
@@ -123,11 +127,32 @@ def test_damaged_answers_are_computed_again(
 
 def test_a_folder_that_another_run_has_filled_meanwhile_is_refused(model: Path, tmp_path: Path) -> None:
     probe_of(model, tmp_path)
-    found = observations.Observations(tmp_path, ["model.layers.0", "model.layers.2"], TRAIN)
+    questions = questions_of(data_of(None))
+    found = observations.Observations(tmp_path, loaded(model), questions)
     assert found.at(torch.tensor([3, 1])).h["model.layers.2"].shape == (2, 32)
-    for sites, count in ((["model.layers.0"], TRAIN), (["model.layers.0", "model.layers.2"], TRAIN + 1)):
+    other = [*questions[:-1], questions[-1]._replace(prompt="a question that was not asked")]
+    for llm, asked, answering in (
+        (loaded(model, layers=[0]), questions, None),
+        (loaded(model), questions[1:], None),
+        (loaded(model), other, None),
+        (loaded(model), questions[::-1], None),
+        (loaded(model, read=All()), questions, None),
+        (loaded(model, per="token"), questions, None),
+        (loaded(model), questions, Answering(5)),
+    ):
         with pytest.raises(ValueError, match="another run uses the same folder; give each its own"):
-            observations.Observations(tmp_path, sites, count)
+            observations.Observations(tmp_path, llm, asked, answering)
+
+
+def loaded(model: Path, **settings: Any) -> LLM:
+    llm = LLM(str(model), **{"layers": [0, 2], "scope": Last(), **settings})
+    llm.load()
+    return llm
+
+
+def questions_of(data: MERADataModule) -> list[Question]:
+    data.setup()
+    return [Question(example.prompt, data.options) for example in data.train]
 
 
 def report(model: Path, out: Path, cache: Path | None, devices: int) -> dict[str, Any]:
@@ -178,11 +203,8 @@ def test_other_precisions_and_networks_are_refused(
 
 def test_recorded_rows_are_what_the_model_does(model: Path, tmp_path: Path) -> None:
     probe_of(model, tmp_path)
-    llm = LLM(str(model), layers=[0, 2], scope=Last())
-    llm.load()
-    data = data_of(None)
-    data.setup()
-    found = observations.Observations(tmp_path, llm.sites, TRAIN)
+    llm, data = loaded(model), data_of(None)
+    found = observations.Observations(tmp_path, llm, questions_of(data))
     for batch in data.batches(data.train):
         scores, h = llm.observe(batch.x)
         seen = found.at(batch.row)

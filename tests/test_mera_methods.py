@@ -112,7 +112,7 @@ def test_every_threshold_steers_the_rows_above_it_and_no_others(make):
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALPHAS), st.floats(1e-3, 3.0))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_shorter_shift_reaches_the_threshold(seed, alpha, size):
     """Any other shift to the same side of the plane is longer: in Euclidean length, and in the covariance's."""
     seen = graded()

@@ -41,7 +41,7 @@ def same(a, b, tolerance=1e-10):
 
 
 @given(st.lists(st.integers(1, N - 1), max_size=5), st.integers(0, 3), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_batches_and_their_order_do_not_matter(cuts, seed, random):
     h, y, fold = rows(seed)
     whole = Moments.like(h, y, FOLDS).add(h, y, fold)

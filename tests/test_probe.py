@@ -110,5 +110,5 @@ def test_moments_of_several_processes_add_up(model, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"folds": 1}, {"penalties": []}])
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match="at least 2 folds"):
+    with pytest.raises(ValueError, match="at least 2 folds and 1 penalty"):
         ErrorProbe(LLM("x"), Answers(), **wrong)

@@ -2,19 +2,39 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from conftest import ROOT
+from lightning.pytorch.core.hooks import DataHooks
 from safetensors.torch import load_file, save_file
+from test_stereoset_data import dev
 
-from lightning_steer import provenance, row_keys
+from lightning_steer import data, provenance, row_keys
 from lightning_steer.__main__ import main
-from lightning_steer.data import BehaviourDataModule, MERADataModule, PocketStereoSetDataModule, ToyDataModule
+from lightning_steer.cache import ensure
+from lightning_steer.data import (
+    ActivationsDataModule,
+    BehaviourDataModule,
+    MERADataModule,
+    PocketDataModule,
+    PocketStereoSetDataModule,
+    StereoSetDataModule,
+    TextDataModule,
+    ToyDataModule,
+    ToyLabelDataModule,
+    pocket,
+    toy_world,
+)
 from lightning_steer.data.behaviour import PocketBehaviour
 from lightning_steer.data.mera_tasks import PocketTask
+from lightning_steer.data.toy_world import ToyWorld
+from lightning_steer.llm import LLM
 
 FEW = [
     *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),
@@ -121,23 +141,93 @@ def test_a_checkpoint_that_does_not_say_what_it_was_fitted_to(here: Path, capsys
     assert main(arguments("test", *ACCEPT)) == 0
 
 
-DATA = {
-    "toy": ToyDataModule(attributes=6, values=4, dimensions=4, test_rows=50),
-    "stereotypes": PocketStereoSetDataModule(),
-    "behaviour": BehaviourDataModule(PocketBehaviour("truthful")),
-    "graded": MERADataModule(PocketTask("sentiment_analysis"), 60, 20, 20),
+def recorded(folder: Path, model: Path) -> ActivationsDataModule:
+    (folder / "texts.txt").write_text("The fox .\n\nThe crow .")
+    ensure(LLM(str(model), 1), ["The fox .", "The crow ."], folder / "cache")
+    return ActivationsDataModule(str(folder / "texts.txt"), str(folder / "cache"))
+
+
+WORLD = {"attributes": 6, "values": 4, "dimensions": 4}
+DATA: dict[str, Callable[[Path, Path], L.LightningDataModule]] = {
+    "ToyDataModule": lambda *_: ToyDataModule(test_rows=50, **WORLD),
+    "ToyLabelDataModule": lambda *_: ToyLabelDataModule(test_rows=50, **WORLD),
+    "PocketDataModule": lambda *_: PocketDataModule(),
+    "PocketStereoSetDataModule": lambda *_: PocketStereoSetDataModule(),
+    "StereoSetDataModule": lambda folder, _: StereoSetDataModule(dev(folder)),
+    "BehaviourDataModule": lambda *_: BehaviourDataModule(PocketBehaviour("truthful")),
+    "MERADataModule": lambda *_: MERADataModule(PocketTask("sentiment_analysis"), 60, 20, 20),
+    "TextDataModule": lambda folder, model: TextDataModule(str(text(folder)), str(model)),
+    "ActivationsDataModule": recorded,
 }
 
 
+def text(folder: Path) -> Path:
+    (folder / "text.txt").write_text("\n\n".join(f"The fox {'. ' * i}" for i in range(1, 30)))
+    return folder / "text.txt"
+
+
+def test_every_data_module_that_can_be_fitted_to_is_tried_here() -> None:
+    every = {name: getattr(data, name) for name in data.__all__}
+    assert {name for name, kind in every.items() if kind.train_dataloader is not DataHooks.train_dataloader} == set(
+        DATA
+    )
+
+
 @pytest.mark.parametrize("name", DATA)
-def test_rows_are_told_apart_in_every_data_module(name: str) -> None:
-    data = DATA[name]
-    fitted, selection = row_keys.part_rows(data)
-    held_out = row_keys.held_out_rows(data)
-    every = [*fitted, *selection, *held_out]
-    assert len(set(every)) == len(every)
-    assert (fitted, selection) == row_keys.part_rows(data)
-    assert getattr(data, "trainer", None) is None
+def test_rows_are_told_apart_in_every_data_module(name: str, pocket_decoder: Path, tmp_path: Path) -> None:
+    module, again = (DATA[name](tmp_path, pocket_decoder) for _ in range(2))
+    fitted, selection = row_keys.part_rows(module)
+    held_out = row_keys.held_out_rows(module)
+    assert fitted
+    assert selection
+    if name == "ActivationsDataModule":  # which has one part
+        assert (fitted, held_out) == (selection, [])
+    else:
+        every = [*fitted, *selection, *held_out]
+        assert len(set(every)) == len(every)
+        assert bool(held_out) == (name != "TextDataModule")  # whose test is on the rows that were chosen on
+    assert (fitted, selection, held_out) == (*row_keys.part_rows(again), row_keys.held_out_rows(again))
+    assert getattr(module, "trainer", None) is None
+
+
+def test_generated_rows_do_not_depend_on_the_last_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.randn`` gives other last bits with AVX2 than without: a fit on one machine is the same on another."""
+    module = ToyDataModule(test_rows=50, **WORLD)
+    before = row_keys.part_rows(module), row_keys.held_out_rows(module)
+    render = ToyWorld.render
+    monkeypatch.setattr(ToyWorld, "render", lambda *given: render(*given) * (1 + 1e-6))
+    assert (row_keys.part_rows(module), row_keys.held_out_rows(module)) == before
+
+
+def test_fractions_are_never_a_rows_key() -> None:
+    with pytest.raises(ValueError, match="fractions have other last bits on another machine"):
+        row_keys.row_keys([SimpleNamespace(content=((torch.ones(2),), (torch.ones(2).long(),)))])
+    with pytest.raises(ValueError, match="rows of a Tensor cannot be told apart: give its class a `content`"):
+        row_keys.row_keys([torch.ones(2)])
+
+
+CHANGES = ["pairs", "target", "target_value", "seed", "batch_size", "noise", "world_seed", "continuous", "paired"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_whatever_changes_generated_rows_changes_their_keys(name: str) -> None:
+    value = {"target": 2, "noise": 0.2, "continuous": True, "paired": False}.get(name, 3)
+    one, other = (ToyDataModule(**{"test_rows": 20, **WORLD, **more}) for more in ({}, {name: value}))
+    first, second = (next(iter(module.train_dataloader())) for module in (one, other))
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert row_keys.part_rows(one)[0] != row_keys.part_rows(other)[0]
+    inputs = [{key[: row_keys.INPUT] for key in row_keys.part_rows(module)[0]} for module in (one, other)]
+    assert (inputs[0] == inputs[1]) == (first.x.shape == second.x.shape and torch.equal(first.x, second.x))
+
+
+def test_rows_of_this_version_are_those_of_the_settings() -> None:
+    """If this fails, rows are drawn in another way: raise ``ROWS`` of the data module, then the numbers here."""
+    pairs = next(iter(ToyDataModule(**WORLD).train_dataloader()))
+    assert (toy_world.ROWS, pairs.y[0].tolist(), pairs.y[-1].tolist()) == (1, [3, 0, 3, 2, 3, 2], [2, 0, 0, 1, 2, 2])
+    torch.testing.assert_close(pairs.x[0, :4], torch.tensor([-0.60395, -0.8582, 0.10927, -0.37098]), atol=1e-4, rtol=0)
+    (first, *_) = pocket.documents((0, 0, 0, 0), 3)
+    assert pocket.ROWS == 1
+    assert first.text == "To be blunt, the forest thatchers came to the market. They tend to be messy."
 
 
 def record(**changes: object) -> provenance.Provenance:

@@ -123,7 +123,7 @@ def test_what_predict_cannot_do_is_refused(model: str, file: str, tmp_path: Path
         record(model, ActivationsDataModule("nowhere", str(tmp_path / "cache")))
     with pytest.raises(ValueError, match="give prompt and completion, or neither"):
         ActivationsDataModule(file, "cache", prompt="prompt")
-    with pytest.raises(ValueError, match="batch_size must be positive, not 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         ActivationsDataModule(file, "cache", batch_size=0)
     with pytest.raises(FileNotFoundError, match="there is no cache in"):
         ActivationsDataModule(file, str(tmp_path / "none")).setup()

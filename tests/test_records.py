@@ -1,6 +1,5 @@
 """A run's record and its result are of one fit, whenever the fit ends and however; names keep runs apart."""
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -8,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import WORLD
+from conftest import WIDTHS, WORLD, quiet_trainer
+from disks import full
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from lightning_steer import saving
 from lightning_steer.__main__ import main
+from lightning_steer.data import ToyLabelDataModule
+from lightning_steer.modules import ToyClassifier
 
 FIT = [
     *("fit", "--config", "configs/toy.yaml", *(f"--data.init_args.{name}={value}" for name, value in WORLD.items())),
@@ -124,15 +127,9 @@ def test_an_end_at_any_moment_of_writing_leaves_what_agrees(
 def test_a_full_disk_leaves_no_empty_checkpoint(
     workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As where the temporary folder is on another file system: the file is made, and the disk is full amid copying."""
-
-    def full(_trainer: object, filepath: str, *_: object) -> None:
-        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-        Path(filepath).write_bytes(b"")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
-    assert main(FIT) == 2
+    with monkeypatch.context() as disk:
+        full(disk, "best.ckpt")
+        assert main(FIT) == 2
     assert "best.ckpt (No space left on device): make room" in capsys.readouterr().err
     assert not files()
 
@@ -158,10 +155,24 @@ def test_another_run_of_the_same_name_needs_a_word(workshop: Path, capsys: pytes
     before = files()
     assert main([*FIT, "--data.init_args.seed=3"]) == 2
     error = capsys.readouterr().err
-    assert "is a finished run of something else (data init_args seed 0, not 3)" in error
+    assert "is a finished run of something else (fitted rows generated rows" in error
     assert "--overwrite true" in error
     assert files() == before
     assert main(FIT) == 0, "the very same again"
     assert main([*FIT, "--data.init_args.seed=3", "--overwrite", "true"]) == 0
     assert files() != before
     assert consistent()
+
+
+def test_a_plugin_that_writes_checkpoints_is_kept(tmp_path: Path) -> None:
+    written = []
+
+    class Plugin(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint: object, path: object, storage_options: object = None) -> None:
+            written.append(Path(str(path)).name)
+
+    callbacks = [saving.BestCheckpoint(tmp_path, filename="best"), saving.UnfinishedCheckpoint(tmp_path)]
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=callbacks, plugins=[Plugin()])
+    trainer.fit(ToyClassifier(widths=WIDTHS), ToyLabelDataModule(batch_size=8, steps_per_epoch=2, test_rows=9, **WORLD))
+    assert written == ["best.ckpt", "unfinished.ckpt"]
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from conftest import quiet_trainer
 from decoders import decoder, letters
 from safetensors.torch import load_file, save_file
 
+from lightning_steer import provenance
 from lightning_steer.data.prompts import Prompt, PromptsDataModule, read_prompts
 from lightning_steer.llm import LLM
 from lightning_steer.methods import LEACE, MeanDifference
@@ -22,6 +23,7 @@ from lightning_steer.modules.responses import Responses
 from lightning_steer.modules.sampling import Sampler
 from lightning_steer.records import Activations
 from lightning_steer.report.responses import side_by_side
+from lightning_steer.scope import Last, Scope
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}. {% endfor %}{% if add_generation_prompt %}a: {% endif %}"
@@ -280,8 +282,8 @@ def test_bad_prompts_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "temperature is at least 0"),
-        ({"top_p": 0.0}, r"top_p in \(0, 1\]"),
+        ({"temperature": -1.0}, "temperature must be at least 0"),
+        ({"top_p": 0.0}, r"top_p lies in \(0, 1\]"),
         ({"samples": 2}, "without a temperature all are the same"),
         ({"strengths": []}, "strengths is empty"),
     ],
@@ -296,7 +298,7 @@ def test_bad_systems_and_modules_are_refused(model: Path, vector: Path, tmp_path
     for systems in ([], ["a", "a"]):
         with pytest.raises(ValueError, match="systems are at least one and all different"):
             PromptsDataModule(path, systems)
-    with pytest.raises(ValueError, match="batch_size must be positive, not 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         PromptsDataModule(path, batch_size=0)
     with pytest.raises(ValueError, match="the system prompt 'be kind' is part of a chat"):
         predict(module(model, vector, chat=False), PromptsDataModule(path, ["be kind"]), tmp_path)
@@ -328,3 +330,41 @@ def test_responses_of_another_network_are_not_reused(
 def test_cells_cannot_break_the_table() -> None:
     line = {"id": "1", "prompt": "a\nb", "system": None, "model": "m", "strength": 1.0, "response": "x | y\nz"}
     assert "| m | 1 | x \\| y<br>z |" in side_by_side([line])
+
+
+def test_a_vector_without_a_record_is_named_as_such(model: Path, vector: Path, tmp_path: Path) -> None:
+    data = PromptsDataModule(str(prompts(tmp_path, 2)), batch_size=2)
+    predict(module(model, vector), data, tmp_path / "run")
+    said = f"{vector} does not say what it was fitted to: model, layer and tokens were not compared."
+    assert said in (tmp_path / "run" / "responses.md").read_text()
+    predict(module(model, None), data, tmp_path / "plain")
+    assert "Warning" not in (tmp_path / "plain" / "responses.md").read_text()
+
+
+def test_responses_steered_at_other_tokens_are_refused_or_named(model: Path, tmp_path: Path) -> None:
+    llm = LLM(str(model), layers=[1], chat=True)
+    llm.load()
+    map_ = MeanDifference(32).fit(
+        Activations(torch.randn(4, 32), torch.tensor([1.0, 1, 0, 0]), torch.zeros(4, 1), True)
+    )
+    record = provenance.Provenance(
+        **provenance.of_network(llm), method="MeanDifference", settings={}, sites=llm.sites, scope="All()",
+        read_positions="Last()", prompts="", task="t", fitted_rows=["a"], selection_rows=["b"],
+    )  # fmt: skip
+    path = tmp_path / "best.ckpt"
+    state = {f"maps.0.{key}": value for key, value in map_.state_dict().items()}
+    torch.save({"state_dict": state, "provenance": record.as_json()}, path)
+    data = PromptsDataModule(str(prompts(tmp_path, 2)), batch_size=2)
+
+    def steered(scope: Scope | None) -> Responses:
+        backbone = LLM(str(model), layers=[1], chat=True, scope=scope)
+        return Responses(backbone, str(path), MeanDifference, [1.0], max_new_tokens=3)
+
+    predict(steered(None), data, tmp_path / "same")
+    assert "Warning" not in (tmp_path / "same" / "responses.md").read_text()
+    with pytest.raises(ValueError, match=r"scope All\(\), not Last\(\)"):
+        predict(steered(Last()), data, tmp_path / "other")
+    accepted = steered(Last())
+    accepted.accept_mismatch = True
+    predict(accepted, data, tmp_path / "other")
+    assert "scope All(), not Last()" in (tmp_path / "other" / "responses.md").read_text()

@@ -36,10 +36,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fit(experiment: str, model: Path, *more: str) -> int:
+    return run("fit", experiment, model, *more)
+
+
+def run(command: str, experiment: str, model: Path, *more: str) -> int:
     method = "mera" if experiment == "steer_mera" else "mean_difference"
     configs = ["--config", f"configs/{experiment}.yaml", "--config", f"configs/methods/{method}.yaml"]
     backbone = [f"--model.init_args.backbone.init_args.{name}" for name in (f"llm={model}", "layers=1")]
-    return main(["fit", *configs, *backbone, *QUIET, *more])
+    return main([command, *configs, *backbone, *QUIET, *more])
 
 
 def pairs(rows: list[dict[str, str]]) -> list[str]:

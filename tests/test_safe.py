@@ -11,6 +11,10 @@ from conftest import ROOT
 
 SOURCES = sorted((ROOT / "lightning_steer").rglob("*.py"))
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+NETWORK = {"requests", "urllib", "urllib3", "http", "socket", "ssl", "ftplib", "httpx", "aiohttp", "huggingface_hub"}
+NETWORK |= {"sae_lens", "smtplib", "xmlrpc", "fsspec"}
+READ_BY_CLASS = ("AutoConfig.from_pretrained", "AutoTokenizer.from_pretrained")
+"""Whatever else is read by ``from_pretrained`` has weights."""
 
 
 def unsafe(text: str) -> Iterator[str]:
@@ -19,7 +23,7 @@ def unsafe(text: str) -> Iterator[str]:
         names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
         if isinstance(node, ast.ImportFrom):
             names.append(node.module or "")
-        yield from (f"import {name}" for name in names if name.split(".")[0] in PICKLES)
+        yield from (f"import {name}" for name in names if name.split(".")[0] in PICKLES | NETWORK)
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
@@ -32,7 +36,10 @@ def unsafe(text: str) -> Iterator[str]:
             yield "trust_remote_code"
         if given.get("allow_pickle", "False") != "False" or given.get("shell", "False") != "False":
             yield f"{called} with allow_pickle or shell"
-        if called.endswith("ForCausalLM.from_pretrained") and given.get("use_safetensors") != "True":
+        if called.startswith("torch.hub") or called.endswith(("hf_hub_download", "snapshot_download")):
+            yield "a download"
+        weights = called.endswith(".from_pretrained") and not called.endswith(READ_BY_CLASS)
+        if weights and given.get("use_safetensors") != "True":
             yield "weights that need not be safetensors"
 
 
@@ -61,6 +68,11 @@ def test_no_unsafe_load(path: Path) -> None:
         "yaml.load(text)",
         "subprocess.run(text, shell=True)",
         "AutoModelForCausalLM.from_pretrained(name)",
+        "_auto_class(config).from_pretrained(name)",
+        "import requests",
+        "from urllib.request import urlopen",
+        "from huggingface_hub import hf_hub_download",
+        "torch.hub.load_state_dict_from_url(name)",
     ],
 )
 def test_an_unsafe_load_is_found(text: str) -> None:
@@ -92,3 +104,14 @@ def test_citation_is_of_this_version() -> None:
     assert citation["version"] == version[1]
     assert citation["license"] == "MIT"
     assert citation["cff-version"] == "1.2.0"
+
+
+def test_releases_that_are_not_to_be_had_are_excluded() -> None:
+    """Of lightning two were malicious; before datasets 4 a data set could bring a script."""
+    bounds = dict(re.findall(r'^    "([a-z]+)>=([0-9.]+)', (ROOT / "pyproject.toml").read_text(), re.M))
+    assert tuple(map(int, bounds["lightning"].split("."))) >= (2, 6, 4)
+    assert tuple(map(int, bounds["datasets"].split("."))) >= (4, 0)
+    assert (
+        "pip-audit --no-deps --disable-pip --requirement requirements.lock"
+        in (ROOT / ".github/workflows/ci.yml").read_text()
+    )

@@ -180,7 +180,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "nothing to fit": ({"fit_share": 0.0}, ValueError, "fit_share and select_share are above 0 .* not 0 and 0.1"),
     "nothing held out": ({"fit_share": 0.9}, ValueError, "leave something to test on, not 0.9 and 0.1"),
     "negative share": ({"select_share": -0.1}, ValueError, "not 0.4 and -0.1"),
-    "empty batch": ({"batch_size": 0}, ValueError, "batch_size must be positive, not 0"),
+    "empty batch": ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
 }
 
 

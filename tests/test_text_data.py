@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_continuations import drops_unknown
 
@@ -44,7 +44,6 @@ def test_groups_hold_every_row_once_and_none_is_empty(lengths, groups):
     assert sizes == sorted(sizes)
 
 
-@settings(deadline=None)
 @given(ROWS, st.integers(1, 4))
 def test_any_number_of_processes_sees_the_same_batch(lengths, world):
     rows = rows_from(lengths)

@@ -133,7 +133,7 @@ BAD = [
     ({"select_share": 1.0}, "select_share"),
     ({"test_rows": 0}, "test_rows"),
     ({"noise": -0.1}, "cannot be negative: -0.1"),
-    ({"noise": float("nan")}, "cannot be negative: nan"),
+    ({"noise": float("nan")}, "noise must be a finite number, not nan"),
     ({"attributes": 1}, "at least 2 attributes"),
     ({"values": 1}, "2 values"),
     ({"dimensions": 0}, "1 dimension"),

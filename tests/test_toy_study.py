@@ -1,15 +1,14 @@
 """The toy study, on networks that are hardly trained: it runs, it resumes, and its tables say what its numbers say."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import Command
 
 from lightning_steer.methods import MeanDifference, Ridge
 from lightning_steer.report import toy_study as report
@@ -109,15 +108,14 @@ def test_several_processes_are_one(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on(finished: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lightning_steer.studies.toy", *arguments(tmp_path)]
-    for done in (1, 2):  # killed as soon as so many parts are there, of the three
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-            while len(list((tmp_path / "parts").glob("*.json"))) < done and running.poll() is None:
-                time.sleep(0.001)  # between two looks
-            running.kill()
-        assert running.returncode == -signal.SIGKILL, "it had ended before it was killed"
-        assert len(parts(tmp_path)) < len(parts(finished))
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["lightning_steer.studies.toy", *arguments(tmp_path)]
+    for done in (0, 1, 2):  # of the three parts; each run makes the next one, and is killed as it writes the one after
+        with Command(command, tmp_path / f"run{done}", stop_at=("[!.]*.json", 1 + (done > 0))) as run:
+            run.wait_for_stop()
+            assert len(parts(tmp_path)) == done
+            run.kill()
+    with Command(command, tmp_path / "last") as run:
+        run.finish()
     assert parts(tmp_path) == parts(finished)
 
 

@@ -116,6 +116,18 @@ def test_a_strength_for_each_row(llm: LLM) -> None:
             torch.testing.assert_close(logits(llm.model, llm.tokenizer)[row], together[row], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), -float("inf"), torch.tensor([0.0, torch.nan, 1.0])])
+def test_a_strength_that_is_no_number(strength: torch.Tensor | float, llm: LLM) -> None:
+    plain, vector = logits(llm.model, llm.tokenizer), vectors.of(llm, fitted(llm), 1.0)
+    wrong = "(nan|-?inf)$"
+    with (
+        pytest.raises(ValueError, match=f"strength must be a finite number, not {wrong}"),
+        vectors.edit(llm, vector, strength),
+    ):
+        raise AssertionError("steered with it")
+    assert torch.equal(logits(llm.model, llm.tokenizer), plain)
+
+
 def test_nothing_stays_behind_when_the_block_fails(llm: LLM) -> None:
     plain = logits(llm.model, llm.tokenizer)
     with pytest.raises(KeyError, match="mine"), vectors.edit(llm, vectors.of(llm, fitted(llm), 1.0)):

@@ -19,7 +19,7 @@ from lightning_steer.cache.origin import origin_of, text_of
 from lightning_steer.cache.read import Cache
 from lightning_steer.cache.record import DTYPES, record
 from lightning_steer.escapes import say
-from lightning_steer.files import PART, is_regular
+from lightning_steer.files import PART, is_regular, remove_dead_part
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Question
 
@@ -175,8 +175,10 @@ class Build:
         """Remove what older caches and killed processes left."""
         for file in set(self.folder.iterdir()) - set(files):
             aside = re.fullmatch(PART, file.name)
-            if SHARD.fullmatch(file.name) or (aside and (SHARD.fullmatch(aside["name"]) or aside["name"] == NAME)):
+            if SHARD.fullmatch(file.name):
                 file.unlink(missing_ok=True)
+            elif aside and (SHARD.fullmatch(aside["name"]) or aside["name"] == NAME):
+                remove_dead_part(file)
 
     def _path(self, number: int, found: str) -> Path:
         return self.folder / f"{self.origin.key}-{number:05d}-{found[:12]}.safetensors"

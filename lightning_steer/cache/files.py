@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_steer.files import open_regular, write
+from lightning_steer.files import check_folder, open_regular, write
 
 __all__ = ["digest", "digests", "locked", "write"]
 
@@ -37,6 +37,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     The lock goes with the process, however that ends. Raises OSError if another process holds it and ``wait`` is off,
     and ValueError if the folder's ``.lock`` is a link or no plain file.
     """
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl

@@ -7,11 +7,14 @@ token's embedding, is another model. That costs one reading of files that are to
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -59,8 +62,40 @@ def _of_file(file: Path, _state: tuple[int, ...]) -> str:
     return digest(file)
 
 
+@contextmanager
+def remembered() -> Iterator[None]:
+    """While the block runs, weights that nothing was written to are hashed once for each model.
+
+    For a whole command, in which a cache, a checkpoint and a card ask for them by turns. Not for a user's Python:
+    writes through ``.data`` are not seen.
+    """
+    token = _KNOWN.set(WeakKeyDictionary())
+    try:
+        yield
+    finally:
+        _KNOWN.reset(token)
+
+
+_KNOWN: "ContextVar[WeakKeyDictionary[nn.Module, tuple[Any, str | None]] | None]" = ContextVar("known", default=None)
+"""Models' weights, and the state in which they were hashed."""
+
+
 def of_memory(model: nn.Module) -> str | None:
     """Of all weights as they are in memory; null if some are not there, but offloaded to disk."""
+    known = _KNOWN.get()
+    if known is None:
+        return _of_memory(model)
+    state = tuple(
+        (t.data_ptr(), 0 if t.is_inference() else t._version)
+        for t in model.state_dict(keep_vars=True).values()
+        if isinstance(t, torch.Tensor) and not t.is_meta
+    )
+    if model not in known or known[model][0] != state:
+        known[model] = (state, _of_memory(model))
+    return known[model][1]
+
+
+def _of_memory(model: nn.Module) -> str | None:
     state = sorted(model.state_dict().items())
     if any(value.is_meta for _, value in state if isinstance(value, torch.Tensor)):
         return None

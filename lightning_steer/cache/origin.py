@@ -83,6 +83,12 @@ def text_of(question: Question | str) -> str:
     return question if isinstance(question, str) else question.prompt + "".join(question.options[:1])
 
 
+def positions_of(llm: "LLM") -> str:
+    """Which tokens are read."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in vars(llm.reads).items())
+    return f"{type(llm.reads).__name__}({settings})"
+
+
 def origin_of(
     llm: "LLM", texts: Iterable[Question | str], each_token: bool, dtype: str, texts_per_shard: int, fresh: bool
 ) -> Origin:
@@ -94,7 +100,6 @@ def origin_of(
     tokenizer, config = _parts(llm)
     depth = config.get_text_config().num_hidden_layers
     template = json.dumps([tokenizer.chat_template, llm.system]) if llm.chat else None
-    scope = ", ".join(f"{name}={value!r}" for name, value in vars(llm.reads).items())
     hashed, count = fingerprints.of_texts(map(text_of, texts))
     files = fingerprints.of_files(llm.llm, llm.loading[1])
     memory = None if llm.tokenizer is None else fingerprints.of_memory(llm.model)
@@ -109,7 +114,7 @@ def origin_of(
         template=None if template is None else digest(template.encode()),
         part=llm.part,
         layers=sorted(layer % depth for layer in llm.layers),
-        positions=f"{type(llm.reads).__name__}({scope})",
+        positions=positions_of(llm),
         each_token=each_token,
         dtype=dtype,
         count=count,

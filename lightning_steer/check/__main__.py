@@ -29,8 +29,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--device", default="cpu", help="for example cuda")
-    parser.add_argument("--labels", nargs="+", default=["yes", "no"], help="words whose tokens must differ")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=["yes", "no"],
+        help="words whose tokens must differ; one that the tokenizer does not know is a law that does not hold",
+    )
     given = parser.parse_args(arguments)
+    labels = [label.strip() for label in given.labels]
+    if not all(labels) or len(set(labels)) < len(labels):
+        raise ValueError(f"--labels must be words, each once, not {given.labels}")
     device = usable(given.device)
     llm = LLM(given.llm, 0, dtype=given.dtype, revision=given.revision)
     llm.load()

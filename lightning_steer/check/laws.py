@@ -15,24 +15,23 @@ from lightning_steer.check.tool import Bench
 from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
 from lightning_steer.scope import All, From, Generated, Scope
+from lightning_steer.windows import every_expert, small_copy
 
 
 def zero_strength(bench: Bench) -> tuple[bool, str]:
     """Zero strength is bit-equal."""
-    ids, mask = bench.padded("right")
-    plain = bench.tool.forward(bench.llm, ids, mask)
+    baseline, _ = bench.baseline
     with bench.steered(0 * bench.strengths()):
-        steered = bench.tool.forward(bench.llm, ids, mask)
-    return torch.equal(plain, steered), "logits of a padded batch"
+        steered = bench.tool.forward(bench.llm, *bench.padded("right"))
+    return torch.equal(baseline, steered), "logits of a padded batch"
 
 
 def arrives_exactly(bench: Bench) -> tuple[bool, str]:
     """A known edit arrives at its rows, tokens and layer, and nowhere below."""
     ids, mask = bench.padded("right")
-    names = [f"{bench.llm.blocks}.{i}" for i in range(bench.layer + 1)]
+    _, plain = bench.baseline
+    names = list(plain)
     strength = bench.strengths() * torch.tensor([1, 0] * 2, device=bench.llm.device, dtype=bench.vector.dtype)
-    with capture(bench.llm.model, names) as plain:
-        bench.tool.forward(bench.llm, ids, mask)
     with bench.steered(strength, From(1)), capture(bench.llm.model, names) as seen:
         bench.tool.forward(bench.llm, ids, mask)
     below = all(torch.equal(seen[name], plain[name]) for name in names[:-1])
@@ -50,9 +49,9 @@ def arrives_exactly(bench: Bench) -> tuple[bool, str]:
 def strength_counts(bench: Bench) -> tuple[bool, str]:
     """Each row is steered by its own strength."""
     ids, mask = bench.padded("right")
-    moved = []
     site = f"{bench.llm.blocks}.{bench.layer}"
-    for value in (0.0, 1.0, 2.0):
+    moved = [bench.baseline[1][site][:, 0].float()]
+    for value in (1.0, 2.0):
         with bench.steered(bench.strengths(value)), capture(bench.llm.model, [site]) as seen:
             bench.tool.forward(bench.llm, ids, mask)
         moved.append(seen[site][:, 0].float())
@@ -80,9 +79,7 @@ def paddings_agree(bench: Bench) -> tuple[bool, str]:
 
 def _rows_agree(bench: Bench, found: list[Tensor]) -> tuple[bool, str]:
     worst, told = True, ""
-    for i, row in enumerate(bench.rows):
-        with bench.steered(bench.strengths()[i : i + 1], prompt=bench.lengths()[i : i + 1]):
-            alone = bench.llm.model(row.unsqueeze(0), use_cache=False).logits[0]
+    for i, alone in enumerate(bench.single_rows):
         same, detail = bench.close(found[i], alone)
         worst, told = worst and same, detail if not same or not told else told
     return worst, told
@@ -155,16 +152,24 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
     size = sum(p.numel() for p in bench.llm.model.parameters())
     if bench.llm.model.dtype != torch.float32 or size > 5e8:
         return True, "not run: the model is not in float32, or too large for a second copy"
-    row = bench.rows[0].unsqueeze(0)
-    copied = copy.deepcopy(bench.llm.model).to(torch.bfloat16)
-    lower = LLM(bench.llm.llm, bench.layer).adopt(copied, bench.llm.tokenizer)
+    row, model, layer, where = bench.rows[0].unsqueeze(0), bench.llm.model, bench.layer, ""
+    if every := every_expert(bench.llm.decoder.config):
+        model, layer = small_copy(model, **every).to(bench.llm.device), 0
+        depth = model.config.get_text_config().num_hidden_layers
+        where = (
+            f"; on a copy of {depth} layers in which every token goes to all experts: "
+            "otherwise rounding alone changes which experts are chosen, and with them the logits"
+        )
     logits = []
-    for llm, vector in ((bench.llm, bench.vector), (lower, bench.vector.bfloat16())):
-        one = torch.ones(1, device=llm.device, dtype=vector.dtype)
-        with bench.tool.steer(llm, bench.layer, vector, one, All(), bench.lengths()[:1]):
+    for dtype in (torch.float32, torch.bfloat16):
+        llm = bench.llm
+        if model is not llm.model or dtype != torch.float32:
+            llm = LLM(llm.llm, layer).adopt(copy.deepcopy(model).to(dtype), llm.tokenizer)
+        vector, one = bench.vector.to(dtype), torch.ones(1, device=llm.device, dtype=dtype)
+        with bench.tool.steer(llm, layer, vector, one, All(), bench.lengths()[:1]):
             logits.append(llm.model(row, use_cache=False).logits.float())
     difference = float((logits[0] - logits[1]).abs().max() / logits[0].abs().max())
-    return difference < 0.1, f"largest difference {difference:.1%} of the logits' size"
+    return difference < 0.1, f"largest difference {difference:.1%} of the logits' size{where}"
 
 
 def nothing_left(bench: Bench) -> tuple[bool, str]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_steer.check.tool import PROMPTS, TOLERANCE, Bench, plain_score
+from lightning_steer.check.tool import TOLERANCE, Bench, plain_score
 from lightning_steer.continuations import continuation
 from lightning_steer.scope import All, From, Generated, Last, Prompt
 from lightning_steer.tokens import Question, rows_of
@@ -24,7 +24,7 @@ def long_prompts_are_plain_forwards(bench: Bench) -> tuple[bool, str]:
     """After a prompt longer than every window and chunk, scores are those of single forward passes."""
     llm, worst = bench.long, 0.0
     prompts, where = bench.long_prompts()
-    questions = [Question(text, bench.options) for text in prompts[:2]]
+    questions = [Question(text, bench.options) for text in prompts]
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
         for j, option in enumerate(question.options):
@@ -63,14 +63,15 @@ def generation_needs_no_cache(bench: Bench) -> tuple[bool, str]:
         same, detail = bench.close(others[alike], logits[alike])
         if not same:
             return False, f"{type(scope).__name__}: {detail}"
-    return True, f"{len(scopes)} scopes, {len(PROMPTS)} prompts"
+    return True, f"{len(scopes)} scopes, 2 prompts of different lengths"
 
 
 def _generated(bench: Bench, scope: All | Prompt | Last | Generated | From, cached: bool) -> tuple[Tensor, Tensor]:
     """``[B, n]`` tokens and ``[B, n, V]`` their logits."""
-    ids, mask = bench.padded("left")
+    rows = [row[:8] for row in bench.rows[:2]]  # the law is about which tokens are steered, not about long texts
+    ids, mask = bench.padded("left", rows)
     settings = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "pad_token_id": bench.llm.pad}
-    with bench.steered(bench.strengths(), scope):
+    with bench.steered(bench.strengths()[:2], scope, mask.sum(1)):
         out = bench.llm.model.generate(
             input_ids=ids,
             attention_mask=mask,

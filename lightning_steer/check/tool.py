@@ -20,6 +20,8 @@ OPTIONS = (" sea", " small house", " no", " old tree", " the", " cat", " A", " Y
 """Continuations, of which those are scored that the tokenizer knows."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.02}
 """Largest allowed difference of logits, as a share of their largest size, where bits may differ."""
+LONGEST_ROW = 16
+"""Tokens of a row that no window or character matters for: a tokenizer of single bytes makes more of every text."""
 
 
 class Tool:
@@ -63,10 +65,11 @@ class Bench:
 
     def __init__(self, llm: LLM, tool: Tool, layer: int, labels: Sequence[str]) -> None:
         self.llm, self.tool, self.layer, self.labels = llm, tool, layer, labels
-        self.options = tuple(filter(self._is_known, OPTIONS))[:3]
+        self.options = tuple(filter(self._is_known, OPTIONS))[:2]
         if not self.options:
             raise ValueError(f"the tokenizer of {llm.llm} knows none of the words {', '.join(OPTIONS)}")
-        self.rows = [torch.tensor(llm.tokenizer(text)["input_ids"], device=llm.device) for text in PROMPTS]
+        texts = [llm.tokenizer(text)["input_ids"][:LONGEST_ROW] for text in PROMPTS]
+        self.rows = [torch.tensor(ids, device=llm.device) for ids in texts]
         generator = torch.Generator().manual_seed(0)
         with capture(llm.model, [f"{llm.blocks}.{layer}"]) as seen:
             llm.model(self.rows[0].unsqueeze(0))
@@ -88,7 +91,7 @@ class Bench:
         llm = self.long
         longest = max(windows(llm.decoder.config).values(), default=SMALL_WINDOW)
         prompts, words = [], " ".join(PROMPTS).split()
-        for more in (8, 40, 1):
+        for more in (8, 40):
             count, said = int(max(4, min(longest + more, llm.longest - 32))), words[:1]
             while len(llm.tokenizer(" ".join(said))["input_ids"]) < count:
                 said.append(words[len(said) % len(words)])
@@ -104,12 +107,33 @@ class Bench:
         except ValueError:
             return False
 
-    def padded(self, side: str) -> tuple[Tensor, Tensor]:
-        """All rows side by side: ids and mask ``[B, T]``."""
-        longest = max(map(len, self.rows))
-        ids = torch.full((len(self.rows), longest), self.llm.pad, device=self.llm.device)
-        mask = torch.zeros_like(ids)
+    @cached_property
+    def baseline(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits ``[B, T, V]`` of the rows, padded on the right and not steered, and each block's output ``[B, T, d]``.
+
+        Blocks up to the steered one, by name.
+        """
+        names = [f"{self.llm.blocks}.{i}" for i in range(self.layer + 1)]
+        with capture(self.llm.model, names) as seen:
+            logits = self.tool.forward(self.llm, *self.padded("right"))
+        return logits, seen
+
+    @cached_property
+    def single_rows(self) -> list[Tensor]:
+        """Logits ``[T, V]`` of each row by itself, steered by its own strength."""
+        logits = []
         for i, row in enumerate(self.rows):
+            with self.steered(self.strengths()[i : i + 1], prompt=self.lengths()[i : i + 1]):
+                logits.append(self.llm.model(row.unsqueeze(0), use_cache=False).logits[0])
+        return logits
+
+    def padded(self, side: str, rows: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """These rows side by side, all if none are named: ids and mask ``[B, T]``."""
+        rows = self.rows if rows is None else rows
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self.llm.pad, device=self.llm.device)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
             place = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
             ids[i, place], mask[i, place] = row, 1
         return ids, mask

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
+from lightning_steer.files import check_folder
 from lightning_steer.llm import LLM
+from lightning_steer.numbers import ranged
 from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Question
 
@@ -79,6 +81,7 @@ class ActivationsDataModule(L.LightningDataModule):
         seed: shuffles the rows for training.
     """
 
+    @ranged
     def __init__(
         self,
         file: str,
@@ -95,8 +98,6 @@ class ActivationsDataModule(L.LightningDataModule):
         super().__init__()
         if (prompt is None) != (completion is None):
             raise ValueError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
         self.file, self.folder, self.batch_size, self.seed = file, folder, batch_size, seed
         self.columns = (text,) if prompt is None or completion is None else (prompt, completion)
         self.each_token, self.dtype, self.texts_per_shard = each_token, dtype, texts_per_shard
@@ -119,6 +120,13 @@ class ActivationsDataModule(L.LightningDataModule):
         if stage != "predict":
             self.cache = Cache(self.folder)
 
+    def row_parts(self) -> list[Any]:
+        """What the rows were recorded of and how, the same to fit to and to choose on; none is held out."""
+        origin = self.cache.manifest.origin
+        names = ("texts", "count", "each_token", "positions", "dtype")
+        recorded = {name: getattr(origin, name) for name in names}
+        return [recorded, recorded, []]
+
     def _loader(self, seed: int | None) -> DataLoader[Recorded]:
         batches = RecordedBatches(self.cache, self.batch_size, share(self), seed)
         return DataLoader(batches, batch_size=None, sampler=None if seed is None else Onwards(len(batches)))
@@ -133,6 +141,7 @@ class ActivationsDataModule(L.LightningDataModule):
 
     def build(self, llm: LLM) -> Build:
         """The cache in the making, for a module that records it on all devices; loads the model."""
+        check_folder(Path(self.folder))
         fresh = llm.tokenizer is None
         llm.load()
         settings = (self.each_token, self.dtype, self.texts_per_shard)

@@ -22,10 +22,11 @@ from lightning_steer.data.behaviour_sources import (
 )
 from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
 from lightning_steer.data.questions import Contrast
-from lightning_steer.data.readable import check_pairs, language_model
-from lightning_steer.data.text import read
+from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
+from lightning_steer.data.text import read, read_some
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
+from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 FIT, SELECT, TEST = range(3)
@@ -44,11 +45,15 @@ class BehaviourDataModule(L.LightningDataModule):
             to measure drift on; null for those that the source has.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the split.
+        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
+            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
+            never cut. The report says how many rows of each part it was done to.
     """
 
     subject = "behaviours"
     paired = True
 
+    @ranged
     def __init__(
         self,
         source: BehaviourSource,
@@ -59,10 +64,10 @@ class BehaviourDataModule(L.LightningDataModule):
         neutral_file: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        too_long: TooLong = "refuse",
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
+        self.reader = Reader(too_long, PARTS)
         self.source, self.test, self.batch_size, self.seed = source, test, batch_size, seed
         self.unwanted, self.wanted = (POSITIVE, NEGATIVE) if suppress else (NEGATIVE, POSITIVE)
         self.shares = checked_shares(fit_share, select_share)
@@ -98,7 +103,7 @@ class BehaviourDataModule(L.LightningDataModule):
         second = min(max(round((1 - self.shares[TEST]) * n), first + 1), n - 1)
         part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
         if self.neutral_file is not None:
-            read(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
+            read_some(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
         self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         self.clusters = [[self.source.cluster(e) for e in part] for part in self.parts]
         if self.test is not None:
@@ -110,13 +115,25 @@ class BehaviourDataModule(L.LightningDataModule):
                     raise ValueError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
         names = sorted({name for part in self.clusters for name in part})
         self.number = {name: number for number, name in enumerate(names)}
+        self._whole = self.parts, self.clusters
+
+    def read_by(self, llm: LLM) -> None:
+        """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
+        if llm is self._read_by:
+            return
+        self.setup()
+        parts, clusters = self._whole
+        kept = self.reader.read(llm, [[(e.id, question(e)) for e in part] for part in parts])
+        self.parts = [[parts[k][i]._replace(prompt=q.prompt) for i, q in rows] for k, rows in enumerate(kept)]
+        self.clusters = [[clusters[k][i] for i, _ in rows] for k, rows in enumerate(kept)]
+        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
+        self._read_by = llm
 
     def _loader(self, part: int) -> DataLoader[Contrast]:
         self.setup()
         llm = language_model(self)
-        if llm is not None and llm is not self._read_by:  # all parts, before the first of them is used
-            check_pairs(llm, ((e.id, question(e)) for one in self.parts for e in one), self.unwanted, self.wanted)
-            self._read_by = llm
+        if llm is not None:
+            self.read_by(llm)
         cluster = [self.number[name] for name in self.clusters[part]]
         questions = [question(example) for example in self.parts[part]]
         return Contrasts(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()

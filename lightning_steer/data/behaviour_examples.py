@@ -5,7 +5,6 @@ Pres et al. 2024, arXiv 2410.17245 (halves); Rimsky et al. 2024, arXiv 2312.0668
 arXiv 2212.09251 (personas).
 """
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,11 +114,11 @@ def objects(path: Path) -> list[tuple[int, Any]]:
     try:
         text = text_files.read(path)
         if text.lstrip().startswith("["):
-            rows = json.loads(text)
+            rows = text_files.parse_json(text)
         else:  # not splitlines: JSON strings may hold other line ends than \n
             for line in filter(str.strip, text.split("\n")):
-                rows.append(json.loads(line))
-    except (json.JSONDecodeError, RecursionError) as error:
+                rows.append(text_files.parse_json(line))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON at example {len(rows) + 1}: {error}") from None
     if not rows:
         raise ValueError(f"{path} is empty: there are no examples in it")

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from lightning_steer import numbers
 from lightning_steer.data import behaviour_examples, pocket_items, pocket_prompts
 from lightning_steer.data.behaviour_examples import BehaviourExample
 from lightning_steer.data.contrasts import in_chat
+from lightning_steer.numbers import ranged
 
 
 class BehaviourSource(ABC):
@@ -115,6 +117,7 @@ class ResponsesFile(BehaviourSource):
         model: the model whose responses they are; null for the first of the file.
     """
 
+    @ranged
     def __init__(
         self,
         path: str,
@@ -163,7 +166,9 @@ class PocketBehaviour(BehaviourSource):
         seed: draws the examples.
     """
 
+    @ranged
     def __init__(self, behaviour: str, per_topic: int = 10, chat: bool = False, seed: int = 0) -> None:
+        numbers.fits(f"per_topic {per_topic} on 20 topics", 20 * per_topic, 1000)
         self.behaviour, self.per_topic, self.chat, self.seed = behaviour, per_topic, chat, seed
 
     def items(self) -> list[pocket_prompts.BehaviourItem]:

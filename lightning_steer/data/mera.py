@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_steer import numbers
 from lightning_steer.continuations import continuation
 from lightning_steer.data.batches import share
 from lightning_steer.data.exact import Answering
@@ -15,9 +16,10 @@ from lightning_steer.data.mera_tasks import Example, Sizes, Task, check_labels
 from lightning_steer.data.observations import Observations, observe_once
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Graded
-from lightning_steer.data.readable import check_lengths
+from lightning_steer.data.readable import Reader, TooLong, language_model
 from lightning_steer.data.splits import stratified
 from lightning_steer.llm import LLM
+from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 
@@ -82,10 +84,14 @@ class MERADataModule(L.LightningDataModule):
             filled if it is missing and computed again if anything differs. Null asks the model in every fit.
         answering: lets the model answer in its own words, and grades it where its first label begins (the position
             ``exact``); whoever writes none is wrong. Null grades what it would say right behind the prompt (``last``).
+        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
+            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
+            never cut. The report says how many rows of each part it was done to.
     """
 
     subject = "labelled prompts"
 
+    @ranged
     def __init__(
         self,
         source: Task,
@@ -97,8 +103,10 @@ class MERADataModule(L.LightningDataModule):
         seed: int = 0,
         cache: str | None = None,
         answering: Answering | None = None,
+        too_long: TooLong = "refuse",
     ) -> None:
         super().__init__()
+        self.reader = Reader(too_long, ("training", "calibration", "held-out"))
         check_labels(source.labels)
         asked = f"train={train}, calibration={calibration}, test={test}"
         given = Sizes(train or source.sizes.train, calibration or source.sizes.calibration, test or source.sizes.test)
@@ -106,6 +114,9 @@ class MERADataModule(L.LightningDataModule):
             raise ValueError(
                 f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {asked}"
             )
+        numbers.fits(
+            f"train {given.train}, calibration {given.calibration} and test {given.test} rows", sum(given), 1000
+        )
         self.source, self.sizes, self.batch_size, self.seed = source, given, batch_size, seed
         self.task, self.paired, self.labels = source.name, False, tuple(source.labels)
         self.cache, self.answering = cache, answering
@@ -113,7 +124,7 @@ class MERADataModule(L.LightningDataModule):
         written = [dict.fromkeys(blank + v.strip() for v in variants) for variants in source.labels.values()]
         self.options = tuple(option for variants in written for option in variants)
         self.label_of = tuple(k for k, variants in enumerate(written) for _ in variants)
-        self._checked = False
+        self._read_by: LLM | None = None
 
     def prepare_data(self) -> None:
         """Fill the cache, if there is to be one, on one process; raises ValueError or OSError."""
@@ -128,6 +139,9 @@ class MERADataModule(L.LightningDataModule):
                 "it computes in, or leave the cache out"
             )
         self.setup()
+        if self.reader.changes:  # which rows are left is known only once they are tokenized
+            self._llm.load()
+            self.read_by(self._llm)
         questions = [Question(example.prompt, self.options) for example in self.train]
         observe_once(self._llm, questions, self.cache, self.answering, trainer.strategy.root_device)
 
@@ -149,7 +163,30 @@ class MERADataModule(L.LightningDataModule):
             if not any(e.label == k for e in found):
                 raise ValueError(f"no row of {self.task} has the label {label!r}: leave it out, or bring rows of it")
         parts = stratified([e.label for e in found], self.sizes, self.seed)
-        self.train, self.calibration, self.test = ([found[i] for i in part] for part in parts)
+        self._whole = [[found[i] for i in part] for part in parts]
+        self.train, self.calibration, self.test = self._whole
+
+    def read_by(self, llm: LLM) -> None:
+        """Let a loaded model read all splits, before the first of them is used; raises ValueError naming a row."""
+        if llm is self._read_by:
+            return
+        self.setup()
+        self.check_tokens(llm)
+        rows = iter(range(1, 1 + sum(map(len, self._whole))))
+        questions = [[(str(next(rows)), Question(e.prompt, self.options)) for e in part] for part in self._whole]
+        kept = self.reader.read(llm, questions, 0 if self.answering is None else self.answering.max_new_tokens)
+        parts = [
+            [part[i]._replace(prompt=q.prompt) for i, q in places]
+            for part, places in zip(self._whole, kept, strict=True)
+        ]
+        for part, whole in zip(parts, self._whole, strict=True):
+            for k in sorted({e.label for e in whole} - {e.label for e in part}):
+                raise ValueError(
+                    f"all rows with the label {self.labels[k]!r} of one split are longer than the {llm.longest} tokens "
+                    f"that {llm.name} reads: leave the label out, or use too_long truncate_left"
+                )
+        self.train, self.calibration, self.test = parts
+        self._read_by = llm
 
     @property
     def drawn(self) -> int:
@@ -179,7 +216,6 @@ class MERADataModule(L.LightningDataModule):
                             f"{llm.name} reads {option!r} as the beginning of {self.options[j]!r}, so the labels "
                             f"{self._label(i)!r} and {self._label(j)!r} collide: write them otherwise"
                         )
-        self._checked = True
 
     def _label(self, option: int) -> str:
         return self.labels[self.label_of[option]]
@@ -190,23 +226,28 @@ class MERADataModule(L.LightningDataModule):
         return GradedBatches(examples, self.options, self.label_of + none, self.batch_size, share(self), seen)
 
     def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[Graded]:
-        if not self._checked and self._llm is not None and self._llm.tokenizer is not None:
-            self.check_tokens(self._llm)
-            check_lengths(self._llm, [e.prompt for e in (*self.train, *self.calibration, *self.test)], self.options)
         as_it_is: Any = _as_it_is
         return DataLoader(self.batches(examples, seen), batch_size=None, collate_fn=as_it_is)
 
+    def _seen(self) -> "MERADataModule":
+        llm = language_model(self)
+        if llm is not None:
+            self.read_by(llm)
+        return self
+
     def train_dataloader(self) -> DataLoader[Graded]:
+        self._seen()
         if self.cache is None or self._llm is None:
             return self._loader(self.train)
-        return self._loader(self.train, Observations(self.cache, self._llm.sites, len(self.train)))
+        questions = [Question(example.prompt, self.options) for example in self.train]
+        return self._loader(self.train, Observations(self.cache, self._llm, questions, self.answering))
 
     def val_dataloader(self) -> DataLoader[Graded]:
-        return self._loader(self.calibration)
+        return self._loader(self._seen().calibration)
 
     def test_dataloader(self) -> list[DataLoader[Graded]]:
         """Held-out rows, and the rows that were learned from."""
-        return [self._loader(self.test), self._loader(self.train)]
+        return [self._loader(self._seen().test), self._loader(self.train)]
 
     def predict_dataloader(self) -> DataLoader[Graded]:
-        return self._loader(self.test)
+        return self._loader(self._seen().test)

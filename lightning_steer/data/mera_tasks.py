@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from lightning_steer.data import pocket_tasks
 from lightning_steer.data.pocket_prompts import TaskPrompt, task_prompts
 from lightning_steer.data.table_files import hub_rows, read_rows
+from lightning_steer.numbers import ranged
 
 
 class Example(NamedTuple):
@@ -225,6 +226,7 @@ class PocketTask(Task):
 
     sizes = Sizes(3000, 250, 1000)
 
+    @ranged
     def __init__(self, task: str, pull_share: float | None = None, careless: float = 0.4, chat: bool = False) -> None:
         if task not in pocket_tasks.NAMES:
             raise ValueError(f"the pocket tasks are {', '.join(pocket_tasks.NAMES)}, not {task!r}")

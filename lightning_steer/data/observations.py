@@ -6,7 +6,7 @@ cache's affair alone.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lightning_steer.cache import Cache, ensure, locked
+from lightning_steer.cache import Cache, ensure, fingerprints, locked
 from lightning_steer.cache.files import digest, write
-from lightning_steer.cache.origin import Origin, origin_of
+from lightning_steer.cache.origin import Origin, origin_of, positions_of
 from lightning_steer.cache.record import tokens_of
 from lightning_steer.data.exact import Answering, answers
 from lightning_steer.data.questions import Observed
@@ -35,22 +35,33 @@ class Observations:
 
     Args:
         folder: where :func:`observe_once` has put them.
-        sites: the model's, in order.
-        count: number of questions.
+        llm: the model that was observed, loaded.
+        questions: those that were asked.
+        answering: as it was asked.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: they are of other sites or questions, or damaged.
+        ValueError: they are of other sites, tokens, questions or answers, or damaged.
     """
 
-    def __init__(self, folder: str | Path, sites: Sequence[str], count: int) -> None:
+    def __init__(
+        self, folder: str | Path, llm: LLM, questions: Sequence[Question], answering: Answering | None = None
+    ) -> None:
         self.cache = Cache(folder, verified=True)  # compared with their sha256 before the fit
-        self.scores = _read(Path(folder))[0]
-        found = (self.cache.manifest.sites, len(self.cache), len(self.scores))
-        if found != (list(sites), count, count):
+        self.scores, written, answered = _read(Path(folder))
+        origin, count = self.cache.manifest.origin, len(questions)
+        found = (self.cache.manifest.sites, len(self.cache), len(self.scores), len(written))
+        if found != (list(llm.sites), *[count] * 3):
             raise ValueError(
                 f"the cache in {folder} holds {found[1]} rows at {', '.join(found[0])}, not {count} at "
-                f"{', '.join(sites)}: another run uses the same folder; give each its own"
+                f"{', '.join(llm.sites)}: another run uses the same folder; give each its own"
+            )
+        texts = fingerprints.of_texts(_texts(questions, written))[0]
+        asked = fingerprints.of_texts(_asked(llm, questions, answering))[0]
+        if (origin.texts, origin.positions, answered.texts) != (texts, positions_of(llm), asked):
+            raise ValueError(
+                f"the cache in {folder} is of other questions, answers or tokens than this run asks for: another run "
+                "uses the same folder; give each its own"
             )
 
     def at(self, row: Tensor) -> Observed:
@@ -93,8 +104,18 @@ def observe_once(
             why = "answers other questions" if (path / NAME).is_file() else "is not there yet"
             say(f"Answering {len(questions)} questions: {path / NAME} {why}.")
             written = _answer(llm, questions, path, answering, origin)
-    texts = [question.prompt + before for question, before in zip(questions, written, strict=True)]
-    ensure(llm, texts, path, dtype="float32", device=device)
+    ensure(llm, _texts(questions, written), path, dtype="float32", device=device)
+
+
+def _texts(questions: Sequence[Question], written: Sequence[str]) -> list[str]:
+    """What activations are recorded of: the prompts, each with what was written before the label."""
+    return [question.prompt + before for question, before in zip(questions, written, strict=True)]
+
+
+def _asked(llm: LLM, questions: Sequence[Question], answering: Answering | None) -> Iterator[str]:
+    """What the answers depend on beside the model."""
+    how = [llm.per, None if answering is None else answering.max_new_tokens]
+    return (json.dumps([*how, question.prompt, *question.options]) for question in questions)
 
 
 @torch.no_grad()
@@ -133,9 +154,9 @@ def _check_prompts(llm: LLM, questions: Sequence[Question]) -> None:
 
 
 def _origin(llm: LLM, questions: Sequence[Question], answering: Answering | None, fresh: bool) -> Origin:
-    how = [llm.per, None if answering is None else answering.max_new_tokens]
-    texts = (json.dumps([*how, question.prompt, *question.options]) for question in questions)
-    return origin_of(llm, texts, False, "float32", 0, fresh)._replace(layers=[], part="", positions="")
+    return origin_of(llm, _asked(llm, questions, answering), False, "float32", 0, fresh)._replace(
+        layers=[], part="", positions=""
+    )
 
 
 def _kept(folder: Path, origin: Origin) -> list[str] | None:

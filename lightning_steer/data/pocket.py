@@ -1,12 +1,13 @@
 """The pocket language and its data module: documents without end, each with its exact log-probability."""
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lightning_steer import numbers
 from lightning_steer.data import pocket_behaviours, pocket_neutral, pocket_stereotypes, pocket_tasks
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.pocket_text import (
@@ -22,6 +23,7 @@ from lightning_steer.data.pocket_text import (
     words_of,
 )
 from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -36,6 +38,8 @@ SHARE = (0.40, 0.42, 0.12, 0.06)
 """Of the documents, by sub-corpus."""
 SHARE_CHAT = (0.36, 0.36, 0.22, 0.06)
 TRAIN, SELECT, TEST = range(3)
+ROWS = 1
+"""Goes up whenever the same settings would give other documents: they are told apart by their settings."""
 STEPS_PER_BLOCK = 128
 """Training documents are drawn and sorted by length in blocks of this many steps."""
 
@@ -78,6 +82,7 @@ class PocketDataModule(L.LightningDataModule):
         seed: draws the documents.
     """
 
+    @ranged
     def __init__(
         self,
         chat_share: float = 0.0,
@@ -94,6 +99,10 @@ class PocketDataModule(L.LightningDataModule):
                 "tokens_per_step must be at least 64 (the longest document), steps_per_epoch and val_documents "
                 f"positive, not {tokens_per_step}, {steps_per_epoch} and {val_documents}"
             )
+        numbers.fits(f"val_documents {val_documents}", val_documents, 1000)
+        numbers.fits(
+            f"{STEPS_PER_BLOCK} steps of tokens_per_step {tokens_per_step}", STEPS_PER_BLOCK * tokens_per_step, 64
+        )
         self.chat_share, self.tokens_per_step, self.steps_per_epoch = chat_share, tokens_per_step, steps_per_epoch
         self.val_documents, self.seed = val_documents, seed
 
@@ -127,6 +136,13 @@ class PocketDataModule(L.LightningDataModule):
         count = max(1, sum(len(row.ids) for row in rows) // 8192)
         pad = self.tokenizer.get_vocab()[PAD]
         return DataLoader(Batches(lambda _: rows, count, pad, share(self), None), batch_size=None)
+
+    def row_parts(self) -> list[dict[str, Any]]:
+        """What generates the documents to fit to, to choose on and to test on."""
+        fit = {"tokens_per_step": self.tokens_per_step, "steps_per_epoch": self.steps_per_epoch}
+        sizes = (fit, {"documents": self.val_documents}, {"documents": self.val_documents})
+        recipe = {"pocket": ROWS, "chat_share": self.chat_share, "seed": self.seed}
+        return [{**recipe, "split": split, **size} for split, size in enumerate(sizes)]
 
     def train_dataloader(self) -> DataLoader[Tokens]:
         pad = self.tokenizer.get_vocab()[PAD]

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from lightning_steer import text_files
 from lightning_steer.data.batches import share
 from lightning_steer.data.text import read
+from lightning_steer.numbers import ranged
 
 
 class Prompt(NamedTuple):
@@ -51,10 +52,9 @@ class PromptsDataModule(L.LightningDataModule):
         batch_size: prompts that are responded to together, at all strengths.
     """
 
+    @ranged
     def __init__(self, file: str, systems: Sequence[str | None] = (None,), batch_size: int = 16) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
         if not systems or len(set(systems)) < len(systems):
             raise ValueError(f"systems are at least one and all different, not {list(systems)}")
         self.file, self.systems, self.batch_size = file, list(systems), batch_size

@@ -1,22 +1,179 @@
-"""See, before anything is computed, that a language model can read every row of a data set and tell its sides apart."""
+"""Make sure, before anything is computed, that a language model can read every row and tell its sides apart."""
 
-from collections.abc import Iterable
-from typing import Any
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.escapes import say
+from lightning_steer.limits import TooLongError
 from lightning_steer.llm import LLM
+from lightning_steer.models.backbone import Backbone
 from lightning_steer.tokens import Question
+
+TooLong = Literal["refuse", "skip", "truncate_left"]
+"""What is done with rows that are longer than the model reads."""
+PARTS = ("fitted", "selection", "held-out")
+"""What the parts of pairs are called in the report."""
+Part = Sequence[tuple[str, Question]]
+"""Every row's name, for messages, with its question."""
 
 
 def language_model(data: Any) -> LLM | None:
     """Return the loaded language model of the module that a data module serves; None if it has none, or not yet."""
-    backbone = getattr(getattr(data.trainer, "lightning_module", None), "backbone", None)
+    return _loaded(getattr(getattr(data.trainer, "lightning_module", None), "backbone", None))
+
+
+def read_all(data: Any, backbone: Backbone) -> None:
+    """Let a loaded language model read all rows of a data module that has texts; raises ValueError naming a row."""
+    llm = _loaded(backbone)
+    if llm is not None and hasattr(data, "read_by"):
+        data.read_by(llm)
+
+
+def notes(data: Any) -> list[str]:
+    """Return sentences for the report on the rows that were skipped or cut."""
+    reader = getattr(data, "reader", None)
+    return reader.notes if isinstance(reader, Reader) else []
+
+
+def _loaded(backbone: Any) -> LLM | None:
     backbone = backbone.plain if isinstance(backbone, InOwnWords) else backbone
     return backbone if isinstance(backbone, LLM) and backbone.tokenizer is not None else None
 
 
+class Reader:
+    """Refuse, skip or cut the rows that are longer than a model reads, and count them.
+
+    Args:
+        too_long: ``refuse`` raises, ``skip`` leaves a row out with all of its options, ``truncate_left`` keeps as much
+            of the end of a prompt as can be read. Options are never cut.
+        parts: what the parts of the data are called in the report.
+
+    Raises:
+        ValueError: there is no such rule.
+    """
+
+    def __init__(self, too_long: TooLong, parts: Sequence[str]) -> None:
+        if too_long not in _RULES:
+            raise ValueError(f"too_long is {', '.join(_RULES)}, not {too_long!r}")
+        self.rule, self.done = _RULES[too_long]
+        self.changes = too_long != "refuse"
+        self.parts = parts
+        self.notes: list[str] = []
+
+    def read(self, llm: LLM, parts: Sequence[Part], new: int = 0) -> list[list[tuple[int, Question]]]:
+        """Return the rows of each part that can be read: their places in it, and their questions.
+
+        Args:
+            llm: the model, loaded.
+            parts: all parts of the data.
+            new: tokens that the model may write after a prompt.
+
+        Raises:
+            ValueError: naming a row that is refused, a part of which nothing is left, or a prompt that has become equal
+                to one of another part.
+        """
+        self.notes = []
+        kept = [self._part(llm, name, part, new) for name, part in zip(self.parts, parts, strict=True)]
+        prompts = [{question.prompt for _, question in part} for part in kept]
+        for number, (part, rows) in enumerate(zip(parts, kept, strict=True)):
+            elsewhere = set().union(*prompts[:number], *prompts[number + 1 :])
+            for place, question in rows:
+                if question.prompt in elsewhere and question.prompt != part[place][1].prompt:
+                    raise ValueError(
+                        f"row {part[place][0]}: what can be read of its prompt, {question.prompt[-40:]!r}, is a prompt "
+                        "of another part too, so the held-out rows would not be new: use too_long skip"
+                    )
+        return kept
+
+    def _part(self, llm: LLM, name: str, part: Part, new: int) -> list[tuple[int, Question]]:
+        rows: list[tuple[int, Question]] = []
+        count = 0
+        for place, (number, question) in enumerate(_with_room(llm, part, new)):
+            readable: Question | None = question
+            if isinstance(number, str):
+                try:
+                    problem = _problem(llm, question, new)
+                    if problem is not None:
+                        count += 1
+                        readable = self.rule(llm, question, new, problem)
+                except ValueError as error:
+                    raise ValueError(f"row {number}: {error}") from error
+            if readable is not None:
+                rows.append((place, readable))
+        if count:
+            self.notes.append(f"{count:,} of {len(part):,} {name} rows {self.done}: longer than {llm.longest:,} tokens")
+            rank_zero_only(say)(f"{self.notes[-1]}.")
+        if part and not rows:
+            raise ValueError(
+                f"all {len(part)} {name} rows are longer than the {llm.longest} tokens that {llm.name} reads: bring "
+                "shorter ones, or take a model that reads more"
+            )
+        return rows
+
+
+def _with_room(llm: LLM, part: Part, new: int) -> list[tuple[str | None, Question]]:
+    """The rows, without the name where there is room for every option: a bound, by one call of the tokenizer."""
+    if not part:
+        return []
+    options = list(dict.fromkeys(option for _, question in part for option in question.options)) or [""]
+    sizes = map(len, llm.tokenizer(options, add_special_tokens=False)["input_ids"])
+    size = dict(zip(options, sizes, strict=True))
+    texts = [llm.prompt(question.prompt) for _, question in part]
+    encoded = llm.tokenizer(texts, add_special_tokens=not llm.chat)["input_ids"]
+    rows: list[tuple[str | None, Question]] = []
+    for (name, question), ids in zip(part, encoded, strict=True):
+        room = max((size[option] for option in question.options), default=0) + 2
+        rows.append((name if len(ids) + max(room, new) > llm.longest else None, question))
+    return rows
+
+
+def _problem(llm: LLM, question: Question, new: int) -> TooLongError | None:
+    try:
+        rows = llm.rows([question])
+        if new:
+            llm.check_length(max(row.prompt for row in rows), question.prompt, new)
+    except TooLongError as error:
+        return error
+    return None
+
+
+def _refuse(_llm: LLM, _question: Question, _new: int, problem: TooLongError) -> Question | None:
+    raise problem
+
+
+def _skip(_llm: LLM, _question: Question, _new: int, _problem: TooLongError) -> Question | None:
+    return None
+
+
+def _truncate_left(llm: LLM, question: Question, new: int, problem: TooLongError) -> Question | None:
+    """The longest end of the prompt that can be read, from a word's beginning if there is one."""
+    prompt = question.prompt
+
+    def fits(start: int) -> bool:
+        return _problem(llm, question._replace(prompt=prompt[start:]), new) is None
+
+    words = [match.start() for match in re.finditer(r"(?<=\s)\S", prompt)]
+    for starts in (words, range(1, len(prompt))):
+        first = bisect_left(starts, True, key=fits)
+        if first < len(starts):
+            return question._replace(prompt=prompt[starts[first] :])
+    raise ValueError(f"{problem}; nothing of the prompt would be left before the longest option: use too_long skip")
+
+
+_RULES: dict[str, tuple[Callable[[LLM, Question, int, TooLongError], Question | None], str]] = {
+    "refuse": (_refuse, "refused"),
+    "skip": (_skip, "skipped"),
+    "truncate_left": (_truncate_left, "read without the beginning of their prompt"),
+}
+
+
 def check_pairs(llm: LLM, rows: Iterable[tuple[str, Question]], first: int, second: int) -> None:
-    """Refuse rows that are too long, have no tokens of their own, or whose two compared options are the same tokens.
+    """Refuse rows that have no tokens of their own, or whose two compared options are the same tokens.
 
     Args:
         llm: the model, loaded.
@@ -39,22 +196,3 @@ def check_pairs(llm: LLM, rows: Iterable[tuple[str, Question]], first: int, seco
                 f"same tokens after {question.prompt[-40:]!r}, so they cannot be told apart: write one otherwise, or "
                 "leave the row out"
             )
-
-
-def check_lengths(llm: LLM, prompts: Iterable[str], options: tuple[str, ...]) -> None:
-    """Refuse prompts that are too long for the model together with an option; raises ValueError naming the row.
-
-    Args:
-        llm: the model, loaded.
-        prompts: as the data have them, without a chat template.
-        options: the same for all prompts.
-    """
-    texts = [llm.prompt(prompt) for prompt in prompts]
-    room = max(len(llm.tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options) + 2
-    encoded = llm.tokenizer(texts, add_special_tokens=not llm.chat)["input_ids"]
-    for number, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True), 1):
-        if len(ids) + room > llm.longest:
-            try:
-                llm.rows([Question(prompt, options)])
-            except ValueError as error:
-                raise ValueError(f"row {number}: {error}") from error

@@ -16,7 +16,7 @@ from lightning_steer.data import pocket_items, pocket_stereotypes
 from lightning_steer.data.batches import share
 from lightning_steer.data.contrasts import Contrasts, checked_shares, in_chat
 from lightning_steer.data.questions import Contrast
-from lightning_steer.data.readable import check_pairs, language_model
+from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
 from lightning_steer.data.stereoset_examples import (
     INTERSENTENCE,
     INTRASENTENCE,
@@ -27,9 +27,10 @@ from lightning_steer.data.stereoset_examples import (
     split_by_term,
 )
 from lightning_steer.data.stereoset_hub import of_folder, of_hub
-from lightning_steer.data.text import read
+from lightning_steer.data.text import read, read_some
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
+from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 FIT, SELECT, TEST = range(3)
@@ -51,11 +52,15 @@ class StereoSetDataModule(L.LightningDataModule):
             to measure drift on; null for none.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the sample and the split.
+        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
+            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
+            never cut. The report says how many rows of each part it was done to.
     """
 
     subject = "stereotypes"
     paired = True
 
+    @ranged
     def __init__(
         self,
         source: str = "McGill-NLP/stereoset",
@@ -68,12 +73,12 @@ class StereoSetDataModule(L.LightningDataModule):
         neutral_file: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        too_long: TooLong = "refuse",
     ) -> None:
         super().__init__()
+        self.reader = Reader(too_long, PARTS)
         if not tasks or set(tasks) - {INTERSENTENCE, INTRASENTENCE}:
             raise ValueError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, not {batch_size}")
         self.source, self.tasks, self.bias_types, self.per_type = source, list(tasks), bias_types, per_type
         self.unwanted, self.wanted = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
         self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
@@ -113,17 +118,29 @@ class StereoSetDataModule(L.LightningDataModule):
         if self.per_type is not None:
             found = sample(found, self.per_type, self.seed)
         if self.neutral_file is not None:
-            read(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
+            read_some(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
         self.parts = split_by_term(found, self.shares, self.seed)
         terms = sorted({_term(example) for example in found})
         self.term = {term: number for number, term in enumerate(terms)}
+        self._whole = self.parts
+
+    def read_by(self, llm: LLM) -> None:
+        """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
+        if llm is self._read_by:
+            return
+        self.setup()
+        kept = self.reader.read(llm, [[(e.id, question(e)) for e in part] for part in self._whole])
+        self.parts = [
+            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(self._whole, kept, strict=True)
+        ]
+        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
+        self._read_by = llm
 
     def _loader(self, part: int) -> DataLoader[Contrast]:
         self.setup()
         llm = language_model(self)
-        if llm is not None and llm is not self._read_by:  # all parts, before the first of them is used
-            check_pairs(llm, ((e.id, question(e)) for one in self.parts for e in one), self.unwanted, self.wanted)
-            self._read_by = llm
+        if llm is not None:
+            self.read_by(llm)
         chosen = self.parts[part]
         questions, term = [question(example) for example in chosen], [self.term[_term(example)] for example in chosen]
         return Contrasts(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
@@ -196,6 +213,11 @@ def question(example: StereoSetExample) -> Question:
     if example.task == INTRASENTENCE:
         return Question("", sentences)
     return Question(example.context.rstrip(), tuple(f" {sentence}" for sentence in sentences))
+
+
+def _with_prompt(example: StereoSetExample, prompt: str) -> StereoSetExample:
+    """The example with what can be read of its context; whole sentences have no prompt that could be cut."""
+    return example if example.task == INTRASENTENCE else example._replace(context=prompt)
 
 
 def _term(example: StereoSetExample) -> str:

@@ -6,7 +6,6 @@ context with its BLANK filled in. Source: Nadeem et al. 2021, arXiv 2004.09456.
 
 import bisect
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,10 +57,11 @@ def read_official(path: str | Path, bias_types: Sequence[str] = BIAS_TYPES) -> l
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no StereoSet file {path}: give the path of dev.json")
+    text = text_files.read(path)
     try:
-        tasks = json.loads(text_files.read(path))["data"]
+        tasks = text_files.parse_json(text)["data"]
         groups = {task: list(tasks[task]) for task in (INTERSENTENCE, INTRASENTENCE) if task in tasks}
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     except (KeyError, TypeError):
         groups = {}

@@ -48,9 +48,12 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
             raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
         return [dict(row) for row in found]  # type: ignore[call-overload]
     if path.suffix == ".parquet":
-        from datasets import Dataset
+        import pyarrow.parquet
 
-        return [dict(row) for row in Dataset.from_parquet(str(path), keep_in_memory=True)]  # type: ignore[union-attr,call-overload]
+        try:
+            return pyarrow.parquet.read_table(path).to_pylist()
+        except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
+            raise ValueError(f"{path} is damaged, or no Parquet file ({str(error).splitlines()[0][:160]})") from error
     if path.suffix == ".jsonl":
         return [row for _, row in text_files.json_lines(path)]
     if path.suffix not in (".csv", ".tsv", ""):
@@ -60,6 +63,9 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(reader, 1) if line]
     if columns is None:
         columns, lines = lines[0][1] if lines else [], lines[1:]
+    for column in columns:
+        if list(columns).count(column) > 1:
+            raise ValueError(f"{path} has the column {column!r} twice: {', '.join(columns)}")
     for number, line in lines:
         if len(line) != len(columns):
             raise ValueError(f"{path} has {len(line)} fields in row {number}, not {len(columns)}: {', '.join(columns)}")

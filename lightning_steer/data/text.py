@@ -1,5 +1,6 @@
 """A user's own text for training a language model: plain, or prompts with completions."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from lightning_steer import text_files
 from lightning_steer.continuations import prompt_tokens
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +37,7 @@ class TextDataModule(L.LightningDataModule):
         seed: chooses the documents set aside, and shuffles.
     """
 
+    @ranged
     def __init__(
         self,
         train: str,
@@ -107,6 +110,10 @@ class TextDataModule(L.LightningDataModule):
         batches = Batches(block, steps, pad, share(self), seed)
         return DataLoader(batches, batch_size=None, sampler=None if seed is None else Onwards(steps))
 
+    def row_parts(self) -> list[Iterable[tuple[Any, Any]]]:
+        """Each row's tokens and the first that is learned, of the rows to fit to and choose on; none is held out."""
+        return [*((([*row.ids, row.start], None) for row in part) for part in self.rows), ()]
+
     def train_dataloader(self) -> DataLoader[Tokens]:
         return self._loader(0, self.seed)
 
@@ -129,6 +136,14 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
         documents.append(tuple(row[column] for column in columns))
         if not all(isinstance(value, str) for value in documents[-1]):
             raise ValueError(f"{path}, line {number}: {' and '.join(columns)} must be text, not {documents[-1]!r}")
+    return documents
+
+
+def read_some(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Read as :func:`read`, and raise ValueError if there is no document at all."""
+    documents = read(path, columns)
+    if not documents:
+        raise ValueError(f"{path} is empty: expected texts, or leave the file out")
     return documents
 
 

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.toy_world import Labelled, LabelledSplit, Pairs, PairsSplit, ToyWorld
+from lightning_steer.numbers import ranged
 
 TRAIN, SELECT, TEST = range(3)
 
@@ -24,6 +25,7 @@ class ToyLabelDataModule(L.LightningDataModule):
 
     subject = "labelled samples"
 
+    @ranged
     def __init__(
         self,
         batch_size: int = 128,
@@ -39,11 +41,18 @@ class ToyLabelDataModule(L.LightningDataModule):
                 f"not {batch_size}, {steps_per_epoch} and {test_rows}"
             )
         self.world = ToyWorld(**world)
+        self.world.check_rows(batch_size=batch_size, test_rows=test_rows)
         self.batch_size, self.steps_per_epoch, self.test_rows, self.seed = batch_size, steps_per_epoch, test_rows, seed
 
     def _loader(self, split: int, rows: int, endless: bool = False) -> DataLoader[Labelled]:
         batches = LabelledSplit(self.world, rows, self.batch_size, (self.seed, split), share(self))
         return DataLoader(batches, batch_size=None, sampler=Onwards(len(batches)) if endless else None)
+
+    def row_parts(self) -> list[dict[str, Any]]:
+        """What generates the rows to fit to, to choose on and to test on."""
+        sizes = (self.steps_per_epoch, self.test_rows, self.test_rows)
+        recipe = {"world": self.world.recipe, "batch_size": self.batch_size, "seed": self.seed}
+        return [{**recipe, "split": split, "size": size} for split, size in enumerate(sizes)]
 
     def train_dataloader(self) -> DataLoader[Labelled]:
         return self._loader(TRAIN, self.steps_per_epoch * self.batch_size, endless=True)
@@ -75,6 +84,7 @@ class ToyDataModule(L.LightningDataModule):
 
     subject = "attributes"
 
+    @ranged
     def __init__(
         self,
         pairs: int = 64,
@@ -106,6 +116,7 @@ class ToyDataModule(L.LightningDataModule):
             raise ValueError(f"select_share lies in (0, 1) and select_most above 0, not {select_share}, {select_most}")
         if min(test_rows, batch_size) < 1:
             raise ValueError(f"test_rows and batch_size must be positive, not {test_rows} and {batch_size}")
+        self.world.check_rows(pairs=pairs, test_rows=test_rows, batch_size=batch_size)
         self.pairs, self.target_value, self.paired, self.test_rows = pairs, target_value, paired, test_rows
         self.batch_size, self.seed = batch_size, seed
         set_aside = min(int(pairs * select_share), select_most)
@@ -120,6 +131,16 @@ class ToyDataModule(L.LightningDataModule):
         seeds, own = (self.seed, split), share(self)
         chosen = (self.target, self.target_value, paired)
         return DataLoader(PairsSplit(self.world, rows, self.batch_size, seeds, own, *chosen), batch_size=None)
+
+    def row_parts(self) -> list[list[tuple[Any, Any]]]:
+        """What generates each row's input, and what is learned from it: rows to fit to, to choose on and to test on."""
+        recipe = [self.world.recipe, self.batch_size, self.seed, self.target, self.target_value]
+        parts = (
+            (TRAIN, self.fit_rows, self.paired),
+            (self._select_split, self.select_rows, self.paired),
+            (TEST, self.test_rows, True),
+        )
+        return [[([*recipe, split, row], paired) for row in range(rows)] for split, rows, paired in parts]
 
     def train_dataloader(self) -> DataLoader[Pairs]:
         return self._loader(TRAIN, self.fit_rows, self.paired)

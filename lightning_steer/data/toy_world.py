@@ -5,12 +5,18 @@ values side by side and adds noise (Krasheninnikov & Krueger 2024, section 3). B
 but the seeds and j, so any number of processes on any device draw the same data.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
+
+from lightning_steer import numbers
+from lightning_steer.numbers import ranged
+
+ROWS = 1
+"""Goes up whenever the same settings would give other rows: rows are told apart by their settings."""
 
 
 class ToyWorld:
@@ -28,6 +34,7 @@ class ToyWorld:
         world_seed: draws the anchors.
     """
 
+    @ranged
     def __init__(
         self,
         attributes: int = 60,
@@ -51,6 +58,7 @@ class ToyWorld:
         self.shared = density is not None
         size = dimensions if density is None else round(attributes * values / density)
         self.inputs = size if self.shared else attributes * dimensions
+        numbers.fits(f"{attributes} attributes of {values} values on {size} dimensions", attributes * values * size, 4)
         # shared or not, an anchor's expected squared length is `dimensions`
         scale = (dimensions / size) ** 0.5
         self.anchors = scale * torch.randn(attributes, values, size, generator=generator(world_seed))
@@ -63,6 +71,12 @@ class ToyWorld:
             "world_seed": world_seed,
         }
         """What a network trained in this world must agree on; the noise may differ."""
+        self.recipe = [ROWS, self.identity, noise]
+
+    def check_rows(self, **counts: int) -> None:
+        """Raise ValueError naming the first of these numbers of samples that memory cannot hold."""
+        for name, rows in counts.items():
+            numbers.fits(f"{name} {rows} of {self.inputs} numbers each", rows, 32 * self.inputs)  # with copies
 
     def draw(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Values ``[rows, attributes]`` int64, and where they lie: as long as 0 off the anchor, up to .4 of a step."""
@@ -120,11 +134,6 @@ class Pairs(NamedTuple):
     def values(self) -> Tensor:
         """``[n, 2, attributes]`` values of both."""
         return torch.stack([self.y, self.y_wanted], 1)
-
-    @property
-    def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Columns of each row's input, and of what is learned from it."""
-        return (self.x,), (self.y, self.x_wanted, self.y_wanted)
 
 
 def generator(*seeds: int) -> Generator:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.methods.base import Steering
+from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -15,12 +16,14 @@ class LoReFT(Steering):
     """Low-rank linear subspace edit trained through the output. Strength: share of the way (1 = all of it).
 
     Args:
-        rank: dimensions of the subspace; grows with (values - 1) times the attributes steered.
+        rank: dimensions of the subspace, at most the width of the stream; grows with (values - 1) times the attributes
+            steered.
         seed: draws another starting subspace.
     """
 
     trained, classes = True, False
 
+    @ranged
     def __init__(self, width: int, rank: int = 8, seed: int = 0) -> None:
         super().__init__(width)
         if not 1 <= rank <= width:

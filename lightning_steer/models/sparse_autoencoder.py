@@ -118,6 +118,22 @@ def without(sae: SparseAutoencoder, features: Tensor) -> SparseAutoencoder:
     return sae._replace(W_enc=sae.W_enc * ~features.unsqueeze(-2), b_enc=sae.b_enc * ~features)
 
 
+def read_metadata(folder: str | Path) -> dict[str, str]:
+    """What the file of a sparse autoencoder says of itself; nothing if it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(_file(folder), "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _file(folder: str | Path) -> Path:
+    path = Path(folder)
+    return next(iter(sorted(path.glob("*.safetensors"))), path / "sae_weights.safetensors") if path.is_dir() else path
+
+
 def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder:
     """From a SAELens folder (``sae_weights.safetensors`` with ``cfg.json``) or a safetensors file with its names.
 
@@ -128,9 +144,7 @@ def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(folder)
-    if path.is_dir():
-        path = next(iter(sorted(path.glob("*.safetensors"))), path / "sae_weights.safetensors")
+    path = _file(folder)
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no sparse autoencoder in {folder}: give a folder with sae_weights.safetensors; one that SAELens "
@@ -157,13 +171,13 @@ def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder
     return sae if centred else sae._replace(b_enc=sae.b_enc + sae.b_dec @ sae.W_enc)  # undo what encode subtracts
 
 
-def save_sparse_autoencoder(sae: SparseAutoencoder, folder: str | Path) -> None:
-    """As SAELens reads it."""
+def save_sparse_autoencoder(sae: SparseAutoencoder, folder: str | Path, metadata: dict[str, str] | None = None) -> None:
+    """As SAELens reads it, with ``metadata`` that it does not look at."""
     from safetensors.torch import save
 
     jump = bool((sae.threshold > 0).any())
     tensors = {name: x.contiguous() for name, x in sae._asdict().items() if name != "threshold" or jump}
-    write(Path(folder) / "sae_weights.safetensors", save(tensors))
+    write(Path(folder) / "sae_weights.safetensors", save(tensors, metadata))
     kind = {"architecture": "jumprelu" if jump else "standard", "apply_b_dec_to_input": True, "dtype": "float32"}
     sizes = {"d_in": sae.W_enc.shape[0], "d_sae": sae.W_enc.shape[1]}
     write(Path(folder) / "cfg.json", json.dumps({**kind, **sizes}).encode())

@@ -66,11 +66,15 @@ def _vectors(content: Any, widths: Mapping[str, int], path: Path) -> list[tuple[
 
 
 def _adding(vector: Tensor, path: Path, site: str, width: int) -> Steering:
+    if not vector.is_floating_point():
+        raise ValueError(f"the vector for {site} in {path} holds {vector.dtype}: save it as float32")
     vector = vector.detach().float().squeeze()
     if vector.shape != (width,):
         raise ValueError(f"the vector for {site} in {path} has shape {list(vector.shape)}, but {site} is {width} wide")
     map_ = MeanDifference(width)
     map_.vector = _checked(vector, path, site)
+    if not vector.any():
+        raise ValueError(f"the vector for {site} in {path} is all zeros: it would steer nothing")
     map_.fitted = True
     return map_
 

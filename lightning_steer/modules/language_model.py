@@ -1,26 +1,28 @@
 """Causal language-model training: any Hugging Face decoder, from random weights or on from trained ones."""
 
 import math
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_steer import checkpoint
+from lightning_steer import checkpoint, numbers
+from lightning_steer.cache import fingerprints
 from lightning_steer.data.tokens import IGNORED, Tokens
-from lightning_steer.files import check_regular
+from lightning_steer.files import check_regular, folder_aside
 from lightning_steer.loading import load
 from lightning_steer.modules.spreading import spread
+from lightning_steer.numbers import ranged
+from lightning_steer.provenance import of_training, precision
+from lightning_steer.traced import TracedModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LanguageModel(L.LightningModule):
+class LanguageModel(TracedModule):
     """A decoder that learns to predict the next token of what the data module reads.
 
     After ``fit`` the weights of the best checkpoint lie in ``folder`` with config and tokenizer, in Hugging Face's own
@@ -39,6 +41,7 @@ class LanguageModel(L.LightningModule):
         weight_decay: AdamW's decoupled decay, of matrices only: norms and biases are left alone.
     """
 
+    @ranged
     def __init__(
         self,
         llm: str | None = None,
@@ -87,6 +90,9 @@ class LanguageModel(L.LightningModule):
             asked = {"vocab_size": len(self.tokenizer), **named, **self.architecture}
             try:
                 config = AutoConfig.for_model(**asked)
+                with torch.device("meta"):  # how large it is, before any memory is taken
+                    empty = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                numbers.fits("its weights", sum(weight.numel() for weight in empty.parameters()), 4)
                 self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
             except Exception as error:  # whatever a family's code says of sizes that do not go together
                 why = " ".join(str(error).split())[:200]
@@ -99,6 +105,11 @@ class LanguageModel(L.LightningModule):
                 f"the tokenizer has {len(self.tokenizer)} tokens, but the model embeds only {rows}: give the data "
                 "module the model's own tokenizer"
             )
+        weights = None if self.llm is None else fingerprints.of_memory(self.network)
+        network = {"model": self.llm or "random weights", "weights": weights, "precision": precision(self.network)}
+        network |= {"configuration": fingerprints.of_configuration(self.network.config)}
+        network |= {"tokenizer": fingerprints.of_tokenizer(self.tokenizer)}
+        self.trace(of_training(network, type(self).__name__, {}, data))
         self.network.train()
         spread(self.network, self.trainer.strategy, self.trainer.world_size)
 
@@ -193,11 +204,10 @@ class LanguageModel(L.LightningModule):
 
 def save(network: "PreTrainedModel", tokenizer: Any, weights: dict[str, Tensor], folder: Path) -> None:
     """Write weights, config and tokenizer into a folder, each file aside first, then renamed; the weights last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as aside:
+    with folder_aside(folder, "writing") as aside:
         network.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
-        for file in sorted(Path(aside).iterdir(), key=lambda path: path.suffix == ".safetensors"):
+        for file in sorted(aside.iterdir(), key=lambda path: path.suffix == ".safetensors"):
             file.chmod(0o644)  # safetensors writes for its owner alone
             check_regular(folder / file.name)
             file.replace(folder / file.name)

@@ -35,7 +35,13 @@ class Predictions(BasePredictionWriter):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file, whole or not at all."""
-        path = Path(trainer.log_dir or trainer.default_root_dir) / f"predictions-{trainer.global_rank}.jsonl"
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if trainer.is_global_zero:  # rows that more processes wrote before would stand there twice
+            for other in folder.glob("predictions-*.jsonl"):
+                rank = other.stem.removeprefix("predictions-")
+                if rank.isdigit() and int(rank) >= trainer.world_size:
+                    other.unlink()
+        path = folder / f"predictions-{trainer.global_rank}.jsonl"
         write_text(path, "".join(f"{line}\n" for line in self.lines))
         print(f"{len(self.lines)} predictions: {path}")
         self.lines = []

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import provenance
+from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.evaluation import Evaluation
@@ -23,13 +25,14 @@ from lightning_steer.models.moments import Moments
 from lightning_steer.models.normal_equations import Fit
 from lightning_steer.models.probe_selection import PENALTIES, select
 from lightning_steer.modules import lessons
-from lightning_steer.provenance import CarriesProvenance
+from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
 from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.traced import TracedModule
 
 
-class ErrorProbe(CarriesProvenance):
+class ErrorProbe(TracedModule):
     """Linear probes of logit(error), and of right or wrong, at every site of a frozen network.
 
     Training streams float64 moments of the activations, one set for each fold; its end cross-validates the penalties
@@ -46,6 +49,7 @@ class ErrorProbe(CarriesProvenance):
         folds: of the cross-validation.
     """
 
+    @ranged
     def __init__(
         self,
         backbone: Backbone,
@@ -57,7 +61,7 @@ class ErrorProbe(CarriesProvenance):
     ) -> None:
         super().__init__()
         if folds < 2 or not penalties:
-            raise ValueError(f"at least 2 folds and 1 penalty, not {folds} and {list(penalties)}")
+            raise ValueError(f"there must be at least 2 folds and 1 penalty, not {folds} and {list(penalties)}")
         self.backbone, self.evaluation = backbone, evaluation
         self.penalties, self.folds = list(penalties), folds
         self.logistic_penalties, self.sparse = list(logistic_penalties), sparse
@@ -77,10 +81,12 @@ class ErrorProbe(CarriesProvenance):
         self.evaluation.check_subject(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.load()
+        readable.read_all(self.trainer.datamodule, self.backbone)  # type: ignore[attr-defined]
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         settings = {name: getattr(self, name) for name in ("penalties", "logistic_penalties", "sparse", "folds")}
-        self.trace(self.backbone, type(self).__name__, settings)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
         kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
         self.weight = torch.zeros(kinds, sites, width, dtype=torch.float64)
@@ -203,6 +209,7 @@ class ErrorProbe(CarriesProvenance):
             "seed": data.seed,
             "metrics": metrics,
             "mismatches": self.mismatches,
+            "warnings": [*self.mismatches, *readable.notes(data)],
             "layers": {"site": sites, "penalty": penalties, "features": used, "cv_r2": self.score.tolist(), **curve},
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in metrics.items()})
@@ -214,14 +221,6 @@ class ErrorProbe(CarriesProvenance):
             rows["the training rows' mean"] = {"r2": metrics["r2_dummy"], "rmse": metrics["rmse_dummy"]}
             head = f"# Probes of the error of {self.backbone.name}: {data.task}\n\n"
             head += f"Chosen by cross-validation in the training rows: {sites[layer]}.\n\n"
-            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.found["warnings"])
             write_text(folder / "report.md", head + markdown(rows, list(curve)))
             write_json(folder / "report.json", self.found)
-
-    # ---- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network."""
-        super().on_save_checkpoint(checkpoint)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from lightning_steer.llm import LLM
 from lightning_steer.methods.base import Steering
 from lightning_steer.modules import fitted
 from lightning_steer.modules.sampling import Sampler
+from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_text
 from lightning_steer.report.responses import side_by_side
 
@@ -48,6 +48,7 @@ class Responses(L.LightningModule):
     needs_checkpoint = False  # what is fitted comes from ``steering``
     accept_mismatch = False  # go on with a checkpoint of another network, site or method; responses.md then says so
 
+    @ranged
     def __init__(
         self,
         backbone: LLM,
@@ -62,10 +63,10 @@ class Responses(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        numbers.finite("a strength of the responses", strengths)
-        if not 0 <= temperature < math.inf or not 0 < top_p <= 1:
-            raise ValueError(f"temperature is at least 0 and top_p in (0, 1], not {temperature:g} and {top_p:g}")
-        if samples < 1 or (samples > 1 and temperature == 0):
+        numbers.distinct("strengths", strengths)
+        if top_p == 0:
+            raise ValueError("top_p lies in (0, 1], and 0 leaves no token to draw")
+        if samples > 1 and temperature == 0:
             raise ValueError(
                 f"{samples} samples at temperature {temperature:g}: without a temperature all are the same"
             )
@@ -89,15 +90,28 @@ class Responses(L.LightningModule):
                 llm.check(self.trainer.datamodule)  # type: ignore[attr-defined]
                 llm.load()
                 llm.requires_grad_(False).eval()
+                self._check(llm)
         if self.steering is not None:
             self._compare(self.steering)
             widths = {site: self.backbone.width(site) for site in self.backbone.sites}
             self.at_site = fitted.load(self.steering, self.method, widths)
             self.maps = nn.ModuleDict({site.replace(".", "/"): map_ for site, map_ in self.at_site.items()})
 
+    def _check(self, llm: LLM) -> None:
+        """Refuse what this model cannot be asked, before anything is written."""
+        systems = getattr(self.trainer.datamodule, "systems", [])  # type: ignore[attr-defined]
+        for system in systems if not llm.chat else []:
+            if system is not None:
+                raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
+        if self.max_new_tokens >= llm.longest:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} must be below the {llm.longest} tokens that {llm.llm} reads"
+            )
+
     def _compare(self, path: str) -> None:
         """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""
         if self.method is None or Path(path).suffix != ".ckpt":
+            self.mismatches = [f"{path} does not say what it was fitted to: model, layer and tokens were not compared."]
             return
         saved = provenance.read(saving.load(Path(path)).get(provenance.KEY), path)
         map_ = self.method(self.backbone.width(self.backbone.sites[0]))
@@ -107,6 +121,7 @@ class Responses(L.LightningModule):
             method=type(map_).__name__,
             settings=provenance.settings_of(map_),
             sites=list(self.backbone.sites),
+            scope=provenance.rule(self.backbone.scope),
         )
         self.mismatches = provenance.compared(path, saved.differences(now), self.accept_mismatch)
 
@@ -213,8 +228,6 @@ class Responses(L.LightningModule):
     def _generate(
         self, llm: LLM, system: str | None, rows: Sequence[tuple[Prompt, int]], copies: int, edits: dict[str, Edit]
     ) -> list[str]:
-        if system is not None and not llm.chat:
-            raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
         llm.system = system
         settings: dict[str, Any] = {}
         if self.temperature > 0:

@@ -6,15 +6,16 @@ One file: Lightning calls a module's methods by turns; the mathematics is in :mo
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightning_steer import provenance
 from lightning_steer.data.activations import Recorded
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.table import Table
@@ -23,15 +24,18 @@ from lightning_steer.models.sparse_autoencoder import (
     LEAST,
     SparseAutoencoder,
     begin,
+    read_metadata,
     read_sparse_autoencoder,
     save_sparse_autoencoder,
     unscaled,
     without,
 )
 from lightning_steer.modules import lessons
+from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
 from lightning_steer.statistics.kinds import Mean, Smooth
+from lightning_steer.traced import TracedModule
 
 
 def _ratio(weights: NDArray, lost: NDArray, spread: NDArray) -> NDArray:
@@ -41,7 +45,7 @@ def _ratio(weights: NDArray, lost: NDArray, spread: NDArray) -> NDArray:
 LOST, ACTIVE = Smooth(_ratio, low=0), Mean(low=0)
 
 
-class SparseCoder(L.LightningModule):
+class SparseCoder(TracedModule):
     """Learns activations as sums of few directions out of many; the network itself stays as it is.
 
     Rows come from a data module of activations, or of questions with a ``cache``. Those of training are read once more
@@ -59,6 +63,7 @@ class SparseCoder(L.LightningModule):
 
     needs_checkpoint = False  # a test reads what fit has written
 
+    @ranged
     def __init__(
         self,
         backbone: Backbone,
@@ -69,9 +74,6 @@ class SparseCoder(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if features < 1 or sparsity < 0 or learning_rate <= 0:
-            given = f"{features}, {learning_rate} and {sparsity}"
-            raise ValueError(f"features and learning_rate are positive, sparsity is not negative, not {given}")
         self.backbone, self.features, self.sparsity, self.seed = backbone, features, sparsity, seed
         self.learning_rate, self.folder = learning_rate, folder
         self.strict_loading = False  # the frozen network is not part of a checkpoint
@@ -87,6 +89,8 @@ class SparseCoder(L.LightningModule):
         self.backbone.load()
         self.backbone.requires_grad_(False).eval()
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
+        settings, data = {"features": self.features, "sparsity": self.sparsity}, self.trainer.datamodule  # type: ignore[attr-defined]
+        self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         self.weights = nn.ParameterList(begin(torch.zeros(sites, 1, width), self.features * width, self.seed)[:4])
         self.register_buffer("centre", torch.zeros(sites, 1, width))
         self.register_buffer("scale", torch.zeros(sites, 1, 1))
@@ -151,7 +155,8 @@ class SparseCoder(L.LightningModule):
             return
         for i, site in enumerate(self.backbone.sites):
             one = without(SparseAutoencoder._make(x[i] for x in sae), active[i] < LEAST)
-            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in one), self._folder() / site)
+            record = {provenance.KEY: replace(self.provenance, sites=[site]).as_json()}
+            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in one), self._folder() / site, record)
             write_json(self._folder() / site / "cost.json", cost)
 
     def _folder(self) -> Path:
@@ -186,6 +191,11 @@ class SparseCoder(L.LightningModule):
         for site in sites:
             if not (self._folder() / site).is_dir():
                 raise FileNotFoundError(f"there is no sparse autoencoder in {self._folder() / site}: run fit first")
+        every = self.provenance
+        for site in sites:
+            self.provenance, folder = replace(every, sites=[site]), self._folder() / site
+            self.accept(folder, read_metadata(folder).get(provenance.KEY))
+        self.provenance = every
         found = [read_sparse_autoencoder(self._folder() / site, width) for site in sites]
         self.judged = SparseAutoencoder._make(torch.stack(x).to(self.device) for x in zip(*found, strict=True))
         self.on = (self.judged.W_enc != 0).any(-2).sum(-1).tolist()
@@ -217,6 +227,7 @@ class SparseCoder(L.LightningModule):
             "metrics": table[self.backbone.sites[-1]],
             "layers": table,
             "features_on": self.on,
+            "mismatches": self.mismatches,
             "core_seconds": seconds,
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.found["metrics"].items()})
@@ -225,12 +236,6 @@ class SparseCoder(L.LightningModule):
             named = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
             head = f"# Sparse autoencoders of {self.backbone.name}: {self.found['task']}\n\n"
             head += f"Held-out rows. Training took {seconds:.1f} core seconds for all sites together.\n\n"
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
             write_text(folder / "report.md", head + markdown(named, list(self.found["metrics"])))
             write_json(folder / "report.json", self.found)
-
-    # ---- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: x for name, x in state.items() if not name.startswith("backbone.")}

@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
 
-from lightning_steer import numbers
+from lightning_steer import numbers, provenance
+from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
@@ -24,13 +25,15 @@ from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
 from lightning_steer.modules import lessons
 from lightning_steer.modules.summary import Summary, identify, neutral_drift
-from lightning_steer.provenance import CarriesProvenance, settings_of
+from lightning_steer.numbers import ranged
+from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
 from lightning_steer.report import card
 from lightning_steer.selection.rule import Best, Selection
+from lightning_steer.traced import TracedModule
 
 
-class SteeringAdaptor(CarriesProvenance):
+class SteeringAdaptor(TracedModule):
     """A steering method on a frozen network, from fitting to a report.
 
     Training learns the map: closed forms collect activations and are solved at the end of the epoch, trained methods
@@ -50,6 +53,7 @@ class SteeringAdaptor(CarriesProvenance):
         resamples: bootstrap resamples behind the range of the chosen strength.
     """
 
+    @ranged
     def __init__(
         self,
         backbone: Backbone,
@@ -65,9 +69,7 @@ class SteeringAdaptor(CarriesProvenance):
         super().__init__()
         if not strengths:
             raise ValueError("strengths is empty: give at least one to choose from")
-        numbers.finite("each of the strengths", strengths)
-        if min(random_draws, resamples) < 1:
-            raise ValueError(f"random_draws and resamples must be positive, not {random_draws} and {resamples}")
+        numbers.distinct("strengths", strengths)  # a certificate would pay for each of them
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""
@@ -91,11 +93,12 @@ class SteeringAdaptor(CarriesProvenance):
         self.evaluation.check_subject(data)
         self.backbone.check(data)
         self.backbone.load()
+        readable.read_all(data, self.backbone)
         self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         self._check_strengths()
-        self.trace(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]))
+        self.trace(provenance.of(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]), data))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for map_ in self.at_site.values():
@@ -256,7 +259,7 @@ class SteeringAdaptor(CarriesProvenance):
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
         self.report["mismatches"] = self.mismatches
-        self.report["warnings"] = [*self.mismatches, *self.report["warnings"]]
+        self.report["warnings"] = [*self.mismatches, *readable.notes(data), *self.report["warnings"]]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
         self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
@@ -285,25 +288,17 @@ class SteeringAdaptor(CarriesProvenance):
 
     # ---- checkpoints
 
+    def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value for key, value in state.items() if key.startswith(("maps.", "choice"))}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what was learned is saved, not the frozen network; and why the strength was chosen."""
+        """Why the strength was chosen is saved too."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"], checkpoint["reason"] = _learned(checkpoint["state_dict"]), self.reason
+        checkpoint["reason"] = self.reason
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse, in words, a checkpoint that does not fit; raises ValueError."""
         super().on_load_checkpoint(checkpoint)
-        expected, saved = _learned(self.state_dict()), checkpoint["state_dict"]
         self.reason = checkpoint.get("reason", "")
-        if saved.keys() != expected.keys():
-            odd = ", ".join(sorted(saved.keys() ^ expected.keys())[:6])
-            raise ValueError(f"the checkpoint is of another method or number of sites: they differ in {odd}")
-        for key, value in expected.items():
-            if saved[key].shape != value.shape:
-                raise ValueError(
-                    f"the checkpoint's {key} has shape {list(saved[key].shape)}, but this network, site and method "
-                    f"need {list(value.shape)}"
-                )
 
 
 def _cluster(batch: Any) -> Tensor:
@@ -312,7 +307,3 @@ def _cluster(batch: Any) -> Tensor:
 
 
 _NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
-
-
-def _learned(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in state.items() if key.startswith(("maps.", "choice"))}

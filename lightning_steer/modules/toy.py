@@ -1,18 +1,23 @@
 """Training of the toy network: every attribute of a sample at once."""
 
+from itertools import pairwise
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassExactMatch
 
+from lightning_steer import numbers
+from lightning_steer.data.toy import ToyLabelDataModule
 from lightning_steer.data.toy_world import Labelled
 from lightning_steer.models.mlp import MLP, Residual
+from lightning_steer.numbers import ranged
+from lightning_steer.provenance import of_training, precision
+from lightning_steer.traced import TracedModule
 
 
-class ToyClassifier(L.LightningModule):
+class ToyClassifier(TracedModule):
     """The MLP with one linear classifier per attribute; its input and output sizes follow from the data.
 
     Args:
@@ -24,6 +29,7 @@ class ToyClassifier(L.LightningModule):
         weight_decay: AdamW's decoupled weight decay.
     """
 
+    @ranged
     def __init__(
         self,
         widths: tuple[int, ...] = (512, 512, 256, 512),
@@ -43,7 +49,15 @@ class ToyClassifier(L.LightningModule):
         """Build the network for the data's world; called by the trainer, on the right device."""
         if hasattr(self, "network"):
             return
-        world = self.trainer.datamodule.world  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ToyLabelDataModule):  # pairs have x and y too, but never the value that is steered to
+            raise ValueError(
+                f"ToyClassifier learns from the labelled samples of a ToyLabelDataModule, not from a "
+                f"{type(data).__name__}"
+            )
+        world = data.world
+        rows = [world.inputs, *self.widths, world.attributes * world.values]
+        numbers.fits(f"widths {list(self.widths)}", sum(a * b for a, b in pairwise(rows)), 4)
         self.built = {
             "inputs": world.inputs,
             "attributes": world.attributes,
@@ -53,6 +67,9 @@ class ToyClassifier(L.LightningModule):
         }
         self.world = world.identity
         self.network = MLP(**self.built)
+        network = {"model": "the toy network", "precision": precision(self.network)}
+        settings, data = {**self.built, "world": self.world}, self.trainer.datamodule  # type: ignore[attr-defined]
+        self.trace(of_training(network, type(self).__name__, settings, data))
         measures = {
             "accuracy": MulticlassAccuracy(world.values, average="micro"),
             "exact": MulticlassExactMatch(world.values),
@@ -103,14 +120,5 @@ class ToyClassifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Whoever loads the network later must know its shape and the world it reads."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["network"], checkpoint["world"] = self.built, self.world
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a network of another shape or world; raises ValueError."""
-        for name, own in (("network", self.built), ("world", self.world)):
-            saved = checkpoint.get(name)
-            if saved != own:
-                raise ValueError(
-                    f"the checkpoint is of another {name} ({saved}, not {own}): give the settings that it was fitted "
-                    "with, or fit again"
-                )

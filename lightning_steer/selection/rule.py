@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer import numbers
 from lightning_steer.metrics.evaluation import ChangeRange
+from lightning_steer.numbers import ranged
 from lightning_steer.selection.strength import choose
-from lightning_steer.statistics.bounds import Bound
+from lightning_steer.statistics.bounds import Bound, check
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.statistics.multiplicity import Multiplicity
 from lightning_steer.statistics.resampling import bootstrap_weights, percentile
@@ -62,6 +64,7 @@ class Best(Selection):
         resamples: bootstrap resamples behind the range of the chosen strength.
     """
 
+    @ranged
     def __init__(self, resamples: int = 2000) -> None:
         self.resamples = resamples
 
@@ -75,6 +78,7 @@ class Best(Selection):
         cluster: Tensor | None = None,
     ) -> Choice:
         index = int(choose(success, loss))
+        numbers.fits(f"{self.resamples} resamples of {len(loss)} rows", self.resamples * len(loss), 24)
         drawn = bootstrap_weights(len(loss), self.resamples, cluster=None if cluster is None else cluster.numpy())
         again = choose(success, loss, torch.from_numpy(drawn))
         low, high = percentile(torch.tensor(strengths, dtype=torch.float64)[again].numpy())
@@ -100,6 +104,7 @@ class Certified(Selection):
         multiplicity: correction for the choice among the strengths; null for Bonferroni's.
     """
 
+    @ranged
     def __init__(
         self,
         delta: float = 0.05,
@@ -107,6 +112,7 @@ class Certified(Selection):
         bound: Bound | None = None,
         multiplicity: Multiplicity | None = None,
     ) -> None:
+        check(delta, epsilon)
         self.delta, self.epsilon = delta, epsilon
         self.bound, self.multiplicity = bound, multiplicity
 

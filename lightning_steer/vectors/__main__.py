@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_steer import numbers
 from lightning_steer.arguments import Parser
+from lightning_steer.cache import fingerprints
 from lightning_steer.escapes import say
 from lightning_steer.vectors import exchange, run
 from lightning_steer.vectors.bind import bind
@@ -47,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     if form is None:
         raise ValueError(f"{given.target} ends in none of {', '.join(FORMS)}: say the form with --format")
     accept = given.accept_mismatch == "true"
-    vector = run.read(given.source, accept) if given.source.is_dir() else exchange.read(given.source)
+    with fingerprints.remembered():
+        vector = run.read(given.source, accept) if given.source.is_dir() else exchange.read(given.source)
     if given.licence:
         vector = vector._replace(card=vector.card._replace(licence=given.licence))
     if given.llm:

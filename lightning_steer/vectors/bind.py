@@ -15,6 +15,7 @@ def bind(vector: Vector, name: str) -> Vector:
     llm = LLM(name, 0)
     llm.load()
     given = fingerprint.of_backbone(llm)
-    fingerprint.refuse(vector.card.model, lambda _files: given)
+    if vector.card.model is not None:
+        fingerprint.refuse(vector.card.model, lambda _files: given)
     sites = [site._replace(module=module_of(llm.model, site)) for site in vector.card.sites]
     return vector._replace(card=vector.card._replace(sites=sites, model=given))

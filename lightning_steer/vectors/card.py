@@ -65,6 +65,8 @@ class Card(NamedTuple):
     task: str = ""
     data: str | None = None
     """sha256 of the rows that the method was fitted to."""
+    selection: str | None = None
+    """sha256 of the rows that the strength was chosen on."""
     effect: dict[str, Any] = {}  # noqa: RUF012  # never written to
     """``{measure: {"value", "low", "high", "n"}}`` on held-out rows."""
     drift: dict[str, Any] = {}  # noqa: RUF012
@@ -106,8 +108,9 @@ def read(value: Any) -> Card:
         _of(text, str, "warnings")
     if entries.get("certificate") is not None:
         _of(entries["certificate"], dict, "certificate")
-    if entries.get("data") is not None:
-        _of(entries["data"], str, "data")
+    for name in ("data", "selection"):
+        if entries.get(name) is not None:
+            _of(entries[name], str, name)
     _of(entries["scope"].get("name"), str, "scope.name")
     return Card(**entries)
 

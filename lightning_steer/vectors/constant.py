@@ -1,6 +1,7 @@
 """Which maps are a vector, and which vector: what other tools can take is ``h' = h + v`` and nothing else."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,8 +86,6 @@ def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | Non
         maps.append(map_)
         sites.append(Site(layer, part, "", width))
     one = Strength(1.0, "multiples of the vector as it came")
-    kept = (
-        {} if card is None else {"model": card.model, "task": card.task, "licence": card.licence, "scope": card.scope}
-    )
-    kept = {"scope": {"name": "All"}, **kept}
+    names = ("model", "task", "licence", "scope", "data", "selection")
+    kept: dict[str, Any] = {"scope": {"name": "All"}} if card is None else {name: getattr(card, name) for name in names}
     return Vector(maps, Card(method=Given.__name__, settings={}, sites=sites, strength=one, source=source, **kept))

@@ -25,7 +25,7 @@ def read(path: Path) -> Vector:
         raise ValueError(
             f"{path} has {path.stat().st_size / 1e9:.1f} GB, which is no vector; {LIMIT / 1e9:.1f} GB are read"
         )
-    if _has_card(path):
+    if KEY in _metadata(path):
         return load(path)
     content = path.read_bytes()
     try:
@@ -34,17 +34,21 @@ def read(path: Path) -> Vector:
         raise ValueError(f"{path} cannot be imported: {error}") from error
 
 
+CARD = "lightning_steer.card"
+"""Entry of another tool's file that holds our card."""
+
+
 def _foreign(content: bytes, path: Path) -> Vector:
     source = str(path)
     if content[:4] == gguf.MAGIC:
         found, known = gguf.decode(content)
-        card = _card_in(known.get("lightning_steer.card"))
+        card = _card_in(known.get(CARD))
         return imported({(layer, "block"): value for layer, value in found.items()}, source, card)
     if content[:2] == b"PK":
         kept = plain.read_torch(path)
         nested = any(isinstance(value, dict) for value in kept.values())
         return imported(harness.decode(kept) if nested else plain.decode(kept), source)
-    return imported(plain.decode(plain.read_safetensors(content)), source)
+    return imported(plain.decode(plain.read_safetensors(content)), source, _card_in(_metadata(path).get(CARD)))
 
 
 def _card_in(text: object) -> Card | None:
@@ -59,24 +63,29 @@ def _card_in(text: object) -> Card | None:
         raise ValueError(f"its lightning_steer.card is not JSON ({error})") from error
 
 
-def _has_card(path: Path) -> bool:
+def _metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; nothing if it is none."""
     try:
         with safe_open(path, "pt") as file:
-            return KEY in (file.metadata() or {})
+            return file.metadata() or {}
     except (SafetensorError, OSError, MemoryError, ValueError, TypeError, RuntimeError):
-        return False
+        return {}
+
+
+def _card_of(vector: Vector) -> str:
+    return json.dumps(vector.card.as_plain(), sort_keys=True)
 
 
 def _as_gguf(vector: Vector, strength: float) -> bytes:
     card = vector.card
-    more = {"general.license": card.licence, "lightning_steer.card": json.dumps(card.as_plain(), sort_keys=True)}
+    more = {"general.license": card.licence, CARD: _card_of(vector)}
     return gguf.encode(by_layer(vector, strength), "" if card.model is None else card.model.family, more)
 
 
 WRITERS: dict[str, Callable[[Vector, float], bytes]] = {
     "gguf": _as_gguf,
     "steered": harness.encode,
-    "plain": lambda vector, strength: plain.encode(by_layer(vector, strength)),
+    "plain": lambda vector, strength: plain.encode(by_layer(vector, strength), {CARD: _card_of(vector)}),
 }
 """Formats of other tools; ``vector`` is the project's own."""
 
@@ -108,7 +117,7 @@ def export(vector: Vector, path: Path, form: str, strength: float | None = None)
     lost = [f"The strength {amount:g} ({card.strength.units}) {held}."]
     if card.scope["name"] != "All":
         lost.append(f"It was chosen on {_words(card)} tokens; the receiving tool steers every token.")
-    if form != "gguf":
+    if form == "steered":
         lost.append("The form has no room for the card: keep the vector file beside it.")
     return lost
 

@@ -1,5 +1,6 @@
 """Is this the model that a vector was fitted on? Told by content: configuration, weights, tokenizer."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -73,8 +74,18 @@ def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
     """Raise ValueError, naming both models and what to do, unless the vector belongs to this model or nobody knows.
 
     ``identify(files)`` gives the identity of the model at hand; files are looked at only if memory does not decide.
+    Warns of what could not be compared.
     """
-    if fitted is None or difference(fitted, identify(False)) is None:
+    if fitted is None:
+        _warn("the vector's card names no model: it was not compared; put one there with `export ... --llm NAME`")
+        return
+    given = identify(False)
+    unknown = [what for what in ("configuration", "tokenizer") if None in (getattr(fitted, what), getattr(given, what))]
+    if fitted.configuration is None and given.configuration is None:
+        unknown = []  # no language model
+    if unknown:
+        _warn(f"the {' and the '.join(unknown)} of {fitted.name} and {given.name} were not compared: one is not known")
+    if difference(fitted, given) is None:
         return
     given = identify(True)
     why = difference(fitted, given)
@@ -83,6 +94,10 @@ def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
             f"this vector was fitted on {fitted.name}, and {given.name} is another model ({why}): load the model that "
             "it was fitted on, or say other_model=True to steer another one on purpose"
         )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=5)
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, tuple[Any, str | None]]" = WeakKeyDictionary()

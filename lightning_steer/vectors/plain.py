@@ -19,9 +19,10 @@ from lightning_steer.vectors.file import brief
 NAME = re.compile(r"(?:(?:layers?|direction|block|h)[._-])?(\d{1,6})")
 
 
-def encode(vectors: Mapping[int, Tensor]) -> bytes:
-    """The file's content, ``{block counted from 0: [d]}``."""
-    return as_bytes({str(layer): vector.detach().cpu().float().contiguous() for layer, vector in vectors.items()})
+def encode(vectors: Mapping[int, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The file's content, ``{block counted from 0: [d]}``, with ``metadata`` that other tools do not look at."""
+    tensors = {str(layer): vector.detach().cpu().float().contiguous() for layer, vector in vectors.items()}
+    return as_bytes(tensors, metadata)
 
 
 def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_steer import provenance, saving
 from lightning_steer.cache.files import digest
+from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import Steering
@@ -39,6 +40,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> Vector:
     except (KeyError, TypeError, ValueError, SystemExit) as error:
         raise ValueError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
     backbone.load()
+    readable.read_all(data, backbone)
     saved = saving.load(path)
     state = saved["state_dict"]
     try:
@@ -63,6 +65,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> Vector:
         int(rows),
         task=then.task,
         data=digest(json.dumps(then.fitted_rows).encode()),
+        selection=digest(json.dumps(then.selection_rows).encode()),
         effect={name: figures[name] for name in compared if name in figures and not name.startswith("drift")},
         drift={name: estimate for name, estimate in figures.items() if name.startswith("drift")},
         certificate={"reason": reason, "bound": None if math.isnan(bound) else bound}

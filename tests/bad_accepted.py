@@ -1,0 +1,52 @@
+"""What looks wrong and is accepted on purpose: each with the sentence of the documentation that says so."""
+
+from bad_commands import BASES, FILES, D, M, T
+from bad_input import Case
+
+CLI = "lightning_steer/cli.py"
+JSON_LINES = b'\xef\xbb\xbf{"prompt": "the cat\xe2\x80\xa8the dog"}\n'
+CASES = [
+    Case(
+        "a folder that is called as a list is written",
+        (*BASES["steer"], f"--{T}default_root_dir=[]"),
+        ("Fitted steer_toy/mean_difference",),
+        FILES,
+        (CLI, "any text is a folder's name"),
+        0,
+    ),
+    Case(
+        "a Cyrillic letter in a run's name",
+        (*BASES["steer"], "--run=\u0440un"),
+        ("Fitted steer_toy/\u0440un",),
+        FILES,
+        (CLI, "letters of any alphabet are letters"),
+        0,
+    ),
+    Case(
+        "LoReFT at its default rank on a network of width 16",
+        (*BASES["steer"], f"--{M}method=LoReFT"),
+        ("Fitted steer_toy/mean_difference",),
+        FILES,
+        ("lightning_steer/methods/loreft.py", "dimensions of the subspace, at most the width of the stream"),
+        0,
+    ),
+    Case(
+        "a label that the tokenizer does not know",
+        ("check", "--llm=decoder", "--labels", "xyzzy", "plugh"),
+        ("FAIL  The labels' tokens differ", "xyzzy", "1 of "),
+        {},
+        (
+            "lightning_steer/check/__main__.py",
+            "words whose tokens must differ; one that the tokenizer does not know is a law that does not hold",
+        ),
+        1,
+    ),
+    Case(
+        "a byte-order mark, and a line separator inside a string of JSON lines",
+        (*BASES["unsteered"], f"--{D}file=x.jsonl", f"--{M}max_new_tokens=2"),
+        ("1 responses",),
+        {"x.jsonl": JSON_LINES},
+        ("lightning_steer/text_files.py", "a byte-order mark is dropped"),
+        0,
+    ),
+]
