@@ -18,10 +18,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_figure(figure: "Figure", folder: Path, name: str, dpi: int = 120) -> None:
-    """Write a figure as ``NAME.png`` and ``NAME.svg``."""
+    """Write a figure as ``NAME.png`` and ``NAME.svg``; the same figure is the same bytes, at any time."""
+    import matplotlib as mpl
+
     for kind in ("png", "svg"):
         drawn = io.BytesIO()
-        figure.savefig(drawn, format=kind, dpi=dpi)
+        with mpl.rc_context({"svg.hashsalt": name}):  # identifiers would be drawn by chance
+            figure.savefig(drawn, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
         write(folder / f"{name}.{kind}", drawn.getvalue())
 
 
