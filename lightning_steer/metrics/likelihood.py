@@ -114,11 +114,7 @@ def sorted_curves(control: Tensor, steered: Tensor, compat: bool = False) -> Cur
 
 
 def margin(ll: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` mean over prompts of LL(positive) - LL(negative), in nats per token.
-
-    Of some 50 prompts the percentile bootstrap covers it in 93 to 94 %: ``jackknife`` in
-    :mod:`lightning_steer.metrics.stereoset`, which leaves out one prompt at a time, gives Student's interval instead.
-    """
+    """``[*]`` mean over prompts of LL(positive) - LL(negative), in nats per token."""
     return weighted_mean(_known(ll)[..., POSITIVE] - ll[..., NEGATIVE], weights)
 
 

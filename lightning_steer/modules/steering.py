@@ -289,6 +289,7 @@ class SteeringAdaptor(TracedModule):
     # ---- checkpoints
 
     def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what was learned: the maps and the choice, not the frozen network."""
         return {key: value for key, value in state.items() if key.startswith(("maps.", "choice"))}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -297,6 +298,7 @@ class SteeringAdaptor(TracedModule):
         checkpoint["reason"] = self.reason
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Why the strength was chosen is read too."""
         super().on_load_checkpoint(checkpoint)
         self.reason = checkpoint.get("reason", "")
 

@@ -1,0 +1,83 @@
+"""Only ``statistics`` makes an interval: nothing else computes ends, and every evaluation's column declares a kind."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import lightning_steer
+from lightning_steer import metrics
+from lightning_steer.metrics.columns import estimate_columns
+from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.statistics.kinds import Share
+
+ROOT = Path(lightning_steer.__file__).parent
+MAKERS = {"ppf", "ppf_", "interval", "proportion_ci", "confidence_interval", "bootstrap", "sem", "std_error", "isf",
+          "quantile", "nanquantile", "percentile", "nanpercentile", "betaincinv", "multinomial"}  # fmt: skip
+"""Names of functions that ends of intervals come from."""
+REVIEWED = {
+    "metrics/likelihood.py": {"quantile"},  # the bands of the published figure, which hold prompts
+    "selection/rule.py": {"percentile"},  # the range of choices over re-samplings, reported as that
+}
+RECORDS = {
+    "modules/summary.py",  # the chosen strength, the certificate's bound, what was meant to move
+    "metrics/behaviour_effect.py",  # the paper's table, which has no interval
+    "report/fidelity_cells.py",  # read from a file
+    "studies/fidelity/runs.py",  # read from a sweep
+    "studies/mera/truth.py",  # nothing to repair
+    "studies/pocket/errors.py",  # the chosen layer
+    "studies/pocket/card.py",  # read from a file
+}
+"""Files that make the record of an estimate whose ends they were given, or that has none."""
+
+
+def faults(source: str, name: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in MAKERS - REVIEWED.get(name, set()):
+            yield f"{name}:{node.lineno} calls {called}"
+        if called == "Estimate" and name not in RECORDS:
+            yield f"{name}:{node.lineno} makes the record of an estimate"
+
+
+def test_nothing_else_makes_an_interval() -> None:
+    elsewhere = [
+        path
+        for path in ROOT.rglob("*.py")
+        if path.relative_to(ROOT).parts[0] != "statistics" and "coverage" not in path.parts
+    ]
+    assert len(elsewhere) > 150
+    found = [f for path in elsewhere for f in faults(path.read_text(), path.relative_to(ROOT).as_posix())]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "line", ["low = stats.t.ppf(0.975, n)", "np.quantile(draws, [0.025, 0.975])", "Estimate(1, 0, 2, 9, None, 'mine')"]
+)
+def test_one_that_is_made_elsewhere_is_caught(line: str) -> None:
+    assert list(faults(line, "metrics/new.py"))
+
+
+def test_a_column_without_a_kind_is_refused() -> None:
+    column = {"new": torch.ones(4, 1)}
+    with pytest.raises(ValueError, match="the column 'new' has no declared kind: say"):
+        estimate_columns(column, {}, None)
+    with pytest.raises(ValueError, match=r"the column 'new': .* declare a bounded mean for graded values"):
+        estimate_columns({"new": torch.full((4, 1), 0.5)}, {"new": Share()}, None)
+
+
+EVALUATIONS = [one for one in vars(metrics).values() if isinstance(one, type) and issubclass(one, Evaluation)]
+
+
+@pytest.mark.parametrize(
+    "evaluation", [one for one in EVALUATIONS if one is not Evaluation], ids=lambda one: one.__name__
+)
+def test_what_an_evaluation_can_certify_follows_from_the_kind_of_its_success(evaluation: type[Evaluation]) -> None:
+    change = evaluation().change
+    assert change is not None
+    assert (change.low, change.high) == (-1, 1)
+    assert change.whole == isinstance(evaluation.kinds[evaluation.success], Share)
