@@ -175,11 +175,11 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown bias type": ({"bias_types": ["height"]}, ValueError, "has no bias type height; it has gender, profession"),
     "no bias type": ({"bias_types": []}, ValueError, "has no bias type for an empty list; it has gender"),
     "sample too large": ({"per_type": 41}, ValueError, "bias type gender has 40 examples: 41 per type cannot be drawn"),
-    "empty sample": ({"per_type": 0}, ValueError, "0 per type cannot be drawn"),
+    "empty sample": ({"per_type": 0}, ValueError, "per_type must be at least 1, not 0"),
     "sample too small": ({"per_type": 2}, ValueError, "bias type .* target terms, too few for 3 parts"),
     "nothing to fit": ({"fit_share": 0.0}, ValueError, "fit_share and select_share are above 0 .* not 0 and 0.1"),
     "nothing held out": ({"fit_share": 0.9}, ValueError, "leave something to test on, not 0.9 and 0.1"),
-    "negative share": ({"select_share": -0.1}, ValueError, "not 0.4 and -0.1"),
+    "negative share": ({"select_share": -0.1}, ValueError, "select_share must lie between 0 and 1, not -0.1"),
     "empty batch": ({"batch_size": 0}, ValueError, "batch_size must be at least 1, not 0"),
 }
 
