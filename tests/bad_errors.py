@@ -41,7 +41,6 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (M + "penalties", "[-1]", "penalt"),
         (M + "logistic_penalties", "[.inf]", "finite"),
         (M + "logistic_penalties", "[-1]", "penalt"),
-        (M + "resamples", "20", "resamples"),  # a setting of 0.1.0 that is gone
         (M + "evaluation", "Foo", "known are"),
         (B + "layers", "[0, 9]", "layer 9 does not exist"),
         (T + "precision", "64-true", "precision"),
@@ -54,7 +53,6 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (M + "learning_rate", ".nan", "finite"),
         (M + "learning_rate", "0", "above 0"),
         (M + "seed", "-1", "between 0 and"),
-        (M + "resamples", "20", "resamples"),  # a setting of 0.1.0 that is gone
         (B + "scope", "Nowhere", "scope"),
         (T + "precision", "bf16-true", "precision"),
     ],

@@ -230,7 +230,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str]] = {
     "no layer": ({"layers": []}, r"must name at least one, not 8192 and \[\]"),
     "an unknown part": ({"part": "heads"}, "part is block, attention, mlp and per is .* not 'heads' and 'sum'"),
     "an unknown score": ({"per": "word"}, "not 'block' and 'word'"),
-    "no token at a time": ({"tokens_per_batch": 0}, "must name at least one, not 0"),
+    "no token at a time": ({"tokens_per_batch": 0}, "tokens_per_batch must be at least 1, not 0"),
     "a system without a chat": ({"system": "be kind"}, "a system message is part of a chat: set chat"),
     "a chat without a template": ({"chat": True}, "has no chat template: leave chat off"),
     "quantised without bitsandbytes": ({"load_in_4bit": True}, "load_in_4bit needs bitsandbytes: pip install"),

@@ -308,7 +308,7 @@ def test_too_small_a_disk_is_refused_before_anything_is_recorded(
 
 def test_a_folder_that_is_a_file(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ValueError, match="file is a file, where a folder is needed"):
         build(model, tmp_path / "file")
 
 

@@ -100,7 +100,7 @@ def test_fit_then_test_writes_a_report_and_the_command_line_wins_over_the_checkp
     assert {"experiment", "task", "backbone", "method", "seed", "metrics", "warnings", "versions"} <= first.keys()
     assert first["experiment"] == "steer_toy"
     for estimate in first["metrics"].values():
-        assert estimate.keys() == {"value", "low", "high", "n"}
+        assert estimate.keys() == {"value", "low", "high", "n", "clusters", "how"}
     assert first["metrics"]["target"]["n"] == 50
     assert len(first["curves"]["strength"]["x"]) == 11
     assert main(["test", *STEER, "--data.init_args.test_rows=30", "--model.init_args.strengths", "[1,2]"]) == 0

@@ -151,7 +151,6 @@ def test_the_command_writes_reports_and_a_table_and_goes_on_where_it_was(study, 
     monkeypatch.setattr(settings, "TEST", 80)
     monkeypatch.setattr(settings, "NEUTRAL", 3)
     monkeypatch.setattr(settings, "FIRST_DRAW", 0)
-    monkeypatch.setattr(cells, "RESAMPLES", 50)
     monkeypatch.setattr(cells, "SEQUENTIAL_ROWS", 100)
     assert command.main(small) == 0
     table = capsys.readouterr().out
