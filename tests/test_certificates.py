@@ -71,3 +71,22 @@ def test_betting_keeps_its_promise() -> None:
     assert beta.ppf(0.001, max(false, 1), sets - false + 1) <= delta
     better = int(Betting().refutes(values + 0.1, 0.0, delta).sum())
     assert better > sets / 2
+
+
+def strengths_of_a_study(sets: int, effect: float) -> np.ndarray:
+    """``[sets, 5, 200]`` graded changes in 40 clusters of 5 rows, alike in part; the fourth strength has the effect."""
+    random = np.random.default_rng(3)
+    shared = random.normal(size=(sets, 5, 40, 1)) + random.normal(size=(sets, 5, 40, 5))
+    changes = np.clip(0.3 * shared, -1, 1)
+    changes[:, 3] = np.clip(changes[:, 3] + effect, -1, 1)
+    return changes.reshape(sets, 5, 200)
+
+
+def test_what_really_improves_in_clusters_is_certified_and_nothing_else() -> None:
+    cluster, delta, sets = np.repeat(np.arange(40), 5), 0.05, 300
+    better = [certify(one, -1, 1, cluster, delta).chosen for one in strengths_of_a_study(sets, 0.4)]
+    assert better.count(3) > 0.9 * sets
+    assert len(better) - better.count(3) - better.count(None) <= 2 * delta * sets
+    nothing = [certify(one, -1, 1, cluster, delta).chosen for one in strengths_of_a_study(sets, 0.0)]
+    false = sets - nothing.count(None)
+    assert beta.ppf(0.001, max(false, 1), sets - false + 1) <= delta
