@@ -16,6 +16,7 @@ from lightning_steer.statistics.jackknife import jackknife, leave_one_out
 from lightning_steer.statistics.kinds import Change, Fixed, Mean, Quantile, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
 from lightning_steer.statistics.resampling import bootstrap_weights
+from lightning_steer.studies.coverage import designs
 
 
 def in_clusters(cluster) -> Clusters:
@@ -240,7 +241,35 @@ def test_a_side_that_no_cluster_shows_widens_nothing_where_most_clusters_differ(
     random = np.random.default_rng(0)
     cluster = np.repeat(np.arange(24), 6)
     rows = -0.05 + 0.01 * random.standard_normal(24)[cluster] + 0.01 * random.standard_normal(144)
-    all_fall = Mean(-1, 1).estimate(rows, cluster)[0]
+    all_fall = Mean(-1, 1, steady=True).estimate(rows, cluster)[0]
     assert -0.06 < all_fall.low < all_fall.high < -0.04
-    five_fall = Mean(-1, 1).estimate(np.where(cluster < 5, rows, 0.0), cluster)[0]
+    jumps = Mean(-1, 1).estimate(rows, cluster)[0]  # unless an answer that flips may take a row far away
+    assert jumps.low < -0.1 < 0 < jumps.high
+    five_fall = Mean(-1, 1, steady=True).estimate(np.where(cluster < 5, rows, 0.0), cluster)[0]
     assert five_fall.low < five_fall.value < 0 < five_fall.high  # of few clusters the unseen side may be as large
+
+
+@pytest.mark.parametrize(("n", "wrong"), [(60, 0.01), (60, 0.02), (100, 0.02)])
+def test_wrong_answers_that_no_row_shows_may_be_there(n: int, wrong: float) -> None:
+    """Errors of right answers are near 0 but never 0: an exact 0 as the sign of a rare event was blind to them."""
+    random, sets = np.random.default_rng(4), 500
+    columns = designs.errors(random, wrong, 0.0, np.arange(n), sets)
+    true = designs.mean_error(wrong)
+    held = [e.low <= true <= e.high for e in Mean(0, 1).estimate(columns)]
+    assert np.mean(held) > 0.93
+
+
+def test_what_never_varies_but_for_rounding_has_no_interval_of_no_width() -> None:
+    cluster = np.repeat(np.arange(24), np.arange(24) % 7 + 2)
+    constant = np.full(len(cluster), 0.1)
+    assert math.isnan(Mean().estimate(constant, cluster)[0].low)
+    share = Smooth(lambda weights, x: 100 * (weights @ x) / weights.sum(1, keepdims=True), 0, 100)
+    perfect = share.estimate(np.ones(len(cluster)), cluster=cluster)[0]
+    assert perfect.low < 95
+    assert perfect.high == pytest.approx(100)
+
+
+def test_what_cannot_be_compared_has_no_rank() -> None:
+    control = RandomControl()
+    assert math.isnan(control.estimate(np.arange(20.0), math.nan)[0].p)
+    assert math.isnan(control.estimate(np.append(np.arange(19.0), math.nan), 5.0)[0].p)

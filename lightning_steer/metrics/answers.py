@@ -121,7 +121,7 @@ class Answers(Evaluation):
             )
         random = baselines.get("random", {}).get("spi")
         if random and value["spi"] > 0 and random["high"] >= value["spi"]:
-            found.append(f"SPI is no more than any push gives: {random_reach(random, value['spi'])}.")
+            found.append(f"A push in a random direction may give this SPI: {random_reach(random, value['spi'])}.")
         constant = baselines.get("constant_class", {}).get("accuracy")
         if constant and value["spi"] > 0 and constant["value"] >= metrics["accuracy"]["low"]:
             found.append("Always giving the most frequent class reaches this accuracy too, or its interval.")

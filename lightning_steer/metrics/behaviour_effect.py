@@ -160,7 +160,7 @@ class BehaviourEffect(Evaluation):
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
         found = []
         if max(metrics["positive_change"]["high"], metrics["negative_change"]["high"]) < 0:
-            found.append("Both continuations became less likely: the margin moved, but so did everything else.")
+            found.append("Both continuations became less likely: whatever the margin did, so did everything else.")
         random = baselines.get("random", {}).get("margin_change")
         moved = metrics["margin_change"]["value"]
         if moved and metrics["margin_change"]["low"] <= 0 <= metrics["margin_change"]["high"]:

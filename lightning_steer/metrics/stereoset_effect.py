@@ -158,7 +158,7 @@ class StereoSetEffect(Evaluation):
         random = baselines.get("random", {}).get("fidelity")
         fidelity = metrics["fidelity"]["value"]
         if random is not None and 0 < fidelity <= random["high"]:  # where nothing moved there is nothing to compare
-            found.append(f"Fidelity is no more than any push gives: {random_reach(random, fidelity)}.")
+            found.append(f"A push in a random direction may give this fidelity: {random_reach(random, fidelity)}.")
         if baselines["unsteered"]["p_unrelated"]["value"] > 1 / 3:
             found.append("The unsteered model prefers unrelated sentences as often as chance would.")
         return found

@@ -29,6 +29,6 @@ def random_reach(random: Mapping[str, Any], value: float) -> str:
     """Return how a value stands to random directions of equal norm, ``{"value", "low", "high", "n", "p"}``."""
     at_least = round(random["p"] * (1 + random["n"])) - 1
     return (
-        f"{at_least} of {random['n']} random directions of equal norm reach {value:.3f} or more (they go from "
+        f"{at_least} of {random['n']} random directions of equal norm reach {value:.3f} or more, too (they go from "
         f"{random['low']:.3f} to {random['high']:.3f}; rank p-value {random['p']:.2f})"
     )

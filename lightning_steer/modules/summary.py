@@ -24,7 +24,11 @@ from lightning_steer.statistics.random_control import RandomControl
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, None, "none: it was meant to move")
 COSINE = Mean(-1, 1)
 EDITED = Share()
-CHOICE = "middle 95 % of choices over re-samplings of the validation rows"
+CHOICE = "not an interval: in brackets the middle 95 % of choices over re-samplings of the validation rows"
+BOUND = (
+    "not an interval: a lower bound at the certificate's own confidence; where rows come in clusters, of the mean over "
+    "clusters, each counting once"
+)
 Figures = dict[str, dict[str, Any]]
 """``{name: {"value", "low", "high", "n", "clusters", "how"}}``; of random draws ``p`` too."""
 
@@ -132,7 +136,7 @@ class Summary:
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
         if not math.isnan(bound):
-            least = Estimate(bound, bound, math.nan, int(rows), None, "lower confidence bound of the certificate")
+            least = Estimate(bound, bound, math.nan, int(rows), None, BOUND)
             metrics["certified_bound"] = _plain(least)
         groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
         baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **self.controls()}

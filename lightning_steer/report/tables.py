@@ -45,12 +45,16 @@ def footnotes(rows: Iterable[Mapping[str, Estimate]]) -> list[str]:
             how = estimate.get("how")
             if how and estimate.get("p") is None and name not in columns_of.setdefault(how, []):
                 columns_of[how].append(name)
-    given = [(how, names) for how, names in columns_of.items() if not how.startswith("none: ") and how != FIXED]
+    other = [how for how in columns_of if how.startswith("not an interval: ")]
+    given = [
+        (how, names) for how, names in columns_of.items() if not how.startswith(("none: ", *other)) and how != FIXED
+    ]
     missing = [(how, names) for how, names in columns_of.items() if how.startswith("none: ")]
     notes = []
     if given:
         notes.append("Intervals (95 %): " + "; ".join(f"{how} for {', '.join(names)}" for how, names in given) + ".")
     notes += [f"No interval for {', '.join(names)}: {how.removeprefix('none: ')}." for how, names in missing]
+    notes += [f"Of {', '.join(columns_of[how])}: {how.removeprefix('not an interval: ')}." for how in other]
     if FIXED in columns_of:
         notes.append(f"Known by definition where nothing is steered: {', '.join(columns_of[FIXED])}.")
     return notes

@@ -79,35 +79,53 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
     return mean - reach + np.minimum(lean, 0), mean + reach + np.maximum(lean, 0)
 
 
-def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float) -> Ends:
-    """Return an interval of the mean of columns in ``[low, high]``, where few clusters may differ from a bound or 0.
+def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float, steady: bool = False) -> Ends:
+    """Return an interval of the mean of columns in ``[low, high]``, where few clusters may hold what decides it.
 
-    The union of Student's interval with that of the parts above and below 0, each as a share of its range, put together
-    by their distances (Zou & Donner 2008); where ten clusters or more hold values away from 0 and from both bounds,
-    Student's interval alone, since the rarer side then says nothing that the variance does not.
+    The union of Student's interval with two others, each of parts put together by their distances (Zou & Donner
+    2008): of the parts above and below 0, where fewer than ten clusters hold values away from 0 or from a bound; and
+    of what lies near the median and far from it, by more than a tenth of the range, where fewer than ten hold values
+    far from it. Elsewhere the variance says what the rarer side may do. ``steady`` leaves the last out.
     """
-    ends = cluster_t(columns, clusters)
+    least, most = cluster_t(columns, clusters)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return np.maximum(ends[0], low), np.minimum(ends[1], high)
-    pivot = min(max(0.0, low), high)
-    above, below = high - pivot, pivot - low
-    up, risen = _part(columns - pivot, above, clusters)
-    down, sunk = _part(pivot - columns, below, clusters)
-    least = columns.mean(0) - np.hypot(up - risen[0], sunk[1] - down)
-    most = columns.mean(0) + np.hypot(risen[1] - up, down - sunk[0])
-    held = [(clusters.sums((columns != at).astype(float)) > 0).sum(0) for at in (pivot, low, high)]
-    few = np.min(held, axis=0) < FEW
-    least, most = np.where(few, np.minimum(ends[0], least), ends[0]), np.where(few, np.maximum(ends[1], most), ends[1])
+        return np.maximum(least, low), np.minimum(most, high)
+    pivot = np.full(columns.shape[1], min(max(0.0, low), high))
+    away = [_clusters_that_hold(columns != at, clusters) for at in (pivot, low, high)]
+    parts = [(np.min(away, axis=0) < FEW, _near_and_far(columns, clusters, low, high, pivot, 0.0))]
+    if not steady:
+        middle, step = np.median(columns, 0), JUMP * (high - low)
+        far = _clusters_that_hold(np.abs(columns - middle) > step, clusters)
+        parts.append((far < FEW, _near_and_far(columns, clusters, low, high, middle, step)))
+    for few, ends in parts:
+        least, most = np.where(few, np.minimum(least, ends[0]), least), np.where(few, np.maximum(most, ends[1]), most)
     return np.maximum(least, low), np.minimum(most, high)
 
 
-def _part(rows: NDArray, reach: float, clusters: Clusters) -> tuple[NDArray, Ends]:
-    """Return the mean and ends of ``max(rows, 0)`` in [0, reach]."""
-    if reach <= 0:
-        nothing = np.zeros(rows.shape[1])
-        return nothing, (nothing, nothing)
-    share = np.maximum(rows, 0) / reach
-    low, high = korn_graubard(share, clusters, graded=True)
+JUMP = 0.1
+"""Share of a column's range beyond which a row lies far from the median."""
+
+
+def _clusters_that_hold(rows: NDArray, clusters: Clusters) -> NDArray:
+    return (clusters.sums(rows.astype(float)) > 0).sum(0)
+
+
+def _near_and_far(columns: NDArray, clusters: Clusters, low: float, high: float, middle: NDArray, step: float) -> Ends:
+    """Return ends of the sum of three parts: within ``step`` of ``middle [C]``, above it, and below it."""
+    near = np.clip(columns, middle - step, middle + step)
+    lower, upper = cluster_t(near, clusters) if step else (middle, middle)
+    up, risen = _part(columns - middle - step, high - middle - step, clusters)
+    down, sunk = _part(middle - step - columns, middle - step - low, clusters)
+    mean, at = near.mean(0), columns.mean(0)
+    least = at - np.sqrt((mean - lower) ** 2 + (up - risen[0]) ** 2 + (sunk[1] - down) ** 2)
+    return least, at + np.sqrt((upper - mean) ** 2 + (risen[1] - up) ** 2 + (down - sunk[0]) ** 2)
+
+
+def _part(rows: NDArray, reach: NDArray, clusters: Clusters) -> tuple[NDArray, Ends]:
+    """Return the mean and ends of ``max(rows, 0)`` in ``[0, reach]``, with ``reach [C]``; 0 where it is not above 0."""
+    reach = np.maximum(reach, 0)
+    share = np.divide(np.maximum(rows, 0), reach, out=np.zeros_like(rows), where=reach > 0)
+    low, high = korn_graubard(np.minimum(share, 1), clusters, graded=True)
     return share.mean(0) * reach, (low * reach, high * reach)
 
 

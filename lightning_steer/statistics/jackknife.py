@@ -51,7 +51,6 @@ def jackknife(
     ends = [low + (high - low) * expit(np.log(odds) + sign * stretch) for sign in (-1, 1)]
     least = np.where(inside, np.minimum(least, ends[0]), least)
     return center, least, np.where(inside, np.maximum(most, ends[1]), most)
-    return center, np.maximum(center - reach, low), np.minimum(center + reach, high)
 
 
 def estimate_of_rows(

@@ -88,6 +88,12 @@ class Kind(ABC):
         return [e if ok else m for e, m, ok in zip(estimates, missing, finite, strict=True)]
 
 
+def _same(values: NDArray, value: NDArray) -> NDArray:
+    """Return ``[C]`` whether ``values [T, C]`` differ from ``value [C]`` by rounding at most."""
+    with np.errstate(invalid="ignore"):
+        return (np.abs(values - value) <= 1e-9 * np.maximum(1, np.abs(value))).all(0)
+
+
 def _within(columns: NDArray, low: float, high: float) -> NDArray:
     """Return columns with rounding errors beyond the range taken off; raises ValueError beyond those."""
     slack = 1e-6 * (high - low) if math.isfinite(high - low) else 1e-9
@@ -120,19 +126,27 @@ class Share(Kind):
 
 @dataclass(frozen=True)
 class Mean(Kind):
-    """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters leave a bound or 0."""
+    """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters may decide it.
+
+    Args:
+        low: least value of a row.
+        high: largest value of a row.
+        steady: no row can lie far from most others, by more than a tenth of the range, as an answer that flips does.
+    """
 
     low: float = -math.inf
     high: float = math.inf
+    steady: bool = False
 
     def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
         """Return values and ends for ``columns [n, C]``."""
         kept, units = _within(columns, self.low, self.high), clusters or singletons(len(columns))
         if len(units.sizes) < 2:
             return Intervals.none(columns.mean(0), ONE_ROW if clusters is None else ONE_CLUSTER)
-        low, high = intervals.bounded_mean(kept, units, self.low, self.high)
+        low, high = intervals.bounded_mean(kept, units, self.low, self.high, self.steady)
         if not math.isfinite(self.high - self.low):  # nothing says how far off a number may be that never varies
-            still = np.ptp(units.sums(kept) / units.sizes[:, None], axis=0) == 0
+            means = units.sums(kept) / units.sizes[:, None]
+            still = _same(means, means[0])
             low, high = (np.where(still, np.nan, end) for end in (low, high))
         return Intervals(columns.mean(0), low, high, "t" if clusters is None else "t over clusters (CR2)")
 
@@ -215,7 +229,7 @@ class Smooth:
         weights = ((units.of_row != part[:, None]).astype(np.float64) for part in parts)
         left_out = np.concatenate([np.asarray(self.function(w, *tables), dtype=np.float64) for w in weights])
         _, low, high = jackknife(value, left_out, self.low, self.high)
-        still = (left_out == value).all(0)
+        still = _same(left_out, value)
         reach = float(intervals.clopper_pearson(0, count)[1]) * max(abs(self.low), abs(self.high))
         if math.isfinite(reach):
             low = np.where(still, np.maximum(value - reach, self.low), low)

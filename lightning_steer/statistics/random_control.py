@@ -36,6 +36,7 @@ class RandomControl:
         if values.shape != (table.shape[1],):
             raise ValueError(f"there is one fitted value for {table.shape[1]} columns of draws, not {len(values)}")
         p = (1 + (table >= values).sum(0)) / (1 + len(table))
+        p = np.where(np.isfinite(values) & np.isfinite(table).all(0), p, np.nan)  # what cannot be compared has no rank
         ranges = (table.min(0), np.median(table, 0), table.max(0))
         return [RandomRange(a, b, c, len(table), d)
                 for a, b, c, d in zip(*(r.tolist() for r in (*ranges, p)), strict=True)]  # fmt: skip

@@ -100,6 +100,9 @@ def _clustered_cells() -> list[Cell]:
         for p in (0.02, 0.05, 0.2, 0.5):
             layout.add("share, clusters", f"p {p:g}", Share(), partial(designs.shares, p=p), p, 1, p)
             layout.add("mean in [0, 1], clusters", f"mean {p:g}", Mean(0, 1), partial(designs.halves, p=p), p, 1, p)
+        for p in (0.02, 0.05, 0.2):
+            draw, true = partial(designs.errors, p=p), designs.mean_error(p)
+            layout.add("error of answers, clusters", f"wrong {p:g}", Mean(0, 1), draw, true, 1, p)
         for gains, harms in ((0.02, 0.0), (0.1, 0.05), (0.3, 0.3)):
             label, true, p = f"gains {gains:g}, harms {harms:g}", gains - harms, gains + harms
             whole, graded = (
@@ -156,6 +159,10 @@ def _row_cells() -> list[Cell]:
         cells.append(
             Cell("mean in [0, 1], independent rows", f"n {n}, mean {p:g}", _columns(Mean(0, 1), draw, None, p, 1))
         )
+    for n, p in itertools.product((60, 100, 250), (0.01, 0.02, 0.05, 0.2)):
+        draw, true = partial(designs.errors, p=p, icc=0.0, cluster=np.arange(n)), designs.mean_error(p)
+        outcome = _columns(Mean(0, 1), draw, None, true, 1)
+        cells.append(Cell("error of answers, independent rows", f"n {n}, wrong {p:g}", outcome))
     for n, q in itertools.product((60, 250), (0.05, 0.25, 0.5, 0.75, 0.95)):
         draw = partial(designs.reals, skewed=True, icc=0.0, cluster=np.arange(n))
         cells.append(

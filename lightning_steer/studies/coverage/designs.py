@@ -34,6 +34,17 @@ def halves(random: Generator, p: float, icc: float, cluster: NDArray, sets: int)
     return (random.random((2, *own.shape)) < own).mean(0)
 
 
+def errors(random: Generator, p: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
+    """Return ``[n, S]`` errors in (0, 1): some .003 of right answers and .97 of wrong ones, of which there are p."""
+    wrong = shares(random, p, icc, cluster, sets) > 0
+    return np.where(wrong, 1 - random.beta(1, 30, wrong.shape), random.beta(1, 300, wrong.shape))
+
+
+def mean_error(p: float) -> float:
+    """Return the mean of :func:`errors`."""
+    return p * 30 / 31 + (1 - p) / 301
+
+
 def changes(random: Generator, gains: float, harms: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
     """Return ``[n, S]`` of -1, 0 and 1."""
     chances = np.array([gains, harms, 1 - gains - harms])

@@ -24,7 +24,7 @@ from lightning_steer.studies.fidelity.sweep import along, estimates_along, with_
 from lightning_steer.tokens import Question
 
 PAIRS, UNRELATED = 6, 8
-KINDS = {"share": Mean(0, 1), "share_change": Mean(-1, 1)}
+KINDS = {"share": Mean(0, 1), "share_change": Mean(-1, 1, steady=True)}  # of one vector in one sentence after another
 """P(stereotype | stereotype or opposite), and by how much it moved."""
 COMPARED = ("p_stereotype", "p_anti", "p_unrelated", "intended", "opposed", "collateral", "fidelity", "ss", "lms")
 
