@@ -34,9 +34,9 @@ def random_row(report: Mapping[str, Any]) -> str:
     if draws is None:
         return ""
     return (
-        f"For random directions (isotropic): the median (minimum to maximum) of {draws['n']} draws, and the rank p-value "
-        "of the method, (1 + draws at least as large) / (1 + draws): near 0 where it lies above them, near 1 where below; "
-        "one for each column, uncorrected."
+        f"For random directions (isotropic): the median (minimum to maximum) of {draws['n']} draws, and the rank "
+        "p-value of the method, (1 + draws at least as large) / (1 + draws): near 0 where it lies above them, near 1 "
+        "where below; one for each column, uncorrected."
     )
 
 

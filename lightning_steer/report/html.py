@@ -45,8 +45,8 @@ def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]
         f"<title>Steering report: {count}</title>\n"
         f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
         f"<header><h1>Steering report: {count}</h1>\n"
-        '<p class="soft">Figures stand with their 95 % intervals over held-out rows, <em>value [low, high]</em>, or with '
-        "the reason why there is none, and beside their controls.</p></header>\n"
+        '<p class="soft">Figures stand with their 95 % intervals over held-out rows, <em>value [low, high]</em>, or '
+        "with the reason why there is none, and beside their controls.</p></header>\n"
         f"<nav><ol>{''.join(entries)}</ol></nav>\n<main>\n{''.join(articles)}</main>\n</body>\n</html>\n"
     )
 
