@@ -174,8 +174,8 @@ def _explained(lower: int, cells: int, closed: int, intervals: int) -> str:
         return f"In none of {cells} cells is a fine-tuned model's fidelity lower than the base model's, beyond chance."
     by_chance = 0.05 * intervals  # cells with a gap beyond chance are picked by the same noise
     answer = (
-        "That is no more than chance would give: nothing shows that anisotropy explains the difference, and intervals as "
-        "wide as the gaps exclude little."
+        "That is no more than chance would give: nothing shows that anisotropy explains the difference, and intervals "
+        "as wide as the gaps exclude little."
         if closed <= by_chance + 2 * by_chance**0.5
         else "That is more than chance would give: anisotropy explains some of the difference here."
     )
