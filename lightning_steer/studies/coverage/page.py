@@ -16,7 +16,8 @@ cells took {minutes:.0f} minutes of processor time, which two processes share.
 This page is about `lightning_steer/statistics`. Reports, tables and studies take every interval and certificate from
 there, and a test sees to it that nothing else makes one. Not simulated here are other smooth statistics that take the
 same jackknife with Student's t: the by-pass score, cosines, R2, the KL per token of neutral text, the ratio of
-perplexities, entanglement, rank correlations and the measures of anisotropy.
+perplexities, entanglement, rank correlations and the measures of anisotropy. Where a few texts carry the KL (lognormal,
+16 to 100 texts) its interval has been seen to hold in .74 to .90 only: take it for a lower estimate of the spread.
 
 A cell fails if the 99 % interval of its coverage lies wholly below .93, or if that of its false certificates lies
 wholly above delta. A missing interval counts as the full range, and so as covering; its share is a column. At 30
