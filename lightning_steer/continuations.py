@@ -65,13 +65,33 @@ def prompt_tokens(tokenizer: Any, prompt: str, text: str) -> int:
     return len(_added_before(tokenizer, text)) + texts.start(texts.ids(text))
 
 
+def text_tokens(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
+    """Return the tokens of each text, with the special ones before it and without those after it.
+
+    Behind an end token nothing is to be read, steered or continued.
+    """
+    bare = [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    if not special:
+        return bare
+    whole = [list(ids) for ids in tokenizer(list(texts))["input_ids"]]
+    kept = []
+    for ids, own, text in zip(whole, bare, texts, strict=True):
+        ends = not own and ids[1:][-1:] == [tokenizer.eos_token_id]
+        kept.append(ids[:-1] if ends else ids[: _begin(ids, own, text) + len(own)] if own else ids)
+    return kept
+
+
 def _added_before(tokenizer: Any, text: str) -> list[int]:
     """The special tokens that the tokenizer puts before a text; those after it are not part of a continuation."""
-    bare = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     whole = list(tokenizer(text)["input_ids"])
+    return whole[: _begin(whole, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)]
+
+
+def _begin(whole: list[int], bare: list[int], text: str) -> int:
+    """Where a text's own tokens begin among those with special ones."""
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:
-            return whole[:start]
+            return start
     raise ValueError(f"the tokenizer reads {text[-60:]!r} otherwise with its special tokens than without them")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.continuations import continuation
+from lightning_steer.continuations import continuation, text_tokens
 from lightning_steer.decoder import PARTS, Decoder, blocks, entry, site_of
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.limits import TooLongError, why_shorter
@@ -24,6 +24,10 @@ from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Batch, Question, Row, batches, rows_of
 
 __all__ = ["LLM", "PARTS", "blocks"]
+
+
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What of a model's generation settings says which tokens it knows, and not how it is to speak."""
 
 
 class LLM(Backbone):
@@ -326,20 +330,29 @@ class LLM(Backbone):
     def generate(
         self, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
     ) -> list[str]:
-        """Continue prompts, greedily unless ``settings`` (as of transformers' ``generate``) say otherwise."""
+        """Continue prompts, greedily unless ``settings`` (as of transformers' ``generate``) say otherwise.
+
+        Nothing is taken from the model's own ``generation_config`` but its special tokens.
+        """
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         texts = [self.prompt(text) for text in prompts]
         if not texts or max_new_tokens < 1:
             raise ValueError(f"at least 1 prompt is continued, by 1 token, not {len(texts)} by {max_new_tokens}")
-        encoded = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not self.chat)
+        read = {"input_ids": text_tokens(self.tokenizer, texts, special=not self.chat)}
+        encoded = self.tokenizer.pad(read, return_tensors="pt", padding=True)
         ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
         length = mask.sum(1)
         if not length.all():
             raise ValueError(f"the prompt {texts[int(length.argmin())]!r} has no token that could be continued")
         self.check_length(int(length.max()), texts[int(length.argmax())], max_new_tokens)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
-        with self.steered(edits or {}, length):
-            out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
+        own = self.model.generation_config
+        self.model.generation_config = type(own)(**{name: getattr(own, name) for name in SPECIAL})
+        try:
+            with self.steered(edits or {}, length):
+                out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
+        finally:
+            self.model.generation_config = own
         return self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.continuations import continuations
+from lightning_steer.continuations import continuations, text_tokens
 
 
 class Question(NamedTuple):
@@ -37,7 +37,7 @@ def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pac
     No row holds the last token of an option: nothing is predicted from it.
     """
     if not question.options:
-        ids = list(tokenizer(question.prompt, add_special_tokens=special)["input_ids"])
+        (ids,) = text_tokens(tokenizer, [question.prompt], special)
         if not ids:
             raise ValueError(f"the text {question.prompt!r} has no token")
         return [Row(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]

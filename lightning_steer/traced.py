@@ -43,6 +43,8 @@ class TracedModule(L.LightningModule):
 
     def accept(self, path: object, text: Any) -> Provenance:
         """Compare a result's record with this run's; returns it. Raises ValueError where they differ."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return self._of_the_same(path, text)
         if text is None and self.accept_mismatch:
             saved, sentences = self.provenance, [f"{path} does not say what it was fitted to."]
         else:
@@ -55,6 +57,19 @@ class TracedModule(L.LightningModule):
         for sentence in sentences if self.trainer.is_global_zero else []:
             print(f"Mismatch accepted: {sentence}")
         return saved
+
+    def _of_the_same(self, path: object, text: Any) -> Provenance:
+        """Return the record of a fit that goes on, its own: one result cannot be of two sets of rows."""
+        try:
+            differences = read(text, path).differences(self.provenance)
+        except ValueError:
+            differences = ["it does not say what it was fitted to"]
+        if differences:
+            raise ValueError(
+                f"{path} was fitted to something else ({'; '.join(differences)}), and a fit goes on only from its own: "
+                "remove that file, or leave --ckpt_path out, to begin anew"
+            )
+        return self.provenance
 
     def _check_tensors(self, saved: Mapping[str, Tensor]) -> None:
         expected = self.learned(self.state_dict())

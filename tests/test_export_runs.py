@@ -69,6 +69,22 @@ def test_a_refit_that_failed_does_not_change_the_layer_on_the_card(here: Path, m
     assert [site.layer for site in vectors.load("true.safetensors").card.sites] == [2]
 
 
+def test_figures_of_another_result_are_not_put_on_the_card(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    fit("steer_behaviour", "mean_difference")
+    run = ["--run", "again"]
+    assert main(given("fit", "steer_behaviour", "mean_difference", *run)) == 0
+    assert main(given("test", "steer_behaviour", "mean_difference", *run)) == 0
+    export = ["export", "checkpoints/steer_behaviour/again", "again.safetensors"]
+    assert main(export) == 0
+    assert "margin_change" in vectors.load("again.safetensors").card.effect
+    other = [*run, "--data.init_args.suppress=true", "--overwrite", "true"]
+    assert main(given("fit", "steer_behaviour", "mean_difference", *other)) == 0
+    assert main(export) == 0  # the report beside it is of the vector that stood there before
+    card = vectors.load("again.safetensors").card
+    assert (card.effect, card.drift) == ({}, {})
+
+
 def test_a_record_of_another_fit_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from decoders import FAMILIES, decoder, letters
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from lightning_steer.hooks import capture
@@ -253,3 +254,27 @@ def test_nothing_stays_behind_after_an_error() -> None:
             llm.model(torch.tensor([[5, 6]]))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in llm.model.modules())
     assert torch.equal(llm.scores(QUESTIONS), before)
+
+
+def test_how_a_model_is_used_to_speak_does_not_change_what_it_says() -> None:
+    """Several sequences a prompt would give one prompt the other's words."""
+    llm, prompts = LLM("tiny", 0).adopt(decoder("llama"), letters()), ["the cat", "a dog"]
+    expected = llm.generate(prompts, max_new_tokens=6)
+    own = llm.model.generation_config
+    own.num_beams = own.num_return_sequences = 2
+    own.repetition_penalty, own.min_new_tokens, own.no_repeat_ngram_size = 5.0, 3, 1
+    assert llm.generate(prompts, max_new_tokens=6) == expected
+    assert llm.model.generation_config is own
+
+
+def test_nothing_is_read_or_continued_behind_an_end_token() -> None:
+    tokenizer, question = letters(), Question("the cat")
+    plain = LLM("tiny", 0).adopt(decoder("llama"), letters())
+    ends = TemplateProcessing(single="<s> $A </s>", pair="<s> $A $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    assert tokenizer.convert_tokens_to_ids(["<s>", "</s>"]) == [1, 2]
+    tokenizer.backend_tokenizer.post_processor = ends
+    assert tokenizer("a")["input_ids"][-1] == 2
+    ending = LLM("tiny", 0).adopt(plain.model, tokenizer)
+    assert ending.generate(["the cat", "a"], max_new_tokens=6) == plain.generate(["the cat", "a"], max_new_tokens=6)
+    (site,) = plain.sites
+    assert torch.equal(ending.activations([question])[site], plain.activations([question])[site])

@@ -9,9 +9,10 @@ import torch
 
 import lightning_steer
 from lightning_steer import metrics
+from lightning_steer.data.questions import Contrast, Graded
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.statistics.kinds import Share
+from lightning_steer.statistics.kinds import Mean, Share
 
 ROOT = Path(lightning_steer.__file__).parent
 MAKERS = {"ppf", "ppf_", "interval", "proportion_ci", "confidence_interval", "bootstrap", "sem", "std_error", "isf",
@@ -68,6 +69,19 @@ def test_a_column_without_a_kind_is_refused() -> None:
         estimate_columns(column, {}, None)
     with pytest.raises(ValueError, match=r"the column 'new': .* declare a bounded mean for graded values"):
         estimate_columns({"new": torch.full((4, 1), 0.5)}, {"new": Share()}, None)
+
+
+@pytest.mark.parametrize("base", [metrics.Answers, metrics.BehaviourEffect, metrics.StereoSetEffect])
+def test_a_column_of_a_subclass_gets_its_own_kind(base: type[Evaluation]) -> None:
+    """As the page on adding a metric says."""
+    more = type("More", (base,), {"kinds": {**base.kinds, "more": Mean(0, 1)}})()
+    g, options = torch.Generator().manual_seed(0), 2 if base is metrics.BehaviourEffect else 3
+    scores = torch.randn(2, 12, options, generator=g)
+    graded = Graded([], torch.arange(12) % 3, torch.arange(3), torch.arange(12))
+    pairs = Contrast([], [], [], torch.arange(12), torch.arange(12))
+    rows = base().rows(scores[0], scores, graded if base is metrics.Answers else pairs)
+    columns = {name: column.T for name, column in rows.items()} | {"more": torch.full((12, 2), 0.5)}
+    assert more.estimates(columns, torch.arange(12) // 3)["more"][0].value == 0.5
 
 
 EVALUATIONS = [one for one in vars(metrics).values() if isinstance(one, type) and issubclass(one, Evaluation)]

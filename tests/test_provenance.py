@@ -131,6 +131,25 @@ def test_a_fit_does_not_go_on_from_other_weights(here: Path, capsys: pytest.Capt
     assert "weights" in capsys.readouterr().err
 
 
+def test_no_word_lets_a_fit_go_on_from_other_rows(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What came of the old rows would be recorded as of the new ones, and pass every later comparison."""
+    saved = next(here.rglob("best.ckpt"))
+    more = [
+        "--ckpt_path",
+        str(saved),
+        "--trainer.max_epochs=2",
+        "--data.init_args.promote=true",
+        "--run",
+        "on",
+        *ACCEPT,
+    ]
+    assert main(arguments("fit", *more)) == 2
+    error = capsys.readouterr().err
+    assert "fitted rows" in error
+    assert "leave --ckpt_path out, to begin anew" in error
+    assert not list(here.rglob("on/best.ckpt"))
+
+
 def test_a_checkpoint_that_does_not_say_what_it_was_fitted_to(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = next(here.rglob("best.ckpt"))
     content = torch.load(path, weights_only=True)

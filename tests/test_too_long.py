@@ -67,8 +67,9 @@ def test_a_row_is_skipped_whole_if_one_of_its_options_is_too_long() -> None:
         ("skip", [part(WORDS, WORDS)], "all 2 fitted rows are longer than the 60 tokens"),
         ("truncate_left", [part("the cat", options=("a" * 70, "b"))], "row r0: .* use too_long skip"),
         ("truncate_left", [part(WORDS + "x"), part("old " + WORDS + "x")], "row r0: .* of another part too"),
+        ("truncate_left", [part("a " + WORDS + "x", "b " + WORDS + "x")], "rows r0 and r1: .* count as two rows"),
     ],
-    ids=["refused", "none left", "options alone", "equal ends"],
+    ids=["refused", "none left", "options alone", "equal ends", "equal within a part"],
 )
 def test_what_no_rule_can_mend_is_refused(rule: Any, parts: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -7,7 +7,7 @@ token's embedding, is another model. That costs one reading of files that are to
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_steer.cache.files import digest
 
@@ -34,6 +34,16 @@ def of_texts(texts: Iterable[str]) -> tuple[str, int]:
         hashed.update(len(content).to_bytes(8, "little") + content)  # so that no text runs into the next
         count += 1
     return hashed.hexdigest(), count
+
+
+def of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Of named tensors, such as what a method has learned: their names, kinds, shapes and bits."""
+    hashed = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        content = value.detach().cpu().contiguous()
+        hashed.update(f"{name} {content.dtype} {list(content.shape)} ".encode())
+        hashed.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def of_files(name: str, revision: str | None) -> str | None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.continuations import text_tokens
 from lightning_steer.hooks import edit
 from lightning_steer.llm import LLM
 from lightning_steer.tokens import Row, batches
@@ -71,7 +72,7 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
 
 def tokens_of(llm: LLM, texts: list[str], first: int = 0) -> list[list[int]]:
     """Token ids of texts as :meth:`LLM.rows` has them, in one call of the tokenizer; raises ValueError."""
-    encoded = llm.tokenizer([llm.prompt(text) for text in texts], add_special_tokens=not llm.chat)["input_ids"]
+    encoded = text_tokens(llm.tokenizer, [llm.prompt(text) for text in texts], special=not llm.chat)
     for number, ids in enumerate(encoded, first):
         if not 0 < len(ids) <= llm.longest:
             raise ValueError(

@@ -75,12 +75,13 @@ class Reader:
 
         Raises:
             ValueError: naming a row that is refused, a part of which nothing is left, or a prompt that has become equal
-                to one of another part.
+                to another one.
         """
         self.notes = []
         kept = [self._part(llm, name, part, new) for name, part in zip(self.parts, parts, strict=True)]
         prompts = [{question.prompt for _, question in part} for part in kept]
         for number, (part, rows) in enumerate(zip(parts, kept, strict=True)):
+            _check_apart([(part[place], question) for place, question in rows])
             elsewhere = set().union(*prompts[:number], *prompts[number + 1 :])
             for place, question in rows:
                 if question.prompt in elsewhere and question.prompt != part[place][1].prompt:
@@ -114,6 +115,18 @@ class Reader:
                 "shorter ones, or take a model that reads more"
             )
         return rows
+
+
+def _check_apart(rows: Iterable[tuple[tuple[str, Question], Question]]) -> None:
+    """Refuse rows of one part whose prompts differ, but not in what can be read of them: they would count as two."""
+    whole: dict[str, tuple[str, str]] = {}
+    for (name, question), cut in rows:
+        other, prompt = whole.setdefault(cut.prompt, (name, question.prompt))
+        if prompt != question.prompt:
+            raise ValueError(
+                f"rows {other} and {name}: what can be read of their prompts is the same, {cut.prompt[-40:]!r}, so "
+                "they would count as two rows and be one: use too_long skip"
+            )
 
 
 def _with_room(llm: LLM, part: Part, new: int) -> list[tuple[str | None, Question]]:

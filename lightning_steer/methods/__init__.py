@@ -17,6 +17,7 @@ from lightning_steer.methods.random_direction import RandomDirection
 from lightning_steer.methods.ridge import Ridge
 from lightning_steer.methods.sae_mera import SAEMERA
 from lightning_steer.methods.transport import GaussianTransport
+from lightning_steer.numbers import ranged
 
 __all__ = [
     "ACE",
@@ -37,3 +38,7 @@ __all__ = [
     "Ridge",
     "Steering",
 ]
+
+for _method in (globals()[name] for name in __all__):
+    if "__init__" in vars(_method):  # here and not in each file, so that no new method can forget it
+        _method.__init__ = ranged(_method.__init__)

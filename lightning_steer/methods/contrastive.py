@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -19,7 +18,6 @@ class Contrastive(Steering):
         k: rows in either mean; at most half of all.
     """
 
-    @ranged
     def __init__(self, width: int, k: int = 100) -> None:
         super().__init__(width)
         if k < 1:

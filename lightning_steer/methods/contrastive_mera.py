@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lightning_steer.methods.base import Steering
 from lightning_steer.models import fit_error_probe
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -27,7 +26,6 @@ class ContrastiveMERA(Steering):
     off = 1.0
     strength_range = (0.0, 1.0)
 
-    @ranged
     def __init__(self, width: int, k: int = 100, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)
         if k < 1:

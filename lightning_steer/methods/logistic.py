@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -21,7 +20,6 @@ class Logistic(Steering):
         inverse_penalty: scikit-learn's ``C``, for rows scaled to unit root mean square.
     """
 
-    @ranged
     def __init__(self, width: int, inverse_penalty: float = 1.0) -> None:
         super().__init__(width)
         self.inverse_penalty = inverse_penalty

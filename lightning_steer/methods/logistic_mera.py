@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lightning_steer.methods.base import Steering
 from lightning_steer.models import logistic
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -25,7 +24,6 @@ class LogisticMERA(Steering):
     off = 1.0
     strength_range = (0.0, 1.0)
 
-    @ranged
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)
         self.penalty, self.sparse = penalty, sparse

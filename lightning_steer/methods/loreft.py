@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -23,7 +22,6 @@ class LoReFT(Steering):
 
     trained, classes = True, False
 
-    @ranged
     def __init__(self, width: int, rank: int = 8, seed: int = 0) -> None:
         super().__init__(width)
         if not 1 <= rank <= width:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lightning_steer.methods.base import Steering
 from lightning_steer.models import fit_error_probe
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -27,7 +26,6 @@ class MERA(Steering):
     off, classes = 1.0, False
     strength_range = (0.0, 1.0)
 
-    @ranged
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True, mahalanobis: bool = False) -> None:
         super().__init__(width)
         self.penalty, self.sparse, self.mahalanobis = penalty, sparse, mahalanobis

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lightning_steer.methods.base import Steering
 from lightning_steer.models import fit_error_probe
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -23,7 +22,6 @@ class ProbeAdditive(Steering):
 
     classes = False
 
-    @ranged
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)
         self.penalty, self.sparse = penalty, sparse

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -18,7 +17,6 @@ class RandomDirection(Steering):
         seed: draws another direction; a single draw says little, report many.
     """
 
-    @ranged
     def __init__(self, width: int, seed: int = 0) -> None:
         super().__init__(width)
         self.seed = seed

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -21,7 +20,6 @@ class Ridge(Steering):
         penalty: ridge penalty, in units of the rows' mean variance; larger is closer to the mean difference.
     """
 
-    @ranged
     def __init__(self, width: int, penalty: float = 0.1) -> None:
         super().__init__(width)
         if penalty <= 0:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lightning_steer import models
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -26,7 +25,6 @@ class SAEMERA(Steering):
     off = 1.0
     strength_range = (0.0, 1.0)
 
-    @ranged
     def __init__(self, width: int, folder: str | None = None, features: int = 4, penalty: float = 0.01) -> None:
         super().__init__(width)
         self.folder, self.features, self.penalty = folder, features, penalty

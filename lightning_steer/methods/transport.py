@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 
 
@@ -35,7 +34,6 @@ class GaussianTransport(Steering):
         shrinkage: share of a multiple of the identity mixed into both covariances; 0 with many more rows than d.
     """
 
-    @ranged
     def __init__(self, width: int, shrinkage: float = 0.1) -> None:
         super().__init__(width)
         if not 0 <= shrinkage <= 1:

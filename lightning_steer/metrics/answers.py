@@ -53,6 +53,7 @@ class Answers(Evaluation):
     unit = "share of held-out rows, or mean error"
     success = "accuracy"
     kinds = KINDS
+    by_definition = dict.fromkeys(("spi",), 0.0)
 
     def error(self, scores: Tensor, batch: Any) -> Tensor:
         """``[...]`` E of ``scores [..., B, options]``; raises ValueError if a true label is not among the options."""
@@ -85,7 +86,8 @@ class Answers(Evaluation):
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
         answers = (rows[name] for name in ("truth", "answer_base", "answer", "error_base", "error"))
         figures = estimates(*answers, classes=int(rows["labels"].flatten()[0]), cluster=cluster)
-        return figures | estimate_columns({name: rows[name] for name in ("kl", "changed")}, self.kinds, cluster)
+        rest = {name: column for name, column in rows.items() if name in self.kinds and name not in figures}
+        return figures | estimate_columns(rest, self.kinds, cluster)
 
     def controls(
         self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]

@@ -85,19 +85,22 @@ def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: i
     }
 
 
-def behaviour_estimates(rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
+def behaviour_estimates(
+    rows: Mapping[str, Tensor], cluster: Tensor | None, kinds: Mapping[str, Kind] | None = None
+) -> dict[str, list[Estimate]]:
     """Estimates of C candidates, with intervals over clusters.
 
     Args:
         rows: columns of :func:`behaviour_rows` as ``[n, C]``, or ``[n]`` of a single candidate.
         cluster: ``[n]`` the prompt or topic of each row, as any numbers; None if rows are independent.
+        kinds: what each column estimates; None for ``KINDS``.
 
     Returns:
         ``{name: [C estimates]}``: the mean of every column but the unsteered ones, and ``auc`` and ``cohens_d`` of
         positives against negatives with their changes.
     """
     kept = {name: column for name, column in rows.items() if not name.endswith("_before")}
-    found = estimate_columns(kept, KINDS, cluster)
+    found = estimate_columns(kept, KINDS if kinds is None else kinds, cluster)
     if "positive" not in rows:
         return found
     halves = [as_numbers(rows[name]) for name in ("positive", "negative", "positive_before", "negative_before")]
@@ -145,7 +148,7 @@ class BehaviourEffect(Evaluation):
         return behaviour_rows(base, scores, *direction(batch))
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
-        return behaviour_estimates(rows, cluster)
+        return behaviour_estimates(rows, cluster, self.kinds)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         wanted, plain = metrics["wanted"], baselines["unsteered"]["wanted"]

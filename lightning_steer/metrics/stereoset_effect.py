@@ -82,19 +82,23 @@ def effect_rows(base: Tensor, scores: Tensor, source: int = STEREOTYPE, sink: in
     return {name: column.T.to(torch.float64) for name, column in found.items()}
 
 
-def effect_estimates(rows: Mapping[str, Tensor], term: Tensor) -> dict[str, list[Estimate]]:
+def effect_estimates(
+    rows: Mapping[str, Tensor], term: Tensor, kinds: Mapping[str, Kind] | None = None
+) -> dict[str, list[Estimate]]:
     """Estimates of C candidates, with intervals over target terms.
 
     Args:
         rows: columns of :func:`effect_rows` as ``[n, C]``, or ``[n]`` of a single candidate.
         term: ``[n]`` the target term of each example, as any numbers.
+        kinds: what each column estimates; None for ``KINDS``.
 
     Returns:
         ``{name: [C estimates]}``: the mean of every column but the auxiliary ones; ``ss``, ``lms`` and ``icat`` in
         percent, means over terms as in the official evaluation; their changes, ``ss_change`` and so on, in points; and
         ``icat_lms_part`` and ``icat_ss_part``, which add up to ``icat_change``.
     """
-    found = estimate_columns({name: column for name, column in rows.items() if name not in ASIDE}, KINDS, term)
+    kept = {name: column for name, column in rows.items() if name not in ASIDE}
+    found = estimate_columns(kept, KINDS if kinds is None else kinds, term)
     if "stereotypical" not in rows:
         return found
     balanced = equal_terms(term)
@@ -134,7 +138,7 @@ class StereoSetEffect(Evaluation):
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
         rows_of_term = torch.arange(len(next(iter(rows.values())))) if cluster is None else cluster
-        return effect_estimates(rows, rows_of_term)
+        return effect_estimates(rows, rows_of_term, self.kinds)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         plain = baselines["unsteered"]

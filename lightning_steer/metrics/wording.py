@@ -30,5 +30,5 @@ def random_reach(random: Mapping[str, Any], value: float) -> str:
     at_least = round(random["p"] * (1 + random["n"])) - 1
     return (
         f"{at_least} of {random['n']} random directions of equal norm reach {value:.3f} or more, too (they go from "
-        f"{random['low']:.3f} to {random['high']:.3f}; rank p-value {random['p']:.2f})"
+        f"{random['low']:.3f} to {random['high']:.3f}; rank p-value {random['p']:.3f})"
     )

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 
 from lightning_steer import numbers, provenance
+from lightning_steer.cache import fingerprints
 from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
@@ -24,7 +25,7 @@ from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
 from lightning_steer.modules import lessons
-from lightning_steer.modules.summary import Summary, identify, neutral_drift
+from lightning_steer.modules.summary import Summary, damage, identify, neutral_drift
 from lightning_steer.numbers import ranged
 from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
@@ -258,6 +259,7 @@ class SteeringAdaptor(TracedModule):
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
+        self.report["result"] = fingerprints.of_tensors(self.learned(self.state_dict()))
         self.report["mismatches"] = self.mismatches
         self.report["warnings"] = [*self.mismatches, *readable.notes(data), *self.report["warnings"]]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
@@ -267,6 +269,8 @@ class SteeringAdaptor(TracedModule):
             found = neutral_drift(self.backbone.drift(texts, edits, copies))  # type: ignore[operator]
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
+        if hasattr(data, "neutral"):
+            self.report["warnings"] = [*damage(self.report["metrics"]), *self.report["warnings"]]
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})
 
     def on_test_end(self) -> None:

@@ -64,7 +64,7 @@ class Summary:
         if name == "unsteered":
             for measure, value in self.evaluation.by_definition.items():
                 if measure in figures:
-                    rows = _columns(self.tested, name)[measure]
+                    rows = self.tested["cluster"]
                     figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(self.tested["cluster"]))[0]
         return {measure: _plain(figure) for measure, figure in figures.items()}
 
@@ -212,6 +212,26 @@ def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:
         if len(estimates) > 1
     }
     return own, random
+
+
+BROKEN = 0.1
+"""Nats per token of neutral text beyond which a report warns."""
+
+
+def damage(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a warning if other text was not looked at, or was changed by more than ``BROKEN``."""
+    if "neutral_kl" not in metrics:
+        return [
+            "What steering does to other text was not measured: give the data a neutral_file of such text, and read "
+            "some steered text before you quote a figure."
+        ]
+    kl = metrics["neutral_kl"]["value"]
+    if kl <= BROKEN:
+        return []
+    return [
+        f"Neutral text changed by {kl:.2f} nats per token (KL), more than {BROKEN:g}: the model no longer speaks as it "
+        "did."
+    ]
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from lightning_steer.escapes import for_markdown
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
+from lightning_steer.report.words import word
 
 ROWS = {
     "unsteered": "unsteered",
@@ -40,6 +41,13 @@ def random_row(report: Mapping[str, Any]) -> str:
     )
 
 
+def price(report: Mapping[str, Any]) -> str:
+    """What it cost: drift of other outputs, and of neutral text."""
+    costs = [name for name in report["metrics"] if name.startswith(("drift", "neutral_")) or name == "kl"]
+    shown = "; ".join(f"{word(name)} {tables.cell(report['metrics'][name])}" for name in costs)
+    return f"At the price of: {shown}." if shown else ""
+
+
 def footnotes(report: Mapping[str, Any]) -> list[str]:
     """How the report's intervals were made, or why there is none."""
     return tables.footnotes([report["metrics"], *report.get("baselines", {}).values()])
@@ -51,7 +59,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
     rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     lines = [
         f"# {for_markdown(report['experiment'])}: {for_markdown(report['method'])}\n",
-        f"{for_markdown(report['verdict'])}\n",
+        f"{for_markdown(report['verdict'])} {for_markdown(price(report))}\n",
         *([f"Why this strength: {for_markdown(report['choice'])}.\n"] if report.get("choice") else []),
         *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
         f"Task: {for_markdown(report['task'])}. Network: {for_markdown(report['backbone'])}. "
@@ -74,7 +82,7 @@ def text(report: Mapping[str, Any]) -> str:
     table = tables.text(comparison(report), list(report["baselines"]["unsteered"]))
     why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
-    return f"{report['verdict']}{why}{warnings}\n\n{table}\n{notes}\n"
+    return f"{report['verdict']} {price(report)}{why}{warnings}\n\n{table}\n{notes}\n"
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer.report import svg
-from lightning_steer.report.card import comparison, footnotes, random_row
+from lightning_steer.report.card import comparison, footnotes, price, random_row
 from lightning_steer.report.figures import COLOURS
 from lightning_steer.report.tables import cell, counted, number
 from lightning_steer.report.words import word
@@ -63,7 +63,7 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
     parts = [
         f'<article id="run-{i}">\n<h2>{escape(report["method"])}</h2>\n',
         f'<p class="soft">{escape(report["run"])} · {escape(report["task"])}</p>\n',
-        f'<p class="verdict">{escape(report.get("verdict", ""))}{_drift(report)}</p>\n{warnings}',
+        f'<p class="verdict">{escape(report.get("verdict", ""))} {escape(price(report))}</p>\n{warnings}',
         f'<div class="charts">{_dose_response(report)}{_profile(report)}</div>\n',
         _compared(report),
         _certificate(report),
@@ -72,13 +72,6 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
         "</article>\n",
     ]
     return "".join(parts)
-
-
-def _drift(report: Mapping[str, Any]) -> str:
-    """What it cost, next to what it did."""
-    costs = [name for name in report["metrics"] if name.startswith("drift") or name in ("neutral_kl", "kl")]
-    said = "; ".join(f"{escape(word(name))} {cell(report['metrics'][name])}" for name in costs)
-    return f" At the price of: {said}." if said else ""
 
 
 def _dose_response(report: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ def cell(estimate: Estimate) -> str:
     """``value [low, high]``; of random draws ``median (minimum to maximum; p)``; else the value alone."""
     value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
     if estimate.get("p") is not None:
-        return f"{value} ({low} to {high}; p {estimate['p']:.2f})"
+        return f"{value} ({low} to {high}; p {estimate['p']:.3f})"
     return value if low == high == "-" else f"{value} [{low}, {high}]"
 
 

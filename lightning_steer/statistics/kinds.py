@@ -148,7 +148,10 @@ class Mean(Kind):
             means = units.sums(kept) / units.sizes[:, None]
             still = _same(means, means[0])
             low, high = (np.where(still, np.nan, end) for end in (low, high))
-        return Intervals(columns.mean(0), low, high, "t" if clusters is None else "t over clusters (CR2)")
+        how = "t, skew-adjusted" if clusters is None else "t over clusters (CR2), skew-adjusted"
+        if math.isfinite(self.high - self.low):
+            how += ", wider where few rows or clusters may decide it"
+        return Intervals(columns.mean(0), low, high, how)
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ class Change(Kind):
         if len(clusters.sizes) < 2:
             return Intervals.none(mean, ONE_CLUSTER)
         ends = intervals.bounded_mean(columns, clusters, -1.0, 1.0)
-        return Intervals(mean, *ends, "t over clusters (CR2)")
+        how = "t over clusters (CR2), skew-adjusted, wider where few rows or clusters may decide it"
+        return Intervals(mean, *ends, how)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from lightning_steer import provenance, saving
+from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
@@ -55,7 +56,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> Vector:
         mismatches = provenance.compared(path, then.differences(now), accept_mismatch)
     else:
         then, mismatches = now, [f"{path} does not say what it was fitted to."]
-    report = _report(config)
+    report = _report(config, fingerprints.of_tensors(state))
     figures, compared = report.get("metrics", {}), report.get("baselines", {}).get("unsteered", {})
     return of(
         backbone,
@@ -110,8 +111,8 @@ def _map(map_: Steering, saved: dict[str, Tensor], number: int) -> Steering:
     return saving.restore(map_, own, "best.ckpt")
 
 
-def _report(config: dict[str, Any]) -> dict[str, Any]:
-    """What ``test`` found, if it was run."""
+def _report(config: dict[str, Any], result: str) -> dict[str, Any]:
+    """What ``test`` found of this very result, if it was run; a report of another, which may lie there, is none."""
     logger = (config.get("trainer") or {}).get("logger")
     given = logger.get("init_args", {}) if isinstance(logger, dict) else {}
     path = Path(
@@ -121,4 +122,4 @@ def _report(config: dict[str, Any]) -> dict[str, Any]:
         found = json.loads(read_bytes(path).decode("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) and found.get("result") == result else {}
