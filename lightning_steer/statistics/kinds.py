@@ -91,7 +91,7 @@ class Kind(ABC):
 def _same(values: NDArray, value: NDArray) -> NDArray:
     """Return ``[C]`` whether ``values [T, C]`` differ from ``value [C]`` by rounding at most."""
     with np.errstate(invalid="ignore"):
-        return (np.abs(values - value) <= 1e-9 * np.maximum(1, np.abs(value))).all(0)
+        return np.asarray((np.abs(values - value) <= 1e-9 * np.maximum(1, np.abs(value))).all(0))
 
 
 def _within(columns: NDArray, low: float, high: float) -> NDArray:
