@@ -1,76 +1,33 @@
 """Prompts with known answers, in splits to learn the errors from, to calibrate the steering, and to judge it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lightning_steer import numbers
 from lightning_steer.continuations import continuation
 from lightning_steer.data.batches import share
 from lightning_steer.data.exact import Answering
-from lightning_steer.data.mera_tasks import Example, Sizes, Task, check_labels
+from lightning_steer.data.graded_batches import GradedBatches
+from lightning_steer.data.labelled_rows import Example, check_labels, contradictions, shared_text
+from lightning_steer.data.mera_tasks import Sizes, Task
 from lightning_steer.data.observations import Observations, observe_once
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Graded
 from lightning_steer.data.readable import Reader, TooLong, language_model
-from lightning_steer.data.splits import stratified
+from lightning_steer.data.splits import split
 from lightning_steer.llm import LLM
 from lightning_steer.numbers import ranged
 from lightning_steer.tokens import Question
 
 
-class GradedBatches(Dataset[Graded]):
-    """Item j is the j-th batch of a split, as near to ``size`` rows as equal batches can be.
-
-    Args:
-        examples: the split, in order.
-        options: the written variants of all labels, the same for every prompt.
-        label_of: the label of each.
-        size: rows in a batch, about.
-        own: the rows of a batch that this process takes.
-        seen: what was recorded of the split; null if nothing was.
-    """
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        options: tuple[str, ...],
-        label_of: Sequence[int],
-        size: int,
-        own: slice,
-        seen: Observations | None = None,
-    ) -> None:
-        self.examples, self.options, self.own, self.seen = examples, options, own, seen
-        self.label_of = torch.tensor(label_of)
-        count = max(1, round(len(examples) / size))
-        self.edges = [round(j * len(examples) / count) for j in range(count + 1)]  # no small rest for some processes
-
-    def __len__(self) -> int:
-        return len(self.edges) - 1
-
-    def __getitem__(self, j: int) -> Graded:
-        if not 0 <= j < len(self):
-            raise IndexError(f"batch {j} does not exist: there are {len(self)}")
-        row = torch.arange(self.edges[j], self.edges[j + 1])[self.own]
-        mine = [self.examples[i] for i in row.tolist()]
-        questions = [Question(example.prompt, self.options) for example in mine]
-        y, seen = torch.tensor([e.label for e in mine], dtype=torch.int64), self.seen and self.seen.at(row)
-        return Graded(questions, y, self.label_of, row, seen)
-
-
-def _as_it_is(batch: Graded) -> Graded:
-    """A loader's own conversion would turn the options into a list."""
-    return batch
-
-
 class MERADataModule(L.LightningDataModule):
     """Labelled prompts: rows to learn a model's errors from, rows that choose the threshold, and held-out rows.
 
-    Prompts that occur more than once are taken once, so that no split has a row of another.
+    Prompts that occur more than once are taken once, and rows of one group go into one split, so that no split has a
+    row of another.
 
     Args:
         source: where the prompts come from: SmsSpam, FinanceTask, MMLU, PocketTask, or your own LabelledFile.
@@ -156,13 +113,19 @@ class MERADataModule(L.LightningDataModule):
         """Read or generate, and split; does nothing the second time. Raises ValueError or FileNotFoundError."""
         if hasattr(self, "train"):
             return
-        found = list({e.prompt: e for e in reversed(self.source.examples(self.drawn, self.seed))}.values())[::-1]
+        rows = self.source.examples(self.drawn, self.seed)
+        found = list({e.prompt: e for e in reversed(rows)}.values())[::-1]
         if len(found) < 2:
             raise ValueError(f"all prompts of {self.task} are equal: {found[0].prompt[:60]!r}; check its template")
         for k, label in enumerate(self.labels):
             if not any(e.label == k for e in found):
                 raise ValueError(f"no row of {self.task} has the label {label!r}: leave it out, or bring rows of it")
-        parts = stratified([e.label for e in found], self.sizes, self.seed)
+        if any(e.group is not None for e in found):  # the others stand alone
+            found = [e if e.group is not None else e._replace(group=f"row {i}") for i, e in enumerate(found)]
+        names = sorted({e.group for e in found if e.group is not None})
+        self.groups = {name: number for number, name in enumerate(names)} or None
+        self.notes = [note for note in (contradictions(rows), shared_text(found)) if note]
+        parts = split([e.label for e in found], self.sizes, self.seed, [e.group for e in found] if names else None)
         self._whole = [[found[i] for i in part] for part in parts]
         self.train, self.calibration, self.test = self._whole
 
@@ -223,11 +186,11 @@ class MERADataModule(L.LightningDataModule):
     def batches(self, examples: Sequence[Example], seen: Observations | None = None) -> GradedBatches:
         """A split in batches; this process's rows of them."""
         none = () if self.answering is None else (len(self.labels),)  # one label more: no label at all
-        return GradedBatches(examples, self.options, self.label_of + none, self.batch_size, share(self), seen)
+        label_of = self.label_of + none
+        return GradedBatches(examples, self.options, label_of, self.groups, self.batch_size, share(self), seen)
 
     def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[Graded]:
-        as_it_is: Any = _as_it_is
-        return DataLoader(self.batches(examples, seen), batch_size=None, collate_fn=as_it_is)
+        return self.batches(examples, seen).loader()
 
     def _seen(self) -> "MERADataModule":
         llm = language_model(self)

@@ -9,22 +9,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from lightning_steer.data import pocket_tasks
+from lightning_steer.data.labelled_rows import Example, check_labels, labelled
 from lightning_steer.data.pocket_prompts import TaskPrompt, task_prompts
 from lightning_steer.data.table_files import hub_rows, read_rows
 from lightning_steer.numbers import ranged
-
-
-class Example(NamedTuple):
-    """A prompt with its right label."""
-
-    prompt: str
-    label: int
-    """Index into the task's labels."""
-    planted: float = float("nan")
-    """The error E that a perfect model of the pocket language makes; NaN where nothing is planted."""
 
 
 class Sizes(NamedTuple):
@@ -50,49 +41,6 @@ class Task(ABC):
         """Labelled prompts: n of them, drawn by the seed, if they are generated; else all. Raises ValueError."""
 
 
-def check_labels(labels: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError unless there are two labels or more, each written in its own ways."""
-    if len(labels) < 2:
-        raise ValueError(f"a task needs at least 2 labels, not {list(labels)}")
-    seen: dict[str, str] = {}
-    for label, variants in labels.items():
-        if isinstance(variants, str) or not variants or not all(v.strip() for v in variants):
-            raise ValueError(f"label {label!r} needs a list of written variants, none of them blank, not {variants!r}")
-        for variant in variants:
-            if seen.setdefault(variant.strip(), label) != label:
-                raise ValueError(f"the variant {variant!r} stands for both {seen[variant.strip()]!r} and {label!r}")
-
-
-def fill(template: str, row: Mapping[str, Any], where: str) -> str:
-    """The template with ``{column}`` replaced by the row's text; raises ValueError naming a column that is missing."""
-
-    def value(match: "re.Match[str]") -> str:
-        if match[1] not in row:
-            raise ValueError(f"{where} has no column {match[1]!r}; its columns are {', '.join(map(str, row))}")
-        if row[match[1]] is None:
-            raise ValueError(f"{where} has nothing in column {match[1]!r}")
-        return str(row[match[1]])
-
-    return re.sub(r"\{(\w+)\}", value, template)
-
-
-def labelled(
-    rows: Sequence[Mapping[str, Any]], template: str, label_column: str, labels: Mapping[str, Sequence[str]], where: str
-) -> list[Example]:
-    """Rows as examples; raises ValueError for the first one that is not."""
-    index = {str(label): i for i, label in enumerate(labels)}
-    found = []
-    for number, row in enumerate(rows, 1):
-        at = f"{where}, row {number},"
-        if label_column not in row:
-            raise ValueError(f"{at} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
-        label = str(row[label_column]).strip()
-        if label not in index:
-            raise ValueError(f"{at} has the label {label!r}; known are {', '.join(map(repr, index))}")
-        found.append(Example(fill(template, row, at), index[label]))
-    return found
-
-
 class LabelledFile(Task):
     """A user's own data: a table with a column of labels.
 
@@ -101,6 +49,8 @@ class LabelledFile(Task):
         template: the prompt, with {column} where a column's text goes; it ends just before the answer.
         labels: for each value of the label column, the ways in which a model may write it.
         label_column: the column of labels.
+        group_column: the column that names what rows share that are not independent (a passage, a person): rows of a
+            group stay in one split, intervals and certificates count groups. Null: every row stands alone.
         columns: names of the columns, where a .csv or .tsv file has no header line.
         name: the task's name in reports; null for the file's.
     """
@@ -113,16 +63,18 @@ class LabelledFile(Task):
         label_column: str = "label",
         columns: list[str] | None = None,
         name: str | None = None,
+        group_column: str | None = None,
     ) -> None:
         check_labels(labels)
         if not re.search(r"\{\w+\}", template):
             raise ValueError(f"the template {template!r} names no column: write {{text}} where the column's text goes")
         self.file, self.template, self.labels, self.label_column = file, template, labels, label_column
+        self.group_column = group_column
         self.columns, self.name, self.sizes = columns, name or Path(file).stem, Sizes(3000, 250, 250)
 
     def examples(self, n: int, seed: int) -> list[Example]:
         rows = read_rows(self.file, self.columns)
-        return labelled(rows, self.template, self.label_column, self.labels, self.file)
+        return labelled(rows, self.template, self.label_column, self.labels, self.file, self.group_column)
 
 
 class SmsSpam(Task):

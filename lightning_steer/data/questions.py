@@ -30,6 +30,8 @@ class Graded(NamedTuple):
     """``[B]`` int64: numbers of the rows in their split, whatever the batches and processes."""
     seen: Observed | None = None
     """What was recorded of these rows; null if the model is to be asked."""
+    group: Tensor | None = None
+    """``[B]`` int64: the group of each row, within which rows are not independent; null if all stand alone."""
 
     @property
     def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -35,9 +35,9 @@ def read_all(data: Any, backbone: Backbone) -> None:
 
 
 def notes(data: Any) -> list[str]:
-    """Return sentences for the report on the rows that were skipped or cut."""
+    """Return sentences for the report on the rows that were skipped or cut, and on what rows share."""
     reader = getattr(data, "reader", None)
-    return reader.notes if isinstance(reader, Reader) else []
+    return [*(reader.notes if isinstance(reader, Reader) else []), *getattr(data, "notes", [])]
 
 
 def _loaded(backbone: Any) -> LLM | None:

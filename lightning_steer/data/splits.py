@@ -8,6 +8,62 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+
+def split(
+    labels: Sequence[int], sizes: Sequence[int], seed: int, groups: Sequence[str | None] | None = None
+) -> list[list[int]]:
+    """Indices of the rows of each split; rows of a group lie in one split.
+
+    Groups are drawn as rows are, whatever their size, each with the class that most of its rows have: a split has as
+    many groups as hold its rows on average, and all rows of these.
+
+    Args:
+        labels: ``[n]`` the class of each row.
+        sizes: rows of each split; with groups, about.
+        seed: draws them.
+        groups: ``[n]`` the group of each row, None for one that stands alone; None: all do.
+
+    Raises:
+        ValueError: as :func:`stratified`; or a class would be missing from a split.
+    """
+    rows_of: dict[object, list[int]] = {}
+    for row, group in enumerate(groups or []):
+        rows_of.setdefault(row if group is None else group, []).append(row)
+    if len(rows_of) in (0, len(labels)):
+        return stratified(labels, sizes, seed)
+    members, mean = list(rows_of.values()), len(labels) / len(rows_of)
+    counts = [max(1, int(size / mean)) for size in sizes]
+    if sum(counts) > len(members):
+        asked = " + ".join(map(str, sizes))
+        raise ValueError(
+            f"the splits ask for {asked} rows, which are some {sum(counts)} groups of {mean:.1f} rows, but there are "
+            f"{len(members)} groups: give smaller splits, or bring more groups"
+        )
+    classes = np.asarray(labels)
+    most = [int(np.bincount(classes[rows]).argmax()) for rows in members]
+    random = np.random.default_rng(np.random.SeedSequence((seed, 7)))
+    parts = [np.concatenate([members[i] for i in part]) for part in _drawn(np.asarray(most), counts, random)]
+    for rows in parts:
+        missing = np.setdiff1d(classes, classes[rows])
+        if len(missing):
+            raise ValueError(
+                f"a split of {len(rows)} rows has none of class {int(missing[0])}: make the split larger, or bring "
+                "more groups that hold it"
+            )
+    return [random.permutation(rows).tolist() for rows in parts]
+
+
+def _drawn(classes: NDArray, sizes: Sequence[int], random: np.random.Generator) -> list[NDArray]:
+    """Units of each split, with classes spread evenly over all."""
+    place = np.empty(len(classes))
+    for label in np.unique(classes):  # spread each class evenly over [0, 1), from a random start
+        units = random.permutation(np.flatnonzero(classes == label))
+        place[units] = (np.arange(len(units)) + random.random()) / len(units)
+    order = np.lexsort((random.random(len(classes)), place))
+    edges = np.cumsum([0, *sizes])
+    return [random.permutation(order[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[list[int]]:
@@ -29,13 +85,7 @@ def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[l
             "give smaller ones (train, calibration and test of a MERADataModule), or bring more rows"
         )
     random, classes = np.random.default_rng(np.random.SeedSequence((seed, 7))), np.asarray(labels)
-    place = np.empty(len(classes))
-    for label in np.unique(classes):  # spread each class evenly over [0, 1), from a random start
-        rows = random.permutation(np.flatnonzero(classes == label))
-        place[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
-    order = np.lexsort((random.random(len(classes)), place))
-    edges = np.cumsum([0, *sizes])
-    found = [random.permutation(order[a:b]) for a, b in itertools.pairwise(edges)]
+    found = _drawn(classes, sizes, random)
     for size, rows in zip(sizes, found, strict=True):
         missing = np.setdiff1d(classes, classes[rows])
         if len(missing):

@@ -309,7 +309,9 @@ class SteeringAdaptor(TracedModule):
 
 def _cluster(batch: Any) -> Tensor:
     """``[B]`` within which rows are not independent, for the report and for the choice of the strength alike."""
-    return batch.y if isinstance(batch, Contrast) else batch.row
+    if isinstance(batch, Contrast):
+        return batch.y
+    return batch.row if getattr(batch, "group", None) is None else batch.group
 
 
 _NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
