@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 class Multiplicity(ABC):
@@ -50,3 +50,17 @@ class FixedSequence(Multiplicity):
         order = slice(None, None, -1 if self.strongest_first else 1)
         passed = np.logical_and.accumulate((lower > epsilon)[..., order], -1)[..., order]
         return passed, np.where(passed, np.maximum(lower.min(-1, keepdims=True), epsilon), -1.0)
+
+
+def holm(p: ArrayLike) -> NDArray:
+    """Return p-values ``[m]`` of m claims so adjusted that each may be compared with the level by itself.
+
+    The chance of any false claim among them stays below the level, however they depend (Holm 1979, Scand. J. Stat. 6).
+    """
+    p = np.asarray(p, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p-values lie between 0 and 1, not {p[~((p >= 0) & (p <= 1))][0]}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
