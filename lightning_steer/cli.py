@@ -4,12 +4,10 @@ One class and one file: LightningCLI calls its methods by turns, and they hand o
 """
 
 import inspect
-import logging
 import os
 import re
 import sys
 import threading
-import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +24,7 @@ from lightning_steer.late_record import LateRecord
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.predictions import Predictions
+from lightning_steer.quiet import hush
 from lightning_steer.report import card
 from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.shipped import shipped
@@ -41,25 +40,6 @@ STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_st
 """What a module must define for each command."""
 NAME = r"[\w-][\w.-]*"
 """A part of a run's name, and the name of its checkpoint: a plain file name on every system."""
-EXPECTED = (
-    r".*configure_optimizers` returned `None`.*",  # closed forms have nothing to optimise
-    r".*module\(s\) in eval mode at the start of training.*",  # the steered network is frozen on purpose
-    r".*Checkpoint directory .* exists and is not empty.*",  # a run that is repeated replaces its files
-    r".*smaller than the logging interval.*",  # a few batches of pairs are all there is
-    r".*does not have many workers.*",  # data made on the fly, or small, is faster without
-    r".*isinstance\(treespec, LeafSpec\).*",  # a deprecation inside lightning
-    r".*callbacks used to create the checkpoint need to be provided.*",  # a test has nothing to resume
-    r".*LightningCLI's args parameter is intended to run from within Python.*",  # as the demo and the tests do
-    r".*recommended to use `self.log\(.*sync_dist=True.*",  # the values are equal on all processes already
-)
-
-
-def hush() -> None:
-    """Silence warnings that are expected here, each for its reason, and an advertisement."""
-    for message in EXPECTED:
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: "Tip: " not in record.getMessage())
 
 
 class Parser(LightningArgumentParser):

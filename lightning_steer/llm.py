@@ -6,7 +6,7 @@ needs no text, the decoder by itself, is in :mod:`lightning_steer.decoder`.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -127,10 +127,9 @@ class LLM(Backbone):
 
     @property
     def decoder(self) -> Decoder:
-        """The model without its tokenizer."""
-        if self._decoder is None:
-            raise RuntimeError("the language model is not loaded yet: call load() first")
-        return self._decoder
+        """The model without its tokenizer; loaded when it is first used."""
+        self.load()
+        return cast(Decoder, self._decoder)
 
     @property
     def model(self) -> Any:
@@ -179,6 +178,7 @@ class LLM(Backbone):
 
     def rows(self, questions: Sequence[Question]) -> list[Row]:
         """Tokens of questions or texts, a chat template bringing its own special ones; raises ValueError."""
+        self.load()
         asked = [Question(self.prompt(q.prompt), q.options) for q in questions]
         found = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
         for row in found:
@@ -197,6 +197,7 @@ class LLM(Backbone):
 
         A question is read with its first option, as one text; ``Generated`` reads what the option has added.
         """
+        self.load()
         texts, found = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs], self._nothing(inputs)
         rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
         for row in rows:
@@ -326,14 +327,34 @@ class LLM(Backbone):
             stack.enter_context(edit(self.model, within))
             yield
 
-    @torch.no_grad()
+    @overload
+    def generate(
+        self, prompts: str, edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
+    ) -> str: ...
+
+    @overload
     def generate(
         self, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
-    ) -> list[str]:
-        """Continue prompts, greedily unless ``settings`` (as of transformers' ``generate``) say otherwise.
+    ) -> list[str]: ...
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        edits: Mapping[str, Edit] | None = None,
+        max_new_tokens: int = 64,
+        **settings: Any,
+    ) -> str | list[str]:
+        """Continue a prompt or several, greedily unless ``settings`` (of transformers' ``generate``) say otherwise.
 
         Nothing is taken from the model's own ``generation_config`` but its special tokens.
+
+        Returns:
+            What follows the prompt; of several prompts a list, in their order.
         """
+        if isinstance(prompts, str):
+            return self.generate([prompts], edits, max_new_tokens, **settings)[0]
+        self.load()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token

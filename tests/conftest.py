@@ -11,12 +11,12 @@ import torch
 from hypothesis import HealthCheck, settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_steer.cli import hush
 from lightning_steer.data import ToyLabelDataModule
 from lightning_steer.data.pocket import vocabulary
 from lightning_steer.data.pocket_text import tokenizer
 from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import ToyClassifier
+from lightning_steer.quiet import hush
 from lightning_steer.records import Activations
 
 ROOT = Path(__file__).parent.parent

@@ -32,7 +32,7 @@ def llm() -> LLM:
 
 
 @pytest.fixture(scope="module")
-def vector(llm: LLM) -> vectors.Vector:
+def vector(llm: LLM) -> vectors.SteeringVector:
     return vectors.of(llm, fitted(llm), 1.5, licence="CC0-1.0")
 
 
@@ -55,7 +55,7 @@ def test_there_and_back_steers_the_same(form: str, kind: Make, llm: LLM, tmp_pat
 
 
 @pytest.mark.parametrize("form", ["gguf", "plain"])
-def test_the_card_of_the_model_and_the_rows_is_kept(form: str, vector: vectors.Vector, tmp_path: Path) -> None:
+def test_the_card_of_the_model_and_the_rows_is_kept(form: str, vector: vectors.SteeringVector, tmp_path: Path) -> None:
     made = vector._replace(card=vector.card._replace(data="aa", selection="bb"))
     lost = exchange.export(made, tmp_path / FORMS[form], form)
     assert not any("no room for the card" in sentence for sentence in lost)
@@ -66,7 +66,7 @@ def test_the_card_of_the_model_and_the_rows_is_kept(form: str, vector: vectors.V
         pass
 
 
-def test_what_cannot_be_compared_is_said(vector: vectors.Vector, llm: LLM, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_said(vector: vectors.SteeringVector, llm: LLM, tmp_path: Path) -> None:
     save_file({"1": torch.ones(32)}, tmp_path / "foreign.safetensors")
     foreign = exchange.read(tmp_path / "foreign.safetensors")
     with pytest.warns(UserWarning, match="names no model: it was not compared") as seen, vectors.edit(llm, foreign):
@@ -83,7 +83,7 @@ def test_what_cannot_be_compared_is_said(vector: vectors.Vector, llm: LLM, tmp_p
             pass
 
 
-def test_gguf_is_read_by_the_gguf_package(vector: vectors.Vector, tmp_path: Path) -> None:
+def test_gguf_is_read_by_the_gguf_package(vector: vectors.SteeringVector, tmp_path: Path) -> None:
     package = pytest.importorskip("gguf")
     exchange.export(vector, tmp_path / "a.gguf", "gguf")
     reader = package.GGUFReader(tmp_path / "a.gguf")
@@ -110,7 +110,7 @@ def test_gguf_is_read_by_the_gguf_package(vector: vectors.Vector, tmp_path: Path
     }
 
 
-def test_gguf_is_laid_out_as_its_specification_says(vector: vectors.Vector) -> None:
+def test_gguf_is_laid_out_as_its_specification_says(vector: vectors.SteeringVector) -> None:
     """Against the published layout, read by hand: no reader of ours."""
     content = exchange.WRITERS["gguf"](vector, 1.0)
     assert content[:4] == b"GGUF"
@@ -125,7 +125,7 @@ def test_gguf_is_laid_out_as_its_specification_says(vector: vectors.Vector) -> N
 
 
 @pytest.mark.parametrize("half", [1, 30])
-def test_half_precision_vectors_of_others_are_read(half: int, vector: vectors.Vector) -> None:
+def test_half_precision_vectors_of_others_are_read(half: int, vector: vectors.SteeringVector) -> None:
     dtype = gguf.DTYPES[half]
     content = gguf.encode({1: torch.arange(16.0)}, "llama", {})
     at = content.index(b"direction.1") + 11

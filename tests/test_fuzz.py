@@ -20,7 +20,7 @@ from lightning_steer.llm import LLM
 from lightning_steer.methods import LEACE, LoReFT, MeanDifference
 from lightning_steer.models import ToyBackbone
 from lightning_steer.report.__main__ import main as report_main
-from lightning_steer.vectors import Vector, exchange, load, of, save
+from lightning_steer.vectors import SteeringVector, exchange, load, of, save
 from lightning_steer.vectors.steer import module_of, scope_of
 
 FEW, MANY = 300, 10_000
@@ -28,7 +28,7 @@ Make = Callable[[random.Random], bytes]
 
 
 @pytest.fixture(scope="module")
-def vector() -> Vector:
+def vector() -> SteeringVector:
     llm = LLM("tiny", [1, 2]).adopt(decoder("llama"), letters())
     figures = {"target": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
     maps = {site: MeanDifference(32).fit(rows(d=32)) for site in llm.sites}
@@ -37,7 +37,7 @@ def vector() -> Vector:
     )
 
 
-def with_card(vector: Vector, folder: Path) -> Make:
+def with_card(vector: SteeringVector, folder: Path) -> Make:
     """A vector file whose card is changed, or its tensors, its safetensors header, or its bytes."""
     llm, maps = LLM("tiny", [1, 2]).adopt(decoder("llama"), letters()), {}
     files = []
@@ -107,7 +107,7 @@ def torch_file(chance: random.Random) -> bytes:
     return content.getvalue() if chance.random() < 0.3 else bytes_changed(content.getvalue(), chance)
 
 
-def control_vector(vector: Vector, chance: random.Random) -> bytes:
+def control_vector(vector: SteeringVector, chance: random.Random) -> bytes:
     content = exchange.WRITERS["gguf"](vector, 1.0)
     return bytes_changed(content, chance) if chance.random() < 0.97 else content
 
@@ -191,7 +191,7 @@ FORMATS += ["manifest", "checkpoint"]
 def test_format(
     form: str,
     count: int,
-    vector: Vector,
+    vector: SteeringVector,
     toy_checkpoints: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

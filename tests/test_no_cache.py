@@ -19,7 +19,7 @@ PROMPTS = ["the cat sat on", "a", "what is this: a longer one"]
 NAMES = [f"{type(s).__name__}{getattr(s, 'offset', '')}" for s in SCOPES]
 
 
-def tiny(scope: Scope, family: str = "llama") -> tuple[LLM, vectors.Vector]:
+def tiny(scope: Scope, family: str = "llama") -> tuple[LLM, vectors.SteeringVector]:
     llm = LLM("tiny", 1, scope=scope).adopt(decoder(family), letters())
     return llm, vectors.of(llm, {llm.sites[0]: MeanDifference(32).fit(rows(d=32))}, 3.0)
 

@@ -155,16 +155,16 @@ def test_parts_of_blocks_are_found_in_every_family(family: str, part: str) -> No
 
 
 @pytest.fixture(scope="module")
-def vector(llm: LLM) -> vectors.Vector:
+def vector(llm: LLM) -> vectors.SteeringVector:
     return vectors.of(llm, fitted(llm), 1.0)
 
 
-def refused(vector: vectors.Vector, model: nn.Module, match: str, **more: object) -> None:
+def refused(vector: vectors.SteeringVector, model: nn.Module, match: str, **more: object) -> None:
     with pytest.raises(ValueError, match=match), vectors.edit(model, vector, **more):  # type: ignore[arg-type]
         raise AssertionError("steered another model")
 
 
-def test_other_weights_are_refused_and_can_be_asked_for(vector: vectors.Vector) -> None:
+def test_other_weights_are_refused_and_can_be_asked_for(vector: vectors.SteeringVector) -> None:
     other = tiny(seed=1)
     refused(vector, other, "is another model .its weights are others.: load the model that it was fitted on")
     refused(vector, other.model, "its weights are others")
@@ -173,7 +173,7 @@ def test_other_weights_are_refused_and_can_be_asked_for(vector: vectors.Vector) 
         assert not torch.equal(logits(other.model, other.tokenizer), plain)
 
 
-def test_a_single_changed_weight_is_refused_also_after_the_model_was_known(vector: vectors.Vector) -> None:
+def test_a_single_changed_weight_is_refused_also_after_the_model_was_known(vector: vectors.SteeringVector) -> None:
     changed = tiny()
     with vectors.edit(changed, vector):
         pass
@@ -182,14 +182,14 @@ def test_a_single_changed_weight_is_refused_also_after_the_model_was_known(vecto
     refused(vector, changed, "its weights are others")
 
 
-def test_another_tokenizer_is_refused(vector: vectors.Vector) -> None:
+def test_another_tokenizer_is_refused(vector: vectors.SteeringVector) -> None:
     refused(vector, tiny(bos=False), "its tokenizer is another")
     refused(vector, tiny().model, "its tokenizer is another", tokenizer=letters(bos=False))
     with vectors.edit(tiny().model, vector):  # not known, not compared
         pass
 
 
-def test_another_architecture_is_refused_even_if_asked_for(vector: vectors.Vector) -> None:
+def test_another_architecture_is_refused_even_if_asked_for(vector: vectors.SteeringVector) -> None:
     refused(vector, tiny("gpt2"), "its configuration is another")
     wide = LLM("wide", 1).adopt(decoder("gpt2", n_embd=64), letters())
     refused(vector, wide, "width 32 at block 1, but GPT2LMHeadModel has 4 blocks of width 64", other_model=True)
@@ -198,7 +198,7 @@ def test_another_architecture_is_refused_even_if_asked_for(vector: vectors.Vecto
 
 
 @pytest.mark.parametrize("entry", ["use_cache", "output_hidden_states"])
-def test_what_a_model_returns_besides_is_not_what_it_computes(entry: str, vector: vectors.Vector) -> None:
+def test_what_a_model_returns_besides_is_not_what_it_computes(entry: str, vector: vectors.SteeringVector) -> None:
     again = tiny()
     setattr(again.model.config, entry, not getattr(again.model.config, entry))
     with vectors.edit(again, vector):

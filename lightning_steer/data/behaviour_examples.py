@@ -5,7 +5,7 @@ Pres et al. 2024, arXiv 2410.17245 (halves); Rimsky et al. 2024, arXiv 2312.0668
 arXiv 2212.09251 (personas).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +106,18 @@ def read_personas(path: str | Path, behaviour: str) -> list[BehaviourExample]:
     return _distinct(path, found)
 
 
+def of_pairs(behaviour: str, pairs: Iterable[tuple[str, str, str]]) -> list[BehaviourExample]:
+    """Examples of (prompt, positive, negative) in memory, numbered from 1; raises ValueError or TypeError."""
+    examples = []
+    for number, pair in enumerate(pairs, 1):
+        if isinstance(pair, str) or len(pair) != 3 or not all(isinstance(text, str) for text in pair):
+            raise TypeError(f"pair {number} is {str(pair)[:80]}, not a prompt, a positive and a negative text")
+        if not all(text.strip() for text in pair):
+            raise ValueError(f"pair {number} has an empty text: {pair}")
+        examples.append(_example("pairs", str(number), behaviour, *pair))
+    return _distinct("pairs", examples)
+
+
 def objects(path: Path) -> list[tuple[int, Any]]:
     """The values of a JSON list or of JSON lines, numbered from 1; raises FileNotFoundError or ValueError."""
     if not path.is_file():
@@ -148,14 +160,14 @@ def _rows(
     return rows
 
 
-def _example(path: Path, id_: str, behaviour: str, prompt: str, positive: str, negative: str) -> BehaviourExample:
+def _example(path: object, id_: str, behaviour: str, prompt: str, positive: str, negative: str) -> BehaviourExample:
     found = BehaviourExample(id_, *(text.strip() for text in (behaviour, prompt, positive, negative)))
     if found.positive == found.negative:
         raise ValueError(f"{path}, example {id_} has the same continuation twice: {found.positive!r}")
     return found
 
 
-def _distinct(path: Path, examples: list[BehaviourExample]) -> list[BehaviourExample]:
+def _distinct(path: object, examples: list[BehaviourExample]) -> list[BehaviourExample]:
     """The examples, unless two have the same id or are the same in all else, and would count as two."""
     ids, rest = set(), {}
     for example in examples:

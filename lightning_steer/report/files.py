@@ -30,12 +30,13 @@ def write_figure(figure: "Figure", folder: Path, name: str, dpi: int = 120) -> N
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by JSON that any reader takes: numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return the same value with null for numbers that are not finite, and lists for tuples."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

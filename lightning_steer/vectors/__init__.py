@@ -5,8 +5,8 @@
 
 from lightning_steer.vectors.card import Card, Model, Site, Strength
 from lightning_steer.vectors.constant import by_layer
-from lightning_steer.vectors.file import Vector, load, save
+from lightning_steer.vectors.file import SteeringVector, load, save
 from lightning_steer.vectors.make import of
 from lightning_steer.vectors.steer import edit
 
-__all__ = ["Card", "Model", "Site", "Strength", "Vector", "by_layer", "edit", "load", "of", "save"]
+__all__ = ["Card", "Model", "Site", "SteeringVector", "Strength", "by_layer", "edit", "load", "of", "save"]

@@ -2,11 +2,11 @@
 
 from lightning_steer.llm import LLM
 from lightning_steer.vectors import fingerprint
-from lightning_steer.vectors.file import Vector
+from lightning_steer.vectors.file import SteeringVector
 from lightning_steer.vectors.steer import module_of
 
 
-def bind(vector: Vector, name: str) -> Vector:
+def bind(vector: SteeringVector, name: str) -> SteeringVector:
     """The vector with the model of this name on its card.
 
     Raises:

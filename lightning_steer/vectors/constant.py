@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.vectors.card import Card, Site, Strength
-from lightning_steer.vectors.file import Vector, state
+from lightning_steer.vectors.file import SteeringVector, state
 from lightning_steer.vectors.given import Given
 
 
@@ -34,7 +34,7 @@ def constant(map_: nn.Module, strength: float) -> Tensor:
     return wanted
 
 
-def by_layer(vector: Vector, strength: float | None = None) -> dict[int, Tensor]:
+def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int, Tensor]:
     """``{block counted from 0: [d]}``, the strength multiplied in: the plain form that other libraries read.
 
     Raises ValueError if a map is not a vector, or acts elsewhere than on the residual stream of a decoder.
@@ -68,7 +68,7 @@ WIDEST = 1 << 20
 """A file can claim any length for a vector that it does not hold."""
 
 
-def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | None = None) -> Vector:
+def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | None = None) -> SteeringVector:
     """A vector of the project's own from ``{(block, part): [d]}``; raises ValueError if there is nothing in it.
 
     ``card`` is what the file says of the model that it was made for, if anything.
@@ -88,4 +88,6 @@ def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | Non
     one = Strength(1.0, "multiples of the vector as it came")
     names = ("model", "task", "licence", "scope", "data", "selection")
     kept: dict[str, Any] = {"scope": {"name": "All"}} if card is None else {name: getattr(card, name) for name in names}
-    return Vector(maps, Card(method=Given.__name__, settings={}, sites=sites, strength=one, source=source, **kept))
+    return SteeringVector(
+        maps, Card(method=Given.__name__, settings={}, sites=sites, strength=one, source=source, **kept)
+    )

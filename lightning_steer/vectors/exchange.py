@@ -11,13 +11,13 @@ from lightning_steer.files import write
 from lightning_steer.vectors import gguf, harness, plain
 from lightning_steer.vectors.card import Card, Strength
 from lightning_steer.vectors.constant import by_layer, imported
-from lightning_steer.vectors.file import KEY, Vector, load, read_card, save
+from lightning_steer.vectors.file import KEY, SteeringVector, load, read_card, save
 
 LIMIT = 1 << 30
 """The largest file that is imported, in bytes: a vector of 100 layers of width 16,384 takes 7 MB."""
 
 
-def read(path: Path) -> Vector:
+def read(path: Path) -> SteeringVector:
     """A vector in any form that is known, told by content; raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -38,7 +38,7 @@ CARD = "lightning_steer.card"
 """Entry of another tool's file that holds our card."""
 
 
-def _foreign(content: bytes, path: Path) -> Vector:
+def _foreign(content: bytes, path: Path) -> SteeringVector:
     source = str(path)
     if content[:4] == gguf.MAGIC:
         found, known = gguf.decode(content)
@@ -72,17 +72,17 @@ def _metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def _card_of(vector: Vector) -> str:
+def _card_of(vector: SteeringVector) -> str:
     return json.dumps(vector.card.as_plain(), sort_keys=True)
 
 
-def _as_gguf(vector: Vector, strength: float) -> bytes:
+def _as_gguf(vector: SteeringVector, strength: float) -> bytes:
     card = vector.card
     more = {"general.license": card.licence, CARD: _card_of(vector)}
     return gguf.encode(by_layer(vector, strength), "" if card.model is None else card.model.family, more)
 
 
-WRITERS: dict[str, Callable[[Vector, float], bytes]] = {
+WRITERS: dict[str, Callable[[SteeringVector, float], bytes]] = {
     "gguf": _as_gguf,
     "steered": harness.encode,
     "plain": lambda vector, strength: plain.encode(by_layer(vector, strength), {CARD: _card_of(vector)}),
@@ -90,7 +90,7 @@ WRITERS: dict[str, Callable[[Vector, float], bytes]] = {
 """Formats of other tools; ``vector`` is the project's own."""
 
 
-def export(vector: Vector, path: Path, form: str, strength: float | None = None) -> list[str]:
+def export(vector: SteeringVector, path: Path, form: str, strength: float | None = None) -> list[str]:
     """Write the vector in a form of another tool, or its own; returns what is lost on the way, in sentences.
 
     Args:

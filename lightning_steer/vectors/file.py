@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +22,35 @@ from lightning_steer.methods.base import Steering
 from lightning_steer.vectors import card as cards
 from lightning_steer.vectors.card import Card
 from lightning_steer.vectors.given import Given
+from lightning_steer.vectors.summary import summary
 
 KEY = "lightning_steer"
 
 
-class Vector(NamedTuple):
+class SteeringVector(NamedTuple):
     """Fitted maps of the residual stream, one for each site in the order of the card, and the card."""
 
     maps: list[nn.Module]
     card: Card
 
+    def applied_to(
+        self, model: Any, strength: Tensor | float | None = None, **more: Any
+    ) -> AbstractContextManager[None]:
+        """Steer a model while a ``with`` block runs; see :func:`lightning_steer.vectors.edit` for the arguments."""
+        from lightning_steer.vectors.steer import edit  # which reads vectors, and so imports this file
 
-def save(path: str | Path, vector: Vector) -> Path:
+        return edit(model, self, strength, **more)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the vector and its card to a file that :func:`load` reads; raises ValueError or OSError."""
+        return save(path, self)
+
+    def __str__(self) -> str:
+        """Return what was fitted, what it does and what else it does, with intervals."""
+        return summary(self.card)
+
+
+def save(path: str | Path, vector: SteeringVector) -> Path:
     """Write a vector file, aside and then renamed; raises ValueError or OSError."""
     tensors = {}
     for i, (map_, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
@@ -49,7 +67,7 @@ def save(path: str | Path, vector: Vector) -> Path:
     return path
 
 
-def load(path: str | Path) -> Vector:
+def load(path: str | Path) -> SteeringVector:
     """Read a vector file; nothing in it is run. Raises FileNotFoundError, or ValueError in a sentence."""
     path = Path(path)
     if not path.is_file():
@@ -66,7 +84,7 @@ def load(path: str | Path) -> Vector:
         )
     try:
         card = read_card(metadata[KEY])
-        return Vector(_maps(card, tensors), card)
+        return SteeringVector(_maps(card, tensors), card)
     except ValueError as error:
         raise ValueError(f"{path} is a damaged vector file, or of another version: {brief(error)}") from error
 

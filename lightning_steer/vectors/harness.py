@@ -14,10 +14,10 @@ from torch import Tensor
 from lightning_steer.decoder import PARTS
 from lightning_steer.vectors.card import finite
 from lightning_steer.vectors.constant import as_vector, constant
-from lightning_steer.vectors.file import Vector
+from lightning_steer.vectors.file import SteeringVector
 
 
-def encode(vector: Vector, strength: float) -> bytes:
+def encode(vector: SteeringVector, strength: float) -> bytes:
     """The file's content; raises ValueError if a map is not a vector, or its module is not known."""
     found: dict[str, Any] = {}
     for site, map_ in zip(vector.card.sites, vector.maps, strict=True):

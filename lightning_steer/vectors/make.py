@@ -11,7 +11,7 @@ from lightning_steer.models.backbone import Backbone
 from lightning_steer.scope import All
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Site, Strength
-from lightning_steer.vectors.file import Vector, settings, units
+from lightning_steer.vectors.file import SteeringVector, settings, units
 from lightning_steer.vectors.steer import as_plain
 
 
@@ -22,7 +22,7 @@ def of(
     interval: tuple[float, float] | None = None,
     rows: int | None = None,
     **known: Any,
-) -> Vector:
+) -> SteeringVector:
     """A vector with its card, ready to be saved.
 
     Args:
@@ -62,4 +62,4 @@ def of(
         versions={name: version(name) for name in ("torch", "transformers")},
         **known,
     )
-    return Vector(ordered, card)
+    return SteeringVector(ordered, card)

@@ -20,11 +20,11 @@ from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import Steering
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.vectors import trusted
-from lightning_steer.vectors.file import Vector
+from lightning_steer.vectors.file import SteeringVector
 from lightning_steer.vectors.make import of
 
 
-def read(folder: Path, accept_mismatch: bool = False) -> Vector:
+def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
     """The vector of a run's best checkpoint; raises FileNotFoundError or ValueError.
 
     The model is loaded, and the rows that the method was fitted to are made once more, to be compared with those that

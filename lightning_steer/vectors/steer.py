@@ -12,13 +12,13 @@ from lightning_steer.families import check_family
 from lightning_steer.llm import LLM
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Model, Site
-from lightning_steer.vectors.file import Vector
+from lightning_steer.vectors.file import SteeringVector
 
 
 @contextmanager
 def edit(
     model: nn.Module,
-    vector: Vector,
+    vector: SteeringVector,
     strength: Tensor | float | None = None,
     tokenizer: Any = None,
     prompt_lengths: Tensor | None = None,
