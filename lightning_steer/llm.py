@@ -185,9 +185,30 @@ class LLM(Backbone):
             self.check_length(max(row.position) + 1, asked[row.example].prompt)
         return found
 
+    def texts(self, inputs: Sequence[Question]) -> list[Row]:
+        """Tokens of questions with their first option, each as one text that is read whole; raises ValueError."""
+        texts = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs]
+        rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
+        for row in rows:
+            self.check_length(len(row.ids), texts[row.example])
+        return rows
+
+    def prompts(self, prompts: Sequence[str], new: int) -> list[list[int]]:
+        """Tokens of prompts after which ``new`` ones are generated; raises ValueError naming a prompt."""
+        texts = [self.prompt(text) for text in prompts]
+        found = text_tokens(self.tokenizer, texts, special=not self.chat)
+        for text, ids in zip(texts, found, strict=True):
+            if not ids:
+                raise ValueError(f"the prompt {text!r} has no token that could be continued")
+            self.check_length(len(ids), text, new)
+        return found
+
     def check_length(self, tokens: int, text: str, new: int = 0) -> None:
-        """Raise TooLongError if so many tokens of a text, and new ones after it, are more than the model reads."""
-        if tokens + new > self.longest:
+        """Raise TooLongError if a text's tokens, and new ones but the last, are more than the model reads.
+
+        Nothing is predicted from the last new token, so it is never read.
+        """
+        if tokens + max(new - 1, 0) > self.longest:
             asked = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
             reads = f"the {self.longest} that {self.llm} reads{why_shorter(self.decoder.config)}"
             raise TooLongError(f"{asked} are more than {reads}: {text[:60]!r}")
@@ -198,10 +219,7 @@ class LLM(Backbone):
         A question is read with its first option, as one text; ``Generated`` reads what the option has added.
         """
         self.load()
-        texts, found = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs], self._nothing(inputs)
-        rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
-        for row in rows:
-            self.check_length(len(row.ids), texts[row.example])
+        rows, found = self.texts(inputs), self._nothing(inputs)
         if isinstance(self.reads, Generated):
             parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
             rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, parts, strict=True)]
@@ -358,16 +376,12 @@ class LLM(Backbone):
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        texts = [self.prompt(text) for text in prompts]
-        if not texts or max_new_tokens < 1:
-            raise ValueError(f"at least 1 prompt is continued, by 1 token, not {len(texts)} by {max_new_tokens}")
-        read = {"input_ids": text_tokens(self.tokenizer, texts, special=not self.chat)}
+        if not prompts or max_new_tokens < 1:
+            raise ValueError(f"at least 1 prompt is continued, by 1 token, not {len(prompts)} by {max_new_tokens}")
+        read = {"input_ids": self.prompts(prompts, max_new_tokens)}
         encoded = self.tokenizer.pad(read, return_tensors="pt", padding=True)
         ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
         length = mask.sum(1)
-        if not length.all():
-            raise ValueError(f"the prompt {texts[int(length.argmin())]!r} has no token that could be continued")
-        self.check_length(int(length.max()), texts[int(length.argmax())], max_new_tokens)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
         own = self.model.generation_config
         self.model.generation_config = type(own)(**{name: getattr(own, name) for name in SPECIAL})

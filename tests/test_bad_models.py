@@ -312,9 +312,9 @@ def test_texts_that_are_too_long() -> None:
             llm.scores([question])
     with pytest.raises(ValueError, match="21 tokens are more than the 20"):
         llm.activations([Question("a" * 20)])
-    assert llm.generate(["a" * 9], max_new_tokens=10)
-    with pytest.raises(ValueError, match="11 tokens and 10 new ones are more than the 20 that tiny reads: 'aaa"):
-        llm.generate(["a" * 10], max_new_tokens=10)
+    assert llm.generate(["a" * 10], max_new_tokens=10)  # 11 tokens and 9 new ones: the last is never read
+    with pytest.raises(ValueError, match="12 tokens and 10 new ones are more than the 20 that tiny reads: 'aaa"):
+        llm.generate(["a" * 11], max_new_tokens=10)
 
 
 def test_a_chat_template_that_knows_no_system_message() -> None:

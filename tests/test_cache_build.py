@@ -450,3 +450,10 @@ def test_two_processes_at_once_build_one_cache(model: Path, tmp_path: Path) -> N
         assert not killed(process)
     build(model, tmp_path / "alone")
     assert content(tmp_path / "cache") == content(tmp_path / "alone")
+
+
+def test_a_text_that_is_too_long_is_refused_before_others_are_recorded(model: Path, tmp_path: Path) -> None:
+    configure(model, max_position_embeddings=60)
+    with pytest.raises(ValueError, match=r"text 7 has \d+ tokens, and .* takes 1 to 60"):
+        build(model, tmp_path / "cache", [*"abcdefg", "a" * 80], texts_per_shard=2)
+    assert not list((tmp_path / "cache").glob("*.safetensors"))

@@ -88,3 +88,18 @@ def test_rows_within_the_limit_do_not_depend_on_their_neighbours(kind: str) -> N
     together = llm.scores(SMALL, push(llm))[0]
     for question, scores in zip(SMALL, together, strict=True):
         torch.testing.assert_close(llm.scores([question], push(llm))[0, 0], scores, **TOLERANCE)
+
+
+@made
+@torch.no_grad()
+def test_generation_up_to_the_limit_is_the_models_own_and_beyond_it_is_refused(kind: str) -> None:
+    """With a cache, tokens beyond the limit would be read beside others that were read with other frequencies."""
+    llm, prompt = LLM("tiny", [1, 2]).adopt(MADE[kind](), letters(bos=False)), TEXTS[0][:40]
+    new = ORIGINAL - 40 + 1  # the last new token is never read
+    ids = llm.prompts([prompt], new)[0]
+    for _ in range(new):
+        ids.append(int(llm.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    written = llm.generate([prompt], max_new_tokens=new, eos_token_id=None)
+    assert written == [llm.tokenizer.decode(ids[40:], skip_special_tokens=True)]
+    with pytest.raises(ValueError, match=f"40 tokens and {new + 1} new ones are more than the {ORIGINAL}"):
+        llm.generate([prompt], max_new_tokens=new + 1)

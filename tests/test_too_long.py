@@ -9,6 +9,7 @@ import pytest
 from decoders import decoder, letters
 from test_rows_are_readable import fit, here, labelled, model, pairs, run  # noqa: F401
 
+from lightning_steer.__main__ import main
 from lightning_steer.data.behaviour import BehaviourDataModule, PairsFile
 from lightning_steer.data.mera import MERADataModule
 from lightning_steer.data.mera_tasks import LabelledFile
@@ -174,3 +175,111 @@ def test_a_label_that_would_vanish_from_a_split_is_named(tmp_path: Path) -> None
 def test_stereotypes_take_the_setting_too() -> None:
     assert StereoSetDataModule(too_long="skip").reader.changes
     assert not StereoSetDataModule().reader.changes
+
+
+# ---- one length for every pass that reads a row
+
+
+@pytest.mark.parametrize("whole", [(), (0, 1)], ids=["scored", "read whole"])
+@pytest.mark.parametrize("rule", ["refuse", "skip", "truncate_left"])
+def test_what_is_let_through_is_read_by_every_pass_and_a_token_more_is_not(rule: Any, whole: tuple[int, ...]) -> None:
+    """The last token of an option is predicted, and fed only where the option is read as a text."""
+    llm, options = reads(), (" no", " yes")
+    fits = "a" * (LONGEST - 1 - len(options[1]) + (not whole))  # after the beginning of text
+    for prompt, readable in ((fits, True), (fits + "a", False)):
+        if not readable and rule == "refuse":
+            with pytest.raises(ValueError, match=f"row r0: {LONGEST + 1} tokens are more than the {LONGEST} that"):
+                Reader(rule, ["fitted"]).read(llm, [part(prompt, options=options)], whole=whole)
+            continue
+        kept = Reader(rule, ["fitted"]).read(llm, [[*part("the cat"), *part(prompt, options=options)]], whole=whole)[0]
+        assert len(kept) == 1 + (readable or rule != "skip")
+        question = kept[-1][1]
+        assert (question.prompt == prompt) == readable or rule == "skip"
+        llm.scores([question])
+        for i in whole:
+            llm.activations([Question(question.prompt, (question.options[i],))])
+
+
+def test_a_label_after_all_that_may_be_written_can_be_scored() -> None:
+    """Before a label of 2 tokens all but 2 of the new ones may stand; the other label then has 11."""
+    llm, options, new = reads(), (" b", " yes it is"), 20
+    for more in (0, 1):
+        prompt = "a" * (LONGEST - 1 - (new - 2) - (len(options[1]) - 1) + more)
+        rows = [part("the cat", prompt, options=options)]
+        assert len(Reader("skip", ["held-out"]).read(llm, rows, new)[0]) == 2 - more
+        if not more:
+            llm.generate([prompt], max_new_tokens=new)
+            llm.scores([Question(prompt + "c" * (new - 2), options)])
+
+
+def test_pairs_that_fit_by_one_token_are_fitted_and_others_are_refused_before_a_folder_is_written(
+    model: Path,  # noqa: F811
+    here: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    llm = LLM(str(model))
+    llm.load()
+    longest = LONGEST - len(llm.tokenizer("x yes it is")["input_ids"]) + 1
+    for length, code in ((longest, 0), (longest + 1, 2)):
+        rows = [
+            {**row, "prompt": f"a cat is {i}".ljust(length, "x") if i == 0 else f"a cat is {i}"}
+            for i, row in enumerate(ROWS)
+        ]
+        assert fit("steer_behaviour", model, *pairs(rows), f"--run=of_{length}") == code
+        assert Path("logs/steer_behaviour", f"of_{length}").exists() == (code == 0)
+    assert f"row p0: {LONGEST + 1} tokens are more than the {LONGEST}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["refuse", "skip", "truncate_left"])
+def test_neutral_texts_are_read_before_a_fit_and_as_the_rule_says(
+    rule: str,
+    model: Path,  # noqa: F811
+    here: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("other.txt").write_text(f"the sea\n\n{WORDS}\n\na town\n")
+    more = [
+        *pairs(ROWS[1:4] + ROWS[5:8]),
+        "--data.init_args.neutral_file=other.txt",
+        f"--data.init_args.too_long={rule}",
+    ]
+    code = fit("steer_behaviour", model, *more)
+    output = capsys.readouterr()
+    if rule == "refuse":
+        assert code == 2
+        assert "text 2 of the neutral texts: " in output.err
+        assert f"more than the {LONGEST}" in output.err
+        assert not Path("logs").exists()
+        return
+    assert code == 0
+    Path("other.txt").unlink()  # what is read once is not read again
+    Path("other.txt").write_text(f"the sea\n\n{WORDS}\n\na town\n")
+    assert run("test", "steer_behaviour", model, *more) == 0
+    (path,) = Path("logs").rglob("report.json")
+    report = json.loads(path.read_text())
+    assert report["metrics"]["neutral_kl"]["n"] == (2 if rule == "skip" else 3)
+    done = {"skip": "skipped", "truncate_left": "read without the beginning of their prompt"}[rule]
+    assert f"1 of 3 neutral texts {done}: longer than {LONGEST} tokens" in report["warnings"]
+
+
+def test_a_neutral_text_without_a_token_is_refused_by_number() -> None:
+    with pytest.raises(ValueError, match="text 1 of the neutral texts: the text '' has no token"):
+        Reader("skip", []).neutral(LLM("tiny").adopt(decoder("llama"), letters(bos=False)), [""])
+
+
+def test_every_prompt_is_counted_with_its_response_before_a_folder_is_written(
+    model: Path,  # noqa: F811
+    here: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["predict", "--config", "configs/responses.yaml", f"--model.init_args.backbone.init_args.llm={model}"]
+    command += [
+        "--model.init_args.steering=null",
+        "--data.init_args.file=prompts.txt",
+        "--trainer.enable_progress_bar=false",
+    ]
+    for length, code in ((40, 0), (41, 2)):
+        Path("prompts.txt").write_text("the cat\n\n" + "a" * length)
+        assert main([*command, "--model.init_args.max_new_tokens=20", f"--run=of_{length}"]) == code
+        assert Path("logs/responses", f"of_{length}").exists() == (code == 0)
+    assert f"prompt 2 of prompts.txt: 42 tokens and 20 new ones are more than the {LONGEST}" in capsys.readouterr().err

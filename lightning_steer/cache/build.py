@@ -17,7 +17,7 @@ from lightning_steer.cache.files import digest, digests, locked, write
 from lightning_steer.cache.manifest import NAME, SHARD, Entry, Manifest, read_shard
 from lightning_steer.cache.origin import origin_of, text_of
 from lightning_steer.cache.read import Cache
-from lightning_steer.cache.record import DTYPES, record
+from lightning_steer.cache.record import DTYPES, record, tokens_of
 from lightning_steer.escapes import say
 from lightning_steer.files import PART, is_regular, remove_dead_part
 from lightning_steer.llm import LLM
@@ -139,6 +139,8 @@ class Build:
         for what, numbers in (("damaged", damaged), ("missing", missing)):
             if numbers:
                 say(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {what}.")
+        for number in set(range(self.shards)) - set(self.found):
+            tokens_of(self.llm, *self._texts(number))  # a text that cannot be read is refused before hours of others
         left = self.shards - len(self.found)
         say(f"Recording {self.origin.count} texts in {self.folder}: {left} of {self.shards} shards are left to do.")
         self._check_room(left)
@@ -147,14 +149,18 @@ class Build:
         """Record a shard, unless it was found finished; raises ValueError or OSError."""
         if number in self.found:
             return
-        first, end = number * self.origin.texts_per_shard, (number + 1) * self.origin.texts_per_shard
-        texts = [text_of(self.questions[i]) for i in range(first, min(end, self.origin.count))]
+        texts, first = self._texts(number)
         self.llm.model.eval()
         tensors = record(self.llm, texts, first, self.origin.each_token, self.origin.dtype)
         content = save(tensors._asdict())
         found = digest(content)
         write(self._path(number, found), content)
         self.found[number] = found
+
+    def _texts(self, number: int) -> tuple[list[str], int]:
+        """A shard's texts, and the number of the first of them."""
+        first, end = number * self.origin.texts_per_shard, (number + 1) * self.origin.texts_per_shard
+        return [text_of(self.questions[i]) for i in range(first, min(end, self.origin.count))], first
 
     def finish(self) -> Cache:
         """Write the manifest, which makes the shards the folder's cache; then remove what does not belong to it."""

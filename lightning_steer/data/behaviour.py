@@ -4,8 +4,6 @@ A method is fitted to prompts that go on with either; what is scored are both co
 that share a prompt (in the pocket language, a topic) are one cluster and stay in one part of the split.
 """
 
-from pathlib import Path
-
 import lightning as L
 from torch.utils.data import DataLoader
 
@@ -23,7 +21,7 @@ from lightning_steer.data.behaviour_sources import (
 from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
 from lightning_steer.data.questions import Contrast
 from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
-from lightning_steer.data.text import read, read_some
+from lightning_steer.data.text import neutral_texts
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
 from lightning_steer.numbers import ranged
@@ -47,7 +45,7 @@ class BehaviourDataModule(L.LightningDataModule):
         seed: draws the split.
         too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
             leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. The report says how many rows of each part it was done to.
+            never cut. Neutral texts are treated likewise. The report says how many rows of each part it was done to.
     """
 
     subject = "behaviours"
@@ -83,9 +81,8 @@ class BehaviourDataModule(L.LightningDataModule):
     @property
     def neutral(self) -> list[str]:
         """Texts that steering should leave alone."""
-        if self.neutral_file is None:
-            return self.source.neutral()
-        return [text for (text,) in read(Path(self.neutral_file), ("text",))]
+        self.setup()
+        return self._neutral
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split, once."""
@@ -102,8 +99,7 @@ class BehaviourDataModule(L.LightningDataModule):
         first = min(max(round(self.shares[FIT] * n), 1), n - 2)
         second = min(max(round((1 - self.shares[TEST]) * n), first + 1), n - 1)
         part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
-        if self.neutral_file is not None:
-            read_some(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
+        self._neutral = self.source.neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
         self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         self.clusters = [[self.source.cluster(e) for e in part] for part in self.parts]
         if self.test is not None:
@@ -115,15 +111,17 @@ class BehaviourDataModule(L.LightningDataModule):
                     raise ValueError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
         names = sorted({name for part in self.clusters for name in part})
         self.number = {name: number for number, name in enumerate(names)}
-        self._whole = self.parts, self.clusters
+        self._whole = self.parts, self.clusters, self._neutral
 
     def read_by(self, llm: LLM) -> None:
         """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
-        parts, clusters = self._whole
-        kept = self.reader.read(llm, [[(e.id, question(e)) for e in part] for part in parts])
+        parts, clusters, neutral = self._whole
+        texts = [[(e.id, question(e)) for e in part] for part in parts]
+        kept = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
+        self._neutral = self.reader.neutral(llm, neutral)
         self.parts = [[parts[k][i]._replace(prompt=q.prompt) for i, q in rows] for k, rows in enumerate(kept)]
         self.clusters = [[clusters[k][i] for i, _ in rows] for k, rows in enumerate(kept)]
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)

@@ -2,8 +2,9 @@
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -65,20 +66,24 @@ class Reader:
         self.parts = parts
         self.notes: list[str] = []
 
-    def read(self, llm: LLM, parts: Sequence[Part], new: int = 0) -> list[list[tuple[int, Question]]]:
+    def read(
+        self, llm: LLM, parts: Sequence[Part], new: int = 0, whole: Sequence[int] = ()
+    ) -> list[list[tuple[int, Question]]]:
         """Return the rows of each part that can be read: their places in it, and their questions.
 
         Args:
             llm: the model, loaded.
             parts: all parts of the data.
-            new: tokens that the model may write after a prompt.
+            new: tokens that the model may write after a prompt, before the options are scored.
+            whole: places of the options that are read to their end, as texts; of others the last token is only scored.
 
         Raises:
             ValueError: naming a row that is refused, a part of which nothing is left, or a prompt that has become equal
                 to another one.
         """
         self.notes = []
-        kept = [self._part(llm, name, part, new) for name, part in zip(self.parts, parts, strict=True)]
+        use = _Use(new, tuple(whole))
+        kept = [self._part(llm, f"{name} row", part, use) for name, part in zip(self.parts, parts, strict=True)]
         prompts = [{question.prompt for _, question in part} for part in kept]
         for number, (part, rows) in enumerate(zip(parts, kept, strict=True)):
             _check_apart([(part[place], question) for place, question in rows])
@@ -91,27 +96,32 @@ class Reader:
                     )
         return kept
 
-    def _part(self, llm: LLM, name: str, part: Part, new: int) -> list[tuple[int, Question]]:
+    def neutral(self, llm: LLM, texts: Sequence[str]) -> list[str]:
+        """Return the neutral texts as they can be read; raises ValueError naming one that cannot."""
+        part = [(f"{number} of the neutral texts", Question(text)) for number, text in enumerate(texts, 1)]
+        return [question.prompt for _, question in self._part(llm, "neutral text", part, _Use())]
+
+    def _part(self, llm: LLM, name: str, part: Part, use: "_Use") -> list[tuple[int, Question]]:
         rows: list[tuple[int, Question]] = []
         count = 0
-        for place, (number, question) in enumerate(_with_room(llm, part, new)):
+        for place, (number, question) in enumerate(_with_room(llm, part, use)):
             readable: Question | None = question
             if isinstance(number, str):
                 try:
-                    problem = _problem(llm, question, new)
+                    problem = _problem(llm, question, use)
                     if problem is not None:
                         count += 1
-                        readable = self.rule(llm, question, new, problem)
+                        readable = self.rule(llm, question, use, problem)
                 except ValueError as error:
-                    raise ValueError(f"row {number}: {error}") from error
+                    raise ValueError(f"{name.split(' ')[-1]} {number}: {error}") from error
             if readable is not None:
                 rows.append((place, readable))
         if count:
-            self.notes.append(f"{count:,} of {len(part):,} {name} rows {self.done}: longer than {llm.longest:,} tokens")
+            self.notes.append(f"{count:,} of {len(part):,} {name}s {self.done}: longer than {llm.longest:,} tokens")
             rank_zero_only(say)(f"{self.notes[-1]}.")
         if part and not rows:
             raise ValueError(
-                f"all {len(part)} {name} rows are longer than the {llm.longest} tokens that {llm.name} reads: bring "
+                f"all {len(part)} {name}s are longer than the {llm.longest} tokens that {llm.name} reads: bring "
                 "shorter ones, or take a model that reads more"
             )
         return rows
@@ -129,7 +139,14 @@ def _check_apart(rows: Iterable[tuple[tuple[str, Question], Question]]) -> None:
             )
 
 
-def _with_room(llm: LLM, part: Part, new: int) -> list[tuple[str | None, Question]]:
+class _Use(NamedTuple):
+    """What a run reads of a question beside its options' scores."""
+
+    new: int = 0
+    whole: tuple[int, ...] = ()
+
+
+def _with_room(llm: LLM, part: Part, use: _Use) -> list[tuple[str | None, Question]]:
     """The rows, without the name where there is room for every option: a bound, by one call of the tokenizer."""
     if not part:
         return []
@@ -140,35 +157,41 @@ def _with_room(llm: LLM, part: Part, new: int) -> list[tuple[str | None, Questio
     encoded = llm.tokenizer(texts, add_special_tokens=not llm.chat)["input_ids"]
     rows: list[tuple[str | None, Question]] = []
     for (name, question), ids in zip(part, encoded, strict=True):
-        room = max((size[option] for option in question.options), default=0) + 2
-        rows.append((name if len(ids) + max(room, new) > llm.longest else None, question))
+        room = max((size[option] for option in question.options), default=0) + use.new + 2
+        rows.append((name if not ids or len(ids) + room > llm.longest else None, question))
     return rows
 
 
-def _problem(llm: LLM, question: Question, new: int) -> TooLongError | None:
+def _problem(llm: LLM, question: Question, use: _Use) -> TooLongError | None:
+    """What is too long for one of the passes in which the run will read this question; or None."""
     try:
         rows = llm.rows([question])
-        if new:
-            llm.check_length(max(row.prompt for row in rows), question.prompt, new)
+        if use.new:
+            llm.prompts([question.prompt], use.new)
+            tokens = Counter((row.prompt, option) for row in rows for _, _, option in row.reads)
+            longest = max(prompt + count - 1 for (prompt, _), count in tokens.items())
+            written = use.new - min(tokens.values())  # before the label that is found, which is one of the options
+            llm.check_length(longest + max(written, 0), question.prompt)
+        llm.texts([Question(question.prompt, (question.options[i],)) for i in use.whole])
     except TooLongError as error:
         return error
     return None
 
 
-def _refuse(_llm: LLM, _question: Question, _new: int, problem: TooLongError) -> Question | None:
+def _refuse(_llm: LLM, _question: Question, _use: _Use, problem: TooLongError) -> Question | None:
     raise problem
 
 
-def _skip(_llm: LLM, _question: Question, _new: int, _problem: TooLongError) -> Question | None:
+def _skip(_llm: LLM, _question: Question, _use: _Use, _problem: TooLongError) -> Question | None:
     return None
 
 
-def _truncate_left(llm: LLM, question: Question, new: int, problem: TooLongError) -> Question | None:
+def _truncate_left(llm: LLM, question: Question, use: _Use, problem: TooLongError) -> Question | None:
     """The longest end of the prompt that can be read, from a word's beginning if there is one."""
     prompt = question.prompt
 
     def fits(start: int) -> bool:
-        return _problem(llm, question._replace(prompt=prompt[start:]), new) is None
+        return _problem(llm, question._replace(prompt=prompt[start:]), use) is None
 
     words = [match.start() for match in re.finditer(r"(?<=\s)\S", prompt)]
     for starts in (words, range(1, len(prompt))):
@@ -178,7 +201,7 @@ def _truncate_left(llm: LLM, question: Question, new: int, problem: TooLongError
     raise ValueError(f"{problem}; nothing of the prompt would be left before the longest option: use too_long skip")
 
 
-_RULES: dict[str, tuple[Callable[[LLM, Question, int, TooLongError], Question | None], str]] = {
+_RULES: dict[str, tuple[Callable[[LLM, Question, _Use, TooLongError], Question | None], str]] = {
     "refuse": (_refuse, "refused"),
     "skip": (_skip, "skipped"),
     "truncate_left": (_truncate_left, "read without the beginning of their prompt"),

@@ -27,7 +27,7 @@ from lightning_steer.data.stereoset_examples import (
     split_by_term,
 )
 from lightning_steer.data.stereoset_hub import of_folder, of_hub
-from lightning_steer.data.text import read, read_some
+from lightning_steer.data.text import neutral_texts
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.numbers import ranged
@@ -54,7 +54,7 @@ class StereoSetDataModule(L.LightningDataModule):
         seed: draws the sample and the split.
         too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
             leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. The report says how many rows of each part it was done to.
+            never cut. Neutral texts are treated likewise. The report says how many rows of each part it was done to.
     """
 
     subject = "stereotypes"
@@ -96,10 +96,15 @@ class StereoSetDataModule(L.LightningDataModule):
         rows = of_folder if path.is_dir() else of_hub
         return [example for task in self.tasks for example in of_hub_rows(rows(self.source, task), task)]
 
+    def own_neutral(self) -> list[str]:
+        """Texts of the source that steering should leave alone; a subclass that has some brings them."""
+        return []
+
     @property
     def neutral(self) -> list[str]:
         """Texts that steering should leave alone."""
-        return [] if self.neutral_file is None else [text for (text,) in read(Path(self.neutral_file), ("text",))]
+        self.setup()
+        return self._neutral
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split, once."""
@@ -117,21 +122,23 @@ class StereoSetDataModule(L.LightningDataModule):
             found = [example for example in found if example.bias_type in self.bias_types]
         if self.per_type is not None:
             found = sample(found, self.per_type, self.seed)
-        if self.neutral_file is not None:
-            read_some(Path(self.neutral_file), ("text",))  # what is wrong with it is said now, not after the fit
+        self._neutral = self.own_neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
         self.parts = split_by_term(found, self.shares, self.seed)
         terms = sorted({_term(example) for example in found})
         self.term = {term: number for number, term in enumerate(terms)}
-        self._whole = self.parts
+        self._whole = self.parts, self._neutral
 
     def read_by(self, llm: LLM) -> None:
         """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
-        kept = self.reader.read(llm, [[(e.id, question(e)) for e in part] for part in self._whole])
+        parts, neutral = self._whole
+        texts = [[(e.id, question(e)) for e in part] for part in parts]
+        kept = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
+        self._neutral = self.reader.neutral(llm, neutral)
         self.parts = [
-            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(self._whole, kept, strict=True)
+            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, kept, strict=True)
         ]
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
         self._read_by = llm
@@ -182,11 +189,8 @@ class PocketStereoSetDataModule(StereoSetDataModule):
         """The examples with their planted truth, in the same order and under the same ids."""
         return pocket_items.stereotype_items(self.tone, self.held_frames, self.chat, self.seed)
 
-    @property
-    def neutral(self) -> list[str]:
-        """The language's stories, or those of ``neutral_file``."""
-        if self.neutral_file is not None:
-            return super().neutral
+    def own_neutral(self) -> list[str]:
+        """The language's stories."""
         return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]
 
     def examples(self) -> list[StereoSetExample]:

@@ -139,12 +139,12 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     return documents
 
 
-def read_some(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Read as :func:`read`, and raise ValueError if there is no document at all."""
-    documents = read(path, columns)
-    if not documents:
+def neutral_texts(path: str | Path) -> list[str]:
+    """Return the texts of a file, in a column ``text`` if it has columns; raises ValueError if there is none."""
+    texts = [text for (text,) in read(Path(path), ("text",))]
+    if not texts:
         raise ValueError(f"{path} is empty: expected texts, or leave the file out")
-    return documents
+    return texts
 
 
 def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[Row]:

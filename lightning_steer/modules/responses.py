@@ -99,7 +99,8 @@ class Responses(L.LightningModule):
 
     def _check(self, llm: LLM) -> None:
         """Refuse what this model cannot be asked, before anything is written."""
-        systems = getattr(self.trainer.datamodule, "systems", [])  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        systems = getattr(data, "systems", [])
         for system in systems if not llm.chat else []:
             if system is not None:
                 raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
@@ -107,6 +108,12 @@ class Responses(L.LightningModule):
             raise ValueError(
                 f"max_new_tokens {self.max_new_tokens} must be below the {llm.longest} tokens that {llm.llm} reads"
             )
+        for llm.system in systems:
+            for prompt in data.prompts:
+                try:
+                    llm.prompts([prompt.text], self.max_new_tokens)
+                except ValueError as error:
+                    raise ValueError(f"prompt {prompt.id} of {data.file}: {error}") from error
 
     def _compare(self, path: str) -> None:
         """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""
