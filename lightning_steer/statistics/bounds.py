@@ -106,6 +106,17 @@ class Betting(Bound):
             low, high = np.where(refuted, middle, low), np.where(refuted, high, middle)
         return low
 
+    def p_value(self, values: NDArray, mean: float, delta: float) -> NDArray:
+        """Return ``[U]`` p-values of "the true mean of ``values [U, n]`` in [-1, 1] is at most ``mean``" (Markov).
+
+        The bets are those for ``delta``: a p-value at most delta is what :meth:`refutes` says.
+        """
+        capital = []
+        for bet in self.grid(values.shape[-1], delta):
+            with np.errstate(divide="ignore"):
+                capital.append(np.log(np.maximum(1 + bet * (values - mean) / (1 + mean), 0)).sum(-1))
+        return np.exp(np.minimum(np.log(self.bets) - np.logaddexp.reduce(capital, 0), 0))
+
     def enough(self, values: NDArray, mean: float, delta: float) -> int | None:
         """Return how many rows like ``values [n]`` in [-1, 1] would refute ``mean``; None if no number would."""
         bets = np.geomspace(1e-3, 0.999, 200)[:, None]
@@ -159,6 +170,19 @@ class ExactPaired(Bound):
                 todo += [(first, split, low, middle), (split, last, middle, high)]
         return lower[where]
 
+    def refutes(self, gains: NDArray, harms: NDArray, n: int, mean: float, delta: float) -> NDArray:
+        """Return ``[...]`` whether the true mean of these counts is surely above ``mean``: whether p is below delta."""
+        return _rank(n, delta)[gains, harms] >= _first_refuted(n, delta, mean)
+
+    def p_value(self, gains: NDArray, harms: NDArray, n: int, mean: float, delta: float) -> NDArray:
+        """Return ``[U]`` p-values of "the true mean is at most ``mean``": the chance of counts of this rank or higher.
+
+        Counts are ranked as for ``delta``; the p-value is valid at any level, and the most powerful near delta.
+        """
+        rank, tables = _rank(n, delta), _tables(n, abs(mean))
+        levels, where = np.unique(rank[gains, harms], return_inverse=True)
+        return np.array([_worst(rank >= level, mean < 0, *tables) for level in levels])[where]
+
 
 @lru_cache(maxsize=4)
 def _rank(n: int, delta: float) -> NDArray:
@@ -173,6 +197,15 @@ def _rank(n: int, delta: float) -> NDArray:
     rank = np.where(rejected, np.maximum(rank, np.finfo(float).tiny), np.minimum(rank, 0))
     rank = np.where(gains + harms <= n, rank, np.inf)
     return np.minimum.accumulate(np.maximum.accumulate(rank, 0), 1)
+
+
+@lru_cache(maxsize=64)
+def _first_refuted(n: int, delta: float, mean: float) -> float:
+    """Return the lowest rank of counts that refute a true mean of at most ``mean``; infinite if none does."""
+    rank, tables = _rank(n, delta), _tables(n, abs(mean))
+    levels = np.unique(rank)
+    first = bisect_left(levels, True, key=lambda level: _worst(rank >= level, mean < 0, *tables) < delta)
+    return float(levels[first]) if first < len(levels) else np.inf
 
 
 @lru_cache(maxsize=4)
