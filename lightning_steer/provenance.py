@@ -19,7 +19,7 @@ from lightning_steer.cache.files import digest
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.llm import LLM
 from lightning_steer.models.backbone import Backbone
-from lightning_steer.row_keys import INPUT, part_rows, phrase
+from lightning_steer.row_keys import INPUT, Limits, part_rows, phrase
 
 KEY = "provenance"
 """Entry of a checkpoint that holds the record, as JSON."""
@@ -99,8 +99,17 @@ def read(text: Any, source: object) -> Provenance:
         ) from error
 
 
-def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.LightningDataModule) -> Provenance:
-    """The record of what is fitted to ``data`` on this network, which is loaded. Hashes all weights once."""
+def of(
+    backbone: Backbone,
+    method: str,
+    settings: Mapping[str, Any],
+    data: L.LightningDataModule,
+    limits: Limits | None = None,
+) -> Provenance:
+    """The record of what is fitted to ``data`` on this network, which is loaded. Hashes all weights once.
+
+    ``limits`` say how much of the data is read; None for what the data's trainer reads.
+    """
     prompts = ""
     if isinstance(backbone, InOwnWords):
         prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
@@ -111,7 +120,7 @@ def of(backbone: Backbone, method: str, settings: Mapping[str, Any], data: L.Lig
         prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
         prompts += f"; scores by {backbone.per}"
     how = {"sites": list(backbone.sites), "scope": scope, "read_positions": read_positions, "prompts": prompts}
-    return of_training(of_network(backbone), method, settings, data, **how)
+    return of_training(of_network(backbone), method, settings, data, limits=limits, **how)
 
 
 def of_training(
@@ -120,13 +129,14 @@ def of_training(
     settings: Mapping[str, Any],
     data: L.LightningDataModule,
     sites: Sequence[str] = (),
+    limits: Limits | None = None,
     **how: str,
 ) -> Provenance:
     """The record of whatever is fitted to ``data``: with :func:`of_network`, or with the network that is trained.
 
     What is not named in ``network`` or ``how`` does not apply.
     """
-    rows = part_rows(data)
+    rows = part_rows(data, limits)
     return Provenance(
         **{**dict.fromkeys(("configuration", "weights", "precision", "tokenizer")), **network},
         method=method,

@@ -6,36 +6,79 @@ processor (``torch.randn`` gives others with AVX2 than without), so generated ro
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
 
 from lightning_steer.cache.files import digest
 
 INPUT = 16
 """Digits of a row's key that tell its input; the others tell what was learned from it."""
 STREAM = "~"
-"""Begins the only key of rows that are generated without end."""
+"""Begins the key of rows generated without end, and the last one of rows of which an epoch reads a part."""
 
 
-def part_rows(data: L.LightningDataModule) -> tuple[list[str], list[str]]:
-    """Keys of the rows to fit to and of the rows to choose on; the same in every process."""
+class Limits(NamedTuple):
+    """How much of each part a trainer reads: a number of batches, or a share of them; 1.0 is all."""
+
+    fit: int | float = 1.0
+    select: int | float = 1.0
+    held_out: int | float = 1.0
+
+    @staticmethod
+    def of(trainer: L.Trainer | None) -> "Limits":
+        """Return those of a trainer; a dry run of a test says nothing of the fit."""
+        if trainer is None:
+            return Limits()
+        held_out = trainer.limit_test_batches
+        if trainer.fast_dev_run and trainer.state.fn != TrainerFn.FITTING:  # type: ignore[attr-defined]
+            return Limits(held_out=held_out)
+        return Limits(trainer.limit_train_batches, trainer.limit_val_batches, held_out)
+
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+"""Of the parts, in the order of :class:`Limits`."""
+
+
+def part_rows(data: L.LightningDataModule, limits: Limits | None = None) -> tuple[list[str], list[str]]:
+    """Keys of the rows that are fitted to and that are chosen on; the same in every process.
+
+    Args:
+        data: a data module, of a trainer or not.
+        limits: how much of each part is read; None for what the data's trainer reads.
+    """
+    limits = limits or Limits.of(data.trainer)
     data = _whole(data)
-    if hasattr(data, "row_parts"):
-        fit, select, _ = map(_keys, data.row_parts())  # type: ignore[operator]
-        return fit, select
-    return row_keys(data.train_dataloader()), row_keys(data.val_dataloader())
+    return _part(data, 0, limits.fit), _part(data, 1, limits.select)
 
 
 def held_out_rows(data: L.LightningDataModule) -> list[str]:
-    """Keys of the held-out rows; none where the data have no rows that are held out."""
-    data = _whole(data)
-    if hasattr(data, "row_parts"):
-        return _keys(data.row_parts()[2])  # type: ignore[operator]
-    loaders = data.test_dataloader()
-    return row_keys(loaders[0] if isinstance(loaders, list) else loaders)
+    """Keys of the held-out rows that are tested; none where the data have no rows that are held out."""
+    return _part(_whole(data), 2, Limits.of(data.trainer).held_out)
+
+
+def first_batches(loader: DataLoader[Any], limit: int | float) -> Iterator[Any]:
+    """Yield the batches that a trainer reads under a limit."""
+    return islice(loader, _counts(loader, limit)[0])
+
+
+def left_out(data: L.LightningDataModule) -> list[str]:
+    """Return a sentence for a report on each part that a trainer's limits cut short; none as a rule."""
+    sentences, whole = [], _whole(data)
+    settings = ("limit_train_batches, overfit_batches", "limit_val_batches, overfit_batches", "limit_test_batches")
+    verbs = ("{} training rows were fitted to", "{} selection rows were chosen on", "{} held-out rows were tested")
+    for place, limit in enumerate(Limits.of(data.trainer)):
+        read, count = _counts(_loader(whole, place), limit)
+        if read < count:
+            rows, every = len(_told(_part(whole, place, limit))), len(_told(_part(whole, place, 1.0)))
+            shown = f"{rows:,} of the {every:,}" if rows < every else f"{read:,} of {count:,} batches of the"
+            sentences.append(f"Only {verbs[place].format(shown)} (trainer settings {settings[place]}).")
+    return sentences
 
 
 def row_keys(batches: Iterable[Any]) -> list[str]:
@@ -55,8 +98,46 @@ def row_keys(batches: Iterable[Any]) -> list[str]:
 
 def phrase(keys: Sequence[str]) -> str:
     """How many rows these are, and the first digits of their sha256."""
-    of_all = digest(repr(list(keys)).encode())[:12]
-    return f"generated rows {of_all}" if list(keys)[:1] and keys[0].startswith(STREAM) else f"{len(keys)} rows {of_all}"
+    of_all, rows = digest(repr(list(keys)).encode())[:12], _told(keys)
+    if keys and not rows:
+        return f"generated rows {of_all}"
+    return f"{len(rows)} rows {of_all}" + (", of which an epoch reads a part," if len(rows) < len(keys) else "")
+
+
+def _told(keys: Sequence[str]) -> list[str]:
+    """The keys of single rows."""
+    return [key for key in keys if not key.startswith(STREAM)]
+
+
+def _loader(data: L.LightningDataModule, place: int) -> DataLoader[Any]:
+    loaders = getattr(data, LOADERS[place])()
+    return loaders[0] if isinstance(loaders, list) else loaders
+
+
+def _counts(loader: DataLoader[Any], limit: int | float) -> tuple[int, int]:
+    """How many batches of a loader are read, as Lightning has it, and how many there are."""
+    count = len(loader)
+    return min(count, limit) if isinstance(limit, int) else int(count * limit), count
+
+
+def _part(data: L.LightningDataModule, place: int, limit: int | float) -> list[str]:
+    """Keys of the rows of a part that are read."""
+    made = hasattr(data, "row_parts")
+    part = data.row_parts()[place] if made else ()  # type: ignore[operator]
+    if made and ((limit == 1.0 and isinstance(limit, float)) or not part):
+        return _keys(part)
+    loader = _loader(data, place)
+    read, count = _counts(loader, limit)
+    if not made:
+        return row_keys(islice(loader, read))
+    if read == count:
+        return _keys(part)
+    if isinstance(part, Mapping):
+        return _keys({**part, "batches": read})
+    keys, batches = _keys(part), list(islice(loader, read))
+    if isinstance(loader.sampler, SequentialSampler) and all(hasattr(batch, "row") for batch in batches):
+        return [keys[row] for batch in batches for row in batch.row.tolist()]
+    return [*keys, STREAM + digest(f"{read} of {count} batches".encode())[:23]]  # others in every epoch
 
 
 def _key(own: bytes, rest: bytes) -> str:

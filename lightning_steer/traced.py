@@ -1,6 +1,6 @@
 """Modules whose checkpoints say what they were fitted to, and that take no other checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -8,13 +8,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_steer.provenance import KEY, Provenance, compared, overlap, read
-from lightning_steer.row_keys import held_out_rows
+from lightning_steer.row_keys import Limits, first_batches, held_out_rows, left_out
 
 
 class TracedModule(L.LightningModule):
     """A module whose checkpoints say what they were fitted to, and that takes no other checkpoint.
 
-    A subclass calls :meth:`trace` once its network is there, and adds ``mismatches`` to its report.
+    A subclass calls :meth:`trace` once its network is there, and adds ``mismatches`` and ``caveats`` to its report.
     """
 
     accept_mismatch = False
@@ -25,6 +25,16 @@ class TracedModule(L.LightningModule):
     def trace(self, record: Provenance) -> None:
         """Take the record of what this run is fitted to."""
         self.provenance, self.mismatches = record, []
+
+    @property
+    def caveats(self) -> list[str]:
+        """Warnings for a report: accepted mismatches, and rows that the trainer's limits left out."""
+        return [*self.mismatches, *left_out(self.trainer.datamodule)]  # type: ignore[attr-defined]
+
+    def training_batches(self) -> Iterator[Any]:
+        """Yield the batches that a fit reads in an epoch, for what is done outside Lightning's loop."""
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        return first_batches(loader, Limits.of(self.trainer).fit)
 
     def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of a state is saved: all but a frozen network."""

@@ -209,7 +209,7 @@ class ErrorProbe(TracedModule):
             "seed": data.seed,
             "metrics": metrics,
             "mismatches": self.mismatches,
-            "warnings": [*self.mismatches, *readable.notes(data)],
+            "warnings": [*self.caveats, *readable.notes(data)],
             "layers": {"site": sites, "penalty": penalties, "features": used, "cv_r2": self.score.tolist(), **curve},
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in metrics.items()})

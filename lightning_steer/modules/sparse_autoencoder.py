@@ -115,7 +115,7 @@ class SparseCoder(TracedModule):
     def _over_training(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Sum over the training rows of all processes of ``function(h [sites, B, d])``, in float64."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+        for batch in self.training_batches():
             total = total + function(self._rows(self.transfer_batch_to_device(batch, self.device, 0))).double()
         return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
 
@@ -228,6 +228,7 @@ class SparseCoder(TracedModule):
             "layers": table,
             "features_on": self.on,
             "mismatches": self.mismatches,
+            "warnings": self.caveats,
             "core_seconds": seconds,
         }
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.found["metrics"].items()})
@@ -236,6 +237,6 @@ class SparseCoder(TracedModule):
             named = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
             head = f"# Sparse autoencoders of {self.backbone.name}: {self.found['task']}\n\n"
             head += f"Held-out rows. Training took {seconds:.1f} core seconds for all sites together.\n\n"
-            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.mismatches)
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.found["warnings"])
             write_text(folder / "report.md", head + markdown(named, list(self.found["metrics"])))
             write_json(folder / "report.json", self.found)

@@ -200,7 +200,7 @@ class SteeringAdaptor(TracedModule):
     def on_test_start(self) -> None:
         """What the controls need of the training rows: their mean, the displacement's length, smaller fits."""
         training = Table().to(self.device)
-        for batch in self.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+        for batch in self.training_batches():
             self._collect(training, self.transfer_batch_to_device(batch, self.device, 0))
         seen = training.compute()
         means, self.pushes = {}, {}
@@ -261,7 +261,7 @@ class SteeringAdaptor(TracedModule):
         }
         self.report["result"] = fingerprints.of_tensors(self.learned(self.state_dict()))
         self.report["mismatches"] = self.mismatches
-        self.report["warnings"] = [*self.mismatches, *readable.notes(data), *self.report["warnings"]]
+        self.report["warnings"] = [*self.caveats, *readable.notes(data), *self.report["warnings"]]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
         self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):

@@ -19,6 +19,7 @@ from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import Steering
 from lightning_steer.models.backbone import Backbone
+from lightning_steer.row_keys import Limits
 from lightning_steer.vectors import trusted
 from lightning_steer.vectors.file import SteeringVector
 from lightning_steer.vectors.make import of
@@ -50,7 +51,8 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
     one = next(iter(maps.values()))
-    now = provenance.of(InOwnWords.if_asked(backbone, data), type(one).__name__, provenance.settings_of(one), data)
+    network, settings = InOwnWords.if_asked(backbone, data), provenance.settings_of(one)
+    now = provenance.of(network, type(one).__name__, settings, data, _limits(config.get("trainer") or {}))
     if provenance.KEY in saved or not accept_mismatch:
         then = provenance.read(saved.get(provenance.KEY), path)
         mismatches = provenance.compared(path, then.differences(now), accept_mismatch)
@@ -91,6 +93,17 @@ def _config(folder: Path, record: str | None) -> dict[str, Any]:
     if record is not None and text != record:
         raise ValueError(f"{path} is not of the fit that wrote best.ckpt beside it: remove it, or fit again")
     return found
+
+
+def _limits(trainer: dict[str, Any]) -> Limits:
+    """How much of the data the fit read; raises ValueError if its trainer says something else than numbers."""
+    names = [f"limit_{part}_batches" for part in ("train", "val")]
+    limits = [trainer.get("overfit_batches") or trainer.get(name) for name in names]
+    limits = [1.0 if limit is None else limit for limit in limits]
+    for name, limit in zip(names, limits, strict=True):
+        if type(limit) not in (int, float) or not 0 <= limit < 1 << 40 or (type(limit) is float and limit > 1):
+            raise ValueError(f"{name} is {limit!r} in fit.yaml: expected a number of batches, or a share of them")
+    return Limits(*limits)
 
 
 def _objects(
