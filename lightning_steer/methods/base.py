@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.records import Activations
+from lightning_steer.strength import check_readable, per_row
 
 
 class Steering(nn.Module, ABC):
@@ -47,12 +48,17 @@ class Steering(nn.Module, ABC):
         return self
 
     def forward(self, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
-        """Steer ``h [*, n, d]``; a tensor of strengths holds one value per row, ``strength.shape == h.shape[:k]``."""
+        """Steer ``h [*, n, d]``; a tensor of strengths holds one value per row, ``strength.shape == h.shape[:k]``.
+
+        Raises ValueError if the network could not read what comes out.
+        """
         if not self.fitted:  # an unfitted map would be a perfect identity, and would score as one
             raise RuntimeError(f"{type(self).__name__} is not fitted: call fit, or load a checkpoint, before steering")
         if isinstance(strength, Tensor) and strength.dim():
-            strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
-        return h + self.shift(h, strength).to(h.dtype)
+            strength = per_row(strength, h)
+        steered = h + self.shift(h, strength).to(h.dtype)
+        check_readable(type(self).__name__, strength, h, steered)
+        return steered
 
     def get_extra_state(self) -> Tensor:
         """Whether the map is fitted, saved with the buffers."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_steer import numbers, provenance, saving
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
-from lightning_steer.hooks import Edit
+from lightning_steer.hooks import Edit, edit
 from lightning_steer.llm import LLM
 from lightning_steer.methods.base import Steering
 from lightning_steer.modules import fitted
@@ -96,6 +96,7 @@ class Responses(L.LightningModule):
             widths = {site: self.backbone.width(site) for site in self.backbone.sites}
             self.at_site = fitted.load(self.steering, self.method, widths)
             self.maps = nn.ModuleDict({site.replace(".", "/"): map_ for site, map_ in self.at_site.items()})
+            self._try()
 
     def _check(self, llm: LLM) -> None:
         """Refuse what this model cannot be asked, before anything is written."""
@@ -114,6 +115,14 @@ class Responses(L.LightningModule):
                     llm.prompts([prompt.text], self.max_new_tokens)
                 except ValueError as error:
                     raise ValueError(f"prompt {prompt.id} of {data.file}: {error}") from error
+
+    def _try(self) -> None:
+        """Steer the beginning of the first prompt, so that a strength too large is refused before a file is written."""
+        llm, data = self.backbone, self.trainer.datamodule  # type: ignore[attr-defined]
+        ids = torch.tensor(llm.prompts([data.prompts[0].text], 1), device=llm.device)[:, :8]
+        edits = {site: self._at(map_.to(llm.device), 1) for site, map_ in self.at_site.items()}
+        with torch.no_grad(), edit(llm.model, edits):
+            llm.model(ids.expand(1 + len(self.strengths), -1), use_cache=False)
 
     def _compare(self, path: str) -> None:
         """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.strength import check_readable
 from lightning_steer.vectors.card import Card, Site, Strength
 from lightning_steer.vectors.file import SteeringVector, state
 from lightning_steer.vectors.given import Given
@@ -29,6 +30,7 @@ def constant(map_: nn.Module, strength: float) -> Tensor:
     still = copy.deepcopy(map_).cpu()  # the map itself may be at work on a GPU
     moved = still.shift(h, strength).detach().expand_as(h)  # type: ignore[operator]
     wanted = strength * vector.detach().cpu().float()
+    check_readable(kind, strength, torch.zeros_like(wanted), wanted)
     if not torch.allclose(moved, wanted.expand_as(h), rtol=1e-6, atol=0):
         raise ValueError(f"{kind} has learned a vector but does not simply add it: no other tool can use it")
     return wanted

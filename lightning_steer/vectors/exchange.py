@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from lightning_steer import numbers
 from lightning_steer.files import write
+from lightning_steer.strength import check_strength
 from lightning_steer.vectors import gguf, harness, plain
 from lightning_steer.vectors.card import Card, Strength
 from lightning_steer.vectors.constant import by_layer, imported
@@ -104,7 +104,7 @@ def export(vector: SteeringVector, path: Path, form: str, strength: float | None
     """
     card = vector.card
     amount = card.strength.value if strength is None else strength
-    numbers.finite("the strength that is exported", amount)
+    check_strength(amount, "the strength that is exported")
     if form == "vector":
         kept = card.strength if amount == card.strength.value else Strength(amount, card.strength.units)
         save(path, vector._replace(card=card._replace(strength=kept)))

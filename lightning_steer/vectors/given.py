@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.strength import check_readable, per_row
+
 
 class Given(nn.Module):
     """Add a given vector. Strength: multiples of the vector as it came."""
@@ -21,5 +23,7 @@ class Given(nn.Module):
     def forward(self, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         """Steer ``h [*, d]``; a tensor of strengths holds one value per row, as for fitted methods."""
         if isinstance(strength, Tensor) and strength.dim():
-            strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
-        return h + self.shift(h, strength).to(h.dtype)
+            strength = per_row(strength, h)
+        steered = h + self.shift(h, strength).to(h.dtype)
+        check_readable(type(self).__name__, strength, h, steered)
+        return steered

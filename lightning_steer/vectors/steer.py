@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_steer import hooks, numbers, scope
+from lightning_steer import hooks, scope
 from lightning_steer.decoder import entry, site_of
 from lightning_steer.families import check_family
 from lightning_steer.llm import LLM
+from lightning_steer.strength import check_strength
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Model, Site
 from lightning_steer.vectors.file import SteeringVector
@@ -50,7 +51,7 @@ def edit(
 
         fingerprint.refuse(vector.card.model, identify)
     amount = vector.card.strength.value if strength is None else strength
-    numbers.finite("strength", amount)
+    check_strength(amount)
     maps = {module_of(network, site): map_ for site, map_ in zip(vector.card.sites, vector.maps, strict=True)}
     with ExitStack() as stack:
         edits = {name: _edit(network, name, map_, amount) for name, map_ in maps.items()}
