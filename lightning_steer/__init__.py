@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from lightning_steer.data.pairs import ContrastPair, read_pairs
     from lightning_steer.fitting import fit
     from lightning_steer.llm import LLM
+    from lightning_steer.steering import steer
     from lightning_steer.vectors import SteeringVector, load
 
-__all__ = ["LLM", "ContrastPair", "SteeringVector", "fit", "load", "read_pairs"]
+__all__ = ["LLM", "ContrastPair", "SteeringVector", "fit", "load", "read_pairs", "steer"]
 
 _HOMES = {
     "ContrastPair": "data.pairs",
@@ -21,6 +22,7 @@ _HOMES = {
     "fit": "fitting",
     "load": "vectors",
     "read_pairs": "data.pairs",
+    "steer": "steering",
 }
 
 

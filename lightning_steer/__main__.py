@@ -16,6 +16,7 @@ commands:
   validate   run the sweep over strengths again
   predict    write predictions
   check      try the laws of steering on your own model: check --llm NAME
+  steer      from pairs to steered text, layer and strength chosen: steer --llm NAME --pairs FILE
   export     write a vector file, or one for another tool: export checkpoints/EXPERIMENT/RUN FILE
 
 `COMMAND --help` lists all options; `COMMAND --config ... --print_config` prints the configuration in full.
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
             from lightning_steer.check.__main__ import main as check
 
             return check(given[1:])
+        if given[0] == "steer":
+            from lightning_steer.steer_command import main as steer
+
+            return steer(given[1:])
         if given[0] == "export":
             from lightning_steer.vectors.__main__ import main as export
 

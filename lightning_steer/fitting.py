@@ -3,10 +3,13 @@
 import math
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from lightning_steer import numbers
 from lightning_steer.data.behaviour import BehaviourDataModule
 from lightning_steer.data.pairs import ContrastPair, Pairs
 from lightning_steer.llm import LLM
@@ -50,10 +53,31 @@ def fit(
     Raises:
         ValueError: the pairs cannot be split or read, or a layer or strength does not exist.
     """
-    backbone = _backbone(llm, layers)
-    module = SteeringAdaptor(backbone, method, BehaviourEffect(), strengths, learning_curve=False)
-    data = BehaviourDataModule(Pairs(pairs, reference_texts), seed=seed)
-    with silent(), tempfile.TemporaryDirectory() as folder:  # of the report's files: what they say is on the card
+    numbers.check({"epochs": epochs, "seed": seed})
+    module = SteeringAdaptor(backbone(llm, layers), method, BehaviourEffect(), strengths, learning_curve=False)
+    return run(module, BehaviourDataModule(Pairs(pairs, reference_texts), seed=seed), epochs, progress)
+
+
+def run(
+    module: SteeringAdaptor,
+    data: BehaviourDataModule,
+    epochs: int = 1,
+    progress: bool = False,
+    folder: Path | None = None,
+    reason: str | None = None,
+) -> SteeringVector:
+    """Fit and test a steering module, and return its vector.
+
+    Args:
+        module: the module.
+        data: the pairs.
+        epochs: passes over them.
+        progress: show Lightning's progress bars.
+        folder: where the report goes; None keeps none.
+        reason: why the strength was chosen, if it was chosen before; None: the module chooses it.
+    """
+    with silent(), ExitStack() as stack:
+        place = folder or stack.enter_context(tempfile.TemporaryDirectory())  # what the report says is on the card
         trainer = L.Trainer(
             max_epochs=epochs,
             logger=False,
@@ -62,14 +86,15 @@ def fit(
             enable_progress_bar=progress,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            default_root_dir=folder,
+            default_root_dir=place,
         )
         trainer.fit(module, data)
+        module.reason = reason or module.reason
         trainer.test(module, data, verbose=False)
     return _vector(module)
 
 
-def _backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
+def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
     """Read the model at a continuation's tokens and score in nats per token, as the behaviours' configuration does."""
     given = LLM(llm) if isinstance(llm, str) else llm
     given.load()

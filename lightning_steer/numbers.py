@@ -48,6 +48,8 @@ RANGES = {
     "world_seed": SEED,
     "seed_everything": SEED,
     "learning_rate": POSITIVE,
+    "budget": POSITIVE,
+    "epochs": COUNT,
     "temperature": Range(0),
     "top_p": SHARE,
     "fit_share": SHARE,

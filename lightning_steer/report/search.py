@@ -1,0 +1,85 @@
+"""A search over layers and strengths for people: one table, one heat map, and what the model wrote before and after."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from lightning_steer.escapes import for_markdown
+from lightning_steer.report.files import write_figure, write_text
+from lightning_steer.report.tables import number
+
+Table = Sequence[Sequence[float]]
+
+
+def write(folder: Path, search: Mapping[str, Any], texts: Sequence[tuple[str, str, str]]) -> None:
+    """Write ``search.md`` and ``search.png``.
+
+    Args:
+        folder: where to.
+        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``unit``, ``budget``,
+            the ``chosen`` layer and strength by their places, and the ``reason``.
+        texts: prompt, baseline and steered continuation, each.
+    """
+    write_figure(heat_map(search), folder, "search")
+    write_text(folder / "search.md", markdown(search, texts))
+
+
+def markdown(search: Mapping[str, Any], texts: Sequence[tuple[str, str, str]]) -> str:
+    """Return the search as text: why this setting, the table of all, the texts."""
+    head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
+    rows = [
+        f"| {layer} | " + " | ".join(f"{number(e)} / {number(d)}" for e, d in zip(effect, damage, strict=True)) + " |"
+        for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
+    ]
+    lines = [
+        "# Search\n",
+        f"{for_markdown(search['reason'])}\n",
+        f"Effect (mean change of the margin, {search['unit']}) / damage (KL on unrelated text, nats per token) by "
+        "layer and strength. These figures chose the setting, so those of the chosen one are too good; report.md has "
+        "its effect and damage on pairs and texts that chose nothing.\n",
+        "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
+        "![search](search.png)\n",
+        "## Texts\n",
+        "| prompt | baseline | steered |\n|---|---|---|",
+        *("| " + " | ".join(map(for_markdown, row)) + " |" for row in texts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def heat_map(search: Mapping[str, Any]) -> Figure:
+    """Draw effect and damage by layer and strength; what breaks the budget is hatched, the chosen setting framed."""
+    layers, strengths = search["layers"], search["strengths"]
+    figure = Figure(figsize=(11, 1.8 + 0.32 * len(layers)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    effect, damage = np.asarray(search["effect"]), np.asarray(search["damage"])
+    most = max(float(np.abs(effect).max()), 1e-9)
+    titles = f"effect ({search['unit']})", "damage: KL on unrelated text (nats per token)"
+    _panel(figure, panels[0], effect, titles[0], cmap="PuOr", norm=TwoSlopeNorm(0, -most, most))
+    _panel(figure, panels[1], damage, titles[1], cmap="Greys", vmin=0, vmax=max(4 * search["budget"], 1e-9))
+    for axes in panels:
+        axes.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
+        axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
+        axes.set_xlabel("strength")
+        for i, j in zip(*np.nonzero(~(damage <= search["budget"])), strict=True):
+            axes.add_patch(_frame(i, j, fill=False, hatch="///", linewidth=0, edgecolor="grey"))
+        axes.add_patch(_frame(*search["chosen"], fill=False, linewidth=2.5, edgecolor="#009e73"))
+    panels[0].set_ylabel("layer")
+    figure.supxlabel(f"hatched: changes unrelated text by more than {search['budget']:g}; framed: chosen", fontsize=8)
+    return figure
+
+
+def _panel(figure: Figure, axes: Axes, values: np.ndarray, title: str, **shown: Any) -> None:
+    image = axes.imshow(values, aspect="auto", origin="lower", **shown)
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axes)
+
+
+def _frame(row: int, column: int, **style: Any) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, **style)

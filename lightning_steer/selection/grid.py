@@ -1,0 +1,50 @@
+"""Choose a layer and a strength from a table of both: the largest effect among those whose damage stays in a budget."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """What steering does at every layer and strength, on rows that choose and do not judge."""
+
+    layers: Sequence[int]
+    strengths: Sequence[float]
+    effect: Tensor
+    """``[layers, strengths]`` mean change of what is wanted, in ``unit``."""
+    damage: Tensor
+    """``[layers, strengths]`` KL to the baseline on unrelated text, in nats per token."""
+    rows: int
+    """Rows behind each effect."""
+    unit: str
+
+
+class Setting(NamedTuple):
+    """One layer and one strength, by their places in a grid."""
+
+    layer: int
+    strength: int
+
+
+def within_budget(grid: Grid, budget: float) -> list[Setting]:
+    """Return the settings that help and whose damage is at most ``budget``, the largest effect first."""
+    order = grid.effect.flatten().argsort(descending=True, stable=True).tolist()
+    places = [divmod(place, len(grid.strengths)) for place in order]
+    return [Setting(*at) for at in places if grid.damage[at] <= budget and grid.effect[at] > 0]
+
+
+def reason(grid: Grid, setting: Setting, budget: float, repeating: int) -> str:
+    """Return why a setting was chosen; ``repeating`` are those with a larger effect that made text repeat itself."""
+    at, allowed = tuple(setting), int((grid.damage <= budget).sum())
+    text = (
+        f"Layer {grid.layers[setting.layer]} of {len(grid.layers)} tried and strength "
+        f"{grid.strengths[setting.strength]:g} of {len(grid.strengths)} have the largest effect, {grid.effect[at]:.3f} "
+        f"{grid.unit} on {grid.rows} pairs that do not judge it, among the {allowed} of {grid.damage.numel()} settings "
+        f"that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
+    )
+    if repeating:
+        text += f"; {repeating} with a larger effect made generated text repeat itself"
+    if setting.strength == len(grid.strengths) - 1:
+        text += "; it is the largest strength that was tried, and a larger one may do better"
+    return f"{text}."

@@ -1,0 +1,99 @@
+"""``python -m lightning_steer steer --llm MODEL --pairs FILE``: from pairs to steered text, layer and strength chosen.
+
+For example: steer --llm checkpoints/pocket/base --pairs my_pairs.jsonl --prompt "The hill bakers are"
+"""
+
+import argparse
+from pathlib import Path
+
+from lightning_steer import methods, numbers
+from lightning_steer.arguments import Parser
+from lightning_steer.data.pairs import read_pairs
+from lightning_steer.data.text import read
+from lightning_steer.escapes import say
+from lightning_steer.files import check_folder, check_no_links
+from lightning_steer.llm import LLM
+from lightning_steer.report import search as search_report
+from lightning_steer.steering import STRENGTHS, searched
+
+VECTOR = "vector.safetensors"
+METHODS = [
+    name
+    for name in methods.__all__
+    if isinstance(kind := getattr(methods, name), type) and not kind.__abstractmethods__ and not kind.trained
+]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Search, judge, write a folder, and print the unsteered and the steered text."""
+    given = parser().parse_args(arguments)
+    numbers.check({"budget": given.budget, "max_new_tokens": given.max_new_tokens, "seed": given.seed}, "--")
+    if given.prompt and not all(map(str.strip, given.prompt)):
+        raise ValueError(f"--prompt is empty in {given.prompt}: give a text to continue")
+    out = given.out or Path("logs/steer") / given.pairs.stem
+    check_no_links(out)
+    if (out / VECTOR).exists() and given.overwrite != "true":
+        raise ValueError(f"{out / VECTOR} exists: name another folder with --out, or give --overwrite true")
+    pairs = read_pairs(given.pairs)
+    texts = None if given.reference_texts is None else [text for (text,) in read(given.reference_texts, ("text",))]
+    check_folder(out)
+    llm = LLM(given.llm, chat=given.chat, dtype=given.dtype, revision=given.revision)
+    layers = given.layers or "auto"
+    method = getattr(methods, given.method)
+    found = searched(llm, pairs, layers, method, given.strengths, given.budget, texts, given.seed, folder=out)
+    prompts = given.prompt or list(dict.fromkeys(pair.prompt for pair in pairs))[:3]
+    before = llm.generate(prompts, max_new_tokens=given.max_new_tokens)
+    with found.vector.applied_to(llm):
+        after = llm.generate(prompts, max_new_tokens=given.max_new_tokens)
+    written = list(zip(prompts, before, after, strict=True))
+    grid = found.grid
+    shown = {
+        **grid._asdict(),
+        "effect": grid.effect.tolist(),
+        "damage": grid.damage.tolist(),
+        "chosen": found.setting,
+        "budget": given.budget,
+        "reason": found.reason,
+    }
+    search_report.write(out, shown, written)
+    found.vector.save(out / VECTOR)
+    say(found.reason)
+    say(found.vector)
+    for prompt, baseline, steered in written:
+        say(f"\n{prompt}\n  baseline: {baseline}\n  steered:  {steered}")
+    say(f"\nWrote {out}: {VECTOR}, report.md (effect, damage, controls), search.md (all layers and strengths, texts)")
+    return 0
+
+
+def parser() -> Parser:
+    """Return the parser of this command."""
+    made = Parser(
+        prog="python -m lightning_steer steer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--llm", required=True, help="a hub name or a local folder in Hugging Face form")
+    made.add_argument(
+        "--pairs",
+        required=True,
+        type=Path,
+        help='JSON lines of {"prompt", "positive", "negative"}',
+    )
+    made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0; all if not given")
+    made.add_argument("--method", choices=METHODS, default="MeanDifference", help="MeanDifference if not given")
+    made.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="those to try, the weakest first")
+    made.add_argument(
+        "--budget", type=float, default=0.1, help="the most that unrelated text may change, in nats per token (KL); .1"
+    )
+    made.add_argument(
+        "--reference_texts", type=Path, help="unrelated text, .txt (parted by blank lines) or .jsonl; else ours"
+    )
+    made.add_argument("--prompt", action="append", help="a prompt to continue; may be given again")
+    made.add_argument("--max_new_tokens", type=int, default=24, help="tokens of each continuation; 24")
+    made.add_argument("--out", type=Path, help="the folder to write; logs/steer/NAME OF THE PAIRS if not given")
+    made.add_argument("--overwrite", choices=["true", "false"], default="false", help="replace what is there")
+    made.add_argument("--chat", action="store_true", help="put prompts into the tokenizer's chat template")
+    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    made.add_argument("--revision", help="branch, tag or commit on the hub")
+    made.add_argument("--seed", type=int, default=0, help="draws the split of the pairs; 0")
+    return made

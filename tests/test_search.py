@@ -1,0 +1,252 @@
+"""The search for layer and strength: every cell is what a separate run gives, and what judges has chosen nothing."""
+
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+import lightning_steer as ls
+from lightning_steer.__main__ import main
+from lightning_steer.data.behaviour import BehaviourDataModule
+from lightning_steer.data.pairs import Pairs
+from lightning_steer.fitting import backbone
+from lightning_steer.methods import LearnedVector, MeanDifference
+from lightning_steer.metrics import BehaviourEffect
+from lightning_steer.modules import lessons
+from lightning_steer.searching import own_text, repetition, search
+from lightning_steer.selection.grid import Grid, reason, within_budget
+from lightning_steer.steering import reading, searched
+
+BASE = str(ROOT / "checkpoints/pocket/base")
+GROUPS, TRADES = ("hill", "mill", "town", "harbour", "island", "forest"), ("bakers", "potters", "weavers", "coopers")
+PAIRS = [ls.ContrastPair(f"The {group} {trade} are", "kind", "rude") for group in GROUPS for trade in TRADES][:20]
+STRENGTHS = [0.25, 0.5, 2.0]
+TEXTS = [
+    "In the autumn, the grey cat watched under the tree.",
+    "In the morning, the hungry horse rested beside the pond.",
+    "In the summer, the brown horse played along the fence.",
+    "In the evening, the small fox slept near the barn.",
+]
+
+
+@pytest.fixture(scope="module")
+def llm() -> ls.LLM:
+    return backbone(BASE, range(5))
+
+
+def data(pairs: list[ls.ContrastPair] = PAIRS) -> BehaviourDataModule:
+    return BehaviourDataModule(Pairs(pairs), fit_share=0.4, select_share=0.3)
+
+
+@pytest.fixture(scope="module")
+def grid(llm: ls.LLM) -> Grid:
+    return search(llm, data(), MeanDifference, STRENGTHS, TEXTS)[0]
+
+
+def test_every_cell_is_that_of_a_separate_run(llm: ls.LLM, grid: Grid) -> None:
+    """One layer, one strength, one pair at a time, and the means taken by hand."""
+    module, evaluation = data(), BehaviourEffect()
+    written = own_text(llm, TEXTS)
+    assert written
+    for i, layer in enumerate(grid.layers):
+        alone = backbone(llm, layer)
+        module.read_by(alone)
+        read = [lessons.read(alone, evaluation, batch) for batch in module.train_dataloader()]
+        seen = {name: torch.cat([columns[name] for columns in read]) for name in read[0]}
+        (site,) = alone.sites
+        fitted = MeanDifference(alone.width(site))
+        fitted.fit(lessons.activations(seen, site, len(seen["error"]), True))
+        for j, strength in enumerate(STRENGTHS):
+            edits = {site: partial(fitted, strength=strength)}
+            changes = []
+            for batch in module.val_dataloader():
+                for question in batch.x:
+                    before, after = alone.scores([question])[0, 0], alone.scores([question], edits)[0, 0]
+                    changes.append(float((after - before).diff()) * -1)
+            torch.testing.assert_close(grid.effect[i, j].item(), sum(changes) / len(changes), rtol=0, atol=1e-5)
+            worst = max(
+                float(sum(kl[~kl.isnan()].sum() for kl in each) / sum((~kl.isnan()).sum() for kl in each))
+                for each in ([alone.drift([text], edits).kl for text in group] for group in (TEXTS, written))
+            )
+            torch.testing.assert_close(grid.damage[i, j].item(), worst, rtol=0, atol=1e-5)
+
+
+def test_blocks_run_as_often_as_counted(llm: ls.LLM) -> None:
+    """Below a site once for all strengths, above it once for each: nothing is computed twice for the grid's sake."""
+    module = data()
+    module.read_by(llm)
+    (batch,) = list(module.val_dataloader())
+    counted: Counter[int] = Counter()
+    handles = [
+        llm.model.get_submodule(site).register_forward_hook(
+            lambda _block, _args, out, i=i: counted.update({i: len(out[0] if isinstance(out, tuple) else out)})
+        )
+        for i, site in enumerate(llm.sites)
+    ]
+    try:
+        llm.scores(batch.x)
+        rows = counted[0]
+        counted.clear()
+        for site in llm.sites:
+            edit = {site: lambda h: h * torch.ones(len(STRENGTHS), 1, 1, 1)}
+            llm.scores(batch.x, edit, len(STRENGTHS))
+    finally:
+        for handle in handles:
+            handle.remove()
+    depth = len(llm.sites)
+    expected = {i: rows * (sum(site >= i for site in range(depth)) + len(STRENGTHS) * i) for i in range(depth)}
+    assert counted == expected
+
+
+def test_held_out_pairs_choose_nothing(llm: ls.LLM, grid: Grid) -> None:
+    module = data()
+    module.read_by(llm)
+    held_out = {example.prompt for example in module.parts[2]}
+    assert held_out
+    other = [pair._replace(positive="dull", negative="quick") if pair.prompt in held_out else pair for pair in PAIRS]
+    again = search(llm, data(other), MeanDifference, STRENGTHS, TEXTS)[0]
+    assert torch.equal(again.effect, grid.effect)
+    assert torch.equal(again.damage, grid.damage)
+
+
+def test_the_vector_is_that_of_the_chosen_setting(llm: ls.LLM) -> None:
+    found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
+    card = found.vector.card
+    assert card.strength.value == STRENGTHS[found.setting.strength]
+    assert [site.layer for site in card.sites] == [found.setting.layer]
+    assert card.certificate is not None
+    assert card.certificate["reason"] == found.reason
+    assert f"{found.grid.damage[found.setting]:.3f}" in found.reason
+    assert card.effect["margin_change"]["n"] == 6
+    assert card.drift["neutral_kl"]["n"] == 2 + len(own_text(llm, TEXTS[1::2]))
+
+
+def table(effect: list[list[float]], damage: list[list[float]]) -> Grid:
+    return Grid([3, 5], [1.0, 2.0], torch.tensor(effect), torch.tensor(damage), 9, "nats per token")
+
+
+def test_the_largest_effect_within_the_budget() -> None:
+    one = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.2], [0.1, 0.0]])
+    assert within_budget(one, 0.1) == [(1, 0), (0, 0)]
+    assert within_budget(one, 0.3) == [(0, 1), (1, 0), (0, 0)]
+    assert within_budget(one, 0.001) == []
+    assert within_budget(table([[-1.0, 0.0], [0.0, -2.0]], [[0.0, 0.0], [0.0, 0.0]]), 0.1) == []
+    broken = table([[float("nan"), 1.0], [0.5, 2.0]], [[0.0, float("nan")], [0.0, float("inf")]])
+    assert within_budget(broken, 0.1) == [(1, 0)]
+
+
+def test_the_reason_names_the_edge_of_the_grid() -> None:
+    one = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.05], [0.1, 0.0]])
+    first, second = within_budget(one, 0.1)[:2]
+    assert "largest strength" in reason(one, first, 0.1, 0)
+    assert "Layer 3 of 2 tried" in reason(one, first, 0.1, 0)
+    assert "largest strength" not in reason(one, second, 0.1, 1)
+    assert "1 with a larger effect made" in reason(one, second, 0.1, 1)
+
+
+@pytest.mark.parametrize(
+    ("written", "share"),
+    [(["a b c d e"], 0.0), (["a a a a a"], 0.8), (["a b c d e a b c d e"], 0.0), (["a a", ""], 0.25), ([""], 0.0)],
+)
+def test_repetition(written: list[str], share: float) -> None:
+    class Says:
+        def generate(self, *_: object, **__: object) -> list[str]:
+            return written
+
+    assert repetition(Says(), [""] * len(written)) == share  # type: ignore[arg-type]
+
+
+def test_what_repeats_itself_is_passed_over(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
+    answers = iter([0.0, 1.0, 0.0])  # the baseline, the largest effect, the next
+    monkeypatch.setattr("lightning_steer.steering.repetition", lambda *_: next(answers))
+    found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
+    assert found.grid.effect[found.setting] < first.grid.effect[first.setting]
+    assert "1 with a larger effect made" in found.reason
+
+
+def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
+    texts = reading(llm, None)
+    assert len(texts) > 10
+    assert all(llm.tokenizer.unk_token_id not in llm.tokenizer(text)["input_ids"] for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"budget": 1e-12}, "no layer and strength .* at most 1e-12"),
+        ({"budget": 0}, "budget must be above 0, not 0"),
+        ({"budget": float("nan")}, "budget must be a finite number, not nan"),
+        ({"seed": -1}, "seed must lie between 0"),
+        ({"layers": []}, "at least one"),
+        ({"strengths": [1.0, 1.0]}, "1 occurs twice"),
+        ({"method": LearnedVector}, "LearnedVector is trained through the output"),
+        ({"reference_texts": ["one"]}, "at least two texts"),
+        ({"reference_texts": "one text"}, "at least two texts"),
+        ({"layers": [9]}, "layer 9 does not exist"),
+        ({"strengths": []}, "strengths"),
+        ({"strengths": [1.0, float("nan")]}, "strengths"),
+    ],
+)
+def test_bad_values(llm: ls.LLM, changed: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        ls.steer(llm, PAIRS, **({"reference_texts": TEXTS, "strengths": STRENGTHS} | changed))  # type: ignore[arg-type]
+
+
+def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in PAIRS))
+    arguments = ["steer", "--llm", BASE, "--pairs", "pairs.jsonl", "--prompt", "The hill bakers are"]
+    assert main([*arguments, "--strengths", "0.25", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "baseline: " in printed
+    assert "steered: " in printed
+    assert "side effects" in printed
+    folder = Path("logs/steer/pairs")
+    assert {path.name for path in folder.iterdir()} >= {"vector.safetensors", "report.md", "search.md", "search.png"}
+    assert "| 4 |" in (folder / "search.md").read_text()
+    vector = ls.load(folder / "vector.safetensors")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["choice"] == vector.card.certificate["reason"]  # type: ignore[index]
+    assert main(arguments) == 2
+    assert "exists: name another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--pairs", "none.jsonl"], "there is no file of behaviour examples none.jsonl"),
+        (["--pairs", "empty.jsonl"], "empty.jsonl is empty"),
+        (["--budget", "nan"], "--budget"),
+        (["--budget", "-1"], "--budget must be above 0, not -1"),
+        (["--budget", "much"], "--budget: invalid float value: 'much'"),
+        (["--layers", "77"], "layer 77 does not exist"),
+        (["--method", "LearnedVector"], "invalid choice: 'LearnedVector'"),
+        (["--strengths", "inf"], "strengths"),
+        (["--reference_texts", "none.txt"], "none.txt"),
+        (["--max_new_tokens", "0"], "--max_new_tokens must be at least 1, not 0"),
+        (["--prompt", ""], "empty"),
+        (["--out", "pairs.jsonl"], "is a file, where a folder is needed"),
+        (["--overwrite", "maybe"], "invalid choice: 'maybe'"),
+        (["--llm", "nowhere"], "nowhere"),
+        (["--seed", "one"], "--seed: invalid int value: 'one'"),
+        (["--budgett", "1"], "unrecognized arguments: --budgett"),
+    ],
+)
+def test_bad_commands(arguments: list[str], sentence: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in PAIRS))
+    Path("empty.jsonl").write_text("")
+    given = {"--llm": BASE, "--pairs": "pairs.jsonl"} | dict(zip(arguments[::2], arguments[1::2], strict=True))
+    before = set(Path().rglob("*"))
+    try:
+        code = main(["steer", *(part for option in given.items() for part in option)])
+    except SystemExit as exit_:
+        code = exit_.code
+    said = capsys.readouterr().err
+    assert code == 2, said
+    assert sentence in said
+    assert len([line for line in said.strip().splitlines() if not line.startswith("Loading weights")]) == 1
+    assert set(Path().rglob("*")) == before
