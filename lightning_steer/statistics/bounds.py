@@ -3,6 +3,7 @@
 The order of rows is no matter.
 """
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ class Bound(ABC):
     @abstractmethod
     def at(self, gains: NDArray, harms: NDArray, n: int, delta: float) -> NDArray:
         """``[U]`` bounds from the counts ``gains [U]`` and ``harms [U]`` among n rows."""
+
+    def exceeds(self, gains: NDArray, harms: NDArray, n: int, delta: float, epsilon: float) -> NDArray:
+        """Return ``[U]`` whether the bound is above epsilon."""
+        return self.at(gains, harms, n, delta) > epsilon
 
     def lower(self, changes: NDArray, delta: float) -> NDArray:
         """``[...]`` bounds from ``changes [..., N]`` in {-1, 0, 1}; raises ValueError on other values."""
@@ -182,6 +187,11 @@ class ExactPaired(Bound):
         rank, tables = _rank(n, delta), _tables(n, abs(mean))
         levels, where = np.unique(rank[gains, harms], return_inverse=True)
         return np.array([_worst(rank >= level, mean < 0, *tables) for level in levels])[where]
+
+    def exceeds(self, gains: NDArray, harms: NDArray, n: int, delta: float, epsilon: float) -> NDArray:
+        """Return ``[U]`` whether the bound is above epsilon: the next mean that ``at`` tries is refuted."""
+        step = 2.0 ** (1 - math.ceil(math.log2(2 / self.resolution)))
+        return self.refutes(gains, harms, n, math.ceil(epsilon / step) * step, delta)
 
 
 @lru_cache(maxsize=4)

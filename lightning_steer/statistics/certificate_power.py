@@ -1,0 +1,83 @@
+"""How often a certificate is given, by true effect: as :mod:`lightning_steer.statistics.power`, for certificates."""
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binom
+
+from lightning_steer.statistics.bounds import Betting, Bound, ExactPaired, check
+from lightning_steer.statistics.power import TINY, Design, fixed_and_broken
+
+EXACT = ExactPaired()
+
+
+@dataclass(frozen=True)
+class CertificateDesign(Design):
+    """A certificate over n independent rows that are better, worse or the same, for one candidate of K.
+
+    For each number of harms there is a fewest number of gains that is certified at risk delta / K (Bonferroni); power
+    is the chance of these counts. The chance that any of several useful candidates is certified is larger.
+
+    Args:
+        n: calibration rows.
+        discordant: share of rows whose outcome changes either way.
+        candidates: number K of candidates that share the risk.
+        delta: accepted risk of a false certificate.
+        epsilon: change that is to be exceeded.
+        bound: lower confidence bound; Betting for more than 2,500 rows.
+    """
+
+    n: int
+    discordant: float
+    candidates: int = 10
+    delta: float = 0.01
+    epsilon: float = 0.0
+    bound: Bound = field(default_factory=lambda: EXACT)
+
+    def __post_init__(self) -> None:
+        check(self.delta, self.epsilon, self.n, self.candidates)
+
+    @property
+    def most(self) -> float:
+        return 1.0
+
+    @property
+    def units(self) -> int:
+        return self.n
+
+    def fewest_gains(self, harms: NDArray) -> NDArray:
+        """Return ``[H]`` the fewest gains that are certified beside ``harms [H]``; n + 1 where no number is."""
+        return _fewest_gains(self.n, self.delta / self.candidates, self.epsilon, self.bound)[harms]
+
+    def power(self, effect: float) -> float:
+        gain, harm = fixed_and_broken(effect, self.discordant)
+        harms = np.arange(int(binom.ppf(1 - TINY, self.n, harm)) + 1)
+        found = binom.sf(self.fewest_gains(harms) - 1, self.n - harms, min(gain / max(1 - harm, TINY), 1.0))
+        return float(binom.pmf(harms, self.n, harm) @ found)
+
+    def of(self, units: int) -> Self:
+        return replace(self, n=units)
+
+
+@lru_cache(maxsize=32)
+def _fewest_gains(n: int, risk: float, epsilon: float, bound: Bound) -> NDArray:
+    gains, harms = np.indices((n + 1, n + 1))
+    possible = gains + harms <= n
+    certified = np.zeros_like(possible)
+    certified[possible] = bound.exceeds(gains[possible], harms[possible], n, risk, epsilon)
+    return np.where(certified.any(0), certified.argmax(0), n + 1)
+
+
+def betting_power(
+    units: ArrayLike, n: int, candidates: int = 10, delta: float = 0.01, sets: int = 1000, seed: int = 0
+) -> float:
+    """Return how often betting certifies n rows or clusters like ``units [U]``, changes in [-1, 1], by redrawing them.
+
+    For graded changes and for means of clusters, whose law no count describes: take a pilot, or suppose one.
+    """
+    values, random = np.asarray(units, dtype=float), np.random.default_rng(seed)
+    drawn = values[random.integers(len(values), size=(sets, n))]
+    return float(Betting().refutes(drawn, 0.0, delta / candidates).mean())
