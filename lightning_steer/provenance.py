@@ -58,6 +58,8 @@ class Provenance:
     """A key of each row that was fitted to, in order; of rows without end, one of what generates them."""
     selection_rows: list[str]
     """The same of the rows that the strength, or the best checkpoint, was chosen on."""
+    files: str | None = None
+    """sha256 of the files that the weights were read from, by which they are compared in another precision."""
 
     def as_json(self) -> str:
         """One line, as a checkpoint holds it."""
@@ -68,10 +70,12 @@ class Provenance:
         phrases = []
         for name in (field.name for field in fields(self)):
             mine, its = getattr(self, name), getattr(other, name)
-            if name in ("model", "task") or _plain(mine) == _plain(its):
+            if name in ("model", "task", "files") or _plain(mine) == _plain(its):
                 continue
-            if name == "weights" and self.precision != other.precision:
-                continue  # the same weights in another precision are other bits; the precision is named
+            if name == "weights" and self.precision != other.precision and self.files is not None:
+                if self.files == other.files:
+                    continue  # the same weights in another precision are other bits; the precision is named
+                mine, its = self.files, other.files
             if name.endswith("_rows"):
                 mine, its = f"{phrase(mine)} of {self.task!r}", f"{phrase(its)} of {other.task!r}"
             elif name in HIDDEN:
@@ -158,6 +162,7 @@ def of_network(backbone: Backbone) -> dict[str, Any]:
         "configuration": fingerprints.of_configuration(backbone.model.config),
         "weights": fingerprints.of_memory(backbone.model) or fingerprints.of_files(backbone.llm, backbone.loading[1]),
         "precision": precision(backbone.model),
+        "files": fingerprints.of_files(backbone.llm, backbone.loading[1], backbone.model),
         "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
     }
 

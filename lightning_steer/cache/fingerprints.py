@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from lightning_steer.cache.files import digest
@@ -46,8 +47,17 @@ def of_tensors(tensors: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
-def of_files(name: str, revision: str | None) -> str | None:
-    """Of the safetensors files of a local folder, or of a hub name in the local cache; null if there are none."""
+def of_files(name: str, revision: str | None, model: nn.Module | None = None) -> str | None:
+    """Return the fingerprint of a model's safetensors files, the same for every precision they are read in.
+
+    Args:
+        name: a local folder, or a hub name in the local cache.
+        revision: branch, tag or commit on the hub.
+        model: weights in memory that must be those of the files, each in its own precision; None compares none.
+
+    Returns:
+        None if there are no files, or if a weight in memory is another, or cannot be found in them.
+    """
     from transformers.utils.hub import cached_file
 
     known = {"revision": revision, "local_files_only": True, "_raise_exceptions_for_missing_entries": False}
@@ -56,9 +66,35 @@ def of_files(name: str, revision: str | None) -> str | None:
     except Exception:  # a name that is none: the model was not read from files
         config = None
     files = [] if config is None else sorted(Path(config).parent.glob("*.safetensors"))
+    if not files or (model is not None and not _is_of(model, files)):
+        return None
     with ThreadPoolExecutor() as threads:
         found = list(threads.map(lambda file: _of_file(file, _state(file)), files))
-    return _of(found) if files else None
+    return _of(found)
+
+
+def _is_of(model: nn.Module, files: Iterable[Path]) -> bool:
+    """Tell whether all weights in memory are those of the files; of quantised ones nobody can tell."""
+    if getattr(getattr(model, "config", None), "quantization_config", None) is not None:
+        return True
+    from transformers.core_model_loading import revert_weight_conversion
+
+    weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    with suppress(Exception):  # in names that are not the files', weights are not found, and count as unknown
+        weights = dict(revert_weight_conversion(model, weights))  # type: ignore[arg-type]
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    places = {(value.data_ptr(), value.shape) for value in weights.values()}
+    for path in files:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118  # it is no dictionary
+                name = next((n for n in (key, prefix + key, key.removeprefix(prefix)) if n in weights), None)
+                if name is None:
+                    continue
+                mine, its = weights[name], file.get_tensor(key)
+                if mine.is_meta or mine.shape != its.shape or not torch.equal(mine.cpu(), its.to(mine.dtype)):
+                    return False
+                places.discard((mine.data_ptr(), mine.shape))  # with all that are tied to it
+    return not places
 
 
 def _state(file: Path) -> tuple[int, ...]:

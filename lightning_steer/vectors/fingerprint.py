@@ -26,7 +26,7 @@ def of(
         tokenizer: null if it is not known; it is then not compared.
         name: hub name or folder that it was read from; null for what the model itself says.
         revision: branch, tag or commit on the hub.
-        files: look at its files too, which are read once more for that.
+        files: look at its files too, which are read once more for that; they count if they are what is in memory.
     """
     config = getattr(model, "config", None)
     called = name or str(getattr(config, "_name_or_path", "") or type(model).__name__)
@@ -40,7 +40,7 @@ def of(
         name=called,
         family=getattr(config, "model_type", type(model).__name__),
         configuration=None if config is None else fingerprints.of_configuration(config),
-        weights=fingerprints.of_files(called, revision) if files and config is not None else None,
+        weights=fingerprints.of_files(called, revision, model) if files and config is not None else None,
         memory=known[1],
         precision=_precision(model),
         tokenizer=None if tokenizer is None else fingerprints.of_tokenizer(tokenizer),
@@ -67,7 +67,8 @@ def difference(fitted: Model, given: Model) -> str | None:
         same = fitted.weights == given.weights and given.weights is not None
     else:
         same = fitted.memory == given.memory
-    return None if same else "its weights are others"
+    other = fitted.precision != given.precision
+    return None if same else f"its weights are others{', or cannot be compared in another precision' if other else ''}"
 
 
 def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
