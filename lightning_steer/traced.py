@@ -36,6 +36,11 @@ class TracedModule(L.LightningModule):
         loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
         return first_batches(loader, Limits.of(self.trainer).fit)
 
+    def selection_batches(self) -> Iterator[Any]:
+        """Yield the batches that a strength or a checkpoint is chosen on."""
+        loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        return first_batches(loader, Limits.of(self.trainer).select)
+
     def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of a state is saved: all but a frozen network."""
         return {name: value for name, value in state.items() if not name.startswith("backbone.")}

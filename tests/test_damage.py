@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_steer.modules.summary import BROKEN, damage
+from lightning_steer.modules.cautions import BROKEN, damage
 from lightning_steer.report.card import price
 
 

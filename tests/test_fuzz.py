@@ -120,7 +120,7 @@ def report_of(chance: random.Random) -> bytes:
         "experiment": "e", "task": "t", "backbone": "b", "method": "M", "seed": 0, "versions": {"torch": "2"},
         "verdict": "v", "choice": "c", "warnings": ["w"], "metrics": {**row, "strength": estimate},
         "baselines": {"unsteered": row, "random": row, "site_mean": row, "oracle_patch": row},
-        "training_negatives": row, "dose_response": {"measures": ["target"], "unit": "share"},
+        "fitted_rows": row, "dose_response": {"measures": ["target"], "unit": "share"},
         "curves": {"strength": {"x": [0.5, 1.0, 2.0], "target": column, "drift_kl": column}}, "profile": {"kl": column},
     }  # fmt: skip
     text = json_changed(whole, chance) if chance.random() < 0.8 else json.dumps(whole).encode()

@@ -33,7 +33,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "warnings": ["take care"],
         "metrics": {**row, "strength": {"value": 1.0, "low": 0.5, "high": 2.0, "n": 16}, "certified_bound": ESTIMATE},
         "baselines": dict.fromkeys(("unsteered", "random", "site_mean", "oracle_patch"), row),
-        "training_negatives": row,
+        "fitted_rows": row,
         "dose_response": {"measures": ["target"], "unit": "share of rows"},
         "curves": {"strength": {"x": [0.5, 1.0, 2.0], "target": COLUMN, "drift_kl": COLUMN}},
         "profile": {"kl": {key: [None, 0.1, 0.2] for key in ("value", "low", "high")}},

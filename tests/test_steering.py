@@ -69,7 +69,7 @@ def test_a_by_pass_is_measured_and_warned_of(toy_checkpoints: dict, tmp_path: Pa
     assert report["metrics"]["bypass"]["value"] > 0.5
     assert "by-passes this site" in report["warnings"][0]
     assert report["metrics"]["target"]["value"] < 0.1
-    assert report["training_negatives"]["target"]["value"] < 0.1
+    assert report["fitted_rows"]["target"]["value"] < 0.1
 
 
 @pytest.mark.parametrize("method", [LearnedVector, partial(LoReFT, rank=4)])

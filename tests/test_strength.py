@@ -42,5 +42,7 @@ def test_crossing() -> None:
 
 def test_one_row_tells_nothing_about_the_strength_for_others() -> None:
     choice = Best(100).choose([0.5, 1.0, 2.0], torch.zeros(1), torch.ones(1, 3), torch.tensor([[2.0, 1.0, 3.0]]))
-    assert (choice.index, choice.low, choice.high) == (1, 0.5, 2.0)
+    assert choice.index == 1
+    assert math.isnan(choice.low)  # no range: re-sampled it is always itself
+    assert math.isnan(choice.high)
     assert "a single row" in choice.reason

@@ -1,7 +1,8 @@
 """Behaviours for steering: prompts with a continuation that shows the behaviour and one that does not.
 
 A method is fitted to prompts that go on with either; what is scored are both continuations of held-out prompts. Rows
-that share a prompt (in the pocket language, a topic) are one cluster and stay in one part of the split.
+that share a prompt (in the pocket language, a topic) stay in one part of the split. Rows that share it, or both
+continuations, are one cluster for intervals; continuations that are the same in all rows are labels and tie none.
 """
 
 import lightning as L
@@ -18,6 +19,7 @@ from lightning_steer.data.behaviour_sources import (
     PocketBehaviour,
     ResponsesFile,
 )
+from lightning_steer.data.clusters import are_labels
 from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
 from lightning_steer.data.questions import Contrast
 from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
@@ -101,16 +103,18 @@ class BehaviourDataModule(L.LightningDataModule):
         part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
         self._neutral = self.source.neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
         self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
-        self.clusters = [[self.source.cluster(e) for e in part] for part in self.parts]
         if self.test is not None:
             self.parts[TEST] = self.test.read()
-            self.clusters[TEST] = [self.test.cluster(example) for example in self.parts[TEST]]
             both = {example.prompt for part in self.parts[:TEST] for example in part}
             for example in self.parts[TEST]:
                 if example.prompt in both:
                     raise ValueError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
-        names = sorted({name for part in self.clusters for name in part})
-        self.number = {name: number for number, name in enumerate(names)}
+        labels = are_labels(example.continuations for part in self.parts for example in part)
+        sources = (self.source, self.source, self.test or self.source)
+        self.clusters: list[list[int]] = []
+        for one, part in zip(sources, self.parts, strict=True):
+            first = sum(len(earlier) for earlier in self.parts[: len(self.clusters)])
+            self.clusters.append([first + number for number in one.clusters(part, labels)])
         self._whole = self.parts, self.clusters, self._neutral
 
     def read_by(self, llm: LLM) -> None:
@@ -132,8 +136,7 @@ class BehaviourDataModule(L.LightningDataModule):
         llm = language_model(self)
         if llm is not None:
             self.read_by(llm)
-        cluster = [self.number[name] for name in self.clusters[part]]
-        questions = [question(example) for example in self.parts[part]]
+        questions, cluster = [question(example) for example in self.parts[part]], self.clusters[part]
         return Contrasts(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()
 
     def train_dataloader(self) -> DataLoader[Contrast]:

@@ -26,6 +26,11 @@ class BehaviourExample(NamedTuple):
     negative: str
     """Does not."""
 
+    @property
+    def continuations(self) -> frozenset[str]:
+        """Return both continuations, whichever of them shows the behaviour."""
+        return frozenset((self.positive, self.negative))
+
 
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
     """JSON lines of ``{prompt, positive, negative}``, perhaps with ``behaviour`` (else the file's name) and ``id``."""

@@ -1,11 +1,13 @@
 """Where examples of a behaviour come from: four kinds of files, responses of a model, and the pocket language."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_steer import numbers
 from lightning_steer.data import behaviour_examples, pocket_items, pocket_prompts
 from lightning_steer.data.behaviour_examples import BehaviourExample
+from lightning_steer.data.clusters import connected
 from lightning_steer.data.contrasts import in_chat
 from lightning_steer.numbers import ranged
 
@@ -18,8 +20,18 @@ class BehaviourSource(ABC):
         """All examples; raises FileNotFoundError or ValueError."""
 
     def cluster(self, example: BehaviourExample) -> str:
-        """What examples share that are not independent: their prompt."""
+        """What examples share that are not independent: their prompt. They stay in one part of a split."""
         return example.prompt
+
+    def clusters(self, examples: Sequence[BehaviourExample], labels: bool) -> list[int]:
+        """Return the cluster of each example, within which they are not independent, for intervals.
+
+        Args:
+            examples: those of one part of a split.
+            labels: the continuations are labels, so that sharing them ties no examples.
+        """
+        ties = (() if labels else (example.continuations,) for example in examples)
+        return connected([(self.cluster(example), *tie) for example, tie in zip(examples, ties, strict=True)])
 
     def neutral(self) -> list[str]:
         """Texts in the same language that have nothing to do with the behaviour; as a rule it has none."""

@@ -45,7 +45,8 @@ class Answers(Evaluation):
     subject = "labelled prompts"
     headline = ("spi", "accuracy", "balanced_accuracy", "mcc", "error")
     also = (
-        *("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base", "accuracy_change"),
+        *("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base"),
+        *("accuracy_change", "balanced_accuracy_change", "mcc_change", "error_change"),
         *("f1", "precision", "recall", "0->1", "1->0", "0->0", "1->1", "kl", "changed"),
         *(f"error_q{100 * q:02.0f}" for q in QUANTILES),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.wording import percent
-from lightning_steer.statistics.kinds import Kind, Mean, Share
+from lightning_steer.statistics.kinds import Change, Kind, Mean, Share
 
 
 class Labels(NamedTuple):
@@ -69,7 +69,9 @@ def attribute_drift(base: Tensor, scores: Tensor) -> Tensor:
 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("target", "kept", "others", "mean60", "drift_flip", "output_difference"), Mean(0, 1)),
+    **dict.fromkeys(("target_change", "kept_change", "others_change"), Mean(-1, 1)),
     "exact": Share(),
+    "exact_change": Change(),
     "drift_kl": Mean(low=0),
     "gap": Mean(),
     "flip": Share(),
@@ -83,7 +85,8 @@ class AttributeEffect(Evaluation):
 
     subject = "attributes"
     headline = ("target", "kept", "others", "exact", "drift_kl")
-    also = ("mean60", "drift_flip", "output_difference")
+    paired = ("target", "kept", "others", "exact")
+    also = (*(f"{name}_change" for name in paired), "mean60", "drift_flip", "output_difference")
     shown = ("target", "kept", "others", "exact")
     success = "exact"
     kinds = KINDS
@@ -94,7 +97,9 @@ class AttributeEffect(Evaluation):
         return -scores.gather(-1, wanted).squeeze(-1).mean(-1)
 
     def rows(self, base: Tensor, scores: Tensor, batch: Labels) -> dict[str, Tensor]:
-        return attribute_effect(base, scores, batch.y, batch.y_wanted)
+        labels = batch.y, batch.y_wanted
+        plain = attribute_effect(base, base.unsqueeze(0), *labels)
+        return self.with_changes(attribute_effect(base, scores, *labels), plain)
 
     def profile(self, base: Tensor, scores: Tensor, batch: Labels) -> dict[str, Tensor]:
         moved = (scores.argmax(-1) != base.argmax(-1)).float()

@@ -23,7 +23,7 @@ from lightning_steer.metrics.likelihood import (
     cohens_d,
     promotion_table,
 )
-from lightning_steer.metrics.wording import percent
+from lightning_steer.metrics.wording import with_ends
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Kind, Mean, Smooth
 
@@ -37,6 +37,7 @@ def _of_halves(measure: Callable[..., Tensor], change: bool, weights: NDArray, *
 
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("preference", "wanted"), Mean(0, 1)),  # a tie is one half
+    **dict.fromkeys(("preference_change", "wanted_change"), Mean(-1, 1)),
     **dict.fromkeys(("margin", "positive", "negative"), Mean()),
     **dict.fromkeys(("margin_change", "positive_change", "negative_change"), Mean()),
 }
@@ -132,32 +133,38 @@ class BehaviourEffect(Evaluation):
     """Measures of steering a behaviour: what became likelier, what less likely, and by how much."""
 
     subject = "behaviours"
-    headline = ("wanted", "preference", "margin", "margin_change", "positive_change", "negative_change")
-    also = ("positive", "negative", "auc", "auc_change", "cohens_d", "cohens_d_change")
-    shown = ("wanted", "preference")
+    headline = ("wanted", "wanted_change", "margin", "margin_change", "positive_change", "negative_change")
+    also = (
+        *("preference", "preference_change", "positive", "negative"),
+        *("auc", "auc_change", "cohens_d", "cohens_d_change"),
+    )
+    shown = ("wanted",)
     unit = "share of held-out prompts"
     success = "wanted"
     kinds = KINDS
-    by_definition = dict.fromkeys(("margin_change", "positive_change", "negative_change"), 0.0)
+    paired = ("wanted", "preference")
+    by_definition = dict.fromkeys(("wanted_change", "margin_change", "positive_change", "negative_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
         source, sink = direction(batch)
         return torch.nn.functional.softplus(scores[..., source] - scores[..., sink])
 
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        return behaviour_rows(base, scores, *direction(batch))
+        ends = direction(batch)
+        return self.with_changes(behaviour_rows(base, scores, *ends), behaviour_rows(base, base.unsqueeze(0), *ends))
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
         return behaviour_estimates(rows, cluster, self.kinds)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
-        wanted, plain = metrics["wanted"], baselines["unsteered"]["wanted"]
+        wanted, plain, change = metrics["wanted"], baselines["unsteered"]["wanted"], metrics["wanted_change"]
+        clusters = f" in {wanted['clusters']} clusters" if wanted["clusters"] else ""
         return (
             f"At strength {metrics['strength']['value']:g} the wanted continuation is the likelier one of the two in "
-            f"{percent(wanted)} of {wanted['n']} "
-            f"held-out prompts (unsteered: {100 * plain['value']:.1f} %). Continuations that show the behaviour "
-            f"changed by {metrics['positive_change']['value']:+.3f} nats per token, the others by "
-            f"{metrics['negative_change']['value']:+.3f}."
+            f"{100 * wanted['value']:.1f} % of {wanted['n']} held-out prompts{clusters}, unsteered in "
+            f"{100 * plain['value']:.1f} %: a change of {with_ends(change, 100, 1, ' points')}{_or_none(change)}. "
+            f"Continuations that show the behaviour changed by {with_ends(metrics['positive_change'])} nats per token, "
+            f"the others by {with_ends(metrics['negative_change'])}."
         )
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
@@ -174,6 +181,10 @@ class BehaviourEffect(Evaluation):
                 f"{random['high']:+.3f}: the method's {moved:+.3f} is no more than that."
             )
         return found
+
+
+def _or_none(change: Mapping[str, Any]) -> str:
+    return ", so it may be none" if change["low"] <= 0 <= change["high"] else ""
 
 
 def direction(batch: Any) -> tuple[int, int]:

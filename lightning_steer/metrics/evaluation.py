@@ -37,6 +37,9 @@ class Evaluation(ABC):
     """The column that says whether a row came out as wanted; the strength is chosen by it."""
     kinds: Mapping[str, Kind]
     """What each column estimates, from which its interval follows; a column without an entry is refused."""
+    paired: tuple[str, ...] = ()
+    """Columns whose paired change is a column too, ``<name>_change``, with a kind of its own: the difference of two
+    means says nothing of the rows that both are over."""
     by_definition: Mapping[str, float] = {}
     """Columns that compare with the unsteered network, and what they are for that network itself."""
 
@@ -72,6 +75,15 @@ class Evaluation(ABC):
             ValueError: a column has no declared kind, or values that its kind cannot have.
         """
         return estimate_columns(rows, self.kinds, cluster)
+
+    def with_changes(self, rows: dict[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the columns with ``<name>_change`` of those in ``paired``: a row steered less the same row unsteered.
+
+        Args:
+            rows: columns ``[C, B]``.
+            plain: the same columns ``[1, B]`` of the unsteered network.
+        """
+        return rows | {f"{name}_change": rows[name] - plain[name] for name in self.paired}
 
     @property
     def change(self) -> ChangeRange | None:

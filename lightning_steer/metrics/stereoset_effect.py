@@ -36,7 +36,7 @@ ASIDE = ("stereotypical", "related", "stereotypical_before", "related_before")
 """Columns that SS and LMS are means of."""
 KINDS: dict[str, Kind] = {
     **dict.fromkeys((*SHARES, "intended", "opposed", "collateral"), Mean(0, 1)),  # ties share a choice
-    "fidelity": Mean(-1, 1),
+    **dict.fromkeys(("fidelity", *(f"{name}_change" for name in SHARES)), Mean(-1, 1)),
     **dict.fromkeys((*CHANGES, "margin_change"), Mean()),
 }
 """What each column of :func:`effect_rows` estimates but those aside."""
@@ -122,7 +122,18 @@ class StereoSetEffect(Evaluation):
 
     subject = "stereotypes"
     headline = (*SHARES, *MOVES)
-    also = ("ss", "lms", "icat", *CHANGES, "margin_change", "icat_change", "icat_lms_part", "icat_ss_part")
+    paired = SHARES
+    also = (
+        *(f"{name}_change" for name in SHARES),
+        "ss",
+        "lms",
+        "icat",
+        *CHANGES,
+        "margin_change",
+        "icat_change",
+        "icat_lms_part",
+        "icat_ss_part",
+    )
     shown = (*SHARES, "fidelity")
     unit = "share of held-out examples"
     success = "fidelity"
@@ -134,7 +145,8 @@ class StereoSetEffect(Evaluation):
         return torch.nn.functional.softplus(scores[..., source] - scores[..., sink])
 
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        return effect_rows(base, scores, *direction(batch))
+        ends = direction(batch)
+        return self.with_changes(effect_rows(base, scores, *ends), effect_rows(base, base.unsqueeze(0), *ends))
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
         rows_of_term = torch.arange(len(next(iter(rows.values())))) if cluster is None else cluster

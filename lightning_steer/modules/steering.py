@@ -24,8 +24,8 @@ from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
-from lightning_steer.modules import lessons
-from lightning_steer.modules.summary import Summary, damage, identify, neutral_drift
+from lightning_steer.modules import cautions, lessons, parts
+from lightning_steer.modules.summary import Summary, identify, neutral_drift
 from lightning_steer.numbers import ranged
 from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
@@ -178,7 +178,7 @@ class SteeringAdaptor(TracedModule):
         scores = torch.cat([base, self._scores(batch.x, [ways.steered("", self.at_site, self.strengths)])])
         success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
         loss = self.evaluation.loss(scores, batch)
-        self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=_cluster(batch))
+        self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=parts.cluster(batch))
 
     def on_validation_epoch_end(self) -> None:
         swept = self.swept.compute()
@@ -199,9 +199,15 @@ class SteeringAdaptor(TracedModule):
     @torch.no_grad()
     def on_test_start(self) -> None:
         """What the controls need of the training rows: their mean, the displacement's length, smaller fits."""
-        training = Table().to(self.device)
+        training, fitted, selection = (Table().to(self.device) for _ in range(3))
         for batch in self.training_batches():
-            self._collect(training, self.transfer_batch_to_device(batch, self.device, 0))
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
+            self._collect(training, batch)
+            fitted.update(batch.row, **parts.columns(batch))
+        for batch in self.selection_batches():
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
+            selection.update(batch.row, **parts.columns(batch))
+        self.used = {parts.FITTED: fitted.compute(), parts.SELECTION: selection.compute()}
         seen = training.compute()
         means, self.pushes = {}, {}
         for site, map_ in self.at_site.items():
@@ -228,9 +234,9 @@ class SteeringAdaptor(TracedModule):
         self.relearned.reset()
 
     def test_step(self, batch: Any, _batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Held-out rows come first, those that the method learned from second."""
+        """Held-out rows come first, those that the method was fitted to second."""
         groups = self.groups
-        columns = {"cluster": _cluster(batch)}
+        columns = parts.columns(batch)
         if isinstance(batch, Contrast):  # what is moved are the texts, which a method was fitted to
             base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.unwanted)
         else:
@@ -245,8 +251,8 @@ class SteeringAdaptor(TracedModule):
             columns |= {f"truth/{site}": wanted[site] - before[site] for site in wanted}
         scores = self._scores(batch.x, groups)
         for name, column in self.evaluation.rows(base, scores, batch).items():
-            parts = column.T.split([group.copies for group in groups], 1)
-            columns |= {f"{group.name}/{name}": part for group, part in zip(groups, parts, strict=True)}
+            of_group = column.T.split([group.copies for group in groups], 1)
+            columns |= {f"{group.name}/{name}": part for group, part in zip(groups, of_group, strict=True)}
         columns |= {f"profile/{name}": part for name, part in self.evaluation.profile(base, scores[1], batch).items()}
         (self.relearned if dataloader_idx else self.tested).update(batch.row, **columns)
 
@@ -259,9 +265,19 @@ class SteeringAdaptor(TracedModule):
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
+        self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})
         self.report["result"] = fingerprints.of_tensors(self.learned(self.state_dict()))
         self.report["mismatches"] = self.mismatches
-        self.report["warnings"] = [*self.caveats, *readable.notes(data), *self.report["warnings"]]
+        self.report["warnings"] = [
+            *self.caveats,
+            *readable.notes(data),
+            *self.report["warnings"],
+            *cautions.old_continuations(self.report["data"]),
+            *cautions.at_the_edge(self.strength, self.strengths, map_.strength_range),
+            *cautions.few_to_choose_on(
+                self.report["data"][parts.SELECTION], "certified_bound" in self.report["metrics"]
+            ),
+        ]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
         self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
@@ -270,7 +286,7 @@ class SteeringAdaptor(TracedModule):
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
         if hasattr(data, "neutral"):
-            self.report["warnings"] = [*damage(self.report["metrics"]), *self.report["warnings"]]
+            self.report["warnings"] = [*cautions.damage(self.report["metrics"]), *self.report["warnings"]]
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})
 
     def on_test_end(self) -> None:
@@ -305,13 +321,6 @@ class SteeringAdaptor(TracedModule):
         """Why the strength was chosen is read too."""
         super().on_load_checkpoint(checkpoint)
         self.reason = checkpoint.get("reason", "")
-
-
-def _cluster(batch: Any) -> Tensor:
-    """``[B]`` within which rows are not independent, for the report and for the choice of the strength alike."""
-    if isinstance(batch, Contrast):
-        return batch.y
-    return batch.row if getattr(batch, "group", None) is None else batch.group
 
 
 _NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)

@@ -4,7 +4,6 @@ import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,17 @@ from lightning_steer.metrics.bypass import bypass
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
 from lightning_steer.metrics.drift import TextDrift, drift_estimates
 from lightning_steer.metrics.evaluation import Evaluation
+from lightning_steer.modules.cautions import without_interval
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Fixed, Mean, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
+from lightning_steer.versions import versions
 
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, None, "none: it was meant to move")
 COSINE = Mean(-1, 1)
 EDITED = Share()
 CHOICE = "not an interval: in brackets the middle 95 % of choices over re-samplings of the validation rows"
+ALONE = "it was chosen on a single row or cluster, which says nothing about others"
 BOUND = (
     "not an interval: a lower bound at the certificate's own confidence; where rows come in clusters, of the mean over "
     "clusters, each counting once"
@@ -38,7 +40,7 @@ class Summary:
 
     Args:
         tested: columns ``group/measure [n, copies]`` of the held-out rows, with ``moved/site`` and ``truth/site``.
-        relearned: the same of the rows that the method learned from.
+        relearned: the same of the rows that the method was fitted to.
         evaluation: which measures there are, and which make the table.
         axes: what the copies of the groups ``strength`` and ``pairs`` stand for.
     """
@@ -127,11 +129,11 @@ class Summary:
     def report(self, choice: Sequence[float], reason: str, sites: Sequence[str]) -> dict[str, Any]:
         """All of it, as plain numbers."""
         strength, low, high, rows, bound = choice
-        steered = self.estimates(self.tested, "steered")
+        steered, success = self.estimates(self.tested, "steered"), self.evaluation.success
         patched = any(name.startswith("oracle_patch/") for name in self.tested)
         metrics = {
             **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
-            "strength": _plain(_chosen(strength, low, high, int(rows))),
+            "strength": _plain(_chosen(strength, low, high, int(rows), certified=not math.isnan(bound))),
             "edited": self.edited(sites),
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
@@ -144,26 +146,21 @@ class Summary:
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),
             "choice": reason,
-            "warnings": [*self._without_interval(steered), *self.evaluation.warnings(metrics, baselines)],
+            "warnings": [
+                *without_interval(success, steered[success][0]),
+                *self.evaluation.warnings(metrics, baselines),
+            ],
             "metrics": metrics,
             "baselines": baselines,
-            "training_negatives": {m: _plain(relearned[m][0]) for m in self.evaluation.headline},
+            "fitted_rows": {m: _plain(relearned[m][0]) for m in self.evaluation.headline},
             "dose_response": {"measures": list(self.evaluation.shown), "unit": self.evaluation.unit},
             "curves": {
                 "strength": self.curve("strength", self.tested),
-                "strength_on_training_negatives": self.curve("strength", self.relearned),
+                "strength_on_fitted_rows": self.curve("strength", self.relearned),
                 **({"pairs": self.curve("pairs", self.tested)} if self.axes["pairs"] else {}),
             },
             "profile": self.profile(),
         }
-
-    def _without_interval(self, steered: Mapping[str, list[Estimate]]) -> list[str]:
-        """Warn where the measure that the strength was chosen by has no interval."""
-        success = steered[self.evaluation.success][0]
-        if not math.isnan(success.low) or not success.how.startswith("none: "):
-            return []
-        reason = success.how.removeprefix("none: ")
-        return [f"There is no interval for {self.evaluation.success} ({reason}): what was seen may be noise."]
 
     def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:
         return _plain(Smooth(statistic, low, high).estimate(*tables, cluster=as_clusters(self.tested["cluster"]))[0])
@@ -180,14 +177,17 @@ def _mean_cosine(weights: NDArray, *tables: NDArray) -> NDArray:
     return torch.stack([torch.cosine_similarity(a, b, dim=1) for a, b in pairs]).mean(0).unsqueeze(1).numpy()
 
 
-def _chosen(strength: float, low: float, high: float, rows: int) -> Estimate:
-    how = "none: a certificate bounds the improvement, not the strength" if math.isnan(low) else CHOICE
+def _chosen(strength: float, low: float, high: float, rows: int, certified: bool) -> Estimate:
+    why = "a certificate bounds the improvement, not the strength" if certified else ALONE
+    how = f"none: {why}" if math.isnan(low) else CHOICE
     return Estimate(strength, low, high, rows, None, how)
 
 
 def _on_processor(table: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Figures in float64; the clusters, which are names and no figures, as they are."""
-    return {name: column.cpu() if name == "cluster" else column.cpu().double() for name, column in table.items()}
+    """Figures in float64; whole numbers, which are names and no figures, as they are."""
+    return {
+        name: column.cpu().double() if column.is_floating_point() else column.cpu() for name, column in table.items()
+    }
 
 
 def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
@@ -214,26 +214,6 @@ def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:
     return own, random
 
 
-BROKEN = 0.1
-"""Nats per token of neutral text beyond which a report warns."""
-
-
-def damage(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a warning if other text was not looked at, or was changed by more than ``BROKEN``."""
-    if "neutral_kl" not in metrics:
-        return [
-            "What steering does to other text was not measured: give the data a neutral_file of such text, and read "
-            "some steered text before you quote a figure."
-        ]
-    kl = metrics["neutral_kl"]["value"]
-    if kl <= BROKEN:
-        return []
-    return [
-        f"Neutral text changed by {kl:.2f} nats per token (KL), more than {BROKEN:g}: the model no longer speaks as it "
-        "did."
-    ]
-
-
 def _plain(estimate: Estimate) -> dict[str, Any]:
     return estimate._asdict()
 
@@ -248,5 +228,5 @@ def identify(experiment: str, task: str, backbone: str, map_: Steering) -> dict[
         "backbone": backbone,
         "method": f"{type(map_).__name__}({', '.join(changed)})" if changed else type(map_).__name__,
         "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
-        "versions": {name: version(name) for name in ("torch", "lightning", "torchmetrics")},
+        "versions": versions(),
     }

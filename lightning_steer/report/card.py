@@ -17,15 +17,15 @@ ROWS = {
     "site_mean": "site replaced by its mean",
     "constant_class": "constant class",
     "steered": "",
-    "training_negatives": "the same on what it learned from",
+    "fitted_rows": "",
     "oracle_patch": "oracle patch",
 }
 
 
 def comparison(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The method between its baselines, as rows of a table."""
-    found = {**report["baselines"], "steered": report["metrics"], "training_negatives": report["training_negatives"]}
-    names = {**ROWS, "steered": report["method"]}
+    found = {**report["baselines"], "steered": report["metrics"], "fitted_rows": report["fitted_rows"]}
+    names = {**ROWS, "steered": report["method"], "fitted_rows": f"{report['method']}, on the rows it was fitted to"}
     return {names[key]: found[key] for key in ROWS if key in found}
 
 
@@ -35,9 +35,36 @@ def random_row(report: Mapping[str, Any]) -> str:
     if draws is None:
         return ""
     return (
-        f"For random directions (isotropic): the median (minimum to maximum) of {draws['n']} draws, and the rank "
-        "p-value of the method, (1 + draws at least as large) / (1 + draws): near 0 where it lies above them, near 1 "
-        "where below; one for each column, uncorrected."
+        f"Random directions: the median (minimum to maximum) of {draws['n']} draws (seed 0) that favour no direction "
+        "(isotropic), each added at every site as long as the method's own mean shift there, and the rank p-value of "
+        "the method, (1 + draws at least as large) / (1 + draws): near 0 where it lies above them, near 1 where below; "
+        "one for each column, uncorrected. They show what any push of this length does. They do not show what a method "
+        "does that is fitted to exchanged labels, nor what a push does along directions in which activations vary."
+    )
+
+
+PARTS = {"fitted": "fitted to", "selection": "strength chosen on", "held_out": "tested on"}
+
+
+def data(report: Mapping[str, Any]) -> str:
+    """How many rows each part had, in how many clusters, and how many held-out rows share their continuations."""
+    parts = report.get("data", {})
+    if not parts:
+        return ""
+    shown = ", ".join(f"{words} {_rows(parts[name])}" for name, words in PARTS.items())
+    clustered = any(parts[name]["clusters"] < parts[name]["rows"] for name in PARTS)
+    what = " Rows of one cluster share a prompt, a topic, a target term or both continuations, and are not independent."
+    repeated = parts.get("repeated")
+    again = ""
+    if repeated and repeated["distinct"] > 1:
+        again = f" {repeated['held_out']:,} of the held-out rows have the same two continuations as another of them."
+    return f"Data: {shown}.{what if clustered else ''}{again}"
+
+
+def _rows(part: Mapping[str, int]) -> str:
+    rows, clusters = part["rows"], part["clusters"]
+    return f"{rows:,} row{'s' * (rows != 1)}" + (
+        f" in {clusters:,} cluster{'s' * (clusters != 1)}" if clusters < rows else ""
     )
 
 
@@ -62,6 +89,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         f"{for_markdown(report['verdict'])} {for_markdown(price(report))}\n",
         *([f"Why this strength: {for_markdown(report['choice'])}.\n"] if report.get("choice") else []),
         *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
+        f"{data(report)}\n",
         f"Task: {for_markdown(report['task'])}. Network: {for_markdown(report['backbone'])}. "
         f"Seed {report['seed']}. Values are followed by their "
         f"95 % interval over {tables.counted(report['metrics'][columns[0]])}. "
@@ -82,7 +110,7 @@ def text(report: Mapping[str, Any]) -> str:
     table = tables.text(comparison(report), list(report["baselines"]["unsteered"]))
     why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
-    return f"{report['verdict']} {price(report)}{why}{warnings}\n\n{table}\n{notes}\n"
+    return f"{report['verdict']} {price(report)}\n{data(report)}{why}{warnings}\n\n{table}\n{notes}\n"
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer.report import svg
-from lightning_steer.report.card import comparison, footnotes, price, random_row
+from lightning_steer.report.card import comparison, data, footnotes, price, random_row
 from lightning_steer.report.figures import COLOURS
 from lightning_steer.report.tables import cell, counted, number
 from lightning_steer.report.words import word
@@ -16,11 +16,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses whatever the page might ask for."""
 CONTROLS = {
     "unsteered": "the network as it is",
-    "random": "directions drawn at random, as long as the method's own shift: would any push have done it?",
+    "random": "directions drawn at random, as long as the method's mean shift: would any push have done it?",
     "site_mean": "the site's output replaced by its mean: how much does the network need this site?",
-    "constant_class": "always the class that is the most frequent where the method learned: no steering at all",
-    "oracle_patch": "the site's output replaced by that of a row that has what is wanted: the most it can give",
-    "training_negatives": "the rows that the method learned from: what it promises beyond them is the gap to the rest",
+    "constant_class": "always the class that is the most frequent in the fitted rows: no steering at all",
+    "oracle_patch": "the site's output replaced by that of a positive row: the most that a change at the site can do",
+    "fitted_rows": "the rows that the method was fitted to: how much better it is there shows how far it carries over",
 }
 
 
@@ -63,6 +63,7 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
     parts = [
         f'<article id="run-{i}">\n<h2>{escape(report["method"])}</h2>\n',
         f'<p class="soft">{escape(report["run"])} · {escape(report["task"])}</p>\n',
+        f'<p class="soft">{escape(data(report))}</p>\n',
         f'<p class="verdict">{escape(report.get("verdict", ""))} {escape(price(report))}</p>\n{warnings}',
         f'<div class="charts">{_dose_response(report)}{_profile(report)}</div>\n',
         _compared(report),
@@ -109,7 +110,7 @@ def _compared(report: Mapping[str, Any]) -> str:
     columns = list(baselines.get("unsteered", {}))
     if not columns:
         return ""
-    rows = comparison({"training_negatives": {}, **report})
+    rows = comparison({"fitted_rows": {}, **report})
     head = "".join(f'<th scope="col">{escape(word(name))}</th>' for name in columns)
     body = "".join(
         f'<tr{" class=own" if name == report["method"] else ""}><th scope="row">{escape(name)}</th>'

@@ -18,7 +18,7 @@ def check(report: Mapping[str, Any]) -> None:
         _estimates(report["metrics"], "metrics")
         for name, row in _is(report.get("baselines", {}), dict, "baselines").items():
             _estimates(row, f"baselines.{name}")
-        _estimates(report.get("training_negatives", {}), "training_negatives")
+        _estimates(report.get("fitted_rows", {}), "fitted_rows")
         for name, curve in _is(report.get("curves", {}), dict, "curves").items():
             _curve(_is(curve, dict, f"curves.{name}"), f"curves.{name}")
         for name, part in _is(report.get("profile", {}), dict, "profile").items():

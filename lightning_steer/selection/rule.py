@@ -1,5 +1,6 @@
 """How a run chooses its strength: the best on held-out rows, or only one that is certified to improve."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ class Choice(NamedTuple):
     index: int | None
     """Which; None: do not steer."""
     low: float
-    """Lower end of the middle 95 % of choices over re-samplings of the rows; NaN if not estimated."""
+    """Lower end of the middle 95 % of choices over re-samplings of the rows; NaN without other rows or a range."""
     high: float
     """Upper end."""
     bound: float
@@ -82,12 +83,14 @@ class Best(Selection):
         drawn = bootstrap_weights(len(loss), self.resamples, cluster=None if cluster is None else cluster.numpy())
         again = choose(success, loss, torch.from_numpy(drawn))
         low, high = percentile(torch.tensor(strengths, dtype=torch.float64)[again].numpy())
-        rows = f"{len(loss)} rows"
+        rows, units = f"{len(loss)} rows", len(loss) if cluster is None else len(cluster.unique())
         if len(loss) == 1:  # re-sampled it is always itself, which says nothing about other rows
-            low, high, rows = min(strengths), max(strengths), "a single row, which says nothing about others"
-        elif cluster is not None and len(cluster.unique()) == 1:
-            low, high = min(strengths), max(strengths)
+            low, high, rows = math.nan, math.nan, "a single row, which says nothing about others"
+        elif units == 1:
+            low, high = math.nan, math.nan
             rows += " of a single cluster, which says nothing about others"
+        elif units < len(loss):
+            rows += f" in {units} clusters"
         return Choice(index, low, high, float("nan"), f"best of {len(strengths)} strengths on {rows}")
 
 

@@ -1,7 +1,6 @@
 """A vector from a backbone and the maps that were fitted to it."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from torch import nn
@@ -13,6 +12,7 @@ from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Site, Strength
 from lightning_steer.vectors.file import SteeringVector, settings, units
 from lightning_steer.vectors.steer import as_plain
+from lightning_steer.versions import versions
 
 
 def of(
@@ -59,7 +59,7 @@ def of(
         strength=Strength(float(strength), units(ordered[0]), low, high, rows),
         scope=as_plain(rule),
         model=fingerprint.of_backbone(backbone),
-        versions={name: version(name) for name in ("torch", "transformers")},
+        versions=versions(),
         **known,
     )
     return SteeringVector(ordered, card)

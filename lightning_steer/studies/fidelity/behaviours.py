@@ -31,7 +31,7 @@ OF_DRAWS = ("margin", "preference", "margin_change", "positive_change", "negativ
 def part(data: BehaviourDataModule, number: int) -> Contrasts:
     """Questions of one part, fitted away from the negative continuations."""
     questions = [question(example) for example in data.parts[number]]
-    cluster = [data.number[name] for name in data.clusters[number]]
+    cluster = data.clusters[number]
     return Contrasts(questions, data.unwanted, data.wanted, cluster, len(questions))
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lightning_steer.statistics.kinds import Share, Smooth
 from lightning_steer.studies.fidelity.settings import Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, directions
 from lightning_steer.tokens import Question
+from lightning_steer.versions import versions
 
 SHARES = ("p_stereotype", "p_anti", "p_unrelated")
 HEADLINE = (*SHARES, "intended", "opposed", "collateral", "fidelity", "ss", "lms", "icat")
@@ -141,13 +141,13 @@ def report(
         "backbone": f"{models[arm.model]}, vector of {models[arm.vector]}",
         "method": f"mean difference at layer {layer}, strength {c:g}",
         "seed": 0,
-        "versions": {name: version(name) for name in ("torch", "lightning", "torchmetrics")},
+        "versions": versions(),
         "verdict": StereoSetEffect().verdict(metrics, baselines),
         "choice": f"the highest fidelity on {len(subject.select.examples)} examples of other terms",
         "warnings": StereoSetEffect().warnings(metrics, baselines),
         "metrics": metrics,
         "baselines": baselines,
-        "training_negatives": {},
+        "fitted_rows": {},
         "dose_response": {"measures": [*SHARES, "fidelity"], "unit": "share of held-out examples"},
         "curves": {"strength": curve},
         "profile": {},

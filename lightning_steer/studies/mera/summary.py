@@ -16,6 +16,7 @@ from lightning_steer.studies.mera.figures import figures
 from lightning_steer.studies.mera.judging import CURVES
 from lightning_steer.studies.mera.promise import BOUNDS, RESAMPLES
 from lightning_steer.studies.mera.settings import DELTA
+from lightning_steer.versions import versions
 
 DEPLOYED = ("spi", "accuracy", "balanced_accuracy", "mcc", "f1", "error", "0->1", "1->0")
 CONTROLS = ("label bias, fitted", "label bias, contextual", "constant class")
@@ -90,7 +91,7 @@ def _report(model: str, mixture: str, task: str, name: str, of: Sequence[Mapping
         "intervals": "Student's t over draws of prompts and splits; in each draw, over test rows as each estimate says",
         "metrics": metrics(of),
         "each_draw": list(of),
-        "versions": {package: version(package) for package in ("torch", "transformers", "scikit-learn")},
+        "versions": versions() | {"scikit-learn": version("scikit-learn")},
     }
 
 

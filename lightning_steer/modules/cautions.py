@@ -1,0 +1,94 @@
+"""Why a report's figures should not be taken at face value, whatever was steered: sentences for its warnings."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_steer.statistics.estimate import Estimate
+
+BROKEN = 0.1
+"""Nats per token of neutral text beyond which a report warns."""
+FEW = 10
+"""Fewer independent rows or clusters cannot tell strengths apart."""
+
+
+def damage(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a warning if other text was not looked at, or was changed by more than ``BROKEN``."""
+    if "neutral_kl" not in metrics:
+        return [
+            "What steering does to other text was not measured: give the data a neutral_file of such text, and read "
+            "some steered text before you quote a figure."
+        ]
+    kl = metrics["neutral_kl"]["value"]
+    if kl <= BROKEN:
+        return []
+    return [
+        f"Neutral text changed by {kl:.2f} nats per token (KL), more than {BROKEN:g}: the model no longer speaks as it "
+        "did."
+    ]
+
+
+def at_the_edge(strength: float, strengths: Sequence[float], possible: tuple[float, float]) -> list[str]:
+    """Return a warning if the chosen strength is the largest or the smallest that was tried, and others are possible.
+
+    Args:
+        strength: the chosen one; one that was not tried (nothing is steered) is at no edge.
+        strengths: all that were tried.
+        possible: the least and the largest that the method takes.
+    """
+    if strength not in strengths:
+        return []
+    if len(strengths) == 1:
+        return [f"Only one strength was tried, {strength:g}: others may do better."]
+    for name, other, edge, limit in (
+        ("largest", "larger", max(strengths), possible[1]),
+        ("smallest", "smaller", min(strengths), possible[0]),
+    ):
+        if strength == edge != limit:
+            return [
+                f"The {name} strength tried, {strength:g}, was chosen: {other} ones may do better "
+                "(model.init_args.strengths)."
+            ]
+    return []
+
+
+def few_to_choose_on(part: Mapping[str, int], certified: bool) -> list[str]:
+    """Return a warning if the strength was chosen on few independent rows, unless what was chosen is certified.
+
+    Args:
+        part: ``{"rows", "clusters"}`` of the rows that it was chosen on.
+        certified: a certificate knows how few they are.
+    """
+    rows, clusters = part["rows"], part["clusters"]
+    if certified or clusters >= FEW:
+        return []
+    what = f"{rows:,} rows" if rows == clusters else f"{rows:,} rows in {clusters} cluster{'s' * (clusters > 1)}"
+    return [
+        f"The strength was chosen on {'a single row' if rows == 1 else what}: too few to tell strengths apart, so "
+        "another draw of the rows may choose another one."
+    ]
+
+
+def old_continuations(data: Mapping[str, Any]) -> list[str]:
+    """Return a warning of held-out rows whose two continuations a fitted or selecting row has, too.
+
+    Args:
+        data: what :func:`.parts.described` returns.
+    """
+    repeated, rows = data.get("repeated"), data["held_out"]["rows"]
+    if repeated is None or not repeated["used"]:
+        return []
+    if repeated["distinct"] == 1:
+        return ["All rows have the same two continuations: the result holds for these two, not for other texts."]
+    return [
+        f"{repeated['used']:,} of the {rows:,} held-out rows have two continuations that rows have which the method "
+        "was fitted to or its strength chosen on: they show how it carries over to new prompts, not to new "
+        "continuations."
+    ]
+
+
+def without_interval(name: str, estimate: Estimate) -> list[str]:
+    """Return a warning if the measure that the strength was chosen by has no interval."""
+    if not math.isnan(estimate.low) or not estimate.how.startswith("none: "):
+        return []
+    return [f"There is no interval for {name} ({estimate.how.removeprefix('none: ')}): what was seen may be noise."]

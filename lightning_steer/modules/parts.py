@@ -1,0 +1,62 @@
+"""How many rows a method was fitted to, its strength was chosen on, and it was tested on; and how new the last are."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_steer.data.questions import Contrast
+
+FITTED, SELECTION, HELD_OUT = "fitted", "selection", "held_out"
+CONTINUATIONS = "continuations"
+
+
+def cluster(batch: Any) -> Tensor:
+    """``[B]`` within which rows are not independent, for the report and for the choice of the strength alike."""
+    if isinstance(batch, Contrast):
+        return batch.y
+    return batch.row if getattr(batch, "group", None) is None else batch.group
+
+
+def columns(batch: Any) -> dict[str, Tensor]:
+    """``[B]`` of a batch: each row's cluster and, of pairs of texts, a number of what is compared in it."""
+    if not isinstance(batch, Contrast):
+        return {"cluster": cluster(batch)}
+    numbers = [_number(pair) for pair in zip(batch.unwanted, batch.wanted, strict=True)]
+    compared = torch.tensor(numbers, dtype=torch.int64, device=batch.row.device)
+    return {"cluster": cluster(batch), CONTINUATIONS: compared}
+
+
+def _number(pair: tuple[Any, Any]) -> int:
+    texts = sorted(option for question in pair for option in question.options)
+    name = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(name.digest(), "big", signed=True)
+
+
+def described(tables: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """Return ``{part: {"rows", "clusters"}}`` and, of pairs of texts, how many held-out rows repeat continuations.
+
+    Args:
+        tables: what :func:`columns` gave of all rows of each part.
+    """
+    found: dict[str, Any] = {}
+    for name, table in tables.items():
+        groups = table["cluster"].unique()
+        found[name] = {"rows": len(table["cluster"]), "clusters": len(groups)}
+    if all(CONTINUATIONS in table for table in tables.values()):
+        found["repeated"] = _repeated(*(tables[name][CONTINUATIONS].cpu().numpy() for name in tables))
+    return found
+
+
+def _repeated(fitted: NDArray, selection: NDArray, held_out: NDArray) -> dict[str, int]:
+    used = np.concatenate([fitted, selection])
+    _, of_row, count = np.unique(held_out, return_inverse=True, return_counts=True)
+    return {
+        "distinct": len(np.unique(np.concatenate([used, held_out]))),
+        "used": int(np.isin(held_out, used).sum()),
+        "held_out": int((count[of_row] > 1).sum()),
+    }

@@ -1,0 +1,159 @@
+"""A report says how many rows and clusters stand behind it, which of them are not new, and how each row changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+
+from lightning_steer.__main__ import main
+from lightning_steer.data.behaviour import TEST, BehaviourDataModule
+from lightning_steer.data.behaviour_sources import PairsFile
+from lightning_steer.data.clusters import connected
+from lightning_steer.metrics import AttributeEffect, BehaviourEffect, StereoSetEffect
+from lightning_steer.modules.cautions import at_the_edge, few_to_choose_on, old_continuations
+from lightning_steer.report.runs import read
+from lightning_steer.versions import versions
+
+QUIET = ["--trainer.enable_progress_bar=false", "--model.init_args.random_draws=3", "--model.init_args.resamples=50"]
+ENDINGS = [("kind", "rude"), ("polite", "blunt"), ("honest", "sly"), ("clever", "lazy")]
+PLACES = ["hill", "mill", "town", "harbour", "island", "forest", "valley", "river"]
+TRADES = ["bakers", "potters", "weavers"]
+
+
+def pairs(folder: Path, endings: list[tuple[str, str]], rows: int = 24) -> Path:
+    lines = [
+        {"prompt": f"The {PLACES[i % 8]} {TRADES[i // 8]} are", "positive": positive, "negative": negative}
+        for i, (positive, negative) in enumerate(endings[i % len(endings)] for i in range(rows))
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(pocket_decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "configs").symlink_to(ROOT / "configs")
+        source = "--data.init_args.source"
+        more = [
+            "--config=configs/steer_behaviour.yaml",
+            "--config=configs/methods/mean_difference.yaml",
+            f"--model.init_args.backbone.init_args.llm={pocket_decoder}",
+            f"{source}=PairsFile",
+            f"{source}.init_args.path={pairs(folder, ENDINGS)}",
+        ]
+        for command in ("fit", "test"):
+            assert main([command, *more, *QUIET]) == 0
+        (only,) = read(folder / "logs")
+        text = (folder / "logs" / only["run"] / "report.md").read_text()
+    return only | {"text": text}
+
+
+def test_the_change_of_what_is_wanted_is_estimated_row_by_row(report: dict[str, Any]) -> None:
+    change, plain = report["metrics"]["wanted_change"], report["baselines"]["unsteered"]
+    assert change["value"] == pytest.approx(report["metrics"]["wanted"]["value"] - plain["wanted"]["value"])
+    assert change["low"] <= change["value"] <= change["high"]
+    assert plain["wanted_change"] == {**change, "value": 0.0, "low": None, "high": None, "how": "by definition"}
+    assert "a change of " in report["verdict"]
+    assert f"[{100 * change['low']:.1f}, {100 * change['high']:.1f}]" in report["verdict"]
+
+
+def test_a_change_of_rows_is_narrower_than_that_of_two_means() -> None:
+    base = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    effect = BehaviourEffect()
+    batch = type("Batch", (), {"x": [], "unwanted": []})()
+    steered = base.clone()
+    steered[:20] = steered[:20].flip(1)  # 20 of 400 rows change sides
+    columns = effect.rows(base, steered.unsqueeze(0), batch)
+    found = effect.estimates({name: column.T for name, column in columns.items()}, None)
+    width = {name: found[name][0].high - found[name][0].low for name in ("wanted", "wanted_change")}
+    assert width["wanted_change"] < width["wanted"] / 2
+
+
+@pytest.mark.parametrize("evaluation", [BehaviourEffect, AttributeEffect, StereoSetEffect])
+def test_every_paired_change_has_a_kind_and_is_reported(evaluation: type[BehaviourEffect]) -> None:
+    assert evaluation.paired
+    for name in evaluation.paired:
+        assert f"{name}_change" in evaluation.kinds
+        assert f"{name}_change" in {*evaluation.headline, *evaluation.also}
+
+
+def test_the_report_says_how_many_rows_and_clusters_there_were(report: dict[str, Any]) -> None:
+    assert {name: report["data"][name]["rows"] for name in ("fitted", "selection", "held_out")} == {
+        "fitted": 10,
+        "selection": 2,
+        "held_out": 12,
+    }
+    assert report["data"]["held_out"]["clusters"] == report["metrics"]["wanted"]["clusters"] == len(ENDINGS)
+    assert "Data: fitted to 10 rows in 4 clusters, strength chosen on 2 rows" in report["text"]
+    assert "tested on 12 rows in 4 clusters" in report["text"]
+    assert "12 of the 12 held-out rows have two continuations that rows have which the method was" in report["text"]
+
+
+def test_rows_that_share_a_key_belong_together_through_others_too() -> None:
+    assert connected([("a", 1), ("b", 2), ("c", 1), ("c", 3), ("d",), ("e", 2)]) == [0, 1, 0, 0, 2, 1]
+    assert connected([("a",)]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("endings", "clusters"),
+    [
+        (ENDINGS, 4),
+        ([("kind", "rude"), ("rude", "kind"), ("calm", "loud")], 2),  # whichever of them is wanted
+        ([("kind", "rude"), ("kind", "blunt"), ("kind", "sly")], 3),  # one in common is not both
+        ([("Yes", "No"), ("No", "Yes")], 12),  # labels tie no rows
+    ],
+)
+def test_rows_with_the_same_continuations_are_one_cluster(
+    endings: list[tuple[str, str]], clusters: int, tmp_path: Path
+) -> None:
+    data = BehaviourDataModule(PairsFile(str(pairs(tmp_path, endings))))
+    data.setup()
+    assert len(data.parts[TEST]) == 12
+    assert len(set(data.clusters[TEST])) == clusters
+    every = [set(part) for part in data.clusters]
+    assert not every[0] & every[1] | every[0] & every[2] | every[1] & every[2]
+
+
+@pytest.mark.parametrize(
+    ("strength", "strengths", "possible", "words"),
+    [
+        (2.0, [0.5, 1.0, 2.0], (0.0, 9.0), "largest strength tried, 2, was chosen: larger"),
+        (0.5, [2.0, 1.0, 0.5], (0.0, 9.0), "smallest strength tried, 0.5, was chosen: smaller"),
+        (1.0, [1.0], (0.0, 9.0), "Only one strength was tried"),
+        (1.0, [0.5, 1.0, 2.0], (0.0, 9.0), None),
+        (2.0, [0.5, 1.0, 2.0], (0.0, 2.0), None),  # there is none beyond
+        (0.0, [0.5, 1.0, 2.0], (0.0, 9.0), None),  # nothing is steered
+    ],
+)
+def test_a_strength_at_the_edge_is_named(
+    strength: float, strengths: list[float], possible: tuple[float, float], words: str | None
+) -> None:
+    sentences = at_the_edge(strength, strengths, possible)
+    assert len(sentences) == (words is not None)
+    assert words is None or words in sentences[0]
+
+
+def test_few_rows_to_choose_on_are_named(report: dict[str, Any]) -> None:
+    assert few_to_choose_on({"rows": 20, "clusters": 2}, certified=False)[0].count("20 rows in 2 clusters") == 1
+    assert "a single row" in few_to_choose_on({"rows": 1, "clusters": 1}, certified=False)[0]
+    assert not few_to_choose_on({"rows": 20, "clusters": 2}, certified=True)
+    assert not few_to_choose_on({"rows": 20, "clusters": 20}, certified=False)
+    assert any("too few to tell strengths apart" in warning for warning in report["warnings"])
+
+
+def test_a_result_for_two_labels_is_not_said_to_hold_for_texts() -> None:
+    data = {"held_out": {"rows": 9, "clusters": 9}, "repeated": {"distinct": 1, "used": 9, "held_out": 9}}
+    assert "the same two continuations" in old_continuations(data)[0]
+    assert not old_continuations({**data, "repeated": {"distinct": 9, "used": 0, "held_out": 0}})
+    assert not old_continuations({"held_out": {"rows": 9, "clusters": 9}})
+
+
+def test_the_record_names_all_that_computes(report: dict[str, Any]) -> None:
+    assert {"python", "torch", "transformers", "tokenizers", "numpy"} <= versions().keys()
+    assert report["versions"] == versions()
