@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from lightning_steer.data.pairs import ContrastPair, read_pairs
     from lightning_steer.fitting import fit
     from lightning_steer.llm import LLM
+    from lightning_steer.outcomes import judge
     from lightning_steer.steering import steer
     from lightning_steer.vectors import SteeringVector, load
 
-__all__ = ["LLM", "ContrastPair", "SteeringVector", "fit", "load", "read_pairs", "steer"]
+__all__ = ["LLM", "ContrastPair", "SteeringVector", "fit", "judge", "load", "read_pairs", "steer"]
 
 _HOMES = {
     "ContrastPair": "data.pairs",
     "LLM": "llm",
     "SteeringVector": "vectors",
     "fit": "fitting",
+    "judge": "outcomes",
     "load": "vectors",
     "read_pairs": "data.pairs",
     "steer": "steering",

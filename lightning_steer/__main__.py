@@ -15,6 +15,7 @@ commands:
   test       report on held-out data, with intervals and baselines
   validate   run the sweep over strengths again
   predict    write predictions
+  judge      judge outcomes of any tool, and choose a strength under promises: judge outcomes.csv --benefit "refused>=0"
   check      try the laws of steering on your own model: check --llm NAME
   steer      from pairs to steered text, layer and strength chosen: steer --llm NAME --pairs FILE
   export     write a vector file, or one for another tool: export checkpoints/EXPERIMENT/RUN FILE
@@ -30,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     if given[:1] in ([], ["-h"], ["--help"]):
         print(OVERVIEW, end="")
         return 0
+    if given[0] == "judge":  # needs neither torch nor Lightning, which `refusal` loads
+        from lightning_steer.outcomes.__main__ import main as judge
+
+        return judge(given[1:])
     from lightning_steer import refusal
 
     try:

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+from lightning_steer.report.svg import COLOURS
+
 DASHES = ("solid", (0, (4, 3)), (0, (1, 2)), (0, (6, 3)), "dashed", "dotted", "dashdot")
 """As many, each with gaps in which the ones before are seen."""
 NAMES = {

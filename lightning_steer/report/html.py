@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from lightning_steer.report import svg
 from lightning_steer.report.card import comparison, data, footnotes, price, random_row
-from lightning_steer.report.figures import COLOURS
+from lightning_steer.report.document import document
+from lightning_steer.report.svg import COLOURS
 from lightning_steer.report.tables import cell, counted, number
 from lightning_steer.report.words import word
 
-STYLE = Path(__file__).with_name("page.css")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself refuses whatever the page might ask for."""
 CONTROLS = {
     "unsteered": "the network as it is",
     "random": "directions drawn at random, as long as the method's mean shift: would any push have done it?",
@@ -38,17 +35,13 @@ def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]
     ]
     articles = [_article(i, report, configurations.get(report["run"], "")) for i, report in enumerate(reports)]
     count = f"{len(reports)} runs" if len(reports) > 1 else "one run"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<title>Steering report: {count}</title>\n"
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-        f"<header><h1>Steering report: {count}</h1>\n"
+    body = (
         '<p class="soft">Figures stand with their 95 % intervals over held-out rows, <em>value [low, high]</em>, or '
         "with the reason why there is none, and beside their controls.</p></header>\n"
-        f"<nav><ol>{''.join(entries)}</ol></nav>\n<main>\n{''.join(articles)}</main>\n</body>\n</html>\n"
+        f"<nav><ol>{''.join(entries)}</ol></nav>\n<main>\n{''.join(articles)}</main>\n"
     )
+    title = f"Steering report: {count}"
+    return document(title, f"<header><h1>{title}</h1>\n{body}")
 
 
 def _flags(report: Mapping[str, Any]) -> str:

@@ -1,0 +1,6 @@
+"""Judge outcomes of steering from any tool: a table in, a verdict out. Needs no torch."""
+
+from lightning_steer.outcomes.judging import judge
+from lightning_steer.outcomes.records import Judgement
+
+__all__ = ["Judgement", "judge"]

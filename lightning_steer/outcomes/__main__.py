@@ -1,0 +1,93 @@
+"""``python -m lightning_steer judge``: outcomes of steering from any tool in, a verdict out. Loads no model."""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+from lightning_steer.arguments import Parser
+from lightning_steer.escapes import say
+
+EPILOG = """\
+A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
+(0 is the baseline) or names. Columns cluster, group, seed and judge are read if they are there.
+
+  --benefit "refused>=0"               refused rises by more than 0
+  --harm "right falls<=.05"            right falls by less than .05
+  --harm "refused[safe] rises<=.05"    refused rises by less than .05 among the items of group safe
+  --harm "right<=.05"                  right changes by less than .05 in either direction
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read, judge, print and write; a user's mistake ends it with one sentence and exit code 2."""
+    parser = Parser(
+        prog="python -m lightning_steer judge",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("tables", nargs="+", help="CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measure")
+    add("--benefit", action="append", default=[], help="what steering is for; of several the first decides")
+    add("--harm", action="append", default=[], help="what it may damage, and how much is accepted")
+    add("--delta", type=float, default=0.05, help="accepted risk that the chosen setting breaks a promise (.05)")
+    add("--baseline", help="the setting without steering; strength 0, or the name baseline, if not given")
+    add("--cluster", help="the column whose rows belong together, such as a topic, if it is not called cluster")
+    add("--range", action="append", default=[], help="possible values of a measure, MEASURE=LOW..HIGH")
+    add("--judge", help="whose scores to go by, where several judges scored")
+    add("--split", type=float, default=0.5, help="share of the items that choose (.5); the others re-estimate")
+    add("--seed", type=int, default=0, help="of the split (0)")
+    for kind in ("html", "markdown", "json"):
+        add(f"--{kind}", type=Path, help=f"write the judgement as {kind} to this file")
+    options = parser.parse_args(arguments)
+    try:
+        return _judge(options)
+    except (ValueError, OSError) as error:
+        raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+        if isinstance(error, ValueError) and not raised_in.startswith(str(Path(__file__).parents[1])):
+            raise  # a library's complaint is a fault of ours
+        say(f"lightning_steer: {' '.join(str(error).split())}", error=True)
+        return 2
+
+
+def _judge(options: argparse.Namespace) -> int:
+    from lightning_steer.outcomes.judging import judge
+    from lightning_steer.outcomes.saving import check_form
+
+    paths = [path for path in (options.html, options.markdown, options.json) if path is not None]
+    for path in paths:
+        check_form(path)
+    judgement = judge(
+        options.tables,
+        options.benefit,
+        options.harm,
+        delta=options.delta,
+        baseline=options.baseline,
+        cluster=options.cluster,
+        ranges=dict(_range(text) for text in options.range),
+        judge=options.judge,
+        split=options.split,
+        seed=options.seed,
+    )
+    for path in paths:
+        judgement.save(path)
+    say(judgement, end="")
+    for path in paths:
+        say(f"Wrote {path}.")
+    return 0
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    from lightning_steer.outcomes.rows import number
+
+    name, sign, ends = text.rpartition("=")
+    low, dots, high = ends.partition("..")
+    numbers = number(low.strip()), number(high.strip())
+    if not (sign and dots and name.strip()) or numbers[0] is None or numbers[1] is None:
+        raise ValueError(f"--range is written as MEASURE=LOW..HIGH, such as score=0..10, not {text[:60]!r}")
+    return name.strip(), (numbers[0], numbers[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

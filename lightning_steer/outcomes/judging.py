@@ -1,0 +1,165 @@
+"""Judge outcomes: what changed, what else changed, and which setting is certified to keep what is promised."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_steer.outcomes import choosing, pairing, promise_text, reading
+from lightning_steer.outcomes.records import Judgement, MeasureOutcome, SettingOutcome
+from lightning_steer.outcomes.table import Measure
+from lightning_steer.statistics import dose_response
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share
+
+
+def judge(
+    outcomes: Any,
+    benefit: str | Sequence[str] = (),
+    harms: str | Sequence[str] | Mapping[str, float] = (),
+    *,
+    delta: float = 0.05,
+    baseline: str | float | None = None,
+    cluster: str | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    judge: str | None = None,
+    split: float = 0.5,
+    seed: int = 0,
+) -> Judgement:
+    """Judge outcomes of steering, from any tool.
+
+    Args:
+        outcomes: a path to a long table with the columns ``item, setting, measure, value`` (CSV, TSV, JSON lines,
+            Parquet), ``MEASURE=path`` for a table without ``measure``, a data frame of pandas, or several of these.
+        benefit: what steering is for, such as ``"refused>=0"``; of several all are promised, and the first decides
+            among the settings that are certified. Without any, nothing is chosen.
+        harms: what it may damage, such as ``{"right falls": .05}`` or ``["right falls<=.05"]``.
+        delta: accepted risk that the chosen setting breaks any promise.
+        baseline: the setting without steering; strength 0, or the setting called ``baseline``, if not given.
+        cluster: the column of clusters, if it is not called ``cluster``.
+        ranges: least and largest possible value of measures that are not 0 or 1.
+        judge: whose scores to go by where there are several judges.
+        split: share of the items (or clusters) that choose; the others say what the chosen setting does. 1: all choose.
+        seed: of the split.
+
+    Raises:
+        ValueError: a fault of the table, by row and column, or a setting out of its range.
+        FileNotFoundError: there is no such file.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is a risk between 0 and 1, not {delta}")
+    if not 0 < split <= 1:
+        raise ValueError(f"split is the share of items that choose, above 0 and at most 1, not {split}")
+    promises = promise_text.promises(benefit, harms)
+    declared = {name: _range(name, *ends) for name, ends in (ranges or {}).items()}
+    several = isinstance(outcomes, Sequence) and not isinstance(outcomes, (str, Path))
+    rows, unread = reading.read(list(outcomes) if several else [outcomes], cluster)
+    base = None if baseline is None else f"{baseline:g}" if isinstance(baseline, (int, float)) else str(baseline)
+    measures = pairing.measures(rows, base, declared, judge)
+    choice = choosing.choose(measures, promises, delta, split, seed) if promises else None
+    first = next(iter(measures.values()))
+    numeric = first.settings[0].strength is not None
+    notes = _notes(measures, unread, [] if choice is None else [c.setting for c in choice.candidates])
+    described = tuple(_describe(measure) for measure in measures.values())
+    return Judgement(
+        tuple(rows.sources), len(rows), first.settings[0].name, numeric, split, seed, described, choice, notes
+    )
+
+
+def _range(name: str, low: float, high: float) -> tuple[float, float]:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"the range of {name!r} is two finite numbers, the smaller first, not {low:g} and {high:g}")
+    return float(low), float(high)
+
+
+def _describe(measure: Measure) -> MeasureOutcome:
+    """Return all units' outcomes, settings in the order of the dose."""
+    strengths = [setting.strength for setting in measure.settings]
+    order = _dose_order(measure)
+    values = _values(measure, measure.values.T)
+    changes = measure.values - measure.values[0]
+    estimates = _change(measure, changes.T, measure.cluster)
+    by_group = _by_group(measure, changes)
+    n = measure.values.shape[1]
+    zero = Fixed(0.0).estimate(np.zeros(n), measure.cluster)[0]
+    settings = tuple(
+        SettingOutcome(
+            measure.settings[i].name,
+            strengths[i],
+            values[i],
+            estimates[i] if i else zero,
+            int((changes[i] > 0).sum()),
+            int((changes[i] < 0).sum()),
+            {group: by_group[group][i] for group in by_group} if i else {},
+        )
+        for i in order
+    )
+    shape, same = None, []
+    bounds = measure.share, measure.low, measure.high, measure.cluster
+    if None not in strengths and len(strengths) > 2 and (measure.share or math.isfinite(measure.high - measure.low)):
+        shape = dose_response.shape(measure.values[order], *bounds)
+        zero_at = measure.settings[0].strength
+        shifted = [float(s) - zero_at for s in strengths if s is not None and zero_at is not None]
+        same = dose_response.both_signs(measure.values, shifted, *bounds)
+    clusters = None if measure.cluster is None else len(np.unique(measure.cluster))
+    return MeasureOutcome(
+        measure.name, measure.share, measure.low, measure.high, n, len(set(measure.items)), clusters, settings, shape,
+        tuple(same),
+    )  # fmt: skip
+
+
+def _dose_order(measure: Measure) -> NDArray:
+    """Return settings by strength; where all lie below the baseline from there down, so that the dose grows."""
+    strengths = [setting.strength for setting in measure.settings]
+    if None in strengths:
+        return np.arange(len(strengths))
+    numbers = np.array(strengths, dtype=float)
+    return np.argsort(-numbers if (numbers <= numbers[0]).all() else numbers)
+
+
+def _values(measure: Measure, columns: NDArray) -> list[Estimate]:
+    kind = Share() if measure.share else Mean(measure.low, measure.high)
+    return kind.estimate(columns, measure.cluster)
+
+
+def _change(measure: Measure, columns: NDArray, cluster: NDArray | None) -> list[Estimate]:
+    width = measure.high - measure.low
+    kind = Change() if measure.share else Mean(-width, width)
+    return kind.estimate(columns, cluster)
+
+
+def _by_group(measure: Measure, changes: NDArray) -> dict[str, list[Estimate]]:
+    if measure.group is None or len(measure.groups) < 2:
+        return {}
+    estimates = {}
+    for i, name in enumerate(measure.groups):
+        rows = measure.group == i
+        cluster = None if measure.cluster is None else measure.cluster[rows]
+        estimates[name] = _change(measure, changes[:, rows].T, cluster)
+    return estimates
+
+
+def _notes(measures: Mapping[str, Measure], unread: list[str], candidates: list[str]) -> tuple[str, ...]:
+    notes = []
+    if unread:
+        notes.append(f"Columns that were not read: {', '.join(unread)}.")
+    alone = [measure.name for measure in measures.values() if measure.cluster is None]
+    if alone:
+        notes.append(
+            f"No clusters are named for {', '.join(alone)}: items count as independent draws. If several share a "
+            "topic, a template or a source, name it in a column `cluster`, or every interval is too narrow."
+        )
+    open_ended = [measure.name for measure in measures.values() if not math.isfinite(measure.high - measure.low)]
+    if open_ended:
+        notes.append(
+            f"No range is declared for {', '.join(open_ended)}: nothing can be promised about it, and the shape of its "
+            "dose-response is not tested. Declare it with --range MEASURE=LOW..HIGH."
+        )
+    every = list(dict.fromkeys(s.name for measure in measures.values() for s in measure.settings[1:]))
+    left = [name for name in every if candidates and name not in candidates]
+    if left:
+        notes.append(f"Not among the candidates, as some promised measure has no rows of them: {', '.join(left)}.")
+    return tuple(notes)

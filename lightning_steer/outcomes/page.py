@@ -1,0 +1,70 @@
+"""A judgement as one HTML page that needs nothing else: no script, no font, no request."""
+
+from html import escape
+
+from lightning_steer.outcomes import prose
+from lightning_steer.outcomes.records import Judgement, MeasureOutcome
+from lightning_steer.report import svg
+from lightning_steer.report.document import document
+
+
+def page(judgement: Judgement) -> str:
+    """Return the page."""
+    first, *more = prose.verdict(judgement)
+    choice = judgement.choice
+    parts = [
+        f"<header><h1>Judgement of {escape(', '.join(judgement.sources))}</h1>\n",
+        f'<p class="verdict"><strong>{escape(first)}</strong></p>\n{_paragraphs(more)}</header>\n<main>\n',
+    ]
+    if choice is not None:
+        parts.append(f"<h2>Promises</h2>\n{_table(prose.promise_table(choice))}")
+        parts.append(_paragraphs(prose.promise_notes(choice), "soft"))
+    parts += [_article(measure, choice and choice.chosen) for measure in judgement.measures]
+    notes = "".join(f"<li>{escape(note)}</li>" for note in prose.all_notes(judgement))
+    parts.append(f'<article>\n<h2>Notes</h2>\n<ul class="soft">{notes}</ul>\n</article>\n</main>\n')
+    return document(f"Judgement: {first}", "".join(parts))
+
+
+def _article(measure: MeasureOutcome, chosen: str | None) -> str:
+    groups = prose.group_table(measure)
+    return (
+        f'<article>\n<h2>{escape(measure.name)}</h2>\n<p class="soft">{escape(prose.counted(measure))}.</p>\n'
+        f"{_paragraphs(prose.measure_sentences(measure))}{_chart(measure, chosen)}"
+        f"{_table(prose.outcome_table(measure, chosen))}"
+        + ("" if groups is None else f"<h3>Change by group</h3>\n{_table(groups)}")
+        + "</article>\n"
+    )
+
+
+def _chart(measure: MeasureOutcome, chosen: str | None) -> str:
+    points = sorted((one.strength, one) for one in measure.settings if one.strength is not None)
+    if len(points) < 2:
+        return ""
+    x = [strength for strength, _ in points]
+    curve = {key: [getattr(one.value, key) for _, one in points] for key in svg.KEYS}
+    mark = next((strength for strength, one in points if one.setting == chosen), None)
+    label = "share" if measure.share else "mean"
+    chart = svg.lines(x, {measure.name: curve}, svg.COLOURS, mark, ("strength", label))
+    dotted = "" if mark is None else f'<p class="soft">Dotted: the certified setting, {mark:g}.</p>'
+    return f"<figure><figcaption>Dose-response, with 95 % bands</figcaption>{chart}{dotted}</figure>\n"
+
+
+def _table(table: prose.TextTable) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    body = "".join(
+        f'<tr{" class=own" if name == table.own else ""}><th scope="row">{escape(name)}</th>'
+        + "".join(
+            f'<td data-name="{escape(column)}"><span>{escape(cell)}</span></td>'
+            for column, cell in zip(table.columns[1:], cells, strict=True)
+        )
+        + "</tr>"
+        for name, *cells in table.rows
+    )
+    return (
+        f'<div class="wide"><table class="compared"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
+    )
+
+
+def _paragraphs(texts: list[str], kind: str = "") -> str:
+    start = f'<p class="{kind}">' if kind else "<p>"
+    return "".join(f"{start}{escape(text)}</p>\n" for text in texts)

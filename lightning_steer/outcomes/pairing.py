@@ -1,0 +1,211 @@
+"""From rows to measures: every item paired with its baseline. Every fault of the table is named by its row."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_steer.outcomes.rows import Rows, number
+from lightning_steer.outcomes.table import Measure, Setting
+
+
+def measures(
+    rows: Rows, baseline: str | None, ranges: dict[str, tuple[float, float]], judge: str | None = None
+) -> dict[str, Measure]:
+    """Return the measures of a table by name, in the order of their first rows.
+
+    Args:
+        rows: all rows.
+        baseline: the setting without steering; None: strength 0, or the setting called ``baseline``.
+        ranges: declared least and largest value by measure.
+        judge: whose scores are read where several judges scored; rows without a judge are read in any case.
+
+    Raises:
+        ValueError: naming the row, or the item and setting that is missing.
+    """
+    if not len(rows):
+        raise ValueError(f"{', '.join(rows.sources)}: no rows: a header and at least one row a setting were expected")
+    named = rows.listed("measure")
+    for name in ranges:
+        if name not in named:
+            raise ValueError(f"a range is declared for {name!r}, which is no measure; there are {', '.join(named)}")
+    settings, which = _settings(rows, baseline)
+    of_row = which[rows.column("setting")]
+    kept = _of_judge(rows, judge)
+    parts = {name: np.flatnonzero((rows.column("measure") == i) & kept) for i, name in enumerate(named)}
+    return {name: _measure(rows, name, at, of_row, settings, ranges.get(name)) for name, at in parts.items() if len(at)}
+
+
+def _of_judge(rows: Rows, judge: str | None) -> NDArray:
+    known, codes = rows.listed("judge"), rows.column("judge")
+    if judge is None and len(known) > 1:
+        raise ValueError(
+            f"{rows.where(int(np.flatnonzero(codes == 1)[0]))}, column judge: several judges scored ({_some(known)}): "
+            "name the one to go by with --judge"
+        )
+    if judge is None:
+        return np.ones(len(rows), dtype=bool)
+    if judge not in known:
+        raise ValueError(f"no row is of the judge {judge!r}; there are {_some(known) or 'none'}")
+    return (codes == known.index(judge)) | (codes < 0)
+
+
+def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]:
+    """Return the settings, the baseline first, and which of them each name in the table is."""
+    names = rows.listed("setting")
+    strengths = [number(name) for name in names]
+    chosen = None if baseline is None else (number(baseline), baseline)
+    wordy = [i for i, strength in enumerate(strengths) if strength is None]
+    if len(wordy) < len(names):  # numbers, and at most the baseline by name
+        wrong = [i for i in wordy if baseline is None or names[i] != baseline]
+        if wrong:
+            row = int(np.flatnonzero(rows.column("setting") == wrong[0])[0])
+            raise ValueError(
+                f"{rows.where(row)}, column setting: {names[wrong[0]][:40]!r} is a name among strengths such as "
+                f"{next(n for n, s in zip(names, strengths, strict=True) if s is not None)}: write all settings as "
+                "numbers, or all as names"
+            )
+        zero = 0.0 if chosen is None or chosen[0] is None else chosen[0]
+        if wordy and zero in strengths:
+            raise ValueError(f"the baseline is {baseline!r}, but there is a strength 0 as well: leave one of them out")
+        numbers = [zero if strength is None else strength for strength in strengths]
+        if zero not in numbers:
+            known = _some(f"{s:g}" for s in sorted(set(numbers)))
+            raise ValueError(
+                f"no row is of the baseline, strength {zero:g}; strengths are {known}: add its rows, "
+                "or name the baseline with --baseline"
+            )
+        order = sorted(set(numbers), key=lambda s: (s != zero, abs(s - zero), s))
+        label = names[wordy[0]] if wordy else f"{zero:g}"
+        kept = [Setting(label if s == zero else f"{s:g}", s) for s in order]
+        return kept, np.array([order.index(s) for s in numbers])
+    base = "baseline" if baseline is None else baseline
+    if base not in names:
+        raise ValueError(
+            f"no row is of the baseline {base!r}; settings are {_some(names)}: add its rows, or name the baseline "
+            "with --baseline"
+        )
+    ordered = [base, *(name for name in names if name != base)]
+    return [Setting(name, None) for name in ordered], np.array([ordered.index(name) for name in names])
+
+
+def _some(names: Iterable[str], most: int = 8) -> str:
+    listed = [name[:40] for name in names]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def _measure(
+    rows: Rows,
+    name: str,
+    at: NDArray,
+    setting: NDArray,
+    settings: list[Setting],
+    declared: tuple[float, float] | None,
+) -> Measure:
+    values, item, seed = (
+        np.frombuffer(rows.values)[at],
+        rows.column("item")[at],
+        rows.column("seed")[at],
+    )
+    share, low, high = _scale(rows, name, at, values, declared)
+    used = np.unique(setting[at])
+    if used[0] != 0:
+        raise ValueError(
+            f"{name!r} has no row of the baseline {settings[0].name!r}: add them ({rows.where(int(at[0]))})"
+        )
+    if len(used) < 2:
+        raise ValueError(
+            f"{name!r} has rows of a single setting, {settings[used[0]].name!r}: a baseline and at least one steered "
+            f"setting were expected ({rows.where(int(at[0]))})"
+        )
+    units, of_row = np.unique(item * (len(rows.names["seed"]) + 1) + seed + 1, return_inverse=True)
+    column = np.searchsorted(used, setting[at])
+    place = column * len(units) + of_row
+    order = np.argsort(place, kind="stable")
+    twice = np.flatnonzero(np.diff(place[order]) == 0)
+    if len(twice):
+        first, second = int(at[order[twice[0]]]), int(at[order[twice[0] + 1]])
+        raise ValueError(
+            f"{rows.where(second)}: {_cell(rows, second)} stands there again, first in row {rows.lines[first]}"
+            + (f" of {rows.sources[rows.files[first]]}" if rows.files[first] != rows.files[second] else "")
+            + ": keep one of them, or tell them apart by a seed"
+        )
+    if len(place) < len(used) * len(units):
+        missing = np.setdiff1d(np.arange(len(used) * len(units)), place)
+        which, unit = divmod(int(missing[0]), len(units))
+        row = int(at[np.flatnonzero(of_row == unit)[0]])
+        raise ValueError(
+            f"{rows.where(row)}: {_cell(rows, row, settings[used[which]].name)} is missing, though this item has other "
+            f"settings ({len(missing)} such gap{'s' * (len(missing) > 1)}): every item needs a value at every setting "
+            "of its measure"
+        )
+    first = np.unique(of_row, return_index=True)[1]
+    table = np.empty(len(place))
+    table[place] = values
+    items = rows.listed("item")
+    cluster, clusters = _constant(rows, "cluster", at, of_row, first)
+    group, groups = _constant(rows, "group", at, of_row, first)
+    of_item = item[first]
+    if cluster is None and len(np.unique(of_item)) < len(of_item):
+        kept, cluster = np.unique(of_item, return_inverse=True)
+        clusters = tuple(items[i] for i in kept)
+    return Measure(
+        name, share, low, high, tuple(settings[i] for i in used), table.reshape(len(used), len(units)),
+        tuple(items[i] for i in of_item), cluster, clusters, group, groups,
+    )  # fmt: skip
+
+
+def _cell(rows: Rows, row: int, setting: str | None = None) -> str:
+    parts = {name: rows.codes[name][row] for name in ("item", "setting", "measure", "seed")}
+    named = {name: rows.listed(name)[code] for name, code in parts.items() if code >= 0}
+    if setting is not None:
+        named["setting"] = setting
+    return " ".join(f"{name} {text[:40]!r}" for name, text in named.items())
+
+
+def _scale(
+    rows: Rows, name: str, at: NDArray, values: NDArray, declared: tuple[float, float] | None
+) -> tuple[bool, float, float]:
+    truths = np.frombuffer(rows.truths, dtype=np.int8)[at]
+    if truths.any() and not truths.all():
+        row, other = int(at[truths == 0][0]), int(at[truths == 1][0])
+        raise ValueError(
+            f"{rows.where(row)}, column value: a number among the true and false of {name!r} (as in row "
+            f"{rows.lines[other]}): write one or the other"
+        )
+    binary = bool(np.isin(values, (0, 1)).all())
+    if declared is None:
+        return binary, 0.0 if binary else -math.inf, 1.0 if binary else math.inf
+    outside = np.flatnonzero((values < declared[0]) | (values > declared[1]))
+    if len(outside):
+        raise ValueError(
+            f"{rows.where(int(at[outside[0]]))}, column value: {values[outside[0]]:g} lies outside the declared range "
+            f"of {name!r}, {declared[0]:g} to {declared[1]:g}"
+        )
+    return binary and declared == (0, 1), *declared
+
+
+def _constant(rows: Rows, column: str, at: NDArray, of_row: NDArray, first: NDArray) -> tuple[NDArray | None, tuple]:
+    """Return the number of each unit's name in a column, and the names; raises ValueError where it has several."""
+    codes = rows.column(column)[at]
+    if (codes < 0).all():
+        return None, ()
+    names = rows.listed(column)
+    if (codes < 0).any():
+        row, other = int(at[codes < 0][0]), int(at[codes >= 0][0])
+        raise ValueError(
+            f"{rows.where(row)}: it has no {column}, though row {rows.lines[other]} of the same measure has one: give "
+            f"every row its {column}"
+        )
+    own = codes[first]
+    wrong = np.flatnonzero(codes != own[of_row])
+    if len(wrong):
+        row, other = int(at[wrong[0]]), int(at[first[of_row[wrong[0]]]])
+        was = names[own[of_row[wrong[0]]]][:40]
+        raise ValueError(
+            f"{rows.where(row)}, column {column}: item {rows.listed('item')[rows.codes['item'][row]][:40]!r} is in "
+            f"{names[codes[wrong[0]]][:40]!r}, but in {was!r} in row {rows.lines[other]}: an item has one {column}"
+        )
+    kept, numbers = np.unique(own, return_inverse=True)
+    return numbers, tuple(names[i] for i in kept)

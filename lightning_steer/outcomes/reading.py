@@ -1,0 +1,259 @@
+"""Read outcomes: CSV, tab-separated, JSON lines, Parquet and data frames. Nothing in a cell is ever evaluated."""
+
+import csv
+import difflib
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lightning_steer import text_files
+from lightning_steer.outcomes.rows import NAMES, Rows, check_name, number
+
+TRUTHS = {"true": 1.0, "false": 0.0}
+OTHER_NAMES = {"strength": "setting"}
+"""Columns that are read under another name."""
+NEEDED = ("item", "setting", "value")
+LARGEST_CELL = 2**27
+Record = tuple[int, Sequence[Any]]
+"""The number of a row, and its cells."""
+
+
+def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list[str]]:
+    """Return the rows of all sources, and the columns that were not read.
+
+    Args:
+        sources: paths, ``MEASURE=path`` for a file without a column ``measure``, or data frames.
+        cluster: the column that holds clusters, if it is not called ``cluster``.
+
+    Raises:
+        ValueError: naming the file, the row and the column.
+        FileNotFoundError: there is no such file.
+    """
+    rows, unread = Rows(), []
+    for source in sources:
+        if isinstance(source, (str, Path)):
+            measure, path = _named(str(source))
+            name, (header, records) = path.name, _reader(path)(path)
+        else:
+            measure, name, (header, records) = None, "data frame", _of_frame(source)
+            path = Path("data frame")
+        rows.source(name)
+        places, others = _columns(header, name, cluster)
+        unread += [f"{column!r} of {name}" for column in others]
+        _read_into(
+            rows, records, places, len(header), name, measure or (path.stem if "measure" not in places else None)
+        )
+    return rows, unread
+
+
+def _named(source: str) -> tuple[str | None, Path]:
+    name, sign, path = source.partition("=")
+    if not sign or Path(source).is_file():
+        return None, Path(source)
+    if not name.strip():
+        raise ValueError(f"{source!r} names no measure before '=': write MEASURE=path")
+    return name.strip(), Path(path)
+
+
+def _reader(path: Path) -> Callable[[Path], tuple[list[str], Iterator[Record]]]:
+    kinds = {
+        ".csv": _of_csv, ".tsv": _of_csv, ".jsonl": _of_json_lines, ".ndjson": _of_json_lines,
+        ".parquet": _of_parquet,
+    }  # fmt: skip
+    reader = kinds.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path} ends in none of {', '.join(kinds)}: name a table of one of these kinds")
+    return reader
+
+
+def _of_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    lines = csv.reader(io.StringIO(text_files.read(path), newline=""), delimiter=separator, strict=True)
+    records = _csv_records(lines, path.name)
+    _, header = next(records, (0, []))
+    if len(header) == 1:
+        for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
+            if other in header[0]:
+                raise ValueError(
+                    f"{path.name}, row 1: the header {header[0][:60]!r} is separated by {called}, where "
+                    f"{'tabs' if separator == chr(9) else 'commas'} were expected: save it so"
+                )
+    return header, records
+
+
+def _csv_records(lines: Any, name: str) -> Iterator[Record]:
+    """Yield rows that are not blank, with the number of their first line."""
+    start, limit = 1, csv.field_size_limit(LARGEST_CELL)
+    try:
+        while True:
+            try:
+                cells = next(lines)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise ValueError(f"{name}, row {start}: not CSV ({error}): is a quote left open?") from None
+            if any(cell.strip() for cell in cells):
+                yield start, cells
+            start = lines.line_num + 1
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _of_json_lines(path: Path) -> tuple[list[str], Iterator[Record]]:
+    lines = [(i, line) for i, line in enumerate(text_files.read(path).split("\n"), 1) if line.strip()]
+    header: list[str] = []
+    if lines:
+        header = list(_json_object(path.name, *lines[0]))
+    return header, _json_records(path.name, lines, header)
+
+
+def _json_object(name: str, line: int, text: str) -> dict[str, Any]:
+    try:
+        row = text_files.parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}, row {line}: not a JSON object ({error}): {text[:60]!r}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{name}, row {line}: expected a JSON object, not {text[:60]!r}")
+    return row
+
+
+def _json_records(name: str, lines: list[tuple[int, str]], header: list[str]) -> Iterator[Record]:
+    for line, text in lines:
+        row = _json_object(name, line, text)
+        if row.keys() != set(header):
+            odd = sorted(row.keys() ^ set(header))[0]
+            raise ValueError(
+                f"{name}, row {line}: {odd[:40]!r} is {'not ' if odd in header else ''}there, unlike in the first row: "
+                "every row needs the same keys"
+            )
+        yield line, [row[column] for column in header]
+
+
+def _of_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: give the path of a table")
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise ValueError(f"{path}: reading Parquet needs pyarrow: install it, or save the table as CSV") from None
+    try:
+        table = parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a Parquet file, or a damaged one ({str(error)[:100]})") from None
+    columns = [table.column(name).to_pylist() for name in table.column_names]
+    return list(table.column_names), enumerate(zip(*columns, strict=True), 1)
+
+
+def _of_frame(frame: Any) -> tuple[list[str], Iterator[Record]]:
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(frame, pandas.DataFrame):
+        raise ValueError(f"outcomes are paths or data frames of pandas, not {type(frame).__name__}")
+    columns = [frame.iloc[:, i].tolist() for i in range(frame.shape[1])]
+    return [str(name) for name in frame.columns], enumerate(zip(*columns, strict=True), 1)
+
+
+def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dict[str, int], list[str]]:
+    """Return the place of each column that is read, and the names of the others."""
+    places: dict[str, int] = {}
+    others: list[str] = []
+    for place, column in enumerate(header):
+        plain = str(column).strip()
+        own = "cluster" if plain == cluster else OTHER_NAMES.get(plain.lower(), plain.lower())
+        if own not in (*NAMES, "value"):
+            others.append(plain[:40])
+        elif own in places:
+            raise ValueError(f"{name}, row 1: the columns {header[places[own]]!r} and {plain!r} are both the {own}")
+        else:
+            places[own] = place
+    for plain in others:
+        near = difflib.get_close_matches(plain.lower(), [*NAMES, *OTHER_NAMES, "value"], n=1, cutoff=0.8)
+        if near:
+            raise ValueError(f"{name}, row 1: column {plain!r} is not known: did you mean {near[0]!r}? Else rename it")
+    missing = [column for column in NEEDED if column not in places]
+    if missing:
+        shown = ", ".join(str(column)[:40] for column in header) or "nothing"
+        raise ValueError(
+            f"{name}, row 1: the header lacks {' and '.join(missing)}; it has {shown}: a long table has the columns "
+            "item, setting, measure, value"
+        )
+    if cluster is not None and "cluster" not in places:
+        raise ValueError(f"{name}, row 1: there is no column {cluster!r} for clusters; it has {', '.join(header)}")
+    return places, others
+
+
+def _read_into(
+    rows: Rows, records: Iterator[Record], places: dict[str, int], width: int, name: str, measure: str | None
+) -> None:
+    at = [(column, places.get(column)) for column in NAMES]
+    known: dict[str, tuple[float, bool]] = {}  # most tables hold few different values
+    names: dict[str, set[Any]] = {column: set() for column in NAMES}
+    value_at = places["value"]
+    for line, cells in tqdm(records, desc=name, unit=" rows", unit_scale=True, disable=None, delay=1):
+        if len(cells) != width:
+            raise ValueError(f"{name}, row {line}: {len(cells)} cells, where the header has {width} columns")
+        own = []
+        for column, place in at:
+            if place is None:
+                own.append(measure if column == "measure" else None)
+                continue
+            cell = cells[place]
+            text = cell.strip() if type(cell) is str else _text(cell, name, line, column)
+            if text not in names[column]:
+                check_name(text, f"{name}, row {line}", column)
+                names[column].add(text)
+            own.append(text)
+        cell = cells[value_at]
+        value = known.get(cell) if type(cell) is str else None
+        if value is None:
+            value = _value(cell, f"{name}, row {line}, column value")
+            if type(cell) is str and len(known) < 100_000:
+                known[cell] = value
+        rows.add(line, own, *value)
+
+
+def _text(cell: Any, name: str, line: int, column: str) -> str:
+    """Return a name that is not written as text: a whole number or, of settings, any number."""
+    where = f"{name}, row {line}, column {column}"
+    if cell is None:
+        raise ValueError(f"{where}: it is empty, where a name was expected")
+    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
+        raise ValueError(f"{where}: {str(cell)[:40]!r} is neither a text nor a number")
+    if cell != cell or cell in (float("inf"), float("-inf")):
+        raise ValueError(f"{where}: it is {cell}, where a name or a finite number was expected")
+    return f"{cell:.0f}" if cell == int(cell) and abs(cell) < 1e15 else repr(cell)
+
+
+def _value(cell: Any, where: str) -> tuple[float, bool]:
+    """Return a finite number, and whether it was written as true or false."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.lower() in TRUTHS:
+            return TRUTHS[text.lower()], True
+        value = number(text)
+        if value is not None:
+            return value, False
+        if not text:
+            raise ValueError(f"{where}: it is empty: leave an item without an outcome out at every setting")
+        if text.lower().lstrip("+-") in ("nan", "inf", "infinity", "na", "n/a", "none", "null"):
+            raise ValueError(f"{where}: {text!r} is no finite number: leave such an item out at every setting")
+        raise ValueError(
+            f"{where}: {text[:40]!r}{f' ({len(text):,} characters)' if len(text) > 40 else ''} is not a number"
+            + (": write decimals with a point" if number(text.replace(",", ".")) is not None else "")
+        )
+    if isinstance(cell, bool):
+        return float(cell), True
+    if cell is None:
+        raise ValueError(f"{where}: it is empty: leave an item without an outcome out at every setting")
+    if not isinstance(cell, (int, float)):
+        raise ValueError(f"{where}: {str(cell)[:40]!r} is not a number")
+    try:
+        value = float(cell)
+    except OverflowError:
+        value = float("inf")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"{where}: it is {str(cell)[:20]}, no finite number: leave such an item out at every setting")
+    return value, False

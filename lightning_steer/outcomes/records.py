@@ -1,0 +1,120 @@
+"""What a judgement holds, as records with names."""
+
+from typing import Any, NamedTuple
+
+from lightning_steer.outcomes.promise_text import PromiseText
+from lightning_steer.statistics.dose_response import Shape
+from lightning_steer.statistics.estimate import Estimate
+
+
+class SettingOutcome(NamedTuple):
+    """One measure at one setting, beside the baseline."""
+
+    setting: str
+    strength: float | None
+    value: Estimate
+    change: Estimate
+    """Paired change from the baseline; of the baseline itself 0 by definition."""
+    rose: int
+    """Units whose value is larger than at the baseline."""
+    fell: int
+    """Units whose value is smaller."""
+    groups: dict[str, Estimate]
+    """Paired change in each group."""
+
+
+class MeasureOutcome(NamedTuple):
+    """One measure at all its settings, in the order of strengths, or as they came."""
+
+    name: str
+    share: bool
+    low: float
+    high: float
+    n: int
+    """Units: items, or items times seeds."""
+    items: int
+    clusters: int | None
+    settings: tuple[SettingOutcome, ...]
+    shape: Shape | None
+    """None where settings are names, or there are fewer than three."""
+    same_both_ways: tuple[tuple[float, int, float], ...]
+    """Strengths s at which -s and s certainly move the measure the same way: s, the way, the p-value."""
+
+
+class PromiseOutcome(NamedTuple):
+    """One promise at one setting, on the items that choose."""
+
+    promise: PromiseText
+    kept: bool
+    """Certified at this setting's share of delta."""
+    p: float
+    change: float
+    """Observed mean change, over clusters where there are any; not turned round for a fall."""
+    needed: int | None
+    """Items or clusters in all, both parts of the split, that would certify it if they were like these; None: none."""
+
+
+class Candidate(NamedTuple):
+    """One setting and every promise."""
+
+    setting: str
+    certified: bool
+    promises: tuple[PromiseOutcome, ...]
+
+    @property
+    def needed(self) -> float:
+        """Return how many items or clusters would certify all promises; infinity where no number would."""
+        return max(float("inf") if promise.needed is None else promise.needed for promise in self.promises)
+
+
+class Remade(NamedTuple):
+    """The chosen setting on the items that had no part in the choice, for one promise."""
+
+    promise: PromiseText
+    change: Estimate
+    rose: int
+    fell: int
+
+
+class Choice(NamedTuple):
+    """The setting that is certified to keep all promises with the largest benefit, or none."""
+
+    promises: tuple[PromiseText, ...]
+    delta: float
+    risk: float
+    """delta shared among the candidates: what each p-value is compared with."""
+    chosen: str | None
+    candidates: tuple[Candidate, ...]
+    remade: tuple[Remade, ...]
+    """Empty where nothing was chosen or no items were left out of the choice."""
+    units: dict[str, tuple[int, int]]
+    """By target of a promise: units that chose, and the others."""
+    counted: dict[str, str]
+    """By target: what ``needed`` and the certificates count, items or clusters."""
+    how: tuple[str, ...]
+
+
+class Judgement(NamedTuple):
+    """All that a table of outcomes says."""
+
+    sources: tuple[str, ...]
+    rows: int
+    baseline: str
+    numeric: bool
+    """Settings are strengths."""
+    split: float
+    seed: int
+    measures: tuple[MeasureOutcome, ...]
+    choice: Choice | None
+    notes: tuple[str, ...]
+
+    def save(self, path: Any) -> None:
+        """Write the judgement as the name says: ``.html``, ``.md`` or ``.json``; raises ValueError for others."""
+        from lightning_steer.outcomes.saving import save
+
+        save(self, path)
+
+    def __str__(self) -> str:
+        from lightning_steer.outcomes.text import markdown
+
+        return markdown(self)

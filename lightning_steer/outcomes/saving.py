@@ -1,0 +1,45 @@
+"""Write a judgement: HTML, Markdown or JSON, as the file's name says."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning_steer.outcomes.page import page
+from lightning_steer.outcomes.records import Judgement
+from lightning_steer.outcomes.text import markdown
+from lightning_steer.report.files import write_json, write_text
+
+FORMAT = "lightning_steer judgement 1"
+
+
+def save(judgement: Judgement, path: str | Path) -> None:
+    """Write the judgement; raises ValueError for a name of another kind, and where there is something but a file."""
+    path = Path(path)
+    write = check_form(path)
+    write(path, judgement)
+
+
+def check_form(path: Path) -> Callable[[Path, Judgement], None]:
+    """Return how a file of this name is written; raises ValueError for other kinds."""
+    writers = {
+        ".html": lambda path, judgement: write_text(path, page(judgement)),
+        ".md": lambda path, judgement: write_text(path, markdown(judgement)),
+        ".json": lambda path, judgement: write_json(path, record(judgement)),
+    }
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise ValueError(f"{path} ends in none of {', '.join(writers)}: a judgement is written as one of these")
+    return writer
+
+
+def record(judgement: Judgement) -> dict[str, Any]:
+    """Return the judgement as JSON holds it."""
+    return {"format": FORMAT, **_plain(judgement)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,71 @@
+"""Outcomes of one measure: every unit at every setting, paired with the baseline."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Setting(NamedTuple):
+    """What was done to the model: a strength, or a name."""
+
+    name: str
+    strength: float | None
+    """None where settings are names."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Values of one measure: every unit (an item, or an item and seed) at every setting.
+
+    Args:
+        name: as in the table.
+        share: values are 0 and 1 and nothing else.
+        low: least value that is possible; -inf where no range is declared.
+        high: largest value that is possible; inf where no range is declared.
+        settings: ``S`` settings, the baseline first, then from the weakest to the strongest.
+        values: ``[S, n]``.
+        items: ``[n]`` the item of each unit.
+        cluster: ``[n]`` numbers of the units' clusters, or None; items are clusters where they have several seeds.
+        clusters: names of the clusters by number.
+        group: ``[n]`` numbers of the units' groups, or None.
+        groups: names of the groups by number.
+    """
+
+    name: str
+    share: bool
+    low: float
+    high: float
+    settings: tuple[Setting, ...]
+    values: NDArray
+    items: tuple[str, ...]
+    cluster: NDArray | None
+    clusters: tuple[str, ...]
+    group: NDArray | None
+    groups: tuple[str, ...]
+
+    def changes(self) -> NDArray:
+        """Return ``[S - 1, n]`` changes from the baseline; whole numbers for a share."""
+        changes = self.values[1:] - self.values[0]
+        return changes.astype(np.int8) if self.share else changes
+
+    def units(self) -> list[str]:
+        """Return ``[n]`` the name of what is drawn as a whole: a unit's cluster, or its item."""
+        return list(self.items) if self.cluster is None else [self.clusters[c] for c in self.cluster]
+
+    def only(self, group: str) -> "Measure":
+        """Return the units of one group; raises ValueError if there is none of this name."""
+        if group not in self.groups or self.group is None:
+            known = ", ".join(self.groups) if self.groups else "none at all"
+            raise ValueError(f"{self.name!r} has no group {group!r}; it has {known}")
+        rows = np.flatnonzero(self.group == self.groups.index(group))
+        return self.part(rows, f"{self.name}[{group}]")
+
+    def part(self, rows: NDArray, name: str | None = None) -> "Measure":
+        """Return the units of these numbers."""
+        return Measure(
+            name or self.name, self.share, self.low, self.high, self.settings, self.values[:, rows],
+            tuple(self.items[i] for i in rows), None if self.cluster is None else self.cluster[rows], self.clusters,
+            None if self.group is None else self.group[rows], self.groups,
+        )  # fmt: skip

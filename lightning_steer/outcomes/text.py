@@ -1,0 +1,30 @@
+"""A judgement as Markdown."""
+
+from lightning_steer.escapes import for_markdown
+from lightning_steer.outcomes import prose
+from lightning_steer.outcomes.records import Judgement
+
+
+def markdown(judgement: Judgement) -> str:
+    """Return the judgement as Markdown."""
+    first, *more = prose.verdict(judgement)
+    choice = judgement.choice
+    lines = ["# Judgement", "", f"**{for_markdown(first)}** {for_markdown(' '.join(more))}".rstrip(), ""]
+    if choice is not None:
+        lines += ["## Promises", "", *_table(prose.promise_table(choice)), ""]
+        lines += [line for note in prose.promise_notes(choice) for line in (for_markdown(note), "")]
+    for measure in judgement.measures:
+        lines += [f"## {for_markdown(measure.name)}", "", f"{prose.counted(measure)}.", ""]
+        lines += [*_table(prose.outcome_table(measure, choice and choice.chosen)), ""]
+        groups = prose.group_table(measure)
+        lines += [] if groups is None else ["Change by group:", "", *_table(groups), ""]
+        lines += [line for text in prose.measure_sentences(measure) for line in (for_markdown(text), "")]
+    lines += ["## Notes", ""]
+    lines += [f"- {for_markdown(note)}" for note in prose.all_notes(judgement)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: prose.TextTable) -> list[str]:
+    rows = [table.columns, *table.rows]
+    lines = ["| " + " | ".join(for_markdown(cell) for cell in row) + " |" for row in rows]
+    return [lines[0], f"|{'---|' * len(table.columns)}", *lines[1:]]
