@@ -54,8 +54,10 @@ def shape(values: NDArray, share: bool, low: float, high: float, cluster: ArrayL
     """
     pairs = list(combinations(range(len(values)), 2))
     differences = np.stack([values[j] - values[i] for i, j in pairs])
-    steps = [_surest(pairs, p_values(sign * differences, share, low, high, cluster) * len(pairs)) for sign in (1, -1)]
-    return Shape(*steps, len(pairs), how(share, cluster))
+    rise, fall = (
+        _surest(pairs, p_values(sign * differences, share, low, high, cluster) * len(pairs)) for sign in (1, -1)
+    )
+    return Shape(rise, fall, len(pairs), how(share, cluster))
 
 
 def both_signs(
