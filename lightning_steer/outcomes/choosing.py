@@ -138,7 +138,9 @@ def _outcomes(
         if other is not None:
             both = (one.needed, other.needed)
             outcomes[owner] = outcomes[owner]._replace(
-                kept=one.kept and other.kept, change=other.change, needed=None if None in both else max(both)
+                kept=one.kept and other.kept,
+                change=other.change,
+                needed=None if None in both else max(n for n in both if n is not None),
             )
     return tuple(outcomes.values())
 

@@ -74,7 +74,7 @@ def _of_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
     lines = csv.reader(io.StringIO(text_files.read(path), newline=""), delimiter=separator, strict=True)
     records = _csv_records(lines, path.name)
-    _, header = next(records, (0, []))
+    header = list(next(records, (0, []))[1])
     if len(header) == 1:
         for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
             if other in header[0]:
