@@ -4,6 +4,7 @@ For example: steer --llm checkpoints/pocket/base --pairs my_pairs.jsonl --prompt
 """
 
 import argparse
+import json
 from pathlib import Path
 
 from lightning_steer import methods, numbers
@@ -13,8 +14,10 @@ from lightning_steer.data.text import read
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.llm import LLM
+from lightning_steer.report import card
 from lightning_steer.report import search as search_report
-from lightning_steer.steering import STRENGTHS, searched
+from lightning_steer.shipped import shipped
+from lightning_steer.steering import searched
 
 VECTOR = "vector.safetensors"
 METHODS = [
@@ -34,14 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
     check_no_links(out)
     if (out / VECTOR).exists() and given.overwrite != "true":
         raise ValueError(f"{out / VECTOR} exists: name another folder with --out, or give --overwrite true")
-    pairs = read_pairs(given.pairs)
-    texts = None if given.reference_texts is None else [text for (text,) in read(given.reference_texts, ("text",))]
+    pairs = read_pairs(shipped(str(given.pairs)))
+    path = given.reference_texts
+    texts = None if path is None else [text for (text,) in read(path, ("text",))]
     check_folder(out)
     llm = LLM(given.llm, chat=given.chat, dtype=given.dtype, revision=given.revision)
     layers = given.layers or "auto"
     method = getattr(methods, given.method)
     found = searched(llm, pairs, layers, method, given.strengths, given.budget, texts, given.seed, folder=out)
-    prompts = given.prompt or list(dict.fromkeys(pair.prompt for pair in pairs))[:3]
+    prompts = given.prompt or found.held_out[:3]
     before = llm.generate(prompts, max_new_tokens=given.max_new_tokens)
     with found.vector.applied_to(llm):
         after = llm.generate(prompts, max_new_tokens=given.max_new_tokens)
@@ -57,8 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     search_report.write(out, shown, written)
     found.vector.save(out / VECTOR)
-    say(found.reason)
-    say(found.vector)
+    say(card.text(json.loads((out / "report.json").read_text())))
     for prompt, baseline, steered in written:
         say(f"\n{prompt}\n  baseline: {baseline}\n  steered:  {steered}")
     say(f"\nWrote {out}: {VECTOR}, report.md (effect, damage, controls), search.md (all layers and strengths, texts)")
@@ -81,14 +84,16 @@ def parser() -> Parser:
     )
     made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0; all if not given")
     made.add_argument("--method", choices=METHODS, default="MeanDifference", help="MeanDifference if not given")
-    made.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="those to try, the weakest first")
+    made.add_argument("--strengths", type=float, nargs="+", help="those to try, the weakest first; .25 to 6 and larger")
     made.add_argument(
         "--budget", type=float, default=0.1, help="the most that unrelated text may change, in nats per token (KL); .1"
     )
     made.add_argument(
         "--reference_texts", type=Path, help="unrelated text, .txt (parted by blank lines) or .jsonl; else ours"
     )
-    made.add_argument("--prompt", action="append", help="a prompt to continue; may be given again")
+    made.add_argument(
+        "--prompt", action="append", help="a prompt to continue; may be given again; else three held-out ones"
+    )
     made.add_argument("--max_new_tokens", type=int, default=24, help="tokens of each continuation; 24")
     made.add_argument("--out", type=Path, help="the folder to write; logs/steer/NAME OF THE PAIRS if not given")
     made.add_argument("--overwrite", choices=["true", "false"], default="false", help="replace what is there")

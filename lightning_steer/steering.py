@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lightning_steer import numbers
-from lightning_steer.data.behaviour import SELECT, BehaviourDataModule
+from lightning_steer.data.behaviour import SELECT, TEST, BehaviourDataModule
 from lightning_steer.data.pairs import ContrastPair, Pairs
 from lightning_steer.data.text import read
 from lightning_steer.fitting import backbone, run
@@ -22,6 +22,8 @@ from lightning_steer.shipped import shipped
 from lightning_steer.vectors import SteeringVector
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+FURTHER = (8.0, 12.0), (16.0, 24.0)
+"""What is tried next, if the largest strength so far is the best within the budget, and nobody asked for others."""
 REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
 SEARCHED = 0.4, 0.3
@@ -40,6 +42,8 @@ class Steered(NamedTuple):
     setting: Setting
     reason: str
     """Why this layer and this strength."""
+    held_out: list[str]
+    """Prompts that were neither fitted to nor chosen on, each once."""
 
 
 def steer(
@@ -47,7 +51,7 @@ def steer(
     pairs: Sequence[ContrastPair],
     layers: Sequence[int] | Literal["auto"] = "auto",
     method: Callable[[int], Steering] = MeanDifference,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] | None = None,
     budget: float = 0.1,
     reference_texts: Sequence[str] | None = None,
     seed: int = 0,
@@ -63,7 +67,8 @@ def steer(
         pairs: at least three with different prompts; twenty are enough to start.
         layers: decoder blocks to try, counted from 0, negative from the end; all of them if ``auto``.
         method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one.
-        strengths: those to try, in the method's units, from the weakest to the strongest.
+        strengths: those to try, in the method's units, from the weakest to the strongest; None for nine from .25 to 6,
+            and larger ones where 6 is the best.
         budget: the most that unrelated text may change, in nats per token (KL).
         reference_texts: at least two texts that have nothing to do with the pairs; None for English ones that ship, or
             for those of the pocket models' language.
@@ -84,7 +89,7 @@ def searched(
     pairs: Sequence[ContrastPair],
     layers: Sequence[int] | Literal["auto"] = "auto",
     method: Callable[[int], Steering] = MeanDifference,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] | None = None,
     budget: float = 0.1,
     reference_texts: Sequence[str] | None = None,
     seed: int = 0,
@@ -92,10 +97,11 @@ def searched(
     folder: Path | None = None,
 ) -> Steered:
     """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
-    numbers.check({"budget": budget, "seed": seed, "strengths": list(strengths)})
-    if not strengths or (not isinstance(layers, str) and not layers):
+    tried = list(STRENGTHS if strengths is None else strengths)
+    numbers.check({"budget": budget, "seed": seed, "strengths": tried})
+    if not tried or (not isinstance(layers, str) and not layers):
         raise ValueError("strengths and layers must name at least one to try")
-    numbers.distinct("strengths", strengths)
+    numbers.distinct("strengths", tried)
     loaded = LLM(llm) if isinstance(llm, str) else llm
     loaded.load()
     every = list(range(loaded.decoder.depth)) if isinstance(layers, str) else layers
@@ -103,8 +109,13 @@ def searched(
     texts = reading(model, reference_texts)
     source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
     data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)
-    grid, methods = search(model, data, method, strengths, texts[::2])
+    grid, methods = search(model, data, method, tried, texts[::2])
     setting, repeating = _fluent(model, data, grid, methods, budget)
+    for further in FURTHER if strengths is None else ():
+        if setting.strength < len(grid.strengths) - 1:
+            break
+        grid = grid.widened(search(model, data, method, further, texts[::2])[0])
+        setting, repeating = _fluent(model, data, grid, methods, budget)
     reason = grid_reason(grid, setting, budget, repeating)
     chosen = [grid.strengths[setting.strength]]
     at_layer = backbone(loaded, grid.layers[setting.layer])
@@ -113,7 +124,8 @@ def searched(
     if (kl := vector.card.drift["neutral_kl"]["value"]) > budget:
         warning = f"On the texts that judge, unrelated text changed by {kl:.3f} nats per token, more than {budget:g}."
         vector = vector._replace(card=vector.card._replace(warnings=[warning, *vector.card.warnings]))
-    return Steered(vector, grid, setting, reason)
+    held_out = list(dict.fromkeys(example.prompt for example in data.parts[TEST]))
+    return Steered(vector, grid, setting, reason, held_out)
 
 
 def _fluent(

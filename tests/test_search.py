@@ -19,6 +19,7 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import lessons
 from lightning_steer.searching import own_text, repetition, search
 from lightning_steer.selection.grid import Grid, reason, within_budget
+from lightning_steer.steering import STRENGTHS as STRENGTHS_TRIED
 from lightning_steer.steering import reading, searched
 
 BASE = str(ROOT / "checkpoints/pocket/base")
@@ -100,6 +101,17 @@ def test_blocks_run_as_often_as_counted(llm: ls.LLM) -> None:
     depth = len(llm.sites)
     expected = {i: rows * (sum(site >= i for site in range(depth)) + len(STRENGTHS) * i) for i in range(depth)}
     assert counted == expected
+
+
+def test_the_grid_is_widened_where_its_end_is_the_best() -> None:
+    pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
+    found = searched(BASE, pairs, layers=[4], reference_texts=TEXTS)
+    assert len(found.grid.strengths) > len(STRENGTHS_TRIED)
+    assert found.grid.effect.shape == found.grid.damage.shape == (1, len(found.grid.strengths))
+    asked = searched(BASE, pairs, layers=[4], reference_texts=TEXTS, strengths=list(STRENGTHS_TRIED))
+    assert list(asked.grid.strengths) == list(STRENGTHS_TRIED)
+    assert torch.equal(asked.grid.effect, found.grid.effect[:, : len(STRENGTHS_TRIED)])
+    assert "largest strength that was tried" in asked.reason
 
 
 def test_held_out_pairs_choose_nothing(llm: ls.LLM, grid: Grid) -> None:
@@ -204,7 +216,8 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "baseline: " in printed
     assert "steered: " in printed
-    assert "side effects" in printed
+    assert "drift on neutral text" in printed
+    assert "random direction" in printed
     folder = Path("logs/steer/pairs")
     assert {path.name for path in folder.iterdir()} >= {"vector.safetensors", "report.md", "search.md", "search.png"}
     assert "| 4 |" in (folder / "search.md").read_text()

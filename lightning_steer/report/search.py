@@ -38,7 +38,7 @@ def markdown(search: Mapping[str, Any], texts: Sequence[tuple[str, str, str]]) -
     ]
     lines = [
         "# Search\n",
-        f"{for_markdown(search['reason'])}\n",
+        f"{for_markdown(search['reason'])}.\n",
         f"Effect (mean change of the margin, {search['unit']}) / damage (KL on unrelated text, nats per token) by "
         "layer and strength. These figures chose the setting, so those of the chosen one are too good; report.md has "
         "its effect and damage on pairs and texts that chose nothing.\n",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,14 @@ class Grid(NamedTuple):
     rows: int
     """Rows behind each effect."""
     unit: str
+
+    def widened(self, more: "Grid") -> "Grid":
+        """Return this grid with the strengths of another; both are of the same layers and rows."""
+        return self._replace(
+            strengths=[*self.strengths, *more.strengths],
+            effect=torch.cat([self.effect, more.effect], 1),
+            damage=torch.cat([self.damage, more.damage], 1),
+        )
 
 
 class Setting(NamedTuple):
@@ -47,4 +56,4 @@ def reason(grid: Grid, setting: Setting, budget: float, repeating: int) -> str:
         text += f"; {repeating} with a larger effect made generated text repeat itself"
     if setting.strength == len(grid.strengths) - 1:
         text += "; it is the largest strength that was tried, and a larger one may do better"
-    return f"{text}."
+    return text

@@ -1,4 +1,4 @@
-"""``make demo``: two toy networks, trained, steered and judged by the very commands that a user would type."""
+"""``make demo``: two toy networks and a language model, steered and judged by the commands that a user would type."""
 
 import contextlib
 import io
@@ -11,6 +11,7 @@ from typing import Any
 from lightning_steer.cli import CLI
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure
+from lightning_steer.steer_command import main as steer_command
 
 NETWORKS = {"projection": ("toy", "steer_toy"), "none": ("toy_no_bypass", "steer_toy_no_bypass")}
 METHODS = ("random_direction", "mean_difference", "learned_vector", "loreft")
@@ -36,6 +37,12 @@ Why: with the residual the network hardly uses the layer. Even the right activat
 nothing, so a vector that moves activations to where they should be changes nothing either. Only what is trained
 through the output finds a push that works, into a region where no sample ever is. Without the residual the same vector
 steers."""
+
+
+LANGUAGE = ["steer", "--llm", "checkpoints/pocket/base", "--pairs", "configs/pairs.jsonl", "--max_new_tokens", "8"]
+PAIRS = """\
+A small language model that ships, and twenty prompts with an honest and a dishonest continuation each. Every layer and
+strength is tried; what chooses them does not judge them."""
 
 
 def run(command: str, experiment: str, method: str, *more: str) -> dict[str, Any]:
@@ -84,7 +91,9 @@ def main() -> int:
         print("the layer (0 none, 1 all)." + "".join(f"\nWarning: {warning}" for warning in compared["warnings"]))
     picture = figures.side_by_side(vectors)
     write_figure(picture, Path("logs/demo"), "mean_difference")
-    print(f"\n{LEGEND}\n\n{AFTER}\n\nReports and figures ({time.monotonic() - start:.0f} s in all):")
+    print(f"\n{LEGEND}\n\n{AFTER}\n\n== a language model\n{PAIRS}\n$ python -m lightning_steer {' '.join(LANGUAGE)}")
+    steer_command([*LANGUAGE[1:], "--out", "logs/demo/language", "--overwrite", "true"])
+    print(f"\nReports and figures ({time.monotonic() - start:.0f} s in all):")
     for folder in folders:
         print(f"  {folder}/report.md  {' '.join(sorted(path.name for path in folder.glob('*.png')))}")
     print("  logs/demo/mean_difference.png: the vector on both networks, at every strength")
