@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lightning_steer.statistics.claims import Result
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.multiplicity import holm
 from lightning_steer.studies import declaration as declared
-from lightning_steer.studies.declaration import Contrast, Declaration, Question, Result
+from lightning_steer.studies.declaration import Contrast, Declaration, Question
 from lightning_steer.studies.opening import open_once
 
 QUESTION = Question(

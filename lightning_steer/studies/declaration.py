@@ -8,9 +8,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from lightning_steer.statistics.estimate import LEVEL, Estimate
+from lightning_steer.statistics.claims import Result
+from lightning_steer.statistics.estimate import LEVEL
 from lightning_steer.statistics.multiplicity import holm
 
 Direction = Literal["above", "below", "differs from", "within"]
@@ -62,16 +63,6 @@ class Declaration:
     def digest(self) -> str:
         """Return 16 digits that tell this declaration from any other."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-
-class Result(NamedTuple):
-    """What one contrast came to."""
-
-    estimate: Estimate
-    p: float
-    """Of the claim's contrary, one-sided unless the claim is of a difference; for ``within`` the larger of two."""
-    detectable: float
-    """Smallest true effect that this design finds in 80 % of repeats (``within``: spread at 0 must leave room)."""
 
 
 def verdicts(question: Question, results: Mapping[str, Result]) -> list[tuple[Contrast, Result, float, bool]]:

@@ -1,0 +1,99 @@
+"""Tests of declared claims over independent units (terms, seeds, networks), each with what it could have seen."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp
+
+from lightning_steer.statistics.estimate import LEVEL, Estimate
+from lightning_steer.statistics.intervals import mean_over_units
+from lightning_steer.statistics.power import WANTED
+
+ENOUGH = 20
+"""Units from which sets are redrawn; of fewer, normal ones with their spread are drawn."""
+
+
+class Result(NamedTuple):
+    """What one declared contrast came to."""
+
+    estimate: Estimate
+    p: float
+    """Of the claim's contrary; of equivalence the larger of two."""
+    detectable: float
+    """Smallest true distance from the limit that this design finds in 80 % of repeats, at the level that the strictest
+    of the question's claims must meet; of equivalence, the narrowest limit that it shows if the truth is 0."""
+
+
+def above(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 4000) -> Result:
+    """Return the claim that the mean over ``units [T]`` is above a limit: Student's test, one-sided.
+
+    Args:
+        units: the value of each independent unit.
+        limit: what is to be exceeded.
+        claims: number of the question's claims, which share the level.
+        sets: simulated sets behind ``detectable``.
+    """
+    values = _checked(units)
+    estimate, n = mean_over_units(values), len(values)
+    if np.ptp(values) == 0:
+        return Result(estimate, 1.0, math.inf)
+    p = float(ttest_1samp(values, limit, alternative="greater").pvalue)
+    return Result(estimate, p, float(np.quantile(_misses(values, (1 - LEVEL) / claims, sets), WANTED)) if n > 1 else 1)
+
+
+def below(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 4000) -> Result:
+    """Return the claim that the mean over ``units [T]`` is below a limit."""
+    values = _checked(units)
+    mirrored = above(-values, -limit, claims, sets)
+    return Result(mean_over_units(values), mirrored.p, mirrored.detectable)
+
+
+def share_within(part: ArrayLike, whole: ArrayLike, limit: float, claims: int = 1) -> Result:
+    """Return the claim that mean ``part [T]`` is within -limit and limit of mean ``whole [T]``, which is above 0.
+
+    Two one-sided tests (Schuirmann 1987) of ``part - limit whole`` and ``part + limit whole``. The interval is
+    Fieller's at 90 %, which lies within the limits exactly where both tests reject at 5 %.
+    """
+    over, under = _checked(part), _checked(whole)
+    n, free = len(over), len(over) - 1
+    p = max(float(ttest_1samp(over - limit * under, 0, alternative="less").pvalue),
+            float(ttest_1samp(over + limit * under, 0, alternative="greater").pvalue))  # fmt: skip
+    low, high = _fieller(over, under, student.ppf(LEVEL, free) / math.sqrt(n))
+    value = float(over.mean() / under.mean())
+    how = "Fieller, 90 %" if math.isfinite(low) else "none: what is to be explained may be 0"
+    level = (1 - LEVEL) / claims
+    error = over.std(ddof=1) / math.sqrt(n) / abs(under.mean())
+    reach = student.ppf(1 - level, free) + student.ppf((1 + WANTED) / 2, free)
+    return Result(Estimate(value, low, high, n, None, how), p, float(reach * error))
+
+
+def _checked(units: ArrayLike) -> NDArray:
+    values = np.asarray(units, dtype=float)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"a claim is over two or more finite units, not over {values.tolist()}")
+    return values
+
+
+def _misses(values: NDArray, level: float, sets: int) -> NDArray:
+    """Return ``[sets]`` the true mean above which each simulated set of units as spread as these finds it."""
+    random, n = np.random.default_rng(0), len(values)
+    centred = values - values.mean()
+    if n >= ENOUGH:
+        drawn = centred[random.integers(n, size=(sets, n))]
+    else:
+        drawn = centred.std(ddof=1) * random.standard_normal((sets, n))
+    return student.ppf(1 - level, n - 1) * drawn.std(1, ddof=1) / math.sqrt(n) - drawn.mean(1)
+
+
+def _fieller(over: NDArray, under: NDArray, scale: float) -> tuple[float, float]:
+    """Return the ends of a ratio of means; NaN where the lower mean is not clear of 0."""
+    (a, b), (_, c) = np.cov(over, under) * scale**2
+    x, y = over.mean(), under.mean()
+    square, middle, rest = y * y - c, x * y - b, x * x - a
+    if square <= 0:
+        return math.nan, math.nan
+    root = math.sqrt(max(middle * middle - square * rest, 0))
+    return float((middle - root) / square), float((middle + root) / square)
