@@ -228,22 +228,26 @@ def test_kl_is_from_the_unsteered_answer():
 
 
 def of(value, low=None, high=None):
-    return {"value": value, "low": value if low is None else low, "high": value if high is None else high, "n": 100}
+    ends = {"low": value if low is None else low, "high": value if high is None else high}
+    return {"value": value, **ends, "n": 100, "how": "a way"}
 
 
 def test_the_verdict_says_flip_and_noise_and_nothing():
     good = {"0->1": of(0.2), "1->0": of(0.01), "spi": of(0.5, 0.4, 0.6), "accuracy": of(0.8), "accuracy_base": of(0.6)}
     good["accuracy_change"] = of(0.2, 0.1, 0.3)
-    good |= {"balanced_accuracy": of(0.8), "balanced_accuracy_base": of(0.6), "mcc": of(0.6), "mcc_base": of(0.2)}
+    good |= {"balanced_accuracy_change": of(0.2, 0.1, 0.3), "mcc_change": of(0.4, 0.2, 0.6)}
     assert "SPI +0.50" in Answers().verdict(good, {})
     assert Answers().warnings(good, {}) == []
-    assert "class flip" in Answers().warnings({**good, "mcc": of(0.1)}, {})[0]
+    assert "This is a class flip" in Answers().warnings({**good, "mcc_change": of(-0.1, -0.2, 0.0)}, {})[0]
+    for unsure in (of(0.1, -0.01, 0.2), of(-0.1, -0.3, 0.01), of(0.1, math.nan, math.nan)):
+        (sentence,) = Answers().warnings({**good, "balanced_accuracy_change": unsure}, {})
+        assert "This may be a class flip" in sentence
     assert "noise" in Answers().warnings({**good, "accuracy_change": of(0.2, -0.1, 0.3)}, {})[0]
     draws = {"value": 0.0, "low": -0.1, "high": 0.6, "n": 20, "p": 2 / 21}
     (reached,) = Answers().warnings(good, {"random": {"spi": draws}})
     assert "1 of 20 random directions of equal norm reach 0.500 or more" in reached
     assert Answers().warnings(good, {"random": {"spi": draws | {"high": 0.4, "p": 1 / 21}}}) == []
-    wide = {**good, "accuracy": of(0.8, 0.74, 0.85)}
-    assert "most frequent class" in Answers().warnings(wide, {"constant_class": {"accuracy": of(0.75)}})[0]
-    assert Answers().warnings(wide, {"constant_class": {"accuracy": of(0.7)}}) == []
+    (constant,) = Answers().warnings({**good, "accuracy_over_constant_class": of(0.02, -0.01, 0.05)}, {})
+    assert "most frequent class may do as well: the accuracy is 2.0 points [-1.0, 5.0] above" in constant
+    assert Answers().warnings({**good, "accuracy_over_constant_class": of(0.02, 0.01, 0.03)}, {}) == []
     assert "No answer" in Answers().verdict({**good, "0->1": of(0.0), "1->0": of(0.0)}, {})

@@ -2,16 +2,18 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from reweighted import bootstrap_weights, leave_one_out
 from test_stereoset_metric import DATA, halves, ranks
 from torch import Tensor
 
-from lightning_steer.metrics.behaviour_effect import behaviour_estimates
+from lightning_steer.metrics.behaviour_effect import BehaviourEffect, behaviour_estimates
 from lightning_steer.metrics.likelihood import (
     NEGATIVE,
     POSITIVE,
@@ -278,3 +280,20 @@ def test_metric_is_the_same_for_any_split(tmp_path: Path) -> None:
     assert float(whole["negative_change"]) == pytest.approx(float((steered - control)[:, NEGATIVE].mean()))
     for other in (halves(Likelihood(), columns, [2, 3, 17]), *ranks(Likelihood(), columns, tmp_path)):
         torch.testing.assert_close(other, whole)
+
+
+def test_the_page_prints_what_it_says_of_a_swap(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/likelihood.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(block, {})
+    said = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
+    assert capsys.readouterr().out.splitlines() == said
+    assert len(said) == 4
+
+
+def test_the_page_names_only_what_a_report_has() -> None:
+    page = (ROOT / "docs/likelihood.md").read_text(encoding="utf-8")
+    reported = {*BehaviourEffect.headline, *BehaviourEffect.also, "neutral_kl", "perplexity_ratio"}
+    named = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    assert {name for cell in named for name in re.findall(r"`(\w+)`", cell)} <= reported
+    assert "The paper's table, and beside it" not in page  # no report of `test` has it

@@ -13,9 +13,9 @@ from torch import Tensor
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.spi import QUANTILES, estimates
-from lightning_steer.metrics.wording import random_reach
+from lightning_steer.metrics.wording import random_reach, with_ends
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.kinds import Kind, Mean, Share
+from lightning_steer.statistics.kinds import Change, Kind, Mean, Share
 
 
 def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
@@ -35,7 +35,12 @@ def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
     return of_label.softmax(-1)
 
 
-KINDS: dict[str, Kind] = {"accuracy": Share(), "kl": Mean(low=0), "changed": Share()}
+KINDS: dict[str, Kind] = {
+    "accuracy": Share(),
+    "accuracy_over_constant_class": Change(),
+    "kl": Mean(low=0),
+    "changed": Share(),
+}
 """What single columns estimate; of truth and both answers together see :func:`.spi.estimates`."""
 
 
@@ -93,7 +98,7 @@ class Answers(Evaluation):
     def controls(
         self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]
     ) -> Mapping[str, Mapping[str, Tensor]]:
-        """Always the class that is the most frequent where the method learned."""
+        """Always the class that is the most frequent in the rows that the method was fitted to."""
         favourite = float(learned["truth"].long().flatten().bincount().argmax())
         right = (unsteered["truth"] == favourite).double()
         answer = torch.full_like(unsteered["answer"], favourite)
@@ -115,17 +120,25 @@ class Answers(Evaluation):
         found, value = [], {name: estimate["value"] for name, estimate in metrics.items()}
         if value["spi"] > 0 >= metrics["accuracy_change"]["low"]:  # SPI has no interval where rows come in clusters
             found.append("The interval of the change of accuracy includes 0, so SPI may be noise.")
-        if value["spi"] > 0 and not (
-            value["balanced_accuracy"] > value["balanced_accuracy_base"] and value["mcc"] > value["mcc_base"]
-        ):
-            found.append(
-                "This is a class flip: the accuracy rose, but balanced accuracy or MCC did not. Another favourite "
-                "answer would have done it."
-            )
+        if value["spi"] > 0:
+            found += _class_flip(metrics["balanced_accuracy_change"], metrics["mcc_change"])
         random = baselines.get("random", {}).get("spi")
         if random and value["spi"] > 0 and random["high"] >= value["spi"]:
             found.append(f"A push in a random direction may give this SPI: {random_reach(random, value['spi'])}.")
-        constant = baselines.get("constant_class", {}).get("accuracy")
-        if constant and value["spi"] > 0 and constant["value"] >= metrics["accuracy"]["low"]:
-            found.append("Always giving the most frequent class reaches this accuracy too, or its interval.")
+        constant = metrics.get("accuracy_over_constant_class")
+        if constant and value["spi"] > 0 and not constant["low"] > 0:
+            found.append(
+                "Always giving the most frequent class may do as well: the accuracy is "
+                f"{with_ends(constant, 100, 1, ' points')} above that."
+            )
         return found
+
+
+def _class_flip(balanced: Mapping[str, Any], mcc: Mapping[str, Any]) -> list[str]:
+    """Say, where the accuracy rose, whether what sees all classes rose with it: by intervals of the paired changes."""
+    shown = f"balanced accuracy changed by {with_ends(balanced)}, MCC by {with_ends(mcc)}"
+    if balanced["low"] > 0 and mcc["low"] > 0:
+        return []
+    if balanced["high"] <= 0 or mcc["high"] <= 0:
+        return [f"This is a class flip: the accuracy rose, but {shown}. Another favourite answer would have done it."]
+    return [f"This may be a class flip, which another favourite answer would do too: the accuracy rose, and {shown}."]

@@ -108,7 +108,9 @@ class Evaluation(ABC):
 
         Args:
             unsteered: columns ``[n, 1]`` of the unsteered network on the held-out rows.
-            learned: the same on the rows that the method learned from.
+            learned: the same on the rows that the method was fitted to.
+
+        What a method's success has over a control's is the column ``<success>_over_<control>``, and needs a kind.
         """
         return {}
 

@@ -70,11 +70,18 @@ class Summary:
                     figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(self.tested["cluster"]))[0]
         return {measure: _plain(figure) for measure, figure in figures.items()}
 
-    def controls(self) -> dict[str, Figures]:
-        """What could be had without steering, on the same rows."""
+    def controls(self) -> tuple[dict[str, Figures], Figures]:
+        """What could be had without steering, on the same rows, and what the method's success has over it, paired."""
+        success, cluster = self.evaluation.success, self.tested["cluster"]
         given = self.evaluation.controls(_columns(self.tested, "unsteered"), _columns(self.relearned, "unsteered"))
-        found = {name: self.evaluation.estimates(columns, self.tested["cluster"]) for name, columns in given.items()}
-        return {name: {m: _plain(one[m][0]) for m in self.evaluation.headline} for name, one in found.items()}
+        found = {name: self.evaluation.estimates(columns, cluster) for name, columns in given.items()}
+        steered = self.tested[f"steered/{success}"]
+        above = {f"{success}_over_{name}": steered - columns[success] for name, columns in given.items()}
+        over = estimate_columns(above, self.evaluation.kinds, cluster)
+        return (
+            {name: {m: _plain(one[m][0]) for m in self.evaluation.headline} for name, one in found.items()},
+            {name: _plain(estimates[0]) for name, estimates in over.items()},
+        )
 
     def random(self, steered: Mapping[str, list[Estimate]]) -> Figures:
         """Median, minimum and maximum of the random directions, and the rank of the method's own figure."""
@@ -130,9 +137,11 @@ class Summary:
         """All of it, as plain numbers."""
         strength, low, high, rows, bound = choice
         steered, success = self.estimates(self.tested, "steered"), self.evaluation.success
+        controls, over = self.controls()
         patched = any(name.startswith("oracle_patch/") for name in self.tested)
         metrics = {
             **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
+            **over,
             "strength": _plain(_chosen(strength, low, high, int(rows), certified=not math.isnan(bound))),
             "edited": self.edited(sites),
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
@@ -141,7 +150,7 @@ class Summary:
             least = Estimate(bound, bound, math.nan, int(rows), None, BOUND)
             metrics["certified_bound"] = _plain(least)
         groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
-        baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **self.controls()}
+        baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **controls}
         relearned = self.estimates(self.relearned, "steered")
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),

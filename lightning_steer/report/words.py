@@ -27,6 +27,7 @@ WORDS = {
     "mcc_base": "MCC, unsteered",
     "error_base": "error, unsteered",
     "accuracy_change": "change of accuracy",
+    "accuracy_over_constant_class": "accuracy above that of always the most frequent class",
     "balanced_accuracy_change": "change of balanced accuracy",
     "mcc_change": "change of MCC",
     "error_change": "change of the error",

@@ -119,7 +119,10 @@ def say(found: Mapping[str, Any]) -> str:
             f"{value['balanced_accuracy']:.3f} | {value['mcc_base']:.2f} -> {value['mcc']:.2f} |"
         )
     flips = [name for name, m in found["methods"].items() if m["flip"]]
-    lines += ["", f"A class flip and nothing else: {', '.join(flips)}." if flips else "None of these is a class flip."]
+    lines += [
+        "",
+        f"In this sample a class flip: {', '.join(flips)}." if flips else "In this sample none is a class flip.",
+    ]
     bias, best = found["methods"]["label bias, fitted"], [n for n in found["methods"] if "MERA" in n]
     better = [n for n in best if found["methods"][n]["certified"] and found["methods"][n]["metrics"]["spi"]["value"]
               > bias["metrics"]["spi"]["value"]]  # fmt: skip
