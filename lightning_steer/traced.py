@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_steer.cache import fingerprints
 from lightning_steer.provenance import KEY, Provenance, compared, overlap, read
 from lightning_steer.row_keys import Limits, first_batches, held_out_rows, left_out
 
@@ -40,6 +41,11 @@ class TracedModule(L.LightningModule):
         """Yield the batches that a strength or a checkpoint is chosen on."""
         loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         return first_batches(loader, Limits.of(self.trainer).select)
+
+    @property
+    def result(self) -> str:
+        """Fingerprint of what was learned, by which reports and predictions name it."""
+        return fingerprints.of_tensors(self.learned(self.state_dict()))
 
     def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of a state is saved: all but a frozen network."""

@@ -53,7 +53,9 @@ COMMANDS = {
         {"test.yaml", "report.json", "report.md"}
         | {f"{name}.{kind}" for name in ("dose_response", "drift", "pairs") for kind in ("png", "svg")},
     ),
-    "predict": Line(["predict", *STEER], [FIT, ["fit", *STEER]], {"predict.yaml", "predictions-0.jsonl"}),
+    "predict": Line(
+        ["predict", *STEER], [FIT, ["fit", *STEER]], {"predict.yaml", "predictions.json", "predictions-0.jsonl"}
+    ),
     "record": Line(CACHE, [], {"predict.yaml", ".lock", "manifest.json", "SHARD.safetensors"}),
     "export": Line(["export", FITTED.rpartition("/")[0], "v.safetensors"], [FIT, ["fit", *STEER]], {"v.safetensors"}),
     "report": Line(

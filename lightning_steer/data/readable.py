@@ -41,6 +41,12 @@ def notes(data: Any) -> list[str]:
     return [*(reader.notes if isinstance(reader, Reader) else []), *getattr(data, "notes", [])]
 
 
+def held_out_names(data: Any) -> list[tuple[int, str]]:
+    """Return each held-out row's place in its part, skipped ones counted, and its name; empty if no model read it."""
+    reader = getattr(data, "reader", None)
+    return reader.held_out if isinstance(reader, Reader) else []
+
+
 def _loaded(backbone: Any) -> LLM | None:
     backbone = backbone.plain if isinstance(backbone, InOwnWords) else backbone
     return backbone if isinstance(backbone, LLM) and backbone.tokenizer is not None else None
@@ -65,6 +71,7 @@ class Reader:
         self.changes = too_long != "refuse"
         self.parts = parts
         self.notes: list[str] = []
+        self.held_out: list[tuple[int, str]] = []
 
     def read(
         self, llm: LLM, parts: Sequence[Part], new: int = 0, whole: Sequence[int] = ()
@@ -94,6 +101,7 @@ class Reader:
                         f"row {part[place][0]}: what can be read of its prompt, {question.prompt[-40:]!r}, is a prompt "
                         "of another part too, so the held-out rows would not be new: use too_long skip"
                     )
+        self.held_out = [(place, parts[-1][place][0]) for place, _ in kept[-1]]
         return kept
 
     def neutral(self, llm: LLM, texts: Sequence[str]) -> list[str]:

@@ -9,15 +9,22 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from lightning_steer.cache.files import digest
+from lightning_steer.data import readable
 from lightning_steer.report.files import write_text
+from lightning_steer.traced import TracedModule
 
 
 class Predictions(BasePredictionWriter):
-    """Writes ``predictions-RANK.jsonl``: ``{"row": ..., "log_probabilities": [...]}``, a line for each row."""
+    """Writes ``predictions-RANK.jsonl``, a line for each row, and ``predictions.json``, which says of what they are.
+
+    A line has ``row``, the row's place in the held-out part (skipped ones counted), ``id``, its name in the data (null
+    where rows have none), ``log_probabilities``, and ``of``, the first digits of the sha256 of ``predictions.json``.
+    """
 
     def __init__(self) -> None:
         super().__init__("batch")
-        self.lines: list[str] = []
+        self.lines: list[dict[str, Any]] = []
 
     def write_on_batch_end(
         self,
@@ -30,18 +37,35 @@ class Predictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the lines of a batch; ``prediction [B, ..., options]``."""
-        for row, values in zip(batch.row.tolist(), prediction.tolist(), strict=True):
-            self.lines.append(json.dumps({"row": row, "log_probabilities": values}))
+        names = readable.held_out_names(trainer.datamodule)  # type: ignore[attr-defined]
+        for number, values in zip(batch.row.tolist(), prediction.tolist(), strict=True):
+            row, name = names[number] if names else (number, None)
+            self.lines.append({"row": row, "id": name, "log_probabilities": values})
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file, whole or not at all."""
+        """Write the files, each whole or not at all; what a line is of is never another run's record."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        if trainer.is_global_zero:  # rows that more processes wrote before would stand there twice
-            for other in folder.glob("predictions-*.jsonl"):
+        about = json.dumps(_about(trainer, pl_module), indent=1) + "\n"
+        if trainer.is_global_zero:
+            write_text(folder / "predictions.json", about)
+            for other in folder.glob("predictions-*.jsonl"):  # rows of more processes would stand there twice
                 rank = other.stem.removeprefix("predictions-")
                 if rank.isdigit() and int(rank) >= trainer.world_size:
                     other.unlink()
         path = folder / f"predictions-{trainer.global_rank}.jsonl"
-        write_text(path, "".join(f"{line}\n" for line in self.lines))
+        of = digest(about.encode())[:12]
+        write_text(path, "".join(json.dumps({**line, "of": of}) + "\n" for line in self.lines))
         print(f"{len(self.lines)} predictions: {path}")
         self.lines = []
+
+
+def _about(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
+    """Of which run, result and data the predictions are, and what differs from what it was fitted to."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path), "task": data.task}
+    if isinstance(module, TracedModule):
+        whole = isinstance(trainer.limit_predict_batches, float) and trainer.limit_predict_batches == 1.0
+        limits = [] if whole else ["Not all held-out rows (limit_predict_batches)."]
+        about |= {"result": module.result, "sites": module.provenance.sites, "method": module.provenance.method}
+        about |= {"mismatches": module.mismatches, "warnings": [*limits, *readable.notes(data)]}
+    return about

@@ -15,7 +15,6 @@ from matplotlib.image import imread
 from torch import Tensor, nn
 
 from lightning_steer import numbers, provenance
-from lightning_steer.cache import fingerprints
 from lightning_steer.data import readable
 from lightning_steer.data.own_words import InOwnWords
 from lightning_steer.data.questions import Contrast
@@ -266,7 +265,7 @@ class SteeringAdaptor(TracedModule):
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
         }
         self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})
-        self.report["result"] = fingerprints.of_tensors(self.learned(self.state_dict()))
+        self.report["result"] = self.result
         self.report["mismatches"] = self.mismatches
         self.report["warnings"] = [
             *self.caveats,
