@@ -21,6 +21,7 @@ from lightning_steer import checkpoint, provenance
 from lightning_steer.files import check_regular, is_regular, read_text, write
 from lightning_steer.methods.base import Steering
 from lightning_steer.records import Activations
+from lightning_steer.run_lock import RunLock
 from lightning_steer.traced import TracedModule
 
 RECORD = "record"
@@ -126,11 +127,41 @@ class BestCheckpoint(WholeCheckpoint):
 
     overwrite = False
     """Whether a finished run of another model, method or other data may be replaced."""
+    lock: RunLock | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuse to replace a finished run of something else; raises ValueError."""
+        """Take the name, and refuse to replace a finished run of something else; raises ValueError in all processes."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        problem: str | None = None
+        if trainer.is_global_zero:
+            try:
+                self.lock = RunLock(Path(str(self.dirpath)))
+                self._check_replaced(pl_module)
+            except ValueError as error:
+                problem = str(error)
+        problem = trainer.strategy.broadcast(problem)
+        if problem is not None:
+            raise ValueError(problem)
+
+    def _release(self) -> None:
+        lock, self.lock = self.lock, None
+        if lock is not None:
+            lock.release()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Let others have the name."""
+        super().teardown(trainer, pl_module, stage)
+        self._release()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Let others have the name."""
+        super().on_exception(trainer, pl_module, exception)
+        self._release()
+
+    def _check_replaced(self, pl_module: L.LightningModule) -> None:
         path = Path(str(self.dirpath), f"{self.filename}.ckpt")
-        if self.overwrite or trainer.fast_dev_run or not is_regular(path):  # type: ignore[attr-defined]
+        if self.overwrite or not is_regular(path):
             return
         try:
             saved = load(path)

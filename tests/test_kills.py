@@ -39,12 +39,12 @@ class Line(NamedTuple):
 
 
 COMMANDS = {
-    "fit a network": Line(FIT, [], {"best.ckpt", "fit.yaml", "unfinished.ckpt"}),
-    "fit a method": Line(["fit", *STEER], [FIT], {"best.ckpt", "fit.yaml", "unfinished.ckpt"}),
+    "fit a network": Line(FIT, [], {"best.ckpt", "fit.yaml", "unfinished.ckpt", ".fit.lock"}),
+    "fit a method": Line(["fit", *STEER], [FIT], {"best.ckpt", "fit.yaml", "unfinished.ckpt", ".fit.lock"}),
     "fit a language model": Line(
         ["fit", "--config", "configs/pocket.yaml", *TEXT],
         [],
-        {"best.ckpt", "fit.yaml", "unfinished.ckpt", "model.safetensors", "config.json"}
+        {"best.ckpt", "fit.yaml", "unfinished.ckpt", ".fit.lock", "model.safetensors", "config.json"}
         | {"generation_config.json", "tokenizer.json", "tokenizer_config.json"},
     ),
     "test": Line(
