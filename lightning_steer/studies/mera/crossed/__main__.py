@@ -1,0 +1,117 @@
+"""``make mera``: the crossed design. Without ``--verdict`` it explores, on draws that no contrast rests on."""
+
+import argparse
+import json
+import math
+import multiprocessing
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from lightning_steer.report.files import write_json
+from lightning_steer.statistics import estimate
+from lightning_steer.studies.mera import settings
+from lightning_steer.studies.mera.crossed import (
+    cell,
+    certificate,
+    declaration,
+    jobs,
+    networks,
+    planted,
+    summary,
+)
+from lightning_steer.studies.opening import open_once
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera.crossed", description=__doc__)
+    add = parser.add_argument
+    add("--verdict", action="store_true", help="open the draws that were kept for the declared contrasts")
+    add("--log", type=Path, default=Path("docs/mera-opened.jsonl"), help="where openings are logged")
+    add("--models-in", type=Path, default=Path("checkpoints/pocket"), help="where the folders base and tuned are")
+    add("--out", type=Path, default=Path("logs/mera/crossed"), help="where cells, tables and figures go")
+    add("--processes", type=int, default=2, help="cells that run at a time, on a core each")
+    add("--kinds", nargs="+", help="only these kinds of world, when exploring")
+    add("--small", action="store_true", help="few rows and short training, to see that everything runs")
+    options = parser.parse_args(argv)
+    if options.processes < 1:
+        parser.error(f"--processes must be at least 1, not {options.processes}")
+    if options.verdict and (options.small or options.kinds):
+        parser.error("--verdict runs the whole declared design: leave --small and --kinds out")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is not there yet, then write tables and figures."""
+    options, start = arguments(argv), time.monotonic()
+    for model in settings.MODELS:
+        if not (options.models_in / model / "config.json").is_file():
+            print(
+                f"lightning_steer: there is no model in {options.models_in / model}: give --models-in", file=sys.stderr
+            )
+            return 2
+    out = options.out / ("verdict" if options.verdict else "small" if options.small else "exploration")
+    if options.verdict:
+        try:
+            open_once(options.log, declaration.DECLARATION, "verdict", [*sys.argv, f"commit {commit()}"])
+        except ValueError as error:
+            print(f"lightning_steer: {error}", file=sys.stderr)
+            return 2
+    wanted = [key for key in jobs.keys(options.verdict) if not options.kinds or key.kind in options.kinds]
+    paths = {key: out / "cells" / f"{key.file}.json" for key in wanted}
+    todo: dict[Path, tuple[Any, ...]] = {}
+    nets, drawn_first = options.out / "networks", min(key.draw for key in wanted)
+    for key, path in paths.items():
+        todo[path] = (jobs.one, key, options.models_in, nets, key.draw == drawn_first, options.small)
+    seeds = range(100, 100 + declaration.REPEATS) if options.verdict else range(4)
+    controls = {kind: out / "cells" / f"planted {kind}.json" for kind in planted.KINDS}
+    todo |= {path: (jobs.repeats, kind, seeds) for kind, path in controls.items()}
+    power = out / "cells" / "certificate.json"
+    todo[power] = (certificate.by_effect, 400 if options.small else certificate.REPEATS)
+    stamp = {"design": cell.DESIGN, "statistics": estimate.VERSION, "small": options.small}
+    left = {path: job for path, job in todo.items() if not _done(path, stamp)}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(left), desc="crossed design") as bar:
+        running = {pool.submit(*job): path for path, job in left.items()}
+        for job in as_completed(running):
+            write_json(running[job], {"settings": stamp, "value": job.result()})
+            bar.update()
+    cells = {key: _read(path) for key, path in paths.items()}
+    planted_values = {kind: _read(path) for kind, path in controls.items()}
+    print(summary.write(out, cells, planted_values, _read(power), networks.gaps(nets)))
+    print(f"{time.monotonic() - start:.0f} s; tables and figures in {out}")
+    return 0
+
+
+def commit() -> str:
+    """Return the commit of the code, or why there is none."""
+    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
+    return asked.stdout.strip() or "unknown"
+
+
+def _done(path: Path, stamp: dict[str, Any]) -> bool:
+    return path.is_file() and json.loads(path.read_text()).get("settings") == stamp
+
+
+def _read(path: Path) -> Any:
+    return _numbers(json.loads(path.read_text())["value"])
+
+
+def _numbers(value: Any) -> Any:
+    """Return stored values with NaN where JSON has null."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return math.nan if value is None else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The cells of the crossed design as jobs that a pool of processes runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_steer.studies.mera import settings
+from lightning_steer.studies.mera.crossed import cell, declaration, networks, planted, pocket, worlds
+from lightning_steer.studies.mera.crossed.results import Key
+
+SMALL = (300, 80, 100)
+"""Rows of the pocket models' splits in a trial run."""
+
+
+def keys(verdict: bool) -> list[Key]:
+    """Return all cells of the design, or of an exploration."""
+    draws = declaration.DRAWS if verdict else declaration.EXPLORED_DRAWS
+    seeds = declaration.NETWORKS if verdict else declaration.EXPLORED_NETWORKS
+    found = [
+        Key(f"pocket, {mixture}", model, task, draw)
+        for draw in (declaration.POCKET_DRAWS if verdict else draws)
+        for mixture in settings.MIXTURES
+        for model in settings.MODELS
+        for task in settings.TASKS
+    ]
+    return found + [Key(w.name, str(seed), "", draw) for w in worlds.WORLDS for seed in seeds for draw in draws]
+
+
+def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
+    """Return one cell, on one thread: there is a process for every core."""
+    torch.set_num_threads(1)
+    if key.task:
+        share = settings.MIXTURES[key.kind.partition(", ")[2]]
+        llm = pocket.model(models_in / key.network, key.network == "tuned")
+        parts, answer = pocket.parts(llm, key.task, share, key.draw, SMALL if small else pocket.SIZES)
+    else:
+        world = next(w for w in worlds.WORLDS if w.name == key.kind)
+        trained = networks.load(nets, world, int(key.network), 60 if small else networks.STEPS)
+        parts, answer = drawn(trained, world, key, 40 if small else 250)
+    return cell.run(parts, answer, 1000 * key.draw, first)
+
+
+def drawn(trained: networks.Trained, world: worlds.World, key: Key, calibration: int) -> tuple[cell.Parts, Any]:
+    """Return the rows of one draw for a small network: four times as many test rows as rows of a calibration."""
+    generator = torch.Generator().manual_seed(10_000 * key.draw + int(key.network))
+
+    def part(n: int) -> cell.Part:
+        rows = worlds.draw(world, n, generator)
+        h = trained.network.read(rows.x)
+        return cell.Part(h, rows.y, trained.network.answer(h))
+
+    return cell.Parts(
+        part(world.train), part(calibration), part(calibration), part(4 * calibration)
+    ), trained.network.answer
+
+
+def repeats(kind: str, seeds: Sequence[int]) -> list[list[float]]:
+    """Return repeats of a positive control."""
+    torch.set_num_threads(1)
+    return [list(planted.repeat(kind, seed)) for seed in seeds]

@@ -1,0 +1,99 @@
+"""Small residual networks that learn a world in seconds, read before their last block.
+
+Three blocks ``h + W2 gelu(W1 norm(h))`` on one state for each row, a norm and a head: what happens at one token of a
+decoder whose context is already in its state. It has no attention and no other tokens.
+"""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_steer.files import write
+from lightning_steer.studies.mera.crossed.worlds import FEATURES, LABELS, World, draw
+
+BLOCKS, HIDDEN, STEPS, BATCH, RATE = 3, 128, 600, 512, 3e-3
+ABOVE = 1
+"""Blocks above the state that is read and steered."""
+
+
+class Network(nn.Module):
+    """Answers to rows of a world.
+
+    Args:
+        width: of the state.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(FEATURES, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.RMSNorm(width), nn.Linear(width, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, width))
+            for _ in range(BLOCKS)
+        )
+        self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, LABELS)
+
+    def read(self, x: Tensor) -> Tensor:
+        """``[n, width]`` the state that is steered."""
+        h = self.embed(x)
+        for block in self.blocks[: BLOCKS - ABOVE]:
+            h = h + block(h)
+        return h
+
+    def answer(self, h: Tensor) -> Tensor:
+        """``[..., labels]`` logits from states ``[..., width]``."""
+        for block in self.blocks[BLOCKS - ABOVE :]:
+            h = h + block(h)
+        return self.head(self.norm(h))
+
+
+class Trained(NamedTuple):
+    """A network, and how far it is from the planted answers."""
+
+    network: Network
+    gap: float
+    """Mean KL of its answers from the planted ones, nats, on 2,000 new rows."""
+
+
+def train(world: World, seed: int, steps: int = STEPS) -> Trained:
+    """Return a network trained on fresh rows, all labels as frequent; the seed makes its weights and its rows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(world.width)
+    generator = torch.Generator().manual_seed(1_000_000 + seed)
+    optimiser = torch.optim.AdamW(network.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+    for _ in range(steps):
+        rows = draw(world, BATCH, generator, 1 / LABELS)
+        loss = nn.functional.cross_entropy(network.answer(network.read(rows.x)), rows.p)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    network.requires_grad_(False)
+    rows = draw(world, 2000, generator, 1 / LABELS)
+    p = rows.p.clamp_min(1e-9)
+    gap = (p * (p.log() - network.answer(network.read(rows.x)).log_softmax(-1))).sum(-1).mean()
+    return Trained(network, float(gap))
+
+
+def load(folder: Path, world: World, seed: int, steps: int = STEPS) -> Trained:
+    """Return the network of a world and a seed, from its file if there is one, else trained and kept there."""
+    path = folder / f"{world.name.replace(', ', '_').replace(' ', '_')}-{seed}-{steps}.pt"
+    if path.is_file():
+        stored = torch.load(path, weights_only=True)
+        network = Network(world.width)
+        network.load_state_dict(stored["weights"])
+        return Trained(network.requires_grad_(False), stored["gap"])
+    trained = train(world, seed, steps)
+    stored = io.BytesIO()
+    torch.save({"weights": trained.network.state_dict(), "gap": trained.gap}, stored)
+    write(path, stored.getvalue())  # whole or absent: another process may be reading
+    return trained
+
+
+def gaps(folder: Path) -> dict[str, float]:
+    """Return for every kept network how far it is from the planted answers, nats."""
+    return {path.stem: torch.load(path, weights_only=True)["gap"] for path in sorted(folder.glob("*.pt"))}

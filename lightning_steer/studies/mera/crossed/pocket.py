@@ -1,0 +1,42 @@
+"""The pocket models' tasks as parts of the crossed design: the last token's state after the last block."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_steer.data.mera import MERADataModule
+from lightning_steer.data.mera_tasks import Example, PocketTask
+from lightning_steer.llm import LLM
+from lightning_steer.studies.mera import cells
+from lightning_steer.studies.mera.crossed.cell import Part, Parts
+from lightning_steer.studies.mera.crossed.shifts import Answer
+from lightning_steer.studies.mera.decisions import Decisions
+
+SIZES = (3000, 500, 1000)
+"""Training rows; rows for choosing penalties and for calibration, half of them each; test rows."""
+
+
+@lru_cache(maxsize=2)
+def model(folder: Path, chat: bool) -> LLM:
+    """Return a pocket model, loaded once in a process."""
+    return cells.load(str(folder), chat)
+
+
+def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int, int, int]) -> tuple[Parts, Answer]:
+    """Return the rows of one draw, and how the model answers from the steered state on."""
+    data = MERADataModule(PocketTask(task, share, chat=llm.chat), *sizes, seed=seed)
+    data.setup()
+    data.check_tokens(llm)
+    half = sizes[1] // 2
+    tokens = list[torch.Tensor]()
+
+    def part(examples: list[Example]) -> Part:
+        decisions = Decisions(llm, cells.questions(data, examples))
+        tokens.append(decisions.tokens)
+        return Part(decisions.h[-1], torch.tensor([e.label for e in examples]), decisions.base)
+
+    found = Parts(part(data.train), part(data.calibration[:half]), part(data.calibration[half:]), part(data.test))
+    norm: Any = llm.decoder.base.norm
+    return found, lambda h: llm.decoder.logits(norm(h), tokens[0])
