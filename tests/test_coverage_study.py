@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lightning_steer.statistics.columns import as_clusters
-from lightning_steer.statistics.kinds import Intervals, Share
-from lightning_steer.studies.coverage import page
+from lightning_steer.statistics.kinds import Intervals, Mean, Share
+from lightning_steer.studies.coverage import designs, page
 from lightning_steer.studies.coverage.__main__ import main
 from lightning_steer.studies.coverage.cells import Cell, all_cells
 from lightning_steer.studies.coverage.verdicts import fault
@@ -69,10 +69,46 @@ def test_the_study_goes_on_where_it_stopped(tmp_path, capsys) -> None:
     assert main([*asked, "--processes", "1"]) == 0
     first = (tmp_path / "a.md").read_text()
     parts = sorted(tmp_path.glob("20-*/*.json"))
-    assert len(parts) == 7
+    assert len(parts) == 8
     times = [part.stat().st_mtime_ns for part in parts[1:]]
     parts[0].unlink()
     assert main([*asked, "--processes", "1"]) == 0
     assert (tmp_path / "a.md").read_text() == first
     assert [part.stat().st_mtime_ns for part in parts[1:]] == times
-    assert "7 of 7 cells hold." in capsys.readouterr().out
+    assert "4 of 4 cells of intervals hold." in capsys.readouterr().out
+
+
+def test_a_mean_that_a_few_rows_may_carry_has_no_interval() -> None:
+    """The fault that was there: Student's interval of a lognormal KL held in .73 of sets."""
+    rows = np.exp(2 * np.random.default_rng(0).standard_normal((30, 500)))
+    estimates = Mean(low=0).estimate(rows)
+    assert {(np.isnan(e.low), np.isnan(e.high)) for e in estimates} == {(True, True)}
+    assert "carried by a few rows" in estimates[0].how
+    bounded = Mean(0, 1).interval(designs.drifts(np.random.default_rng(0), "lognormal 2", 0.02, 30, 500), None)
+    true = designs.mean_drift("lognormal 2", 0.02)
+    assert ((bounded.low <= true) & (true <= bounded.high)).mean() > 0.95
+
+
+def test_a_share_holds_where_one_cluster_has_most_rows() -> None:
+    """The fault that was there: .43 to .93, as if all clusters counted the same."""
+    cell = next(
+        c for c in QUICK["share, very unequal clusters"] if c.design == "100 clusters, one of 60 %, ICC 0.1, p 0.5"
+    )
+    row = cell.run(SETS)[0]
+    assert row["holds"] / SETS > 0.94
+
+
+def test_icat_at_its_bound_is_not_given_half_of_its_range() -> None:
+    cell = next(c for c in QUICK["ICAT over terms"] if c.design == "30 terms, SS 50, LMS 100")
+    row = cell.run(SETS)[0]
+    assert row["holds"] / SETS > 0.92
+    assert row["width"] < 30  # 51 before
+
+
+def test_power_is_counted_apart_and_the_lowest_coverage_is_told() -> None:
+    held = {"table": "a", "design": "d", "sets": 4000, "holds": 3760, "none": 0.0, "common": True}
+    power = {"table": "c", "design": "d", "sets": 4000, "certified": 60, "hoeffding": 1, "delta": 0.01, "effect": 0.1}
+    said = page.summary([held, power, {**power, "effect": 0.0, "certified": 3}])
+    assert "1 of 1 cells of intervals hold. The lowest actual coverage is 0.940; 1 cells cover less than .95" in said
+    assert "1 of 1 cells of false certificates" in said
+    assert "1 more cells show power" in said

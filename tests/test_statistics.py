@@ -40,8 +40,14 @@ def test_korn_graubard_by_hand() -> None:
     right = [1, 1, 3, 2, 5, 3, 6, 1, 7, 4, 9, 5]
     rows = np.concatenate([np.arange(m) < r for m, r in zip(sizes, right, strict=True)]).astype(float)
     n, p, count = sum(sizes), sum(right) / sum(sizes), len(sizes)
-    variance = count / (count - 1) * sum((r - m * p) ** 2 for m, r in zip(sizes, right, strict=True)) / n**2
-    free = (stats.t.ppf(0.975, n - 1) / stats.t.ppf(0.975, count - 1)) ** 2
+    variance = sum((r - m * p) ** 2 / (1 - m / n) for m, r in zip(sizes, right, strict=True)) / n**2
+    m = np.array(sizes, dtype=float)
+    residual = (np.eye(count) - np.outer(m, np.ones(count)) / n) / np.sqrt(1 - m / n)[:, None]
+    degrees = []
+    for of_sum in (m, m**2):  # variance of a cluster's sum: rows independent, rows all alike
+        eigenvalues = np.linalg.eigvalsh(residual @ np.diag(of_sum) @ residual.T)
+        degrees.append(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum())
+    free = (stats.t.ppf(0.975, n - 1) / stats.t.ppf(0.975, min(degrees))) ** 2
     worth = p * (1 - p) / variance * free
     x = worth * p
     expected = stats.beta.ppf(0.025, x, worth - x + 1), stats.beta.ppf(0.975, x + 1, worth - x)
@@ -200,9 +206,16 @@ def test_what_is_known_by_definition_has_no_interval() -> None:
 
 def test_random_draws_are_ranked() -> None:
     draws = np.arange(20.0)
-    one = RandomControl().estimate(draws, 18.0)[0]
+    one = RandomControl(higher_is_better=True).estimate(draws, 18.0)[0]
     assert one == (0, 9.5, 19, 20, 3 / 21)
-    assert RandomControl().estimate(draws, 99.0)[0].p == 1 / 21
+    assert RandomControl(higher_is_better=True).estimate(draws, 99.0)[0].p == 1 / 21
+
+
+def test_a_low_error_is_ranked_as_good_and_what_has_no_direction_is_not_ranked() -> None:
+    draws = np.arange(20.0)
+    assert RandomControl(higher_is_better=False).estimate(draws, 1.0)[0].p == 3 / 21
+    assert RandomControl(higher_is_better=False).estimate(draws, 99.0)[0].p == 1
+    assert math.isnan(RandomControl(higher_is_better=None).estimate(draws, 1.0)[0].p)
 
 
 def test_answers_beside_explicit_tables() -> None:
@@ -270,6 +283,6 @@ def test_what_never_varies_but_for_rounding_has_no_interval_of_no_width() -> Non
 
 
 def test_what_cannot_be_compared_has_no_rank() -> None:
-    control = RandomControl()
+    control = RandomControl(higher_is_better=True)
     assert math.isnan(control.estimate(np.arange(20.0), math.nan)[0].p)
     assert math.isnan(control.estimate(np.append(np.arange(19.0), math.nan), 5.0)[0].p)

@@ -59,6 +59,13 @@ class Answers(Evaluation):
     unit = "share of held-out rows, or mean error"
     success = "accuracy"
     kinds = KINDS
+    higher_is_better: Mapping[str, bool | None] = {
+        "spi": True,
+        "accuracy": True,
+        "balanced_accuracy": True,
+        "mcc": True,
+        "error": False,
+    }
     by_definition = dict.fromkeys(("spi",), 0.0)
 
     def error(self, scores: Tensor, batch: Any) -> Tensor:

@@ -90,6 +90,13 @@ class AttributeEffect(Evaluation):
     shown = ("target", "kept", "others", "exact")
     success = "exact"
     kinds = KINDS
+    higher_is_better: Mapping[str, bool | None] = {
+        "target": True,
+        "kept": False,
+        "others": True,
+        "exact": True,
+        "drift_kl": False,
+    }
     by_definition = dict.fromkeys(("drift_kl", "drift_flip", "output_difference"), 0.0)
 
     def loss(self, scores: Tensor, batch: Labels) -> Tensor:

@@ -143,6 +143,8 @@ class BehaviourEffect(Evaluation):
     success = "wanted"
     kinds = KINDS
     paired = ("wanted", "preference")
+    # of the others what was meant decides
+    higher_is_better: Mapping[str, bool | None] = {**dict.fromkeys(headline), "wanted": True, "wanted_change": True}
     by_definition = dict.fromkeys(("wanted_change", "margin_change", "positive_change", "negative_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:

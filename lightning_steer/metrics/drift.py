@@ -1,24 +1,28 @@
 """Off-target drift: what steering changes where nothing was meant to change.
 
 On neutral text: ``KL(unsteered || steered)`` of the next-token distribution at every position, its mean and its 95th
-percentile (a mean hides a few positions that are broken); perplexity ratio. On other tasks: the share of answers that
-changed, and entanglement, the root mean square over tasks of the change of their mean scores (after Siu et al. 2025,
-arXiv 2509.13450; there over data sets, in points).
+percentile (a mean hides a few positions that are broken); perplexity ratio. A few texts may carry both means, and no
+interval is known to hold for them. One holds for the probability that is lost, the mean over positions of
+``1 - exp(-KL)`` in [0, 1]: exp(-KL) is what steering leaves, in the geometric mean, of the probability of the tokens
+that were likely, and the total variation is ``sqrt(1 - exp(-KL))`` at most (Bretagnolle & Huber 1979).
+
+On other tasks: the share of answers that changed, and entanglement, the root mean square over tasks of the change of
+their mean scores (after Siu et al. 2025, arXiv 2509.13450; there over data sets, in points).
 
 ``weights [R, n]`` asks for R answers at once, ``[R, *]``, one for each re-weighting of the texts or items.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_steer.metrics.columns import as_clusters, as_numbers
 from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.kinds import Quantile, Smooth
+from lightning_steer.statistics.kinds import Mean, Quantile
 
 
 class TextDrift(NamedTuple):
@@ -78,31 +82,35 @@ def perplexity_ratio(base: Tensor, steered: Tensor, tokens: Tensor, weights: Ten
 
 
 def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
-    """``neutral_kl``, ``neutral_kl_p95`` and ``perplexity_ratio`` of each of C edits, with intervals over texts."""
-    columns: dict[str, list[Estimate]] = {"neutral_kl": [], "neutral_kl_p95": [], "perplexity_ratio": []}
+    """Drift of each of C edits on neutral texts, by name; intervals are over texts.
+
+    ``neutral_kl``, ``neutral_kl_p95`` and ``perplexity_ratio`` are the drift as it is, ``neutral_probability_lost`` the
+    mean over tokens of ``1 - exp(-KL)``, in [0, 1].
+    """
+    names = ("neutral_kl", "neutral_probability_lost", "neutral_kl_p95", "perplexity_ratio")
+    columns: dict[str, list[Estimate]] = {name: [] for name in names}
     text = torch.arange(len(found.base))
-    for kl, steered in zip(found.kl, found.steered, strict=True):
+    ratios = perplexity_ratio(found.base, found.steered.T, found.tokens).tolist()
+    for kl in found.kl:
         known = ~kl.isnan()
-        columns["neutral_kl"] += KL_MEAN.estimate(as_numbers(kl.double().nansum(1)), as_numbers(known.sum(1)))
+        columns["neutral_kl"].append(_described(float(kl_mean(kl)), len(text)))
         of_text = text[:, None].expand_as(kl)[known.cpu()]
-        tail = Quantile(TAIL).estimate(as_numbers(kl[known]), as_clusters(of_text))[0]
+        clusters = as_clusters(of_text)
+        tail = Quantile(TAIL).estimate(as_numbers(kl[known]), clusters)[0]
         columns["neutral_kl_p95"].append(tail._replace(value=float(kl_percentile(kl))))
-        tables = (as_numbers(column) for column in (found.base, steered, found.tokens))
-        columns["perplexity_ratio"] += PERPLEXITY.estimate(*tables)
+        columns["neutral_probability_lost"] += LOST.estimate(as_numbers(-torch.expm1(-kl[known].double())), clusters)
+    columns["perplexity_ratio"] = [_described(ratio, len(text)) for ratio in ratios]
     return columns
 
 
-def _ratio(weights: NDArray, total: NDArray, count: NDArray) -> NDArray:
-    return (weights @ total) / (weights @ count)
-
-
-def _perplexity_ratio(weights: NDArray, *columns: NDArray) -> NDArray:
-    base, steered, tokens = (torch.from_numpy(column[:, 0]) for column in columns)
-    return perplexity_ratio(base, steered, tokens, torch.from_numpy(weights)).unsqueeze(1).numpy()
+def _described(value: float, texts: int) -> Estimate:
+    """Return a mean that no interval is known to hold for."""
+    return Estimate(value, math.nan, math.nan, texts, None, CARRIED)
 
 
 TAIL = 0.95
-KL_MEAN, PERPLEXITY = Smooth(_ratio, low=0), Smooth(_perplexity_ratio, low=0)
+LOST = Mean(0, 1)
+CARRIED = "none: it may be carried by a few texts"
 
 
 def flips(base: Tensor, steered: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -40,6 +40,9 @@ class Evaluation(ABC):
     paired: tuple[str, ...] = ()
     """Columns whose paired change is a column too, ``<name>_change``, with a kind of its own: the difference of two
     means says nothing of the rows that both are over."""
+    higher_is_better: Mapping[str, bool | None]
+    """Which direction of each column of the table is wanted: the method is ranked by it among random directions. None:
+    neither, or it depends on what was meant, and there is no rank; a column without an entry is refused."""
     by_definition: Mapping[str, float] = {}
     """Columns that compare with the unsteered network, and what they are for that network itself."""
 

@@ -138,6 +138,18 @@ class StereoSetEffect(Evaluation):
     unit = "share of held-out examples"
     success = "fidelity"
     kinds = KINDS
+    higher_is_better: Mapping[str, bool | None] = {  # of the choices only the unrelated one is never wanted
+        "p_stereotype": None,
+        "p_anti": None,
+        "p_unrelated": False,
+        "ss": None,
+        "lms": True,
+        "icat": True,
+        "intended": True,
+        "opposed": False,
+        "collateral": False,
+        "fidelity": True,
+    }
     by_definition = dict.fromkeys((*MOVES, *CHANGES, "margin_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:

@@ -42,7 +42,7 @@ def _ratio(weights: NDArray, lost: NDArray, spread: NDArray) -> NDArray:
     return (weights @ lost) / (weights @ spread)
 
 
-LOST, ACTIVE = Smooth(_ratio, low=0), Mean(low=0)
+LOST = Smooth(_ratio, low=0)
 
 
 class SparseCoder(TracedModule):
@@ -214,7 +214,7 @@ class SparseCoder(TracedModule):
         table: dict[str, dict[str, dict[str, Any]]] = {}
         for i, site in enumerate(self.backbone.sites):
             share = LOST.estimate(rows["lost"][:, i], rows["spread"][:, i])[0]
-            active = ACTIVE.estimate(rows["active"][:, i])[0]
+            active = Mean(0, self.features * self.centre.shape[-1]).estimate(rows["active"][:, i])[0]
             table[site] = {"variance_lost": share._asdict(), "active_features": active._asdict()}
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         seconds = json.loads((self._folder() / self.backbone.sites[0] / "cost.json").read_text())["core_seconds"]

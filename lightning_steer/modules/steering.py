@@ -73,6 +73,7 @@ class SteeringAdaptor(TracedModule):
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""
+        self.clusters: int | None = None  # that a certificate is of
         self.random_draws, self.learning_curve = random_draws, learning_curve
         self.maps = nn.ModuleList()  # one for every site, made once the network is there
         self.strict_loading = False  # the frozen network is not part of a checkpoint
@@ -188,7 +189,7 @@ class SteeringAdaptor(TracedModule):
         strength = [cast(Steering, self.maps[0]).off, *self.strengths][best]
         if self.trainer.state.fn == "fit":
             self.choice.copy_(torch.tensor([strength, found.low, found.high, len(loss), found.bound]))
-            self.reason = found.reason
+            self.reason, self.clusters = found.reason, found.clusters
         self.log("val/loss", loss[:, best].mean(), prog_bar=True)
         self.log(f"val/{self.evaluation.success}", success[:, best].mean(), prog_bar=True)
         self.log("val/strength", strength)
@@ -262,7 +263,7 @@ class SteeringAdaptor(TracedModule):
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
-            **summary.report(self.choice.tolist(), self.reason, self.backbone.sites),
+            **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
         }
         self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})
         self.report["result"] = self.result
@@ -314,12 +315,12 @@ class SteeringAdaptor(TracedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Why the strength was chosen is saved too."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reason"] = self.reason
+        checkpoint["reason"], checkpoint["clusters"] = self.reason, self.clusters
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Why the strength was chosen is read too."""
         super().on_load_checkpoint(checkpoint)
-        self.reason = checkpoint.get("reason", "")
+        self.reason, self.clusters = checkpoint.get("reason", ""), checkpoint.get("clusters")
 
 
 _NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)

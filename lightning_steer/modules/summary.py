@@ -17,6 +17,7 @@ from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_co
 from lightning_steer.metrics.drift import TextDrift, drift_estimates
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.cautions import without_interval
+from lightning_steer.report.tables import RANGE
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Fixed, Mean, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
@@ -32,7 +33,7 @@ BOUND = (
     "clusters, each counting once"
 )
 Figures = dict[str, dict[str, Any]]
-"""``{name: {"value", "low", "high", "n", "clusters", "how"}}``; of random draws ``p`` too."""
+"""``{name: {"value", "low", "high", "n", "clusters", "how"}}``; of random draws ``p`` and ``higher_is_better`` too."""
 
 
 class Summary:
@@ -85,11 +86,16 @@ class Summary:
 
     def random(self, steered: Mapping[str, list[Estimate]]) -> Figures:
         """Median, minimum and maximum of the random directions, and the rank of the method's own figure."""
-        draws = self.estimates(self.tested, "random")
-        return {
-            measure: random_range([draw.value for draw in draws[measure]], steered[measure][0].value)
-            for measure in self.evaluation.headline
-        }
+        draws, found = self.estimates(self.tested, "random"), {}
+        for measure in self.evaluation.headline:
+            if measure not in self.evaluation.higher_is_better:
+                raise ValueError(
+                    f"the column {measure!r} of {type(self.evaluation).__name__} does not say which direction is "
+                    "wanted: add it to higher_is_better, as True, False, or None if it is not to be ranked"
+                )
+            drawn, better = [draw.value for draw in draws[measure]], self.evaluation.higher_is_better[measure]
+            found[measure] = random_range(drawn, steered[measure][0].value, better)
+        return found
 
     def curve(self, name: str, table: dict[str, Tensor]) -> dict[str, Any]:
         """Every measure along an axis: ``{"x": [...], measure: {"value": [...], "low": [...], "high": [...]}}``."""
@@ -133,8 +139,17 @@ class Summary:
         moved = torch.stack([self.tested[f"moved/{site}"].abs().amax(1) > 0 for site in sites]).any(0)
         return _plain(EDITED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
 
-    def report(self, choice: Sequence[float], reason: str, sites: Sequence[str]) -> dict[str, Any]:
-        """All of it, as plain numbers."""
+    def report(
+        self, choice: Sequence[float], reason: str, sites: Sequence[str], clusters: int | None = None
+    ) -> dict[str, Any]:
+        """All of it, as plain numbers.
+
+        Args:
+            choice: strength, its ends, rows that it was chosen on, certified improvement.
+            reason: why this strength.
+            sites: where it is steered.
+            clusters: clusters over which a certificate takes the mean; None: over rows.
+        """
         strength, low, high, rows, bound = choice
         steered, success = self.estimates(self.tested, "steered"), self.evaluation.success
         controls, over = self.controls()
@@ -147,7 +162,7 @@ class Summary:
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
         if not math.isnan(bound):
-            least = Estimate(bound, bound, math.nan, int(rows), None, BOUND)
+            least = Estimate(bound, bound, math.nan, int(rows), clusters, BOUND)
             metrics["certified_bound"] = _plain(least)
         groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
         baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **controls}
@@ -203,12 +218,19 @@ def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{group}/"): part for key, part in table.items() if key.startswith(f"{group}/")}
 
 
-def random_range(draws: ArrayLike, fitted: float) -> dict[str, Any]:
-    """Random draws as a report keeps them: the median as value, minimum and maximum as ends, and the rank p-value."""
+def random_range(draws: ArrayLike, fitted: float, higher_is_better: bool | None) -> dict[str, Any]:
+    """Random draws as a report keeps them: the median as value, minimum and maximum as ends, and the rank p-value.
+
+    Args:
+        draws: ``[D]`` their values.
+        fitted: the value that is ranked among them.
+        higher_is_better: which draws are at least as good; None: there is no rank.
+    """
     values = np.asarray(draws, dtype=np.float64)
-    one = RandomControl().estimate(values, fitted)[0]
+    one = RandomControl(higher_is_better).estimate(values, fitted)[0]
     ends = {"value": one.median, "low": one.minimum, "high": one.maximum}
-    return {**ends, "n": one.draws, "clusters": None, "how": "range of random draws", "p": one.p}
+    ranked = {"p": one.p, "higher_is_better": higher_is_better}
+    return {**ends, "n": one.draws, "clusters": None, "how": RANGE, **ranked}
 
 
 def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:
@@ -216,7 +238,7 @@ def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:
     each = drift_estimates(found)
     own = {name: _plain(estimates[0]) for name, estimates in each.items()}
     random = {
-        name: random_range([one.value for one in estimates[1:]], estimates[0].value)
+        name: random_range([one.value for one in estimates[1:]], estimates[0].value, False)
         for name, estimates in each.items()
         if len(estimates) > 1
     }

@@ -31,15 +31,22 @@ def comparison(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def random_row(report: Mapping[str, Any]) -> str:
     """What the row of random directions shows."""
-    draws = next(iter(report.get("baselines", {}).get("random", {}).values()), None)
+    columns = report.get("baselines", {}).get("random", {})
+    draws = next(iter(columns.values()), None)
     if draws is None:
         return ""
+    # reports of older versions ranked every column as if more were better
+    better = {name: column.get("higher_is_better", True) for name, column in columns.items()}
+    high, low, none = ([name for name, way in better.items() if way is wanted] for wanted in (True, False, None))
+    good = " and ".join(f"{way} {', '.join(names)}" for way, names in (("high", high), ("low", low)) if names)
+    unranked = f"; no p for {', '.join(none)}, where neither direction is wanted as such" if none else ""
     return (
         f"Random directions: the median (minimum to maximum) of {draws['n']} draws (seed 0) that favour no direction "
         "(isotropic), each added at every site as long as the method's own mean shift there, and the rank p-value of "
-        "the method, (1 + draws at least as large) / (1 + draws): near 0 where it lies above them, near 1 where below; "
-        "one for each column, uncorrected. They show what any push of this length does. They do not show what a method "
-        "does that is fitted to exchanged labels, nor what a push does along directions in which activations vary."
+        "the method, (1 + draws at least as good) / (1 + draws): near 0 where hardly any draw does as well, near 1 "
+        f"where nearly all do. Good is {good or 'nothing'}{unranked}. One p for each column, uncorrected. They show "
+        "what any push of this length does. They do not show what a method does that is fitted to exchanged labels, nor "
+        "what a push does along directions in which activations vary."
     )
 
 

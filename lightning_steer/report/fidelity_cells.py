@@ -38,7 +38,7 @@ def above(estimate: Estimate, level: float) -> bool:
 
 def random_cells(draws: Sequence[float], value: float) -> list[str]:
     """Return ``median (least to largest)`` of random draws and the rank p-value of a value beside them."""
-    one = RandomControl().estimate(draws, value)[0]
+    one = RandomControl(higher_is_better=True).estimate(draws, value)[0]
     return _random(one.median, one.minimum, one.maximum, one.p)
 
 

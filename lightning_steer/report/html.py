@@ -137,7 +137,11 @@ def _certified(bound: Mapping[str, Any]) -> str:
     if bound["value"] is None or not bound["value"] > 0:
         return "No improvement is certified."
     over = "" if bound["high"] is None else " on average"  # over repetitions; one run's bound has no upper end
-    return f"Certified{over}: an improvement of more than {cell(bound) if over else number(bound['value'])}."
+    least, clusters = cell(bound) if over else number(bound["value"]), bound.get("clusters")
+    if clusters:
+        unit = f"the mean over {clusters:,.0f} clusters, each counting once,"
+        return f"Certified{over}: {unit} improves by more than {least}."
+    return f"Certified{over}: an improvement of more than {least}."
 
 
 def _rest(report: Mapping[str, Any]) -> str:

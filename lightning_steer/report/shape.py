@@ -48,6 +48,8 @@ def _estimates(value: Any, name: str) -> None:
         for part in ("clusters", "p"):
             _number(estimate.get(part), f"{name}.{key}.{part}")
         _is(estimate.get("how", ""), str, f"{name}.{key}.how")
+        if estimate.get("higher_is_better") not in (True, False, None):
+            raise ValueError(f"{name}.{key}.higher_is_better is {str(estimate['higher_is_better'])[:40]!r}, not a bool")
 
 
 def _curve(curve: dict[str, Any], name: str) -> None:

@@ -8,6 +8,7 @@ from lightning_steer.escapes import for_markdown
 Estimate = Mapping[str, Any]
 """``{"value", "low", "high", "n", "clusters", "how"}`` as it stands in a report; of random draws ``p``, too."""
 FIXED = "by definition"
+RANGE = "range of random draws"
 
 
 def number(value: float | None) -> str:
@@ -18,11 +19,16 @@ def number(value: float | None) -> str:
 
 
 def cell(estimate: Estimate) -> str:
-    """``value [low, high]``; of random draws ``median (minimum to maximum; p)``; else the value alone."""
+    """``value [low, high]``; of random draws ``median (minimum to maximum; p)``, p if ranked; else the value alone."""
     value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
-    if estimate.get("p") is not None:
-        return f"{value} ({low} to {high}; p {estimate['p']:.3f})"
+    if _is_range(estimate):
+        p = estimate.get("p")
+        return f"{value} ({low} to {high})" if p is None or p != p else f"{value} ({low} to {high}; p {p:.3f})"
     return value if low == high == "-" else f"{value} [{low}, {high}]"
+
+
+def _is_range(estimate: Estimate) -> bool:
+    return estimate.get("how") == RANGE or estimate.get("p") is not None
 
 
 def counted(estimate: Estimate) -> str:
@@ -43,7 +49,7 @@ def footnotes(rows: Iterable[Mapping[str, Estimate]]) -> list[str]:
     for row in rows:
         for name, estimate in row.items():
             how = estimate.get("how")
-            if how and estimate.get("p") is None and name not in columns_of.setdefault(how, []):
+            if how and not _is_range(estimate) and name not in columns_of.setdefault(how, []):
                 columns_of[how].append(name)
     other = [how for how in columns_of if how.startswith("not an interval: ")]
     given = [

@@ -14,6 +14,7 @@ WORDS = {
     "cosine_pair": "cosine of each shift with its own pair's difference",
     # neutral text
     "neutral_kl": "drift on neutral text, KL (nats per token)",
+    "neutral_probability_lost": "drift on neutral text, share of a token's probability lost (1 - exp(-KL))",
     "neutral_kl_p95": "drift on neutral text, 95th percentile over tokens",
     "perplexity_ratio": "perplexity of neutral text, steered : unsteered",
     "entanglement": "root mean square change of other tasks' accuracy",

@@ -13,6 +13,7 @@ from lightning_steer.numbers import ranged
 from lightning_steer.selection.strength import choose
 from lightning_steer.statistics.bounds import Bound, check
 from lightning_steer.statistics.certificates import certify
+from lightning_steer.statistics.columns import as_clusters
 from lightning_steer.statistics.multiplicity import Multiplicity
 from lightning_steer.statistics.resampling import bootstrap_weights, percentile
 
@@ -31,6 +32,8 @@ class Choice(NamedTuple):
     without a certificate."""
     reason: str
     """Why this one, or why none."""
+    clusters: int | None = None
+    """Certified: the improvement is that of the mean over so many clusters; None: over rows."""
 
 
 class Selection(ABC):
@@ -145,4 +148,6 @@ class Certified(Selection):
         )
         nothing = float("nan")
         bound = 0.0 if certificate.bound is None else certificate.bound
-        return Choice(certificate.chosen, nothing, nothing, bound, certificate.reason)
+        units = as_clusters(clusters, len(success))
+        count = None if units is None else len(units.sizes)
+        return Choice(certificate.chosen, nothing, nothing, bound, certificate.reason, count)

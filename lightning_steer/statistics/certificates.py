@@ -100,7 +100,7 @@ class _Counts:
     """Gains and harms of independent rows."""
 
     def __init__(self, changes: NDArray, bound: Bound) -> None:
-        self.changes, self.bound = changes, bound
+        self.changes, self.bound, self.what = changes, bound, ""
         self.estimate = changes.mean(1)
 
     def lower(self, risk: float) -> NDArray:
@@ -122,9 +122,10 @@ class _Graded:
     def __init__(self, changes: NDArray, low: float, high: float, clusters: Clusters | None, bound: Betting) -> None:
         self.low, self.high, self.bound = low, high, bound
         self.values = changes.astype(np.float64)
-        self.unit = "rows"
+        self.unit, self.what = "rows", ""
         if clusters is not None:
             self.values, self.unit = (clusters.sums(self.values.T) / clusters.sizes[:, None]).T, "clusters"
+            self.what = f" the mean over {len(clusters.sizes)} clusters, each counting once,"
         self.estimate = self.values.mean(1)
         self.scaled = self._scale(self.values)
 
@@ -160,8 +161,8 @@ def _choose(
     if certified[best]:
         chosen, least = best, float(certain[best])
         reason = (
-            f"candidate number {best + 1} of {k} improves by more than {least:.4f} at confidence {1 - delta:g}: "
-            f"{judged.seen(best)}; {certified.sum()} of {k} are certified"
+            f"candidate number {best + 1} of {k} improves{judged.what} by more than {least:.4f} at confidence "
+            f"{1 - delta:g}: {judged.seen(best)}; {certified.sum()} of {k} are certified"
         )
     else:
         chosen, least = None, None

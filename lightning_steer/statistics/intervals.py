@@ -36,14 +36,14 @@ def effective_rows(columns: NDArray, clusters: Clusters, graded: bool = False) -
     is itself a guess from a few clusters, so at most ``(sum m)^2 / sum m^2``: all rows of a cluster count as one.
     ``graded`` values, other than 0 and 1, may be worth more rows than there are.
     """
-    n, count = float(len(columns)), len(clusters.sizes)
+    n = float(len(columns))
     p = columns.mean(0)
     sums = clusters.sums(columns)
-    residuals = sums - clusters.sizes[:, None] * p
-    variance = count / (count - 1) * np.square(residuals).sum(0) / n**2
+    error, free = error_of_mean(columns, clusters)
+    variance = error**2
     with np.errstate(divide="ignore", invalid="ignore"):
         rows = np.where(variance > 0, p * (1 - p) / variance, n)
-    rows = rows * (student.ppf(1 - TAIL, n - 1) / student.ppf(1 - TAIL, count - 1)) ** 2
+    rows = rows * (student.ppf(1 - TAIL, n - 1) / student.ppf(1 - TAIL, free)) ** 2
     few = np.minimum((sums > 0).sum(0), (sums < clusters.sizes[:, None]).sum(0)) < FEW
     return np.minimum(rows, np.where(few, clusters.like_independent(), math.inf if graded else n))
 
@@ -54,16 +54,15 @@ def korn_graubard(columns: NDArray, clusters: Clusters, graded: bool = False) ->
     return clopper_pearson(columns.mean(0) * rows, rows)
 
 
-def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
-    """Return Student's interval of a mean of rows in clusters: CR2 variance, Satterthwaite's degrees of freedom.
+def error_of_mean(columns: NDArray, clusters: Clusters) -> tuple[NDArray, float]:
+    """Return the standard error ``[C]`` of a mean of rows in clusters (CR2) and Satterthwaite's degrees of freedom.
 
     Bell & McCaffrey 2002. The degrees of freedom are the fewer of those for rows that are independent within their
-    cluster and for rows that are all alike there. The end on the side of a skew is moved out by its effect on Student's
-    t (Johnson 1978, Hall 1992).
+    cluster and for rows that are all alike there.
     """
     n, sizes = float(len(columns)), clusters.sizes
-    mean, part = columns.mean(0), sizes / n
-    residuals = clusters.sums(columns) - sizes[:, None] * mean
+    part = sizes / n
+    residuals = clusters.sums(columns) - sizes[:, None] * columns.mean(0)
     error = np.sqrt((np.square(residuals) / (1 - part)[:, None]).sum(0)) / n
     free = len(sizes) - 1.0
     for variances in (sizes, sizes**2) if np.ptp(sizes) > 0 else ():  # equal sizes leave T - 1
@@ -71,6 +70,18 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
         spread = np.diag(variances) - shared - shared.T + variances.sum() * np.outer(part, part)
         spread /= np.sqrt(np.outer(1 - part, 1 - part))
         free = min(free, float(np.trace(spread) ** 2 / np.square(spread).sum()))
+    return error, free
+
+
+def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
+    """Return Student's interval of a mean of rows in clusters, from :func:`error_of_mean`.
+
+    The end on the side of a skew is moved out by its effect on Student's
+    t (Johnson 1978, Hall 1992).
+    """
+    mean, sizes = columns.mean(0), clusters.sizes
+    residuals = clusters.sums(columns) - sizes[:, None] * mean
+    error, free = error_of_mean(columns, clusters)
     quantile = student.ppf(1 - TAIL, free)
     spread = np.sqrt(np.square(residuals).mean(0))
     third = np.divide((residuals**3).mean(0), spread**3, out=np.zeros_like(spread), where=spread > 0)

@@ -15,6 +15,10 @@ from scipy.stats import t as student
 from lightning_steer.statistics.columns import as_clusters, singletons
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 
+FARTHEST = 2.5
+"""Times Student's reach. The exact interval of a share of which one row is seen goes 2.3 times as far; beyond that the
+logit tells only how near the bound is: ICAT at 100 got half of its range."""
+
 
 def leave_one_out(cluster: ArrayLike) -> NDArray:
     """Return ``[T, n]`` weights, each of which leaves out one of the T clusters of ``cluster [n]``."""
@@ -31,7 +35,8 @@ def jackknife(
         value: ``[C]`` the statistic of all rows.
         left_out: ``[T, C]`` the same statistic under :func:`leave_one_out`; fewer than two clusters give NaN ends.
         low: least value that the statistic can take; the interval is cut off there. With both bounds given, it is the
-            union with the interval on the scale of the logit between them.
+            union with the interval on the scale of the logit between them, up to ``FARTHEST`` times as far from the
+            value as Student's.
         high: largest value that it can take.
         debias: take the bias of order 1 / T, as the jackknife sees it, off the value.
     """
@@ -49,6 +54,7 @@ def jackknife(
     stretch = np.divide(reach * (high - low), room, out=np.zeros_like(reach), where=inside)
     odds = np.divide(center - low, high - center, out=np.ones_like(reach), where=inside)
     ends = [low + (high - low) * expit(np.log(odds) + sign * stretch) for sign in (-1, 1)]
+    ends = [np.maximum(ends[0], center - FARTHEST * reach), np.minimum(ends[1], center + FARTHEST * reach)]
     least = np.where(inside, np.minimum(least, ends[0]), least)
     return center, least, np.where(inside, np.maximum(most, ends[1]), most)
 

@@ -22,6 +22,7 @@ MOST_WEIGHTS = 2**23
 """Of a jackknife at a time."""
 ONE_CLUSTER = "none: a single cluster says nothing about others"
 ONE_ROW = "none: a single row says nothing about others"
+CARRIED = "none: it may be carried by a few rows, as nothing bounds how far off a row may be"
 NOT_FINITE = "none: a value is not finite"
 NO_SPREAD = "none: it is the same whatever rows are left out, or has no value without some of them"
 
@@ -128,6 +129,9 @@ class Share(Kind):
 class Mean(Kind):
     """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters may decide it.
 
+    With one open end, as a KL has it, a few rows may carry the mean: Student's interval holds in .73 to .95 of
+    lognormal and Pareto samples of 30 to 500 rows, so there is none.
+
     Args:
         low: least value of a row.
         high: largest value of a row.
@@ -143,6 +147,8 @@ class Mean(Kind):
         kept, units = _within(columns, self.low, self.high), clusters or singletons(len(columns))
         if len(units.sizes) < 2:
             return Intervals.none(columns.mean(0), ONE_ROW if clusters is None else ONE_CLUSTER)
+        if math.isfinite(self.low) != math.isfinite(self.high):
+            return Intervals.none(columns.mean(0), CARRIED)
         low, high = intervals.bounded_mean(kept, units, self.low, self.high, self.steady)
         if not math.isfinite(self.high - self.low):  # nothing says how far off a number may be that never varies
             means = units.sums(kept) / units.sizes[:, None]

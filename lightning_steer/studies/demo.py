@@ -30,8 +30,8 @@ LEGEND = """\
 target: attribute 0 reads 0.  kept: it still reads its old value.  others: the other 59 read right.  exact: all right.
 drift_kl: how far the output for the others moved, in nats.  Each value with its 95 % interval over 2,000 held-out rows;
 for random directions, as long as MeanDifference's shift, the median and the range of 20 draws, and p: the rank of
-MeanDifference among them, near 0 where it lies above them.  oracle patch: the layer's output is replaced by that of a
-sample that has the value 0 and is otherwise the same."""
+MeanDifference among them, near 0 where hardly any does as well.  oracle patch: the layer's output is replaced by that
+of a sample that has the value 0 and is otherwise the same."""
 AFTER = """\
 Why: with the residual the network hardly uses the layer. Even the right activation there (oracle patch) changes
 nothing, so a vector that moves activations to where they should be changes nothing either. Only what is trained

@@ -2,9 +2,7 @@
 
 import itertools
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -14,89 +12,27 @@ from numpy.typing import NDArray
 from lightning_steer.statistics import intervals
 from lightning_steer.statistics.answer_table import AnswerTable
 from lightning_steer.statistics.columns import as_clusters
-from lightning_steer.statistics.kinds import Change, Intervals, Kind, Mean, Quantile, Share, Smooth
+from lightning_steer.statistics.kinds import Change, Intervals, Mean, Quantile, Share, Smooth
 from lightning_steer.studies.coverage import designs, statistics_of
+from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns_of
 from lightning_steer.studies.coverage.certificates import certificate_cells, rank_cells
-
-SEED = 20_260
-Outcome = dict[str, tuple[Intervals, float, float]]
-"""By estimate: intervals ``[S]``, the true value, and the full range, the width where none is given."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One design; ``outcome(random, sets)`` simulates it."""
-
-    table: str
-    design: str
-    outcome: Callable[[Generator, int], Outcome]
-    common: bool = False
-    """Intervals may be missing in at most 20 % of the data sets."""
-    kind: str = field(default="interval")
-
-    def run(self, sets: int) -> list[dict]:
-        """Return a row for each estimate of the cell."""
-        random = np.random.default_rng([SEED, zlib.crc32(f"{self.table}/{self.design}".encode())])
-        rows = []
-        for name, (found, true, full) in self.outcome(random, sets).items():
-            none = np.isnan(found.low) | np.isnan(found.high)
-            holds = none | ((found.low <= true + 1e-12) & (true - 1e-12 <= found.high))
-            width = np.where(none | ~np.isfinite(found.high - found.low), full, found.high - found.low)
-            rows.append(
-                {
-                    "table": self.table,
-                    "design": self.design,
-                    "estimate": name,
-                    "sets": sets,
-                    "holds": int(holds.sum()),
-                    "width": float(width.mean()),
-                    "none": float(none.mean()),
-                    "common": self.common,
-                    "how": found.how,
-                }
-            )
-        return rows
-
-
-def _columns(
-    kind: Kind, draw: Callable[..., NDArray], cluster: NDArray | None, true: float, full: float
-) -> Callable[[Generator, int], Outcome]:
-    def outcome(random: Generator, sets: int) -> Outcome:
-        columns = draw(random=random, sets=sets)
-        return {"": (kind.interval(columns, as_clusters(cluster, len(columns))), true, full)}
-
-    return outcome
+from lightning_steer.studies.coverage.hard_cells import drift_cells, unequal_cells
 
 
 def _share_cells() -> list[Cell]:
     cells = []
     for n, p in itertools.product((12, 40, 250), (0.0, 0.02, 0.5, 0.95)):
         draw = partial(designs.shares, p=p, icc=0.0, cluster=np.arange(n))
-        cells.append(Cell("share, independent rows", f"n {n}, p {p:g}", _columns(Share(), draw, None, p, 1)))
+        cells.append(Cell("share, independent rows", f"n {n}, p {p:g}", columns_of(Share(), draw, None, p, 1)))
     return cells
 
 
 LAYOUTS = list(itertools.product((6, 12, 30, 100), ("10 each", "2 to 30"), (0.0, 0.1, 0.3, 0.6)))
 
 
-class _Layout:
-    """Collects the cells of one layout of clusters."""
-
-    def __init__(self, clusters: int, sizes: str, icc: float) -> None:
-        self.clusters, self.icc, self.cells = clusters, icc, []
-        self.cluster = designs.layout(clusters, sizes)
-        self.name = f"{clusters} clusters, {sizes}, ICC {icc:g}"
-
-    def add(
-        self, table: str, label: str, kind: Kind, draw: Callable[..., NDArray], true: float, full: float, p: float
-    ) -> None:
-        outcome = _columns(kind, partial(draw, icc=self.icc, cluster=self.cluster), self.cluster, true, full)
-        self.cells.append(Cell(table, f"{self.name}, {label}", outcome, common=self.clusters >= 30 and p >= 0.2))
-
-
 def _clustered_cells() -> list[Cell]:
     cells = []
-    for layout in (_Layout(*one) for one in LAYOUTS):
+    for layout in (Layout(*one) for one in LAYOUTS):
         for p in (0.02, 0.05, 0.2, 0.5):
             layout.add("share, clusters", f"p {p:g}", Share(), partial(designs.shares, p=p), p, 1, p)
             layout.add("mean in [0, 1], clusters", f"mean {p:g}", Mean(0, 1), partial(designs.halves, p=p), p, 1, p)
@@ -152,16 +88,16 @@ def _row_cells() -> list[Cell]:
             (Change(), designs.changes, 1.0, "paired change, independent rows"),
             (Mean(-1, 1), designs.graded_changes, 0.5, "mean in [-1, 1], independent rows"),
         ):
-            outcome = _columns(kind, partial(draw, **part), None, scale * (gains - harms), 2)
+            outcome = columns_of(kind, partial(draw, **part), None, scale * (gains - harms), 2)
             cells.append(Cell(table, f"n {n}, gains {gains:g}, harms {harms:g}", outcome))
     for n, p in itertools.product((12, 40, 250), (0.02, 0.05, 0.2, 0.5)):
         draw = partial(designs.halves, p=p, icc=0.0, cluster=np.arange(n))
         cells.append(
-            Cell("mean in [0, 1], independent rows", f"n {n}, mean {p:g}", _columns(Mean(0, 1), draw, None, p, 1))
+            Cell("mean in [0, 1], independent rows", f"n {n}, mean {p:g}", columns_of(Mean(0, 1), draw, None, p, 1))
         )
     for n, p in itertools.product((60, 100, 250), (0.01, 0.02, 0.05, 0.2)):
         draw, true = partial(designs.errors, p=p, icc=0.0, cluster=np.arange(n)), designs.mean_error(p)
-        outcome = _columns(Mean(0, 1), draw, None, true, 1)
+        outcome = columns_of(Mean(0, 1), draw, None, true, 1)
         cells.append(Cell("error of answers, independent rows", f"n {n}, wrong {p:g}", outcome))
     for n, q in itertools.product((60, 250), (0.05, 0.25, 0.5, 0.75, 0.95)):
         draw = partial(designs.reals, skewed=True, icc=0.0, cluster=np.arange(n))
@@ -169,7 +105,7 @@ def _row_cells() -> list[Cell]:
             Cell(
                 "quantile, independent rows",
                 f"n {n}, q {q:g}",
-                _columns(Quantile(q), draw, None, -np.log(1 - q), np.nan),
+                columns_of(Quantile(q), draw, None, -np.log(1 - q), np.nan),
             )
         )
     for n, skewed in itertools.product((3, 5, 10, 20), (False,)):
@@ -189,8 +125,9 @@ def _smooth_cells() -> list[Cell]:
         (("50 prompts", None), ("10 topics x 10", np.repeat(np.arange(10), 10))), (0.0, 0.5, 1.0, 2.0)
     ):
         cells.append(Cell("AUC, Cohen's d, margin", f"{label}, d {d:g}", partial(_two_groups, cluster=cluster, d=d)))
-    for terms, p in itertools.product((3, 12, 30, 79), (0.5, 0.6)):
-        cells.append(Cell("ICAT over terms", f"{terms} terms, SS {100 * p:g}", partial(_icat, terms=terms, p=p)))
+    for terms, p, lms in itertools.product((3, 12, 30, 79), (0.5, 0.6), (0.9, 0.98, 1.0)):
+        name = f"{terms} terms, SS {100 * p:g}, LMS {100 * lms:g}"
+        cells.append(Cell("ICAT over terms", name, partial(_icat, terms=terms, p=p, lms=lms)))
     return cells
 
 
@@ -210,19 +147,19 @@ def _two_groups(random: Generator, sets: int, cluster: NDArray | None, d: float)
     }
 
 
-def _icat(random: Generator, sets: int, terms: int, p: float) -> Outcome:
+def _icat(random: Generator, sets: int, terms: int, p: float, lms: float) -> Outcome:
     cluster = np.repeat(np.arange(terms), 25)
     stereotype = designs.shares(random, p, 0.02, cluster, sets)
-    meaning = designs.shares(random, 0.9, 0.02, cluster, sets)
+    meaning = designs.shares(random, lms, 0.02, cluster, sets) if lms < 1 else np.ones_like(stereotype)
     found = Smooth(statistics_of.icat, 0, 100).interval([stereotype, meaning], as_clusters(cluster, len(cluster)))
-    return {"ICAT": (found, 100 * 0.9 * min(p, 1 - p) / 0.5, 100)}
+    return {"ICAT": (found, 100 * lms * min(p, 1 - p) / 0.5, 100)}
 
 
 def all_cells() -> list:
     """Return every cell, the slowest first."""
     return [
-        *_answer_cells(), *certificate_cells(), *rank_cells(), *_clustered_cells(), *_smooth_cells(), *_row_cells(),
-        *_share_cells(),
+        *_answer_cells(), *certificate_cells(), *rank_cells(), *_clustered_cells(), *unequal_cells(), *drift_cells(),
+        *_smooth_cells(), *_row_cells(), *_share_cells(),
     ]  # fmt: skip
 
 

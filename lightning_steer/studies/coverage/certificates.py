@@ -90,7 +90,8 @@ class RankCell:
             drawn = drawn.round()
         if self.law == "heavy tails":
             drawn = random.standard_cauchy((DRAWS + 1, sets))
-        p = np.array([one.p for one in RandomControl().estimate(drawn[1:], drawn[0])])
+        higher = self.law != "normal, lower is better"
+        p = np.array([one.p for one in RandomControl(higher).estimate(drawn[1:], drawn[0])])
         counts = [int((p <= j / (DRAWS + 1) + 1e-12).sum()) for j in range(1, DRAWS + 1)]
         return [{"table": self.table, "design": self.design, "sets": sets, "at_most": counts}]
 
@@ -110,4 +111,4 @@ def certificate_cells() -> list[CertificateCell]:
 
 def rank_cells() -> list[RankCell]:
     """Return the laws of draws."""
-    return [RankCell(law) for law in ("normal", "rounded", "heavy tails")]
+    return [RankCell(law) for law in ("normal", "normal, lower is better", "rounded", "heavy tails")]

@@ -3,11 +3,16 @@
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.stats import norm as normal
 
 
 def layout(clusters: int, sizes: str) -> NDArray:
-    """Return ``[n]`` the cluster of each row: ten rows each, or sizes from 2 to 30 spread evenly."""
-    rows = np.full(clusters, 10) if sizes == "10 each" else np.linspace(2, 30, clusters).round().astype(int)
+    """Return ``[n]`` the cluster of each row: ten rows each, with one that is larger, or sizes spread from 2 to 30."""
+    rows = np.full(clusters, 10) if sizes != "2 to 30" else np.linspace(2, 30, clusters).round().astype(int)
+    if sizes == "one of a third":
+        rows[0] = 5 * (clusters - 1)
+    elif sizes == "one of 60 %":
+        rows[0] = 15 * (clusters - 1)
     return np.repeat(np.arange(clusters), rows)
 
 
@@ -67,6 +72,32 @@ def reals(random: Generator, skewed: bool, icc: float, cluster: NDArray, sets: i
     shape = (int(cluster.max()) + 1, sets), (len(cluster), sets)
     of_cluster, of_row = ((random.standard_exponential(s) - 1 if skewed else random.standard_normal(s)) for s in shape)
     return 1 + np.sqrt(icc) * of_cluster[cluster] + np.sqrt(1 - icc) * of_row
+
+
+def drifts(random: Generator, law: str, scale: float, n: int, sets: int, tokens: int = 1) -> NDArray:
+    """Return ``[n * tokens, S]`` probability lost, ``1 - exp(-KL)``, of the tokens of n texts with a long tail of KL.
+
+    The KL of a token is that of its text, whose median is ``scale``, times an exponential if there are several tokens.
+    """
+    kl = scale * tail(law, random.random((n, sets)))
+    if tokens > 1:
+        kl = np.repeat(kl, tokens, 0)
+        kl *= random.standard_exponential(kl.shape)
+    return -np.expm1(-kl)
+
+
+def tail(law: str, u: NDArray) -> NDArray:
+    """Return the quantiles ``u`` of a law with median 1: ``lognormal SIGMA`` or ``Pareto ALPHA``."""
+    name, shape = law.split()
+    if name == "lognormal":
+        return np.exp(float(shape) * normal.ppf(u))
+    return ((1 - u) ** (-1 / float(shape)) - 1) / (2 ** (1 / float(shape)) - 1)
+
+
+def mean_drift(law: str, scale: float, tokens: int = 1) -> float:
+    """Return the mean of :func:`drifts`, by the midpoint rule over the quantiles of the law."""
+    kl = scale * tail(law, (np.arange(2_000_000) + 0.5) / 2_000_000)
+    return float((-np.expm1(-kl) if tokens == 1 else kl / (1 + kl)).mean())
 
 
 def answer_cells(classes: int, base: float, gains: float, harms: float) -> NDArray:

@@ -17,6 +17,11 @@ def upper(count: int, sets: int) -> float:
     return float(beta.ppf(0.995, count + 1, sets - count)) if count < sets else 1.0
 
 
+def promises(row: dict[str, Any]) -> bool:
+    """Return whether a cell can fail: the power of certificates, where there is an effect, promises nothing."""
+    return row.get("effect", 0) <= 0
+
+
 def fault(row: dict[str, Any]) -> str:
     """Return what a cell breaks, "" if nothing."""
     sets = row["sets"]

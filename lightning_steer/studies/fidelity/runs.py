@@ -74,12 +74,12 @@ def other_tasks(llm: LLM, site: str, vectors: Tensor, chat: bool) -> dict[str, A
         rows = (answer[of == number, 1] != answer[of == number, 0]).double()
         own = estimate_columns({key: rows}, {key: Share()}, None)[key][0]
         found["metrics"][key] = own._asdict()
-        found["random"][key] = random_range(moved[number, 1:], own.value)
+        found["random"][key] = random_range(moved[number, 1:], own.value, False)
     change = accuracy[:, 1:] - accuracy[:, :1]
     own = entangled(accuracy[:, 0], accuracy[:, 1], of)
     found["metrics"]["entanglement"] = own._asdict()
     draws = entanglement(accuracy[:, 0], accuracy[:, 2:], of)
-    found["random"]["entanglement"] = random_range(draws, own.value)
+    found["random"]["entanglement"] = random_range(draws, own.value, False)
     found["accuracy_changes"] = dict(zip(TASKS, by_task(change[:, :1], of)[:, 0].tolist(), strict=True))
     found["accuracy"] = float(weighted_mean(accuracy[:, 0]))
     return found
@@ -128,9 +128,9 @@ def report(
         **aside["metrics"],
     }
     unsteered = {name: estimate(steered[name][zero]) for name in HEADLINE}
-    random = {name: random_range(draws[name], metrics[name]["value"]) for name in HEADLINE if name in draws} | aside[
-        "random"
-    ]
+    better = StereoSetEffect.higher_is_better
+    random = {n: random_range(draws[n], metrics[n]["value"], better.get(n)) for n in HEADLINE if n in draws}
+    random |= aside["random"]
     baselines = {"unsteered": unsteered, "random": random}
     curve: dict[str, Any] = {"x": sweep["strengths"]}
     for name in HEADLINE:

@@ -30,7 +30,7 @@ UNSTEERED = {
     **dict.fromkeys((*PATTERN, "ss_change", "lms_change", "icat_change", "icat_lms_part", "icat_ss_part"), 0.0),
 }
 """What moves and changes are at strength 0, whatever the rows."""
-UNSTEERED_DRIFT = {"neutral_kl": 0.0, "neutral_kl_p95": 0.0, "perplexity_ratio": 1.0}
+UNSTEERED_DRIFT = {"neutral_kl": 0.0, "neutral_probability_lost": 0.0, "neutral_kl_p95": 0.0, "perplexity_ratio": 1.0}
 
 
 def rows_of(base: Tensor, scores: Tensor, aim: str) -> dict[str, Tensor]:

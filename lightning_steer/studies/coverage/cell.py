@@ -1,0 +1,80 @@
+"""A cell of the study: one estimate under one design."""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from lightning_steer.statistics.columns import as_clusters
+from lightning_steer.statistics.kinds import Intervals, Kind
+from lightning_steer.studies.coverage import designs
+
+SEED = 20_260
+Outcome = dict[str, tuple[Intervals, float, float]]
+"""By estimate: intervals ``[S]``, the true value, and the full range, the width where none is given."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One design; ``outcome(random, sets)`` simulates it."""
+
+    table: str
+    design: str
+    outcome: Callable[[Generator, int], Outcome]
+    common: bool = False
+    """Intervals may be missing in at most 20 % of the data sets."""
+    kind: str = field(default="interval")
+
+    def run(self, sets: int) -> list[dict]:
+        """Return a row for each estimate of the cell."""
+        random = np.random.default_rng([SEED, zlib.crc32(f"{self.table}/{self.design}".encode())])
+        rows = []
+        for name, (found, true, full) in self.outcome(random, sets).items():
+            none = np.isnan(found.low) | np.isnan(found.high)
+            holds = none | ((found.low <= true + 1e-12) & (true - 1e-12 <= found.high))
+            width = np.where(none | ~np.isfinite(found.high - found.low), full, found.high - found.low)
+            rows.append(
+                {
+                    "table": self.table,
+                    "design": self.design,
+                    "estimate": name,
+                    "sets": sets,
+                    "holds": int(holds.sum()),
+                    "width": float(width.mean()),
+                    "none": float(none.mean()),
+                    "common": self.common,
+                    "how": found.how,
+                }
+            )
+        return rows
+
+
+def columns_of(
+    kind: Kind, draw: Callable[..., NDArray], cluster: NDArray | None, true: float, full: float
+) -> Callable[[Generator, int], Outcome]:
+    """Return what simulates one kind's intervals for columns that ``draw(random, sets)`` makes."""
+
+    def outcome(random: Generator, sets: int) -> Outcome:
+        columns = draw(random=random, sets=sets)
+        return {"": (kind.interval(columns, as_clusters(cluster, len(columns))), true, full)}
+
+    return outcome
+
+
+class Layout:
+    """Collects the cells of one layout of clusters."""
+
+    def __init__(self, clusters: int, sizes: str, icc: float) -> None:
+        self.clusters, self.icc, self.cells = clusters, icc, []
+        self.cluster = designs.layout(clusters, sizes)
+        self.name = f"{clusters} clusters, {sizes}, ICC {icc:g}"
+
+    def add(
+        self, table: str, label: str, kind: Kind, draw: Callable[..., NDArray], true: float, full: float, p: float
+    ) -> None:
+        outcome = columns_of(kind, partial(draw, icc=self.icc, cluster=self.cluster), self.cluster, true, full)
+        self.cells.append(Cell(table, f"{self.name}, {label}", outcome, common=self.clusters >= 30 and p >= 0.2))
