@@ -12,7 +12,6 @@ their mean scores (after Siu et al. 2025, arXiv 2509.13450; there over data sets
 ``weights [R, n]`` asks for R answers at once, ``[R, *]``, one for each re-weighting of the texts or items.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -93,19 +92,14 @@ def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
     ratios = perplexity_ratio(found.base, found.steered.T, found.tokens).tolist()
     for kl in found.kl:
         known = ~kl.isnan()
-        columns["neutral_kl"].append(_described(float(kl_mean(kl)), len(text)))
+        columns["neutral_kl"].append(Estimate.described(float(kl_mean(kl)), len(text), None, CARRIED))
         of_text = text[:, None].expand_as(kl)[known.cpu()]
         clusters = as_clusters(of_text)
         tail = Quantile(TAIL).estimate(as_numbers(kl[known]), clusters)[0]
         columns["neutral_kl_p95"].append(tail._replace(value=float(kl_percentile(kl))))
         columns["neutral_probability_lost"] += LOST.estimate(as_numbers(-torch.expm1(-kl[known].double())), clusters)
-    columns["perplexity_ratio"] = [_described(ratio, len(text)) for ratio in ratios]
+    columns["perplexity_ratio"] = [Estimate.described(ratio, len(text), None, CARRIED) for ratio in ratios]
     return columns
-
-
-def _described(value: float, texts: int) -> Estimate:
-    """Return a mean that no interval is known to hold for."""
-    return Estimate(value, math.nan, math.nan, texts, None, CARRIED)
 
 
 TAIL = 0.95

@@ -45,8 +45,8 @@ def random_row(report: Mapping[str, Any]) -> str:
         "(isotropic), each added at every site as long as the method's own mean shift there, and the rank p-value of "
         "the method, (1 + draws at least as good) / (1 + draws): near 0 where hardly any draw does as well, near 1 "
         f"where nearly all do. Good is {good or 'nothing'}{unranked}. One p for each column, uncorrected. They show "
-        "what any push of this length does. They do not show what a method does that is fitted to exchanged labels, nor "
-        "what a push does along directions in which activations vary."
+        "what any push of this length does. They do not show what a method does that is fitted to exchanged labels, "
+        "nor what a push does along directions in which activations vary."
     )
 
 

@@ -1,5 +1,6 @@
 """The record of an estimate."""
 
+import math
 from typing import NamedTuple
 
 LEVEL = 0.95
@@ -28,6 +29,11 @@ class Estimate(NamedTuple):
     """Number of clusters of rows; None where rows are independent."""
     how: str
     """Method of the interval; ``none: <reason>`` where none is given."""
+
+    @classmethod
+    def described(cls, value: float, n: int, clusters: int | None, reason: str) -> "Estimate":
+        """Return a number that no interval is known to hold for; ``reason`` begins with ``none: ``."""
+        return cls(value, math.nan, math.nan, n, clusters, reason)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
