@@ -62,12 +62,14 @@ class CLI(LightningCLI):
     """``fit | validate | test | predict``: ``configs/defaults.yaml`` is read first, then each ``--config`` in turn.
 
     A run is called ``EXPERIMENT/RUN``; it writes to ``logs/EXPERIMENT/RUN`` and ``checkpoints/EXPERIMENT/RUN`` and
-    nowhere else; letters of any alphabet are letters, and any text is a folder's name. ``test``, ``validate`` and
-    ``predict`` take the best checkpoint that ``fit`` left there.
+    nowhere else; letters of any alphabet are letters, and any text is a folder's name. Of an option that is given twice
+    the last counts, as of two configurations. ``test``, ``validate`` and ``predict`` take the best checkpoint that
+    ``fit`` left there.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
+        config_files.read_as_meant()
         self.arguments = config_files.with_shipped(sys.argv[1:] if args is None else args)
         super().__init__(
             L.LightningModule,
@@ -91,8 +93,10 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, and the checkpoint that ``test`` reads."""
-        parser.add_argument("--experiment", default="experiment", help="First part of the run's name.")
-        parser.add_argument("--run", default="run", help="Second part of the run's name, as a rule the method.")
+        parser.add_argument("--experiment", type=str, default="experiment", help="First part of the run's name.")
+        parser.add_argument(
+            "--run", type=str, default="run", help="Second part of the run's name, as a rule the method."
+        )
         parser.add_argument(
             "--accept_mismatch",
             type=bool,
@@ -120,8 +124,7 @@ class CLI(LightningCLI):
         self.name = f"{config.experiment}/{config.run}"
         if not re.fullmatch(rf"{NAME}(/{NAME})+", self.name) or {"None", "True", "False"} & set(self.name.split("/")):
             raise ValueError(
-                f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}; "
-                "in YAML no, yes and null need quotes"
+                f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}"
             )
         if not re.fullmatch(NAME, str(config.checkpoint.filename)):
             raise ValueError(

@@ -78,7 +78,8 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
         return f"{_keys(message)[-1]}: expected {wanted.replace(', ', ' or ')}, not {given}"
     plain = re.search(r"^Expected an? <class '(?:\w+\.)*(\w+)'>. Got value: (.*)", " ".join(telling))
     if plain:
-        return ": ".join([*_keys(message)[-1:], f"expected {plain[1]}, not {plain[2]}"])
+        quotes = "; as a text it needs quotes" if plain[1] == "str" else ""
+        return ": ".join([*_keys(message)[-1:], f"expected {plain[1]}, not {plain[2]}{quotes}"])
     return ": ".join([*_keys(message)[-1:], " ".join(telling)])
 
 

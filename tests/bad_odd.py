@@ -20,9 +20,27 @@ YAML: dict[str, tuple[str, tuple[str, ...]]] = {
     "a model that is a list": ("model: []\n", ("model",)),
     "data that are a number": ("data: 3\n", ("data",)),
     "callbacks that are a number": ("trainer: {callbacks: 7}\n", ("callbacks",)),
-    "no for a name": ("run: no\n", ("toy/False", "quotes")),
-    "null for a name": ("run: null\n", ("toy/None", "quotes")),
-    "a list for a name": ("run: [a]\n", ("['a']", "name")),
+    "null for a name": ("run: null\n", ("toy/None", "name")),
+    "a list for a name": ("run: [a]\n", ("run", "str", "['a']")),
+    "a number for a name": ("run: 1e3\n", ("quotes", "run", "str", "1000.0")),
+    "no number for a name": ("run: .nan\n", ("quotes", "run", "str", "nan")),
+    "minutes and seconds, 90 in YAML 1.1": ("seed_everything: 1:30\n", ("int", "seed_everything", "1:30")),
+    "digits in groups": ("seed_everything: 1_000\n", ("int", "seed_everything", "1_000")),
+    "a fraction of minutes": (f"{M}learning_rate: 1:30.5\n", ("float", "learning_rate", "1:30.5")),
+    "a word for a truth value": ("overwrite: off\n", ("bool", "overwrite", "off")),
+    "a dotted key beside a nested one": (
+        "trainer.max_epochs: 1\ntrainer: {max_epochs: 2}\n",
+        ("twice", "trainer.max_epochs", "x.yaml"),
+    ),
+    "a nested key before a dotted one": (
+        "trainer: {max_epochs: 2}\ntrainer.max_epochs: 1\n",
+        ("twice", "trainer.max_epochs", "x.yaml"),
+    ),
+    "a dotted key that holds another": (
+        "model.init_args: {learning_rate: 1}\nmodel.init_args.learning_rate: 2\n",
+        ("twice", "model.init_args.learning_rate", "x.yaml"),
+    ),
+    "a key that is a number": ("data: {init_args: {1: 2}}\n", ("quotes", "key 1", "string", "x.yaml")),
     "nothing": ("", ("x.yaml", "no configuration")),
     "only a comment": ("# seed_everything: 1\n", ("x.yaml", "no configuration")),
 }
@@ -90,6 +108,15 @@ OPTIONS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("behaviour", B + "llm", "/dev/null", ("/dev/null", "folder")),
     ("behaviour", B + "llm", "decoder\u200b", ("decoder", "Repo id")),
 ]
+VALUES: list[tuple[str, str, tuple[str, ...]]] = [
+    ("trainer", "{max_epochs: 1, max_epochs: 2}", ("twice", "max_epochs")),
+    ("data", '{"class_path": "ToyLabelDataModule", "init_args": {"seed": 1, "seed": 2}}', ("twice", "seed")),
+    ("data", "x.yaml", ("twice", "seed")),
+    ("seed_everything", "1:30", ("int", "1:30")),
+    (T + "max_epochs", "1_0", ("int", "1_0")),
+    (M + "learning_rate", "1:30.5", ("float", "1:30.5")),
+]
+"""Options of the toy network that YAML would silently read as something else."""
 QUIET = (*BASES["steer"], f"--{T}enable_progress_bar=false")
 FULL: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (QUIET, 1500, ("logs/steer_toy/mean_difference/fit.yaml",)),
@@ -111,6 +138,15 @@ CASES = [
     *(
         Case(f"odd: {base} {option}={value}", (*BASES[base], f"--{option}={value}"), expected, FILES)
         for base, option, value, expected in OPTIONS
+    ),
+    *(
+        Case(
+            f"read otherwise: {option}={value}",
+            (*BASES["toy"], f"--{option}={value}"),
+            expected,
+            {"x.yaml": "class_path: ToyLabelDataModule\ninit_args: {seed: 1, seed: 2}\n"},
+        )
+        for option, value, expected in VALUES
     ),
     Case("check with a label twice", ("check", "--llm=decoder", "--labels", "good", "good"), ("good", "each once")),
     Case("check with an empty label", ("check", "--llm=decoder", "--labels", ""), ("''", "words")),

@@ -35,6 +35,9 @@ EARLY = {
     "known are",
     "int",
     "bool",
+    "float",
+    "quotes",
+    "twice",
 }
 """What is said before any data or model is read: these cases take .2 s each and are the fast suite's."""
 
