@@ -15,6 +15,7 @@ import torch
 import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_steer import checkpoint, provenance
@@ -144,6 +145,18 @@ class BestCheckpoint(WholeCheckpoint):
         if problem is not None:
             raise ValueError(problem)
 
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a fit under other settings, of which a checkpoint's own would win; raises ValueError."""
+        before = checkpoint.get(RECORD)
+        if trainer.state.fn != TrainerFn.FITTING or not self.record or not isinstance(before, str):
+            return
+        mine, its = (_learning(yaml.safe_load(text)) for text in (before, self.record))
+        if mine != its:
+            raise ValueError(
+                f"{trainer.ckpt_path} was fitted with other settings ({_changed(mine, its)}), and a fit goes on only "
+                "with its own: give those, or leave --ckpt_path out, to begin anew"
+            )
+
     def _release(self) -> None:
         lock, self.lock = self.lock, None
         if lock is not None:
@@ -197,6 +210,19 @@ class BestCheckpoint(WholeCheckpoint):
         check_regular(copy)
         if self.record and (not is_regular(copy) or read_text(copy) != self.record):
             copy.unlink(missing_ok=True)
+
+
+FREE = {"accelerator", "strategy", "devices", "num_nodes", "logger", "callbacks", "default_root_dir", "profiler"}
+FREE |= {"log_every_n_steps", "detect_anomaly", "max_time", "enable_progress_bar", "enable_model_summary"}
+FREE |= {"enable_checkpointing", "limit_test_batches", "plugins"}
+FREE |= {"limit_predict_batches", "benchmark", "deterministic", "fast_dev_run", "enable_autolog_hparams"}
+"""Settings of a trainer that say where a fit runs and what it shows; its length is none, as schedules follow it."""
+
+
+def _learning(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a fit's configuration decides what each of its steps learns."""
+    trainer = {name: value for name, value in (config.get("trainer") or {}).items() if name not in FREE}
+    return {**{name: config.get(name) for name in ("seed_everything", "model", "data")}, "trainer": trainer}
 
 
 def _changed(before: Any, now: Any) -> str:

@@ -164,6 +164,31 @@ def test_another_run_of_the_same_name_needs_a_word(workshop: Path, capsys: pytes
     assert consistent()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "--seed_everything=5",
+        OTHER,
+        "--data.init_args.batch_size=8",
+        "--trainer.gradient_clip_val=0.5",
+        "--trainer.accumulate_grad_batches=2",
+        "--trainer.max_epochs=2",
+    ],
+)
+def test_a_fit_goes_on_only_with_its_own_settings(
+    other: str, workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning would go on with the optimizer of the checkpoint, and record the settings of the command."""
+    assert main(FIT) == 0
+    on = ["--experiment=second", "--ckpt_path", str(FOLDER / "best.ckpt")]
+    assert main([*FIT, *on, other]) == 2
+    error = capsys.readouterr().err
+    assert "leave --ckpt_path out, to begin anew" in error
+    assert other.split("=")[0].rpartition(".")[2].removeprefix("--") in error or "rows" in error
+    assert not Path("checkpoints/second/projection/best.ckpt").exists()
+    assert main([*FIT, *on, "--trainer.log_every_n_steps=1"]) == 0
+
+
 def test_a_plugin_that_writes_checkpoints_is_kept(tmp_path: Path) -> None:
     written = []
 

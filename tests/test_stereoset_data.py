@@ -13,6 +13,7 @@ from test_stereoset_examples import BAD_ROWS, DATA, hub, needs_data, official, r
 from lightning_steer.data.pocket_text import BOS, chat
 from lightning_steer.data.questions import Contrast
 from lightning_steer.data.stereoset import PocketStereoSetDataModule, StereoSetDataModule
+from lightning_steer.data.stereoset_hub import of_folder
 from lightning_steer.tokens import Question
 
 PARTS = ("train_dataloader", "val_dataloader", "predict_dataloader")
@@ -232,3 +233,11 @@ def test_the_notebooks_setting_on_the_real_file() -> None:
     assert sum(len(part) for part in data.parts) == 60
     assert not {term for *_, term in found[0]} & {term for *_, term in found[1]}
     assert torch.cat([batch.row for batch in batches(data.predict_dataloader())]).tolist() == list(range(len(found[1])))
+
+
+def test_a_hub_folder_whose_rows_have_a_key_twice_is_refused(tmp_path: Path) -> None:
+    """Python takes the last of equal keys: another sentence would be scored than the reader of the file sees."""
+    (tmp_path / "intersentence").mkdir()
+    (tmp_path / "intersentence/validation.jsonl").write_text('{"id": "1", "context": "a", "context": "b"}\n')
+    with pytest.raises(ValueError, match=r"validation\.jsonl.*'context' twice"):
+        of_folder(str(tmp_path), "intersentence")

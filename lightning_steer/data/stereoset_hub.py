@@ -1,8 +1,9 @@
 """Rows of StereoSet as the hub has them: from a folder of its files, or from the hub itself."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from lightning_steer import text_files
 
 
 def of_folder(folder: str, task: str) -> list[dict[str, Any]]:
@@ -20,7 +21,7 @@ def of_folder(folder: str, task: str) -> list[dict[str, Any]]:
             if path.suffix == ".parquet":
                 rows += pyarrow.parquet.read_table(path).to_pylist()
             else:
-                rows += [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+                rows += [row for _, row in text_files.json_lines(path)]
         except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
             raise ValueError(f"{path} cannot be read: {error}") from None
     return rows
