@@ -45,6 +45,10 @@ def test_blocks_run_in_their_order(name: str, tmp_path: Path) -> None:
     printed = pages.run(found, tmp_path)
     for path in tmp_path.glob("logs/**/report.json"):
         assert json.loads(path.read_text())["metrics"]
+    if name == "docs/judge.md":
+        assert (tmp_path / "judgement.html").is_file()
+        assert "**Setting 2 is certified at confidence 0.95" in printed[-2]
+        assert printed[-1] == "2\n"  # as its comment says
     if name == "README.md":
         assert (tmp_path / "logs/mine/mean_difference/report.json").is_file()
         shown = [(block.text, said) for block, said in zip(found, printed, strict=True) if block.language == "python"]
