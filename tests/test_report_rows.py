@@ -14,6 +14,9 @@ from lightning_steer.data.behaviour_sources import PairsFile
 from lightning_steer.data.clusters import connected
 from lightning_steer.metrics import AttributeEffect, BehaviourEffect, StereoSetEffect
 from lightning_steer.modules.cautions import at_the_edge, few_to_choose_on, old_continuations
+from lightning_steer.modules.parts import described
+from lightning_steer.modules.summary import undisturbed
+from lightning_steer.report.card import comparison, legend
 from lightning_steer.report.runs import read
 from lightning_steer.versions import versions
 
@@ -95,6 +98,15 @@ def test_the_report_says_how_many_rows_and_clusters_there_were(report: dict[str,
     assert "12 of the 12 held-out rows have two continuations that rows have which the method was" in report["text"]
 
 
+def test_parts_of_a_single_row_are_counted() -> None:
+    single = {"cluster": torch.tensor(3), "continuations": torch.tensor(7)}
+    pair = {"cluster": torch.tensor([1, 1]), "continuations": torch.tensor([7, 8])}
+    data = described({"fitted": pair, "selection": single, "held_out": pair})
+    assert data["selection"] == {"rows": 1, "clusters": 1}
+    assert data["held_out"] == {"rows": 2, "clusters": 1}
+    assert data["repeated"] == {"distinct": 2, "used": 2, "held_out": 0}
+
+
 def test_rows_that_share_a_key_belong_together_through_others_too() -> None:
     assert connected([("a", 1), ("b", 2), ("c", 1), ("c", 3), ("d",), ("e", 2)]) == [0, 1, 0, 0, 2, 1]
     assert connected([("a",)]) == [0]
@@ -157,3 +169,22 @@ def test_a_result_for_two_labels_is_not_said_to_hold_for_texts() -> None:
 def test_the_record_names_all_that_computes(report: dict[str, Any]) -> None:
     assert {"python", "torch", "transformers", "tokenizers", "numpy"} <= versions().keys()
     assert report["versions"] == versions()
+
+
+def test_the_price_stands_in_the_table_beside_the_effect_and_the_baseline() -> None:
+    drift = {name: {"value": 2.0, "low": 1.0, "high": 3.0, "n": 9, "clusters": None, "how": "a way"}
+             for name in ("neutral_kl", "perplexity_ratio")}  # fmt: skip
+    plain = undisturbed(drift)
+    assert [plain[name]["value"] for name in drift] == [0.0, 1.0]
+    baselines = {"unsteered": {"wanted": drift["neutral_kl"], **plain}}
+    shown = {
+        "method": "M",
+        "fitted_rows": {},
+        "baselines": baselines,
+        "metrics": {"wanted": drift["neutral_kl"], **drift},
+    }
+    table = comparison(shown)
+    assert table["unsteered"].keys() == table["M"].keys() == {"wanted", *drift}
+    lines = legend(shown).splitlines()
+    assert [line.split("|")[3].strip() for line in lines[2:]] == ["higher", "lower", "near 1"]
+    assert all(line.split("|")[4].strip() == "9" for line in lines[2:])

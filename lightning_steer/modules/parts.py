@@ -45,10 +45,10 @@ def described(tables: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, table in tables.items():
-        groups = table["cluster"].unique()
-        found[name] = {"rows": len(table["cluster"]), "clusters": len(groups)}
+        clusters = table["cluster"].reshape(-1)  # torchmetrics makes a number of a single row
+        found[name] = {"rows": len(clusters), "clusters": len(clusters.unique())}
     if all(CONTINUATIONS in table for table in tables.values()):
-        found["repeated"] = _repeated(*(tables[name][CONTINUATIONS].cpu().numpy() for name in tables))
+        found["repeated"] = _repeated(*(tables[name][CONTINUATIONS].cpu().reshape(-1).numpy() for name in tables))
     return found
 
 

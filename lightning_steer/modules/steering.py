@@ -24,7 +24,7 @@ from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
 from lightning_steer.modules import cautions, lessons, parts
-from lightning_steer.modules.summary import Summary, identify, neutral_drift
+from lightning_steer.modules.summary import Summary, identify, neutral_drift, undisturbed
 from lightning_steer.numbers import ranged
 from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
@@ -285,6 +285,7 @@ class SteeringAdaptor(TracedModule):
             found = neutral_drift(self.backbone.drift(texts, edits, copies))  # type: ignore[operator]
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
+            self.report["baselines"]["unsteered"] |= undisturbed(found[0])
         if hasattr(data, "neutral"):
             self.report["warnings"] = [*cautions.damage(self.report["metrics"]), *self.report["warnings"]]
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})

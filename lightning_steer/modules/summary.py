@@ -18,7 +18,7 @@ from lightning_steer.metrics.drift import TextDrift, drift_estimates
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.cautions import without_interval
 from lightning_steer.report.tables import RANGE
-from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.kinds import Fixed, Mean, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
 from lightning_steer.versions import versions
@@ -231,6 +231,12 @@ def random_range(draws: ArrayLike, fitted: float, higher_is_better: bool | None)
     ends = {"value": one.median, "low": one.minimum, "high": one.maximum}
     ranked = {"p": one.p, "higher_is_better": higher_is_better}
     return {**ends, "n": one.draws, "clusters": None, "how": RANGE, **ranked}
+
+
+def undisturbed(drift: Mapping[str, Mapping[str, Any]]) -> Figures:
+    """Drift of the unsteered network from itself, beside that of the steered one: known by definition."""
+    known = {"value": 0.0, "low": math.nan, "high": math.nan, "how": BY_DEFINITION}
+    return {name: {**one, **known, "value": float(name == "perplexity_ratio")} for name, one in drift.items()}
 
 
 def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:

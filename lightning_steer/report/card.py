@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from lightning_steer.escapes import for_markdown
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
-from lightning_steer.report.words import word
+from lightning_steer.report.words import BETTER, word
 
 ROWS = {
     "unsteered": "unsteered",
     "random": "random direction, equal norm",
-    "site_mean": "site replaced by its mean",
+    "site_mean": "mean ablation of the site",
     "constant_class": "constant class",
     "steered": "",
     "fitted_rows": "",
@@ -82,6 +82,18 @@ def price(report: Mapping[str, Any]) -> str:
     return f"At the price of: {shown}." if shown else ""
 
 
+def legend(report: Mapping[str, Any]) -> str:
+    """What each column of the table is, in which direction it is good, and over how many rows."""
+    lines = ["| column | what it is | better | n | clusters |", "|---|---|---|---|---|"]
+    for name in report["baselines"]["unsteered"]:
+        estimate = report["metrics"].get(name, {})
+        counts = [f"{count:,.0f}" if count else "-" for count in (estimate.get("n"), estimate.get("clusters"))]
+        lines.append(
+            f"| {' | '.join(map(for_markdown, (name, word(name), BETTER.get(name, '-'))))} | {' | '.join(counts)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def footnotes(report: Mapping[str, Any]) -> list[str]:
     """How the report's intervals were made, or why there is none."""
     return tables.footnotes([report["metrics"], *report.get("baselines", {}).values()])
@@ -102,6 +114,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         f"95 % interval over {tables.counted(report['metrics'][columns[0]])}. "
         f"{random_row(report)}\n",
         tables.markdown(comparison(report), columns),
+        legend(report),
         "\n".join(f"- `{name}` {tables.cell(estimate)} (n = {estimate['n']})" for name, estimate in rest.items())
         + "\n",
         *(f"{for_markdown(note)}\n" for note in footnotes(report)),
