@@ -37,8 +37,9 @@ toy-study: $(READY)  ## when vectors beat projections, and why the reproduction 
 pocket: $(READY)  ## train the small language models that ship, three seeds, and measure them (half an hour)
 	@$(RUN) -m lightning_steer.studies.pocket
 
-mera: $(READY)  ## repair a model's errors, certified: every method on every pocket task (half an hour)
+mera: $(READY)  ## repair a model's errors, certified: every method, then the crossed design (half an hour)
 	@$(RUN) -m lightning_steer.studies.mera
+	@$(RUN) -m lightning_steer.studies.mera.crossed --verdict
 
 fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
 	@$(RUN) -m lightning_steer.studies.fidelity

@@ -222,12 +222,12 @@ def test_the_table_of_bounds_certifies_what_the_certificate_does():
 def test_false_certificates_keep_their_share_and_a_bound_that_is_none_is_caught(monkeypatch):
     monkeypatch.setattr(certificate, "EFFECTS", (0.0, 0.1))
     monkeypatch.setattr(certificate, "ROWS", 100)
-    found = {(one["set"], one["effect"]): one for one in certificate.by_effect(500)}
+    found = {(n, one["effect"]): one for n in certificate.SETS for one in certificate.by_effect(n, 500)}
     for name in certificate.SETS:
         assert found[name, 0.0]["false"] <= 0.025 * 500
         assert found[name, 0.1]["certified"] > 50 > found[name, 0.1]["false"]
     monkeypatch.setattr(certificate, "chosen", lambda c: (c.mean(-1).argmax(1), c.mean(-1).max(1) > 0.02))
-    assert certificate.by_effect(200)[0]["false"] > 0.1 * 200
+    assert certificate.by_effect("20 alike", 200)[0]["false"] > 0.1 * 200
 
 
 # ---- the declaration and its contrasts
@@ -366,7 +366,21 @@ def test_a_changed_declaration_cannot_open_the_draws_again(models, tmp_path, mon
     assert "'verdict' were opened under declaration" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [["--verdict", "--small"], ["--verdict", "--kinds", "one cue"], ["--processes", "0"]])
+def test_preparing_trains_networks_and_opens_no_draws(models, tmp_path, monkeypatch):
+    ran = {}
+    monkeypatch.setattr(command, "run", lambda todo, *_: ran.update(todo))
+    log = tmp_path / "opened.jsonl"
+    assert command.main([*models, "--prepare", "--out", str(tmp_path / "out"), "--log", str(log)]) == 0
+    assert not log.exists()
+    called = {job[0] for job in ran.values()}
+    assert called == {jobs.repeats, jobs.gap, certificate.by_effect}
+    assert sum(job[0] is jobs.gap for job in ran.values()) == 3 * len(WORLDS)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--verdict", "--small"], ["--verdict", "--prepare"], ["--verdict", "--kinds", "one cue"], ["--processes", "0"]],
+)
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(SystemExit):
         command.arguments(wrong)

@@ -7,7 +7,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,16 @@ from lightning_steer.studies.mera.crossed import (
 )
 from lightning_steer.studies.opening import open_once
 
+PARTS = 4
+"""Jobs that the repeats of a positive control are shared out to."""
+
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera.crossed", description=__doc__)
     add = parser.add_argument
     add("--verdict", action="store_true", help="open the draws that were kept for the declared contrasts")
+    add("--prepare", action="store_true", help="train networks and run positive controls for it: opens no draws")
     add("--log", type=Path, default=Path("docs/mera-opened.jsonl"), help="where openings are logged")
     add("--models-in", type=Path, default=Path("checkpoints/pocket"), help="where the folders base and tuned are")
     add("--out", type=Path, default=Path("logs/mera/crossed"), help="where cells, tables and figures go")
@@ -43,8 +47,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.processes < 1:
         parser.error(f"--processes must be at least 1, not {options.processes}")
-    if options.verdict and (options.small or options.kinds):
-        parser.error("--verdict runs the whole declared design: leave --small and --kinds out")
+    if (options.verdict or options.prepare) and (options.small or options.kinds):
+        parser.error("--verdict and --prepare are for the whole declared design: leave --small and --kinds out")
+    if options.verdict and options.prepare:
+        parser.error("--prepare opens no draws: give it before --verdict, or leave it out")
     return options
 
 
@@ -57,37 +63,52 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"lightning_steer: there is no model in {options.models_in / model}: give --models-in", file=sys.stderr
             )
             return 2
-    out = options.out / ("verdict" if options.verdict else "small" if options.small else "exploration")
+    declared = options.verdict or options.prepare
+    out = options.out / ("verdict" if declared else "small" if options.small else "exploration")
     if options.verdict:
         try:
             open_once(options.log, declaration.DECLARATION, "verdict", [*sys.argv, f"commit {commit()}"])
         except ValueError as error:
             print(f"lightning_steer: {error}", file=sys.stderr)
             return 2
-    wanted = [key for key in jobs.keys(options.verdict) if not options.kinds or key.kind in options.kinds]
-    paths = {key: out / "cells" / f"{key.file}.json" for key in wanted}
+    nets, folder = options.out / "networks", out / "cells"
+    wanted = [key for key in jobs.keys(declared) if not options.kinds or key.kind in options.kinds]
+    paths = {key: folder / f"{key.file}.json" for key in wanted}
+    controls = {(kind, n): folder / f"planted {kind} {n}.json" for kind in planted.KINDS for n in range(PARTS)}
+    power = {name: folder / f"certificate {name}.json" for name in certificate.SETS}
+    each = declaration.REPEATS // PARTS if declared else 1
     todo: dict[Path, tuple[Any, ...]] = {}
-    nets, drawn_first = options.out / "networks", min(key.draw for key in wanted)
-    for key, path in paths.items():
-        todo[path] = (jobs.one, key, options.models_in, nets, key.draw == drawn_first, options.small)
-    seeds = range(100, 100 + declaration.REPEATS) if options.verdict else range(4)
-    controls = {kind: out / "cells" / f"planted {kind}.json" for kind in planted.KINDS}
-    todo |= {path: (jobs.repeats, kind, seeds) for kind, path in controls.items()}
-    power = out / "cells" / "certificate.json"
-    todo[power] = (certificate.by_effect, 400 if options.small else certificate.REPEATS)
-    stamp = {"design": cell.DESIGN, "statistics": estimate.VERSION, "small": options.small}
+    for (kind, n), path in controls.items():
+        todo[path] = (jobs.repeats, kind, range(100 + n * each, 100 + (n + 1) * each))
+    for name, path in power.items():
+        todo[path] = (certificate.by_effect, name, 400 if options.small else certificate.REPEATS)
+    first = min(key.draw for key in wanted)
+    if options.prepare:
+        trained = {(key.kind, key.network) for key in wanted if not key.task}
+        todo |= {nets / f"gap {kind} {seed}.json": (jobs.gap, nets, kind, int(seed)) for kind, seed in sorted(trained)}
+    else:
+        todo |= {path: (jobs.one, key, options.models_in, nets, key.draw == first, options.small)
+                 for key, path in paths.items()}  # fmt: skip
+    run(todo, {"design": cell.DESIGN, "statistics": estimate.VERSION, "small": options.small}, options.processes)
+    if options.prepare:
+        print(f"{time.monotonic() - start:.0f} s; networks and positive controls in {options.out}")
+        return 0
+    repeats = {kind: [one for n in range(PARTS) for one in _read(controls[kind, n])] for kind in planted.KINDS}
+    effects = [one for path in power.values() for one in _read(path)]
+    print(summary.write(out, {key: _read(path) for key, path in paths.items()}, repeats, effects, networks.gaps(nets)))
+    print(f"{time.monotonic() - start:.0f} s; tables and figures in {out}")
+    return 0
+
+
+def run(todo: Mapping[Path, tuple[Any, ...]], stamp: dict[str, Any], processes: int) -> None:
+    """Run the jobs whose files are not there, or are of another design, and write what they return."""
     left = {path: job for path, job in todo.items() if not _done(path, stamp)}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(left), desc="crossed design") as bar:
+    with ProcessPoolExecutor(processes, context) as pool, tqdm(total=len(left), desc="crossed design") as bar:
         running = {pool.submit(*job): path for path, job in left.items()}
         for job in as_completed(running):
             write_json(running[job], {"settings": stamp, "value": job.result()})
             bar.update()
-    cells = {key: _read(path) for key, path in paths.items()}
-    planted_values = {kind: _read(path) for kind, path in controls.items()}
-    print(summary.write(out, cells, planted_values, _read(power), networks.gaps(nets)))
-    print(f"{time.monotonic() - start:.0f} s; tables and figures in {out}")
-    return 0
 
 
 def commit() -> str:

@@ -83,24 +83,23 @@ HARM = -0.05
 """True effect of five of the ten mixed candidates; four more have none, the last one the effect of the row."""
 
 
-def by_effect(repeats: int = REPEATS, seed: int = 0) -> list[dict[str, Any]]:
-    """Return how often planted candidates are certified, by true effect, and how often falsely.
+def by_effect(name: str, repeats: int = REPEATS, seed: int = 0) -> list[dict[str, Any]]:
+    """Return how often planted candidates of a set are certified, by true effect, and how often falsely.
 
     Every candidate changes 15 % of the rows. In half of the rows, other ones in each calibration, all candidates share
     one random number and move together; in the others they are independent.
     """
-    random, found = np.random.default_rng(seed), []
-    for name, k in SETS.items():
-        for effect in EFFECTS:
-            true = np.full(k, effect) if name == "20 alike" else np.array([HARM] * 5 + [0.0] * 4 + [effect])
-            counts = {"certified": 0, "false": 0}
-            for start in range(0, repeats, AT_ONCE):
-                size = min(AT_ONCE, repeats - start)
-                own, common = random.random((size, k, ROWS)), random.random((size, 1, ROWS))
-                u = np.where(random.random((size, 1, ROWS)) < SHARED, common, own)
-                gain, harm = (CHURN + true[:, None]) / 2, (CHURN - true[:, None]) / 2
-                best, yes = chosen((u < gain).astype(np.int8) - (u > 1 - harm).astype(np.int8))
-                counts["certified"] += int(yes.sum())
-                counts["false"] += int((yes & (true[best] <= 0)).sum())
-            found.append({"set": name, "effect": effect, "repeats": repeats, **counts})
+    random, found, k = np.random.default_rng(seed), [], SETS[name]
+    for effect in EFFECTS:
+        true = np.full(k, effect) if name == "20 alike" else np.array([HARM] * 5 + [0.0] * 4 + [effect])
+        counts = {"certified": 0, "false": 0}
+        for start in range(0, repeats, AT_ONCE):
+            size = min(AT_ONCE, repeats - start)
+            own, common = random.random((size, k, ROWS)), random.random((size, 1, ROWS))
+            u = np.where(random.random((size, 1, ROWS)) < SHARED, common, own)
+            gain, harm = (CHURN + true[:, None]) / 2, (CHURN - true[:, None]) / 2
+            best, yes = chosen((u < gain).astype(np.int8) - (u > 1 - harm).astype(np.int8))
+            counts["certified"] += int(yes.sum())
+            counts["false"] += int((yes & (true[best] <= 0)).sum())
+        found.append({"set": name, "effect": effect, "repeats": repeats, **counts})
     return found

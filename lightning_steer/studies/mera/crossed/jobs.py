@@ -18,14 +18,14 @@ def keys(verdict: bool) -> list[Key]:
     """Return all cells of the design, or of an exploration."""
     draws = declaration.DRAWS if verdict else declaration.EXPLORED_DRAWS
     seeds = declaration.NETWORKS if verdict else declaration.EXPLORED_NETWORKS
-    found = [
+    found = [Key(w.name, str(seed), "", draw) for w in worlds.WORLDS for seed in seeds for draw in draws]
+    return found + [
         Key(f"pocket, {mixture}", model, task, draw)
         for draw in (declaration.POCKET_DRAWS if verdict else draws)
         for mixture in settings.MIXTURES
         for model in settings.MODELS
         for task in settings.TASKS
     ]
-    return found + [Key(w.name, str(seed), "", draw) for w in worlds.WORLDS for seed in seeds for draw in draws]
 
 
 def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
@@ -60,3 +60,9 @@ def repeats(kind: str, seeds: Sequence[int]) -> list[list[float]]:
     """Return repeats of a positive control."""
     torch.set_num_threads(1)
     return [list(planted.repeat(kind, seed)) for seed in seeds]
+
+
+def gap(nets: Path, kind: str, seed: int) -> float:
+    """Train a small network if it is not there; return how far it is from the planted answers, nats."""
+    torch.set_num_threads(1)
+    return networks.load(nets, next(w for w in worlds.WORLDS if w.name == kind), seed).gap
