@@ -20,6 +20,14 @@ def connected(rows: Sequence[Iterable[Hashable]]) -> list[int]:
     return connected_components(graph, directed=False)[1][: len(rows)].tolist()
 
 
+LABELS = 3
+"""Rows for each pair of continuations from which these are labels that were chosen, not texts that vary by chance."""
+
+
 def are_labels(continuations: Iterable[frozenset[str]]) -> bool:
-    """Return whether all rows have the same two continuations, such as Yes and No: labels, which tie no rows."""
-    return len(set(continuations)) <= 1
+    """Return whether continuations are labels, such as Yes and No, each pair of which stands in several rows.
+
+    Labels tie no rows: an interval then speaks about other prompts with these very labels, and reports say so.
+    """
+    rows = list(continuations)
+    return len(rows) >= LABELS * len(set(rows))

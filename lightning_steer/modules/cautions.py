@@ -80,6 +80,11 @@ def old_continuations(data: Mapping[str, Any]) -> list[str]:
         return []
     if repeated["distinct"] == 1:
         return ["All rows have the same two continuations: the result holds for these two, not for other texts."]
+    if repeated["used"] == rows:
+        return [
+            f"All rows use {repeated['distinct']} pairs of continuations: the result and its intervals are about other "
+            "prompts with these pairs, not about other continuations."
+        ]
     return [
         f"{repeated['used']:,} of the {rows:,} held-out rows have two continuations that rows have which the method "
         "was fitted to or its strength chosen on: they show how it carries over to new prompts, not to new "
