@@ -59,3 +59,12 @@ def test_units_that_say_nothing_are_refused() -> None:
         with pytest.raises(ValueError, match="two or more finite units"):
             claims.above(units)
     assert claims.above([0.5] * 5).p == 1
+
+
+def test_a_positive_control_is_found_as_often_as_its_design_says() -> None:
+    units = RANDOM.standard_normal(24)
+    units -= units.mean()
+    at = claims.above(units, claims=2).detectable
+    assert claims.found_again(units + at, 0, 2) == pytest.approx(0.8, abs=0.03)
+    assert claims.found_again(units, 0, 2) < 0.06
+    assert claims.found_again(np.arange(2) + 5.0) < 0.6  # sets of one value show nothing

@@ -4,7 +4,7 @@ One file, a function a figure: what they share, colours, order and panels, is mo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,14 @@ SHARES = {"p_stereotype": "stereotype", "p_anti": "opposite", "p_unrelated": "un
 Parts = Mapping[str, dict[str, Any]]
 
 
-def write(folder: Path, names: Sequence[str]) -> str:
-    """Draw what there are numbers for, write ``fidelity.md`` beside it, and return the text of that."""
+def write(folder: Path, names: Sequence[str], leading: Callable[[Parts], str]) -> str:
+    """Draw what there are numbers for, write ``fidelity.md`` beside it, and return the text of that.
+
+    Args:
+        folder: where the study's parts lie, and figures and page go.
+        names: parts to show.
+        leading: makes the page's first section of the parts.
+    """
     found = {
         name: json.loads((folder / "parts" / f"{name}.json").read_text(encoding="utf-8"))
         for name in names
@@ -32,7 +38,7 @@ def write(folder: Path, names: Sequence[str]) -> str:
     drawn = figures(found)
     for name, figure in drawn.items():
         write_figure(figure, folder, name, dpi=110)
-    page = text(found, list(drawn))
+    page = text(found, list(drawn), leading(found))
     write_text(folder / "fidelity.md", page)
     return page
 

@@ -34,10 +34,13 @@ def ordered(found: Parts, prefix: str) -> dict[str, list[dict[str, Any]]]:
     return dict(by_kind)
 
 
-def text(found: Parts, figures: Sequence[str]) -> str:
-    """The whole page."""
+def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
+    """The whole page; ``leading`` is what was declared and what it came to."""
     sections = [
         "# Intervention fidelity in the pocket models\n",
+        leading,
+        "## Exploratory\n" if leading else "",
+        "Everything below is on the examples of seed 0, looked at before anything was declared.\n",
         "Values stand before their 95 % intervals over target terms (behaviours: over topics; neutral text: over "
         "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. "
         f"{RANDOM}\n",

@@ -70,6 +70,14 @@ def share_within(part: ArrayLike, whole: ArrayLike, limit: float, claims: int = 
     return Result(Estimate(value, low, high, n, None, how), p, float(reach * error))
 
 
+def found_again(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 1000) -> float:
+    """Return how often :func:`above` is shown in sets of as many units, redrawn from these: for positive controls."""
+    values, random = _checked(units), np.random.default_rng(0)
+    drawn = values[random.integers(len(values), size=(sets, len(values)))]
+    drawn = drawn[np.ptp(drawn, axis=1) > 0]  # a set of one value shows nothing
+    return float((ttest_1samp(drawn, limit, axis=1, alternative="greater").pvalue <= (1 - LEVEL) / claims).sum() / sets)
+
+
 def _checked(units: ArrayLike) -> NDArray:
     values = np.asarray(units, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():

@@ -11,14 +11,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from lightning_steer.cli import CLI
 from lightning_steer.report import fidelity as drawn
 from lightning_steer.report.files import write_json
 from lightning_steer.statistics import estimate
-from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
-from lightning_steer.studies.fidelity.settings import ARMS, BEHAVIOURS, BIAS_TYPES, LAYER, QUICK, Arm, Scale
+from lightning_steer.studies.fidelity import (
+    anisotropy,
+    behaviours,
+    declared,
+    families,
+    planted,
+    runs,
+    sweep,
+    truth,
+    verdict,
+    verdict_page,
+)
+from lightning_steer.studies.fidelity.settings import (
+    ARMS,
+    BEHAVIOURS,
+    BIAS_TYPES,
+    LAYER,
+    NARROW,
+    NARROW_SEEDS,
+    QUICK,
+    Arm,
+    Scale,
+)
+from lightning_steer.studies.opening import open_once
+from lightning_steer.studies.processes import side_by_side
 
 Part = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 
@@ -33,8 +57,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         "--narrow",
         type=Path,
         default=Path("checkpoints/pocket/narrow"),
-        help="tuned on chats alone; trained if missing",
+        help="tuned on chats alone, -1 to -5 by seed of training; trained if missing",
     )
+    add(
+        "--planted", type=Path, default=Path("checkpoints/pocket/planted"), help="the positive control; made if missing"
+    )
+    add("--processes", type=int, default=torch.get_num_threads(), help="processes at work, one thread each")
     add("--out", type=Path, default=Path("logs/fidelity"), help="where numbers, reports and figures go")
     add("--quick", action="store_true", help="fewer strengths and layers, no narrow model, fewer methods' draws")
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
@@ -42,25 +70,34 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def folders(options: argparse.Namespace) -> dict[str, Path]:
-    """The models; raises FileNotFoundError if base or tuned lacks, and trains the narrow one, which does not ship."""
-    found = {"base": options.base, "tuned": options.tuned}
+    """The models; raises FileNotFoundError if base or tuned lacks. The others do not ship: :func:`train` makes them."""
+    found: dict[str, Path] = {"base": options.base, "tuned": options.tuned}
     for name, folder in found.items():
         if not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(f"no {name} model in {folder}: train it with `make pocket`, or name another folder")
     if not options.quick:
-        found["narrow"] = options.narrow
-        if not (options.narrow / "model.safetensors").is_file():
-            tune_narrowly(options.base, options.narrow)
+        root = Path("checkpoints").resolve()
+        if root not in options.narrow.resolve().parent.parents:
+            raise FileNotFoundError(f"no narrow model in {options.narrow}: it can be trained below {root} only")
+        found |= {name: options.narrow.parent / name.replace("narrow", options.narrow.name) for name in NARROW}
+        found["planted"] = options.planted
     return found
 
 
-def tune_narrowly(base: Path, folder: Path) -> None:
-    """The command of ``configs/pocket_narrow.yaml``'s header, for this base model and folder."""
-    root, experiment = Path("checkpoints").resolve(), folder.resolve().parent
-    if root not in experiment.parents:
-        raise FileNotFoundError(f"no narrow model in {folder}: it can be trained below {root} only")
+def train(options: argparse.Namespace, name: str) -> None:
+    """Make a model that does not ship, unless it is there."""
+    models = folders(options)
+    if name == "planted":
+        planted.plant(models, "tuned", models[name])
+    elif not (models[name] / "model.safetensors").is_file():
+        tune_narrowly(options.base, models[name], NARROW_SEEDS[NARROW.index(name)])
+
+
+def tune_narrowly(base: Path, folder: Path, seed: int) -> None:
+    """The command of ``configs/pocket_narrow.yaml``'s header, for this base model, folder and draw of documents."""
+    experiment = folder.resolve().parent.relative_to(Path("checkpoints").resolve())
     command = ["fit", "--config", "configs/pocket_narrow.yaml", "--model.init_args.llm", str(base)]
-    CLI([*command, "--experiment", str(experiment.relative_to(root)), "--run", folder.name])
+    CLI([*command, "--data.init_args.seed", str(seed), "--experiment", str(experiment), "--run", folder.name])
 
 
 def digest(folder: Path) -> str:
@@ -97,8 +134,13 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
             add(f"methods-{name}", {**what, "draws": draws}, used, make)
         for aim in sweep.AIMS:
             add(f"run-{name}-{aim}", what, used, partial(judged, arm, kind, aim))
-    add("anisotropy", {}, models, partial(anisotropy.run, models, scale))
-    for model, behaviour, chat in itertools.product(models, BEHAVIOURS, (False, True)):
+    shown = {name: path for name, path in models.items() if name in ("base", "tuned", NARROW[0])}
+    add("anisotropy", {}, shown, partial(anisotropy.run, shown, scale))
+    for model in models if not options.quick else ():
+        layers = range(5) if scale.layers is None else scale.layers
+        make = partial(verdict.run, models, model, layers)
+        add(f"verdict-{model}", {"declaration": declared.DECLARATION.digest()}, {"base", model}, make)
+    for model, behaviour, chat in itertools.product(shown, BEHAVIOURS, (False, True)):
         if not chat or (model != "base" and not options.quick):
             name = f"behaviour-{model}-{behaviour}-{'chat' if chat else 'plain'}"
             make = partial(behaviours.run, models, model, behaviour, chat, scale, LAYER)
@@ -106,43 +148,51 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
     return found
 
 
+def measure(options: argparse.Namespace, name: str) -> None:
+    """Make a part's file, unless it is there with these settings; raises ValueError if a model changed meanwhile."""
+    models = folders(options)
+    settings, make = parts(options, models)[name]
+    path = options.out / "parts" / f"{name}.json"
+    if not (path.is_file() and json.loads(path.read_text()).get("settings") == settings):
+        began = time.monotonic()
+        made = make()
+        for model, weights in settings["weights"].items():
+            if digest(models[model]) != weights:
+                raise ValueError(f"the {model} model was replaced meanwhile: run the study again")
+        write_json(path, {"settings": settings, "seconds": time.monotonic() - began, **made})
+    if name.startswith("run-"):
+        kept = json.loads(path.read_text())
+        report = {key: value for key, value in kept.items() if key not in ("settings", "seconds")}
+        write_json(options.out / name.removeprefix("run-") / "report.json", report)
+
+
 def main(given: list[str] | None = None) -> int:
-    """Run, draw, print."""
+    """Train, run, draw, print."""
     options, start = arguments(given), time.monotonic()
     try:
         models = folders(options)
-    except FileNotFoundError as error:
+        made = [name for name in models if name not in ("base", "tuned")]
+        with side_by_side(options.processes) as run:
+            if not all((models[name] / "model.safetensors").is_file() for name in made):
+                list(run(partial(train, options), made))
+            todo = parts(options, models)
+            names = [name for name in todo if options.only is None or name in options.only]
+            if options.only is not None and set(options.only) - todo.keys():
+                unknown = sorted(set(options.only) - todo.keys())
+                raise ValueError(f"no such parts: {unknown}; there are {', '.join(todo)}")
+            openings = []
+            if any(name.startswith("verdict-") for name in names):
+                openings = open_once(options.out / "opened.jsonl", declared.DECLARATION, declared.DRAWS, sys.argv)
+            with tqdm(total=len(names), desc="fidelity", unit="part") as bar:
+                judged = [name for name in names if name.startswith("run-")]  # they read the sweeps
+                for some in ([name for name in names if name not in judged], judged):
+                    for _ in run(partial(measure, options), some):
+                        bar.update()
+    except (FileNotFoundError, ValueError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
-    todo = parts(options, models)
-    if options.only is not None and set(options.only) - todo.keys():
-        unknown = sorted(set(options.only) - todo.keys())
-        print(f"lightning_steer: no such parts: {unknown}; there are {', '.join(todo)}", file=sys.stderr)
-        return 2
-    seconds: dict[str, float] = {}
-    bar = tqdm([name for name in todo if options.only is None or name in options.only], desc="fidelity")
-    for name in bar:
-        bar.set_postfix_str(name)
-        settings, make = todo[name]
-        path = options.out / "parts" / f"{name}.json"
-        if not (path.is_file() and json.loads(path.read_text()).get("settings") == settings):
-            began = time.monotonic()
-            made = make()
-            seconds[name] = time.monotonic() - began
-            for model, weights in settings["weights"].items():
-                if digest(models[model]) != weights:
-                    print(
-                        f"lightning_steer: the {model} model was replaced meanwhile: run the study again",
-                        file=sys.stderr,
-                    )
-                    return 2
-            write_json(path, {"settings": settings, "seconds": seconds[name], **made})
-        if name.startswith("run-"):
-            kept = json.loads(path.read_text())
-            report = {key: value for key, value in kept.items() if key not in ("settings", "seconds")}
-            write_json(options.out / name.removeprefix("run-") / "report.json", report)
     if options.only is None:
-        print(drawn.write(options.out, list(todo)))
+        print(drawn.write(options.out, list(todo), lambda found: verdict_page.text(found, openings)))
     print(f"{time.monotonic() - start:.0f} s; figures and tables in {options.out}")
     return 0
 

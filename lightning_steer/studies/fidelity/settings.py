@@ -8,6 +8,9 @@ STRENGTHS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 """Multiples of the mean difference; positive ones suppress stereotypes, negative ones promote them."""
 LAYER = 2
 """The layer of all figures that show one: the middle of five, fixed before anything was looked at."""
+NARROW_SEEDS = (1, 2, 3, 4, 5)
+"""Of the trainings of the narrow model; all judge, and the first of them stands for it in what is exploratory."""
+NARROW = tuple(f"narrow-{seed}" for seed in NARROW_SEEDS)
 DRAWS = 20
 """Random directions, each as long as the vector they stand beside."""
 
@@ -32,8 +35,8 @@ ARMS = (
     Arm("tuned", "tuned", "tuned"),
     Arm("tuned, base vector", "tuned", "base"),
     Arm("tuned, chat", "tuned", "tuned", chat=True),
-    Arm("narrow", "narrow", "narrow"),
-    Arm("narrow, base vector", "narrow", "base"),
+    Arm("narrow", NARROW[0], NARROW[0]),
+    Arm("narrow, base vector", NARROW[0], "base"),
 )
 
 

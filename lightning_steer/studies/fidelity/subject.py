@@ -40,9 +40,12 @@ def language_model(folder: Path, continuation: bool = False) -> LLM:
     return llm.every_layer()
 
 
-def split(kind: str, chat: bool, part: int, tone: str = "neutral") -> Split:
-    """The examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats have the same terms in each as plain text."""
-    data = PocketStereoSetDataModule(bias_types=[kind], chat=chat, tone=tone)
+def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0) -> Split:
+    """The examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats have the same terms in each as plain text.
+
+    The seed draws sentences and unrelated words, and which terms go to which part.
+    """
+    data = PocketStereoSetDataModule(bias_types=[kind], chat=chat, tone=tone, seed=seed)
     data.setup()
     chosen = data.parts[part]
     term = [data.term[example.target.strip().casefold()] for example in chosen]
@@ -85,13 +88,14 @@ class Subject:
         arm: the model and the source of its vector.
         models: folder of each model.
         kind: the bias type.
+        seed: of the draw of examples.
     """
 
-    def __init__(self, arm: Arm, models: Mapping[str, Path], kind: str) -> None:
+    def __init__(self, arm: Arm, models: Mapping[str, Path], kind: str, seed: int = 0) -> None:
         self.arm, self.kind = arm, kind
         self.llm = language_model(models[arm.model])
         origin = language_model(models[arm.vector])
-        self.fit, self.select, self.test = (split(kind, arm.chat, part) for part in (FIT, SELECT, TEST))
+        self.fit, self.select, self.test = (split(kind, arm.chat, part, seed=seed) for part in (FIT, SELECT, TEST))
         pairs = lessons(origin, self.fit.contrasts)
         self.vectors = {site: (wanted - unwanted).mean(0) for site, (unwanted, wanted) in pairs.items()}
 

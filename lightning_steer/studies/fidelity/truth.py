@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +17,9 @@ from lightning_steer.data.pocket_items import Traits, stereotype_items, traits
 from lightning_steer.data.stereoset import TEST
 from lightning_steer.llm import LLM
 from lightning_steer.metrics.columns import estimate_columns
+from lightning_steer.metrics.stereoset_effect import KINDS as EFFECTS
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.kinds import Mean
+from lightning_steer.statistics.kinds import Kind, Mean
 from lightning_steer.studies.fidelity.settings import Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, split
 from lightning_steer.studies.fidelity.sweep import along, estimates_along, with_unsteered
@@ -26,6 +28,12 @@ from lightning_steer.tokens import Question
 PAIRS, UNRELATED = 6, 8
 KINDS = {"share": Mean(0, 1), "share_change": Mean(-1, 1, steady=True)}  # of one vector in one sentence after another
 """P(stereotype | stereotype or opposite), and by how much it moved."""
+TERMS, SETS = 24, 4000
+"""Target terms of a simulated report, as many as a real one has, and number of reports."""
+FRESH_STRENGTHS = (-2.0, -1.0, 1.0, 2.0)
+FRESH: dict[str, Kind] = {"share_change": KINDS["share_change"], "margin_change": EFFECTS["margin_change"],
+                          "fidelity": EFFECTS["fidelity"]}  # fmt: skip
+"""Changes whose intervals are held against the truth about terms that they did not see."""
 COMPARED = ("p_stereotype", "p_anti", "p_unrelated", "intended", "opposed", "collateral", "fidelity", "ss", "lms")
 
 
@@ -52,16 +60,7 @@ def words(subject: Subject, site: str, found: Sequence[Traits], strengths: Seque
 
 def true_values(logp: Tensor, strengths: Sequence[float]) -> dict[str, list[float]]:
     """The measures over all sentences, pairs and unrelated words, at each strength."""
-    c, n, _ = logp.shape
-    triples = torch.stack(
-        [
-            logp[..., :PAIRS, None].expand(c, n, PAIRS, UNRELATED),
-            logp[..., PAIRS : 2 * PAIRS, None].expand(c, n, PAIRS, UNRELATED),
-            logp[..., None, 2 * PAIRS :].expand(c, n, PAIRS, UNRELATED),
-        ],
-        -1,
-    ).flatten(1, 3)
-    rows = {name: column.mean(0) for name, column in along(triples[0], triples[1:], strengths).items()}
+    rows = {name: column.mean(0) for name, column in true_rows(logp, strengths).items()}
     rows["ss"], rows["lms"] = 100 * rows["stereotypical"], 100 * rows["related"]
     share = torch.sigmoid(logp[..., :PAIRS] - logp[..., PAIRS : 2 * PAIRS]).double().mean((1, 2))
     mass = logp.double().exp().mean(1)
@@ -73,6 +72,62 @@ def true_values(logp: Tensor, strengths: Sequence[float]) -> dict[str, list[floa
         "mass_anti": mass[1:, PAIRS : 2 * PAIRS].sum(-1).tolist(),
         "mass_unrelated": mass[1:, 2 * PAIRS :].sum(-1).tolist(),
     }
+
+
+def coverage(logp: Tensor, term: Tensor, strengths: Sequence[float], sets: int = SETS) -> dict[str, Any]:
+    """Return how often intervals hold the truth about all terms, when every report draws its terms anew.
+
+    A report has 24 terms, drawn with replacement from those that the vector was not fitted to, and for each of six
+    pairs of words a sentence and an unrelated word drawn at random. True is the mean over all terms, sentences and
+    unrelated words.
+
+    Args:
+        logp: ``[1 + S, n, 20]`` log-probabilities of all words in every sentence, as :func:`words` returns them.
+        term: ``[n]`` the target term of each sentence.
+        strengths: ``[S]``.
+        sets: number of reports.
+    """
+    random, each = np.random.default_rng(0), term.unique()
+    sentences = torch.stack([torch.nonzero(term == one)[:, 0] for one in each])
+    drawn = random.integers(len(each), size=(sets, TERMS, 1))
+    frame = random.integers(sentences.shape[1], size=(sets, TERMS, PAIRS))
+    unrelated = random.integers(UNRELATED, size=(sets, TERMS, PAIRS))
+    row = sentences.numpy()[np.broadcast_to(drawn, frame.shape), frame].reshape(-1)
+    pair = np.broadcast_to(np.arange(PAIRS), frame.shape).reshape(-1)
+    columns = (pair, PAIRS + pair, 2 * PAIRS + unrelated.reshape(-1))
+    scores = torch.stack([logp[:, row, torch.from_numpy(column)] for column in columns], -1)
+    cluster = torch.arange(TERMS).repeat_interleave(PAIRS)
+    every = true_rows(logp, strengths)
+    found: dict[str, Any] = {"sets": sets, "terms": TERMS, "of": len(each), "held": {}}
+    for i, c in enumerate(strengths):
+        rows = along(scores[0], scores[i + 1 : i + 2], (c,))
+        share = torch.sigmoid(scores[..., 0] - scores[..., 1]).double()
+        rows["share_change"] = (share[i + 1] - share[0])[:, None]
+        table = {name: rows[name].view(sets, TERMS * PAIRS).T for name in FRESH}
+        for name, estimates in estimate_columns(table, FRESH, cluster).items():
+            true = float(every[name][:, i].mean())
+            ends = np.array([(e.low, e.high) for e in estimates])
+            inside = (ends[:, 0] <= true + 1e-12) & (true - 1e-12 <= ends[:, 1])
+            width = float((ends[:, 1] - ends[:, 0]).mean())
+            found["held"].setdefault(name, []).append(
+                {"strength": c, "true": true, "inside": int(inside.sum()), "width": width}
+            )
+    return found
+
+
+def true_rows(logp: Tensor, strengths: Sequence[float]) -> dict[str, Tensor]:
+    """Return ``{name: [sentences x pairs x unrelated words, S]}`` of every example that could be made."""
+    c, n, _ = logp.shape
+    triples = torch.stack(
+        [
+            logp[..., :PAIRS, None].expand(c, n, PAIRS, UNRELATED),
+            logp[..., PAIRS : 2 * PAIRS, None].expand(c, n, PAIRS, UNRELATED),
+            logp[..., None, 2 * PAIRS :].expand(c, n, PAIRS, UNRELATED),
+        ],
+        -1,
+    ).flatten(1, 3)
+    share = torch.sigmoid(triples[..., 0] - triples[..., 1]).double()
+    return {**along(triples[0], triples[1:], strengths), "share_change": (share[1:] - share[0]).T}
 
 
 def beside(estimate: Estimate, true: float) -> dict[str, Any]:
@@ -94,9 +149,13 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
     rows = {"share": after.T, "share_change": (after - before).T}
     of_shares = with_unsteered(estimate_columns(rows, KINDS, test.term), strengths, {"share_change": 0.0})
     reported = estimates_along(along(base[0], steered, strengths), test.term, strengths) | of_shares
-    targets = {example.target for example in test.examples}
-    found = population(kind, targets)
-    truth = true_values(words(subject, site, found, strengths), strengths)
+    tested = {example.target for example in test.examples}
+    unfitted = population(kind, tested | {example.target for example in subject.select.examples})
+    logp = words(subject, site, unfitted, strengths)
+    found = [one for one in unfitted if one.target in tested]
+    truth = true_values(logp[:, [one.target in tested for one in unfitted]], strengths)
+    steered_at = [i for i, c in enumerate(strengths) if c in FRESH_STRENGTHS]
+    term = torch.tensor([sorted({one.target for one in unfitted}).index(one.target) for one in unfitted])
     compared = {
         name: [
             {"strength": c, **beside(estimate, value)}
@@ -112,6 +171,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
         "layer": layer,
         "sentences": len(found),
         "compared": compared,
+        "fresh": coverage(logp[[0, *(i + 1 for i in steered_at)]], term, [strengths[i] for i in steered_at]),
         "mass": {name: truth[name] for name in ("mass_stereotype", "mass_anti", "mass_unrelated")},
         "planted_share": float(torch.sigmoid(odds).mean()),
         "tone": tone(subject) if arm.model == arm.vector else {},

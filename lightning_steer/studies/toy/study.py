@@ -2,13 +2,9 @@
 
 import argparse
 import json
-import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +14,7 @@ from tqdm.auto import tqdm
 
 from lightning_steer.report import toy_study
 from lightning_steer.report.files import write_json
+from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.toy import cells, law, reproduction
 from lightning_steer.studies.toy.networks import trained
 from lightning_steer.studies.toy.settings import AXES, CHECKS, REPORT_NONE, REPORT_PROJECTION, Cell, Network
@@ -146,18 +143,3 @@ def main(given: list[str] | None = None) -> int:
     print(toy_study.write(options.out, axes))
     print(f"{time.monotonic() - start:.0f} s; figures and tables in {options.out}")
     return 0
-
-
-Run = Callable[[Callable[[str], None], list[str]], Iterable[None]]
-
-
-@contextmanager
-def side_by_side(processes: int) -> Iterator[Run]:
-    """Run work on names in this process, or in several with one thread each: small networks gain little by threads."""
-    if processes == 1:
-        yield map
-        return
-    os.environ["TQDM_DISABLE"] = "1"  # for the bars of the new processes, which would overwrite each other
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, fresh, torch.set_num_threads, (1,)) as pool:
-        yield lambda work, names: (done.result() for done in as_completed([pool.submit(work, name) for name in names]))

@@ -1,0 +1,183 @@
+"""The study's declaration, and what its contrasts came to."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_steer.statistics.claims import Result, above, below, share_within
+from lightning_steer.studies.declaration import Contrast, Declaration, Question
+from lightning_steer.studies.fidelity.planted import EFFECT
+from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, NARROW
+from lightning_steer.studies.fidelity.verdict import EXPLAINERS, SEED, STRENGTHS
+
+Parts = Mapping[str, Mapping[str, Any]]
+DRAWS = f"examples of seed {SEED}; narrow models of training seeds {', '.join(name[7:] for name in NARROW)}"
+LIMIT = 0.25
+"""Share of a gap below which it counts as not explained."""
+BUDGET = 0.05
+"""Nats of KL a token on neutral text that a dose may cost."""
+AT = f"layer {LAYER}, strength 1"
+ONE = STRENGTHS.index(1.0)
+TERMS = (
+    "target terms of the pocket language, for these models (one base model, one tuned with replay, five narrow ones)"
+)
+SEEDS = "training draws of the narrow model, from one base model"
+PLANTED = (
+    f"neurons that make unrelated sentences fall {EFFECT:g} nats a token further than stereotypes, in the tuned model"
+)
+
+
+def _pattern(name: str, measure: str, words: str) -> Question:
+    contrasts = tuple(
+        Contrast(f"{model}, {kind}s", f"{words}, {AT}, own vector", "below", primary=model == "tuned")
+        for model in ("tuned", "narrow")
+        for kind in BIAS_TYPES
+    )
+    text = "In tuned models stereotypes fall further than what is unrelated: the contrary of the published pattern."
+    return Question(f"{name}: {measure}", text, contrasts, TERMS, PLANTED)
+
+
+NATS = _pattern(
+    "Pattern", "log-probabilities", "change of the stereotype less that of the unrelated sentence, nats a token"
+)
+SHARES = _pattern("Pattern", "shares", "change of choosing the stereotype less that of choosing the unrelated sentence")
+CONTROL = Question(
+    "Positive control",
+    "In a tuned model in which the published pattern is planted, it is found.",
+    tuple(Contrast(f"planted, {kind}s", f"as log-probabilities above, {AT}", "above") for kind in BIAS_TYPES),
+    TERMS,
+    PLANTED,
+)
+LOST = Question(
+    "What narrow tuning lost",
+    f"The vector, the response to it, or both? Change of the margin (opposite less stereotype, nats a token) at {AT}; "
+    "mean over both bias types.",
+    (
+        Contrast("vector, in the narrow model", "base model's vector less its own", primary=True),
+        Contrast("vector, in the base model", "base model's vector less the narrow one's"),
+        Contrast("response, to the base model's vector", "in the base model less in the narrow one"),
+        Contrast("response, to the narrow model's vector", "in the base model less in the narrow one"),
+    ),
+    SEEDS,
+    "the contrasts are of effects that the first draw had as .02 to .06, five times their error",
+)
+DOSE = Question(
+    "Dose of the narrow model's own vector",
+    f"Fidelity at the layer and strength (up to {STRENGTHS[-1]:g}) with the highest fidelity on selecting terms, at "
+    f"most {BUDGET:g} nats of KL on neutral text.",
+    (
+        Contrast("own vector moves as meant", "fidelity, own vector", primary=True),
+        Contrast("base model's vector moves more", "fidelity, base model's vector less own"),
+    ),
+    SEEDS,
+    "the base model's vector in the same models",
+)
+ANISOTROPY = Question(
+    "Anisotropy",
+    f"Less than {LIMIT:g} of the gap to the base model (change of the margin at {AT}) goes away without the mean or "
+    "the top component; shares of the gap, with 90 % intervals.",
+    tuple(
+        Contrast(f"{model}, {variant}", "share of the gap that goes away", "within", LIMIT)
+        for model in ("tuned", "narrow")
+        for variant in EXPLAINERS
+    ),
+    TERMS,
+    "none planted: equivalence is shown or not by the interval",
+)
+DECLARATION = Declaration(
+    "fidelity",
+    (NATS, SHARES, CONTROL, LOST, DOSE, ANISOTROPY),
+    (
+        "version 0.1.0: all layers and nine strengths on examples of seed 0, one narrow model of seed 0; from these "
+        "stem the layer, the strength and the directions of the contrasts",
+        "sizes of the pattern in base and tuned model on examples of seed 0, layer 2, strengths 1, 2, 4 and 8",
+        "the planted neurons' size is set on selecting terms of seed 0",
+    ),
+    DRAWS,
+)
+
+
+def rows(part: Mapping[str, Any], vector: str, kind: str, measure: str, layer: int = LAYER, i: int = ONE) -> NDArray:
+    """Return ``[T]`` a measure by term."""
+    return np.array(part[vector][kind]["rows"][str(layer)][measure][i])
+
+
+def _over_trainings(parts: Parts, take: Callable[[Mapping[str, Any]], NDArray]) -> NDArray:
+    return np.mean([take(parts[f"verdict-{name}"]) for name in NARROW], axis=0)
+
+
+def _patterns(parts: Parts, measure: str, question: Question) -> dict[str, Result]:
+    count, found = len(question.contrasts), {}
+    for kind in BIAS_TYPES:
+        tuned = rows(parts["verdict-tuned"], "own", kind, measure)
+        narrow = _over_trainings(parts, lambda part, kind=kind: rows(part, "own", kind, measure))
+        found |= {f"tuned, {kind}s": below(tuned, 0, count), f"narrow, {kind}s": below(narrow, 0, count)}
+    return found
+
+
+def _lost(parts: Parts) -> dict[str, Result]:
+    def mean(name: str, vector: str) -> float:
+        return float(np.mean([rows(parts[f"verdict-{name}"], vector, kind, "margin_change") for kind in BIAS_TYPES]))
+
+    base = mean("base", "own")
+    own, borrowed, lent = (np.array([mean(name, vector) for name in NARROW]) for vector in ("own", "base", "in base"))
+    units = (borrowed - own, base - lent, base - borrowed, lent - own)
+    return {c.name: above(u, 0, len(units)) for c, u in zip(LOST.contrasts, units, strict=True)}
+
+
+def chosen(part: Mapping[str, Any]) -> tuple[int, int]:
+    """Return layer and index of the strength with the highest fidelity on selecting terms within the budget."""
+    allowed = [
+        (fidelity, -i, -int(layer))
+        for layer, column in part["select"].items()
+        for i, fidelity in enumerate(column)
+        if part["kl"][layer][i] <= BUDGET
+    ]
+    _, i, layer = max(allowed)
+    return -layer, -i
+
+
+def best(parts: Parts, vector: str) -> NDArray:
+    """Return ``[seeds]`` fidelity at the dose chosen for each narrow model and bias type, mean over bias types."""
+
+    def one(part: Mapping[str, Any], kind: str) -> float:
+        layer, i = chosen(part[vector][kind])
+        return float(rows(part, vector, kind, "fidelity", layer, i).mean())
+
+    return np.array([np.mean([one(parts[f"verdict-{name}"], kind) for kind in BIAS_TYPES]) for name in NARROW])
+
+
+def _anisotropy(parts: Parts) -> dict[str, Result]:
+    found = {}
+    base = {variant: np.array(column) for variant, column in parts["verdict-base"]["without"].items()}
+    for model in ("tuned", "narrow"):
+        for variant in EXPLAINERS:
+
+            def take(name: str, model: str = model) -> NDArray:
+                if model == "tuned":
+                    return np.array(parts["verdict-tuned"]["without"][name])
+                return _over_trainings(parts, lambda part: np.array(part["without"][name]))
+
+            gap = base["plain"] - take("plain")
+            explained = gap - (base[variant] - take(variant))
+            found[f"{model}, {variant}"] = share_within(explained, gap, LIMIT, len(ANISOTROPY.contrasts))
+    return found
+
+
+def results(parts: Parts) -> dict[str, dict[str, Result]]:
+    """Return ``{question: {contrast: result}}`` of every declared contrast."""
+    control = {
+        f"planted, {kind}s": above(rows(parts["verdict-planted"], "own", kind, "pattern_nats"), 0, len(BIAS_TYPES))
+        for kind in BIAS_TYPES
+    }
+    own, borrowed = best(parts, "own"), best(parts, "base")
+    return {
+        NATS.name: _patterns(parts, "pattern_nats", NATS),
+        SHARES.name: _patterns(parts, "pattern_shares", SHARES),
+        CONTROL.name: control,
+        LOST.name: _lost(parts),
+        DOSE.name: {c.name: above(u, 0, 2) for c, u in zip(DOSE.contrasts, (own, borrowed - own), strict=True)},
+        ANISOTROPY.name: _anisotropy(parts),
+    }

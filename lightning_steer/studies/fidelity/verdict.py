@@ -1,0 +1,93 @@
+"""What the declared contrasts are computed from: one model, its own vector and the base model's, by target term.
+
+On a draw of examples that no setting was chosen on. Numbers are means over a term's examples, so that contrasts
+between models, and over trainings, can be taken term by term.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.metrics.drift import kl_mean
+from lightning_steer.studies.fidelity import anisotropy
+from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, Arm
+from lightning_steer.studies.fidelity.subject import Split, Subject, added, neutral
+from lightning_steer.studies.fidelity.sweep import rows_of
+
+SEED = 1
+"""Of the draw of examples that judges; 0 is that of everything exploratory, and of version 0.1.0."""
+STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
+MEASURES = ("pattern_nats", "pattern_shares", "margin_change", "stereotype_change", "unrelated_change", "fidelity")
+EXPLAINERS = ("vector without mean", "vector without top", "stream without mean", "stream without top")
+"""Ways of taking anisotropy away."""
+GAP = "margin_change"
+"""What a gap between models is measured by: log-probability of the opposite less that of the stereotype."""
+
+
+def by_term(rows: Tensor, term: Tensor) -> list[list[float]]:
+    """Return ``[C][T]`` means of ``rows [C, n]`` over each of T terms, in ascending order."""
+    return torch.stack([rows[:, term == one].mean(1) for one in term.unique()], 1).tolist()
+
+
+def steered(subject: Subject, part: Split, site: str, vector: Tensor) -> dict[str, Tensor]:
+    """Return ``{measure: [S, n]}`` of a part's examples under a vector at every strength."""
+    base = added(subject.llm, part.contrasts, None, torch.zeros(1, 1))[0]
+    scores = added(subject.llm, part.contrasts, site, torch.tensor(STRENGTHS)[:, None] * vector)
+    return rows_of(base, scores, "suppress")
+
+
+@torch.no_grad()
+def pair(models: Mapping[str, Path], model: str, source: str, kind: str, layers: Sequence[int]) -> dict[str, Any]:
+    """Return what a source's vector does in a model at each layer and strength, by term, and what is chosen by it."""
+    subject = Subject(Arm(model, model, source), models, kind, SEED)
+    texts, strength = neutral(False), torch.tensor(STRENGTHS)
+    found: dict[str, Any] = {"rows": {}, "select": {}, "kl": {}, "norm": {}}
+    for layer in layers:
+        site, key = subject.llm.sites[layer], str(layer)
+        shifts = strength[:, None] * subject.vectors[site]
+        rows = steered(subject, subject.test, site, subject.vectors[site])
+        found["rows"][key] = {name: by_term(rows[name], subject.test.term) for name in MEASURES}
+        chosen = steered(subject, subject.select, site, subject.vectors[site])["fidelity"]
+        found["select"][key] = chosen.mean(1).tolist()
+        drift = subject.llm.drift(texts, {site: lambda h, v=shifts: h + v[:, None, None]}, len(shifts))
+        found["kl"][key] = [float(kl_mean(one)) for one in drift.kl]
+        found["norm"][key] = float(subject.vectors[site].norm())
+    return found
+
+
+@torch.no_grad()
+def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list[float]]:
+    """Return ``{variant: [T]}`` the gap's measure at strength 1 by term of both bias types, plain and without."""
+    subjects = [Subject(Arm(model, model, model), models, kind, SEED) for kind in BIAS_TYPES]
+    lengths = [Subject(Arm("base", "base", "base"), models, kind, SEED).vectors for kind in BIAS_TYPES]
+    llm = subjects[0].llm
+    site = llm.sites[LAYER]
+    pairs = [subject.fit.contrasts[0] for subject in subjects]
+    texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.unwanted, *batch.wanted)] + neutral(False)
+    axis = anisotropy.axes(anisotropy.states(llm, texts)[0][site])
+    found: dict[str, list[float]] = {}
+    for subject, vectors in zip(subjects, lengths, strict=True):
+        scores = anisotropy.steered(subject, site, axis, 1.0, vectors[site].norm())
+        for variant in (anisotropy.PLAIN, anisotropy.LENGTH, *EXPLAINERS):
+            base, after = scores[variant]
+            rows = rows_of(base[0], after, "suppress")[GAP]
+            found.setdefault(variant, []).extend(by_term(rows, subject.test.term)[0])
+    return found
+
+
+def run(models: Mapping[str, Path], model: str, layers: Sequence[int]) -> dict[str, Any]:
+    """Return all numbers of one model: vectors in it, its vector in the base model, and what anisotropy explains."""
+    pairs = {"own": (model, model), "base": (model, "base"), "in base": ("base", model)}
+    return {
+        "model": model,
+        "strengths": STRENGTHS,
+        **{
+            name: {kind: pair(models, where, source, kind, layers) for kind in BIAS_TYPES}
+            for name, (where, source) in pairs.items()
+            if model not in ("base", "planted") or name == "own"
+        },
+        "without": {} if model == "planted" else without_anisotropy(models, model),
+    }

@@ -1,0 +1,104 @@
+"""The declared contrasts as text: declaration, openings, verdicts, positive control, coverage of the report."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lightning_steer.statistics.claims import found_again
+from lightning_steer.statistics.kinds import Share
+from lightning_steer.studies.declaration import declared_text, verdict_text
+from lightning_steer.studies.fidelity import declared
+from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW
+from lightning_steer.studies.fidelity.verdict import STRENGTHS
+
+Parts = Mapping[str, Mapping[str, Any]]
+LEAST = 0.93
+"""A cell fails if the 99 % interval of its coverage lies wholly below."""
+
+
+def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sections that lead the page; empty if no verdict was run."""
+    sections = []
+    if any(name.startswith("verdict-") for name in parts):
+        found = declared.results(parts)
+        sections = [
+            "## Verdicts\n",
+            *(verdict_text(question, found[question.name]) for question in declared.DECLARATION.questions),
+            control(parts),
+            narrow_models(parts),
+            declared_text(declared.DECLARATION),
+            *(f"Opened {one['opened']} under declaration {one['declaration']}: {one['draws']}.\n" for one in openings),
+        ]
+    return "\n".join([*sections, coverage(parts)])
+
+
+def control(parts: Parts) -> str:
+    """Return how often the planted pattern is found by log-probabilities and by shares, in redrawn sets of terms."""
+    lines = ["Positive control: 1,000 sets of as many terms, redrawn from those of the verdict.\n",
+             "| bias type | planted, nats a token | found | by shares | found |", "|---|---|---|---|---|"]  # fmt: skip
+    for kind in BIAS_TYPES:
+        cells = [kind]
+        for measure in ("pattern_nats", "pattern_shares"):
+            units = declared.rows(parts["verdict-planted"], "own", kind, measure)
+            cells += [f"{units.mean():.3f}", f"{found_again(units, 0, len(BIAS_TYPES)):.0%}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def narrow_models(parts: Parts) -> str:
+    """Return what every narrow model does, by seed of its training."""
+    lines = [
+        "Narrow models by seed of training, mean over both bias types; margins in nats a token at layer "
+        f"{declared.LAYER}, strength 1; chosen: layer and strength by selecting terms.\n",
+        "| seed | own vector, length | base model's, length | margin, own vector | margin, base model's vector "
+        "| margin in the base model, this vector | own vector chosen: towns, trades | fidelity "
+        "| base model's chosen | fidelity |",
+        f"|{'---|' * 10}",
+    ]
+    for name in NARROW:
+        part, cells = parts[f"verdict-{name}"], [name[7:]]
+        for vector in ("own", "base"):
+            lengths = [part[vector][kind]["norm"][str(declared.LAYER)] for kind in BIAS_TYPES]
+            cells.append(f"{np.mean(lengths):.2f}")
+        for vector in ("own", "base", "in base"):
+            rows = [declared.rows(part, vector, kind, "margin_change") for kind in BIAS_TYPES]
+            cells.append(f"{np.mean(rows):.4f}")
+        for vector in ("own", "base"):
+            doses = {kind: declared.chosen(part[vector][kind]) for kind in BIAS_TYPES}
+            cells.append("; ".join(f"{layer}, {STRENGTHS[i]:g}" for layer, i in doses.values()))
+            moved = [declared.rows(part, vector, kind, "fidelity", *doses[kind]).mean() for kind in BIAS_TYPES]
+            cells.append(f"{np.mean(moved):.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def coverage(parts: Parts) -> str:
+    """Return how often reported intervals hold the truth about terms that they did not see."""
+    cells = [(part, name, one) for part_name, part in parts.items() if part_name.startswith("truth-")
+             for name, held in part["fresh"]["held"].items() for one in held]  # fmt: skip
+    if not cells:
+        return ""
+    fresh = cells[0][0]["fresh"]
+    lines = [
+        "## The report against the truth about other terms\n",
+        f"{fresh['sets']:,} reports a cell; each draws {fresh['terms']} terms with replacement from {fresh['of']} "
+        "that the vector was not fitted to, with sentences and unrelated words of its own. True: the mean over all of "
+        "these terms, sentences and words.\n",
+        "| arm | bias type | measure | strength | true | interval holds it | mean width |",
+        f"|{'---|' * 7}",
+    ]
+    failed, least = 0, 1.0
+    for part, name, one in cells:
+        held = one["inside"] / fresh["sets"]
+        row = np.zeros(fresh["sets"])
+        row[: one["inside"]] = 1
+        failed += Share().estimate(row)[0].high < LEAST
+        least = min(least, held)
+        place = f"{part['arm']} | {part['kind']} | {name} | {one['strength']:g}"
+        lines.append(f"| {place} | {one['true']:.4f} | {held:.4f} | {one['width']:.4f} |")
+    lines.append(
+        f"\n{len(cells) - failed} of {len(cells)} cells hold (a cell fails whose coverage, its interval included, lies "
+        f"below {LEAST:g}); the least is {least:.4f}.\n"
+    )
+    return "\n".join(lines)

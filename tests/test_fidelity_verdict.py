@@ -1,0 +1,155 @@
+"""The fidelity study's verdicts: contrasts point the way they say, the control is planted, coverage is of new terms."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from lightning_steer.loading import load
+from lightning_steer.statistics.kinds import Mean
+from lightning_steer.studies.declaration import declared_text
+from lightning_steer.studies.fidelity import declared, planted, truth, verdict, verdict_page
+from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW, Arm
+from lightning_steer.studies.fidelity.subject import Subject, added, split
+
+MODELS = {name: ROOT / "checkpoints" / "pocket" / name for name in ("base", "tuned")}
+NOISE = np.random.default_rng(0)
+
+
+def pairs(value: Callable[[str], float], fidelity: float = 0.1, kl: float = 0.01) -> dict[str, Any]:
+    """A vector in a model: every measure's value, with terms that differ a little; layer 2, and 4 beyond the budget."""
+
+    def rows(at: float) -> list[list[float]]:
+        return [(at + 0.001 * NOISE.standard_normal(24)).tolist() for _ in verdict.STRENGTHS]
+
+    layer = {name: rows(value(name)) for name in verdict.MEASURES} | {"fidelity": rows(fidelity)}
+    one = {"rows": {"2": layer, "4": layer}, "select": {"2": [0.0, 0.1, 0.3, 0.2, 0.3], "4": [0.9] * 5},
+           "kl": {"2": [0.0, kl, kl, kl, kl], "4": [1.0] * 5}, "norm": {"2": 1.0}}  # fmt: skip
+    return dict.fromkeys(BIAS_TYPES, one)
+
+
+def model(own: float, base: float, lent: float, pattern: float = -0.03, explained: float = 0.0) -> dict[str, Any]:
+    def value(margin: float) -> Callable[[str], float]:
+        return lambda name: pattern if name.startswith("pattern") else margin
+
+    gap = {"plain": own, "vector as long as base's": own}
+    gap |= dict.fromkeys(verdict.EXPLAINERS, own + explained * (0.06 - own))
+    without = {name: (at + 0.0005 * NOISE.standard_normal(48)).tolist() for name, at in gap.items()}
+    return {"own": pairs(value(own)), "base": pairs(value(base), 0.3), "in base": pairs(value(lent)),
+            "without": without}  # fmt: skip
+
+
+def parts(pattern: float = -0.03, explained: float = 0.0) -> dict[str, Any]:
+    """The base model moves by .06 with its own vector; narrow ones by .01 with theirs and .05 with the base model's."""
+    found = {"verdict-base": model(0.06, 0.06, 0.06), "verdict-planted": model(0.04, 0.04, 0.04, 0.01)}
+    found["verdict-tuned"] = model(0.04, 0.05, 0.04, pattern, explained)
+    return found | {f"verdict-{name}": model(0.01 + 0.001 * i, 0.05, 0.02 + 0.001 * i, pattern, explained)
+                    for i, name in enumerate(NARROW)}  # fmt: skip
+
+
+def test_every_contrast_points_the_way_it_says() -> None:
+    found = declared.results(parts())
+    values = {name: result.estimate.value for name, result in found[declared.LOST.name].items()}
+    wanted = {"vector, in the narrow model": 0.038, "vector, in the base model": 0.038,
+              "response, to the base model's vector": 0.01, "response, to the narrow model's vector": 0.01}  # fmt: skip
+    assert values == pytest.approx(wanted, abs=1e-3)
+    assert [result.p < 0.01 for result in found[declared.NATS.name].values()] == [True] * 4
+    turned = declared.results(parts(pattern=0.03))[declared.NATS.name]
+    assert [result.p > 0.99 for result in turned.values()] == [True] * 4
+    assert all(result.p < 1e-6 for result in found[declared.CONTROL.name].values())
+    own, more = (found[declared.DOSE.name][c.name].estimate.value for c in declared.DOSE.contrasts)
+    assert (own, more) == (pytest.approx(0.1, abs=1e-3), pytest.approx(0.2, abs=1e-3))
+
+
+def test_equivalence_needs_little_that_is_explained() -> None:
+    assert all(one.p < 0.001 for one in declared.results(parts())[declared.ANISOTROPY.name].values())
+    half = declared.results(parts(explained=0.5))[declared.ANISOTROPY.name]
+    assert all(one.p > 0.99 for one in half.values())
+    assert half["narrow, stream without top"].estimate.value == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_dose_is_chosen_within_the_budget_and_ties_go_to_the_weaker() -> None:
+    part = pairs(lambda _: 0.0)["town"]
+    assert declared.chosen(part) == (2, 2)
+    part["kl"]["2"][2] = 0.06
+    assert declared.chosen(part) == (2, 4)
+
+
+def test_the_page_leads_with_every_contrast_and_says_when_draws_were_opened() -> None:
+    opened = [{"opened": "2026-01-01", "declaration": declared.DECLARATION.digest(), "draws": declared.DRAWS}]
+    page = verdict_page.text(parts(), opened)
+    for question in declared.DECLARATION.questions:
+        for contrast in question.contrasts:
+            assert page.count(f"| {contrast.name}") >= 2  # declared, and judged
+    assert f"Opened 2026-01-01 under declaration {declared.DECLARATION.digest()}" in page
+    assert declared_text(declared.DECLARATION) in page
+    assert len([line for line in page.splitlines() if line.startswith(("| 1 |", "| 5 |"))]) == 2
+    assert verdict_page.text({}, []) == ""
+
+
+def test_the_pattern_is_planted_and_nothing_else_is(tmp_path: Path) -> None:
+    network, tokenizer = load(str(MODELS["tuned"]), "float32")
+    ids = torch.tensor([tokenizer("The hill bakers are lazy.")["input_ids"]])
+    before = network(ids).logits
+    planted.widen(network, 4)
+    assert network.model.layers[0].mlp.down_proj.weight.shape == (96, 260)
+    torch.testing.assert_close(network(ids).logits, before)
+    folder = tmp_path / "planted"
+    planted.plant(MODELS, "tuned", folder)
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    planted.plant(MODELS, "tuned", folder)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    models = {**MODELS, "planted": folder}
+    for kind in BIAS_TYPES:
+        source, control = (Subject(Arm(name, name, name), models, kind) for name in ("tuned", "planted"))
+        assert planted.pattern(source) < -0.02
+        assert planted.pattern(control) == pytest.approx(planted.EFFECT, abs=0.004)
+        site = source.llm.sites[2]
+        torch.testing.assert_close(source.vectors[site], control.vectors[site])
+        plain = [added(one.llm, one.test.contrasts, None, torch.zeros(1, 1))[0] for one in (source, control)]
+        assert float((plain[0] - plain[1]).abs().mean()) < 0.05
+
+
+def test_another_draw_has_other_terms_and_sentences() -> None:
+    one, other = (split("town", False, 2, seed=seed).examples for seed in (0, verdict.SEED))
+    assert {e.target for e in one} != {e.target for e in other}
+    assert len(one) == len(other)
+
+
+def test_coverage_is_of_the_truth_about_all_terms() -> None:
+    """Words of random probability: the truth is the mean over every example, and intervals hold it."""
+    g = torch.Generator().manual_seed(0)
+    term = torch.arange(9).repeat_interleave(4)
+    level = torch.randn(9, 20, generator=g)[term]
+    logp = torch.stack([level, level + 0.3 * torch.randn(9, 20, generator=g)[term]]).log_softmax(-1)
+    found = truth.coverage(logp, term, [1.0], sets=400)
+    moves = [float(torch.sigmoid(logp[1, n, p] - logp[1, n, 6 + p]) - torch.sigmoid(logp[0, n, p] - logp[0, n, 6 + p]))
+             for n, p in itertools.product(range(36), range(6))]  # fmt: skip
+    (cell,) = found["held"]["share_change"]
+    assert cell["true"] == pytest.approx(np.mean(moves), abs=1e-6)
+    assert (found["of"], found["sets"]) == (9, 400)
+    for (one,) in found["held"].values():
+        assert 0.92 < one["inside"] / 400 <= 1
+        assert one["width"] > 0
+
+
+def test_intervals_that_are_too_narrow_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [{"strength": 1.0, "true": 0.1, "inside": inside, "width": 0.1} for inside in (3800, 3600)]
+    fresh = {"sets": 4000, "terms": 24, "of": 29, "held": {"fidelity": held}}
+    part = {"arm": "base", "kind": "town", "fresh": fresh}
+    assert "1 of 2 cells hold" in verdict_page.coverage({"truth-base-town": part})
+    g = torch.Generator().manual_seed(1)
+    term = torch.arange(9).repeat_interleave(4)
+    logp = (3 * torch.randn(2, 9, 20, generator=g))[:, term].log_softmax(-1)
+    rows_alone = Mean(-1, 1, steady=True)
+    monkeypatch.setattr(truth, "FRESH", {"share_change": rows_alone})
+    monkeypatch.setattr(truth, "estimate_columns", lambda table, kinds, cluster: {
+        name: rows_alone.estimate(column.numpy()) for name, column in table.items()})  # fmt: skip
+    (cell,) = truth.coverage(logp, term, [1.0], sets=400)["held"]["share_change"]
+    clustered = cell["inside"] / 400
+    assert clustered < 0.9  # rows taken for independent: six of a term go together
