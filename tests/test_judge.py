@@ -65,7 +65,7 @@ def test_the_change_item_by_item(outcomes: Path) -> None:
     assert (change.n, change.clusters, change.how) == (200, None, "score (Tango)")
     assert right["0"].change.how == "by definition"
     assert judgement.choice is None
-    assert "Behind the total: at 1 2 items rose and 2 fell, a balance of +0 of 200" in str(judgement)
+    assert "Behind the total: at 1, 2 items rose and 2 fell, a balance of +0 of 200" in str(judgement)
 
 
 def test_the_public_name() -> None:
@@ -102,7 +102,7 @@ def test_abstention_names_the_promise_that_failed_and_how_many_items_would_do(ou
     text = str(judge(outcomes, "refused>=0", {"right falls": 0.02}, delta=0.01))
     assert "No setting is certified" in text
     assert "right falls by less than 0.02 is certified at 0 of 3 settings" in text
-    assert f"about {needed:,} items in all would do, there are 200" in text
+    assert f"About {needed:,} items like these would settle it; there are 200." in text
 
 
 def test_enough_items_are_enough(tmp_path: Path) -> None:
@@ -315,6 +315,7 @@ def test_what_is_written(outcomes: Path, tmp_path: Path, capsys: pytest.CaptureF
     record = json.loads(names["json"].read_text())
     assert record["format"] == "lightning_steer judgement 1"
     assert record["choice"]["chosen"] == "2"
+    assert record["choice"]["promises"][0]["measure"] == "refused"
     assert record["measures"][0]["settings"][3]["change"]["value"] == 0.75
     assert printed.startswith(names["md"].read_text())
     assert "<script" not in printed.replace("\\<script", "")

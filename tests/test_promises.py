@@ -124,3 +124,18 @@ def test_a_choice_breaks_a_promise_in_at_most_delta_of_tables() -> None:
 def test_what_is_refused(broken, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         broken()
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_the_fewest_units_that_certify_if_nothing_changes(clustered: bool) -> None:
+    def kept(units: int) -> bool:
+        cluster = np.repeat(np.arange(units), 2) if clustered else None
+        still = np.zeros((1, units * (2 if clustered else 1)), int)
+        return bool(keep(Promise("right", still, -1, 1, -0.05, cluster), 0.005).certified[0])
+
+    least = keep(Promise("right", np.zeros((1, 4), int), -1, 1, -0.05, np.array([0, 0, 1, 1]) if clustered else None),
+                 0.005).least  # fmt: skip
+    assert least is not None
+    assert kept(least)
+    assert not kept(least - (20 if clustered else 1))  # betting spreads its money on eight bets, of which one is best
+    assert keep(Promise("refused", np.zeros((1, 4), int), -1, 1, 0.0), 0.005).least is None

@@ -74,6 +74,7 @@ def choose(
         () if chosen is None else tuple(one for p in promises if (one := _remade(parts[p.target].others, p, chosen))),
         {name: (part.choosing.values.shape[1], part.others.values.shape[1]) for name, part in parts.items()},
         {name: "items" if part.choosing.cluster is None else "clusters" for name, part in parts.items()},
+        {owner: kept.least for owner, kept in zip(owners, choice.kept, strict=True) if kept.least is not None},
         tuple(dict.fromkeys(kept.how for kept in choice.kept)),
     )  # fmt: skip
 

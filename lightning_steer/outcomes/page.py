@@ -13,7 +13,7 @@ def page(judgement: Judgement) -> str:
     first, *more = prose.verdict(judgement)
     choice = judgement.choice
     parts = [
-        f"<header><h1>Judgement of {escape(', '.join(judgement.sources))}</h1>\n",
+        f"<header><h1>Judgement: {escape(', '.join(measure.name for measure in judgement.measures))}</h1>\n",
         f'<p class="verdict"><strong>{escape(first)}</strong></p>\n{_paragraphs(more)}</header>\n<main>\n',
     ]
     if choice is not None:
@@ -60,9 +60,8 @@ def _table(table: prose.TextTable) -> str:
         + "</tr>"
         for name, *cells in table.rows
     )
-    return (
-        f'<div class="wide"><table class="compared"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n'
-    )
+    whole = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table class="compared texts">{whole}</table></div>\n'
 
 
 def _paragraphs(texts: list[str], kind: str = "") -> str:

@@ -100,17 +100,18 @@ def _abstained(choice: Choice) -> list[str]:
             *sentences,
             "No number of items like these would settle it: every setting is observed to break a promise.",
         ]
-    failed = [one for one in nearest.promises if not one.kept]
-    reasons = "; ".join(
-        f"{one.promise} (observed {one.change:+.3f}, p {p_value(one.p)} where below {p_value(choice.risk)} is needed): "
-        f"about {one.needed:,} {choice.counted[one.promise.target]} in all would do, there are "
-        f"{sum(choice.units[one.promise.target]):,}"
-        if choice.counted[one.promise.target] == "items"
-        else f"{one.promise} (observed {one.change:+.3f}, p {p_value(one.p)} where below {p_value(choice.risk)} is "
-        f"needed): about {one.needed:,} clusters in all would do"
-        for one in failed
+    failed = " ".join(_failed(one, choice) for one in nearest.promises if not one.kept)
+    return [*sentences, f"The nearest is setting {nearest.setting}. {failed}"]
+
+
+def _failed(one: PromiseOutcome, choice: Choice) -> str:
+    unit, there = choice.counted[one.promise.target], sum(choice.units[one.promise.target])
+    have = f"; there are {there:,}" if unit == "items" else ""
+    return (
+        f"There it is not certified that {one.promise}: the observed change is {one.change:+.3f}, p "
+        f"{p_value(one.p)}, and below {p_value(choice.risk)} is needed. About {one.needed:,} {unit} like these would "
+        f"settle it{have}."
     )
-    return [*sentences, f"The nearest is {nearest.setting}, which fails {reasons}, if they were like these."]
 
 
 def p_value(p: float) -> str:
@@ -149,6 +150,7 @@ def promise_notes(choice: Choice) -> list[str]:
         for name, (chose, others) in choice.units.items()
     )
     clustered = [name for name, unit in choice.counted.items() if unit == "clusters"]
+    least = "; ".join(f"{promise}: {n:,} {choice.counted[promise.target]}" for promise, n in choice.least.items())
     notes = [
         f"Rows of the promised measures: {units}.",
         f"A setting is certified if every promise's p-value is below {p_value(choice.risk)}, which is delta "
@@ -157,11 +159,10 @@ def promise_notes(choice: Choice) -> list[str]:
         f"{choice.delta:g}. P-values: {'; '.join(choice.how)}. The numbers that would do assume items like these, and "
         "betting.",
     ]
+    if least:
+        notes.append(f"If nothing changed at all, these many that choose would be needed to be sure of it: {least}.")
     if clustered:
-        notes.append(
-            f"In {', '.join(clustered)} the promise is of the mean over clusters, each counting once; expect "
-            "abstention below some 50 clusters."
-        )
+        notes.append(f"In {', '.join(clustered)} the promise is of the mean over clusters, each counting once.")
     return notes
 
 
@@ -206,7 +207,7 @@ def measure_sentences(measure: MeasureOutcome) -> list[str]:
     if min(hidden.rose, hidden.fell) > 0:
         net = hidden.rose - hidden.fell
         sentences.append(
-            f"Behind the total: at {hidden.setting} {hidden.rose:,} items rose and {hidden.fell:,} fell, a balance of "
+            f"Behind the total: at {hidden.setting}, {hidden.rose:,} items rose and {hidden.fell:,} fell, a balance of "
             f"{net:+,} of {measure.n:,}."
         )
     if measure.shape is not None:

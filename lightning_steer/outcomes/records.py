@@ -91,6 +91,8 @@ class Choice(NamedTuple):
     """By target of a promise: units that chose, and the others."""
     counted: dict[str, str]
     """By target: what ``needed`` and the certificates count, items or clusters."""
+    least: dict[PromiseText, int]
+    """By harm: items or clusters that must choose for it to be certified if none of them changed."""
     how: tuple[str, ...]
 
 

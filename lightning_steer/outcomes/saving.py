@@ -42,5 +42,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and fields is not None:
         return {name: _plain(part) for name, part in zip(fields, value, strict=True)}
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {str(name): _plain(part) for name, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

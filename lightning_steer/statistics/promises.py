@@ -7,6 +7,7 @@ rule (Angelopoulos et al. 2021, arXiv 2110.01052). So the chance of choosing one
 delta, however the measures and candidates depend on each other, and whatever is chosen by among the certified.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,6 +72,8 @@ class Kept(NamedTuple):
     """``[K]`` mean change, over clusters where there are any."""
     needed: list[int | None]
     """Units like these that would certify each candidate; None where no number would."""
+    least: int | None
+    """Units that would certify it if none of them changed; None where the limit asks for a change."""
     units: int
     """Number of rows, or of clusters."""
     how: str
@@ -126,12 +129,32 @@ def keep(promise: Promise, risk: float) -> Kept:
     certified = p < risk
     more = [None if sure else BETTING.enough(row, limit, risk) for row, sure in zip(scaled, certified, strict=True)]
     needed = [n if sure else rows and max(rows, n + 1) for rows, sure in zip(more, certified, strict=True)]
-    return Kept(certified, p, values.mean(1), needed, n, how)
+    return Kept(certified, p, values.mean(1), needed, _least(promise, clusters, risk), n, how)
+
+
+def _least(promise: Promise, clusters: Clusters | None, risk: float) -> int | None:
+    """Return the fewest units that certify the promise if none changes.
+
+    A law that changes rows by the least, as often as breaks the promise, leaves all n of them with chance
+    ``(1 - limit / low)^n``, which any test must find below the risk; the exact test does no worse.
+    """
+    if promise.limit >= 0:
+        return None
+    if _whole(promise) and clusters is None:
+        fewest = math.floor(math.log(risk) / math.log1p(-promise.limit / promise.low)) + 1
+        if fewest <= MOST_EXACT:
+            return fewest
+    still = 2 * -promise.low / (promise.high - promise.low) - 1
+    limit = 2 * (promise.limit - promise.low) / (promise.high - promise.low) - 1
+    return BETTING.enough(np.array([still]), limit, risk)
 
 
 def _exact(promise: Promise, clusters: Clusters | None) -> bool:
-    whole = np.issubdtype(promise.changes.dtype, np.integer) and (promise.low, promise.high) == (-1, 1)
-    return clusters is None and whole and promise.changes.shape[1] <= MOST_EXACT
+    return clusters is None and _whole(promise) and promise.changes.shape[1] <= MOST_EXACT
+
+
+def _whole(promise: Promise) -> bool:
+    return np.issubdtype(promise.changes.dtype, np.integer) and (promise.low, promise.high) == (-1, 1)
 
 
 def _counts(changes: NDArray) -> tuple[NDArray, NDArray]:
