@@ -66,11 +66,23 @@ def error_of_mean(columns: NDArray, clusters: Clusters) -> tuple[NDArray, float]
     error = np.sqrt((np.square(residuals) / (1 - part)[:, None]).sum(0)) / n
     free = len(sizes) - 1.0
     for variances in (sizes, sizes**2) if np.ptp(sizes) > 0 else ():  # equal sizes leave T - 1
-        shared = np.outer(part, variances)
-        spread = np.diag(variances) - shared - shared.T + variances.sum() * np.outer(part, part)
-        spread /= np.sqrt(np.outer(1 - part, 1 - part))
-        free = min(free, float(np.trace(spread) ** 2 / np.square(spread).sum()))
+        free = min(free, _satterthwaite(part, variances))
     return error, free
+
+
+def _satterthwaite(part: NDArray, variances: NDArray) -> float:
+    """Return degrees of freedom: squared trace over squared norm of ``D (V - p v' - v p' + sum(v) p p') D``.
+
+    ``p [T]`` are the clusters' parts of the rows, ``v [T]`` the variances of their sums, ``V`` their diagonal matrix, D
+    that of ``1 / sqrt(1 - p)``: the covariance of the adjusted residuals. Sums over T take the place of the matrix of
+    T^2 numbers.
+    """
+    weight, total = 1 / (1 - part), variances.sum()
+    shared = total * part**2 - 2 * part * variances  # of the diagonal
+    a, b, c = ((weight * one).sum() for one in (part**2, variances**2, part * variances))
+    norm = 2 * a * b + 2 * c**2 + total**2 * a**2 - 4 * total * a * c
+    norm += (np.square(weight) * variances * (variances + 2 * shared)).sum()
+    return float((weight * (variances + shared)).sum() ** 2 / norm)
 
 
 def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:

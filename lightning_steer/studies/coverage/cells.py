@@ -17,6 +17,7 @@ from lightning_steer.studies.coverage import designs, statistics_of
 from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns_of
 from lightning_steer.studies.coverage.certificates import certificate_cells, rank_cells
 from lightning_steer.studies.coverage.hard_cells import drift_cells, unequal_cells
+from lightning_steer.studies.coverage.promises import promise_cells
 
 
 def _share_cells() -> list[Cell]:
@@ -158,8 +159,8 @@ def _icat(random: Generator, sets: int, terms: int, p: float, lms: float) -> Out
 def all_cells() -> list:
     """Return every cell, the slowest first."""
     return [
-        *_answer_cells(), *certificate_cells(), *rank_cells(), *_clustered_cells(), *unequal_cells(), *drift_cells(),
-        *_smooth_cells(), *_row_cells(), *_share_cells(),
+        *_answer_cells(), *certificate_cells(), *promise_cells(), *rank_cells(), *_clustered_cells(),
+        *unequal_cells(), *drift_cells(), *_smooth_cells(), *_row_cells(), *_share_cells(),
     ]  # fmt: skip
 
 
