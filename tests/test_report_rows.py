@@ -185,7 +185,9 @@ def test_the_price_stands_in_the_table_beside_the_effect_and_the_baseline() -> N
              for name in ("neutral_kl", "perplexity_ratio")}  # fmt: skip
     plain = undisturbed(drift)
     assert [plain[name]["value"] for name in drift] == [0.0, 1.0]
-    baselines = {"unsteered": {"wanted": drift["neutral_kl"], **plain}}
+    ways = {"wanted": True, "neutral_kl": False, "perplexity_ratio": None}
+    ranked = {name: {**drift["neutral_kl"], "higher_is_better": way} for name, way in ways.items()}
+    baselines = {"unsteered": {"wanted": drift["neutral_kl"], **plain}, "random": ranked}
     shown = {
         "method": "M",
         "fitted_rows": {},
@@ -195,5 +197,5 @@ def test_the_price_stands_in_the_table_beside_the_effect_and_the_baseline() -> N
     table = comparison(shown)
     assert table["unsteered"].keys() == table["M"].keys() == {"wanted", *drift}
     lines = legend(shown).splitlines()
-    assert [line.split("|")[3].strip() for line in lines[2:]] == ["higher", "lower", "near 1"]
+    assert [line.split("|")[3].strip() for line in lines[2:]] == ["higher", "lower", "-"]
     assert all(line.split("|")[4].strip() == "9" for line in lines[2:])

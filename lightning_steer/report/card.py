@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lightning_steer.escapes import for_markdown
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
-from lightning_steer.report.words import BETTER, word
+from lightning_steer.report.words import word
 
 ROWS = {
     "unsteered": "unsteered",
@@ -63,7 +63,7 @@ def data(report: Mapping[str, Any]) -> str:
     what = " Rows of one cluster share a prompt, a topic, a target term or both continuations, and are not independent."
     repeated = parts.get("repeated")
     again = ""
-    if repeated and repeated["distinct"] > 1:
+    if repeated and repeated["distinct"] > 1 and repeated["held_out"]:
         again = f" {repeated['held_out']:,} of the held-out rows have the same two continuations as another of them."
     return f"Data: {shown}.{what if clustered else ''}{again}"
 
@@ -82,15 +82,18 @@ def price(report: Mapping[str, Any]) -> str:
     return f"At the price of: {shown}." if shown else ""
 
 
+WAYS = {True: "higher", False: "lower", None: "-"}
+
+
 def legend(report: Mapping[str, Any]) -> str:
     """What each column of the table is, in which direction it is good, and over how many rows."""
+    ranked = report["baselines"].get("random", {})
     lines = ["| column | what it is | better | n | clusters |", "|---|---|---|---|---|"]
     for name in report["baselines"]["unsteered"]:
         estimate = report["metrics"].get(name, {})
         counts = [f"{count:,.0f}" if count else "-" for count in (estimate.get("n"), estimate.get("clusters"))]
-        lines.append(
-            f"| {' | '.join(map(for_markdown, (name, word(name), BETTER.get(name, '-'))))} | {' | '.join(counts)} |"
-        )
+        better = WAYS[ranked.get(name, {}).get("higher_is_better")]
+        lines.append(f"| {' | '.join(map(for_markdown, (name, word(name), better)))} | {' | '.join(counts)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -79,20 +79,6 @@ WORDS = {
 }
 
 
-HIGHER = (
-    *("target", "others", "exact", "mean60", "spi", "accuracy", "balanced_accuracy", "mcc", "f1", "precision"),
-    *("recall", "0->1", "wanted", "wanted_change", "intended", "fidelity", "lms", "icat", "icat_change"),
-    *(f"{name}_change" for name in ("others", "exact", "target", "accuracy", "balanced_accuracy", "mcc")),
-    *("accuracy_over_constant_class", "certified_bound"),
-)
-LOWER = (
-    *("kept", "drift_kl", "drift_flip", "error", "error_change", "1->0", "kl", "opposed", "collateral", "p_unrelated"),
-    *("neutral_kl", "neutral_kl_p95"),
-)
-BETTER = {**dict.fromkeys(HIGHER, "higher"), **dict.fromkeys(LOWER, "lower"), "perplexity_ratio": "near 1"}
-"""In which direction a measure is good; of others that depends on what was meant."""
-
-
 def word(name: str) -> str:
     """A measure's name for people."""
     return WORDS.get(name, name.replace("_", " "))
