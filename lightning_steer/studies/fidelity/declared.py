@@ -61,7 +61,7 @@ LOST = Question(
         Contrast("response, to the narrow model's vector", "in the base model less in the narrow one"),
     ),
     SEEDS,
-    "the contrasts are of effects that the first draw had as .02 to .06, five times their error",
+    "the base model's own vector, which moves its margin by .05 nats on examples of seed 0",
 )
 DOSE = Question(
     "Dose of the narrow model's own vector",
@@ -93,7 +93,8 @@ DECLARATION = Declaration(
         "version 0.1.0: all layers and nine strengths on examples of seed 0, one narrow model of seed 0; from these "
         "stem the layer, the strength and the directions of the contrasts",
         "sizes of the pattern in base and tuned model on examples of seed 0, layer 2, strengths 1, 2, 4 and 8",
-        "the planted neurons' size is set on selecting terms of seed 0",
+        "the planted neurons' size is set on selecting terms of seed 0; on that draw's test terms the planted pattern "
+        "is .013 nats for towns and .022 for trades",
     ),
     DRAWS,
 )
