@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from lightning_steer.escapes import for_markdown
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
+from lightning_steer.report.nulls import nulls
 from lightning_steer.report.words import word
 
 ROWS = {
@@ -111,7 +112,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         f"{for_markdown(report['verdict'])} {for_markdown(price(report))}\n",
         *([f"Why this strength: {for_markdown(report['choice'])}.\n"] if report.get("choice") else []),
         *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
-        f"{data(report)}\n",
+        f"{data(report)} {for_markdown(nulls(report))}\n",
         f"Task: {for_markdown(report['task'])}. Network: {for_markdown(report['backbone'])}. "
         f"Seed {report['seed']}. Values are followed by their "
         f"95 % interval over {tables.counted(report['metrics'][columns[0]])}. "
@@ -133,7 +134,7 @@ def text(report: Mapping[str, Any]) -> str:
     table = tables.text(comparison(report), list(report["baselines"]["unsteered"]))
     why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
-    return f"{report['verdict']} {price(report)}\n{data(report)}{why}{warnings}\n\n{table}\n{notes}\n"
+    return f"{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{why}{warnings}\n\n{table}\n{notes}\n"
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:

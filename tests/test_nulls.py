@@ -1,0 +1,48 @@
+"""A report says what it could have seen beside every change that it did not see, and beside no other."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_steer.report import card
+from lightning_steer.report.nulls import nulls
+from lightning_steer.statistics.kinds import Change
+from lightning_steer.statistics.power import PairedDesign
+
+
+def figure(value: float, low: float | None, high: float | None, how: str = "t") -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": 1000, "clusters": None, "how": how}
+
+
+def report(**metrics: dict[str, Any]) -> dict[str, Any]:
+    unsteered = {"spi": figure(0, None, None, "by definition"), "accuracy": figure(0.5, 0.4, 0.6)}
+    metrics = {"accuracy": figure(0.5, 0.4, 0.6), "spi": figure(0.2, 0.1, 0.3), **metrics}
+    return {
+        "experiment": "e", "method": "m", "verdict": "V.", "choice": "c", "warnings": [], "task": "t", "backbone": "b",
+        "seed": 0, "metrics": metrics, "baselines": {"unsteered": unsteered}, "fitted_rows": {}, "versions": {},
+    }  # fmt: skip
+
+
+def test_only_changes_that_hold_0_are_named() -> None:
+    assert nulls(report()) == ""
+    said = nulls(report(spi=figure(0.01, -0.09, 0.1), margin_change=figure(0.0, -0.2, 0.1), accuracy=figure(0, -1, 1)))
+    assert said.endswith("a change of: spi (0.143 or more), margin_change (0.286 or more).")
+    assert "in 80% of repeats" in said
+    for unknown in (figure(0.0, None, None, "none: few"), figure(0.0, math.nan, math.nan), figure(0, 0, 0)):
+        assert nulls(report(spi=unknown)) == ""
+
+
+def test_it_stands_in_the_page_and_in_the_terminal() -> None:
+    one = report(spi=figure(0.01, -0.09, 0.1))
+    assert "could have seen, in 80% of repeats, a change of: spi (0.143 or more)." in card.markdown(one, [])
+    assert "spi (0.143 or more)" in card.text(one)
+    assert "could have seen" not in card.text(report())
+
+
+def test_a_run_sees_what_it_says_it_could_have_seen() -> None:
+    changes = np.repeat([1.0, -1.0, 0.0], [10, 9, 231])
+    estimate = Change().estimate(changes)[0]._asdict()
+    said = float(nulls(report(accuracy_change=estimate)).split("accuracy_change (")[1].split(" ")[0])
+    assert PairedDesign(250, 19 / 250).power(said) == pytest.approx(0.85, abs=0.1)
