@@ -18,6 +18,8 @@ from lightning_steer.statistics.columns import as_clusters
 LEVEL = 0.05
 """How often a claim may be false."""
 BETTING = Betting()
+MOST_AT_A_TIME = 2**23
+"""Differences that are held at a time."""
 
 
 class Step(NamedTuple):
@@ -53,10 +55,12 @@ def shape(values: NDArray, share: bool, low: float, high: float, cluster: ArrayL
     at most :data:`LEVEL`; so is that of a fall (rise) that is called certain.
     """
     pairs = list(combinations(range(len(values)), 2))
-    differences = np.stack([values[j] - values[i] for i, j in pairs])
-    rise, fall = (
-        _surest(pairs, p_values(sign * differences, share, low, high, cluster) * len(pairs)) for sign in (1, -1)
-    )
+    p = np.ones((2, len(pairs)))
+    for some in np.array_split(np.arange(len(pairs)), -(-len(pairs) * values.shape[1] // MOST_AT_A_TIME)):
+        differences = np.stack([values[pairs[k][1]] - values[pairs[k][0]] for k in some])
+        for way, sign in enumerate((1, -1)):
+            p[way, some] = p_values(sign * differences, share, low, high, cluster, len(pairs))
+    rise, fall = (_surest(pairs, one * len(pairs)) for one in p)
     return Shape(rise, fall, len(pairs), how(share, cluster))
 
 
@@ -79,14 +83,16 @@ def both_signs(
     for sign in (1, -1):
         for s in pairs:
             changes = sign * np.stack([values[at[side]] - values[at[0.0]] for side in (s, -s)])
-            p = float(p_values(changes, share, low, high, cluster).max()) * len(pairs)
+            p = float(p_values(changes, share, low, high, cluster, len(pairs)).max()) * len(pairs)
             if p < LEVEL:
                 certain.append((s, sign, p))
     return certain
 
 
-def p_values(differences: NDArray, share: bool, low: float, high: float, cluster: ArrayLike | None) -> NDArray:
-    """Return ``[U]`` p-values of "the true mean of ``differences [U, n]`` is at most 0"."""
+def p_values(
+    differences: NDArray, share: bool, low: float, high: float, cluster: ArrayLike | None, claims: int = 1
+) -> NDArray:
+    """Return ``[U]`` p-values of "the true mean of ``differences [U, n]`` is at most 0", one of ``claims`` claims."""
     clusters = as_clusters(cluster, differences.shape[1])
     if share and clusters is None:
         gains, harms = (differences > 0).sum(1), (differences < 0).sum(1)
@@ -96,7 +102,7 @@ def p_values(differences: NDArray, share: bool, low: float, high: float, cluster
     scaled = differences / (high - low)
     if clusters is not None:
         scaled = (clusters.sums(scaled.T) / clusters.sizes[:, None]).T
-    return BETTING.p_value(np.clip(scaled, -1, 1), 0.0, LEVEL / len(differences))
+    return BETTING.p_value(np.clip(scaled, -1, 1), 0.0, LEVEL / claims)
 
 
 def how(share: bool, cluster: ArrayLike | None) -> str:
