@@ -47,8 +47,8 @@ def test_blocks_run_in_their_order(name: str, tmp_path: Path) -> None:
         assert json.loads(path.read_text())["metrics"]
     if name == "docs/judge.md":
         assert (tmp_path / "judgement.html").is_file()
-        assert "**Setting 2 is certified at confidence 0.95" in printed[-2]
-        assert printed[-1] == "2\n"  # as its comment says
+        assert "**Setting 2 is certified at confidence 0.95" in printed[-3]
+        assert printed[-2] == "2\n"  # as its comment says
     if name == "README.md":
         assert (tmp_path / "logs/mine/mean_difference/report.json").is_file()
         shown = [(block.text, said) for block, said in zip(found, printed, strict=True) if block.language == "python"]

@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--baseline", help="the setting without steering; strength 0, or the name baseline, if not given")
     add("--cluster", help="the column whose rows belong together, such as a topic, if it is not called cluster")
     add("--range", action="append", default=[], help="possible values of a measure, MEASURE=LOW..HIGH")
-    add("--judge", help="whose scores to go by, where several judges scored")
+    add("--judge", help="whose scores to go by, where several judges scored; the others are compared")
+    add("--human", help="the judge whose labels are right, on a random part of the items: they correct the others")
     add("--split", type=float, default=0.5, help="share of the items that choose (.5); the others re-estimate")
     add("--seed", type=int, default=0, help="of the split (0)")
     for kind in ("html", "markdown", "json"):
@@ -67,6 +68,7 @@ def _judge(options: argparse.Namespace) -> int:
         cluster=options.cluster,
         ranges=dict(_range(text) for text in options.range),
         judge=options.judge,
+        human=options.human,
         split=options.split,
         seed=options.seed,
     )

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.outcomes import choosing, pairing, promise_text, reading
-from lightning_steer.outcomes.records import Judgement, MeasureOutcome, SettingOutcome
+from lightning_steer.outcomes import choosing, judges, pairing, promise_text, reading
+from lightning_steer.outcomes.records import (
+    JudgeComparison,
+    Judgement,
+    LabelledMeasure,
+    MeasureOutcome,
+    OtherVerdict,
+    SettingOutcome,
+)
+from lightning_steer.outcomes.rows import Rows
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics import dose_response
 from lightning_steer.statistics.estimate import Estimate
@@ -26,6 +34,7 @@ def judge(
     cluster: str | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     judge: str | None = None,
+    human: str | None = None,
     split: float = 0.5,
     seed: int = 0,
 ) -> Judgement:
@@ -41,7 +50,8 @@ def judge(
         baseline: the setting without steering; strength 0, or the setting called ``baseline``, if not given.
         cluster: the column of clusters, if it is not called ``cluster``.
         ranges: least and largest possible value of measures that are not 0 or 1.
-        judge: whose scores to go by where there are several judges.
+        judge: whose scores to go by where there are several judges; the others are compared with it.
+        human: the judge whose labels are right, on a random part of the items: they correct the changes of ``judge``.
         split: share of the items (or clusters) that choose; the others say what the chosen setting does. 1: all choose.
         seed: of the split.
 
@@ -58,14 +68,68 @@ def judge(
     several = isinstance(outcomes, Sequence) and not isinstance(outcomes, (str, Path))
     rows, unread = reading.read(list(outcomes) if several else [outcomes], cluster)
     base = None if baseline is None else f"{baseline:g}" if isinstance(baseline, (int, float)) else str(baseline)
-    measures = pairing.measures(rows, base, declared, judge)
+    who = judges.roles(rows, judge, human)
+    measures = pairing.measures(rows, base, declared, who.judge)
     choice = choosing.choose(measures, promises, delta, split, seed) if promises else None
     first = next(iter(measures.values()))
     numeric = first.settings[0].strength is not None
     notes = _notes(measures, unread, [] if choice is None else [c.setting for c in choice.candidates])
+    if who.judge is not None:
+        notes = (f"Values, changes and the choice go by the scores of {who.judge}, right or wrong.", *notes)
+    by_other = {other: pairing.measures(rows, base, declared, other) for other in who.others}
+    compared, other_verdicts = _compare(rows, measures, by_other, who, promises, (delta, split, seed))
+    labelled = _label(rows, measures, base, declared, who)
     described = tuple(_describe(measure) for measure in measures.values())
     return Judgement(
-        tuple(rows.sources), len(rows), first.settings[0].name, numeric, split, seed, described, choice, notes
+        tuple(rows.sources),
+        len(rows),
+        first.settings[0].name,
+        numeric,
+        split,
+        seed,
+        described,
+        choice,
+        compared,
+        other_verdicts,
+        labelled,
+        notes,
+    )
+
+
+def _compare(
+    rows: Rows,
+    measures: Mapping[str, Measure],
+    by_other: Mapping[str, Mapping[str, Measure]],
+    who: judges.Roles,
+    promises: tuple[promise_text.PromiseText, ...],
+    settings: tuple[float, float, int],
+) -> tuple[tuple[JudgeComparison, ...], tuple[OtherVerdict, ...]]:
+    """Return how other judges see the effects, and what they would have chosen where they scored what is promised."""
+    if who.judge is None:
+        return (), ()
+    compared, verdicts = [], []
+    for other, theirs in by_other.items():
+        shared = [name for name in measures if name in judges.scored(rows, who.judge) & judges.scored(rows, other)]
+        compared += [judges.compare(who.judge, measures[name], other, theirs[name]) for name in shared]
+        if promises and {promise.measure for promise in promises} <= theirs.keys():
+            verdicts.append(OtherVerdict(other, choosing.choose(theirs, promises, *settings).chosen))
+    return tuple(compared), tuple(verdicts)
+
+
+def _label(
+    rows: Rows,
+    measures: Mapping[str, Measure],
+    baseline: str | None,
+    ranges: dict[str, tuple[float, float]],
+    who: judges.Roles,
+) -> tuple[LabelledMeasure, ...]:
+    """Return what labels say of the judge's changes."""
+    if who.judge is None or who.human is None:
+        return ()
+    labels = pairing.measures(rows, baseline, ranges, who.human)
+    shared = judges.scored(rows, who.judge) & judges.scored(rows, who.human)
+    return tuple(
+        judges.correct(who.judge, measures[name], who.human, labels[name]) for name in measures if name in shared
     )
 
 

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from lightning_steer.outcomes import prose
+from lightning_steer.outcomes import judge_prose, prose
 from lightning_steer.outcomes.records import Judgement, MeasureOutcome
 from lightning_steer.report import svg
 from lightning_steer.report.document import document
@@ -11,6 +11,7 @@ from lightning_steer.report.document import document
 def page(judgement: Judgement) -> str:
     """Return the page."""
     first, *more = prose.verdict(judgement)
+    more += judge_prose.verdict_sentences(judgement)
     choice = judgement.choice
     parts = [
         f"<header><h1>Judgement: {escape(', '.join(measure.name for measure in judgement.measures))}</h1>\n",
@@ -20,7 +21,9 @@ def page(judgement: Judgement) -> str:
         parts.append(f"<h2>Promises</h2>\n{_table(prose.promise_table(choice))}")
         parts.append(_paragraphs(prose.promise_notes(choice), "soft"))
     parts += [_article(measure, choice and choice.chosen) for measure in judgement.measures]
-    notes = "".join(f"<li>{escape(note)}</li>" for note in prose.all_notes(judgement))
+    for title, table, texts in judge_prose.sections(judgement):
+        parts.append(f"<article>\n<h2>{escape(title)}</h2>\n{_table(table)}{_paragraphs(texts)}</article>\n")
+    notes = "".join(f"<li>{escape(note)}</li>" for note in prose.all_notes(judgement, judge_prose.estimates(judgement)))
     parts.append(f'<article>\n<h2>Notes</h2>\n<ul class="soft">{notes}</ul>\n</article>\n</main>\n')
     return document(f"Judgement: {first}", "".join(parts))
 

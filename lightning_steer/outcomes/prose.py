@@ -1,7 +1,7 @@
 """A judgement in sentences and tables, for every form that it is written in."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from lightning_steer.outcomes.records import (
     Candidate,
@@ -246,22 +246,22 @@ def _shape(measure: MeasureOutcome) -> str:
     return f"{text}; {shape.pairs} pairs of settings were compared, at {LEVEL:g} together ({shape.how})."
 
 
-def footnotes(measures: Sequence[MeasureOutcome]) -> list[str]:
+def footnotes(measures: Sequence[MeasureOutcome], more: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return how intervals were made, and what they do not say."""
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for measure in measures:
         for one in measure.settings:
             rows.append({measure.name: one.value._asdict(), f"change of {measure.name}": one.change._asdict()})
             rows += [{f"{measure.name} by group": estimate._asdict()} for estimate in one.groups.values()]
     return [
-        *notes_of(rows),
+        *notes_of([*rows, *more]),
         "Each interval holds by itself in 95 % of tables; none is adjusted for how many there are.",
     ]
 
 
-def all_notes(judgement: Judgement) -> list[str]:
-    """Return every note at the end."""
+def all_notes(judgement: Judgement, more: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return every note at the end; ``more`` are further estimates by name, to be told how they were made."""
     sources = f"Read from {', '.join(judgement.sources)}: {judgement.rows:,} rows. Baseline: {judgement.baseline}."
     parts = f"A share of {judgement.split:g} of the items chose (seed {judgement.seed})." if judgement.choice else ""
     rose = "Rose and fell: items whose value is larger or smaller than at the baseline."
-    return [f"{sources} {parts}".rstrip(), rose, *judgement.notes, *footnotes(judgement.measures)]
+    return [f"{sources} {parts}".rstrip(), rose, *judgement.notes, *footnotes(judgement.measures, more)]

@@ -96,6 +96,63 @@ class Choice(NamedTuple):
     how: tuple[str, ...]
 
 
+class JudgedSetting(NamedTuple):
+    """One setting as two judges see it."""
+
+    setting: str
+    change: Estimate
+    """By the judge whose scores count."""
+    other: Estimate
+    """By the other judge, on the same items."""
+    difference: Estimate
+    """Of both changes, item by item."""
+    same_score: float
+    """Share of items with the same score at this setting."""
+    changed_alike: float | None
+    """Share of items that changed by either judge which changed the same by both; None where none changed."""
+
+
+class JudgeComparison(NamedTuple):
+    """Two judges of one measure."""
+
+    measure: str
+    judge: str
+    other: str
+    n: int
+    settings: tuple[JudgedSetting, ...]
+
+
+class OtherVerdict(NamedTuple):
+    """What would be chosen if another judge's scores counted."""
+
+    judge: str
+    chosen: str | None
+
+
+class LabelledSetting(NamedTuple):
+    """A change that a judge scored on all items and labels correct."""
+
+    setting: str
+    judged: Estimate
+    labels: Estimate
+    """By the labels alone."""
+    corrected: Estimate
+    weight: float
+    """How much the judge counts in the corrected change; 0: the labels count alone."""
+
+
+class LabelledMeasure(NamedTuple):
+    """A measure that a judge scored on all items and somebody labelled on some."""
+
+    measure: str
+    judge: str
+    human: str
+    labelled: int
+    n: int
+    clustered: bool
+    settings: tuple[LabelledSetting, ...]
+
+
 class Judgement(NamedTuple):
     """All that a table of outcomes says."""
 
@@ -108,6 +165,9 @@ class Judgement(NamedTuple):
     seed: int
     measures: tuple[MeasureOutcome, ...]
     choice: Choice | None
+    judges: tuple[JudgeComparison, ...]
+    other_verdicts: tuple[OtherVerdict, ...]
+    labelled: tuple[LabelledMeasure, ...]
     notes: tuple[str, ...]
 
     def save(self, path: Any) -> None:

@@ -1,6 +1,6 @@
 """Outcomes of one measure: every unit at every setting, paired with the baseline."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -69,3 +69,9 @@ class Measure:
             tuple(self.items[i] for i in rows), None if self.cluster is None else self.cluster[rows], self.clusters,
             None if self.group is None else self.group[rows], self.groups,
         )  # fmt: skip
+
+    def at(self, names: list[str]) -> "Measure":
+        """Return the settings of these names."""
+        places = {setting.name: i for i, setting in enumerate(self.settings)}
+        kept = [places[name] for name in names]
+        return replace(self, settings=tuple(self.settings[i] for i in kept), values=self.values[kept])

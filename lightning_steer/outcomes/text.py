@@ -1,13 +1,14 @@
 """A judgement as Markdown."""
 
 from lightning_steer.escapes import for_markdown
-from lightning_steer.outcomes import prose
+from lightning_steer.outcomes import judge_prose, prose
 from lightning_steer.outcomes.records import Judgement
 
 
 def markdown(judgement: Judgement) -> str:
     """Return the judgement as Markdown."""
     first, *more = prose.verdict(judgement)
+    more += judge_prose.verdict_sentences(judgement)
     choice = judgement.choice
     lines = ["# Judgement", "", f"**{for_markdown(first)}** {for_markdown(' '.join(more))}".rstrip(), ""]
     if choice is not None:
@@ -19,8 +20,11 @@ def markdown(judgement: Judgement) -> str:
         groups = prose.group_table(measure)
         lines += [] if groups is None else ["Change by group:", "", *_table(groups), ""]
         lines += [line for text in prose.measure_sentences(measure) for line in (for_markdown(text), "")]
+    for title, table, texts in judge_prose.sections(judgement):
+        lines += [f"## {for_markdown(title)}", "", *_table(table), ""]
+        lines += [line for text in texts for line in (for_markdown(text), "")]
     lines += ["## Notes", ""]
-    lines += [f"- {for_markdown(note)}" for note in prose.all_notes(judgement)]
+    lines += [f"- {for_markdown(note)}" for note in prose.all_notes(judgement, judge_prose.estimates(judgement))]
     return "\n".join(lines) + "\n"
 
 

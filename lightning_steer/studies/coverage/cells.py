@@ -13,7 +13,7 @@ from lightning_steer.statistics import intervals
 from lightning_steer.statistics.answer_table import AnswerTable
 from lightning_steer.statistics.columns import as_clusters
 from lightning_steer.statistics.kinds import Change, Intervals, Mean, Quantile, Share, Smooth
-from lightning_steer.studies.coverage import designs, statistics_of
+from lightning_steer.studies.coverage import corrected, designs, statistics_of
 from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns_of
 from lightning_steer.studies.coverage.certificates import certificate_cells, rank_cells
 from lightning_steer.studies.coverage.hard_cells import drift_cells, unequal_cells
@@ -156,11 +156,15 @@ def _icat(random: Generator, sets: int, terms: int, p: float, lms: float) -> Out
     return {"ICAT": (found, 100 * lms * min(p, 1 - p) / 0.5, 100)}
 
 
+def _corrected_cells() -> list[Cell]:
+    return [Cell("change by a judge, corrected by labels", *design) for design in corrected.designs()]
+
+
 def all_cells() -> list:
     """Return every cell, the slowest first."""
     return [
         *_answer_cells(), *certificate_cells(), *promise_cells(), *rank_cells(), *_clustered_cells(),
-        *unequal_cells(), *drift_cells(), *_smooth_cells(), *_row_cells(), *_share_cells(),
+        *unequal_cells(), *drift_cells(), *_corrected_cells(), *_smooth_cells(), *_row_cells(), *_share_cells(),
     ]  # fmt: skip
 
 

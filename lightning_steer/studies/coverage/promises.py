@@ -59,14 +59,14 @@ class PromiseCell:
         random = np.random.default_rng([SEED, zlib.crc32(self.design.encode())])
         means, risk = self.means(), self.delta / K
         limits = np.array([0.0] + [-LIMIT] * self.harms)
-        kept = (means > limits + 1e-12).all(1)
+        kept = np.all(means > limits + 1e-12, axis=1)
         counts = {"false": np.zeros(2, int), "good": np.zeros(2, int)}
         for changes in self._tables(random, means, sets):
             union = changes.mean(3) - np.sqrt(2 * np.log((1 + self.harms) / risk) / changes.shape[3]) > limits
             for i, passed in enumerate((self._certified(changes, limits, risk), union)):
-                certified = passed.all(2)
+                certified = np.all(passed, axis=2)
                 benefit = np.where(certified, changes.mean(3)[..., 0], -np.inf)
-                chosen, is_any = benefit.argmax(1), certified.any(1)
+                chosen, is_any = benefit.argmax(1), np.any(certified, axis=1)
                 counts["false"][i] += (is_any & ~kept[chosen]).sum()
                 counts["good"][i] += (is_any & kept[chosen]).sum()
         row = {"table": self.table, "design": self.design, "sets": sets, "delta": self.delta}
@@ -110,8 +110,8 @@ class PromiseCell:
             if self.clustered:
                 passed.append(Betting().refutes(one.reshape(-1, one.shape[-1]), limit, risk).reshape(one.shape[:2]))
             else:
-                counts = ((one == sign).sum(-1) for sign in (1, -1))
-                passed.append(ExactPaired().refutes(*counts, self.n, limit, risk))
+                gains, falls = ((one == sign).sum(-1) for sign in (1, -1))
+                passed.append(ExactPaired().refutes(gains, falls, self.n, limit, risk))
         return np.stack(passed, 2)
 
 
