@@ -8,6 +8,9 @@ from pathlib import Path
 from lightning_steer.arguments import Parser
 from lightning_steer.escapes import say
 
+TABLES = """\
+CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measure, SETTING=path for a sample log of
+lm-evaluation-harness"""
 EPILOG = """\
 A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
 (0 is the baseline) or names. Columns cluster, group, seed and judge are read if they are there.
@@ -28,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("tables", nargs="+", help="CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measure")
+    add("tables", nargs="+", help=TABLES)
     add("--benefit", action="append", default=[], help="what steering is for; of several the first decides")
     add("--harm", action="append", default=[], help="what it may damage, and how much is accepted")
     add("--delta", type=float, default=0.05, help="accepted risk that the chosen setting breaks a promise (.05)")

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from lightning_steer.outcomes import judge_prose, prose
+from lightning_steer.outcomes import choice_prose, judge_prose, prose
 from lightning_steer.outcomes.records import Judgement, MeasureOutcome
 from lightning_steer.report import svg
 from lightning_steer.report.document import document
@@ -10,7 +10,7 @@ from lightning_steer.report.document import document
 
 def page(judgement: Judgement) -> str:
     """Return the page."""
-    first, *more = prose.verdict(judgement)
+    first, *more = choice_prose.verdict(judgement)
     more += judge_prose.verdict_sentences(judgement)
     choice = judgement.choice
     parts = [
@@ -18,8 +18,8 @@ def page(judgement: Judgement) -> str:
         f'<p class="verdict"><strong>{escape(first)}</strong></p>\n{_paragraphs(more)}</header>\n<main>\n',
     ]
     if choice is not None:
-        parts.append(f"<h2>Promises</h2>\n{_table(prose.promise_table(choice))}")
-        parts.append(_paragraphs(prose.promise_notes(choice), "soft"))
+        parts.append(f"<h2>Promises</h2>\n{_table(choice_prose.promise_table(choice))}")
+        parts.append(_paragraphs(choice_prose.promise_notes(choice), "soft"))
     parts += [_article(measure, choice and choice.chosen) for measure in judgement.measures]
     for title, table, texts in judge_prose.sections(judgement):
         parts.append(f"<article>\n<h2>{escape(title)}</h2>\n{_table(table)}{_paragraphs(texts)}</article>\n")

@@ -73,6 +73,6 @@ def promises(
     if losses and not gains:
         raise ValueError("harms are limited, but there is no benefit to choose by: add one, such as 'refused>=0'")
     for i, one in enumerate(parsed):
-        if any((one.target, one.sign) == (other.target, other.sign) for other in parsed[:i]):
+        if any(one[:3] + one[4:] == other[:3] + other[4:] for other in parsed[:i]):
             raise ValueError(f"{str(one)!r}: there are two promises of this kind about {one.target!r}: make one")
     return tuple(parsed)

@@ -11,9 +11,10 @@ from typing import Any
 from tqdm import tqdm
 
 from lightning_steer import text_files
-from lightning_steer.outcomes.rows import NAMES, Rows, check_name, number
+from lightning_steer.outcomes.cells import name_of, value_of
+from lightning_steer.outcomes.harness import is_samples, read_samples
+from lightning_steer.outcomes.rows import NAMES, Rows, check_name
 
-TRUTHS = {"true": 1.0, "false": 0.0}
 OTHER_NAMES = {"strength": "setting"}
 """Columns that are read under another name."""
 NEEDED = ("item", "setting", "value")
@@ -26,7 +27,8 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
     """Return the rows of all sources, and the columns that were not read.
 
     Args:
-        sources: paths, ``MEASURE=path`` for a file without a column ``measure``, or data frames.
+        sources: paths, ``MEASURE=path`` for a file without a column ``measure``, ``SETTING=path`` for a sample log of
+            lm-evaluation-harness, or data frames.
         cluster: the column that holds clusters, if it is not called ``cluster``.
 
     Raises:
@@ -37,6 +39,11 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
     for source in sources:
         if isinstance(source, (str, Path)):
             measure, path = _named(str(source))
+            samples = _samples(path)
+            if samples:
+                rows.source(f"{measure}={path.name}")
+                unread += read_samples(path, measure, samples, rows)
+                continue
             name, (header, records) = path.name, _reader(path)(path)
         else:
             measure, name, (header, records) = None, "data frame", _of_frame(source)
@@ -103,8 +110,20 @@ def _csv_records(lines: Any, name: str) -> Iterator[Record]:
         csv.field_size_limit(limit)
 
 
+def _samples(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a sample log of lm-evaluation-harness; none of another file."""
+    if _reader(path) is not _of_json_lines:
+        return []
+    lines = _lines(path)
+    return lines if lines and is_samples(_json_object(path.name, *lines[0])) else []
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    return [(i, line) for i, line in enumerate(text_files.read(path).split("\n"), 1) if line.strip()]
+
+
 def _of_json_lines(path: Path) -> tuple[list[str], Iterator[Record]]:
-    lines = [(i, line) for i, line in enumerate(text_files.read(path).split("\n"), 1) if line.strip()]
+    lines = _lines(path)
     header: list[str] = []
     if lines:
         header = list(_json_object(path.name, *lines[0]))
@@ -201,7 +220,7 @@ def _read_into(
                 own.append(measure if column == "measure" else None)
                 continue
             cell = cells[place]
-            text = cell.strip() if type(cell) is str else _text(cell, name, line, column)
+            text = cell.strip() if type(cell) is str else name_of(cell, name, line, column)
             if text not in names[column]:
                 check_name(text, f"{name}, row {line}", column)
                 names[column].add(text)
@@ -209,51 +228,7 @@ def _read_into(
         cell = cells[value_at]
         value = known.get(cell) if type(cell) is str else None
         if value is None:
-            value = _value(cell, f"{name}, row {line}, column value")
+            value = value_of(cell, f"{name}, row {line}, column value")
             if type(cell) is str and len(known) < 100_000:
                 known[cell] = value
         rows.add(line, own, *value)
-
-
-def _text(cell: Any, name: str, line: int, column: str) -> str:
-    """Return a name that is not written as text: a whole number or, of settings, any number."""
-    where = f"{name}, row {line}, column {column}"
-    if cell is None:
-        raise ValueError(f"{where}: it is empty, where a name was expected")
-    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
-        raise ValueError(f"{where}: {str(cell)[:40]!r} is neither a text nor a number")
-    if cell != cell or cell in (float("inf"), float("-inf")):
-        raise ValueError(f"{where}: it is {cell}, where a name or a finite number was expected")
-    return f"{cell:.0f}" if cell == int(cell) and abs(cell) < 1e15 else repr(cell)
-
-
-def _value(cell: Any, where: str) -> tuple[float, bool]:
-    """Return a finite number, and whether it was written as true or false."""
-    if isinstance(cell, str):
-        text = cell.strip()
-        if text.lower() in TRUTHS:
-            return TRUTHS[text.lower()], True
-        value = number(text)
-        if value is not None:
-            return value, False
-        if not text:
-            raise ValueError(f"{where}: it is empty: leave an item without an outcome out at every setting")
-        if text.lower().lstrip("+-") in ("nan", "inf", "infinity", "na", "n/a", "none", "null"):
-            raise ValueError(f"{where}: {text!r} is no finite number: leave such an item out at every setting")
-        raise ValueError(
-            f"{where}: {text[:40]!r}{f' ({len(text):,} characters)' if len(text) > 40 else ''} is not a number"
-            + (": write decimals with a point" if number(text.replace(",", ".")) is not None else "")
-        )
-    if isinstance(cell, bool):
-        return float(cell), True
-    if cell is None:
-        raise ValueError(f"{where}: it is empty: leave an item without an outcome out at every setting")
-    if not isinstance(cell, (int, float)):
-        raise ValueError(f"{where}: {str(cell)[:40]!r} is not a number")
-    try:
-        value = float(cell)
-    except OverflowError:
-        value = float("inf")
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError(f"{where}: it is {str(cell)[:20]}, no finite number: leave such an item out at every setting")
-    return value, False

@@ -1,19 +1,19 @@
 """A judgement as Markdown."""
 
 from lightning_steer.escapes import for_markdown
-from lightning_steer.outcomes import judge_prose, prose
+from lightning_steer.outcomes import choice_prose, judge_prose, prose
 from lightning_steer.outcomes.records import Judgement
 
 
 def markdown(judgement: Judgement) -> str:
     """Return the judgement as Markdown."""
-    first, *more = prose.verdict(judgement)
+    first, *more = choice_prose.verdict(judgement)
     more += judge_prose.verdict_sentences(judgement)
     choice = judgement.choice
     lines = ["# Judgement", "", f"**{for_markdown(first)}** {for_markdown(' '.join(more))}".rstrip(), ""]
     if choice is not None:
-        lines += ["## Promises", "", *_table(prose.promise_table(choice)), ""]
-        lines += [line for note in prose.promise_notes(choice) for line in (for_markdown(note), "")]
+        lines += ["## Promises", "", *_table(choice_prose.promise_table(choice)), ""]
+        lines += [line for note in choice_prose.promise_notes(choice) for line in (for_markdown(note), "")]
     for measure in judgement.measures:
         lines += [f"## {for_markdown(measure.name)}", "", f"{prose.counted(measure)}.", ""]
         lines += [*_table(prose.outcome_table(measure, choice and choice.chosen)), ""]
