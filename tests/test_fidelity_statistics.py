@@ -18,6 +18,7 @@ from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.fidelity import __main__ as command
 from lightning_steer.studies.fidelity import anisotropy, behaviours, runs, sweep, truth
+from lightning_steer.studies.fidelity.planted import EFFECTS
 from lightning_steer.studies.fidelity.settings import NARROW
 from lightning_steer.studies.mera import __main__ as mera
 
@@ -196,7 +197,7 @@ def test_parts_of_older_statistics_are_made_anew(tmp_path: Path, monkeypatch: py
 def test_every_part_names_the_statistics_that_made_it(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     options = command.arguments(["--out", str(tmp_path)])
-    parts = command.parts(options, dict.fromkeys(("base", "tuned", *NARROW, "planted"), tmp_path))
+    parts = command.parts(options, dict.fromkeys(("base", "tuned", *NARROW, *EFFECTS), tmp_path))
     assert len(parts) > 50
     assert {settings["statistics"] for settings, _ in parts.values()} == {estimate.VERSION}
 

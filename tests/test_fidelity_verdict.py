@@ -47,6 +47,7 @@ def model(own: float, base: float, lent: float, pattern: float = -0.03, explaine
 def parts(pattern: float = -0.03, explained: float = 0.0) -> dict[str, Any]:
     """The base model moves by .06 with its own vector; narrow ones by .01 with theirs and .05 with the base model's."""
     found = {"verdict-base": model(0.06, 0.06, 0.06), "verdict-planted": model(0.04, 0.04, 0.04, 0.01)}
+    found["control-again"] = model(0.04, 0.04, 0.04, 0.02)
     found["verdict-tuned"] = model(0.04, 0.05, 0.04, pattern, explained)
     return found | {f"verdict-{name}": model(0.01 + 0.001 * i, 0.05, 0.02 + 0.001 * i, pattern, explained)
                     for i, name in enumerate(NARROW)}  # fmt: skip
@@ -89,6 +90,8 @@ def test_the_page_leads_with_every_contrast_and_says_when_draws_were_opened() ->
     assert f"Opened 2026-01-01 under declaration {declared.DECLARATION.digest()}" in page
     assert declared_text(declared.DECLARATION) in page
     assert len([line for line in page.splitlines() if line.startswith(("| 1 |", "| 5 |"))]) == 2
+    assert page.count("| 100% |") == 4  # both controls, by log-probabilities
+    assert declared_text(declared.AGAIN) in page
     assert verdict_page.text({}, []) == ""
 
 

@@ -30,6 +30,7 @@ from lightning_steer.studies.fidelity import (
     verdict,
     verdict_page,
 )
+from lightning_steer.studies.fidelity.planted import EFFECTS
 from lightning_steer.studies.fidelity.settings import (
     ARMS,
     BEHAVIOURS,
@@ -80,15 +81,15 @@ def folders(options: argparse.Namespace) -> dict[str, Path]:
         if root not in options.narrow.resolve().parent.parents:
             raise FileNotFoundError(f"no narrow model in {options.narrow}: it can be trained below {root} only")
         found |= {name: options.narrow.parent / name.replace("narrow", options.narrow.name) for name in NARROW}
-        found["planted"] = options.planted
+        found |= {name: options.planted.with_name(name.replace("planted", options.planted.name)) for name in EFFECTS}
     return found
 
 
 def train(options: argparse.Namespace, name: str) -> None:
     """Make a model that does not ship, unless it is there."""
     models = folders(options)
-    if name == "planted":
-        planted.plant(models, "tuned", models[name])
+    if name in EFFECTS:
+        planted.plant(models, "tuned", models[name], EFFECTS[name])
     elif not (models[name] / "model.safetensors").is_file():
         tune_narrowly(options.base, models[name], NARROW_SEEDS[NARROW.index(name)])
 
@@ -136,10 +137,14 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
             add(f"run-{name}-{aim}", what, used, partial(judged, arm, kind, aim))
     shown = {name: path for name, path in models.items() if name in ("base", "tuned", NARROW[0])}
     add("anisotropy", {}, shown, partial(anisotropy.run, shown, scale))
+    layers = range(5) if scale.layers is None else scale.layers
     for model in models if not options.quick else ():
-        layers = range(5) if scale.layers is None else scale.layers
-        make = partial(verdict.run, models, model, layers)
-        add(f"verdict-{model}", {"declaration": declared.DECLARATION.digest()}, {"base", model}, make)
+        if model != "planted-2":
+            make = partial(verdict.run, models, model, layers)
+            add(f"verdict-{model}", {"declaration": declared.DECLARATION.digest()}, {"base", model}, make)
+    if "planted-2" in models:
+        make = partial(verdict.control, models, "planted-2", layers, declared.AGAIN_SEED)
+        add("control-again", {"declaration": declared.AGAIN.digest()}, {"planted-2"}, make)
     for model, behaviour, chat in itertools.product(shown, BEHAVIOURS, (False, True)):
         if not chat or (model != "base" and not options.quick):
             name = f"behaviour-{model}-{behaviour}-{'chat' if chat else 'plain'}"
@@ -180,9 +185,10 @@ def main(given: list[str] | None = None) -> int:
             if options.only is not None and set(options.only) - todo.keys():
                 unknown = sorted(set(options.only) - todo.keys())
                 raise ValueError(f"no such parts: {unknown}; there are {', '.join(todo)}")
-            openings = []
-            if any(name.startswith("verdict-") for name in names):
-                openings = open_once(options.out / "opened.jsonl", declared.DECLARATION, declared.DRAWS, sys.argv)
+            log, openings = options.out / "opened.jsonl", []
+            for one, first in ((declared.DECLARATION, "verdict-"), (declared.AGAIN, "control-again")):
+                if any(name.startswith(first) for name in names):
+                    openings = open_once(log, one, one.verdict_draws, sys.argv)
             with tqdm(total=len(names), desc="fidelity", unit="part") as bar:
                 judged = [name for name in names if name.startswith("run-")]  # they read the sweeps
                 for some in ([name for name in names if name not in judged], judged):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lightning_steer.statistics.claims import Result, above, below, share_within
 from lightning_steer.studies.declaration import Contrast, Declaration, Question
-from lightning_steer.studies.fidelity.planted import EFFECT
+from lightning_steer.studies.fidelity.planted import EFFECT, EFFECTS
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, NARROW
 from lightning_steer.studies.fidelity.verdict import EXPLAINERS, SEED, STRENGTHS
 
@@ -100,6 +100,27 @@ DECLARATION = Declaration(
 )
 
 
+AGAIN = Declaration(
+    "fidelity, second positive control",
+    (
+        Question(
+            "Positive control, again",
+            f"The same with {EFFECTS['planted-2']:g} nats planted.",
+            CONTROL.contrasts,
+            TERMS,
+            f"neurons as before, set to {EFFECTS['planted-2']:g} nats a token on selecting terms of seed 0",
+        ),
+    ),
+    (
+        f"the first declaration's verdicts: {EFFECT:g} nats planted were .011 for towns and .018 for trades, found "
+        "in 83 and 100 % of redrawn sets of terms",
+    ),
+    "examples of seed 2",
+)
+"""Of a control alone: no claim of the study rests on its draw."""
+AGAIN_SEED = 2
+
+
 def rows(part: Mapping[str, Any], vector: str, kind: str, measure: str, layer: int = LAYER, i: int = ONE) -> NDArray:
     """Return ``[T]`` a measure by term."""
     return np.array(part[vector][kind]["rows"][str(layer)][measure][i])
@@ -167,17 +188,20 @@ def _anisotropy(parts: Parts) -> dict[str, Result]:
     return found
 
 
+def control(part: Mapping[str, Any]) -> dict[str, Result]:
+    """Return the contrasts of a model in which the pattern is planted."""
+    return {
+        f"planted, {kind}s": above(rows(part, "own", kind, "pattern_nats"), 0, len(BIAS_TYPES)) for kind in BIAS_TYPES
+    }
+
+
 def results(parts: Parts) -> dict[str, dict[str, Result]]:
     """Return ``{question: {contrast: result}}`` of every declared contrast."""
-    control = {
-        f"planted, {kind}s": above(rows(parts["verdict-planted"], "own", kind, "pattern_nats"), 0, len(BIAS_TYPES))
-        for kind in BIAS_TYPES
-    }
     own, borrowed = best(parts, "own"), best(parts, "base")
     return {
         NATS.name: _patterns(parts, "pattern_nats", NATS),
         SHARES.name: _patterns(parts, "pattern_shares", SHARES),
-        CONTROL.name: control,
+        CONTROL.name: control(parts["verdict-planted"]),
         LOST.name: _lost(parts),
         DOSE.name: {c.name: above(u, 0, 2) for c, u in zip(DOSE.contrasts, (own, borrowed - own), strict=True)},
         ANISOTROPY.name: _anisotropy(parts),

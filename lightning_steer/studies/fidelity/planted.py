@@ -21,6 +21,8 @@ from lightning_steer.studies.fidelity.sweep import rows_of
 
 EFFECT = 0.01
 """Nats per token by which unrelated sentences fall further than stereotypes at strength 1: what is declared as seen."""
+EFFECTS = {"planted": EFFECT, "planted-2": 2 * EFFECT}
+"""By model; the second was declared when the first had been found in too few repeats for towns."""
 STEPS = 5
 
 

@@ -40,9 +40,11 @@ def steered(subject: Subject, part: Split, site: str, vector: Tensor) -> dict[st
 
 
 @torch.no_grad()
-def pair(models: Mapping[str, Path], model: str, source: str, kind: str, layers: Sequence[int]) -> dict[str, Any]:
+def pair(
+    models: Mapping[str, Path], model: str, source: str, kind: str, layers: Sequence[int], seed: int = SEED
+) -> dict[str, Any]:
     """Return what a source's vector does in a model at each layer and strength, by term, and what is chosen by it."""
-    subject = Subject(Arm(model, model, source), models, kind, SEED)
+    subject = Subject(Arm(model, model, source), models, kind, seed)
     texts, strength = neutral(False), torch.tensor(STRENGTHS)
     found: dict[str, Any] = {"rows": {}, "select": {}, "kl": {}, "norm": {}}
     for layer in layers:
@@ -76,6 +78,12 @@ def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list
             rows = rows_of(base[0], after, "suppress")[GAP]
             found.setdefault(variant, []).extend(by_term(rows, subject.test.term)[0])
     return found
+
+
+def control(models: Mapping[str, Path], model: str, layers: Sequence[int], seed: int) -> dict[str, Any]:
+    """Return the numbers of a model in which the pattern is planted, with its own vector, on a draw of examples."""
+    own = {kind: pair(models, model, model, kind, layers, seed) for kind in BIAS_TYPES}
+    return {"model": model, "strengths": STRENGTHS, "own": own}
 
 
 def run(models: Mapping[str, Path], model: str, layers: Sequence[int]) -> dict[str, Any]:

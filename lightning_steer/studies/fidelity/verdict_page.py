@@ -25,9 +25,15 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
         sections = [
             "## Verdicts\n",
             *(verdict_text(question, found[question.name]) for question in declared.DECLARATION.questions),
+            *(
+                verdict_text(q, declared.control(parts["control-again"]))
+                for q in declared.AGAIN.questions
+                if "control-again" in parts
+            ),
             control(parts),
             narrow_models(parts),
             declared_text(declared.DECLARATION),
+            declared_text(declared.AGAIN),
             *(f"Opened {one['opened']} under declaration {one['declaration']}: {one['draws']}.\n" for one in openings),
         ]
     return "\n".join([*sections, coverage(parts)])
@@ -36,13 +42,15 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
 def control(parts: Parts) -> str:
     """Return how often the planted pattern is found by log-probabilities and by shares, in redrawn sets of terms."""
     lines = ["Positive control: 1,000 sets of as many terms, redrawn from those of the verdict.\n",
-             "| bias type | planted, nats a token | found | by shares | found |", "|---|---|---|---|---|"]  # fmt: skip
-    for kind in BIAS_TYPES:
-        cells = [kind]
-        for measure in ("pattern_nats", "pattern_shares"):
-            units = declared.rows(parts["verdict-planted"], "own", kind, measure)
-            cells += [f"{units.mean():.3f}", f"{found_again(units, 0, len(BIAS_TYPES)):.0%}"]
-        lines.append(f"| {' | '.join(cells)} |")
+             "| control | bias type | pattern, nats a token | found | pattern, shares | found |",
+             f"|{'---|' * 6}"]  # fmt: skip
+    for name, part in ((name, parts[name]) for name in ("verdict-planted", "control-again") if name in parts):
+        for kind in BIAS_TYPES:
+            cells = [{"verdict-planted": "first", "control-again": "again"}[name], kind]
+            for measure in ("pattern_nats", "pattern_shares"):
+                units = declared.rows(part, "own", kind, measure)
+                cells += [f"{units.mean():.3f}", f"{found_again(units, 0, len(BIAS_TYPES)):.0%}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
