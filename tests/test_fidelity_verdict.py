@@ -90,7 +90,7 @@ def test_the_page_leads_with_every_contrast_and_says_when_draws_were_opened() ->
     assert f"Opened 2026-01-01 under declaration {declared.DECLARATION.digest()}" in page
     assert declared_text(declared.DECLARATION) in page
     assert len([line for line in page.splitlines() if line.startswith(("| 1 |", "| 5 |"))]) == 2
-    assert page.count("| 100% |") == 4  # both controls, by log-probabilities
+    assert page.count("| 100% |") == 8  # two controls, bias types and measures, which are one here
     assert declared_text(declared.AGAIN) in page
     assert verdict_page.text({}, []) == ""
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from lightning_steer.report import toy_contrasts
 from lightning_steer.report import toy_reproduction as reproduction
 from lightning_steer.report.figures import COLOURS, below
 from lightning_steer.report.files import write_figure, write_text
 from lightning_steer.report.intervals import clustered, plus_minus
+from lightning_steer.report.toy_contrasts import FEW, MAPS, VECTORS
 
-VECTORS = ("mean difference", "learned vector")
-MAPS = ("ridge", "Gaussian transport", "LoReFT 4", "LoReFT 8", "LEACE by value")
-FEW = "8"
+OWN = "report's network"
 CLEAN_ENOUGH = 0.95
 """Below this exact match of the unsteered network or of the oracle patch nothing is concluded about steering."""
 
@@ -28,7 +28,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 def write(folder: Path, axes: Sequence[tuple[str, str, str]]) -> str:
     """Draw what there is; returns the tables as text, which are also in ``tables.md``."""
     found = read(folder)
-    text = [bounds_table(found, axes), crossover_table(found, axes), method_table(found, axes)]
+    text = [bounds_table(found, axes), toy_contrasts.text(found, axes, OWN), crossover_table(found, axes)]
+    text.append(method_table(found, axes))
     figures = {}
     for axis in dict.fromkeys(axis for axis, _, _ in axes):
         levels = [(level, found[name]) for a, level, name in axes if a == axis and name in found]
@@ -191,6 +192,6 @@ def by_pairs(axis: str, levels: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
         axes.set(title=level, xlabel="pairs, choosing included", ylim=(-0.03, 1.05))
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("exact match on held-out negatives")
-    figure.suptitle(f"Axis of difficulty: {axis}" if axis != "report's network" else "The report's network")
+    figure.suptitle(f"Axis of difficulty: {axis}" if axis != OWN else "The report's network")
     below(figure, panels[0])
     return figure

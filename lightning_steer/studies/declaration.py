@@ -104,9 +104,9 @@ def _claim(contrast: Contrast) -> str:
 
 
 def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
-    """Return every declared contrast of a question with its result as a Markdown table."""
-    lines = [f"**{question.name}.** {question.text}\n",
-             "| contrast | claim | estimate | p | p, Holm | shown | could have seen |", f"|{'---|' * 7}"]  # fmt: skip
+    """Return every declared contrast of a question with its result as a Markdown table; its head names the question."""
+    head = f"| {question.name} | claim | estimate | p | p, Holm | shown | could have seen |"
+    lines = [f"**{question.name}.** {question.text}\n", head, f"|{'---|' * 7}"]
     for contrast, (estimate, p, detectable), adjusted, shown in verdicts(question, results):
         seen = f"{detectable:.3g}" if math.isfinite(detectable) else "-"
         cells = (
