@@ -1,4 +1,4 @@
-"""``python -m lightning_steer steer --llm MODEL --pairs FILE``: from pairs to steered text, layer and strength chosen.
+"""Steer a model from contrast pairs: choose layer and strength, judge, and show steered text.
 
 For example: steer --llm checkpoints/pocket/base --pairs my_pairs.jsonl --prompt "The hill bakers are"
 """
@@ -82,23 +82,40 @@ def parser() -> Parser:
         type=Path,
         help='JSON lines of {"prompt", "positive", "negative"}',
     )
-    made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0; all if not given")
-    made.add_argument("--method", choices=METHODS, default="MeanDifference", help="MeanDifference if not given")
-    made.add_argument("--strengths", type=float, nargs="+", help="those to try, the weakest first; .25 to 6 and larger")
+    made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0 (default: all)")
     made.add_argument(
-        "--budget", type=float, default=0.1, help="the most that unrelated text may change, in nats per token (KL); .1"
+        "--method",
+        choices=METHODS,
+        default="MeanDifference",
+        help="the steering method, of those with a closed form (default: MeanDifference)",
     )
     made.add_argument(
-        "--reference_texts", type=Path, help="unrelated text, .txt (parted by blank lines) or .jsonl; else ours"
+        "--strengths",
+        type=float,
+        nargs="+",
+        help="strengths to try, the weakest first (default: nine from 0.25 to 6, then larger ones where 6 is the best)",
     )
     made.add_argument(
-        "--prompt", action="append", help="a prompt to continue; may be given again; else three held-out ones"
+        "--budget",
+        type=float,
+        default=0.1,
+        help="the most that unrelated text may change, in nats per token (KL) (default: 0.1)",
     )
-    made.add_argument("--max_new_tokens", type=int, default=24, help="tokens of each continuation; 24")
-    made.add_argument("--out", type=Path, help="the folder to write; logs/steer/NAME OF THE PAIRS if not given")
-    made.add_argument("--overwrite", choices=["true", "false"], default="false", help="replace what is there")
+    made.add_argument(
+        "--reference_texts",
+        type=Path,
+        help="unrelated text, .txt (parted by blank lines) or .jsonl (default: texts that ship)",
+    )
+    made.add_argument(
+        "--prompt", action="append", help="a prompt to continue; may be given again (default: three held-out prompts)"
+    )
+    made.add_argument("--max_new_tokens", type=int, default=24, help="tokens of each continuation (default: 24)")
+    made.add_argument("--out", type=Path, help="the folder to write; (default: logs/steer/NAME OF THE PAIRS)")
+    made.add_argument(
+        "--overwrite", choices=["true", "false"], default="false", help="replace what is there (default: false)"
+    )
     made.add_argument("--chat", action="store_true", help="put prompts into the tokenizer's chat template")
     made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     made.add_argument("--revision", help="branch, tag or commit on the hub")
-    made.add_argument("--seed", type=int, default=0, help="draws the split of the pairs; 0")
+    made.add_argument("--seed", type=int, default=0, help="draws the split of the pairs (default: 0)")
     return made
