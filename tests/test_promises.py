@@ -139,3 +139,13 @@ def test_the_fewest_units_that_certify_if_nothing_changes(clustered: bool) -> No
     assert kept(least)
     assert not kept(least - (20 if clustered else 1))  # betting spreads its money on eight bets, of which one is best
     assert keep(Promise("refused", np.zeros((1, 4), int), -1, 1, 0.0), 0.005).least is None
+
+
+def test_a_stronger_setting_is_not_chosen_for_being_stronger() -> None:
+    n = 400
+    harm = np.zeros((3, n), int)
+    for gains, chosen in (((100, 150, 120), 1), ((150, 150, 100), 0)):
+        benefit = np.stack([rows(g, 0, n) for g in gains])
+        choice = choose([Promise("refused", benefit, -1, 1, 0.0), Promise("right", harm, -1, 1, -0.05)], DELTA)
+        assert choice.certified.all()
+        assert choice.chosen == chosen
