@@ -43,6 +43,13 @@ NOTES = {
     "certificates": "*Certified* is a false certificate where the true effect is 0 or below, and the power where it is "
     "above. Ten candidates share delta by Bonferroni's rule. Graded outcomes have half the effect that is named. In "
     "clusters the promise is of the mean over clusters, each counting once.",
+    "change by a judge, corrected by labels": "A good judge sees 95 % of changes, a fair one 70 %, a blind one none; "
+    "bias is the share of rows that it moves up. The judge's help narrows the interval where it sees something and ten "
+    "labelled rows or more changed; of fewer the labels count alone.",
+    "several promises": "Ten candidates, a benefit above 0 and falls of two or four harms below .05. *Certified* is, "
+    "of false ones, a chosen candidate that breaks any promise, and of power one that keeps all. At the limits "
+    "every candidate breaks one promise by nothing; growing, the stronger half breaks those of the harms. Hoeffding's "
+    "bounds share delta among all candidates and promises. In clusters a fall below .05 takes some 145 clusters.",
 }
 
 
