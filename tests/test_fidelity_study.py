@@ -220,7 +220,8 @@ def test_a_run_stands_beside_the_range_of_its_draws(models: dict[str, Path], mon
     report = runs.report(ARMS[0], models, "town", "suppress", stored, SCALE)
     random = report["baselines"]["random"]["fidelity"]
     assert random == {
-        "value": 0.1, "low": -0.3, "high": 0.2, "n": 3, "clusters": None, "how": "range of random draws", "p": 0.5
+        "value": 0.1, "low": -0.3, "high": 0.2, "n": 3, "clusters": None, "how": "range of random draws", "p": 0.5,
+        "higher_is_better": True,
     }  # fmt: skip
     assert report["metrics"]["fidelity"] == dict(zip(Estimate._fields, here, strict=True))
     unsteered = report["baselines"]["unsteered"]["fidelity"]

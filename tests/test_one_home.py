@@ -21,11 +21,15 @@ MAKERS = {"ppf", "ppf_", "interval", "proportion_ci", "confidence_interval", "bo
 REVIEWED = {
     "metrics/likelihood.py": {"quantile"},  # the bands of the published figure, which hold prompts
     "selection/rule.py": {"percentile"},  # the range of choices over re-samplings, reported as that
+    "studies/mera/crossed/worlds.py": {"multinomial"},  # draws the labels of a world
+    "studies/mera/crossed/results.py": {"ppf", "quantile"},  # the smallest effect that repeats would show
+    "studies/mera/crossed/summary.py": {"ppf"},  # whether more certificates are false than promised
 }
 RECORDS = {
     "modules/summary.py",  # the chosen strength, the certificate's bound, what was meant to move
     "metrics/behaviour_effect.py",  # the paper's table, which has no interval
     "report/fidelity_cells.py",  # read from a file
+    "report/nulls.py",  # read from a report
     "studies/fidelity/runs.py",  # read from a sweep
     "studies/mera/truth.py",  # nothing to repair
     "studies/pocket/errors.py",  # the chosen layer
