@@ -214,6 +214,7 @@ def test_a_vector_that_does_the_same_in_both_directions(tmp_path: Path) -> None:
     strengths = (-2, -1, 0, 1, 2)
     up = shapes(tmp_path, [150, 100, 50, 100, 150], strengths)
     assert [(s, sign) for s, sign, _ in up.measures[0].same_both_ways] == [(1, 1), (2, 1)]
+    assert "Both signs raise it at a strength of 1, 2 from the baseline" in str(up)
     assert "not a direction for shape" in str(up)
     assert not shapes(tmp_path, [20, 30, 50, 100, 150], strengths).measures[0].same_both_ways
     assert not shapes(tmp_path, [51, 50, 50, 51, 150], strengths).measures[0].same_both_ways
@@ -239,6 +240,8 @@ def test_settings_may_be_names_and_values_grades(tmp_path: Path) -> None:
     assert judgement.choice.chosen == "kind"
     assert judgement.choice.how == ("betting on the range",)
     assert measure.settings[1].change.value == pytest.approx(grades["kind"].mean() - grades["plain"].mean())
+    assert "items rose and" in str(judgement)
+    assert "balance" not in str(judgement)  # of counts: grades rise by different amounts
     without = judge(path, baseline="plain")
     assert "No range is declared for score" in str(without)
     assert "skew-adjusted" in without.measures[0].settings[1].change.how

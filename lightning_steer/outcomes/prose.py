@@ -82,18 +82,23 @@ def measure_sentences(measure: MeasureOutcome) -> list[str]:
     sentences = []
     hidden = max(measure.settings, key=lambda one: min(one.rose, one.fell))
     if min(hidden.rose, hidden.fell) > 0:
-        net = hidden.rose - hidden.fell
+        units = "items" if measure.n == measure.items else "rows"
+        counts = f"at {hidden.setting}, {hidden.rose:,} {units} rose and {hidden.fell:,} fell"
+        balance = f"a balance of {hidden.rose - hidden.fell:+,} of {measure.n:,}"
         sentences.append(
-            f"Behind the total: at {hidden.setting}, {hidden.rose:,} items rose and {hidden.fell:,} fell, a balance of "
-            f"{net:+,} of {measure.n:,}."
+            f"Behind the total: {counts}, {balance}." if measure.share else f"Behind the mean: {counts}, by any amount."
         )
     if measure.shape is not None:
         sentences.append(_shape(measure))
-    for strength, sign, p in measure.same_both_ways:
-        sentences.append(
-            f"Both signs {'raise' if sign > 0 else 'lower'} it: {strength:g} and {-strength:g} from the baseline (p "
-            f"{p_value(p)}). A vector that does the same in both directions is not a direction for {measure.name}."
-        )
+    for way, word in ((1, "raise"), (-1, "lower")):
+        alike = [(strength, p) for strength, sign, p in measure.same_both_ways if sign == way]
+        if alike:
+            strengths = ", ".join(f"{strength:g}" for strength, _ in alike)
+            sentences.append(
+                f"Both signs {word} it at a strength of {strengths} from the baseline (largest p "
+                f"{p_value(max(p for _, p in alike))}). A vector that does the same in both directions is not a "
+                f"direction for {measure.name}."
+            )
     groups = next((one.groups for one in measure.settings if one.groups), {})
     if len(groups) > 6:
         sentences.append(
