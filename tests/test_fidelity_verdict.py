@@ -156,3 +156,10 @@ def test_intervals_that_are_too_narrow_fail(monkeypatch: pytest.MonkeyPatch) -> 
     (cell,) = truth.coverage(logp, term, [1.0], sets=400)["held"]["share_change"]
     clustered = cell["inside"] / 400
     assert clustered < 0.9  # rows taken for independent: six of a term go together
+
+
+def test_the_page_has_the_declarations_as_they_are() -> None:
+    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    for one in (declared.DECLARATION, declared.AGAIN):
+        assert declared_text(one).rstrip() in page
+        assert f"under declaration {one.digest()}: {one.verdict_draws}." in page
