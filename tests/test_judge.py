@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -365,3 +366,13 @@ def test_published_outcomes() -> None:
     more = judge(tables, "renellm>=0", {**harms, "right falls": 0.1}, split=1).choice
     assert more.chosen == "-0.4"
     assert all(candidate.certified for candidate in more.candidates)
+
+
+def test_a_name_ends_no_cell(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(
+        "item,setting,value\n" + "".join(f"q{i},{s},{i % 2}\n" for i in range(9) for s in ("plain", "a|<b>"))
+    )
+    rows = [line for line in str(judge(path, baseline="plain")).splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
+    assert rows[-1].startswith("| a\\|\\<b> |")
