@@ -133,6 +133,8 @@ class CLI(LightningCLI):
             )
         if not hasattr(config.trainer, "logger"):
             raise ValueError(f"trainer must hold settings as `key: value`, not {config.trainer!r}")
+        if config.trainer.max_steps == 0:
+            raise ValueError("trainer.max_steps must be at least 1, or -1 for no limit, not 0")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
         logger = config.trainer.logger
         if hasattr(logger, "init_args") and "name" in logger.init_args and logger.init_args.name is None:

@@ -84,6 +84,7 @@ RANGES = {
     "num_attention_heads": FEW,
     "num_key_value_heads": FEW,
     "check_val_every_n_epoch": COUNT,
+    "limit_train_batches": POSITIVE,
     "accumulate_grad_batches": COUNT,
     "log_every_n_steps": Range(0),
     "num_sanity_val_steps": Range(-1),

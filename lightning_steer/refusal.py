@@ -34,7 +34,8 @@ def of_exception(error: BaseException) -> str | None:
         frames = traceback.extract_tb(cause.__traceback__)
         raised_in = frames[-1].filename if frames else ""
         ours = raised_in.startswith(PACKAGE) and isinstance(cause, (ValueError, LookupError, RuntimeError, TypeError))
-        chosen_wrongly = "connectors" in raised_in and isinstance(cause, ValueError)
+        of_the_trainer = "connectors" in raised_in or raised_in.endswith("fit_loop.py")
+        chosen_wrongly = of_the_trainer and isinstance(cause, ValueError)
         if ours or chosen_wrongly or isinstance(cause, SPEAKING):
             return " ".join(str(cause.args[0] if isinstance(cause, KeyError) else cause).split())
         cause = cause.__cause__ or cause.__context__
