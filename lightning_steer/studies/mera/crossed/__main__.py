@@ -67,7 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = options.out / ("verdict" if declared else "small" if options.small else "exploration")
     if options.verdict:
         try:
-            open_once(options.log, declaration.DECLARATION, "verdict", [*sys.argv, f"commit {commit()}"])
+            command = [
+                "python",
+                "-m",
+                "lightning_steer.studies.mera.crossed",
+                *(sys.argv[1:] if argv is None else argv),
+            ]
+            open_once(options.log, declaration.DECLARATION, "verdict", [*command, f"commit {commit()}"])
         except ValueError as error:
             print(f"lightning_steer: {error}", file=sys.stderr)
             return 2
