@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
 from lightning_steer.models.error_probe import logit_error
 from lightning_steer.statistics.certificates import certify
-from lightning_steer.studies.declaration import Contrast, verdict_text
+from lightning_steer.studies.declaration import Contrast, declared_text, verdict_text
 from lightning_steer.studies.mera.crossed import __main__ as command
 from lightning_steer.studies.mera.crossed import (
     cell,
@@ -329,6 +330,13 @@ def test_planted_patterns_are_found(kind):
 def test_an_unknown_control_is_refused():
     with pytest.raises(ValueError, match="positive controls are w repairs, filter, dose, not 'x'"):
         planted.world("x", 0)
+
+
+def test_the_document_declares_what_the_code_does_and_the_log_was_opened_under_it():
+    docs = Path(__file__).parents[1] / "docs"
+    assert declared_text(declaration.DECLARATION) in (docs / "mera.md").read_text()
+    log = (docs / "mera-opened.jsonl").read_text().split("\n")
+    assert [json.loads(line)["declaration"] for line in log if line] == [declaration.DECLARATION.digest()]
 
 
 # ---- the command
