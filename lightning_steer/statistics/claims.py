@@ -40,7 +40,7 @@ def above(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 400
     estimate, n = mean_over_units(values), len(values)
     if np.ptp(values) == 0:
         return Result(estimate, 1.0, math.inf)
-    p = float(ttest_1samp(values, limit, alternative="greater").pvalue)
+    p = _p(values, limit)
     return Result(estimate, p, float(np.quantile(_misses(values, (1 - LEVEL) / claims, sets), WANTED)) if n > 1 else 1)
 
 
@@ -59,9 +59,9 @@ def share_within(part: ArrayLike, whole: ArrayLike, limit: float, claims: int = 
     """
     over, under = _checked(part), _checked(whole)
     n, free = len(over), len(over) - 1
-    p = max(float(ttest_1samp(over - limit * under, 0, alternative="less").pvalue),
-            float(ttest_1samp(over + limit * under, 0, alternative="greater").pvalue))  # fmt: skip
-    low, high = _fieller(over, under, student.ppf(LEVEL, free) / math.sqrt(n))
+    p = max(_p(limit * under - over, 0.0),
+            _p(over + limit * under, 0.0))  # fmt: skip
+    low, high = _fieller(over, under, float(student.ppf(LEVEL, free)) / math.sqrt(n))
     value = float(over.mean() / under.mean())
     how = "Fieller, 90 %" if math.isfinite(low) else "none: what is to be explained may be 0"
     level = (1 - LEVEL) / claims
@@ -75,7 +75,13 @@ def found_again(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int
     values, random = _checked(units), np.random.default_rng(0)
     drawn = values[random.integers(len(values), size=(sets, len(values)))]
     drawn = drawn[np.ptp(drawn, axis=1) > 0]  # a set of one value shows nothing
-    return float((ttest_1samp(drawn, limit, axis=1, alternative="greater").pvalue <= (1 - LEVEL) / claims).sum() / sets)
+    return float(
+        (np.asarray(ttest_1samp(drawn, limit, axis=1, alternative="greater")[1]) <= (1 - LEVEL) / claims).sum() / sets
+    )
+
+
+def _p(values: NDArray, limit: float) -> float:
+    return float(np.asarray(ttest_1samp(values, limit, alternative="greater")[1]))
 
 
 def _checked(units: ArrayLike) -> NDArray:
