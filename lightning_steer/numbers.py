@@ -8,8 +8,11 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from numbers import Number
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 
@@ -84,6 +87,7 @@ RANGES = {
     "num_attention_heads": FEW,
     "num_key_value_heads": FEW,
     "check_val_every_n_epoch": COUNT,
+    "val_check_interval": POSITIVE,
     "limit_train_batches": POSITIVE,
     "accumulate_grad_batches": COUNT,
     "log_every_n_steps": Range(0),
@@ -105,7 +109,9 @@ def _check(value: Any, key: str, path: str) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check(item, key, path)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, (np.generic, np.ndarray, Tensor)):
+        _check(value.tolist(), key, path)
+    elif isinstance(value, (Number, Decimal)) and not isinstance(value, (bool, complex)):
         finite(path, value)
         within = RANGES.get(key)
         if within is not None and value not in within:

@@ -59,6 +59,7 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (T + "limit_train_batches", "0", "limit_train_batches must be above 0"),
         (T + "max_steps", "0", "max_steps must be at least 1"),
         (T + "val_check_interval", "100000", "val_check_interval"),
+        (T + "val_check_interval", "0", "val_check_interval must be above 0"),
         (T + "limit_train_batches", "1.5", "limit_train_batches"),
         (T + "limit_val_batches", ".nan", "finite"),
         (T + "limit_val_batches", "-1", "limit_val_batches"),

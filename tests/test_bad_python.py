@@ -2,13 +2,17 @@
 
 import inspect
 import re
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import bad_errors
 import bad_odd
 import bad_texts
 import bad_toy
+import numpy as np
 import pytest
+import torch
 import yaml
 from bad_commands import D, M, named
 from conftest import WORLD
@@ -136,6 +140,6 @@ def test_every_class_holds_the_ranges(kind: type, name: str) -> None:
         for other, parameter in inspect.signature(kind).parameters.items()
         if parameter.default is inspect.Parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     }
-    for value in (float("nan"), -7):
-        with pytest.raises(ValueError, match=rf"{name} must .*, not {value}"):
+    for value in (float("nan"), -7, np.int64(-7), np.array([-7]), torch.tensor(-7), Fraction(-7), Decimal(-7)):
+        with pytest.raises(ValueError, match=rf"{name} must .*, not (nan|-7)"):
             kind(**{**others, name: value})

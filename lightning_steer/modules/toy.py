@@ -1,5 +1,6 @@
 """Training of the toy network: every attribute of a sample at once."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -109,10 +110,16 @@ class ToyClassifier(TracedModule):
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay, fused=True
         )
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError(
+                f"the learning rate falls towards the last step, and with max_epochs {self.trainer.max_epochs} and "
+                f"max_steps {self.trainer.max_steps} there is none: set trainer.max_epochs to 1 or more"
+            )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=self.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
+            total_steps=int(steps),
             pct_start=self.warm_up,
             cycle_momentum=False,
         )
