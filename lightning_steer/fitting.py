@@ -102,7 +102,10 @@ def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
     wanted = wanted if isinstance(wanted, int) else list(wanted)
     other = LLM(given.llm, wanted, given.part, given.scope, Generated(), "token", given.chat, given.system)
     other.loading, other.tokens_per_batch = given.loading, given.tokens_per_batch
-    return other.adopt(given.model, given.tokenizer)
+    other.adopt(given.model, given.tokenizer)
+    if any(given.model.get_submodule(site)._forward_hooks for site in other.sites):
+        raise ValueError(f"{given.name} is being steered or read at {', '.join(other.sites)}: leave that block first")
+    return other
 
 
 def _vector(module: SteeringAdaptor) -> SteeringVector:

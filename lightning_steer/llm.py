@@ -19,7 +19,7 @@ from lightning_steer.loading import load
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.numbers import ranged
-from lightning_steer.scope import All, Generated, Last, Scope, follow, scoped
+from lightning_steer.scope import All, Generated, Last, Scope, check_order, follow, scoped
 from lightning_steer.shipped import shipped
 from lightning_steer.tokens import Batch, Question, Row, batches, rows_of
 
@@ -178,7 +178,7 @@ class LLM(Backbone):
 
     def rows(self, questions: Sequence[Question]) -> list[Row]:
         """Tokens of questions or texts, a chat template bringing its own special ones; raises ValueError."""
-        self.load()
+        check_order(self.model)
         asked = [Question(self.prompt(q.prompt), q.options) for q in questions]
         found = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
         for row in found:
@@ -218,7 +218,7 @@ class LLM(Backbone):
 
         A question is read with its first option, as one text; ``Generated`` reads what the option has added.
         """
-        self.load()
+        check_order(self.model)
         rows, found = self.texts(inputs), self._nothing(inputs)
         if isinstance(self.reads, Generated):
             parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
@@ -256,9 +256,9 @@ class LLM(Backbone):
             raise ValueError(f"{type(self.reads).__name__} picks no token to read in example {part[0].example}")
         examples = torch.tensor([row.example for row in part], device=mask.device)
         for site, h in seen.items():
-            weight = (mask / mask.sum(1, keepdim=True)).to(h.dtype)
-            h = weight.unsqueeze(1) @ h.reshape(*real.shape, -1)
-            found[site] = found[site].index_copy(0, examples.to(h.device), h.squeeze(1))
+            weight = mask / mask.sum(1, keepdim=True)  # in float32: in half precision 1/n would be off by up to .4 %
+            mean = weight.unsqueeze(1).float() @ h.reshape(*real.shape, -1).float().masked_fill(~mask.unsqueeze(-1), 0)
+            found[site] = found[site].index_copy(0, examples.to(h.device), mean.squeeze(1).to(h.dtype))
 
     def scores(self, inputs: Sequence[Question], edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
         """``[copies, B, options]`` log-probabilities of the continuations; -inf where a question has fewer options."""

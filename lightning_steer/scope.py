@@ -88,6 +88,7 @@ class Tokens:
         self.given, self.prompt = prompt_lengths, prompt_lengths
         self.index: Tensor | None = None
         self.generating = self.in_doubt = False
+        self.prompts: int | None = None  # of the generate under way, each of which may have several beams
         self.first: Tensor | None = None  # what the latest prompt was
 
     def mask(self, scope: Scope) -> Tensor | None:
@@ -101,7 +102,19 @@ class Tokens:
                 "this call begins with all tokens of the call before and has no cache, so it may be a text that grows "
                 "or another prompt: say with prompt_lengths where the prompt ends, or use generate"
             )
-        return scope.mask(self.index, per_row(self.prompt, len(self.index)))
+        return scope.mask(self.index, self.per_row(self.prompt, len(self.index)))
+
+    def per_row(self, values: Tensor, rows: int) -> Tensor:
+        """``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
+
+        Raises:
+            ValueError: the values are not as many as the rows or prompts.
+        """
+        if rows == len(values):
+            return values
+        if self.prompts == len(values) and rows % len(values) == 0:
+            return values.repeat_interleave(rows // len(values))
+        raise ValueError(f"{len(values)} values cannot be given to {rows} rows: give one for each row or prompt")
 
     def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the tokens of a call of the decoder."""
@@ -137,13 +150,13 @@ class Tokens:
             self.prompt, self.first = index.amax(1) + 1, ids
 
     @contextmanager
-    def within_generate(self) -> Iterator[None]:
+    def within_generate(self, prompts: int | None) -> Iterator[None]:
         """Inside, the first call is a prompt and all others go on from it, whether there is a cache or not."""
-        self.generating, self.first = True, None
+        self.generating, self.first, self.prompts = True, None, prompts
         try:
             yield
         finally:
-            self.generating, self.first = False, None
+            self.generating, self.first, self.prompts = False, None, None
 
 
 @contextmanager
@@ -163,7 +176,9 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
     own, generate = vars(model).get("generate"), getattr(model, "generate", None)
 
     def followed(*args: Any, **kwargs: Any) -> Any:
-        with tokens.within_generate():
+        ids: Any = next((kwargs[name] for name in ("input_ids", "inputs", "inputs_embeds") if name in kwargs), None)
+        ids = args[0] if ids is None and args else ids
+        with tokens.within_generate(len(ids) if isinstance(ids, Tensor) else None):
             return generate(*args, **kwargs)  # type: ignore[misc]
 
     try:
@@ -177,13 +192,27 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
             vars(model)["generate"] = own
 
 
-def per_row(values: Tensor, rows: int) -> Tensor:
-    """``[B] -> [rows]``, each value for as many rows in a row as there are beams; raises ValueError otherwise."""
-    if rows % len(values):
+ROW_BY_ROW = "steered_row_by_row"
+"""Marks a model that is steered with a strength of its own for each row, whose order must then be kept."""
+
+
+@contextmanager
+def row_by_row(model: nn.Module) -> Iterator[None]:
+    """While the block runs, :func:`check_order` refuses to put the model's rows into another order."""
+    vars(model)[ROW_BY_ROW] = True
+    try:
+        yield
+    finally:
+        vars(model).pop(ROW_BY_ROW, None)
+
+
+def check_order(model: nn.Module) -> None:
+    """Raise ValueError if rows that are sorted by length would get each other's strengths."""
+    if ROW_BY_ROW in vars(model):
         raise ValueError(
-            f"{len(values)} values cannot be given to {rows} rows: neither one for each row nor for each beam"
+            "the model is steered with a strength for each row, and scores and activations put rows into batches of "
+            "like length: give one strength, or one block for each row"
         )
-    return values.repeat_interleave(rows // len(values))
 
 
 def scoped(function: Callable[[Tensor], Tensor], tokens: Tokens, scope: Scope) -> Callable[[Tensor], Tensor]:

@@ -70,7 +70,9 @@ def test_the_vector_is_that_of_the_command_line(
     report = json.loads(Path("logs/steer_behaviour/mean_difference/report.json").read_text())
     assert {name: report["metrics"][name] for name in vector.card.effect} == vector.card.effect
     assert report["metrics"]["neutral_kl"] == vector.card.drift["neutral_kl"]
-    assert vector.card.drift.keys() == {"neutral_kl", "neutral_kl_p95", "perplexity_ratio"}
+    assert vector.card.drift.keys() == {
+        *("neutral_kl", "neutral_kl_p95", "neutral_probability_lost", "perplexity_ratio")
+    }
 
 
 def test_it_is_silent(llm: ls.LLM, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
@@ -125,6 +127,7 @@ def test_pairs_are_read(tmp_path: Path) -> None:
         ([("a", "b", " ")], "pair 1 has an empty text"),
         ([("a", "b", "b")], "example 1 has the same continuation twice"),
         ([("a", "b", "c"), ("a", "b", "c")], "example 2 repeats example 1"),
+        ([("a", "b", "c"), ("a", "c", "b")], "example 2 is example 1 with its two sides exchanged"),
         ([("a", "b", "c")], "at least three prompts"),
         ([], "at least three prompts"),
     ],
@@ -137,3 +140,8 @@ def test_bad_pairs(pairs: list[object], sentence: str) -> None:
 def test_a_layer_that_is_not_there(llm: ls.LLM) -> None:
     with pytest.raises(ValueError, match="layer 9 does not exist"):
         ls.fit(llm, PAIRS, layers=9)
+
+
+def test_nothing_is_fitted_to_a_steered_model(llm: ls.LLM, vector: ls.SteeringVector) -> None:
+    with pytest.raises(ValueError, match="is being steered"), vector.applied_to(llm):
+        ls.fit(llm, PAIRS)

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_steer.continuations import continuation
 from lightning_steer.hooks import capture
 from lightning_steer.llm import LLM
-from lightning_steer.scope import All, Scope, per_row
+from lightning_steer.scope import All, Scope
 from lightning_steer.tokens import Question
 from lightning_steer.windows import LONGEST_WINDOW, SMALL_WINDOW, small_copy, windows
 
@@ -36,8 +36,13 @@ class Tool:
         def within() -> Iterator[None]:
             before, llm.scope = llm.scope, scope
             site = f"{llm.blocks}.{layer}"
+
+            def add(h: Tensor) -> Tensor:
+                beams = len(h) // len(strength)
+                return h + strength.repeat_interleave(beams)[:, None, None] * vector
+
             try:
-                with llm.steered({site: lambda h: h + per_row(strength, len(h))[:, None, None] * vector}, prompt):
+                with llm.steered({site: add}, prompt):
                     yield
             finally:
                 llm.scope = before

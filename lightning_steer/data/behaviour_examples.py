@@ -180,6 +180,12 @@ def _distinct(path: object, examples: list[BehaviourExample]) -> list[BehaviourE
             raise ValueError(f"{path}: id {example.id} occurs twice")
         if example[1:] in rest:
             raise ValueError(f"{path}: example {example.id} repeats example {rest[example[1:]]}")
+        exchanged = example._replace(positive=example.negative, negative=example.positive)[1:]
+        if exchanged in rest:
+            raise ValueError(
+                f"{path}: example {example.id} is example {rest[exchanged]} with its two sides exchanged: they would "
+                "cancel each other"
+            )
         ids.add(example.id)
         rest[example[1:]] = example.id
     return examples

@@ -95,6 +95,9 @@ def read(value: Any) -> Card:
     sites = [_site(site) for site in _of(entries["sites"], list, "sites")]
     if not sites:
         raise ValueError("sites is empty")
+    places = [site.module if site.layer is None else (site.layer, site.part) for site in sites]
+    if len(set(places)) < len(places):
+        raise ValueError(f"a place is named twice among the sites {places}, and only one of its maps would be used")
     entries["sites"] = sites
     entries["strength"] = _strength(entries["strength"])
     model = entries.get("model")

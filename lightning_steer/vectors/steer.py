@@ -54,13 +54,15 @@ def edit(
     check_strength(amount)
     maps = {module_of(network, site): map_ for site, map_ in zip(vector.card.sites, vector.maps, strict=True)}
     with ExitStack() as stack:
-        edits = {name: _edit(network, name, map_, amount) for name, map_ in maps.items()}
+        tokens = None
         if hasattr(network, "config"):
-            tokens, where = (
-                stack.enter_context(scope.follow(network, entry(network), prompt_lengths)),
-                scope_of(vector.card),
-            )
+            tokens = stack.enter_context(scope.follow(network, entry(network), prompt_lengths))
+        edits = {name: _edit(network, name, map_, amount, tokens) for name, map_ in maps.items()}
+        if tokens is not None:
+            where = scope_of(vector.card)
             edits = {name: scope.scoped(function, tokens, where) for name, function in edits.items()}
+        if isinstance(amount, Tensor) and amount.dim():
+            stack.enter_context(scope.row_by_row(network))
         stack.enter_context(hooks.edit(network, edits))
         yield
 
@@ -100,14 +102,17 @@ def as_plain(rule: scope.Scope) -> dict[str, Any]:
     return {"name": type(rule).__name__, **vars(rule)}
 
 
-def _edit(network: nn.Module, name: str, map_: nn.Module, strength: Tensor | float) -> Callable[[Tensor], Tensor]:
+def _edit(
+    network: nn.Module, name: str, map_: nn.Module, strength: Tensor | float, tokens: scope.Tokens | None
+) -> Callable[[Tensor], Tensor]:
     weight = next(network.get_submodule(name).parameters(), None)
     if weight is not None and not weight.is_meta:
         map_.to(weight.device)
 
     def function(h: Tensor) -> Tensor:
         if isinstance(strength, Tensor) and strength.dim():
-            return map_(h, scope.per_row(strength.to(h.device), len(h)))
+            of_rows = strength.to(h.device)
+            return map_(h, of_rows if tokens is None else tokens.per_row(of_rows, len(h)))
         return map_(h, strength)
 
     return function
