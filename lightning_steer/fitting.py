@@ -54,6 +54,7 @@ def fit(
         ValueError: the pairs cannot be split or read, or a layer or strength does not exist.
     """
     numbers.check({"epochs": epochs, "seed": seed})
+    check_method(method, strengths)
     module = SteeringAdaptor(backbone(llm, layers), method, BehaviourEffect(), strengths, learning_curve=False)
     return run(module, BehaviourDataModule(Pairs(pairs, reference_texts), seed=seed), epochs, progress)
 
@@ -64,7 +65,6 @@ def run(
     epochs: int = 1,
     progress: bool = False,
     folder: Path | None = None,
-    reason: str | None = None,
 ) -> SteeringVector:
     """Fit and test a steering module, and return its vector.
 
@@ -74,7 +74,6 @@ def run(
         epochs: passes over them.
         progress: show Lightning's progress bars.
         folder: where the report goes; None keeps none.
-        reason: why the strength was chosen, if it was chosen before; None: the module chooses it.
     """
     with silent(), ExitStack() as stack:
         place = folder or stack.enter_context(tempfile.TemporaryDirectory())  # what the report says is on the card
@@ -89,9 +88,16 @@ def run(
             default_root_dir=place,
         )
         trainer.fit(module, data)
-        module.reason = reason or module.reason
         trainer.test(module, data, verbose=False)
     return _vector(module)
+
+
+def check_method(method: object, strengths: object) -> None:
+    """Raise TypeError if a method is named instead of given, or strengths are a single number."""
+    if not callable(method):
+        raise TypeError(f"method is {method!r}, not a class such as lightning_steer.methods.MeanDifference")
+    if not isinstance(strengths, Sequence) or isinstance(strengths, str):
+        raise TypeError(f"strengths is {strengths!r}, not a list of numbers such as [0.5, 1.0]")
 
 
 def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:

@@ -1,5 +1,6 @@
 """Steer from pairs: search for layer and strength within a budget of damage, then judge on what chose nothing."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from lightning_steer import numbers
 from lightning_steer.data.behaviour import SELECT, TEST, BehaviourDataModule
 from lightning_steer.data.pairs import ContrastPair, Pairs
 from lightning_steer.data.text import read
-from lightning_steer.fitting import backbone, run
+from lightning_steer.fitting import backbone, check_method, run
 from lightning_steer.llm import LLM
 from lightning_steer.methods import MeanDifference
 from lightning_steer.methods.base import Steering
@@ -18,6 +19,7 @@ from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.searching import own_text, repetition, search
 from lightning_steer.selection.grid import Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
+from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.shipped import shipped
 from lightning_steer.vectors import SteeringVector
 
@@ -30,6 +32,8 @@ SEARCHED = 0.4, 0.3
 """Shares of the pairs that are fitted to and chosen on in a search, which looks at many more settings than a fit."""
 
 
+LEAST = 10
+"""Pairs below which a part of them would be too small to say anything."""
 PROMPTS, REPETITION = 32, 0.05
 """Prompts that are continued to see whether text repeats itself, and by how much more than the baseline it may."""
 
@@ -44,6 +48,22 @@ class Steered(NamedTuple):
     """Why this layer and this strength."""
     held_out: list[str]
     """Prompts that were neither fitted to nor chosen on, each once."""
+
+
+class Searched(Selection):
+    """The strength that a search has chosen already, of those that it tried.
+
+    Args:
+        index: which of them.
+        reason: why this one.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index, self.reason = index, reason
+
+    def choose(self, strengths: list[float], *_rows: object, **_more: object) -> Choice:
+        """Return the strength of the search; it has no range, since the search is not done again on other rows."""
+        return Choice(self.index, math.nan, math.nan, math.nan, self.reason)
 
 
 def steer(
@@ -97,6 +117,7 @@ def searched(
     folder: Path | None = None,
 ) -> Steered:
     """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
+    check_method(method, STRENGTHS if strengths is None else strengths)
     tried = list(STRENGTHS if strengths is None else strengths)
     numbers.check({"budget": budget, "seed": seed, "strengths": tried})
     if not tried or (not isinstance(layers, str) and not layers):
@@ -106,6 +127,11 @@ def searched(
     loaded.load()
     every = list(range(loaded.decoder.depth)) if isinstance(layers, str) else layers
     model = backbone(loaded, every)
+    if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
+        raise ValueError(
+            f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
+            f"{pairs if isinstance(pairs, (str, Path)) else len(pairs)}: read a file with read_pairs"
+        )
     texts = reading(model, reference_texts)
     source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
     data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)
@@ -117,10 +143,10 @@ def searched(
         grid = grid.widened(search(model, data, method, further, texts[::2])[0])
         setting, repeating = _fluent(model, data, grid, methods, budget)
     reason = grid_reason(grid, setting, budget, repeating)
-    chosen = [grid.strengths[setting.strength]]
     at_layer = backbone(loaded, grid.layers[setting.layer])
-    module = SteeringAdaptor(at_layer, method, BehaviourEffect(), chosen, learning_curve=False)
-    vector = run(module, data, 1, progress, folder, reason)
+    rule = Searched(setting.strength, reason)
+    module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
+    vector = run(module, data, 1, progress, folder)
     if (kl := vector.card.drift["neutral_kl"]["value"]) > budget:
         warning = f"On the texts that judge, unrelated text changed by {kl:.3f} nats per token, more than {budget:g}."
         vector = vector._replace(card=vector.card._replace(warnings=[warning, *vector.card.warnings]))
@@ -143,8 +169,13 @@ def _fluent(
             return setting, repeating
     raise ValueError(
         f"no layer and strength moves the margin as meant, changes unrelated text by at most {budget:g} nats per token "
-        f"(the least change is {float(grid.damage.min()):.3g}) and leaves text without repetition ({len(settings)} did "
-        "not): raise the budget, add smaller strengths or more pairs, or leave the model as it is"
+        f"(the least change is {float(grid.damage.min()):.3g}) and leaves generated text without repetition "
+        + (
+            f"(all {len(settings)} within the budget repeat more than the baseline): add smaller strengths or pairs"
+            if settings
+            else "(none is within the budget): raise the budget, add smaller strengths or more pairs"
+        )
+        + ", or leave the model as it is"
     )
 
 

@@ -130,6 +130,7 @@ def test_pairs_are_read(tmp_path: Path) -> None:
         ([("a", "b", "c"), ("a", "c", "b")], "example 2 is example 1 with its two sides exchanged"),
         ([("a", "b", "c")], "at least three prompts"),
         ([], "at least three prompts"),
+        ("pairs.jsonl", "read a file with read_pairs"),
     ],
 )
 def test_bad_pairs(pairs: list[object], sentence: str) -> None:

@@ -129,6 +129,8 @@ def test_the_vector_is_that_of_the_chosen_setting(llm: ls.LLM) -> None:
     found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
     card = found.vector.card
     assert card.strength.value == STRENGTHS[found.setting.strength]
+    assert card.strength.low is None  # the search was not done again on other rows
+    assert not any("Only one strength" in warning for warning in card.warnings)
     assert [site.layer for site in card.sites] == [found.setting.layer]
     assert card.certificate is not None
     assert card.certificate["reason"] == found.reason
@@ -201,12 +203,17 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
         ({"reference_texts": "one text"}, "at least two texts"),
         ({"layers": [9]}, "layer 9 does not exist"),
         ({"strengths": []}, "strengths"),
+        ({"strengths": 1.0}, "strengths is 1.0, not a list"),
+        ({"method": "MeanDifference"}, "method is 'MeanDifference', not a class"),
+        ({"pairs": PAIRS[:9]}, "at least 10 pairs, .* not 9"),
+        ({"pairs": "pairs.jsonl"}, "not pairs.jsonl: read a file with read_pairs"),
         ({"strengths": [1.0, float("nan")]}, "strengths"),
     ],
 )
 def test_bad_values(llm: ls.LLM, changed: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        ls.steer(llm, PAIRS, **({"reference_texts": TEXTS, "strengths": STRENGTHS} | changed))  # type: ignore[arg-type]
+    given = {"pairs": PAIRS, "reference_texts": TEXTS, "strengths": STRENGTHS} | changed
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        ls.steer(llm, **given)  # type: ignore[arg-type]
 
 
 def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,8 @@ class Pairs(BehaviourSource):
     def __init__(
         self, pairs: Iterable[ContrastPair], reference_texts: Sequence[str] = (), name: str = "positive"
     ) -> None:
+        if isinstance(pairs, (str, Path)):
+            raise TypeError(f"pairs is {str(pairs)!r}, not a list of pairs: read a file with read_pairs")
         self.pairs, self.reference_texts, self.name = list(pairs), list(reference_texts), name
 
     def read(self) -> list[BehaviourExample]:

@@ -27,7 +27,7 @@ _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, None, "none: it was meant t
 COSINE = Mean(-1, 1)
 EDITED = Share()
 CHOICE = "not an interval: in brackets the middle 95 % of choices over re-samplings of the validation rows"
-ALONE = "it was chosen on a single row or cluster, which says nothing about others"
+ALONE = "the choice was not repeated on other rows"
 BOUND = (
     "not an interval: a lower bound at the certificate's own confidence; where rows come in clusters, of the mean over "
     "clusters, each counting once"
