@@ -278,6 +278,9 @@ def test_parts_are_made_once_and_become_pages(
         for name, draws in random.items():
             assert draws["low"] <= draws["value"] <= draws["high"], name
             assert (draws["n"], draws["how"]) == (SCALE.draws, "range of random draws")
+            if draws["higher_is_better"] is None:
+                assert draws["p"] is None, name  # neither direction is wanted as such
+                continue
             assert draws["p"] in [(1 + reached) / (1 + SCALE.draws) for reached in range(SCALE.draws + 1)]
     for name in ("shares-town", "heatmap-town", "icat-town", "methods-town", "anisotropy", "truth", "dose_response"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
