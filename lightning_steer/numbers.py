@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from numbers import Number
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,11 +111,12 @@ def _check(value: Any, key: str, path: str) -> None:
             _check(item, key, path)
     elif isinstance(value, (np.generic, np.ndarray, Tensor)):
         _check(value.tolist(), key, path)
-    elif isinstance(value, (Number, Decimal)) and not isinstance(value, (bool, complex)):
-        finite(path, value)
+    elif isinstance(value, (int, float, Fraction, Decimal)) and not isinstance(value, bool):
+        size = float(value)
+        finite(path, size)
         within = RANGES.get(key)
-        if within is not None and value not in within:
-            raise ValueError(f"{path} must {within.demand(value)}, not {value}")
+        if within is not None and size not in within:
+            raise ValueError(f"{path} must {within.demand(size)}, not {value}")
         if isinstance(value, int) and abs(value) > MOST:
             raise ValueError(f"{path} must lie between {-MOST} and {MOST}, not {value}")
 

@@ -69,7 +69,8 @@ class Provenance:
         """What differs, each with this record's value and the other's; empty if nothing does."""
         phrases = []
         for name in (field.name for field in fields(self)):
-            mine, its = getattr(self, name), getattr(other, name)
+            mine: Any = getattr(self, name)
+            its: Any = getattr(other, name)
             if name in ("model", "task", "files") or _plain(mine) == _plain(its):
                 continue
             if name == "weights" and self.precision != other.precision and self.files is not None:
