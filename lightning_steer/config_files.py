@@ -71,7 +71,7 @@ def load(text: str) -> Any:
     node = yaml.compose(text, _Loader)
     if node is not None:
         _check_keys(node, repr(text[:60]), set())
-    value = yaml.load(text, _Loader)  # noqa: S506  a safe loader
+    value = _Loader(text).get_single_data()
     if isinstance(value, dict) and value and all(part is None for part in value.values()):
         names = text.strip(" {}").replace(" ", "").split(",")
         if set(names) == value.keys() or text.strip() == f"{next(iter(value))}:":

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lightning_steer.outcomes import judge
 from lightning_steer.outcomes.__main__ import main
 from lightning_steer.outcomes.promise_text import parse
 
@@ -206,3 +208,45 @@ def test_promises_that_are_none(text: str) -> None:
         parse(text, True)
     with pytest.raises(ValueError, match="a harm"):
         parse(text.replace(">", "<") if text != "m<=0" else text, False)
+
+
+def test_strengths_that_agree_to_six_digits_are_two_settings(tmp_path: Path) -> None:
+    """The first keeps both promises, the second breaks one: only the first may be certified, under its own name."""
+    chance = np.random.default_rng(0)
+    lines = ["item,setting,measure,value"]
+    for item in range(400):
+        for setting, refused, right in (("0", 0.2, 0.9), ("1234561", 0.9, 0.2), ("1234562", 0.6, 0.9)):
+            lines += [f"{item},{setting},refused,{int(chance.random() < refused)}"]
+            lines += [f"{item},{setting},right,{int(chance.random() < right)}"]
+    path = tmp_path / "outcomes.csv"
+    path.write_text("\n".join(lines) + "\n")
+    found = judge(path, benefit="refused>=0", harms=["right falls<=.3"])
+    assert found.choice is not None
+    assert found.choice.chosen == "1234562"
+    assert "1234561" in str(found)
+
+
+def test_a_baseline_is_no_truth_value(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("item,setting,measure,value\n1,0,right,1\n1,1,right,0\n")
+    with pytest.raises(ValueError, match="baseline is True"):
+        judge(path, baseline=True)
+
+
+@pytest.mark.parametrize("ranges", [["score=0...9"], ["score=0..1", "score=0..9"]])
+def test_ranges_that_are_none(ranges: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("item,setting,measure,value\n1,0,score,.5\n1,1,score,.25\n")
+    assert main([str(path), *(part for text in ranges for part in ("--range", text))]) == 2
+    assert "--range" in capsys.readouterr().err
+
+
+def test_clusters_of_some_measures_alone_are_refused(tmp_path: Path) -> None:
+    """An item would choose by one measure and judge by the other."""
+    for name, cluster in (("a", True), ("b", False)):
+        head = "item,setting,measure,value" + ",cluster" * cluster
+        rows = [f"{i},{s},{name},{(i + s) % 2}" + f",{i // 4}" * cluster for i in range(40) for s in (0, 1)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([head, *rows]) + "\n")
+    paths = [str(tmp_path / f"{name}.csv") for name in "ab"]
+    with pytest.raises(ValueError, match="'a' have clusters and those of 'b' have none"):
+        judge(paths, benefit="a>=0", harms=["b falls<=.5"])

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_steer.arguments import Parser
@@ -69,7 +70,7 @@ def _judge(options: argparse.Namespace) -> int:
         delta=options.delta,
         baseline=options.baseline,
         cluster=options.cluster,
-        ranges=dict(_range(text) for text in options.range),
+        ranges=_ranges(options.range),
         judge=options.judge,
         human=options.human,
         split=options.split,
@@ -83,13 +84,23 @@ def _judge(options: argparse.Namespace) -> int:
     return 0
 
 
+def _ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    ranges: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, ends = _range(text)
+        if name in ranges:
+            raise ValueError(f"--range names {name!r} twice: give one range for a measure")
+        ranges[name] = ends
+    return ranges
+
+
 def _range(text: str) -> tuple[str, tuple[float, float]]:
     from lightning_steer.outcomes.rows import number
 
     name, sign, ends = text.rpartition("=")
     low, dots, high = ends.partition("..")
     numbers = number(low.strip()), number(high.strip())
-    if not (sign and dots and name.strip()) or numbers[0] is None or numbers[1] is None:
+    if not (sign and dots and name.strip()) or high.startswith(".") or numbers[0] is None or numbers[1] is None:
         raise ValueError(f"--range is written as MEASURE=LOW..HIGH, such as score=0..10, not {text[:60]!r}")
     return name.strip(), (numbers[0], numbers[1])
 

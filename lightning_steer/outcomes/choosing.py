@@ -28,6 +28,13 @@ def split(measures: Mapping[str, Measure], share: float, seed: int) -> dict[str,
     What is drawn as a whole (a cluster, or an item) is ranked by a hash of its name and the seed, among those that
     occur in the same measures. So the parts depend neither on the order of rows nor on values.
     """
+    clustered = [name for name, measure in measures.items() if measure.cluster is not None]
+    if clustered and len(clustered) < len(measures):
+        other = next(name for name in measures if name not in clustered)
+        raise ValueError(
+            f"the rows of {clustered[0]!r} have clusters and those of {other!r} have none, so an item could choose in "
+            "one and judge in the other: give the cluster of every row"
+        )
     units = {name: measure.units() for name, measure in measures.items()}
     within: dict[str, list[str]] = {}
     for name, own in units.items():

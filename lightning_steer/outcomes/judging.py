@@ -17,7 +17,7 @@ from lightning_steer.outcomes.records import (
     OtherVerdict,
     SettingOutcome,
 )
-from lightning_steer.outcomes.rows import Rows
+from lightning_steer.outcomes.rows import Rows, written
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics import dose_response
 from lightning_steer.statistics.estimate import Estimate
@@ -67,7 +67,9 @@ def judge(
     declared = {name: _range(name, *ends) for name, ends in (ranges or {}).items()}
     several = isinstance(outcomes, Sequence) and not isinstance(outcomes, (str, Path))
     rows, unread = reading.read(list(outcomes) if several else [outcomes], cluster)
-    base = None if baseline is None else f"{baseline:g}" if isinstance(baseline, (int, float)) else str(baseline)
+    if isinstance(baseline, bool):
+        raise ValueError(f"baseline is {baseline}, not a strength or the name of a setting")
+    base = None if baseline is None else written(baseline) if isinstance(baseline, (int, float)) else str(baseline)
     who = judges.roles(rows, judge, human)
     measures = pairing.measures(rows, base, declared, who.judge)
     choice = choosing.choose(measures, promises, delta, split, seed) if promises else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.outcomes.rows import Rows, number
+from lightning_steer.outcomes.rows import Rows, number, written
 from lightning_steer.outcomes.table import Measure, Setting
 
 
@@ -71,14 +71,14 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
             raise ValueError(f"the baseline is {baseline!r}, but there is a strength 0 as well: leave one of them out")
         numbers = [zero if strength is None else strength for strength in strengths]
         if zero not in numbers:
-            known = _some(f"{s:g}" for s in sorted(set(numbers)))
+            known = _some(map(written, sorted(set(numbers))))
             raise ValueError(
-                f"no row is of the baseline, strength {zero:g}; strengths are {known}: add its rows, "
+                f"no row is of the baseline, strength {written(zero)}; strengths are {known}: add its rows, "
                 "or name the baseline with --baseline"
             )
         order = sorted(set(numbers), key=lambda s: (s != zero, abs(s - zero), s))
-        label = names[wordy[0]] if wordy else f"{zero:g}"
-        kept = [Setting(label if s == zero else f"{s:g}", s) for s in order]
+        label = names[wordy[0]] if wordy else written(zero)
+        kept = [Setting(label if s == zero else written(s), s) for s in order]
         return kept, np.array([order.index(s) for s in numbers])
     base = "baseline" if baseline is None else baseline
     if base not in names:

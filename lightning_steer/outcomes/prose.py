@@ -93,7 +93,7 @@ def measure_sentences(measure: MeasureOutcome) -> list[str]:
     for way, word in ((1, "raise"), (-1, "lower")):
         alike = [(strength, p) for strength, sign, p in measure.same_both_ways if sign == way]
         if alike:
-            strengths = ", ".join(f"{strength:g}" for strength, _ in alike)
+            strengths = ", ".join(f"{strength:.12g}" for strength, _ in alike)
             sentences.append(
                 f"Both signs {word} it at a strength of {strengths} from the baseline (largest p "
                 f"{p_value(max(p for _, p in alike))}). A vector that does the same in both directions is not a "

@@ -81,3 +81,8 @@ def number(text: str) -> float | None:
     """Return the finite number that a text is, in plain digits; None if it is none. Nothing is evaluated."""
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
+
+
+def written(strength: float) -> str:
+    """Return a strength as text that no other strength has: in a table it is known by it."""
+    return f"{strength:.0f}" if float(strength).is_integer() and abs(strength) < 1e15 else repr(float(strength))

@@ -42,10 +42,12 @@ class CertificateDesign(Design):
 
     @property
     def most(self) -> float:
+        """Return the largest effect that there can be."""
         return 1.0
 
     @property
     def units(self) -> int:
+        """Return how many units are drawn."""
         return self.n
 
     def fewest_gains(self, harms: NDArray) -> NDArray:
@@ -53,12 +55,14 @@ class CertificateDesign(Design):
         return _fewest_gains(self.n, self.delta / self.candidates, self.epsilon, self.bound)[harms]
 
     def power(self, effect: float) -> float:
+        """Return the chance that the effect is shown."""
         gain, harm = fixed_and_broken(effect, self.discordant)
         harms = np.arange(int(binom.ppf(1 - TINY, self.n, harm)) + 1)
         found = binom.sf(self.fewest_gains(harms) - 1, self.n - harms, min(gain / max(1 - harm, TINY), 1.0))
         return float(binom.pmf(harms, self.n, harm) @ found)
 
     def of(self, units: int) -> Self:
+        """Return the same design with another number of units."""
         return replace(self, n=units)
 
 

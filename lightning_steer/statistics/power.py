@@ -92,18 +92,22 @@ class ShareDesign(Design):
 
     @property
     def most(self) -> float:
+        """Return the largest effect that there can be."""
         return 1 - self.null
 
     @property
     def units(self) -> int:
+        """Return how many units are drawn."""
         return self.n
 
     def power(self, effect: float) -> float:
+        """Return the chance that the effect is shown."""
         counts = np.arange(self.n + 1)
         low, high = intervals.clopper_pearson(counts, self.n)
         return float(binom.pmf(counts, self.n, self.null + effect)[(low > self.null) | (high < self.null)].sum())
 
     def of(self, units: int) -> Self:
+        """Return the same design with another number of units."""
         return replace(self, n=units)
 
 
@@ -130,13 +134,16 @@ class PairedDesign(Design):
 
     @property
     def most(self) -> float:
+        """Return the largest effect that there can be."""
         return 1.0
 
     @property
     def units(self) -> int:
+        """Return how many units are drawn."""
         return self.n
 
     def power(self, effect: float) -> float:
+        """Return the chance that the effect is shown."""
         gain, harm = fixed_and_broken(effect, self.discordant)
         changed = np.arange(1, self.n + 1)
         least = np.floor((changed + normal.ppf((1 + LEVEL) / 2) * np.sqrt(changed)) / 2) + 1
@@ -145,6 +152,7 @@ class PairedDesign(Design):
         return float(binom.pmf(changed, self.n, min(gain + harm, 1.0)) @ found)
 
     def of(self, units: int) -> Self:
+        """Return the same design with another number of units."""
         return replace(self, n=units)
 
 
@@ -170,10 +178,12 @@ class ClusteredDesign(Design):
 
     @property
     def most(self) -> float:
+        """Return the largest effect that there can be."""
         return min(self.largest, 30 * self.error())
 
     @property
     def units(self) -> int:
+        """Return how many units are drawn."""
         return len(self.sizes)
 
     def error(self) -> float:
@@ -182,6 +192,7 @@ class ClusteredDesign(Design):
         return self.sd * math.sqrt((m * (1 + (m - 1) * self.icc)).sum()) / m.sum()
 
     def power(self, effect: float) -> float:
+        """Return the chance that the effect is shown."""
         free = self.units - 1
         if free < 1:
             return 0.0
@@ -190,6 +201,7 @@ class ClusteredDesign(Design):
         return float((normal.sf(spread - shift) + normal.cdf(-spread - shift)).mean())
 
     def of(self, units: int) -> Self:
+        """Return the same design with another number of units."""
         return replace(self, sizes=tuple(np.resize(self.sizes, units).tolist()))
 
 

@@ -76,5 +76,6 @@ class Layout:
     def add(
         self, table: str, label: str, kind: Kind, draw: Callable[..., NDArray], true: float, full: float, p: float
     ) -> None:
+        """Add a cell of this layout to the list."""
         outcome = columns_of(kind, partial(draw, icc=self.icc, cluster=self.cluster), self.cluster, true, full)
         self.cells.append(Cell(table, f"{self.name}, {label}", outcome, common=self.clusters >= 30 and p >= 0.2))

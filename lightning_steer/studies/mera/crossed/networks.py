@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import checkpoint
 from lightning_steer.files import write
 from lightning_steer.studies.mera.crossed.worlds import FEATURES, LABELS, World, draw
 
@@ -83,7 +84,7 @@ def load(folder: Path, world: World, seed: int, steps: int = STEPS) -> Trained:
     """Return the network of a world and a seed, from its file if there is one, else trained and kept there."""
     path = folder / f"{world.name.replace(', ', '_').replace(' ', '_')}-{seed}-{steps}.pt"
     if path.is_file():
-        stored = torch.load(path, weights_only=True)
+        stored = checkpoint.load(path)
         network = Network(world.width)
         network.load_state_dict(stored["weights"])
         return Trained(network.requires_grad_(False), stored["gap"])
@@ -96,4 +97,4 @@ def load(folder: Path, world: World, seed: int, steps: int = STEPS) -> Trained:
 
 def gaps(folder: Path) -> dict[str, float]:
     """Return for every kept network how far it is from the planted answers, nats."""
-    return {path.stem: torch.load(path, weights_only=True)["gap"] for path in sorted(folder.glob("*.pt"))}
+    return {path.stem: checkpoint.load(path)["gap"] for path in sorted(folder.glob("*.pt"))}
