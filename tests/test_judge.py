@@ -165,6 +165,46 @@ def test_an_item_is_in_the_same_part_of_every_measure(outcomes: Path) -> None:
     assert chosen[0] != set(split(read_measures, 0.5, 1)["right"].choosing.items)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"cluster": 4}, {}),
+        ({"seeds": 3}, {}),
+        ({"seeds": 3}, {"cluster": 4}),
+        ({"cluster": 4}, {"cluster": 10}),
+        ({"cluster": 4}, {"cluster": 3}),
+    ],
+)
+def test_no_item_chooses_by_one_measure_and_judges_by_another(
+    first: dict[str, int], second: dict[str, int], tmp_path: Path
+) -> None:
+    """Whatever is a cluster in either: both parts are whole in items and in clusters, and neither is empty."""
+    from lightning_steer.outcomes.choosing import split
+    from lightning_steer.outcomes.pairing import measures
+    from lightning_steer.outcomes.reading import read
+
+    paths = []
+    for name, how in (("a", first), ("b", second)):
+        lines = ["item,setting,measure,value,seed" + ",cluster" * ("cluster" in how)]
+        for item in range(60):
+            # fours, or threes, of items within runs of twelve: clusters overlap, and five runs are never linked
+            within = f",{name}{item // 12}/{item % 12 // how['cluster']}" if "cluster" in how else ""
+            lines += [
+                f"q{item},{setting},{name},{(item + setting) % 2},{seed}{within}"
+                for setting in (0, 1)
+                for seed in range(how.get("seeds", 1))
+            ]
+        paths.append(tmp_path / f"{name}.csv")
+        paths[-1].write_text("\n".join(lines) + "\n")
+    parts = split(measures(read(paths)[0], None, {}), 0.5, 0)
+    choosing, others = ({item for part in parts.values() for item in part[k].items} for k in (0, 1))
+    assert choosing
+    assert others
+    assert choosing.isdisjoint(others)
+    for part in parts.values():
+        assert set(part.choosing.units()).isdisjoint(part.others.units())
+
+
 def test_clusters_are_whole_in_the_split_and_count_once(tmp_path: Path) -> None:
     topic = {"topic": lambda i: f"t{i // 20}"}
     path = table(tmp_path / "x.csv", {"refused": REFUSED, "right": RIGHT}, **topic)

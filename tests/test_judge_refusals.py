@@ -241,12 +241,9 @@ def test_ranges_that_are_none(ranges: list[str], tmp_path: Path, capsys: pytest.
     assert "--range" in capsys.readouterr().err
 
 
-def test_clusters_of_some_measures_alone_are_refused(tmp_path: Path) -> None:
-    """An item would choose by one measure and judge by the other."""
-    for name, cluster in (("a", True), ("b", False)):
-        head = "item,setting,measure,value" + ",cluster" * cluster
-        rows = [f"{i},{s},{name},{(i + s) % 2}" + f",{i // 4}" * cluster for i in range(40) for s in (0, 1)]
-        (tmp_path / f"{name}.csv").write_text("\n".join([head, *rows]) + "\n")
-    paths = [str(tmp_path / f"{name}.csv") for name in "ab"]
-    with pytest.raises(ValueError, match="'a' have clusters and those of 'b' have none"):
-        judge(paths, benefit="a>=0", harms=["b falls<=.5"])
+@pytest.mark.parametrize("baseline", ["foo", float("nan")])
+def test_a_baseline_without_rows_is_not_strength_0(baseline: object, tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("item,setting,measure,value\n1,0,right,1\n1,1,right,0\n")
+    with pytest.raises(ValueError, match=r"no row is of the baseline '(foo|nan)'"):
+        judge(path, baseline=baseline)  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lightning_steer.outcomes.promise_text import PromiseText
 from lightning_steer.outcomes.records import Candidate, Choice, PromiseOutcome, Remade
@@ -25,17 +27,11 @@ class Parts(NamedTuple):
 def split(measures: Mapping[str, Measure], share: float, seed: int) -> dict[str, Parts]:
     """Return each measure in two parts; an item or cluster is in the same part of every measure.
 
-    What is drawn as a whole (a cluster, or an item) is ranked by a hash of its name and the seed, among those that
-    occur in the same measures. So the parts depend neither on the order of rows nor on values.
+    What is drawn as a whole (a cluster, or an item; and all that share items or clusters in any measure) is ranked by
+    a hash of its name and the seed, among those that occur in the same measures. So the parts depend neither on the
+    order of rows nor on values.
     """
-    clustered = [name for name, measure in measures.items() if measure.cluster is not None]
-    if clustered and len(clustered) < len(measures):
-        other = next(name for name in measures if name not in clustered)
-        raise ValueError(
-            f"the rows of {clustered[0]!r} have clusters and those of {other!r} have none, so an item could choose in "
-            "one and judge in the other: give the cluster of every row"
-        )
-    units = {name: measure.units() for name, measure in measures.items()}
+    units = _linked(measures)
     within: dict[str, list[str]] = {}
     for name, own in units.items():
         for unit in set(own):
@@ -54,6 +50,33 @@ def split(measures: Mapping[str, Measure], share: float, seed: int) -> dict[str,
             )
         parts[name] = Parts(measure.part(np.flatnonzero(inside)), measure.part(np.flatnonzero(~inside)))
     return parts
+
+
+def _linked(measures: Mapping[str, Measure]) -> dict[str, list[str]]:
+    """Return for each measure ``[n]`` the name of what each unit is drawn with, over all measures.
+
+    An item links the clusters that hold it in different measures; what is linked has the name of its first cluster or,
+    without any, of its item.
+    """
+    places: dict[tuple[bool, str], int] = {}
+
+    def place(key: tuple[bool, str]) -> int:
+        return places.setdefault(key, len(places))
+
+    ends = {
+        name: [
+            (place((True, item)), place((measure.cluster is None, unit)))
+            for item, unit in zip(measure.items, measure.units(), strict=True)
+        ]
+        for name, measure in measures.items()
+    }
+    first, second = np.array([pair for own in ends.values() for pair in own], dtype=np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(len(places), len(places)))
+    whole = connected_components(links, directed=False)[1]
+    names: dict[int, str] = {}
+    for _, name, at in sorted((is_item, name, at) for (is_item, name), at in places.items()):  # clusters first
+        names.setdefault(int(whole[at]), name)
+    return {name: [names[int(whole[item])] for item, _ in own] for name, own in ends.items()}
 
 
 def choose(

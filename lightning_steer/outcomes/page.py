@@ -4,6 +4,7 @@ from html import escape
 
 from lightning_steer.outcomes import choice_prose, judge_prose, prose
 from lightning_steer.outcomes.records import Judgement, MeasureOutcome
+from lightning_steer.outcomes.rows import written
 from lightning_steer.report import svg
 from lightning_steer.report.document import document
 
@@ -48,7 +49,7 @@ def _chart(measure: MeasureOutcome, chosen: str | None) -> str:
     mark = next((strength for strength, one in points if one.setting == chosen), None)
     label = "share" if measure.share else "mean"
     chart = svg.lines(x, {measure.name: curve}, svg.COLOURS, mark, ("strength", label))
-    dotted = "" if mark is None else f'<p class="soft">Dotted: the certified setting, {mark:g}.</p>'
+    dotted = "" if mark is None else f'<p class="soft">Dotted: the certified setting, {written(mark)}.</p>'
     return f"<figure><figcaption>Dose-response, with 95 % bands</figcaption>{chart}{dotted}</figure>\n"
 
 

@@ -66,6 +66,10 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
                 f"{next(n for n, s in zip(names, strengths, strict=True) if s is not None)}: write all settings as "
                 "numbers, or all as names"
             )
+        if chosen is not None and chosen[0] is None and not wordy:
+            raise ValueError(
+                f"no row is of the baseline {baseline!r}; strengths are {_some(names)}: add its rows, or name another"
+            )
         zero = 0.0 if chosen is None or chosen[0] is None else chosen[0]
         if wordy and zero in strengths:
             raise ValueError(f"the baseline is {baseline!r}, but there is a strength 0 as well: leave one of them out")
