@@ -29,38 +29,38 @@ METHODS = [
 
 def main(arguments: list[str] | None = None) -> int:
     """Search, judge, write a folder, and print the unsteered and the steered text."""
-    given = parser().parse_args(arguments)
-    numbers.check({"budget": given.budget, "max_new_tokens": given.max_new_tokens, "seed": given.seed}, "--")
-    if given.prompt and not all(map(str.strip, given.prompt)):
-        raise ValueError(f"--prompt is empty in {given.prompt}: give a text to continue")
-    out = given.out or Path("logs/steer") / given.pairs.stem
+    options = parser().parse_args(arguments)
+    numbers.check({"budget": options.budget, "max_new_tokens": options.max_new_tokens, "seed": options.seed}, "--")
+    if options.prompt and not all(map(str.strip, options.prompt)):
+        raise ValueError(f"--prompt is empty in {options.prompt}: give a text to continue")
+    out = options.out or Path("logs/steer") / options.pairs.stem
     check_no_links(out)
-    if (out / VECTOR).exists() and given.overwrite != "true":
+    if (out / VECTOR).exists() and options.overwrite != "true":
         raise ValueError(f"{out / VECTOR} exists: name another folder with --out, or give --overwrite true")
-    pairs = read_pairs(shipped(str(given.pairs)))
-    path = given.reference_texts
+    pairs = read_pairs(shipped(str(options.pairs)))
+    path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]
     check_folder(out)
-    llm = LLM(given.llm, chat=given.chat, dtype=given.dtype, revision=given.revision)
-    layers = given.layers or "auto"
-    method = getattr(methods, given.method)
-    found = searched(llm, pairs, layers, method, given.strengths, given.budget, texts, given.seed, folder=out)
-    prompts = given.prompt or found.held_out[:3]
-    before = llm.generate(prompts, max_new_tokens=given.max_new_tokens)
-    with found.vector.applied_to(llm):
-        after = llm.generate(prompts, max_new_tokens=given.max_new_tokens)
+    llm = LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
+    layers = options.layers or "auto"
+    method = getattr(methods, options.method)
+    result = searched(llm, pairs, layers, method, options.strengths, options.budget, texts, options.seed, folder=out)
+    prompts = options.prompt or result.held_out[:3]
+    before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
+    with result.vector.applied_to(llm):
+        after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
     written = list(zip(prompts, before, after, strict=True))
-    grid = found.grid
+    grid = result.grid
     shown = {
         **grid._asdict(),
         "effect": grid.effect.tolist(),
         "damage": grid.damage.tolist(),
-        "chosen": found.setting,
-        "budget": given.budget,
-        "reason": found.reason,
+        "chosen": result.setting,
+        "budget": options.budget,
+        "reason": result.reason,
     }
     search_report.write(out, shown, written)
-    found.vector.save(out / VECTOR)
+    result.vector.save(out / VECTOR)
     say(card.text(json.loads((out / "report.json").read_text())))
     for prompt, baseline, steered in written:
         say(f"\n{prompt}\n  baseline: {baseline}\n  steered:  {steered}")
@@ -107,7 +107,7 @@ def parser() -> Parser:
         help="unrelated text, .txt (parted by blank lines) or .jsonl (default: texts that ship)",
     )
     made.add_argument(
-        "--prompt", action="append", help="a prompt to continue; may be given again (default: three held-out prompts)"
+        "--prompt", action="append", help="a prompt to continue; may be options again (default: three held-out prompts)"
     )
     made.add_argument("--max_new_tokens", type=int, default=24, help="tokens of each continuation (default: 24)")
     made.add_argument("--out", type=Path, help="the folder to write; (default: logs/steer/NAME OF THE PAIRS)")

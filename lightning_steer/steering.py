@@ -84,7 +84,7 @@ def steer(
 
     Args:
         llm: the model, loaded or not; or a hub name or folder.
-        pairs: at least three with different prompts; twenty are enough to start.
+        pairs: at least ten; twenty are enough to start.
         layers: decoder blocks to try, counted from 0, negative from the end; all of them if ``auto``.
         method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one.
         strengths: those to try, in the method's units, from the weakest to the strongest; None for nine from .25 to 6,
@@ -118,6 +118,11 @@ def searched(
 ) -> Steered:
     """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
     check_method(method, STRENGTHS if strengths is None else strengths)
+    if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
+        raise ValueError(
+            f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
+            f"{pairs if isinstance(pairs, (str, Path)) else len(pairs)}: read a file with read_pairs"
+        )
     tried = list(STRENGTHS if strengths is None else strengths)
     numbers.check({"budget": budget, "seed": seed, "strengths": tried})
     if not tried or (not isinstance(layers, str) and not layers):
@@ -127,11 +132,6 @@ def searched(
     loaded.load()
     every = list(range(loaded.decoder.depth)) if isinstance(layers, str) else layers
     model = backbone(loaded, every)
-    if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
-        raise ValueError(
-            f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
-            f"{pairs if isinstance(pairs, (str, Path)) else len(pairs)}: read a file with read_pairs"
-        )
     texts = reading(model, reference_texts)
     source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
     data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)

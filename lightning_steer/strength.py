@@ -1,6 +1,8 @@
 """Strengths of steering: numbers that a method can be given, and activations that a network can still read."""
 
+import functools
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -27,14 +29,25 @@ def check_strength(strength: Any, name: str = "strength") -> None:
             raise ValueError(f"{name} must be a finite number, not {value}")
 
 
-def per_row(strength: Tensor, h: Tensor) -> Tensor:
-    """Return strengths in a shape that goes with ``h``; raises ValueError unless there is one for each row of it."""
-    if strength.shape != h.shape[: strength.dim()]:
-        raise ValueError(
-            f"strengths of shape {list(strength.shape)} do not go with activations of shape {list(h.shape)}: give a "
-            "number, or one for each row"
-        )
-    return strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
+def readable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Wrap a map's ``forward(h, strength)``: one strength for each row, and nothing that the network cannot read.
+
+    Raises:
+        ValueError: from the wrapped function: strengths are as many as nothing in ``h``, or one is too strong.
+    """
+
+    @functools.wraps(forward)
+    def checked(map_: Any, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
+        if isinstance(strength, Tensor) and strength.shape != h.shape[: strength.dim()]:
+            raise ValueError(
+                f"strengths of shape {list(strength.shape)} do not go with activations of shape {list(h.shape)}: give "
+                "a number, or one for each row"
+            )
+        steered = forward(map_, h, strength)
+        check_readable(type(map_).__name__, strength, h, steered)
+        return steered
+
+    return checked
 
 
 def check_readable(method: str, strength: Tensor | float, h: Tensor, steered: Tensor) -> None:
@@ -42,7 +55,7 @@ def check_readable(method: str, strength: Tensor | float, h: Tensor, steered: Te
 
     Args:
         method: its name.
-        strength: a number, or a tensor that broadcasts against ``h``.
+        strength: a number, or one for each row of ``h``.
         h: ``[*, d]`` activations as they were; what was not readable before is left alone.
         steered: ``[*, d]`` the same, steered.
     """
@@ -52,8 +65,8 @@ def check_readable(method: str, strength: Tensor | float, h: Tensor, steered: Te
     worse = ~(lengths < LONGEST) & (_lengths(h) < LONGEST)
     if bool(worse.any()):
         each = torch.as_tensor(strength, dtype=torch.float64, device=h.device)
-        each = each.reshape(each.shape or [1] * h.dim()).expand(*h.shape[:-1], 1).squeeze(-1)
-        first = each[worse][0].item()
+        rows = each.reshape((*each.shape, *[1] * (worse.dim() - each.dim()))).expand(worse.shape)
+        first = rows[worse][0].item()
         raise ValueError(
             f"strength {first:g} of {method} makes activations of length {lengths[worse][0].item():.3g} in "
             f"{str(h.dtype).removeprefix('torch.')}, which the network cannot read: take a strength nearer to 0"

@@ -18,6 +18,7 @@ from lightning_steer.methods.ridge import Ridge
 from lightning_steer.methods.sae_mera import SAEMERA
 from lightning_steer.methods.transport import GaussianTransport
 from lightning_steer.numbers import ranged
+from lightning_steer.strength import readable
 
 __all__ = [
     "ACE",
@@ -42,3 +43,5 @@ __all__ = [
 for _method in (globals()[name] for name in __all__):
     if "__init__" in vars(_method):  # here and not in each file, so that no new method can forget it
         _method.__init__ = ranged(_method.__init__)
+    if "forward" in vars(_method):
+        _method.forward = readable(_method.forward)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.records import Activations
-from lightning_steer.strength import check_readable, per_row
 
 
 class Steering(nn.Module, ABC):
@@ -48,17 +47,12 @@ class Steering(nn.Module, ABC):
         return self
 
     def forward(self, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
-        """Steer ``h [*, n, d]``; a tensor of strengths holds one value per row, ``strength.shape == h.shape[:k]``.
-
-        Raises ValueError if the network could not read what comes out.
-        """
+        """Steer ``h [*, n, d]``; a tensor of strengths holds one value per row, ``strength.shape == h.shape[:k]``."""
         if not self.fitted:  # an unfitted map would be a perfect identity, and would score as one
             raise RuntimeError(f"{type(self).__name__} is not fitted: call fit, or load a checkpoint, before steering")
         if isinstance(strength, Tensor) and strength.dim():
-            strength = per_row(strength, h)
-        steered = h + self.shift(h, strength).to(h.dtype)
-        check_readable(type(self).__name__, strength, h, steered)
-        return steered
+            strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
+        return h + self.shift(h, strength).to(h.dtype)
 
     def get_extra_state(self) -> Tensor:
         """Whether the map is fitted, saved with the buffers."""

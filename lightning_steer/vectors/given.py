@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.strength import check_readable, per_row
+from lightning_steer.strength import readable
 
 
 class Given(nn.Module):
@@ -20,10 +20,9 @@ class Given(nn.Module):
         """What is added to ``h [*, d]``."""
         return strength * self.vector
 
+    @readable
     def forward(self, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         """Steer ``h [*, d]``; a tensor of strengths holds one value per row, as for fitted methods."""
         if isinstance(strength, Tensor) and strength.dim():
-            strength = per_row(strength, h)
-        steered = h + self.shift(h, strength).to(h.dtype)
-        check_readable(type(self).__name__, strength, h, steered)
-        return steered
+            strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
+        return h + self.shift(h, strength).to(h.dtype)
