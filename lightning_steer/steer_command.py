@@ -5,7 +5,10 @@ For example: steer --llm checkpoints/pocket/base --pairs my_pairs.jsonl --prompt
 
 import argparse
 import json
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from lightning_steer import methods, numbers
 from lightning_steer.arguments import Parser
@@ -17,7 +20,7 @@ from lightning_steer.llm import LLM
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
 from lightning_steer.shipped import shipped
-from lightning_steer.steering import searched
+from lightning_steer.steering import Steered, searched
 
 VECTOR = "vector.safetensors"
 METHODS = [
@@ -44,28 +47,34 @@ def main(arguments: list[str] | None = None) -> int:
     llm = LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
     layers = options.layers or "auto"
     method = getattr(methods, options.method)
-    result = searched(llm, pairs, layers, method, options.strengths, options.budget, texts, options.seed, folder=out)
-    prompts = options.prompt or result.held_out[:3]
-    before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
-    with result.vector.applied_to(llm):
-        after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
-    written = list(zip(prompts, before, after, strict=True))
-    grid = result.grid
-    shown = {
-        **grid._asdict(),
-        "effect": grid.effect.tolist(),
-        "damage": grid.damage.tolist(),
-        "chosen": result.setting,
-        "budget": options.budget,
-        "reason": result.reason,
-    }
-    search_report.write(out, shown, written)
+    with tempfile.TemporaryDirectory() as aside:  # what is there stays as it is until all that is new is made
+        part = Path(aside)
+        result = searched(
+            llm, pairs, layers, method, options.strengths, options.budget, texts, options.seed, folder=part
+        )
+        prompts = options.prompt or result.held_out[:3]
+        before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
+        with result.vector.applied_to(llm):
+            after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
+        written = list(zip(prompts, before, after, strict=True))
+        search_report.write(part, _plain(result, options.budget), written)
+        report = card.text(json.loads((part / "report.json").read_text()))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / VECTOR).unlink(missing_ok=True)  # no vector ever lies beside the report of another
+        for path in sorted(part.iterdir()):
+            shutil.move(path, out / path.name)
     result.vector.save(out / VECTOR)
-    say(card.text(json.loads((out / "report.json").read_text())))
+    say(report)
     for prompt, baseline, steered in written:
         say(f"\n{prompt}\n  baseline: {baseline}\n  steered:  {steered}")
     say(f"\nWrote {out}: {VECTOR}, report.md (effect, damage, controls), search.md (all layers and strengths, texts)")
     return 0
+
+
+def _plain(result: Steered, budget: float) -> dict[str, Any]:
+    grid = result.grid
+    tables = {"effect": grid.effect.tolist(), "damage": grid.damage.tolist()}
+    return {**grid._asdict(), **tables, "chosen": result.setting, "budget": budget, "reason": result.reason}
 
 
 def parser() -> Parser:
@@ -80,7 +89,7 @@ def parser() -> Parser:
         "--pairs",
         required=True,
         type=Path,
-        help='JSON lines of {"prompt", "positive", "negative"}',
+        help='JSON lines of {"prompt", "positive", "negative"}; at least ten',
     )
     made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0 (default: all)")
     made.add_argument(

@@ -34,6 +34,13 @@ def test_only_changes_that_hold_0_are_named() -> None:
         assert nulls(report(spi=unknown)) == ""
 
 
+def test_a_change_that_cannot_be_is_not_named() -> None:
+    """A share changes by 1 at most: an interval so wide could have seen no change at all."""
+    wide = {**report(wanted_change=figure(0.3, -0.5, 1.0)), "largest": {"wanted_change": 1}}
+    assert nulls(wide).endswith("wanted_change (none, since there is none above 1.000).")
+    assert "or more" in nulls(report(wanted_change=figure(0.3, -0.5, 1.0)))
+
+
 def test_it_stands_in_the_page_and_in_the_terminal() -> None:
     one = report(spi=figure(0.01, -0.09, 0.1))
     assert "could have seen, in 80% of repeats, a change of: spi (0.143 or more)." in card.markdown(one, [])

@@ -233,6 +233,9 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert report["choice"] == vector.card.certificate["reason"]  # type: ignore[index]
     assert main(arguments) == 2
     assert "exists: name another folder" in capsys.readouterr().err
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main([*arguments, "--overwrite", "true", "--budget", "1e-12"]) == 2  # nothing is within this budget
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(

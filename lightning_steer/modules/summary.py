@@ -19,7 +19,7 @@ from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.cautions import without_interval
 from lightning_steer.report.tables import RANGE
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
-from lightning_steer.statistics.kinds import Fixed, Mean, Share, Smooth
+from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
 from lightning_steer.versions import versions
 
@@ -166,7 +166,7 @@ class Summary:
             metrics["certified_bound"] = _plain(least)
         groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
         baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **controls}
-        relearned = self.estimates(self.relearned, "steered")
+        relearned, kinds = self.estimates(self.relearned, "steered"), self.evaluation.kinds
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),
             "choice": reason,
@@ -184,6 +184,7 @@ class Summary:
                 **({"pairs": self.curve("pairs", self.tested)} if self.axes["pairs"] else {}),
             },
             "profile": self.profile(),
+            "largest": {m: k.high for m, k in kinds.items() if isinstance(k, (Mean, Change)) and math.isfinite(k.high)},
         }
 
     def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:

@@ -22,7 +22,11 @@ def nulls(report: Mapping[str, Any]) -> str:
         low, high = (math.nan if figure.get(end) is None else figure[end] for end in ("low", "high"))
         if change and low <= 0 <= high and low < high:
             estimate = Estimate(*(figure.get(field) for field in Estimate._fields))
-            found.append(f"{name} ({number(could_have_seen(estimate))} or more)")
+            seen, largest = could_have_seen(estimate), report.get("largest", {}).get(name, math.inf)
+            what = (
+                f"{number(seen)} or more" if seen <= largest else f"none, since there is none above {number(largest)}"
+            )
+            found.append(f"{name} ({what})")
     if not found:
         return ""
     return (
