@@ -139,7 +139,7 @@ class BestCheckpoint(WholeCheckpoint):
             try:
                 self.lock = RunLock(Path(str(self.dirpath)))
                 self._check_replaced(pl_module)
-            except ValueError as error:
+            except (OSError, ValueError) as error:
                 problem = str(error)
         problem = trainer.strategy.broadcast(problem)
         if problem is not None:

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import Command, forked
@@ -11,6 +12,7 @@ from test_records import FIT, FOLDER, consistent
 from lightning_steer import saving
 from lightning_steer.__main__ import main
 from lightning_steer.run_lock import NAME, RunLock
+from lightning_steer.saving import BestCheckpoint
 
 OTHER_ROWS = "--data.init_args.seed=3"
 
@@ -92,3 +94,18 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     assert forked(die, tmp_path / "output") == -signal.SIGKILL
     assert (tmp_path / NAME).exists()
     RunLock(tmp_path).release()
+
+
+def test_what_hinders_the_first_process_ends_the_others_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that cannot be made: the others wait in the broadcast, and must be told."""
+
+    def full(_folder: Path) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / ".fit.lock"))
+
+    told = []
+    strategy = SimpleNamespace(broadcast=lambda problem: told.append(problem) or problem)
+    trainer = SimpleNamespace(fast_dev_run=False, is_global_zero=True, strategy=strategy)
+    monkeypatch.setattr("lightning_steer.saving.RunLock", full)
+    with pytest.raises(ValueError, match=r"No space left on device.*\.fit\.lock"):
+        BestCheckpoint(dirpath=tmp_path).on_fit_start(trainer, SimpleNamespace())  # type: ignore[arg-type]
+    assert len(told) == 1
