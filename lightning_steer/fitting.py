@@ -119,7 +119,7 @@ def _vector(module: SteeringAdaptor) -> SteeringVector:
     report: dict[str, Any] = finite(module.report)  # as in report.json
     strength, low, high, rows, bound = module.choice.tolist()
     figures, compared = report["metrics"], report["baselines"]["unsteered"]
-    side = {name: one for name, one in figures.items() if name.startswith(("neutral", "perplexity"))}
+    side = {name: one for name, one in figures.items() if name.startswith(("neutral", "perplexity", "text_"))}
     return of(
         module.backbone,
         module.at_site,

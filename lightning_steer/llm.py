@@ -372,6 +372,14 @@ class LLM(Backbone):
         """
         if isinstance(prompts, str):
             return self.generate([prompts], edits, max_new_tokens, **settings)[0]
+        written = self.continued(prompts, edits, max_new_tokens, **settings)
+        return self.tokenizer.batch_decode(written, skip_special_tokens=True)
+
+    @torch.no_grad()
+    def continued(
+        self, prompts: Sequence[str], edits: Mapping[str, Edit] | None, max_new_tokens: int, **settings: Any
+    ) -> list[list[int]]:
+        """Return the tokens that :meth:`generate` writes after each prompt, up to the first that ends a text."""
         self.load()
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token_id is None:
@@ -384,10 +392,16 @@ class LLM(Backbone):
         length = mask.sum(1)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
         own = self.model.generation_config
-        self.model.generation_config = type(own)(**{name: getattr(own, name) for name in SPECIAL})
+        plain = self.model.generation_config = type(own)(**{name: getattr(own, name) for name in SPECIAL})
         try:
             with self.steered(edits or {}, length):
                 out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
         finally:
             self.model.generation_config = own
-        return self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        ends = plain.eos_token_id if isinstance(plain.eos_token_id, list) else [plain.eos_token_id]
+        return [_up_to(ends, row) for row in out[:, ids.shape[1] :].tolist()]
+
+
+def _up_to(ends: Sequence[int | None], ids: list[int]) -> list[int]:
+    """Return tokens up to the first that ends a text, this one included."""
+    return ids[: 1 + next((i for i, token in enumerate(ids) if token in ends), len(ids))]

@@ -1,11 +1,10 @@
 """Search for the layer and the strength: every layer read in one pass, every strength a row of one batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from lightning_steer.data.behaviour import BehaviourDataModule
-from lightning_steer.hooks import Edit
 from lightning_steer.llm import LLM
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics import BehaviourEffect
@@ -14,8 +13,6 @@ from lightning_steer.selection.grid import Grid
 
 OPENING, CONTINUATION = 4, 24
 """Words of a reference text that the model goes on from, and tokens that it writes, for damage to its own text."""
-NEAR = 4
-"""Words among which one that occurs twice counts as repeated."""
 
 
 @torch.no_grad()
@@ -77,10 +74,3 @@ def own_text(llm: LLM, texts: Sequence[str]) -> list[str]:
     openings = list(dict.fromkeys(" ".join(text.split()[:OPENING]) for text in texts))
     written = llm.generate(openings, max_new_tokens=CONTINUATION) if openings else []
     return [f"{opening} {text.strip()}" for opening, text in zip(openings, written, strict=True) if text.strip()]
-
-
-def repetition(llm: LLM, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None) -> float:
-    """Return the mean share of words that repeat one of the four before them in what the model writes; 0 if nothing."""
-    texts = [text.split() for text in llm.generate(prompts, edits, max_new_tokens=CONTINUATION)]
-    repeated = [sum(word in words[max(0, i - NEAR) : i] for i, word in enumerate(words)) for words in texts]
-    return sum(n / len(words) for n, words in zip(repeated, texts, strict=True) if words) / len(texts)

@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
         with result.vector.applied_to(llm):
             after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
-        written = list(zip(prompts, before, after, strict=True))
+        written = [dict(zip(card.TEXTS, one, strict=True)) for one in zip(prompts, before, after, strict=True)]
         search_report.write(part, _plain(result, options.budget), written)
         report = card.text(json.loads((part / "report.json").read_text()))
         out.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.move(path, out / path.name)
     result.vector.save(out / VECTOR)
     say(report)
-    for prompt, baseline, steered in written:
-        say(f"\n{prompt}\n  baseline: {baseline}\n  steered:  {steered}")
+    for one in written:
+        say(f"\n{one['prompt']}\n  baseline: {one['baseline']}\n  steered:  {one['steered']}")
     say(f"\nWrote {out}: {VECTOR}, report.md (effect, damage, controls), search.md (all layers and strengths, texts)")
     return 0
 

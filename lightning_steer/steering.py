@@ -15,8 +15,9 @@ from lightning_steer.llm import LLM
 from lightning_steer.methods import MeanDifference
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics import BehaviourEffect
+from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
-from lightning_steer.searching import own_text, repetition, search
+from lightning_steer.searching import own_text, search
 from lightning_steer.selection.grid import Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
@@ -30,12 +31,8 @@ REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
 SEARCHED = 0.4, 0.3
 """Shares of the pairs that are fitted to and chosen on in a search, which looks at many more settings than a fit."""
-
-
 LEAST = 10
 """Pairs below which a part of them would be too small to say anything."""
-PROMPTS, REPETITION = 32, 0.05
-"""Prompts that are continued to see whether text repeats itself, and by how much more than the baseline it may."""
 
 
 class Steered(NamedTuple):
@@ -136,13 +133,13 @@ def searched(
     source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
     data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)
     grid, methods = search(model, data, method, tried, texts[::2])
-    setting, repeating = _fluent(model, data, grid, methods, budget)
+    setting, broken = _fluent(model, data, grid, methods, budget)
     for further in FURTHER if strengths is None else ():
         if setting.strength < len(grid.strengths) - 1:
             break
         grid = grid.widened(search(model, data, method, further, texts[::2])[0])
-        setting, repeating = _fluent(model, data, grid, methods, budget)
-    reason = grid_reason(grid, setting, budget, repeating)
+        setting, broken = _fluent(model, data, grid, methods, budget)
+    reason = grid_reason(grid, setting, budget, broken)
     at_layer = backbone(loaded, grid.layers[setting.layer])
     rule = Searched(setting.strength, reason)
     module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
@@ -157,21 +154,24 @@ def searched(
 def _fluent(
     model: LLM, data: BehaviourDataModule, grid: Grid, methods: Mapping[str, Steering], budget: float
 ) -> tuple[Setting, int]:
-    """The setting with the largest effect within the budget that repeats itself no more than the baseline does.
+    """The setting with the largest effect within the budget whose text at the pairs' own prompts is not broken.
 
-    And how many that have a larger effect do; raises ValueError if there is none.
+    And how many that have a larger effect break it; raises ValueError if there is none.
     """
-    prompts = list(dict.fromkeys(example.prompt for example in data.parts[SELECT]))[:PROMPTS]
-    most, settings = repetition(model, prompts) + REPETITION, within_budget(grid, budget)
-    for repeating, setting in enumerate(settings):
+    asked = data.continued(SELECT, written.PROMPTS)
+    prompts, wanted = [question.prompt for question in asked], written.of_wanted(model, asked)
+    baseline, settings = written.continued(model, prompts), within_budget(grid, budget)
+    for passed, setting in enumerate(settings):
         site, strength = model.sites[setting.layer], grid.strengths[setting.strength]
-        if repetition(model, prompts, {site: partial(methods[site], strength=strength)}) <= most:
-            return setting, repeating
+        steered = written.continued(model, prompts, {site: partial(methods[site], strength=strength)})
+        if baseline is None or steered is None or not written.broken(steered, baseline, wanted):
+            return setting, passed
     raise ValueError(
         f"no layer and strength moves the margin as meant, changes unrelated text by at most {budget:g} nats per token "
-        f"(the least change is {float(grid.damage.min()):.3g}) and leaves generated text without repetition "
+        f"(the least change is {float(grid.damage.min()):.3g}) and leaves text at the pairs' own prompts whole "
         + (
-            f"(all {len(settings)} within the budget repeat more than the baseline): add smaller strengths or pairs"
+            f"(all {len(settings)} within the budget repeat words, or write what is less likely than the positives)"
+            ": add smaller strengths or pairs"
             if settings
             else "(none is within the budget): raise the budget, add smaller strengths or more pairs"
         )

@@ -43,11 +43,12 @@ def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pac
         return [Row(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
     parts = continuations(tokenizer, question.prompt, question.options, special)
     if pack and all(prefix == parts[0][0] for prefix, _ in parts):
-        return [_row(parts[0][0], list(enumerate(ids for _, ids in parts)), example)]
-    return [_row(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(parts)]
+        return [row_of(parts[0][0], list(enumerate(ids for _, ids in parts)), example)]
+    return [row_of(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(parts)]
 
 
-def _row(prefix: list[int], options: list[tuple[int, list[int]]], example: int) -> Row:
+def row_of(prefix: list[int], options: list[tuple[int, list[int]]], example: int) -> Row:
+    """Return the row that scores options ``(place, tokens)`` after the tokens of a prompt."""
     ids, position, segment = list(prefix), list(range(len(prefix))), [0] * len(prefix)
     reads = []
     for number, tokens in options:

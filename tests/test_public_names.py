@@ -71,7 +71,8 @@ def test_the_vector_is_that_of_the_command_line(
     assert {name: report["metrics"][name] for name in vector.card.effect} == vector.card.effect
     assert report["metrics"]["neutral_kl"] == vector.card.drift["neutral_kl"]
     assert vector.card.drift.keys() == {
-        *("neutral_kl", "neutral_kl_p95", "neutral_probability_lost", "perplexity_ratio")
+        *("neutral_kl", "neutral_kl_p95", "neutral_probability_lost", "perplexity_ratio"),
+        *("text_nats", "text_repetition"),
     }
 
 
@@ -102,7 +103,7 @@ def test_printing_says_effect_damage_and_warnings(llm: ls.LLM, vector: ls.Steeri
     effect, damage = vector.card.effect["margin_change"], vector.card.drift["neutral_kl"]
     assert f"{effect['value']:.3f} [{effect['low']:.3f}, {effect['high']:.3f}]" in said
     assert f"{damage['value']:.3f}" in said
-    assert "side effects: not measured" in str(ls.fit(llm, PAIRS))
+    assert "side effects on other text: not measured" in str(ls.fit(llm, PAIRS))
 
 
 def test_other_layers_leave_the_model_as_it_was(llm: ls.LLM) -> None:

@@ -17,7 +17,7 @@ from lightning_steer.fitting import backbone
 from lightning_steer.methods import LearnedVector, MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import lessons
-from lightning_steer.searching import own_text, repetition, search
+from lightning_steer.searching import own_text, search
 from lightning_steer.selection.grid import Grid, reason, within_budget
 from lightning_steer.steering import STRENGTHS as STRENGTHS_TRIED
 from lightning_steer.steering import reading, searched
@@ -159,28 +159,16 @@ def test_the_reason_names_the_edge_of_the_grid() -> None:
     assert "largest strength" in reason(one, first, 0.1, 0)
     assert "Layer 3 of 2 tried" in reason(one, first, 0.1, 0)
     assert "largest strength" not in reason(one, second, 0.1, 1)
-    assert "1 with a larger effect made" in reason(one, second, 0.1, 1)
+    assert "1 with a larger effect broke" in reason(one, second, 0.1, 1)
 
 
-@pytest.mark.parametrize(
-    ("written", "share"),
-    [(["a b c d e"], 0.0), (["a a a a a"], 0.8), (["a b c d e a b c d e"], 0.0), (["a a", ""], 0.25), ([""], 0.0)],
-)
-def test_repetition(written: list[str], share: float) -> None:
-    class Says:
-        def generate(self, *_: object, **__: object) -> list[str]:
-            return written
-
-    assert repetition(Says(), [""] * len(written)) == share  # type: ignore[arg-type]
-
-
-def test_what_repeats_itself_is_passed_over(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_breaks_text_is_passed_over(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     first = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
-    answers = iter([0.0, 1.0, 0.0])  # the baseline, the largest effect, the next
-    monkeypatch.setattr("lightning_steer.steering.repetition", lambda *_: next(answers))
+    answers = iter([["repeats itself"], []])  # the largest effect, the next
+    monkeypatch.setattr("lightning_steer.modules.written.broken", lambda *_: next(answers, []))
     found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
     assert found.grid.effect[found.setting] < first.grid.effect[first.setting]
-    assert "1 with a larger effect made" in found.reason
+    assert "1 with a larger effect broke the text" in found.reason
 
 
 def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:

@@ -131,6 +131,14 @@ class BehaviourDataModule(L.LightningDataModule):
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
         self._read_by = llm
 
+    def continued(self, part: int, most: int) -> list[Question]:
+        """Return prompts of a part, each once and at most ``most``, with the continuation that is wanted after each."""
+        self.setup()
+        wanted: dict[str, Question] = {}
+        for one in map(question, self.parts[part]):
+            wanted.setdefault(one.prompt, Question(one.prompt, (one.options[self.wanted],)))
+        return list(wanted.values())[:most]
+
     def _loader(self, part: int) -> DataLoader[Contrast]:
         self.setup()
         llm = language_model(self)

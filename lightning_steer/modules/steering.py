@@ -6,6 +6,7 @@ what fit, choice and test hand on to each other is seen at a glance.
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
 from lightning_steer.models.backbone import Backbone
 from lightning_steer.modules import candidates as ways
-from lightning_steer.modules import cautions, lessons, parts
+from lightning_steer.modules import cautions, lessons, parts, written
 from lightning_steer.modules.summary import Summary, identify, neutral_drift, undisturbed
 from lightning_steer.numbers import ranged
 from lightning_steer.provenance import settings_of
@@ -286,6 +287,8 @@ class SteeringAdaptor(TracedModule):
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
             self.report["baselines"]["unsteered"] |= undisturbed(found[0])
+        steering = {site: partial(map_, strength=self.strength) for site, map_ in self.at_site.items()}
+        written.add_to(self.report, data, self.backbone, steering)
         if hasattr(data, "neutral"):
             self.report["warnings"] = [*cautions.damage(self.report["metrics"]), *self.report["warnings"]]
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})

@@ -1,6 +1,6 @@
 """One run's report: numbers as JSON, text as Markdown, figures as PNG and SVG, all beside each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def random_row(report: Mapping[str, Any]) -> str:
     )
 
 
+TEXTS: tuple[str, ...] = ("prompt", "baseline", "steered")
 PARTS = {"fitted": "fitted to", "selection": "strength chosen on", "held_out": "tested on"}
 
 
@@ -78,7 +79,7 @@ def _rows(part: Mapping[str, int]) -> str:
 
 def price(report: Mapping[str, Any]) -> str:
     """What it cost: drift of other outputs, and of neutral text."""
-    costs = [name for name in report["metrics"] if name.startswith(("drift", "neutral_")) or name == "kl"]
+    costs = [name for name in report["metrics"] if name.startswith(("drift", "neutral_", "text_")) or name == "kl"]
     shown = "; ".join(f"{word(name)} {tables.cell(report['metrics'][name])}" for name in costs)
     return f"At the price of: {shown}." if shown else ""
 
@@ -123,9 +124,16 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         + "\n",
         *(f"{for_markdown(note)}\n" for note in footnotes(report)),
         *(f"![{name}]({name}.png)\n" for name in figure_names),
+        *(["## Text at held-out prompts\n", texts(report["texts"])] if report.get("texts") else []),
         "Versions: " + ", ".join(f"{name} {version}" for name, version in report["versions"].items()) + "\n",
     ]
     return "\n".join(lines)
+
+
+def texts(written: Sequence[Mapping[str, str]]) -> str:
+    """Return prompts with the baseline's and the steered continuation of each, as a table."""
+    rows = ("| " + " | ".join(for_markdown(one[name]) for name in TEXTS) + " |\n" for one in written)
+    return f"| {' | '.join(TEXTS)} |\n|---|---|---|\n{''.join(rows)}"
 
 
 def text(report: Mapping[str, Any]) -> str:

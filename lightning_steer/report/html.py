@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from lightning_steer.report import svg
-from lightning_steer.report.card import comparison, data, footnotes, price, random_row
+from lightning_steer.report.card import TEXTS, comparison, data, footnotes, price, random_row
 from lightning_steer.report.document import document
 from lightning_steer.report.svg import COLOURS
 from lightning_steer.report.tables import cell, counted, number
@@ -61,6 +61,7 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
         f'<div class="charts">{_dose_response(report)}{_profile(report)}</div>\n',
         _compared(report),
         _certificate(report),
+        _texts(report),
         _rest(report),
         _origin(report, configuration),
         "</article>\n",
@@ -142,6 +143,20 @@ def _certified(bound: Mapping[str, Any]) -> str:
         unit = f"the mean over {clusters:,.0f} clusters, each counting once,"
         return f"Certified{over}: {unit} improves by more than {least}."
     return f"Certified{over}: an improvement of more than {least}."
+
+
+def _texts(report: Mapping[str, Any]) -> str:
+    if not report.get("texts"):
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in TEXTS)
+    body = "".join(
+        "<tr>" + "".join(f'<td data-name="{name}"><span>{escape(one[name])}</span></td>' for name in TEXTS) + "</tr>"
+        for one in report["texts"]
+    )
+    return (
+        '<h3>Text at held-out prompts</h3>\n<div class="wide"><table class="compared texts">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
+    )
 
 
 def _rest(report: Mapping[str, Any]) -> str:

@@ -10,26 +10,27 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from lightning_steer.escapes import for_markdown
+from lightning_steer.report import card
 from lightning_steer.report.files import write_figure, write_text
 from lightning_steer.report.tables import number
 
 Table = Sequence[Sequence[float]]
 
 
-def write(folder: Path, search: Mapping[str, Any], texts: Sequence[tuple[str, str, str]]) -> None:
+def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> None:
     """Write ``search.md`` and ``search.png``.
 
     Args:
         folder: where to.
         search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``unit``, ``budget``,
             the ``chosen`` layer and strength by their places, and the ``reason``.
-        texts: prompt, baseline and steered continuation, each.
+        texts: ``prompt``, ``baseline`` and ``steered`` continuation, each.
     """
     write_figure(heat_map(search), folder, "search")
     write_text(folder / "search.md", markdown(search, texts))
 
 
-def markdown(search: Mapping[str, Any], texts: Sequence[tuple[str, str, str]]) -> str:
+def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> str:
     """Return the search as text: why this setting, the table of all, the texts."""
     head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
     rows = [
@@ -45,10 +46,9 @@ def markdown(search: Mapping[str, Any], texts: Sequence[tuple[str, str, str]]) -
         "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
         "![search](search.png)\n",
         "## Texts\n",
-        "| prompt | baseline | steered |\n|---|---|---|",
-        *("| " + " | ".join(map(for_markdown, row)) + " |" for row in texts),
+        card.texts(texts),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def heat_map(search: Mapping[str, Any]) -> Figure:

@@ -17,6 +17,8 @@ WORDS = {
     "neutral_probability_lost": "drift on neutral text, share of a token's probability lost (1 - exp(-KL))",
     "neutral_kl_p95": "drift on neutral text, 95th percentile over tokens",
     "perplexity_ratio": "perplexity of neutral text, steered : unsteered",
+    "text_nats": "text at held-out prompts, nats per token under the unsteered model",
+    "text_repetition": "text at held-out prompts, share of words that repeat one of the four before",
     "entanglement": "root mean square change of other tasks' accuracy",
     # answers
     "spi": "SPI, share of the possible gain",

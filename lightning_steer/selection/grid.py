@@ -43,8 +43,8 @@ def within_budget(grid: Grid, budget: float) -> list[Setting]:
     return [Setting(*at) for at in places if grid.damage[at] <= budget and grid.effect[at] > 0]
 
 
-def reason(grid: Grid, setting: Setting, budget: float, repeating: int) -> str:
-    """Return why a setting was chosen; ``repeating`` are those with a larger effect that made text repeat itself."""
+def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
+    """Return why a setting was chosen; ``broken`` are those with a larger effect that broke text."""
     at, allowed = tuple(setting), int((grid.damage <= budget).sum())
     text = (
         f"Layer {grid.layers[setting.layer]} of {len(grid.layers)} tried and strength "
@@ -52,8 +52,8 @@ def reason(grid: Grid, setting: Setting, budget: float, repeating: int) -> str:
         f"{grid.unit} on {grid.rows} pairs that do not judge it, among the {allowed} of {grid.damage.numel()} settings "
         f"that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
     )
-    if repeating:
-        text += f"; {repeating} with a larger effect made generated text repeat itself"
+    if broken:
+        text += f"; {broken} with a larger effect broke the text that is generated at the pairs' own prompts"
     if setting.strength == len(grid.strengths) - 1:
         text += "; it is the largest strength that was tried, and a larger one may do better"
     return text

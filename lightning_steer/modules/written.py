@@ -1,0 +1,122 @@
+"""What a model writes after the prompts that it is steered on: shown, and measured by the model that is not steered.
+
+Drift on unrelated text does not see a model that breaks at the very prompts of the pairs. So their held-out prompts are
+continued, and the unsteered model says how likely it finds what was written; text that it finds less likely than the
+wanted continuations themselves is no text that was asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_steer.data.behaviour import TEST, BehaviourDataModule
+from lightning_steer.hooks import Edit
+from lightning_steer.llm import LLM
+from lightning_steer.models.backbone import Backbone
+from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.kinds import Mean
+from lightning_steer.tokens import Question, Row, batches, row_of
+
+NEW, PROMPTS, SHOWN = 24, 32, 5
+"""Tokens that are written after a prompt, prompts that are continued at most, and texts that a report shows."""
+NEAR = 4
+"""Words among which one that occurs twice counts as repeated."""
+REPEATED = 0.05
+"""How much larger than the baseline's the share of repeated words may be."""
+CARRIED = "none: it may be carried by a few texts"
+
+
+class Written(NamedTuple):
+    """Continuations of n prompts, greedy."""
+
+    texts: list[str]
+    nats: Tensor
+    """``[n]`` minus the mean log-probability of their tokens under the unsteered model."""
+    repeated: Tensor
+    """``[n]`` share of words that repeat one of the four before them; 0 where nothing was written."""
+
+
+def continued(llm: LLM, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None) -> Written | None:
+    """Continue prompts with these edits; None if the longest leaves no room for new tokens."""
+    ids = llm.prompts(prompts, 1)
+    new = int(min(NEW, llm.longest - max(map(len, ids))))
+    if new < 1:
+        return None
+    written = llm.continued(prompts, edits, new)
+    rows = [row_of(before, [(0, after)], i) for i, (before, after) in enumerate(zip(ids, written, strict=True))]
+    texts = llm.tokenizer.batch_decode(written, skip_special_tokens=True)
+    return Written(texts, surprise(llm, rows), torch.tensor([repetition(text) for text in texts]))
+
+
+def of_wanted(llm: LLM, wanted: Sequence[Question]) -> float:
+    """Return how unlikely the unsteered model finds the continuations of questions with one option, in nats a token."""
+    return float(surprise(llm, llm.rows(wanted)).mean())
+
+
+@torch.no_grad()
+def surprise(llm: LLM, rows: Sequence[Row]) -> Tensor:
+    """``[n]`` minus the mean log-probability, unsteered, of the tokens that each of n rows scores."""
+    total = torch.zeros(len(rows), device=llm.device)
+    for part in batches(rows, llm.tokens_per_batch):
+        h = llm.decoder.states(llm.decoder.collate(part, llm.pad))
+        place, values = llm.decoder.scored(h.unsqueeze(0), part, 1)
+        total = total.index_add(0, place, values[0])
+    return -total.cpu() / torch.tensor([len(row.reads) for row in sorted(rows, key=lambda row: row.example)])
+
+
+def repetition(text: str) -> float:
+    """Return the share of words that repeat one of the four before them."""
+    words = text.split()
+    return sum(word in words[max(0, i - NEAR) : i] for i, word in enumerate(words)) / max(len(words), 1)
+
+
+def broken(steered: Written, baseline: Written, wanted: float) -> list[str]:
+    """Return what is wrong with steered text: it repeats itself, or it is less likely than what was wanted of it.
+
+    Args:
+        steered: what the steered model wrote.
+        baseline: what the model wrote after the same prompts, unsteered.
+        wanted: :func:`of_wanted` for these prompts.
+    """
+    found = []
+    before, after = float(baseline.repeated.mean()), float(steered.repeated.mean())
+    if after > before + REPEATED:
+        found.append(
+            f"repeats itself: {100 * after:.0f} % of its words are among the four before them, unsteered "
+            f"{100 * before:.0f} %"
+        )
+    usual, now = float(baseline.nats.mean()), float(steered.nats.mean())
+    if not now <= max(usual, wanted):
+        found.append(
+            f"is less likely to the unsteered model ({now:.2f} nats per token) than the wanted continuations are "
+            f"({wanted:.2f}; its own text {usual:.2f})"
+        )
+    return found
+
+
+def figures(written: Written) -> dict[str, dict[str, Any]]:
+    """Return both measures as a report keeps them."""
+    repeated = Mean(0, 1).estimate(np.asarray(written.repeated, dtype=np.float64))[0]
+    nats = Estimate.described(float(written.nats.mean()), len(written.texts), None, CARRIED)
+    return {"text_nats": nats._asdict(), "text_repetition": repeated._asdict()}
+
+
+def add_to(report: dict[str, Any], data: Any, backbone: Backbone, edits: Mapping[str, Edit]) -> None:
+    """Add to a report what is written after the held-out prompts of a behaviour, steered and not, if there are any."""
+    if not (isinstance(data, BehaviourDataModule) and isinstance(backbone, LLM)):
+        return
+    asked = data.continued(TEST, PROMPTS)
+    prompts = [question.prompt for question in asked]
+    baseline, steered = continued(backbone, prompts), continued(backbone, prompts, edits)
+    if baseline is None or steered is None:
+        report["warnings"].append("No text was generated: the longest prompt leaves no room for new tokens.")
+        return
+    faults = broken(steered, baseline, of_wanted(backbone, asked))
+    report["warnings"] = [*(f"Text steered at held-out prompts {fault}." for fault in faults), *report["warnings"]]
+    report["metrics"] |= figures(steered)
+    report["baselines"]["unsteered"] |= figures(baseline)
+    columns = {"prompt": prompts, "baseline": baseline.texts, "steered": steered.texts}
+    report["texts"] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)][:SHOWN]
