@@ -16,7 +16,7 @@ import torch
 from side_by_side import LLAMA, Timing, by_turns, language_model, say, seconds, sentence, size
 
 from lightning_steer.cache import Build
-from lightning_steer.tokens import Question, batches, collate
+from lightning_steer.lm.tokens import Question, batches, collate
 
 NARROW = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 1, "head_dim": 8, "intermediate_size": 8}
 TEXTS, REPEATS = 64, 7

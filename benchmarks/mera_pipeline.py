@@ -25,17 +25,17 @@ from safetensors.torch import save_file
 from side_by_side import compared, say
 from torch import Tensor
 
-from lightning_steer.data.exact import answer, first_label
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import PocketTask
+from lightning_steer.data.mera.generated_answers import answer, first_label
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import PocketTask
 from lightning_steer.hooks import edit
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Last
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MERA, Steering
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.records import Activations
-from lightning_steer.scope import Last
 from lightning_steer.studies.mera.decisions import Decisions
-from lightning_steer.tokens import Question
 
 ALPHAS = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
 

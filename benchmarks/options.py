@@ -11,7 +11,7 @@ options side by side. Both have a prepared mask, so that only making it differs.
 import torch
 from side_by_side import DEVICE, LLAMA, by_turns, language_model, say, seconds, sentence, size
 
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 MISTRAL = {"model_type": "mistral", "num_key_value_heads": LLAMA["num_attention_heads"]}
 

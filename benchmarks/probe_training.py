@@ -32,10 +32,10 @@ from side_by_side import compared, say
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, lasso_path
 
-from lightning_steer.models.duality import relative_gap
-from lightning_steer.models.lasso import LassoPath, lasso
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.normal_equations import NormalEquations
+from lightning_steer.probes.duality import relative_gap
+from lightning_steer.probes.lasso import LassoPath, lasso
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.normal_equations import NormalEquations
 
 ALPHAS = [0.5, 0.25, 0.1, 0.05, 0.01, 0.005]
 LAYERS = 36

@@ -16,8 +16,8 @@ import torch
 from side_by_side import DEVICE, language_model, seconds, sentence
 from tqdm.auto import tqdm
 
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 
 REPEATS = 5
 

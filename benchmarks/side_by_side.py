@@ -19,7 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WORDS = [f"w{i}" for i in range(5000)]

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from side_by_side import by_turns, language_model, say, seconds, sentence, size
 
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MeanDifference
 from lightning_steer.records import Activations
-from lightning_steer.tokens import Question
 
 HERE = Path(__file__).parent
 PEER = "steering-vectors==0.12.2"

@@ -10,7 +10,7 @@ the arithmetic allows 9 L / (2/3 L + 9 L / 3) = 2.45. Bound: 2.2.
 import torch
 from side_by_side import DEVICE, LLAMA, by_turns, language_model, say, seconds, sentence, size
 
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 STRENGTHS = torch.linspace(-2, 2, 9, device=DEVICE)
 

@@ -18,8 +18,8 @@ import torch
 from side_by_side import Timing, compared, say, seconds
 
 from lightning_steer.data import ToyLabelDataModule
-from lightning_steer.models import MLP
 from lightning_steer.modules import ToyClassifier
+from lightning_steer.networks import MLP
 
 TURN, STEPS = 10, 1220
 

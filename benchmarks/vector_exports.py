@@ -91,7 +91,7 @@ def inside(folder: Path) -> dict[str, float]:
     from lm_eval.models.hf_steered import SteeredModel
 
     from lightning_steer import vectors
-    from lightning_steer.llm import LLM
+    from lightning_steer.lm.language_model import LLM
     from lightning_steer.methods import MeanDifference
     from lightning_steer.vectors import exchange
     from lightning_steer.vectors.constant import by_layer

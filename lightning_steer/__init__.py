@@ -7,24 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_steer.data.pairs import ContrastPair, read_pairs
-    from lightning_steer.fitting import fit
-    from lightning_steer.llm import LLM
+    from lightning_steer.data.behaviours.pairs import ContrastPair, read_pairs
+    from lightning_steer.lm.language_model import LLM
     from lightning_steer.outcomes import judge
-    from lightning_steer.steering import steer
     from lightning_steer.vectors import SteeringVector, load
+    from lightning_steer.workflows.fit import fit
+    from lightning_steer.workflows.steer import steer
 
 __all__ = ["LLM", "ContrastPair", "SteeringVector", "fit", "judge", "load", "read_pairs", "steer"]
 
 _HOMES = {
-    "ContrastPair": "data.pairs",
-    "LLM": "llm",
+    "ContrastPair": "data.behaviours.pairs",
+    "LLM": "lm.language_model",
     "SteeringVector": "vectors",
-    "fit": "fitting",
+    "fit": "workflows.fit",
     "judge": "outcomes",
     "load": "vectors",
-    "read_pairs": "data.pairs",
-    "steer": "steering",
+    "read_pairs": "data.behaviours.pairs",
+    "steer": "workflows.steer",
 }
 
 

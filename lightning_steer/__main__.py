@@ -31,11 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     if given[:1] in ([], ["-h"], ["--help"]):
         print(OVERVIEW, end="")
         return 0
-    if given[0] == "judge":  # needs neither torch nor Lightning, which `refusal` loads
+    if given[0] == "judge":  # needs neither torch nor Lightning, which `errors` loads
         from lightning_steer.outcomes.__main__ import main as judge
 
         return judge(given[1:])
-    from lightning_steer import refusal
+    from lightning_steer import errors
 
     try:
         if given[0] == "check":
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             return check(given[1:])
         if given[0] == "steer":
-            from lightning_steer.steer_command import main as steer
+            from lightning_steer.workflows.command import main as steer
 
             return steer(given[1:])
         if given[0] == "export":
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()  # its threads may abort a process that ends before them
     except Exception as error:
-        sentence = refusal.of_exception(error)
+        sentence = errors.of_exception(error)
         if sentence is None:
             raise
         from lightning_steer.escapes import say

@@ -16,24 +16,25 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_steer import config_files, data, methods, metrics, models, modules, numbers, refusal, saving
+from lightning_steer import config_files, data, errors, methods, metrics, modules, networks, numbers
 from lightning_steer.cache import fingerprints
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
-from lightning_steer.late_record import LateRecord
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.predictions import Predictions
 from lightning_steer.quiet import hush
 from lightning_steer.report import card
-from lightning_steer.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
-from lightning_steer.shipped import shipped
-from lightning_steer.traced import TracedModule
+from lightning_steer.resources import shipped
+from lightning_steer.runs import saving
+from lightning_steer.runs.late_record import LateRecord
+from lightning_steer.runs.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
+from lightning_steer.runs.traced import TracedModule
 
 LISTS = {
     key: {name: getattr(listed, name) for name in listed.__all__}
     for key, listed in {"method": methods, "model": modules, "data": data, "evaluation": metrics}.items()
-} | {"backbone": {"ToyBackbone": models.ToyBackbone, "LLM": LLM}}
+} | {"backbone": {"ToyBackbone": networks.ToyBackbone, "LLM": LLM}}
 """What can be named in a configuration by its bare class name: whatever is listed here is imported, and so known."""
 DEFAULTS = "configs/defaults.yaml"
 STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step", "predict": "predict_step"}
@@ -55,7 +56,7 @@ class Parser(LightningArgumentParser):
             options |= {option for known in listed.values() for option in inspect.signature(known).parameters}
             options.add(key)
         classes = {key: list(listed) for key, listed in LISTS.items()}
-        self.exit(2, f"lightning_steer: {refusal.of_parser(message, classes, sorted(options))}\n")
+        self.exit(2, f"lightning_steer: {errors.of_parser(message, classes, sorted(options))}\n")
 
 
 class CLI(LightningCLI):

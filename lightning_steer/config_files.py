@@ -15,7 +15,7 @@ import yaml
 from jsonargparse import _loaders_dumpers
 
 from lightning_steer import text_files
-from lightning_steer.shipped import shipped
+from lightning_steer.resources import shipped
 
 
 def with_shipped(arguments: list[str]) -> list[str]:

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_steer.data import ToyLabelDataModule
-from lightning_steer.data.pocket import vocabulary
-from lightning_steer.data.pocket_text import tokenizer
-from lightning_steer.models import ToyBackbone
+from lightning_steer.data.pocket.module import vocabulary
+from lightning_steer.data.pocket.text import tokenizer
 from lightning_steer.modules import ToyClassifier
+from lightning_steer.networks import ToyBackbone
 from lightning_steer.quiet import hush
 from lightning_steer.records import Activations
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_steer.__main__ import main
 from lightning_steer.data import PocketStereoSetDataModule
-from lightning_steer.data.stereoset_examples import BIAS_TYPES, StereoSetExample
+from lightning_steer.data.stereoset.examples import BIAS_TYPES, StereoSetExample
 
 QUICK = [
     *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),

@@ -20,8 +20,8 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 from transformers.utils import hub
 
 from lightning_steer.__main__ import main
-from lightning_steer.llm import LLM, PARTS
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM, PARTS
+from lightning_steer.lm.tokens import Question
 
 WEIGHTS = "model.safetensors"
 

@@ -28,9 +28,9 @@ from lightning_steer.data import (
     ToyLabelDataModule,
 )
 from lightning_steer.data.activations import ActivationsDataModule
-from lightning_steer.data.behaviour_sources import PocketBehaviour
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.llm import LLM
+from lightning_steer.data.behaviours.sources import PocketBehaviour
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import Identity
 from lightning_steer.metrics import Answers, BehaviourEffect
 from lightning_steer.modules import (

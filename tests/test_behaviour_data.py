@@ -8,7 +8,7 @@ import pytest
 from test_behaviour_examples import BAD, DATA, READERS, choices, halves, needs_data, pairs, personas, write
 from test_stereoset_data import batches, rows
 
-from lightning_steer.data.behaviour import (
+from lightning_steer.data.behaviours.module import (
     BehaviourDataModule,
     BehaviourSource,
     ChoicesFile,
@@ -18,7 +18,7 @@ from lightning_steer.data.behaviour import (
     PocketBehaviour,
     ResponsesFile,
 )
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 PARTS = ("train_dataloader", "val_dataloader", "predict_dataloader")
 

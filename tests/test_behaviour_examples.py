@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_stereoset_metric import DATA
 
-from lightning_steer.data.behaviour_examples import (
+from lightning_steer.data.behaviours.examples import (
     BehaviourExample,
     read_choices,
     read_halves,

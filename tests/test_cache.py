@@ -12,9 +12,9 @@ from torch import Tensor
 from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.cache.manifest import read_shard
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM
-from lightning_steer.scope import All, From, Generated, Last, Scope
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, From, Generated, Last, Scope
+from lightning_steer.lm.tokens import Question
 
 TEXTS = ["hello there", "a", "what is this, then?", "abc " * 9, "no", "yes. or no?", "abc " * 5 + "x", "hello there"]
 QUESTIONS = [Question(text) for text in TEXTS]

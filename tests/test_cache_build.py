@@ -19,8 +19,8 @@ from disks import full
 from lightning_steer.cache import Cache, ensure, locked, manifest, origin
 from lightning_steer.cache import build as recording
 from lightning_steer.cache.manifest import Manifest
-from lightning_steer.llm import LLM
-from lightning_steer.scope import All
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All
 
 TEXTS = [f"{'abc de' * (i % 5)} {'xyz'[i % 3]}{'pqrst'[i % 5]}" for i in range(23)]
 SHARDS = 8

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lightning_steer.__main__ import main
 from lightning_steer.check import LAWS, Tool, check
-from lightning_steer.llm import LLM
-from lightning_steer.scope import All, From, Generated, Scope
-from lightning_steer.tokens import Question
-from lightning_steer.windows import masks
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, From, Generated, Scope
+from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.windows import masks
 
 
 def language_model(family: str, **settings: object) -> LLM:
@@ -185,7 +185,7 @@ class SeesWithoutWindows(Tool):
 
     def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lightning_steer.decoder.masks", lambda _config, _form, mask, _position: mask)
+            patch.setattr("lightning_steer.lm.decoder.masks", lambda _config, _form, mask, _position: mask)
             return super().score(llm, questions)
 
 
@@ -195,7 +195,7 @@ class CountsWindowsInSlots(Tool):
             return masks(config, form, mask, torch.arange(position.shape[1]).expand_as(position))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lightning_steer.decoder.masks", slots)
+            patch.setattr("lightning_steer.lm.decoder.masks", slots)
             return super().score(llm, questions)
 
 
@@ -269,7 +269,7 @@ def test_a_head_without_the_models_scale_is_found(monkeypatch: pytest.MonkeyPatc
         logits = model.get_output_embeddings()(h).float()
         return logits if tokens is None else logits[:, tokens]
 
-    monkeypatch.setattr("lightning_steer.head.logits", by_hand)
+    monkeypatch.setattr("lightning_steer.lm.head.logits", by_hand)
     failed = {verdict.law for verdict in check(llm) if not verdict.passed}
     assert "Logits are the model's own, with its scales, caps and multipliers" in failed
 

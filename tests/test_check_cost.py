@@ -7,7 +7,7 @@ from decoders import decoder, letters
 from torch import nn
 
 from lightning_steer.check import check
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 
 
 class Counted:

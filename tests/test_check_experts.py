@@ -11,7 +11,7 @@ from test_families import KEPT
 from lightning_steer.check import Tool
 from lightning_steer.check.laws import low_precision
 from lightning_steer.check.tool import Bench
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 
 MIXTURES = {"mixtral": FAMILIES["mixtral"], "qwen3_moe": KEPT["qwen3_moe"], "deepseek_v3": KEPT["deepseek_v3"]}
 FLIPPED = [("mixtral", 3), ("mixtral", 7), ("qwen3_moe", 5), ("deepseek_v3", 1), ("deepseek_v3", 6)]

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizer, PreTrainedTokenizerFast
 
-from lightning_steer.continuations import continuation, continuations
+from lightning_steer.lm.continuations import continuation, continuations
 
 PIECES = (
     *("hello", "ham", "Spam", "no", "Yes", "the cat", "don't", "it is 42", "a", "I", ":", "?", ".", ","),

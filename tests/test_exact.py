@@ -11,17 +11,17 @@ from decoders import decoder, letters
 from torch import Tensor
 
 from lightning_steer.data import observations
-from lightning_steer.data.exact import Answered, Answering, answer
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import LabelledFile
-from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.data.mera.generated_answers import Answered, Answering, answer
+from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import LabelledFile
 from lightning_steer.data.questions import Graded
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Last
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MERA, MeanDifference
 from lightning_steer.metrics import Answers
 from lightning_steer.modules import ErrorProbe, SteeringAdaptor
-from lightning_steer.scope import Last
-from lightning_steer.tokens import Question
 
 LABELS = {"vowel": list("aeiou"), "early": list("bcdf"), "late": list("vwxyz")}
 OPTIONS = tuple(" " + letter for variants in LABELS.values() for letter in variants)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Last
 from lightning_steer.methods import LEACE, LearnedVector, MeanDifference
-from lightning_steer.scope import Last
 from lightning_steer.vectors import exchange, gguf
 from lightning_steer.vectors.constant import by_layer, constant
 

@@ -13,9 +13,9 @@ from windowed import ALL, GROUPED, TURNS, WIDE, windowed
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.check import check
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MeanDifference
-from lightning_steer.tokens import Question
 
 MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}

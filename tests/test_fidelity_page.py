@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_steer.report import fidelity, fidelity_glance, fidelity_tables
 from lightning_steer.statistics.estimate import BY_DEFINITION
+from lightning_steer.studies.fidelity import document as fidelity
+from lightning_steer.studies.fidelity import overview as fidelity_glance
+from lightning_steer.studies.fidelity import tables as fidelity_tables
 
 STRENGTHS = [-1.0, 0.0, 1.0]
 DRAWS = 20

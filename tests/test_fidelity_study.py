@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_steer.data.pocket import vocabulary
-from lightning_steer.data.pocket_tasks import NAMES as TASKS
-from lightning_steer.data.pocket_text import CHAT_TEMPLATE, tokenizer
+from lightning_steer.data.pocket.module import vocabulary
+from lightning_steer.data.pocket.tasks import NAMES as TASKS
+from lightning_steer.data.pocket.text import CHAT_TEMPLATE, tokenizer
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.metrics.stereoset_effect import effect_rows
-from lightning_steer.report import fidelity
 from lightning_steer.report.runs import read
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
+from lightning_steer.studies.fidelity import document as fidelity
 from lightning_steer.studies.fidelity.__main__ import main
 from lightning_steer.studies.fidelity.settings import ARMS, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, directions, split

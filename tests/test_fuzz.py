@@ -16,9 +16,9 @@ from safetensors.torch import save as as_bytes
 
 from lightning_steer.cache.manifest import Manifest, _own
 from lightning_steer.cache.read import Cache
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import LEACE, LoReFT, MeanDifference
-from lightning_steer.models import ToyBackbone
+from lightning_steer.networks import ToyBackbone
 from lightning_steer.report.__main__ import main as report_main
 from lightning_steer.vectors import SteeringVector, exchange, load, of, save
 from lightning_steer.vectors.steer import module_of, scope_of

@@ -12,8 +12,8 @@ from test_rows_are_readable import model, run  # noqa: F401
 
 from lightning_steer.data import readable
 from lightning_steer.data.labelled_rows import Example, shared_text
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import LabelledFile, PocketTask
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import LabelledFile, PocketTask
 from lightning_steer.data.splits import split, stratified
 from lightning_steer.metrics.answers import Answers
 from lightning_steer.modules.parts import cluster as cluster_of

@@ -16,8 +16,8 @@ import yaml
 
 from lightning_steer import checkpoint
 from lightning_steer.__main__ import main
-from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import fitted
+from lightning_steer.networks import ToyBackbone
 from lightning_steer.vectors import exchange, gguf, run, trusted
 from lightning_steer.vectors.__main__ import main as export
 
@@ -87,7 +87,12 @@ def test_a_run_names_classes_of_the_project_only(
 
 def test_what_runs_are_made_of_can_be_named() -> None:
     known = trusted.classes()
-    for name in ("LLM", "lightning_steer.llm.LLM", "lightning_steer.methods.LEACE", "lightning_steer.scope.Last"):
+    for name in (
+        "LLM",
+        "lightning_steer.lm.language_model.LLM",
+        "lightning_steer.methods.LEACE",
+        "lightning_steer.lm.positions.Last",
+    ):
         assert name in known
     trusted.check({"class_path": "LLM", "init_args": {"llm": "a.b/c", "scope": {"class_path": "Last"}}}, "backbone")
     assert all(kind.__module__.startswith("lightning_steer.") for kind in known.values())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from decoders import decoder, letters
 
-from lightning_steer import loading
+from lightning_steer.lm import loading
 
 
 @pytest.fixture

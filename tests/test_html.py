@@ -13,7 +13,7 @@ import pytest
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.report import svg
 from lightning_steer.report.__main__ import main
-from lightning_steer.report.words import WORDS
+from lightning_steer.report.labels import WORDS
 
 ESTIMATE = {"value": 0.5, "low": 0.4321, "high": 0.6, "n": 2000}
 COLUMN = {"value": [0.1, 0.5, 0.2], "low": [0.0, 0.4, 0.1], "high": [0.2, 0.6, 0.3]}

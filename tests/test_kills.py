@@ -16,10 +16,10 @@ from conftest import ROOT
 from stopping.sitecustomize import watch
 from test_cli import STEER, TRAIN
 
-from lightning_steer import provenance, saving
 from lightning_steer.__main__ import main
 from lightning_steer.files import PART
 from lightning_steer.report.__main__ import main as report_main
+from lightning_steer.runs import provenance, saving
 
 FIT = [*TRAIN, "--trainer.max_epochs=2", "--data.init_args.steps_per_epoch=5"]
 TEXT = ["--trainer.max_epochs=1", "--data.init_args.val_documents=30", "--trainer.enable_progress_bar=false"]

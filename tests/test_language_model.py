@@ -10,7 +10,7 @@ from conftest import ROOT, quiet_trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_steer.cli import CLI
-from lightning_steer.data.pocket import PocketDataModule
+from lightning_steer.data.pocket.module import PocketDataModule
 from lightning_steer.data.text import TextDataModule
 from lightning_steer.data.tokens import Row, together
 from lightning_steer.modules.language_model import LanguageModel

@@ -10,11 +10,11 @@ from sklearn.linear_model import Lasso, lasso_path
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lightning_steer.models import coordinate_descent, semismooth_newton
-from lightning_steer.models.duality import objective, relative_gap
-from lightning_steer.models.lasso import lasso
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.normal_equations import NormalEquations
+from lightning_steer.probes import coordinate_descent, semismooth_newton
+from lightning_steer.probes.duality import objective, relative_gap
+from lightning_steer.probes.lasso import lasso
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.normal_equations import NormalEquations
 
 ALPHAS = [0.5, 0.25, 0.1, 0.05, 0.01, 0.005]
 SOLVERS = {"coordinate_descent": coordinate_descent.solve, "semismooth_newton": semismooth_newton.solve}

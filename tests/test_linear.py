@@ -10,9 +10,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lightning_steer.models.linear import logistic, ols, ridge
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.normal_equations import Fit, NormalEquations
+from lightning_steer.probes.linear import logistic, ols, ridge
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.normal_equations import Fit, NormalEquations
 
 PENALTIES = [1e-3, 0.1, 10.0]
 
@@ -183,7 +183,7 @@ def test_logistic_without_two_classes_or_with_nan_is_refused():
 
 
 def test_logistic_says_when_it_stopped_early(monkeypatch):
-    monkeypatch.setattr("lightning_steer.models.linear.STEPS", 2)
+    monkeypatch.setattr("lightning_steer.probes.linear.STEPS", 2)
     x, y = rows()
     with pytest.warns(ConvergenceWarning):
         logistic(torch.from_numpy(x), torch.from_numpy(y > 0), [1e-4])

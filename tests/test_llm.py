@@ -9,9 +9,9 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM, blocks
-from lightning_steer.scope import All, From, Generated, Last, Prompt, Scope
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM, blocks
+from lightning_steer.lm.positions import All, From, Generated, Last, Prompt, Scope
+from lightning_steer.lm.tokens import Question
 
 QUESTIONS = [
     Question("hello there", (" abc", " de", "f")),

@@ -13,8 +13,8 @@ from decoders import decoder
 from test_tokens import TOKENIZERS
 from torch import Tensor
 
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 
 TEMPLATES: dict[str, tuple[str | None, Callable[[str], str]]] = {
     "none": (None, lambda text: text),

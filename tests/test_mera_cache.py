@@ -16,16 +16,16 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_steer.cache import build, ensure
 from lightning_steer.data import observations
-from lightning_steer.data.exact import Answering
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.llm import LLM
+from lightning_steer.data.mera.generated_answers import Answering
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, Last
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MERA
 from lightning_steer.metrics import Answers
-from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import ErrorProbe, SteeringAdaptor
-from lightning_steer.scope import All, Last
-from lightning_steer.tokens import Question
+from lightning_steer.networks import ToyBackbone
 
 TRAIN, CALIBRATION, TEST = 200, 60, 70
 

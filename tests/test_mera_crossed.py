@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
-from lightning_steer.models.error_probe import logit_error
+from lightning_steer.probes.error_probe import logit_error
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.studies.declaration import Contrast, declared_text, verdict_text
 from lightning_steer.studies.mera.crossed import __main__ as command

@@ -15,11 +15,11 @@ from decoders import decoder, letters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import MMLU, FinanceTask, LabelledFile, PocketTask, SmsSpam
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import MMLU, FinanceTask, LabelledFile, PocketTask, SmsSpam
 from lightning_steer.data.splits import stratified
 from lightning_steer.data.table_files import read_rows
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics import Answers
 
 DATA = os.environ.get("LIGHTNING_STEER_DATA")
@@ -316,7 +316,7 @@ def whole_labels(score) -> None:
 
 
 def test_labels_are_scored_as_whole_continuations(llm):
-    from lightning_steer.tokens import Question
+    from lightning_steer.lm.tokens import Question
 
     whole_labels(lambda prompt, labels: llm.scores([Question(prompt, tuple(labels))])[0, 0])
     ids = llm.tokenizer("abcspam", return_tensors="pt")["input_ids"]

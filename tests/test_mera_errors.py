@@ -9,17 +9,17 @@ import pytest
 import torch
 from decoders import decoder, letters
 
-from lightning_steer.data.exact import Answered, answer, first_label
+from lightning_steer.data.mera.generated_answers import Answered, answer, first_label
 from lightning_steer.hooks import capture, edit
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import From, Last
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MERA
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.probe_selection import select
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.probe_selection import select
 from lightning_steer.records import Activations
-from lightning_steer.scope import From, Last
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.studies.mera.families import families
-from lightning_steer.tokens import Question
 
 QUESTIONS = [Question(prompt, ("a", "b", "c")) for prompt in ("hello wor", "a longer text th", "fox", "abcabcab")]
 

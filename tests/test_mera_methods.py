@@ -18,7 +18,7 @@ from lightning_steer.methods import (
     ProbeAdditive,
     Steering,
 )
-from lightning_steer.models.error_probe import CLIP, fit_error_probe, logit_error
+from lightning_steer.probes.error_probe import CLIP, fit_error_probe, logit_error
 from lightning_steer.records import Activations
 
 D, N = 12, 400

@@ -7,18 +7,18 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.data.pocket import vocabulary
-from lightning_steer.data.pocket_text import CHAT_TEMPLATE, tokenizer
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.data.pocket.module import vocabulary
+from lightning_steer.data.pocket.text import CHAT_TEMPLATE, tokenizer
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MERA
 from lightning_steer.metrics.answers import label_probabilities
-from lightning_steer.models.probe_selection import PENALTIES, select
+from lightning_steer.probes.probe_selection import PENALTIES, select
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera import __main__ as command
 from lightning_steer.studies.mera import cells, controls, estimates, settings
 from lightning_steer.studies.mera.decisions import Decisions
-from lightning_steer.tokens import Question
 
 
 def folder(path, chat):
@@ -212,7 +212,7 @@ def test_selection_finds_the_layer_and_sparsity_that_were_planted():
 
 
 def Moments_of(h, target):
-    from lightning_steer.models.moments import Moments
+    from lightning_steer.probes.moments import Moments
 
     return Moments.like(h, target, 5).add(h, target, torch.arange(h.shape[1]) % 5)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_steer.models import MLP
+from lightning_steer.networks import MLP
 
 RESIDUALS = ("none", "projection", "pad", "concat")
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import r2_score, root_mean_squared_error
 
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.normal_equations import NormalEquations
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.normal_equations import NormalEquations
 
 LAYERS, N, D, FOLDS = 2, 120, 7, 4
 

@@ -10,9 +10,9 @@ from decoders import decoder, letters
 from torch import Tensor, nn
 
 from lightning_steer import vectors
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, From, Generated, Last, Prompt, Scope
 from lightning_steer.methods import MeanDifference
-from lightning_steer.scope import All, From, Generated, Last, Prompt, Scope
 
 SCOPES: list[Scope] = [All(), Prompt(), Last(), Generated(), From(-2), From(-1), From(3)]
 PROMPTS = ["the cat sat on", "a", "what is this: a longer one"]

@@ -9,10 +9,10 @@ import pytest
 from commands import Command, forked
 from test_records import FIT, FOLDER, consistent
 
-from lightning_steer import saving
 from lightning_steer.__main__ import main
-from lightning_steer.run_lock import NAME, RunLock
-from lightning_steer.saving import BestCheckpoint
+from lightning_steer.runs import saving
+from lightning_steer.runs.run_lock import NAME, RunLock
+from lightning_steer.runs.saving import BestCheckpoint
 
 OTHER_ROWS = "--data.init_args.seed=3"
 
@@ -64,7 +64,7 @@ def test_a_fit_that_ends_otherwise_lets_go_of_its_name(
 
 def test_a_lock_that_is_removed_is_taken_anew(tmp_path: Path) -> None:
     """Between opening and locking, the one who held it may have removed the file that was opened."""
-    import lightning_steer.run_lock as module
+    import lightning_steer.runs.run_lock as module
 
     held, opened = RunLock(tmp_path), module.open_regular
     calls = []
@@ -105,7 +105,7 @@ def test_what_hinders_the_first_process_ends_the_others_too(tmp_path: Path, monk
     told = []
     strategy = SimpleNamespace(broadcast=lambda problem: told.append(problem) or problem)
     trainer = SimpleNamespace(fast_dev_run=False, is_global_zero=True, strategy=strategy)
-    monkeypatch.setattr("lightning_steer.saving.RunLock", full)
+    monkeypatch.setattr("lightning_steer.runs.saving.RunLock", full)
     with pytest.raises(ValueError, match=r"No space left on device.*\.fit\.lock"):
         BestCheckpoint(dirpath=tmp_path).on_fit_start(trainer, SimpleNamespace())  # type: ignore[arg-type]
     assert len(told) == 1

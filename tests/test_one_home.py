@@ -28,7 +28,7 @@ REVIEWED = {
 RECORDS = {
     "modules/summary.py",  # the chosen strength, the certificate's bound, what was meant to move
     "metrics/behaviour_effect.py",  # the paper's table, which has no interval
-    "report/fidelity_cells.py",  # read from a file
+    "studies/fidelity/cells.py",  # read from a file
     "report/nulls.py",  # read from a report
     "studies/fidelity/runs.py",  # read from a sweep
     "studies/mera/truth.py",  # nothing to repair

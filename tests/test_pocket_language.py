@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from lightning_steer.data import pocket, pocket_items, pocket_prompts
-from lightning_steer.data import pocket_behaviours as behaviours
-from lightning_steer.data import pocket_neutral as neutral
-from lightning_steer.data import pocket_stereotypes as stereotypes
-from lightning_steer.data import pocket_tasks as tasks
-from lightning_steer.data.pocket_text import CHAT_TEMPLATE, MARKS, chat, pick, source, tokenizer
+from lightning_steer.data.pocket import behaviours, neutral, stereotypes, tasks
+from lightning_steer.data.pocket import items as pocket_items
+from lightning_steer.data.pocket import module as pocket
+from lightning_steer.data.pocket import prompts as pocket_prompts
+from lightning_steer.data.pocket.text import CHAT_TEMPLATE, MARKS, chat, pick, source, tokenizer
 
 CHATS = [False, True]
 

@@ -10,8 +10,10 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lightning_steer.data import pocket, pocket_items, pocket_prompts
-from lightning_steer.data.pocket_text import CHAT_TEMPLATE, ITEMS, tokenizer
+from lightning_steer.data.pocket import items as pocket_items
+from lightning_steer.data.pocket import module as pocket
+from lightning_steer.data.pocket import prompts as pocket_prompts
+from lightning_steer.data.pocket.text import CHAT_TEMPLATE, ITEMS, tokenizer
 from lightning_steer.modules.language_model import save
 from lightning_steer.report.files import write_text
 from lightning_steer.statistics.estimate import Estimate

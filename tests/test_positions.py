@@ -7,9 +7,9 @@ import torch
 from decoders import GROUPED, SHORT, SIMPLE, decoder, letters
 from test_windows import QUESTIONS, TEXTS, TOLERANCE, push, reference
 
-from lightning_steer.llm import LLM
-from lightning_steer.scope import Generated
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Generated
+from lightning_steer.lm.tokens import Question
 
 ORIGINAL = 64
 MPT = {"d_model": 32, "n_heads": 4, "n_layers": 4, "expansion_ratio": 2, "max_seq_len": 512}

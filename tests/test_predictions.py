@@ -10,9 +10,9 @@ import torch
 from runs import folder_with_models, given
 from test_rows_are_readable import fit, here, labelled, model, pairs, run  # noqa: F401
 
-from lightning_steer import saving
 from lightning_steer.__main__ import main
 from lightning_steer.cache import fingerprints
+from lightning_steer.runs import saving
 
 models = pytest.fixture(scope="module", name="models")(folder_with_models)
 LONG = "it is so that all of us saw them go up to the old town again " * 2

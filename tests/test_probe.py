@@ -9,16 +9,16 @@ from reweighted import bootstrap_weights
 from sklearn.metrics import r2_score, roc_auc_score, root_mean_squared_error
 from test_mera_study import folder
 
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.llm import LLM
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Last
 from lightning_steer.metrics import Answers
 from lightning_steer.metrics.probe_scores import auc, r2, rmse
-from lightning_steer.models.error_probe import logit_error
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.probe_selection import select
 from lightning_steer.modules.probe import ErrorProbe
-from lightning_steer.scope import Last
+from lightning_steer.probes.error_probe import logit_error
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.probe_selection import select
 
 
 @pytest.fixture(scope="module")

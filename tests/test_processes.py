@@ -13,9 +13,9 @@ from lightning_steer.data import (
     PocketStereoSetDataModule,
     ToyDataModule,
 )
-from lightning_steer.data.behaviour import PocketBehaviour
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.llm import LLM
+from lightning_steer.data.behaviours.module import PocketBehaviour
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import (
     ACE,
     LEACE,
@@ -28,8 +28,8 @@ from lightning_steer.methods import (
     Steering,
 )
 from lightning_steer.metrics import Answers, AttributeEffect, BehaviourEffect, StereoSetEffect
-from lightning_steer.models import ToyBackbone
 from lightning_steer.modules import SteeringAdaptor
+from lightning_steer.networks import ToyBackbone
 from lightning_steer.selection.rule import Best, Certified
 
 CLOSED_FORMS = [MeanDifference, RandomDirection, Logistic, LEACE, ACE, GaussianTransport, Ridge]

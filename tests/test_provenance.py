@@ -15,7 +15,7 @@ from lightning.pytorch.core.hooks import DataHooks
 from safetensors.torch import load_file, save_file
 from test_stereoset_data import dev
 
-from lightning_steer import data, provenance, row_keys
+from lightning_steer import data
 from lightning_steer.__main__ import main
 from lightning_steer.cache import ensure
 from lightning_steer.data import (
@@ -28,13 +28,14 @@ from lightning_steer.data import (
     TextDataModule,
     ToyDataModule,
     ToyLabelDataModule,
-    pocket,
-    toy_world,
 )
-from lightning_steer.data.behaviour import PocketBehaviour
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.data.toy_world import ToyWorld
-from lightning_steer.llm import LLM
+from lightning_steer.data.behaviours.module import PocketBehaviour
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.data.pocket import module as pocket
+from lightning_steer.data.toy import world as toy_world
+from lightning_steer.data.toy.world import ToyWorld
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.runs import provenance, row_keys
 
 FEW = [
     *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_steer import modules
 from lightning_steer.__main__ import main
-from lightning_steer.traced import TracedModule
+from lightning_steer.runs.traced import TracedModule
 
 D, M, T = "--data.init_args.", "--model.init_args.", "--trainer."
 ACCEPT = ["--accept_mismatch", "true"]

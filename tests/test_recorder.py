@@ -15,7 +15,7 @@ from lightning_steer.__main__ import main
 from lightning_steer.cache import Cache, ensure, files, locked
 from lightning_steer.data import ToyDataModule
 from lightning_steer.data.activations import ActivationsDataModule, Recorded
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.modules.recorder import ActivationRecorder
 
 TEXTS = [f"{'abc de' * (i % 5)} {'xyz'[i % 3]}{'pqrst'[i % 5]}" for i in range(23)]

@@ -11,10 +11,10 @@ from conftest import WIDTHS, WORLD, quiet_trainer
 from disks import full
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from lightning_steer import saving
 from lightning_steer.__main__ import main
 from lightning_steer.data import ToyLabelDataModule
 from lightning_steer.modules import ToyClassifier
+from lightning_steer.runs import saving
 
 FIT = [
     *("fit", "--config", "configs/toy.yaml", *(f"--data.init_args.{name}={value}" for name, value in WORLD.items())),

@@ -9,8 +9,8 @@ import torch
 from conftest import ROOT
 
 from lightning_steer.__main__ import main
-from lightning_steer.data.behaviour import TEST, BehaviourDataModule
-from lightning_steer.data.behaviour_sources import PairsFile
+from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.sources import PairsFile
 from lightning_steer.data.clusters import connected
 from lightning_steer.metrics import AttributeEffect, BehaviourEffect, StereoSetEffect
 from lightning_steer.modules.cautions import at_the_edge, few_to_choose_on, old_continuations

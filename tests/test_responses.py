@@ -14,16 +14,16 @@ from conftest import quiet_trainer
 from decoders import decoder, letters
 from safetensors.torch import load_file, save_file
 
-from lightning_steer import provenance
 from lightning_steer.data.prompts import Prompt, PromptsDataModule, read_prompts
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Last, Scope
 from lightning_steer.methods import LEACE, MeanDifference
 from lightning_steer.modules import fitted
 from lightning_steer.modules.responses import Responses
 from lightning_steer.modules.sampling import Sampler
 from lightning_steer.records import Activations
 from lightning_steer.report.responses import side_by_side
-from lightning_steer.scope import Last, Scope
+from lightning_steer.runs import provenance
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}. {% endfor %}{% if add_generation_prompt %}a: {% endif %}"

@@ -12,7 +12,7 @@ from conftest import WORLD, quiet_trainer
 from runs import folder_with_models, given
 from test_stereoset_data import dev
 
-from lightning_steer import row_keys, saving, vectors
+from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.data import (
     BehaviourDataModule,
@@ -22,9 +22,10 @@ from lightning_steer.data import (
     StereoSetDataModule,
     ToyDataModule,
 )
-from lightning_steer.data.behaviour import PocketBehaviour
-from lightning_steer.data.mera_tasks import PocketTask
-from lightning_steer.row_keys import Limits
+from lightning_steer.data.behaviours.module import PocketBehaviour
+from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.runs import row_keys, saving
+from lightning_steer.runs.row_keys import Limits
 
 here = pytest.fixture(scope="module", name="here")(folder_with_models)
 SMALL = "--data.init_args.batch_size=20"

@@ -19,9 +19,9 @@ from lightning_steer.data.activations import Recorded
 from lightning_steer.data.batches import share
 from lightning_steer.hooks import Edit
 from lightning_steer.methods import SAEMERA
-from lightning_steer.models import Backbone
-from lightning_steer.models.sparse_autoencoder import read_sparse_autoencoder, scaling, train_sparse_autoencoder
 from lightning_steer.modules.sparse_autoencoder import SparseCoder
+from lightning_steer.networks import Backbone
+from lightning_steer.probes.sparse_autoencoder import read_sparse_autoencoder, scaling, train_sparse_autoencoder
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera.cells import encodings
 

@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, St
 from safetensors.torch import load_file
 
 from lightning_steer.__main__ import main
-from lightning_steer.llm import LLM
-from lightning_steer.modules.spreading import spread
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.modules.fsdp import spread
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
 FIT = [

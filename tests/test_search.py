@@ -11,16 +11,16 @@ from conftest import ROOT
 
 import lightning_steer as ls
 from lightning_steer.__main__ import main
-from lightning_steer.data.behaviour import BehaviourDataModule
-from lightning_steer.data.pairs import Pairs
-from lightning_steer.fitting import backbone
+from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.data.behaviours.pairs import Pairs
 from lightning_steer.methods import LearnedVector, MeanDifference
 from lightning_steer.metrics import BehaviourEffect
-from lightning_steer.modules import lessons
-from lightning_steer.searching import own_text, search
+from lightning_steer.modules import fit_data
 from lightning_steer.selection.grid import Grid, reason, within_budget
-from lightning_steer.steering import STRENGTHS as STRENGTHS_TRIED
-from lightning_steer.steering import reading, searched
+from lightning_steer.workflows.fit import backbone
+from lightning_steer.workflows.search import own_text, search
+from lightning_steer.workflows.steer import STRENGTHS as STRENGTHS_TRIED
+from lightning_steer.workflows.steer import reading, searched
 
 BASE = str(ROOT / "checkpoints/pocket/base")
 GROUPS, TRADES = ("hill", "mill", "town", "harbour", "island", "forest"), ("bakers", "potters", "weavers", "coopers")
@@ -56,11 +56,11 @@ def test_every_cell_is_that_of_a_separate_run(llm: ls.LLM, grid: Grid) -> None:
     for i, layer in enumerate(grid.layers):
         alone = backbone(llm, layer)
         module.read_by(alone)
-        read = [lessons.read(alone, evaluation, batch) for batch in module.train_dataloader()]
+        read = [fit_data.read(alone, evaluation, batch) for batch in module.train_dataloader()]
         seen = {name: torch.cat([columns[name] for columns in read]) for name in read[0]}
         (site,) = alone.sites
         fitted = MeanDifference(alone.width(site))
-        fitted.fit(lessons.activations(seen, site, len(seen["error"]), True))
+        fitted.fit(fit_data.activations(seen, site, len(seen["error"]), True))
         for j, strength in enumerate(STRENGTHS):
             edits = {site: partial(fitted, strength=strength)}
             changes = []

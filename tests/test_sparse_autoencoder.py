@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lightning_steer.methods import SAEMERA
-from lightning_steer.models.error_probe import fit_error_probe
-from lightning_steer.models.sparse_autoencoder import (
+from lightning_steer.probes.error_probe import fit_error_probe
+from lightning_steer.probes.sparse_autoencoder import (
     no_features,
     read_sparse_autoencoder,
     save_sparse_autoencoder,

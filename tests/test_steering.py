@@ -21,9 +21,8 @@ from lightning_steer.methods import (
     Steering,
 )
 from lightning_steer.metrics import AttributeEffect
-from lightning_steer.models import ToyBackbone
-from lightning_steer.modules import SteeringAdaptor
-from lightning_steer.modules import candidates as ways
+from lightning_steer.modules import SteeringAdaptor, interventions
+from lightning_steer.networks import ToyBackbone
 
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 
@@ -121,8 +120,8 @@ def test_a_sweep_is_each_strength_by_itself(toy_backbone: ToyBackbone) -> None:
 
     error = torch.cat([torch.ones(200), torch.zeros(200)])
     map_ = MeanDifference(h.shape[1]).fit(Activations(h, error, torch.zeros(400, 1).long(), True))
-    groups = [ways.unsteered(), ways.steered("", {site: map_}, STRENGTHS)]
-    scores = toy_backbone.scores(batch.x, *ways.together(groups, [site]))
+    groups = [interventions.unsteered(), interventions.steered("", {site: map_}, STRENGTHS)]
+    scores = toy_backbone.scores(batch.x, *interventions.together(groups, [site]))
     for strength, together in zip((0.0, *STRENGTHS), scores, strict=True):
         alone = toy_backbone.scores(batch.x, {site: lambda h, s=strength: map_(h, s)})[0]
         torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)

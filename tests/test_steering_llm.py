@@ -10,13 +10,13 @@ from test_stereoset_data import dev
 
 from lightning_steer.__main__ import main
 from lightning_steer.data.questions import Graded
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Generated
+from lightning_steer.lm.tokens import Question
 from lightning_steer.metrics import Answers
 from lightning_steer.metrics.evaluation import ChangeRange
-from lightning_steer.modules import lessons
-from lightning_steer.scope import Generated
+from lightning_steer.modules import fit_data
 from lightning_steer.selection.rule import Best, Certified
-from lightning_steer.tokens import Question
 
 QUIET = ["--trainer.enable_progress_bar=false", "--model.init_args.random_draws=3", "--model.init_args.resamples=100"]
 EXPERIMENTS = {"steer_stereoset": "mean_difference", "steer_behaviour": "mean_difference", "steer_mera": "mera"}
@@ -87,14 +87,14 @@ def test_graded_rows_bring_the_networks_own_error(pocket_decoder: Path) -> None:
         Question("Report: sales. Answer:", (" ham", " spam")),
     ]
     batch = Graded(asked, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.arange(2))
-    columns = lessons.read(llm, Answers(), batch)
+    columns = fit_data.read(llm, Answers(), batch)
     probability = llm.scores(asked)[0].softmax(-1)
     expected = 1 - probability[[0, 1], [0, 1]]
     torch.testing.assert_close(columns["error"][:, 0].float(), expected.float(), rtol=1e-5, atol=1e-6)
     alone = llm.activations([Question(q.prompt) for q in asked])
     for site in llm.sites:
         torch.testing.assert_close(columns[f"h/{site}"][:, 0], alone[site], rtol=1e-5, atol=1e-6)
-    seen = lessons.activations(columns, llm.sites[0], 2, False)
+    seen = fit_data.activations(columns, llm.sites[0], 2, False)
     assert seen.h.shape == (2, 16)
     assert seen.value.tolist() == [[0], [1]]
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from test_stereoset_examples import BAD_ROWS, DATA, hub, needs_data, official, row
 
-from lightning_steer.data.pocket_text import BOS, chat
+from lightning_steer.data.pocket.text import BOS, chat
 from lightning_steer.data.questions import Contrast
-from lightning_steer.data.stereoset import PocketStereoSetDataModule, StereoSetDataModule
-from lightning_steer.data.stereoset_hub import of_folder
-from lightning_steer.tokens import Question
+from lightning_steer.data.stereoset.hub import of_folder
+from lightning_steer.data.stereoset.module import PocketStereoSetDataModule, StereoSetDataModule
+from lightning_steer.lm.tokens import Question
 
 PARTS = ("train_dataloader", "val_dataloader", "predict_dataloader")
 

@@ -8,6 +8,7 @@ from scipy.stats import ttest_1samp
 from torch import Tensor
 
 from lightning_steer.data.questions import Contrast
+from lightning_steer.lm.tokens import Question
 from lightning_steer.metrics.behaviour_effect import (
     BehaviourEffect,
     behaviour_estimates,
@@ -20,7 +21,6 @@ from lightning_steer.metrics.likelihood import auc, cohens_d, margin, promotion_
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, shares
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect, effect_estimates, effect_rows
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.tokens import Question
 
 
 def case(n: int = 60, candidates: int = 4, options: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_stereoset_metric import DATA
 
-from lightning_steer.data.stereoset_examples import (
+from lightning_steer.data.stereoset.examples import (
     BIAS_TYPES,
     LABELS,
     StereoSetExample,

@@ -13,7 +13,7 @@ from reweighted import bootstrap_weights
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_steer.data.stereoset_examples import BIAS_TYPES, StereoSetExample, read_official
+from lightning_steer.data.stereoset.examples import BIAS_TYPES, StereoSetExample, read_official
 from lightning_steer.metrics.stereoset import (
     Association,
     StereoSet,

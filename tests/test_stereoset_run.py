@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_stereoset_examples import DATA, needs_data
 
-from lightning_steer.data.stereoset import question
-from lightning_steer.data.stereoset_examples import StereoSetExample, read_official
-from lightning_steer.llm import LLM
+from lightning_steer.data.stereoset.examples import StereoSetExample, read_official
+from lightning_steer.data.stereoset.module import question
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.stereoset import association, pooled_association, shares
 
 MODELS = os.environ.get("LIGHTNING_STEER_MODELS")

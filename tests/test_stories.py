@@ -13,9 +13,9 @@ from torch import Tensor
 from lightning_steer.__main__ import main
 from lightning_steer.cache import ensure
 from lightning_steer.check import LAWS
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.tokens import Question
 
 MODELS = "LIGHTNING_STEER_MODELS"
 pytestmark = pytest.mark.skipif(MODELS not in os.environ, reason=f"{MODELS} names no folder of models")

@@ -7,10 +7,10 @@ import torch
 from decoders import decoder, letters
 
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MeanDifference
-from lightning_steer.scope import All
-from lightning_steer.tokens import Question
 from lightning_steer.vectors import SteeringVector, edit, load, of, save
 
 QUESTIONS = [Question("a b c d e f", (" g",)), Question("a b", (" g",))]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_continuations import drops_unknown
 
-from lightning_steer.data.pocket import vocabulary
-from lightning_steer.data.pocket_text import tokenizer
+from lightning_steer.data.pocket.module import vocabulary
+from lightning_steer.data.pocket.text import tokenizer
 from lightning_steer.data.text import TextDataModule, read, rows_of
 from lightning_steer.data.tokens import IGNORED, Batches, Row, by_length, together
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_steer import text_files
-from lightning_steer.data.behaviour_examples import read_pairs
+from lightning_steer.data.behaviours.examples import read_pairs
 from lightning_steer.data.prompts import read_prompts
 from lightning_steer.data.table_files import read_rows
 from lightning_steer.data.text import read

@@ -6,9 +6,9 @@ from decoders import decoder, letters
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lightning_steer.continuations import continuation
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question, batches, collate, rows_of
+from lightning_steer.lm.continuations import continuation
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question, batches, collate, rows_of
 
 VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
 

@@ -10,13 +10,13 @@ from decoders import decoder, letters
 from test_rows_are_readable import fit, here, labelled, model, pairs, run  # noqa: F401
 
 from lightning_steer.__main__ import main
-from lightning_steer.data.behaviour import BehaviourDataModule, PairsFile
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import LabelledFile
+from lightning_steer.data.behaviours.module import BehaviourDataModule, PairsFile
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import LabelledFile
 from lightning_steer.data.readable import Reader, read_all
-from lightning_steer.data.stereoset import StereoSetDataModule
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question
+from lightning_steer.data.stereoset.module import StereoSetDataModule
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 
 LONGEST = 60
 WORDS = "the cat sat on a mat and saw the old dog run down to the sea in the town at noon "

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import ACE, LEACE, GaussianTransport, MeanDifference, Ridge
 from lightning_steer.records import Activations
 from lightning_steer.vectors.exchange import export
-from lightning_steer.vectors.given import Given
+from lightning_steer.vectors.imported import Given
 
 METHODS = [MeanDifference, LEACE, ACE, Ridge, GaussianTransport, Given]
 

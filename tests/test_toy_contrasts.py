@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_steer.report import toy_contrasts as contrasts
+from lightning_steer.studies.toy import contrasts
 from lightning_steer.studies.toy.settings import AXES, CHECKS
 
 NOISE = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_steer.data import ToyDataModule, ToyLabelDataModule
-from lightning_steer.data.toy_world import Pairs, PairsSplit, ToyWorld, generator
+from lightning_steer.data.toy.world import Pairs, PairsSplit, ToyWorld, generator
 
 WORLD = {"attributes": 6, "values": 4, "dimensions": 4}
 VARIANTS = [{}, {"density": 2.0}, {"continuous": True}, {"density": 3.0, "continuous": True}]

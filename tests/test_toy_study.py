@@ -11,9 +11,9 @@ import torch
 from commands import Command
 
 from lightning_steer.methods import MeanDifference, Ridge
-from lightning_steer.report import toy_study as report
 from lightning_steer.report.intervals import clustered
 from lightning_steer.studies.toy import adapters, networks, pools, study
+from lightning_steer.studies.toy import tables as report
 from lightning_steer.studies.toy.settings import Cell, Network
 
 TINY = [

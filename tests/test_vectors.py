@@ -16,13 +16,13 @@ from torch import nn
 
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
-from lightning_steer.llm import LLM, PARTS, blocks
+from lightning_steer.lm.language_model import LLM, PARTS, blocks
+from lightning_steer.lm.positions import All, From, Generated, Last, Prompt, Scope
 from lightning_steer.methods import LEACE, MeanDifference, Ridge, Steering
-from lightning_steer.models import ToyBackbone
-from lightning_steer.scope import All, From, Generated, Last, Prompt, Scope
+from lightning_steer.networks import ToyBackbone
 from lightning_steer.vectors import exchange
 from lightning_steer.vectors.file import state, units
-from lightning_steer.vectors.given import Given
+from lightning_steer.vectors.imported import Given
 
 Make = Callable[[int], Steering]
 PROMPTS = ["the cat sat", "a", "what is this: a longer one"]
@@ -311,7 +311,7 @@ def test_a_run_is_exported_with_what_was_reported(run: Path, monkeypatch: pytest
 
 def test_other_training_rows_have_another_fingerprint() -> None:
     from lightning_steer.data import ToyDataModule
-    from lightning_steer.row_keys import part_rows
+    from lightning_steer.runs.row_keys import part_rows
 
     one, same, other = (part_rows(ToyDataModule(seed=seed, **WORLD)) for seed in (0, 0, 1))
     assert one == same != other

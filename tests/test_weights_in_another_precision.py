@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.cache import fingerprints
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MeanDifference
 
 here = pytest.fixture(scope="module", name="here")(folder_with_models)

@@ -10,12 +10,12 @@ from decoders import decoder, letters
 from torch import Tensor
 from windowed import ALL, WINDOWED, windowed
 
-from lightning_steer import packing, windows
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM
+from lightning_steer.lm import packing, windows
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, From, Generated
+from lightning_steer.lm.tokens import Question
 from lightning_steer.metrics.drift import next_token_kl
-from lightning_steer.scope import All, From, Generated
-from lightning_steer.tokens import Question
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 DRAW = random.Random(0)
@@ -161,7 +161,7 @@ def test_a_window_lost_wrong_or_counted_in_slots_is_seen(family: str, monkeypatc
     def in_slots(config: object, form: tuple[str, ...], mask: Tensor, position: Tensor) -> object:
         return right(config, form, mask, torch.arange(position.shape[1]).expand_as(position))
 
-    monkeypatch.setattr("lightning_steer.decoder.masks", in_slots)
+    monkeypatch.setattr("lightning_steer.lm.decoder.masks", in_slots)
     assert packing.distance(llm.decoder, 20, 0) > 1e-3
 
 

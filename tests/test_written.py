@@ -8,15 +8,15 @@ import torch
 from conftest import ROOT
 
 import lightning_steer as ls
-from lightning_steer.data.behaviour import TEST, BehaviourDataModule
-from lightning_steer.data.pairs import Pairs
-from lightning_steer.fitting import backbone, run
+from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.pairs import Pairs
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.modules.written import Written
-from lightning_steer.tokens import Question
+from lightning_steer.workflows.fit import backbone, run
 
 PROMPTS = ["The hill bakers are", "Asked about history, the helper will", "The mill"]
 

@@ -20,8 +20,8 @@ from lightning_steer.cache.read import Cache
 from lightning_steer.cache.record import DTYPES, record, tokens_of
 from lightning_steer.escapes import say
 from lightning_steer.files import PART, is_regular, remove_dead_part
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 
 
 def ensure(

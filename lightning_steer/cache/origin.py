@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 if TYPE_CHECKING:
-    from lightning_steer.llm import LLM
+    from lightning_steer.lm.language_model import LLM
 
 FORMAT = 1
 """Goes up whenever the same model and texts would give other files: older caches are then recorded again."""

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.continuations import text_tokens
 from lightning_steer.hooks import edit
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Row, batches
+from lightning_steer.lm.continuations import text_tokens
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Row, batches
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 

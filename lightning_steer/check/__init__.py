@@ -12,7 +12,7 @@ import torch
 
 from lightning_steer.check.laws import LAWS
 from lightning_steer.check.tool import Bench, Tool
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 
 __all__ = ["LAWS", "Bench", "Tool", "Verdict", "check"]
 

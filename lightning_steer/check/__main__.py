@@ -7,7 +7,7 @@ import torch
 from lightning_steer.arguments import Parser
 from lightning_steer.check import check
 from lightning_steer.escapes import say
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 
 
 def usable(name: str) -> torch.device:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_steer.check import long_laws, scoring_laws
 from lightning_steer.check.tool import Bench
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM
-from lightning_steer.scope import All, From, Generated, Scope
-from lightning_steer.windows import every_expert, small_copy
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, From, Generated, Scope
+from lightning_steer.lm.windows import every_expert, small_copy
 
 
 def zero_strength(bench: Bench) -> tuple[bool, str]:

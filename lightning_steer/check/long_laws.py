@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from lightning_steer.check.tool import TOLERANCE, Bench, plain_score
-from lightning_steer.continuations import continuation
-from lightning_steer.scope import All, From, Generated, Last, Prompt
-from lightning_steer.tokens import Question, rows_of
+from lightning_steer.lm.continuations import continuation
+from lightning_steer.lm.positions import All, From, Generated, Last, Prompt
+from lightning_steer.lm.tokens import Question, rows_of
 
 
 def logits_are_the_models_own(bench: Bench) -> tuple[bool, str]:

@@ -1,8 +1,8 @@
 """Laws on scored continuations and labels; the list of all laws stands in :mod:`.laws`."""
 
 from lightning_steer.check.tool import PROMPTS, Bench, plain_score
-from lightning_steer.continuations import continuation
-from lightning_steer.tokens import Question
+from lightning_steer.lm.continuations import continuation
+from lightning_steer.lm.tokens import Question
 
 STRANGE = (
     "\u201cIt is cold,\u201d she said: \u2018we go\u2019 and",

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lightning_steer.continuations import continuation
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM
-from lightning_steer.scope import All, Scope
-from lightning_steer.tokens import Question
-from lightning_steer.windows import LONGEST_WINDOW, SMALL_WINDOW, small_copy, windows
+from lightning_steer.lm.continuations import continuation
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All, Scope
+from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.windows import LONGEST_WINDOW, SMALL_WINDOW, small_copy, windows
 
 PROMPTS = ("The weather was cold and the", "Yes", "She looked at the old map, and then she", "One day in the town")
 OPTIONS = (" sea", " small house", " no", " old tree", " the", " cat", " A", " Yes")

@@ -1,13 +1,13 @@
 """One file per data set; all of them are known to the command line by their bare names."""
 
 from lightning_steer.data.activations import ActivationsDataModule
-from lightning_steer.data.behaviour import BehaviourDataModule
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.pocket import PocketDataModule
+from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.pocket.module import PocketDataModule
 from lightning_steer.data.prompts import PromptsDataModule
-from lightning_steer.data.stereoset import PocketStereoSetDataModule, StereoSetDataModule
+from lightning_steer.data.stereoset.module import PocketStereoSetDataModule, StereoSetDataModule
 from lightning_steer.data.text import TextDataModule
-from lightning_steer.data.toy import ToyDataModule, ToyLabelDataModule
+from lightning_steer.data.toy.module import ToyDataModule, ToyLabelDataModule
 
 __all__ = [
     "ActivationsDataModule",

@@ -15,10 +15,10 @@ from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
 from lightning_steer.files import check_folder
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.numbers import ranged
-from lightning_steer.shipped import shipped
-from lightning_steer.tokens import Question
+from lightning_steer.resources import shipped
 
 
 class Recorded(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_steer.data.pocket_text import BOS, chat
+from lightning_steer.data.pocket.text import BOS, chat
 from lightning_steer.data.questions import Contrast
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 
 class Contrasts(Dataset[Contrast]):

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_steer.data.labelled_rows import Example
 from lightning_steer.data.observations import Observations
 from lightning_steer.data.questions import Graded
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 
 class GradedBatches(Dataset[Graded]):

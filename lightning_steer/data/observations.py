@@ -19,11 +19,11 @@ from lightning_steer.cache import Cache, ensure, fingerprints, locked
 from lightning_steer.cache.files import digest, write
 from lightning_steer.cache.origin import Origin, origin_of, positions_of
 from lightning_steer.cache.record import tokens_of
-from lightning_steer.data.exact import Answering, answers
+from lightning_steer.data.mera.generated_answers import Answering, answers
 from lightning_steer.data.questions import Observed
 from lightning_steer.escapes import say
-from lightning_steer.llm import LLM
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 
 NAME = "answers.safetensors"
 AT_ONCE = 256

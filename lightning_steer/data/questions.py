@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.tokens import Question
+from lightning_steer.lm.tokens import Question
 
 
 class Observed(NamedTuple):

@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.data.mera.generated_backbone import InOwnWords
 from lightning_steer.escapes import say
-from lightning_steer.limits import TooLongError
-from lightning_steer.llm import LLM
-from lightning_steer.models.backbone import Backbone
-from lightning_steer.tokens import Question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.limits import TooLongError
+from lightning_steer.lm.tokens import Question
+from lightning_steer.networks.backbone import Backbone
 
 TooLong = Literal["refuse", "skip", "truncate_left"]
 """What is done with rows that are longer than the model reads."""

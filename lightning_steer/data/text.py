@@ -9,9 +9,9 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from lightning_steer import text_files
-from lightning_steer.continuations import prompt_tokens
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.lm.continuations import prompt_tokens
 from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.models import logistic
+from lightning_steer.probes import logistic
 from lightning_steer.records import Activations
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods.base import Steering
-from lightning_steer.models import fit_error_probe
+from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
 
 

@@ -8,7 +8,7 @@ Probes on encodings are from Hedström et al. 2025, arXiv 2510.13290; the steeri
 import torch
 from torch import Tensor
 
-from lightning_steer import models
+from lightning_steer import probes
 from lightning_steer.methods.base import Steering
 from lightning_steer.records import Activations
 
@@ -28,7 +28,7 @@ class SAEMERA(Steering):
     def __init__(self, width: int, folder: str | None = None, features: int = 4, penalty: float = 0.01) -> None:
         super().__init__(width)
         self.folder, self.features, self.penalty = folder, features, penalty
-        sae = models.read_sparse_autoencoder(folder, width) if folder else models.no_features(width, features * width)
+        sae = probes.read_sparse_autoencoder(folder, width) if folder else probes.no_features(width, features * width)
         for name, tensor in sae._asdict().items():
             self.register_buffer(name, tensor)
         for name, shape in (("weight", sae.b_enc.shape), ("intercept", ()), ("along", (width,))):
@@ -36,11 +36,11 @@ class SAEMERA(Steering):
 
     def estimate(self, seen: Activations) -> None:
         if not self.folder:
-            for name, x in models.train_sparse_autoencoder(seen.h, self.features * self.width)._asdict().items():
+            for name, x in probes.train_sparse_autoencoder(seen.h, self.features * self.width)._asdict().items():
                 setattr(self, name, x)
-        z = models.encode(self, seen.h).double()
-        z = z * ((z > 0).sum(-2, keepdim=True) >= models.LEAST)  # a rarer one would get a weight of thousands
-        self.weight, self.intercept = w, _ = models.fit_error_probe(z, seen.error, self.penalty, True)
+        z = probes.encode(self, seen.h).double()
+        z = z * ((z > 0).sum(-2, keepdim=True) >= probes.LEAST)  # a rarer one would get a weight of thousands
+        self.weight, self.intercept = w, _ = probes.fit_error_probe(z, seen.error, self.penalty, True)
         x = z - z.mean(-2, keepdim=True)
         u, lift = x.mT @ (x @ w.unsqueeze(-1)), (x @ w.unsqueeze(-1)).square().sum(-2, keepdim=True)
         u = torch.where(lift > 0, u / lift.where(lift > 0, torch.ones_like(lift)), 0.0)
@@ -48,5 +48,5 @@ class SAEMERA(Steering):
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         threshold = torch.as_tensor(strength, device=h.device).float().clamp(1e-6, 1.0).logit()
-        excess = models.encode(self, h) @ self.weight.unsqueeze(-1) + self.intercept[..., None, None] - threshold
+        excess = probes.encode(self, h) @ self.weight.unsqueeze(-1) + self.intercept[..., None, None] - threshold
         return torch.where(excess > 0, -excess * self.along.unsqueeze(-2), 0.0)

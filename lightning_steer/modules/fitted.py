@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_steer import checkpoint, saving
+from lightning_steer import checkpoint
 from lightning_steer.methods.base import Steering
 from lightning_steer.methods.mean_difference import MeanDifference
+from lightning_steer.runs import saving
 
 
 def load(path: str | Path, method: Callable[[int], Steering] | None, widths: Mapping[str, int]) -> dict[str, Steering]:

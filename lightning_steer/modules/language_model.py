@@ -12,11 +12,11 @@ from lightning_steer import checkpoint, numbers
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.files import check_regular, folder_aside
-from lightning_steer.loading import load
-from lightning_steer.modules.spreading import spread
+from lightning_steer.lm.loading import load
+from lightning_steer.modules.fsdp import spread
 from lightning_steer.numbers import ranged
-from lightning_steer.provenance import of_training, precision
-from lightning_steer.traced import TracedModule
+from lightning_steer.runs.provenance import of_training, precision
+from lightning_steer.runs.traced import TracedModule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
 from lightning_steer.report.files import write_text
-from lightning_steer.traced import TracedModule
+from lightning_steer.runs.traced import TracedModule
 
 
 class Predictions(BasePredictionWriter):

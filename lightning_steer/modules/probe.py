@@ -11,25 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_steer import provenance
 from lightning_steer.data import readable
-from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.data.mera.generated_backbone import InOwnWords
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.probe_scores import AUC, R2, RMSE
 from lightning_steer.metrics.table import Table
-from lightning_steer.models.backbone import Backbone
-from lightning_steer.models.error_probe import logit_error
-from lightning_steer.models.linear import logistic
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.normal_equations import Fit
-from lightning_steer.models.probe_selection import PENALTIES, select
-from lightning_steer.modules import lessons
+from lightning_steer.modules import fit_data
+from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
+from lightning_steer.probes.error_probe import logit_error
+from lightning_steer.probes.linear import logistic
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.normal_equations import Fit
+from lightning_steer.probes.probe_selection import PENALTIES, select
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
+from lightning_steer.runs import provenance
+from lightning_steer.runs.traced import TracedModule
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.traced import TracedModule
 
 
 class ErrorProbe(TracedModule):
@@ -97,7 +97,7 @@ class ErrorProbe(TracedModule):
     @torch.no_grad()
     def _observe(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """``h [sites, B, d]``, ``error [B]``, and all columns ``[B]`` of the evaluation, with ``wrong``."""
-        scores, h = lessons.observe(self.backbone, batch)
+        scores, h = fit_data.observe(self.backbone, batch)
         rows = {name: x[0] for name, x in self.evaluation.rows(scores, scores.unsqueeze(0), batch).items()}
         error, rows["wrong"] = self.evaluation.error(scores, batch), rows[self.evaluation.success] < 0.5
         return torch.stack([h[s] for s in self.backbone.sites]), error, rows
@@ -197,7 +197,7 @@ class ErrorProbe(TracedModule):
         used = (self.weight[0] != 0).sum(-1).tolist()
         penalties = [self.penalties[int(i)] for i in self.best]
         metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in found.items()}
-        metrics |= lessons.no_label(self.trainer.datamodule, self.scored.compute(), no_label="answer")  # type: ignore[attr-defined]
+        metrics |= fit_data.no_label(self.trainer.datamodule, self.scored.compute(), no_label="answer")  # type: ignore[attr-defined]
         data, sites = self.trainer.datamodule, self.backbone.sites  # type: ignore[attr-defined]
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         curve = {name: [e._asdict() for e in values] for name, values in found.items() if len(values) == len(sites)}

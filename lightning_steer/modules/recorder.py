@@ -7,7 +7,7 @@ import torch
 
 from lightning_steer.cache import locked
 from lightning_steer.data.activations import ActivationsDataModule
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 
 
 class ActivationRecorder(L.LightningModule):

@@ -12,16 +12,17 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lightning_steer import numbers, provenance, saving
+from lightning_steer import numbers
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
 from lightning_steer.hooks import Edit, edit
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import Steering
 from lightning_steer.modules import fitted
 from lightning_steer.modules.sampling import Sampler
 from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_text
 from lightning_steer.report.responses import side_by_side
+from lightning_steer.runs import provenance, saving
 
 
 class Responses(L.LightningModule):

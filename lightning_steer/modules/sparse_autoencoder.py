@@ -15,12 +15,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_steer import provenance
 from lightning_steer.data.activations import Recorded
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.table import Table
-from lightning_steer.models.backbone import Backbone
-from lightning_steer.models.sparse_autoencoder import (
+from lightning_steer.modules import fit_data
+from lightning_steer.networks.backbone import Backbone
+from lightning_steer.numbers import ranged
+from lightning_steer.probes.sparse_autoencoder import (
     LEAST,
     SparseAutoencoder,
     begin,
@@ -30,12 +31,11 @@ from lightning_steer.models.sparse_autoencoder import (
     unscaled,
     without,
 )
-from lightning_steer.modules import lessons
-from lightning_steer.numbers import ranged
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.report.tables import markdown
+from lightning_steer.runs import provenance
+from lightning_steer.runs.traced import TracedModule
 from lightning_steer.statistics.kinds import Mean, Smooth
-from lightning_steer.traced import TracedModule
 
 
 def _ratio(weights: NDArray, lost: NDArray, spread: NDArray) -> NDArray:
@@ -106,7 +106,7 @@ class SparseCoder(TracedModule):
         """``[sites, B, d]`` float32."""
         if isinstance(batch, Recorded):
             return batch.h
-        h = lessons.observe(self.backbone, batch)[1]
+        h = fit_data.observe(self.backbone, batch)[1]
         return torch.stack([h[site] for site in self.backbone.sites]).float()
 
     # ---- fit

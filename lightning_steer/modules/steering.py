@@ -15,23 +15,23 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
 
-from lightning_steer import numbers, provenance
+from lightning_steer import numbers
 from lightning_steer.data import readable
-from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.data.mera.generated_backbone import InOwnWords
 from lightning_steer.data.questions import Contrast
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
-from lightning_steer.models.backbone import Backbone
-from lightning_steer.modules import candidates as ways
-from lightning_steer.modules import cautions, lessons, parts, written
+from lightning_steer.modules import cautions, fit_data, interventions, parts, written
 from lightning_steer.modules.summary import Summary, identify, neutral_drift, undisturbed
+from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
-from lightning_steer.provenance import settings_of
 from lightning_steer.records import Activations
 from lightning_steer.report import card
+from lightning_steer.runs import provenance
+from lightning_steer.runs.provenance import settings_of
+from lightning_steer.runs.traced import TracedModule
 from lightning_steer.selection.rule import Best, Selection
-from lightning_steer.traced import TracedModule
 
 
 class SteeringAdaptor(TracedModule):
@@ -133,8 +133,8 @@ class SteeringAdaptor(TracedModule):
             raise RuntimeError("no strength was chosen yet: run fit first, or give the checkpoint that it wrote")
         return float(self.choice[0])
 
-    def _scores(self, inputs: Any, groups: list[ways.Candidates]) -> Tensor:
-        edits, copies = ways.together(groups, self.backbone.sites)
+    def _scores(self, inputs: Any, groups: list[interventions.Candidates]) -> Tensor:
+        edits, copies = interventions.together(groups, self.backbone.sites)
         return self.backbone.scores(inputs, edits, copies)
 
     # ---- fit: learn the map
@@ -146,7 +146,7 @@ class SteeringAdaptor(TracedModule):
         if not self.trained:
             self._collect(self.seen, batch)
             return 0 * self.nothing
-        scores = self._scores(batch.x, [ways.steered("", self.at_site, [1.0])])
+        scores = self._scores(batch.x, [interventions.steered("", self.at_site, [1.0])])
         loss = self.evaluation.loss(scores, batch)
         loss = loss.sum() / max(loss.numel(), 1)  # a process may have got no row of this batch
         self.log("train/loss", loss, batch_size=len(batch.row))
@@ -157,13 +157,13 @@ class SteeringAdaptor(TracedModule):
 
     @torch.no_grad()
     def _collect(self, seen: Table, batch: Any) -> None:
-        seen.update(batch.row, **lessons.read(self.backbone, self.evaluation, batch))
+        seen.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
 
     def _fit(self, maps: dict[str, Steering], seen: dict[str, Tensor], rows: int) -> None:
         """Fit every site's map to the first rows, the same ones on every process."""
         paired = bool(self.trainer.datamodule.paired)  # type: ignore[attr-defined]
         for site, map_ in maps.items():
-            map_.fit(lessons.activations(seen, site, rows, paired))
+            map_.fit(fit_data.activations(seen, site, rows, paired))
 
     # ---- validate: choose the strength
 
@@ -176,7 +176,7 @@ class SteeringAdaptor(TracedModule):
 
     def validation_step(self, batch: Any, _batch_idx: int) -> None:
         base = self.backbone.scores(batch.x)
-        scores = torch.cat([base, self._scores(batch.x, [ways.steered("", self.at_site, self.strengths)])])
+        scores = torch.cat([base, self._scores(batch.x, [interventions.steered("", self.at_site, self.strengths)])])
         success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
         loss = self.evaluation.loss(scores, batch)
         self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=parts.cluster(batch))
@@ -224,12 +224,12 @@ class SteeringAdaptor(TracedModule):
         for size, maps in zip(self.sizes, family, strict=True):
             self._fit(maps, seen, size)
         self.groups = [
-            ways.unsteered(),
-            ways.steered("steered", self.at_site, [self.strength]),
-            ways.shifted("random", self.pushes),
-            ways.replaced("site_mean", means),
-            ways.steered("strength", self.at_site, self.strengths),
-            *([ways.refitted("pairs", family, self.strength)] if family else []),
+            interventions.unsteered(),
+            interventions.steered("steered", self.at_site, [self.strength]),
+            interventions.shifted("random", self.pushes),
+            interventions.replaced("site_mean", means),
+            interventions.steered("strength", self.at_site, self.strengths),
+            *([interventions.refitted("pairs", family, self.strength)] if family else []),
         ]
         self.tested.reset()
         self.relearned.reset()
@@ -246,7 +246,7 @@ class SteeringAdaptor(TracedModule):
             columns[f"moved/{site}"] = map_(before[site], self.strength) - before[site]
         if hasattr(batch, "x_wanted"):
             reached, wanted = self.backbone.observe(batch.x_wanted)  # type: ignore[attr-defined]
-            groups = [*groups, ways.replaced("oracle_patch", wanted)]
+            groups = [*groups, interventions.replaced("oracle_patch", wanted)]
             effect = self.evaluation.rows(base, reached.unsqueeze(0), batch)
             columns |= {f"wanted_input/{name}": column.T for name, column in effect.items()}
             columns |= {f"truth/{site}": wanted[site] - before[site] for site in wanted}
@@ -280,9 +280,9 @@ class SteeringAdaptor(TracedModule):
             ),
         ]
         said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
-        self.report["metrics"] |= lessons.no_label(data, summary.tested, **said)
+        self.report["metrics"] |= fit_data.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
-            edits, copies = ways.together([self.groups[1], self.groups[2]], self.backbone.sites)
+            edits, copies = interventions.together([self.groups[1], self.groups[2]], self.backbone.sites)
             found = neutral_drift(self.backbone.drift(texts, edits, copies))  # type: ignore[operator]
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
@@ -308,7 +308,7 @@ class SteeringAdaptor(TracedModule):
 
     def predict_step(self, batch: Any, _batch_idx: int) -> Tensor:
         """``[B, ..., options]`` log-probabilities of the network steered at the chosen strength."""
-        return self._scores(batch.x, [ways.steered("", self.at_site, [self.strength])])[0]
+        return self._scores(batch.x, [interventions.steered("", self.at_site, [self.strength])])[0]
 
     # ---- checkpoints
 

@@ -10,12 +10,12 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassExactMatch
 
 from lightning_steer import numbers
-from lightning_steer.data.toy import ToyLabelDataModule
-from lightning_steer.data.toy_world import Labelled
-from lightning_steer.models.mlp import MLP, Residual
+from lightning_steer.data.toy.module import ToyLabelDataModule
+from lightning_steer.data.toy.world import Labelled
+from lightning_steer.networks.mlp import MLP, Residual
 from lightning_steer.numbers import ranged
-from lightning_steer.provenance import of_training, precision
-from lightning_steer.traced import TracedModule
+from lightning_steer.runs.provenance import of_training, precision
+from lightning_steer.runs.traced import TracedModule
 
 
 class ToyClassifier(TracedModule):

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_steer.data.behaviour import TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
 from lightning_steer.hooks import Edit
-from lightning_steer.llm import LLM
-from lightning_steer.models.backbone import Backbone
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question, Row, batches, row_of
+from lightning_steer.networks.backbone import Backbone
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.tokens import Question, Row, batches, row_of
 
 NEW, PROMPTS, SHOWN = 24, 32, 5
 """Tokens that are written after a prompt, prompts that are continued at most, and texts that a report shows."""

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from lightning_steer.escapes import for_markdown
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
+from lightning_steer.report.labels import word
 from lightning_steer.report.nulls import nulls
-from lightning_steer.report.words import word
 
 ROWS = {
     "unsteered": "unsteered",

@@ -7,9 +7,9 @@ from typing import Any
 from lightning_steer.report import svg
 from lightning_steer.report.card import TEXTS, comparison, data, footnotes, price, random_row
 from lightning_steer.report.document import document
+from lightning_steer.report.labels import word
 from lightning_steer.report.svg import COLOURS
 from lightning_steer.report.tables import cell, counted, number
-from lightning_steer.report.words import word
 
 CONTROLS = {
     "unsteered": "the network as it is",

@@ -11,7 +11,6 @@ from typing import Any
 from lightning_steer.cli import CLI
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure
-from lightning_steer.steer_command import main as steer_command
 
 NETWORKS = {"projection": ("toy", "steer_toy"), "none": ("toy_no_bypass", "steer_toy_no_bypass")}
 METHODS = ("random_direction", "mean_difference", "learned_vector", "loreft")
@@ -92,7 +91,7 @@ def main() -> int:
     picture = figures.side_by_side(vectors)
     write_figure(picture, Path("logs/demo"), "mean_difference")
     print(f"\n{LEGEND}\n\n{AFTER}\n\n== a language model\n{PAIRS}\n$ python -m lightning_steer {' '.join(LANGUAGE)}")
-    steer_command([*LANGUAGE[1:], "--out", "logs/demo/language", "--overwrite", "true"])
+    steer([*LANGUAGE[1:], "--out", "logs/demo/language", "--overwrite", "true"])
     print(f"\nReports and figures ({time.monotonic() - start:.0f} s in all):")
     for folder in folders:
         print(f"  {folder}/report.md  {' '.join(sorted(path.name for path in folder.glob('*.png')))}")

@@ -1,6 +1,6 @@
 """Say to which model an imported vector belongs: its modules' names and its fingerprints go onto the card."""
 
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.file import SteeringVector
 from lightning_steer.vectors.steer import module_of

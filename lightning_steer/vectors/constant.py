@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_steer.strength import check_readable
 from lightning_steer.vectors.card import Card, Site, Strength
 from lightning_steer.vectors.file import SteeringVector, state
-from lightning_steer.vectors.given import Given
+from lightning_steer.vectors.imported import Given
 
 
 def constant(map_: nn.Module, strength: float) -> Tensor:

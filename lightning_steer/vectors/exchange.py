@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from lightning_steer.files import write
 from lightning_steer.strength import check_strength
-from lightning_steer.vectors import gguf, harness, plain
+from lightning_steer.vectors import gguf, lm_eval, plain
 from lightning_steer.vectors.card import Card, Strength
 from lightning_steer.vectors.constant import by_layer, imported
 from lightning_steer.vectors.file import KEY, SteeringVector, load, read_card, save
@@ -47,7 +47,7 @@ def _foreign(content: bytes, path: Path) -> SteeringVector:
     if content[:2] == b"PK":
         kept = plain.read_torch(path)
         nested = any(isinstance(value, dict) for value in kept.values())
-        return imported(harness.decode(kept) if nested else plain.decode(kept), source)
+        return imported(lm_eval.decode(kept) if nested else plain.decode(kept), source)
     return imported(plain.decode(plain.read_safetensors(content)), source, _card_in(_metadata(path).get(CARD)))
 
 
@@ -84,7 +84,7 @@ def _as_gguf(vector: SteeringVector, strength: float) -> bytes:
 
 WRITERS: dict[str, Callable[[SteeringVector, float], bytes]] = {
     "gguf": _as_gguf,
-    "steered": harness.encode,
+    "steered": lm_eval.encode,
     "plain": lambda vector, strength: plain.encode(by_layer(vector, strength), {CARD: _card_of(vector)}),
 }
 """Formats of other tools; ``vector`` is the project's own."""

@@ -21,7 +21,7 @@ from lightning_steer.files import write
 from lightning_steer.methods.base import Steering
 from lightning_steer.vectors import card as cards
 from lightning_steer.vectors.card import Card
-from lightning_steer.vectors.given import Given
+from lightning_steer.vectors.imported import Given
 from lightning_steer.vectors.summary import summary
 
 KEY = "lightning_steer"

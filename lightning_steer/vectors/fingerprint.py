@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from lightning_steer.cache import fingerprints
-from lightning_steer.llm import LLM
-from lightning_steer.models.backbone import Backbone
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.networks.backbone import Backbone
 from lightning_steer.vectors.card import Model
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from lightning_steer.llm import LLM
-from lightning_steer.models.backbone import Backbone
-from lightning_steer.scope import All
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import All
+from lightning_steer.networks.backbone import Backbone
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Site, Strength
 from lightning_steer.vectors.file import SteeringVector, settings, units

@@ -11,15 +11,15 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from lightning_steer import provenance, saving
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
-from lightning_steer.data.own_words import InOwnWords
+from lightning_steer.data.mera.generated_backbone import InOwnWords
 from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import Steering
-from lightning_steer.models.backbone import Backbone
-from lightning_steer.row_keys import Limits
+from lightning_steer.networks.backbone import Backbone
+from lightning_steer.runs import provenance, saving
+from lightning_steer.runs.row_keys import Limits
 from lightning_steer.vectors import trusted
 from lightning_steer.vectors.file import SteeringVector
 from lightning_steer.vectors.make import of

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_steer import hooks, scope
-from lightning_steer.decoder import entry, site_of
-from lightning_steer.families import check_family
-from lightning_steer.llm import LLM
+from lightning_steer import hooks
+from lightning_steer.lm import positions
+from lightning_steer.lm.decoder import entry, site_of
+from lightning_steer.lm.families import check_family
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.strength import check_strength
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Model, Site
@@ -28,7 +29,7 @@ def edit(
     """While the block runs, every use of the model, ``generate`` too, is steered on the tokens that the card names.
 
     Args:
-        model: a Hugging Face model, an :class:`~lightning_steer.llm.LLM`, or another network with the card's sites.
+        model: a Hugging Face model, an :class:`~lightning_steer.LLM`, or another network with the card's sites.
         vector: what :func:`~lightning_steer.vectors.load` has read, or :func:`~lightning_steer.vectors.of` made.
         strength: in the units of the card, a number or ``[B]``, one for each row; null for the card's own.
         tokenizer: compared with the card's; null for the LLM's own, or none.
@@ -56,13 +57,13 @@ def edit(
     with ExitStack() as stack:
         tokens = None
         if hasattr(network, "config"):
-            tokens = stack.enter_context(scope.follow(network, entry(network), prompt_lengths))
+            tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths))
         edits = {name: _edit(network, name, map_, amount, tokens) for name, map_ in maps.items()}
         if tokens is not None:
             where = scope_of(vector.card)
-            edits = {name: scope.scoped(function, tokens, where) for name, function in edits.items()}
+            edits = {name: positions.scoped(function, tokens, where) for name, function in edits.items()}
         if isinstance(amount, Tensor) and amount.dim():
-            stack.enter_context(scope.row_by_row(network))
+            stack.enter_context(positions.row_by_row(network))
         stack.enter_context(hooks.edit(network, edits))
         yield
 
@@ -82,9 +83,9 @@ def module_of(network: nn.Module, site: Site) -> str:
     return site_of(network, site.layer, site.part)
 
 
-def scope_of(card: Card) -> scope.Scope:
+def scope_of(card: Card) -> positions.Scope:
     """The rule that picks the tokens; raises ValueError on one that is not known."""
-    known = {kind.__name__: kind for kind in scope.Scope.__subclasses__()}
+    known = {kind.__name__: kind for kind in positions.Scope.__subclasses__()}
     name, more = card.scope["name"], {key: value for key, value in card.scope.items() if key != "name"}
     written = str(card.scope)[:80]
     if name not in known or any(not isinstance(value, int) for value in more.values()):
@@ -97,13 +98,13 @@ def scope_of(card: Card) -> scope.Scope:
         raise ValueError(f"the card steers tokens by {written}: {error}") from error
 
 
-def as_plain(rule: scope.Scope) -> dict[str, Any]:
+def as_plain(rule: positions.Scope) -> dict[str, Any]:
     """How a card writes a rule."""
     return {"name": type(rule).__name__, **vars(rule)}
 
 
 def _edit(
-    network: nn.Module, name: str, map_: nn.Module, strength: Tensor | float, tokens: scope.Tokens | None
+    network: nn.Module, name: str, map_: nn.Module, strength: Tensor | float, tokens: positions.Tokens | None
 ) -> Callable[[Tensor], Tensor]:
     weight = next(network.get_submodule(name).parameters(), None)
     if weight is not None and not weight.is_meta:

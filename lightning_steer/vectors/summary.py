@@ -1,7 +1,7 @@
 """A card in a few lines, for a terminal: what was fitted and where, what it does, what else it does."""
 
+from lightning_steer.report.labels import WORDS
 from lightning_steer.report.tables import Estimate, cell
-from lightning_steer.report.words import WORDS
 from lightning_steer.vectors.card import Card
 
 

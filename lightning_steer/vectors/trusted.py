@@ -12,9 +12,9 @@ from typing import Any
 
 import lightning as L
 
-from lightning_steer import data, llm, methods, models  # noqa: F401  # their classes are what may be named
+from lightning_steer.lm import language_model  # noqa: F401  # their classes are what may be named
 from lightning_steer.methods.base import Steering
-from lightning_steer.models.backbone import Backbone
+from lightning_steer.networks.backbone import Backbone
 
 PROJECT = "lightning_steer"
 OTHERS = "**"

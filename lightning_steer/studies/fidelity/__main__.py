@@ -15,7 +15,6 @@ import torch
 from tqdm.auto import tqdm
 
 from lightning_steer.cli import CLI
-from lightning_steer.report import fidelity as drawn
 from lightning_steer.report.files import write_json
 from lightning_steer.statistics import estimate
 from lightning_steer.studies.fidelity import (
@@ -30,6 +29,7 @@ from lightning_steer.studies.fidelity import (
     verdict,
     verdict_page,
 )
+from lightning_steer.studies.fidelity import document as drawn
 from lightning_steer.studies.fidelity.planted import EFFECTS
 from lightning_steer.studies.fidelity.settings import (
     ARMS,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lightning_steer.hooks import capture
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question, batches, collate
 from lightning_steer.metrics import anisotropy
 from lightning_steer.metrics.columns import as_numbers, estimate_columns
 from lightning_steer.metrics.stereoset_effect import KINDS
@@ -25,7 +26,6 @@ from lightning_steer.statistics.kinds import Kind, Mean
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, directions, neutral
 from lightning_steer.studies.fidelity.sweep import PATTERN, plain, rows_of
-from lightning_steer.tokens import Question, batches, collate
 
 MEASURES: dict[Callable[..., Tensor], tuple[float, float | None]] = {
     anisotropy.cosine: (-1, 1),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.data.behaviour import FIT, TEST, BehaviourDataModule, PocketBehaviour, question
+from lightning_steer.data.behaviours.module import FIT, TEST, BehaviourDataModule, PocketBehaviour, question
 from lightning_steer.data.contrasts import Contrasts
 from lightning_steer.metrics.behaviour_effect import (
     BehaviourEffect,

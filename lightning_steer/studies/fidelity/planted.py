@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.data.pocket_stereotypes import BIAS_TYPES, WORDS
-from lightning_steer.loading import load
+from lightning_steer.data.pocket.stereotypes import BIAS_TYPES, WORDS
+from lightning_steer.lm.loading import load
 from lightning_steer.studies.fidelity.settings import LAYER, Arm
 from lightning_steer.studies.fidelity.subject import Subject, added
 from lightning_steer.studies.fidelity.sweep import rows_of

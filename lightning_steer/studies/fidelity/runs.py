@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_steer.data.contrasts import in_chat
-from lightning_steer.data.pocket_prompts import task_prompts
-from lightning_steer.data.pocket_tasks import NAMES as TASKS
-from lightning_steer.llm import LLM
+from lightning_steer.data.pocket.prompts import task_prompts
+from lightning_steer.data.pocket.tasks import NAMES as TASKS
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.metrics.columns import as_numbers, estimate_columns
 from lightning_steer.metrics.drift import by_task, entanglement, flips
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect
@@ -22,7 +23,6 @@ from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Share, Smooth
 from lightning_steer.studies.fidelity.settings import Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, directions
-from lightning_steer.tokens import Question
 from lightning_steer.versions import versions
 
 SHARES = ("p_stereotype", "p_anti", "p_unrelated")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.contrasts import Contrasts
-from lightning_steer.data.pocket_items import neutral_texts
-from lightning_steer.data.pocket_text import BOS
-from lightning_steer.data.stereoset import FIT, SELECT, TEST, PocketStereoSetDataModule, question
-from lightning_steer.data.stereoset_examples import StereoSetExample
-from lightning_steer.llm import LLM
-from lightning_steer.scope import Generated
+from lightning_steer.data.pocket.items import neutral_texts
+from lightning_steer.data.pocket.text import BOS
+from lightning_steer.data.stereoset.examples import StereoSetExample
+from lightning_steer.data.stereoset.module import FIT, SELECT, TEST, PocketStereoSetDataModule, question
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Generated
 from lightning_steer.studies.fidelity.settings import Arm
 
 TOKENS = 16384

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_steer.data.pocket_items import Traits, stereotype_items, traits
-from lightning_steer.data.stereoset import TEST
-from lightning_steer.llm import LLM
+from lightning_steer.data.pocket.items import Traits, stereotype_items, traits
+from lightning_steer.data.stereoset.module import TEST
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.stereoset_effect import KINDS as EFFECTS
 from lightning_steer.statistics.estimate import Estimate
@@ -23,7 +24,6 @@ from lightning_steer.statistics.kinds import Kind, Mean
 from lightning_steer.studies.fidelity.settings import Arm, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, split
 from lightning_steer.studies.fidelity.sweep import along, estimates_along, with_unsteered
-from lightning_steer.tokens import Question
 
 PAIRS, UNRELATED = 6, 8
 KINDS = {"share": Mean(0, 1), "share_change": Mean(-1, 1, steady=True)}  # of one vector in one sentence after another

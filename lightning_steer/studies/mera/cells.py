@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import Example, PocketTask
-from lightning_steer.llm import LLM
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import Example, PocketTask
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Last
+from lightning_steer.lm.tokens import Question
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.probe_scores import R2, R2_GAIN
-from lightning_steer.models.error_probe import logit_error
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.probe_selection import PENALTIES, Selected, select
-from lightning_steer.models.sparse_autoencoder import train_sparse_autoencoder
-from lightning_steer.scope import Last
+from lightning_steer.probes.error_probe import logit_error
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.probe_selection import PENALTIES, Selected, select
+from lightning_steer.probes.sparse_autoencoder import train_sparse_autoencoder
 from lightning_steer.studies.mera import controls, settings, truth
 from lightning_steer.studies.mera.decisions import Decisions
 from lightning_steer.studies.mera.families import SEQUENTIAL_ROWS, families, sequential, weighed_families
 from lightning_steer.studies.mera.judging import Split, Weighed, beyond, certified, judged, method
 from lightning_steer.studies.mera.promise import kept
-from lightning_steer.tokens import Question
 
 BEYOND = ("MERA", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 """Families that are compared, row by row, with the fitted label bias."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_steer.hooks import Edit, capture, edit
-from lightning_steer.llm import LLM
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import Steering
-from lightning_steer.tokens import Question
 
 
 class Group(NamedTuple):

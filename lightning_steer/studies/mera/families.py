@@ -18,7 +18,7 @@ from lightning_steer.methods import (
     Steering,
 )
 from lightning_steer.metrics.answers import label_probabilities
-from lightning_steer.models.probe_selection import PENALTIES, Selected
+from lightning_steer.probes.probe_selection import PENALTIES, Selected
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera.decisions import Decisions
 from lightning_steer.studies.mera.settings import LOGITS, MULTIPLES, PAPER, THRESHOLDS

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.data.mera_tasks import Example
-from lightning_steer.data.pocket_items import neutral_texts
-from lightning_steer.llm import LLM
+from lightning_steer.data.mera.tasks import Example
+from lightning_steer.data.pocket.items import neutral_texts
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.confusion import confusion
 from lightning_steer.metrics.spi import estimates, flip
 from lightning_steer.statistics.certificates import certify

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from lightning_steer.cli import CLI
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import Example, SmsSpam
-from lightning_steer.llm import LLM
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import Example, SmsSpam
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import Steering
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.studies.mera import cells, controls, judging
 from lightning_steer.studies.mera.families import families
-from lightning_steer.tokens import Question
 
 METHODS = (
     *("MERA", "MERA, last layer", "Mahalanobis MERA", "Mahalanobis MERA, last layer"),

@@ -6,7 +6,7 @@ of the quick form), where the paper's own grid, which ends at 0, certified more.
 
 import numpy as np
 
-from lightning_steer.data.pocket_tasks import NAMES
+from lightning_steer.data.pocket.tasks import NAMES
 
 TASKS = NAMES
 MIXTURES = {"balanced": None, "10 % pull": 0.1}

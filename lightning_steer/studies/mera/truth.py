@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import Example, PocketTask
-from lightning_steer.data.pocket_tasks import CARELESS
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import Example, PocketTask
+from lightning_steer.data.pocket.tasks import CARELESS
 from lightning_steer.methods import MERA
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Share

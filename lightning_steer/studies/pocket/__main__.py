@@ -12,9 +12,9 @@ import torch
 from tqdm import tqdm
 
 from lightning_steer.cli import CLI
-from lightning_steer.data.pocket_behaviours import NAMES as BEHAVIOURS
-from lightning_steer.data.pocket_stereotypes import TONES
-from lightning_steer.data.pocket_tasks import NAMES as TASKS
+from lightning_steer.data.pocket.behaviours import NAMES as BEHAVIOURS
+from lightning_steer.data.pocket.stereotypes import TONES
+from lightning_steer.data.pocket.tasks import NAMES as TASKS
 from lightning_steer.report.files import write_text
 from lightning_steer.studies.pocket import card, errors, goals, measures, steered
 from lightning_steer.studies.pocket.reader import Reader

@@ -100,7 +100,7 @@ tokenizer = AutoTokenizer.from_pretrained("checkpoints/pocket/{run}")
 Made by `make pocket` (`configs/{"pocket" if run == "base" else "pocket_tuned"}.yaml`), seed {first} of
 {sorted(found)}, chosen beforehand: {spent}; {size / 1e6:.1f} MB. The same machine and library versions give the same
 weights bit for bit. {versions}, CPU, fp32.
-The language: `lightning_steer/data/pocket*.py`; its items with their planted truth: `pocket_items.py`
+The language: `lightning_steer/data/pocket/`; its items with their planted truth: `items.py`
 and `pocket_prompts.py`.
 
 ## What was promised

@@ -8,8 +8,9 @@ from scipy.special import logit
 from scipy.stats import rankdata
 from torch import Tensor
 
-from lightning_steer.data import pocket_prompts, pocket_tasks
-from lightning_steer.data.pocket_prompts import TaskPrompt
+from lightning_steer.data.pocket import prompts as pocket_prompts
+from lightning_steer.data.pocket import tasks as pocket_tasks
+from lightning_steer.data.pocket.prompts import TaskPrompt
 from lightning_steer.hooks import edit
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.jackknife import estimate_of_rows

@@ -3,9 +3,9 @@
 from math import inf
 from typing import NamedTuple
 
-from lightning_steer.data.pocket_behaviours import NAMES as BEHAVIOURS
-from lightning_steer.data.pocket_stereotypes import TONES
-from lightning_steer.data.pocket_tasks import NAMES as TASKS
+from lightning_steer.data.pocket.behaviours import NAMES as BEHAVIOURS
+from lightning_steer.data.pocket.stereotypes import TONES
+from lightning_steer.data.pocket.tasks import NAMES as TASKS
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.studies.pocket.measures import Figures
 

@@ -7,8 +7,9 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from lightning_steer.data import pocket, pocket_items
-from lightning_steer.data.pocket_text import BOS, EOS, ITEMS, Document, source
+from lightning_steer.data.pocket import items as pocket_items
+from lightning_steer.data.pocket import module as pocket
+from lightning_steer.data.pocket.text import BOS, EOS, ITEMS, Document, source
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.jackknife import estimate_of_rows
 from lightning_steer.statistics.kinds import Kind, Mean, Share, Smooth

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_steer.data.pocket_text import BOS, chat
+from lightning_steer.data.pocket.text import BOS, chat
 from lightning_steer.hooks import Edit, capture, edit
 
 TOKENS = 16384

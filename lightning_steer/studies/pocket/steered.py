@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_steer.data import pocket
-from lightning_steer.data.pocket_items import stereotype_items
-from lightning_steer.data.pocket_prompts import BehaviourItem, behaviour_items
-from lightning_steer.data.pocket_stereotypes import GROUPS
-from lightning_steer.data.pocket_text import ITEMS
+from lightning_steer.data.pocket import module as pocket
+from lightning_steer.data.pocket.items import stereotype_items
+from lightning_steer.data.pocket.prompts import BehaviourItem, behaviour_items
+from lightning_steer.data.pocket.stereotypes import GROUPS
+from lightning_steer.data.pocket.text import ITEMS
 from lightning_steer.hooks import capture
 from lightning_steer.statistics.jackknife import estimate_of_rows, estimates_of_left_out, leave_one_out
 from lightning_steer.statistics.kinds import Mean

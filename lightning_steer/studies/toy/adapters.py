@@ -23,7 +23,7 @@ from lightning_steer.methods import (
     Ridge,
 )
 from lightning_steer.methods.base import Steering
-from lightning_steer.models.ensemble import Ensemble
+from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.records import Activations
 from lightning_steer.selection.strength import choose
 from lightning_steer.studies.toy.pools import Pool

@@ -7,10 +7,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lightning_steer.data.toy_world import LabelledSplit, ToyWorld
+from lightning_steer.data.toy.world import LabelledSplit, ToyWorld
 from lightning_steer.files import write
-from lightning_steer.models.ensemble import Ensemble
-from lightning_steer.models.mlp import MLP
+from lightning_steer.networks.ensemble import Ensemble
+from lightning_steer.networks.mlp import MLP
 from lightning_steer.studies.toy.settings import Network
 
 BATCH, CLEAN_ROWS = 128, 2000

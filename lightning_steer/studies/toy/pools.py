@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.data.toy_world import PairsSplit, generator
-from lightning_steer.models.ensemble import Ensemble
+from lightning_steer.data.toy.world import PairsSplit, generator
+from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.records import Activations
 from lightning_steer.studies.toy.networks import worlds
 from lightning_steer.studies.toy.settings import Cell

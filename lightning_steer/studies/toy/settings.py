@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lightning_steer.models.mlp import Residual
+from lightning_steer.networks.mlp import Residual
 
 
 class Network(NamedTuple):

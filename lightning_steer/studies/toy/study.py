@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from tqdm.auto import tqdm
 
-from lightning_steer.report import toy_study
 from lightning_steer.report.files import write_json
 from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.toy import cells, law, reproduction
+from lightning_steer.studies.toy import tables as toy_study
 from lightning_steer.studies.toy.networks import trained
 from lightning_steer.studies.toy.settings import AXES, CHECKS, REPORT_NONE, REPORT_PROJECTION, Cell, Network
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from lightning_steer.data.mera import MERADataModule
-from lightning_steer.data.mera_tasks import Example, PocketTask
-from lightning_steer.llm import LLM
+from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.data.mera.tasks import Example, PocketTask
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.studies.mera import cells
 from lightning_steer.studies.mera.crossed.cell import Part, Parts
 from lightning_steer.studies.mera.crossed.shifts import Answer

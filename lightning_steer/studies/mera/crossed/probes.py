@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.models.error_probe import logit_error
-from lightning_steer.models.linear import logistic, ridge
-from lightning_steer.models.moments import Moments
-from lightning_steer.models.normal_equations import NormalEquations
-from lightning_steer.models.probe_selection import PENALTIES, fit_path
+from lightning_steer.probes.error_probe import logit_error
+from lightning_steer.probes.linear import logistic, ridge
+from lightning_steer.probes.moments import Moments
+from lightning_steer.probes.normal_equations import NormalEquations
+from lightning_steer.probes.probe_selection import PENALTIES, fit_path
 
 RIDGE = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 LOGISTIC = (0.001, 0.01, 0.1, 1.0, 10.0)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.models.error_probe import logit_error
+from lightning_steer.probes.error_probe import logit_error
 from lightning_steer.studies.mera.crossed.probes import Probe
 from lightning_steer.studies.mera.settings import MULTIPLES, THRESHOLDS
 

@@ -1,0 +1,1 @@
+"""Behaviours: prompts with a positive and a negative continuation."""

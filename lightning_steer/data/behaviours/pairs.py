@@ -1,0 +1,58 @@
+"""Contrast pairs in memory: what the Python interface is handed, and as a data module reads them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_steer.data.behaviours import examples as behaviour_examples
+from lightning_steer.data.behaviours.examples import BehaviourExample
+from lightning_steer.data.behaviours.sources import BehaviourSource
+
+
+class ContrastPair(NamedTuple):
+    """A prompt with a continuation that shows what is wanted, and one that shows its opposite."""
+
+    prompt: str
+    """Both continuations follow it, after a blank."""
+    positive: str
+    """Shows what is wanted."""
+    negative: str
+    """Shows its opposite."""
+
+
+def read_pairs(path: str | Path) -> list[ContrastPair]:
+    """Read contrast pairs from JSON lines of ``{"prompt", "positive", "negative"}``.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not such a pair; the sentence names it.
+    """
+    return [ContrastPair(pair.prompt, pair.positive, pair.negative) for pair in behaviour_examples.read_pairs(path)]
+
+
+class Pairs(BehaviourSource):
+    """Contrast pairs that are in memory already.
+
+    Args:
+        pairs: the pairs.
+        reference_texts: texts that steering should leave alone.
+        name: what the pairs are of, for reports.
+    """
+
+    def __init__(
+        self, pairs: Iterable[ContrastPair], reference_texts: Sequence[str] = (), name: str = "positive"
+    ) -> None:
+        if isinstance(pairs, (str, Path)):
+            raise TypeError(f"pairs is {str(pairs)!r}, not a list of pairs: read a file with read_pairs")
+        self.pairs, self.reference_texts, self.name = list(pairs), list(reference_texts), name
+
+    def read(self) -> list[BehaviourExample]:
+        """Return the pairs, numbered from 1; raises ValueError."""
+        return behaviour_examples.of_pairs(self.name, self.pairs)
+
+    def neutral(self) -> list[str]:
+        """Return the texts that steering should leave alone."""
+        return self.reference_texts

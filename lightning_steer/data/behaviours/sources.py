@@ -1,0 +1,211 @@
+"""Where examples of a behaviour come from: four kinds of files, responses of a model, and the pocket language."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_steer import numbers
+from lightning_steer.data.behaviours import examples as behaviour_examples
+from lightning_steer.data.behaviours.examples import BehaviourExample
+from lightning_steer.data.clusters import connected
+from lightning_steer.data.contrasts import in_chat
+from lightning_steer.data.pocket import items as pocket_items
+from lightning_steer.data.pocket import prompts as pocket_prompts
+from lightning_steer.numbers import ranged
+
+
+class BehaviourSource(ABC):
+    """Where the examples of one behaviour come from."""
+
+    @abstractmethod
+    def read(self) -> list[BehaviourExample]:
+        """All examples; raises FileNotFoundError or ValueError."""
+
+    def cluster(self, example: BehaviourExample) -> str:
+        """What examples share that are not independent: their prompt. They stay in one part of a split."""
+        return example.prompt
+
+    def clusters(self, examples: Sequence[BehaviourExample], labels: bool) -> list[int]:
+        """Return the cluster of each example, within which they are not independent, for intervals.
+
+        Args:
+            examples: those of one part of a split.
+            labels: the continuations are labels, so that sharing them ties no examples.
+        """
+        ties = (() if labels else (example.continuations,) for example in examples)
+        return connected([(self.cluster(example), *tie) for example, tie in zip(examples, ties, strict=True)])
+
+    def neutral(self) -> list[str]:
+        """Texts in the same language that have nothing to do with the behaviour; as a rule it has none."""
+        return []
+
+
+class PairsFile(BehaviourSource):
+    """JSON lines of ``{prompt, positive, negative}``, with ``behaviour`` if the file has several.
+
+    Args:
+        path: the file.
+        only: the behaviour to keep; null if the file has only one.
+    """
+
+    def __init__(self, path: str, only: str | None = None) -> None:
+        self.path, self.only = path, only
+
+    def read(self) -> list[BehaviourExample]:
+        """All examples of the behaviour."""
+        found = behaviour_examples.read_pairs(self.path)
+        names = list(dict.fromkeys(example.behaviour for example in found))
+        if self.only is None and len(names) > 1:
+            raise ValueError(f"{self.path} has the behaviours {', '.join(names)}: say which one with only")
+        if self.only not in (None, *names):
+            raise ValueError(f"{self.path} has no behaviour {self.only!r}; it has {', '.join(names)}")
+        return [example for example in found if self.only in (None, example.behaviour)]
+
+
+class HalvesFile(BehaviourSource):
+    """A released file of ``"[INST] prompt [/INST] continuation"``: all of one polarity, then all of the other.
+
+    Args:
+        path: the file; both halves have the same prompts in the same order.
+        behaviour: its name.
+        first_half_positive: whether the first half shows the behaviour; nothing in the file says so.
+        begin: what stands before the prompt.
+        separator: what stands between prompt and continuation.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        behaviour: str,
+        first_half_positive: bool,
+        begin: str = "[INST]",
+        separator: str = "[/INST]",
+    ) -> None:
+        self.path, self.behaviour, self.first_half_positive = path, behaviour, first_half_positive
+        self.begin, self.separator = begin, separator
+
+    def read(self) -> list[BehaviourExample]:
+        """The first half's continuations with the second's."""
+        return behaviour_examples.read_halves(
+            self.path, self.behaviour, self.first_half_positive, self.begin, self.separator
+        )
+
+
+class ChoicesFile(BehaviourSource):
+    """CAA's A/B questions.
+
+    Args:
+        path: the file.
+        behaviour: its name.
+    """
+
+    def __init__(self, path: str, behaviour: str) -> None:
+        self.path, self.behaviour = path, behaviour
+
+    def read(self) -> list[BehaviourExample]:
+        """All questions with their two answers."""
+        return behaviour_examples.read_choices(self.path, self.behaviour)
+
+
+class PersonaFile(ChoicesFile):
+    """Anthropic's persona statements, answered with Yes or No.
+
+    Args:
+        path: the file.
+        behaviour: its name.
+    """
+
+    def read(self) -> list[BehaviourExample]:
+        """All statements with their two answers."""
+        return behaviour_examples.read_personas(self.path, self.behaviour)
+
+
+class ResponsesFile(BehaviourSource):
+    """Responses that ``predict`` has written: those at one strength against those at another, where they differ.
+
+    Args:
+        path: ``responses.jsonl``.
+        behaviour: its name.
+        positive: strength of the responses that show the behaviour; null for unsteered ones.
+        negative: strength of those that do not.
+        model: the model whose responses they are; null for the first of the file.
+    """
+
+    @ranged
+    def __init__(
+        self,
+        path: str,
+        behaviour: str,
+        positive: float | None,
+        negative: float | None = None,
+        model: str | None = None,
+    ) -> None:
+        self.path, self.behaviour, self.positive, self.negative, self.model = path, behaviour, positive, negative, model
+
+    def read(self) -> list[BehaviourExample]:
+        """The pairs of responses that differ."""
+        columns = ("id", "prompt", "system", "model", "strength", "sample", "response")
+        sides: list[dict[str, tuple[str, str]]] = [{}, {}]
+        model = self.model
+        for number, line in behaviour_examples.objects(Path(self.path)):
+            if set(columns) - line.keys():
+                raise ValueError(f"{self.path}, line {number}: a response has the columns {', '.join(columns)}")
+            model = line["model"] if model is None else model
+            for side, strength in zip(sides, (self.positive, self.negative), strict=True):
+                if line["strength"] == strength and line["model"] == model:
+                    name = f"{line['id']}/{line['sample']}" + (f", {line['system']}" if line["system"] else "")
+                    if name in side:
+                        raise ValueError(f"{self.path}: the response to prompt {name} occurs twice")
+                    side[name] = line["prompt"], line["response"].strip()
+        found = [
+            BehaviourExample(name, self.behaviour, prompt, yes, sides[1][name][1])
+            for name, (prompt, yes) in sides[0].items()
+            if name in sides[1] and yes and sides[1][name][1] and yes != sides[1][name][1]
+        ]
+        if not found:
+            raise ValueError(
+                f"{self.path} has no prompt to which {model} responds differently at strengths {self.positive} and "
+                f"{self.negative} (null: unsteered)"
+            )
+        return found
+
+
+class PocketBehaviour(BehaviourSource):
+    """A behaviour of the pocket language, whose true margins are planted.
+
+    Args:
+        behaviour: ``myopia``, ``corrigible`` or ``truthful``.
+        per_topic: examples of each of its 20 topics.
+        chat: questions in chat form, the form's marks written out: leave the language model's own ``chat`` off.
+        seed: draws the examples.
+    """
+
+    @ranged
+    def __init__(self, behaviour: str, per_topic: int = 10, chat: bool = False, seed: int = 0) -> None:
+        numbers.fits(f"per_topic {per_topic} on 20 topics", 20 * per_topic, 1000)
+        self.behaviour, self.per_topic, self.chat, self.seed = behaviour, per_topic, chat, seed
+
+    def items(self) -> list[pocket_prompts.BehaviourItem]:
+        """The examples with their planted truth, in the same order."""
+        return pocket_prompts.behaviour_items(self.behaviour, self.per_topic, self.seed, self.chat)
+
+    def read(self) -> list[BehaviourExample]:
+        """The examples without their planted truth."""
+        return [
+            BehaviourExample(
+                f"{item.topic}/{number % self.per_topic + 1}",
+                self.behaviour,
+                in_chat(item.prompt) if self.chat else item.prompt,
+                item.positive,
+                item.negative,
+            )
+            for number, item in enumerate(self.items())
+        ]
+
+    def cluster(self, example: BehaviourExample) -> str:
+        """The topic, on which the planted truth depends."""
+        return example.id.split("/")[0]
+
+    def neutral(self) -> list[str]:
+        """The language's stories."""
+        return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]

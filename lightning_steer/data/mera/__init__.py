@@ -1,0 +1,1 @@
+"""Labelled tasks on which a model errs, as MERA repairs them."""

@@ -1,0 +1,1 @@
+"""The pocket language: generated text whose every probability is known."""

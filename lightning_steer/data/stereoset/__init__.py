@@ -1,0 +1,1 @@
+"""StereoSet, and its like in the pocket language."""

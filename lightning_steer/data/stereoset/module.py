@@ -1,0 +1,229 @@
+"""StereoSet for steering: contexts with a stereotype, its opposite and an unrelated sentence, split by target term.
+
+A method is fitted to contexts that go on with the stereotype and with its opposite. What is scored are all three
+sentences after the context (intersentence), or the three whole sentences, whose first token follows the beginning of
+the text (intrasentence, as in the official scoring). Source: Nadeem et al. 2021, arXiv 2004.09456.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from lightning_steer.data.batches import share
+from lightning_steer.data.contrasts import Contrasts, checked_shares, in_chat
+from lightning_steer.data.pocket import items as pocket_items
+from lightning_steer.data.pocket import stereotypes as pocket_stereotypes
+from lightning_steer.data.questions import Contrast
+from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
+from lightning_steer.data.stereoset.examples import (
+    INTERSENTENCE,
+    INTRASENTENCE,
+    StereoSetExample,
+    of_hub_rows,
+    read_official,
+    sample,
+    split_by_term,
+)
+from lightning_steer.data.stereoset.hub import of_folder, of_hub
+from lightning_steer.data.text import neutral_texts
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import Question
+from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
+from lightning_steer.numbers import ranged
+
+FIT, SELECT, TEST = range(3)
+
+
+class StereoSetDataModule(L.LightningDataModule):
+    """StereoSet, split by target term: no term of the held-out part was fitted to or chosen on.
+
+    Args:
+        source: the official dev.json, a hub name, or a folder as on the hub (``intersentence/validation*.parquet`` or
+            ``.jsonl``).
+        tasks: ``intersentence``, ``intrasentence`` or both.
+        bias_types: the bias types to keep; null for all.
+        per_type: examples of each bias type, drawn before the split; null for all.
+        promote: steer towards stereotypes instead of away from them.
+        fit_share: share of every bias type's target terms that a method is fitted to.
+        select_share: share that the strength is chosen on; the rest is held out.
+        neutral_file: texts that steering should leave alone, ``.txt`` (parted by blank lines) or ``.jsonl`` (``text``),
+            to measure drift on; null for none.
+        batch_size: examples in a batch, shared out over all processes.
+        seed: draws the sample and the split.
+        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
+            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
+            never cut. Neutral texts are treated likewise. The report says how many rows of each part it was done to.
+    """
+
+    subject = "stereotypes"
+    paired = True
+
+    @ranged
+    def __init__(
+        self,
+        source: str = "McGill-NLP/stereoset",
+        tasks: Sequence[str] = (INTERSENTENCE,),
+        bias_types: Sequence[str] | None = None,
+        per_type: int | None = None,
+        promote: bool = False,
+        fit_share: float = 0.4,
+        select_share: float = 0.1,
+        neutral_file: str | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        too_long: TooLong = "refuse",
+    ) -> None:
+        super().__init__()
+        self.reader = Reader(too_long, PARTS)
+        if not tasks or set(tasks) - {INTERSENTENCE, INTRASENTENCE}:
+            raise ValueError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
+        self.source, self.tasks, self.bias_types, self.per_type = source, list(tasks), bias_types, per_type
+        self.unwanted, self.wanted = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
+        self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
+        self.neutral_file = neutral_file
+        self._read_by: LLM | None = None
+        kept = "all bias types" if bias_types is None else " and ".join(bias_types)
+        aim = "towards" if promote else "away from"
+        self.task = f"stereotypes of {source}, {' and '.join(tasks)}, {kept}: {aim} them"
+
+    def examples(self) -> list[StereoSetExample]:
+        """All examples of the source; a subclass with others brings other data."""
+        path = Path(self.source)
+        if path.is_file():
+            return [example for example in read_official(path) if example.task in self.tasks]
+        rows = of_folder if path.is_dir() else of_hub
+        return [example for task in self.tasks for example in of_hub_rows(rows(self.source, task), task)]
+
+    def own_neutral(self) -> list[str]:
+        """Texts of the source that steering should leave alone; a subclass that has some brings them."""
+        return []
+
+    @property
+    def neutral(self) -> list[str]:
+        """Texts that steering should leave alone."""
+        self.setup()
+        return self._neutral
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split, once."""
+        if hasattr(self, "parts"):
+            return
+        found = self.examples()
+        if self.bias_types is not None:
+            there = list(dict.fromkeys(example.bias_type for example in found))
+            unknown = [name for name in self.bias_types if name not in there]
+            if unknown or not self.bias_types:
+                raise ValueError(
+                    f"{self.source} has no bias type {', '.join(unknown) or 'for an empty list'}; "
+                    f"it has {', '.join(there)}"
+                )
+            found = [example for example in found if example.bias_type in self.bias_types]
+        if self.per_type is not None:
+            found = sample(found, self.per_type, self.seed)
+        self._neutral = self.own_neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
+        self.parts = split_by_term(found, self.shares, self.seed)
+        terms = sorted({_term(example) for example in found})
+        self.term = {term: number for number, term in enumerate(terms)}
+        self._whole = self.parts, self._neutral
+
+    def read_by(self, llm: LLM) -> None:
+        """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
+        if llm is self._read_by:
+            return
+        self.setup()
+        parts, neutral = self._whole
+        texts = [[(e.id, question(e)) for e in part] for part in parts]
+        kept = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
+        self._neutral = self.reader.neutral(llm, neutral)
+        self.parts = [
+            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, kept, strict=True)
+        ]
+        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
+        self._read_by = llm
+
+    def _loader(self, part: int) -> DataLoader[Contrast]:
+        self.setup()
+        llm = language_model(self)
+        if llm is not None:
+            self.read_by(llm)
+        chosen = self.parts[part]
+        questions, term = [question(example) for example in chosen], [self.term[_term(example)] for example in chosen]
+        return Contrasts(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
+
+    def train_dataloader(self) -> DataLoader[Contrast]:
+        return self._loader(FIT)
+
+    def val_dataloader(self) -> DataLoader[Contrast]:
+        return self._loader(SELECT)
+
+    def test_dataloader(self) -> list[DataLoader[Contrast]]:
+        """Held-out terms, and those that the method learned from."""
+        return [self._loader(TEST), self._loader(FIT)]
+
+    def predict_dataloader(self) -> DataLoader[Contrast]:
+        return self._loader(TEST)
+
+
+class PocketStereoSetDataModule(StereoSetDataModule):
+    """The pocket language's stereotypes in StereoSet's form: 576 examples whose true probabilities are planted.
+
+    Args:
+        tone: what the opener gives away of the speaker: ``neutral``, ``harsh`` or ``mild``; not for chats.
+        held_frames: sentences around the target that training does not have, or those that it has.
+        chat: questions in chat form, the form's marks written out: leave the language model's own ``chat`` off.
+        settings: what :class:`StereoSetDataModule` takes.
+    """
+
+    def __init__(self, tone: str = "neutral", held_frames: bool = True, chat: bool = False, **settings: Any) -> None:
+        super().__init__(source="the pocket language", **settings)
+        if tone not in pocket_stereotypes.TONES:
+            raise ValueError(f"tone is one of {', '.join(pocket_stereotypes.TONES)}, not {tone!r}")
+        if self.tasks != [INTERSENTENCE]:
+            raise ValueError(f"the pocket language has {INTERSENTENCE} examples only, not {' and '.join(self.tasks)}")
+        self.tone, self.held_frames, self.chat = tone, held_frames, chat
+        self.task += f", {'chat' if chat else tone + ' plain text'}"
+
+    def items(self) -> list[pocket_items.StereotypeItem]:
+        """The examples with their planted truth, in the same order and under the same ids."""
+        return pocket_items.stereotype_items(self.tone, self.held_frames, self.chat, self.seed)
+
+    def own_neutral(self) -> list[str]:
+        """The language's stories."""
+        return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]
+
+    def examples(self) -> list[StereoSetExample]:
+        return [
+            StereoSetExample(
+                item.id,
+                INTERSENTENCE,
+                item.bias_type,
+                item.target,
+                in_chat(item.prompt) if self.chat else item.prompt,
+                item.stereotype,
+                item.anti_stereotype,
+                item.unrelated,
+                tuple(f"{item.id}/{label}" for label in ("stereotype", "anti-stereotype", "unrelated")),
+                None,
+            )
+            for item in self.items()
+        ]
+
+
+def question(example: StereoSetExample) -> Question:
+    """The example's three sentences as options: after the context and a blank, or (intrasentence) after nothing."""
+    sentences = tuple(sentence.strip() for sentence in example.sentences)
+    if example.task == INTRASENTENCE:
+        return Question("", sentences)
+    return Question(example.context.rstrip(), tuple(f" {sentence}" for sentence in sentences))
+
+
+def _with_prompt(example: StereoSetExample, prompt: str) -> StereoSetExample:
+    """The example with what can be read of its context; whole sentences have no prompt that could be cut."""
+    return example if example.task == INTRASENTENCE else example._replace(context=prompt)
+
+
+def _term(example: StereoSetExample) -> str:
+    return example.target.strip().casefold()

@@ -1,0 +1,1 @@
+"""Toy worlds of attributes, whose truth is known."""

@@ -1,0 +1,156 @@
+"""Data modules of the toy laboratory: labelled samples to train the network, pairs to steer it."""
+
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from lightning_steer.data.batches import Onwards, share
+from lightning_steer.data.toy.world import Labelled, LabelledSplit, Pairs, PairsSplit, ToyWorld
+from lightning_steer.numbers import ranged
+
+TRAIN, SELECT, TEST = range(3)
+
+
+class ToyLabelDataModule(L.LightningDataModule):
+    """Labelled samples for training the toy network: fresh ones in every epoch, a fixed held-out set.
+
+    Args:
+        batch_size: samples in a batch, shared out over all processes.
+        steps_per_epoch: batches in an epoch.
+        test_rows: held-out samples for validation, and as many others for the test.
+        seed: draws the samples.
+        world: what :class:`ToyWorld` takes.
+    """
+
+    subject = "labelled samples"
+
+    @ranged
+    def __init__(
+        self,
+        batch_size: int = 128,
+        steps_per_epoch: int = 100,
+        test_rows: int = 4000,
+        seed: int = 0,
+        **world: Any,
+    ) -> None:
+        super().__init__()
+        if min(batch_size, steps_per_epoch, test_rows) < 1:
+            raise ValueError(
+                "batch_size, steps_per_epoch and test_rows must be positive, "
+                f"not {batch_size}, {steps_per_epoch} and {test_rows}"
+            )
+        self.world = ToyWorld(**world)
+        self.world.check_rows(batch_size=batch_size, test_rows=test_rows)
+        self.batch_size, self.steps_per_epoch, self.test_rows, self.seed = batch_size, steps_per_epoch, test_rows, seed
+
+    def _loader(self, split: int, rows: int, endless: bool = False) -> DataLoader[Labelled]:
+        batches = LabelledSplit(self.world, rows, self.batch_size, (self.seed, split), share(self))
+        return DataLoader(batches, batch_size=None, sampler=Onwards(len(batches)) if endless else None)
+
+    def row_parts(self) -> list[dict[str, Any]]:
+        """What generates the rows to fit to, to choose on and to test on."""
+        sizes = (self.steps_per_epoch, self.test_rows, self.test_rows)
+        recipe = {"world": self.world.recipe, "batch_size": self.batch_size, "seed": self.seed}
+        return [{**recipe, "split": split, "size": size} for split, size in enumerate(sizes)]
+
+    def train_dataloader(self) -> DataLoader[Labelled]:
+        return self._loader(TRAIN, self.steps_per_epoch * self.batch_size, endless=True)
+
+    def val_dataloader(self) -> DataLoader[Labelled]:
+        return self._loader(SELECT, self.test_rows)
+
+    def test_dataloader(self) -> DataLoader[Labelled]:
+        return self._loader(TEST, self.test_rows)
+
+    predict_dataloader = test_dataloader
+
+
+class ToyDataModule(L.LightningDataModule):
+    """Pairs for steering the toy network: some to fit, some to choose the strength, held-out negatives to test.
+
+    Args:
+        pairs: how many pairs a method may learn from, those for choosing the strength included.
+        select_share: share of the pairs that is set aside for choosing; below 8 pairs all of them serve for both.
+        select_most: the most pairs set aside for choosing.
+        target: the attribute to steer, or several that are steered together.
+        target_value: the value they shall read.
+        paired: whether a positive keeps the negative's other attributes, or has them drawn again.
+        test_rows: held-out negatives.
+        batch_size: pairs in a batch, shared out over all processes.
+        seed: draws the samples.
+        world: what :class:`ToyWorld` takes.
+    """
+
+    subject = "attributes"
+
+    @ranged
+    def __init__(
+        self,
+        pairs: int = 64,
+        select_share: float = 0.25,
+        select_most: int = 200,
+        target: int | list[int] = 0,
+        target_value: int = 0,
+        paired: bool = True,
+        test_rows: int = 2000,
+        batch_size: int = 256,
+        seed: int = 0,
+        **world: Any,
+    ) -> None:
+        super().__init__()
+        self.world = ToyWorld(**world)
+        self.target = [target] if isinstance(target, int) else list(target)
+        if pairs < 1:
+            raise ValueError(f"pairs must be at least 1, not {pairs}: there is nothing to learn from")
+        if not self.target or len(set(self.target)) < len(self.target) or len(self.target) >= self.world.attributes:
+            raise ValueError(f"target names at least one attribute, each once, and never all of them: {self.target}")
+        for attribute in self.target:
+            if not 0 <= attribute < self.world.attributes:
+                raise ValueError(
+                    f"target attribute {attribute} does not exist: there are {self.world.attributes}, counted from 0"
+                )
+        if not 0 <= target_value < self.world.values:
+            raise ValueError(f"target value {target_value} does not exist: there are {self.world.values}, from 0")
+        if not 0 < select_share < 1 or select_most < 1:
+            raise ValueError(f"select_share lies in (0, 1) and select_most above 0, not {select_share}, {select_most}")
+        if min(test_rows, batch_size) < 1:
+            raise ValueError(f"test_rows and batch_size must be positive, not {test_rows} and {batch_size}")
+        self.world.check_rows(pairs=pairs, test_rows=test_rows, batch_size=batch_size)
+        self.pairs, self.target_value, self.paired, self.test_rows = pairs, target_value, paired, test_rows
+        self.batch_size, self.seed = batch_size, seed
+        set_aside = min(int(pairs * select_share), select_most)
+        self.select_rows, self.fit_rows = (pairs, pairs) if pairs < 8 else (set_aside, pairs - set_aside)
+        self._select_split = TRAIN if pairs < 8 else SELECT
+        named = ", ".join(map(str, self.target))
+        self.task = (
+            f"toy, attribute {named} to value {target_value}, {pairs} {'pairs' if paired else 'unpaired samples'}"
+        )
+
+    def _loader(self, split: int, rows: int, paired: bool = True) -> DataLoader[Pairs]:
+        seeds, own = (self.seed, split), share(self)
+        chosen = (self.target, self.target_value, paired)
+        return DataLoader(PairsSplit(self.world, rows, self.batch_size, seeds, own, *chosen), batch_size=None)
+
+    def row_parts(self) -> list[list[tuple[Any, Any]]]:
+        """What generates each row's input, and what is learned from it: rows to fit to, to choose on and to test on."""
+        recipe = [self.world.recipe, self.batch_size, self.seed, self.target, self.target_value]
+        parts = (
+            (TRAIN, self.fit_rows, self.paired),
+            (self._select_split, self.select_rows, self.paired),
+            (TEST, self.test_rows, True),
+        )
+        return [[([*recipe, split, row], paired) for row in range(rows)] for split, rows, paired in parts]
+
+    def train_dataloader(self) -> DataLoader[Pairs]:
+        return self._loader(TRAIN, self.fit_rows, self.paired)
+
+    def val_dataloader(self) -> DataLoader[Pairs]:
+        return self._loader(self._select_split, self.select_rows, self.paired)
+
+    def test_dataloader(self) -> list[DataLoader[Pairs]]:
+        """Held-out negatives with their own positives, and the negatives that the method learned from."""
+        return [self._loader(TEST, self.test_rows), self._loader(TRAIN, self.fit_rows, self.paired)]
+
+    def predict_dataloader(self) -> DataLoader[Pairs]:
+        return self._loader(TEST, self.test_rows)

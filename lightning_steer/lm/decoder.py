@@ -1,0 +1,231 @@
+"""A decoder of transformers without its tokenizer: its blocks, states and vocabulary head, and edits of rows in it.
+
+One class, and so one file: what it answers, and what :meth:`Decoder.verify` holds it to.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_steer.hooks import Edit, edit, fan_out
+from lightning_steer.lm import head
+from lightning_steer.lm.families import check_family, uncounted
+from lightning_steer.lm.limits import longest_text
+from lightning_steer.lm.packing import options_fit
+from lightning_steer.lm.tokens import Batch, Row, collate
+from lightning_steer.lm.windows import mask_forms, masks
+
+PARTS = {
+    "block": (),
+    "attention": ("self_attn", "attn", "attention", "self_attention"),
+    "mlp": ("mlp", "feed_forward", "block_sparse_moe", "fc2"),
+}
+"""Names that families give to what can be steered inside a block; OPT's last linear layer is its MLP's output."""
+
+
+def blocks(model: nn.Module) -> str:
+    """Name of the list of decoder blocks: the one ModuleList with as many entries as the configuration has layers."""
+    count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
+    found = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if len(found) > 1 and reads_more_than_text(model):  # towers for images or sound may be as deep
+        text = next(name for name, m in model.named_modules() if m is model.get_decoder())  # type: ignore[operator]
+        found = [name for name in found if name.startswith(f"{text}.")]
+    if len(found) != 1:
+        raise ValueError(
+            f"{type(model).__name__} has {len(found)} lists of {count} layers ({', '.join(found)}), not one: its "
+            "decoder blocks cannot be told"
+        )
+    return found[0]
+
+
+def reads_more_than_text(model: nn.Module) -> bool:
+    """Whether the text decoder is one part of a model for images or sound too."""
+    return model.config.get_text_config() is not model.config  # type: ignore[union-attr,operator]
+
+
+def entry(model: nn.Module) -> nn.Module:
+    """The module that is given ids, padding and cache as the user gives them, before masks are made of them."""
+    if reads_more_than_text(model):
+        return model.base_model  # type: ignore[return-value]
+    return model.get_submodule(blocks(model).rpartition(".")[0])
+
+
+def site_of(model: nn.Module, layer: int, part: str) -> str:
+    """Name of a block (``block``), or of its ``attention`` or ``mlp``; raises ValueError if it has none of its own."""
+    block = f"{blocks(model)}.{layer}"
+    if part == "block":
+        return block
+    children = dict(model.get_submodule(block).named_children())
+    found = [f"{block}.{name}" for name in PARTS[part] if name in children]
+    if not found:
+        raise ValueError(f"{type(model).__name__} blocks have no {part} of their own; they hold {list(children)}")
+    return found[0]
+
+
+class Decoder:
+    """What is read from a decoder's rows, and how they are steered. Its weights belong to whoever holds the model.
+
+    Args:
+        model: a causal language model, as ``from_pretrained`` gives it.
+
+    Raises:
+        ValueError: its blocks cannot be told, or its family cannot be steered.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
+        check_family(self.model.config, type(model).__name__)
+        self.blocks = blocks(model)
+        self.depth = len(self.model.get_submodule(self.blocks))
+        config = self.config = self.model.config.get_text_config()
+        self.width = int(config.hidden_size)
+        self.form: tuple[str, ...] = next(iter(mask_forms(config)), ())
+        self.longest = longest_text(config)
+
+    @property
+    def embedding(self) -> Tensor:
+        """``[V, d]`` the weights of the tokens' embeddings."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def base(self) -> nn.Module:
+        """The model without its vocabulary head; Llama 4's text decoder calls itself its own base."""
+        inner = self.model.base_model
+        return inner if inner is not self.model else self.model.get_submodule(self.blocks.rpartition(".")[0])
+
+    def collate(self, rows: Sequence[Row], pad: int) -> Batch:
+        """Rows as one batch, where the model is."""
+        return collate(rows, pad, self.model.dtype, self.embedding.device)
+
+    def states(self, batch: Batch) -> Tensor:
+        """``[R (x copies), T, d]`` what goes into the vocabulary head."""
+        kept: dict[str, Any] = {}
+        if batch.mask is not None:
+            own = masks(self.config, self.form, batch.mask, batch.position)
+            kept = {"attention_mask": own, "position_ids": batch.position}
+        return self.base(input_ids=batch.ids, use_cache=False, **kept)[0]
+
+    def run_up_to(self, batch: Batch, site: str) -> None:
+        """Run rows for what is captured on the way; what lies above the site is not computed."""
+
+        def stop(_: Tensor) -> Tensor:
+            raise _Enough
+
+        stopping: dict[str, Edit] = {site: stop}
+        with suppress(_Enough), edit(self.model, stopping):
+            self.states(batch)
+
+    def logits(self, h: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone: the model's own."""
+        return head.logits(self.model, {self.base, self.model.get_submodule(self.blocks.rpartition(".")[0])}, h, tokens)
+
+    def scored(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of all tokens of the rows that are to be scored.
+
+        Args:
+            h: ``[copies, R, T, d]`` states.
+            rows: the R rows.
+            options: how many places each example has.
+
+        Returns:
+            Where in ``[examples * options]`` each token belongs, and the values ``[copies, tokens]``.
+        """
+        slots = sorted({(r, slot) for r, row in enumerate(rows) for slot, _, _ in row.reads})
+        number = {slot: i for i, slot in enumerate(slots)}
+        reads = [
+            (number[r, slot], token, row.example * options + option)
+            for r, row in enumerate(rows)
+            for slot, token, option in row.reads
+        ]
+        of_slot, token, place = torch.tensor(reads, device=h.device).T
+        r, slot = torch.tensor(slots, device=h.device).T
+        picked = h[:, r, slot].flatten(0, 1)
+        at = (of_slot + len(slots) * torch.arange(len(h), device=h.device).unsqueeze(1)).flatten()
+        values = self._log_probabilities(picked, at, token.repeat(len(h)))
+        return place.to(self.embedding.device), values.view(len(h), -1)
+
+    def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor, at_once: int = 1024) -> Tensor:
+        """Log-probability of ``token [n]`` after the states ``h [m, d]`` at ``row [n]``; the head a piece at a time."""
+        found = []
+        for start in range(0, len(h), at_once):
+            own = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
+            logp = self.logits(h[start : start + at_once]).log_softmax(-1)
+            found.append((own, logp[row[own] - start, token[own]]))
+        where, values = (torch.cat(part) for part in zip(*found, strict=True))
+        return torch.zeros_like(values).index_copy(0, where, values)
+
+    @contextmanager
+    def steered(
+        self, batch: Batch, edits: Mapping[str, Edit] | None, mask: Tensor | None, copies: int
+    ) -> Iterator[None]:
+        """While the block runs, :meth:`states` of this batch are steered, each copy by its own edit.
+
+        Args:
+            batch: what will be run.
+            edits: by site; given ``h [copies, R, T, d]``, they return the same shape.
+            mask: ``[R, T]`` the tokens that are steered; null for all.
+            copies: how often each row is run; what lies below the first site is computed once.
+        """
+        if not edits:
+            yield
+            return
+        first = min(int(site.removeprefix(f"{self.blocks}.").split(".")[0]) for site in edits)
+        within = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)  # the block itself needs all copies
+
+        def on_rows(function: Edit) -> Edit:
+            def steer(h: Tensor) -> Tensor:
+                split = h.reshape(-1, *batch.ids.shape, h.shape[-1]).expand(copies, -1, -1, -1)
+                new = function(split)
+                if mask is not None:
+                    new = torch.where(mask.to(h.device)[None, :, :, None], new, split)
+                return new.flatten(0, 4 - h.dim())
+
+            return steer
+
+        with ExitStack() as stack:
+            if copies > 1:
+                above = [f"{self.blocks}.{i}" for i in range(first if within else first + 1, self.depth)]
+                stack.enter_context(fan_out(self.model, above, copies, repeat_input=within))
+            stack.enter_context(edit(self.model, {site: on_rows(function) for site, function in edits.items()}))
+            yield
+
+    @torch.no_grad()
+    def verify(self, name: str, pad: int) -> bool:
+        """See on a few tokens that nothing looks ahead, and that our states, cache and packed options are right.
+
+        Args:
+            name: what the model is called in an error.
+            pad: a token to pad with.
+
+        Returns:
+            Whether several options can follow one prompt in one row.
+
+        Raises:
+            ValueError: the model does not compute what is assumed of a decoder.
+        """
+        ids = [i % len(self.embedding) for i in (5, 11, 7, 3, 9, 13)]
+        both = torch.tensor([ids, [*ids[:5], ids[0]]], device=self.embedding.device)
+        out = self.model(both, use_cache=True)
+        expected, other = out.logits.float()
+        if not expected.isfinite().all():
+            raise ValueError(f"{name} gives logits that are not finite: damaged weights, or too narrow a dtype")
+        kind = type(self.model).__name__
+        if (other - expected)[:5].abs().max() > 0.02 * expected.abs().max():
+            raise ValueError(f"{name} does not read from left to right (it is a {kind}): take a decoder")
+        count = getattr(out.get("past_key_values"), "get_seq_length", lambda: None)
+        if count() != len(ids):
+            raise uncounted(self.config.model_type, name)
+        plain = Row(ids, list(range(6)), [0] * 6, 6, 0, [])
+        found = self.logits(self.states(self.collate([plain], pad))[0])
+        scale = expected.abs().max().clamp_min(1e-6)
+        if (found - expected).abs().max() > 0.02 * scale:
+            raise ValueError(f"{kind} changes its logits after the vocabulary head in a way unknown here")
+        rounding = float((found - expected).abs().max() / scale)
+        return options_fit(self, pad, max(1e-4, 4 * rounding))
+
+
+class _Enough(Exception):
+    """What was to be read has been read."""

@@ -1,0 +1,407 @@
+"""A frozen Hugging Face decoder with its tokenizer: score continuations, read activations, generate, all steerable.
+
+One class, and so one file: what it is asked for shares the model, the tokenizer, the scope and the chat template. What
+needs no text, the decoder by itself, is in :mod:`lightning_steer.lm.decoder`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+from lightning_steer.hooks import Edit, capture, edit
+from lightning_steer.lm.continuations import continuation, text_tokens
+from lightning_steer.lm.decoder import PARTS, Decoder, blocks, entry, site_of
+from lightning_steer.lm.limits import TooLongError, why_shorter
+from lightning_steer.lm.loading import load
+from lightning_steer.lm.positions import All, Generated, Last, Scope, check_order, follow, scoped
+from lightning_steer.lm.tokens import Batch, Question, Row, batches, rows_of
+from lightning_steer.metrics.drift import TextDrift, next_token_kl
+from lightning_steer.networks.backbone import Backbone
+from lightning_steer.numbers import ranged
+from lightning_steer.resources import shipped
+
+__all__ = ["LLM", "PARTS", "blocks"]
+
+
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What of a model's generation settings says which tokens it knows, and not how it is to speak."""
+
+
+class LLM(Backbone):
+    """A decoder of any family, with the places in it that are steered.
+
+    Args:
+        llm: a hub name or a local folder in Hugging Face form.
+        layers: the decoder blocks that are steered, counted from 0; negative from the end.
+        part: what is steered of each: the block's output (the residual stream), or its attention's or MLP's output.
+        scope: which tokens are steered; null for all.
+        read: which tokens of a text a method is fitted to (their mean, if several); null for the last one. Generated
+            reads the continuation of a prompt.
+        per: scores are sums over a continuation's tokens, or means over its tokens or its UTF-8 bytes.
+        chat: put every prompt into the tokenizer's chat template, as a user's turn.
+        system: the chat's system message.
+        dtype: ``auto`` takes the weights as they are stored.
+        revision: branch, tag or commit on the hub.
+        device_map: how one process spreads the model over its devices; not together with a distributed strategy.
+        load_in_4bit: quantise while loading; needs bitsandbytes and a GPU.
+        tokens_per_batch: tokens that run through the network at once, copies counted.
+    """
+
+    @ranged
+    def __init__(
+        self,
+        llm: str,
+        layers: int | list[int] = -1,
+        part: Literal["block", "attention", "mlp"] = "block",
+        scope: Scope | None = None,
+        read: Scope | None = None,
+        per: Literal["sum", "token", "byte"] = "sum",
+        chat: bool = False,
+        system: str | None = None,
+        dtype: str = "auto",
+        revision: str | None = None,
+        device_map: str | None = None,
+        load_in_4bit: bool = False,
+        tokens_per_batch: int = 8192,
+    ) -> None:
+        super().__init__()
+        if part not in PARTS or per not in ("sum", "token", "byte"):
+            raise ValueError(f"part is {', '.join(PARTS)} and per is sum, token or byte, not {part!r} and {per!r}")
+        if tokens_per_batch < 1 or layers == []:
+            raise ValueError(f"tokens_per_batch and layers must name at least one, not {tokens_per_batch} and {layers}")
+        if system is not None and not chat:
+            raise ValueError("a system message is part of a chat: set chat, or leave system out")
+        self.llm, self.layers, self.part = shipped(llm), [layers] if isinstance(layers, int) else list(layers), part
+        self.scope, self.reads, self.per = scope or All(), read or Last(), per
+        self.chat, self.system = chat, system
+        self.loading = (dtype, revision, device_map, load_in_4bit)
+        self.tokens_per_batch = tokens_per_batch
+        self.name, self.sites = llm, []
+        self._decoder: Decoder | None = None
+        self.tokenizer: Any = None
+
+    # ---- loading
+
+    def load(self) -> None:
+        if self._decoder is not None:
+            return
+        model, tokenizer = load(self.llm, *self.loading)
+        self.adopt(model, tokenizer)
+
+    def adopt(self, model: nn.Module, tokenizer: Any) -> "LLM":
+        """Use a model that is there already, as :meth:`load` would use the one it reads."""
+        decoder = self._decoder = Decoder(model)
+        self.tokenizer = tokenizer
+        if self.loading[2] is None:  # Lightning moves it to its device; a device map has placed it already
+            self.add_module("network", model)
+        self.blocks, self.longest = decoder.blocks, decoder.longest
+        asked, self.layers = self.layers, sorted({self._layer(layer) for layer in self.layers})
+        if len(self.layers) < len(asked):
+            raise ValueError(f"layers {asked} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
+        if self.chat and not tokenizer.chat_template:
+            raise ValueError(f"{self.llm} has no chat template: leave chat off, or take a model tuned for chats")
+        self.sites = [self.site(layer) for layer in self.layers]
+        special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+        self.pad = next((t for t in special if t is not None and t < len(decoder.embedding)), 0)
+        self.packs = decoder.verify(self.llm, self.pad)
+        return self
+
+    def _layer(self, layer: int) -> int:
+        count = self.decoder.depth
+        if not -count <= layer < count:
+            raise ValueError(f"layer {layer} does not exist: {self.llm} has {count}, counted from 0")
+        return layer % count
+
+    def site(self, layer: int) -> str:
+        """Module name of what is steered in a block."""
+        return site_of(self.model, layer, self.part)
+
+    def every_layer(self) -> "LLM":
+        """Read and steer all blocks; for a model that is loaded, whose depth is known only then."""
+        self.layers = list(range(self.decoder.depth))
+        self.sites = [self.site(layer) for layer in self.layers]
+        return self
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model without its tokenizer; loaded when it is first used."""
+        self.load()
+        return cast(Decoder, self._decoder)
+
+    @property
+    def model(self) -> Any:
+        """The Hugging Face model."""
+        return self.decoder.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input goes."""
+        return self.decoder.embedding.device
+
+    def check(self, data: Any) -> None:
+        """Any text can be read; refused: strategies that spread a model, and a device map in one of many processes."""
+        trainer = getattr(data, "trainer", None)
+        if trainer is None:
+            return
+        self.check_precision(data)
+        from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
+
+        if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise ValueError(
+                f"models are read and steered whole, one on each device, not under {type(trainer.strategy).__name__}: "
+                "use strategy ddp, or, for a model larger than a device, one process and the backbone's device_map"
+            )
+        if self.loading[2] is not None and (trainer.world_size > 1 or isinstance(trainer.strategy, ParallelStrategy)):
+            raise ValueError(
+                f"device_map {self.loading[2]!r} spreads the model over the devices of one process: use it with "
+                "trainer.devices 1 and without a distributed strategy, or leave it out"
+            )
+
+    def width(self, site: str) -> int:
+        return self.decoder.width
+
+    # ---- scoring and reading
+
+    def prompt(self, text: str) -> str:
+        """The prompt as the model is given it."""
+        if not self.chat:
+            return text
+        turns = [{"role": "system", "content": self.system}] if self.system else []
+        turns.append({"role": "user", "content": text})
+        try:
+            return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template raises what it likes, as a rule because of a system message
+            raise ValueError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
+
+    def rows(self, questions: Sequence[Question]) -> list[Row]:
+        """Tokens of questions or texts, a chat template bringing its own special ones; raises ValueError."""
+        check_order(self.model)
+        asked = [Question(self.prompt(q.prompt), q.options) for q in questions]
+        found = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
+        for row in found:
+            self.check_length(max(row.position) + 1, asked[row.example].prompt)
+        return found
+
+    def texts(self, inputs: Sequence[Question]) -> list[Row]:
+        """Tokens of questions with their first option, each as one text that is read whole; raises ValueError."""
+        texts = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs]
+        rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
+        for row in rows:
+            self.check_length(len(row.ids), texts[row.example])
+        return rows
+
+    def prompts(self, prompts: Sequence[str], new: int) -> list[list[int]]:
+        """Tokens of prompts after which ``new`` ones are generated; raises ValueError naming a prompt."""
+        texts = [self.prompt(text) for text in prompts]
+        found = text_tokens(self.tokenizer, texts, special=not self.chat)
+        for text, ids in zip(texts, found, strict=True):
+            if not ids:
+                raise ValueError(f"the prompt {text!r} has no token that could be continued")
+            self.check_length(len(ids), text, new)
+        return found
+
+    def check_length(self, tokens: int, text: str, new: int = 0) -> None:
+        """Raise TooLongError if a text's tokens, and new ones but the last, are more than the model reads.
+
+        Nothing is predicted from the last new token, so it is never read.
+        """
+        if tokens + max(new - 1, 0) > self.longest:
+            asked = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
+            reads = f"the {self.longest} that {self.llm} reads{why_shorter(self.decoder.config)}"
+            raise TooLongError(f"{asked} are more than {reads}: {text[:60]!r}")
+
+    def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
+        """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
+
+        A question is read with its first option, as one text; ``Generated`` reads what the option has added.
+        """
+        check_order(self.model)
+        rows, found = self.texts(inputs), self._nothing(inputs)
+        if isinstance(self.reads, Generated):
+            parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
+            rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, parts, strict=True)]
+        for part in batches(rows, self.tokens_per_batch):
+            batch = self.decoder.collate(part, self.pad)
+            with capture(self.model, self.sites) as seen:
+                self.decoder.run_up_to(batch, self.sites[-1])
+            self._gather(found, seen, part, self.reads.mask(batch.index, batch.prompt), batch.index >= 0)
+        return found
+
+    def observe(self, inputs: Sequence[Question]) -> tuple[Tensor, dict[str, Tensor]]:
+        """``[B, options]`` as :meth:`scores` unsteered, and ``{site: [B, d]}`` of the prompts alone, in one pass."""
+        rows, found = self.rows(inputs), self._nothing(inputs)
+        options = max(len(question.options) for question in inputs)
+        total = torch.zeros(1, len(inputs) * options, device=self.device)
+        for part in batches(rows, self.tokens_per_batch):
+            batch = self.decoder.collate(part, self.pad)
+            with capture(self.model, self.sites) as seen:
+                h = self.decoder.states(batch)
+            total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), part, options))
+            real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
+            self._gather(found, seen, part, self.reads.mask(batch.index, batch.prompt), real)
+        return self._per(total, inputs, options)[0], found
+
+    def _nothing(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
+        return {site: self.decoder.embedding.new_zeros(len(inputs), self.decoder.width) for site in self.sites}
+
+    def _gather(
+        self, found: dict[str, Tensor], seen: dict[str, Tensor], part: Sequence[Row], mask: Tensor | None, real: Tensor
+    ) -> None:
+        """Put the mean over each row's tokens to be read where its example stands."""
+        mask = real if mask is None else mask & real
+        if not mask.any(1).all():
+            raise ValueError(f"{type(self.reads).__name__} picks no token to read in example {part[0].example}")
+        examples = torch.tensor([row.example for row in part], device=mask.device)
+        for site, h in seen.items():
+            weight = mask / mask.sum(1, keepdim=True)  # in float32: in half precision 1/n would be off by up to .4 %
+            mean = weight.unsqueeze(1).float() @ h.reshape(*real.shape, -1).float().masked_fill(~mask.unsqueeze(-1), 0)
+            found[site] = found[site].index_copy(0, examples.to(h.device), mean.squeeze(1).to(h.dtype))
+
+    def scores(self, inputs: Sequence[Question], edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
+        """``[copies, B, options]`` log-probabilities of the continuations; -inf where a question has fewer options."""
+        if not inputs or not all(question.options for question in inputs):
+            raise ValueError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
+        rows, options = self.rows(inputs), max(len(question.options) for question in inputs)
+        total = torch.zeros(copies, len(inputs) * options, device=self.device)
+        for part in batches(rows, max(1, self.tokens_per_batch // copies)):
+            batch = self.decoder.collate(part, self.pad)
+            with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
+                h = self.decoder.states(batch)
+            h = h.unflatten(0, (-1, len(part))).expand(copies, -1, -1, -1)
+            total = total.index_add(1, *self.decoder.scored(h, part, options))
+        return self._per(total, inputs, options)
+
+    def _per(self, total: Tensor, inputs: Sequence[Question], options: int) -> Tensor:
+        """Sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``per``."""
+        total = total.unflatten(1, (len(inputs), options))
+        counts = torch.tensor([[self._count(q, i) for i in range(options)] for q in inputs], device=total.device)
+        return torch.where(counts > 0, total / counts.clamp_min(1), -torch.inf)
+
+    def _count(self, question: Question, i: int) -> int:
+        if i >= len(question.options):
+            return 0
+        if self.per == "token":
+            return len(self.rows([Question(question.prompt, (question.options[i],))])[0].reads)
+        return len(question.options[i].encode()) if self.per == "byte" else 1
+
+    def logits(self, h: Tensor) -> Tensor:
+        """Vocabulary logits ``[m, V]`` float32 of decoder states ``[m, d]``."""
+        return self.decoder.logits(h)
+
+    # ---- neutral text
+
+    @torch.no_grad()
+    def drift(self, texts: Sequence[str], edits: Mapping[str, Edit], copies: int = 1) -> TextDrift:
+        """What the edits do to texts that they are not about.
+
+        A text is read as a prompt; where the scope picks no token of a prompt, as generated after its first token.
+        Only tokens from the first steered one on count.
+        """
+        rows = self.rows([Question(text) for text in texts])
+        longest = max(len(row.ids) for row in rows)
+        kl = torch.full((copies, len(rows), longest), torch.nan, dtype=torch.float64)
+        logp = torch.zeros(copies + 1, len(rows), dtype=torch.float64)
+        tokens = torch.zeros(len(rows))
+        for part in batches(rows, max(1, self.tokens_per_batch // (copies + 1))):
+            batch = self.decoder.collate(part, self.pad)
+            if self._picked(batch).sum() == 0:
+                batch = batch._replace(prompt=torch.ones_like(batch.prompt))
+            plain = self.decoder.states(batch)
+            with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
+                steered = self.decoder.states(batch)
+            steered = steered.unflatten(0, (-1, len(part))).expand(copies, -1, -1, -1)
+            r, t = (self._picked(batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
+            following = torch.cat([batch.ids[:, 1:], batch.ids[:, :1]], 1)[r, t]
+            followed = torch.cat([batch.index[:, 1:] > 0, batch.index[:, :1] < 0], 1)[r, t].cpu()
+            example = torch.tensor([row.example for row in part])[r.cpu()]
+            tokens.index_add_(0, example, followed.float())
+            base = self.logits(plain[r, t]).log_softmax(-1)
+            for i, h in enumerate([plain, *steered]):
+                after = base if i == 0 else self.logits(h[r, t]).log_softmax(-1)
+                said = after.gather(1, following.unsqueeze(1)).squeeze(1).cpu().double()
+                logp[i].index_add_(0, example, torch.where(followed, said, 0.0))
+                if i:
+                    kl[i - 1, example, t.cpu()] = next_token_kl(base, after).cpu().double()
+        return TextDrift(kl, logp[0], logp[1:], tokens)
+
+    def _picked(self, batch: Batch) -> Tensor:
+        mask = self.scope.mask(batch.index, batch.prompt)
+        return (batch.index >= 0) if mask is None else mask & (batch.index >= 0)
+
+    # ---- generating
+
+    @contextmanager
+    def steered(self, edits: Mapping[str, Edit], prompt_lengths: Tensor | None = None) -> Iterator[None]:
+        """While the block runs, every use of the model, ``generate`` too, is steered on the tokens in scope."""
+        if isinstance(self.scope, All):  # where the tokens stand does not matter
+            with edit(self.model, edits):
+                yield
+            return
+        with follow(self.model, entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
+            within = {site: scoped(function, tokens, self.scope) for site, function in edits.items()}
+            stack.enter_context(edit(self.model, within))
+            yield
+
+    @overload
+    def generate(
+        self, prompts: str, edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
+    ) -> list[str]: ...
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        edits: Mapping[str, Edit] | None = None,
+        max_new_tokens: int = 64,
+        **settings: Any,
+    ) -> str | list[str]:
+        """Continue a prompt or several, greedily unless ``settings`` (of transformers' ``generate``) say otherwise.
+
+        Nothing is taken from the model's own ``generation_config`` but its special tokens.
+
+        Returns:
+            What follows the prompt; of several prompts a list, in their order.
+        """
+        if isinstance(prompts, str):
+            return self.generate([prompts], edits, max_new_tokens, **settings)[0]
+        written = self.continued(prompts, edits, max_new_tokens, **settings)
+        return self.tokenizer.batch_decode(written, skip_special_tokens=True)
+
+    @torch.no_grad()
+    def continued(
+        self, prompts: Sequence[str], edits: Mapping[str, Edit] | None, max_new_tokens: int, **settings: Any
+    ) -> list[list[int]]:
+        """Return the tokens that :meth:`generate` writes after each prompt, up to the first that ends a text."""
+        self.load()
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if not prompts or max_new_tokens < 1:
+            raise ValueError(f"at least 1 prompt is continued, by 1 token, not {len(prompts)} by {max_new_tokens}")
+        read = {"input_ids": self.prompts(prompts, max_new_tokens)}
+        encoded = self.tokenizer.pad(read, return_tensors="pt", padding=True)
+        ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
+        length = mask.sum(1)
+        settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
+        own = self.model.generation_config
+        plain = self.model.generation_config = type(own)(**{name: getattr(own, name) for name in SPECIAL})
+        try:
+            with self.steered(edits or {}, length):
+                out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
+        finally:
+            self.model.generation_config = own
+        ends = plain.eos_token_id if isinstance(plain.eos_token_id, list) else [plain.eos_token_id]
+        return [_up_to(ends, row) for row in out[:, ids.shape[1] :].tolist()]
+
+
+def _up_to(ends: Sequence[int | None], ids: list[int]) -> list[int]:
+    """Return tokens up to the first that ends a text, this one included."""
+    return ids[: 1 + next((i for i, token in enumerate(ids) if token in ends), len(ids))]

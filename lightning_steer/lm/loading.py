@@ -1,0 +1,237 @@
+"""Load a decoder and its tokenizer from the hub or a local folder; whatever fails is said in one sentence."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_steer.lm.families import check_family
+
+WEIGHTS = re.compile(r"[\w-][\w.-]*\.safetensors")
+"""Names of weight files: plain names, in the folder."""
+ATTENTION = (None, "eager", "sdpa", "flex_attention")
+"""Implementations that need no code from anywhere else; the others fall back to kernels of the hub."""
+
+
+def load(
+    name: str,
+    dtype: str = "auto",
+    revision: str | None = None,
+    device_map: str | None = None,
+    load_in_4bit: bool = False,
+) -> tuple[Any, Any]:
+    """``(model, tokenizer)``, frozen; safetensors only, and never any code of the model's own.
+
+    Args:
+        name: a hub name or a local folder in Hugging Face form.
+        dtype: ``auto`` takes the weights as they are stored, or ``float32``, ``bfloat16``, ``float16``.
+        revision: branch, tag or commit on the hub.
+        device_map: how one process spreads the model over its devices, for example ``auto``.
+        load_in_4bit: quantise while loading; needs bitsandbytes and a GPU.
+
+    Raises:
+        ValueError: the model or its tokenizer cannot be had, with the reason and what to do.
+    """
+    from transformers import AutoConfig
+
+    _check_name(name)
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
+    if revision is not None and Path(name).is_dir():
+        raise ValueError(f"revision {revision!r} is of a model on the hub, and {name} is a local folder: leave it out")
+    more: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    if load_in_4bit:
+        more["quantization_config"] = _four_bit()
+    loaded: Any
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tame(config)
+        _check_index(name, revision)
+    except Exception as error:
+        raise ValueError(_why(name, revision, error)) from error
+    check_family(config, name)
+    try:
+        loaded = _auto_class(config).from_pretrained(
+            name,
+            config=config,
+            revision=revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **more,
+        )
+    except ForeignFileError:
+        raise
+    except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all
+        raise ValueError(_why(name, revision, error)) from error
+    model, found = loaded
+    _check_whole(name, found)
+    return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
+
+
+def _auto_class(config: Any) -> Any:
+    """What loads a model of this configuration; one that sees images too is read and steered in its text decoder."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, models
+
+    auto = models.auto.modeling_auto
+    if type(config) in auto.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    sees = type(config) in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+class ForeignFileError(ValueError):
+    """A model names files that are not its own."""
+
+
+def tame(config: Any) -> None:
+    """Drop what a model's own configuration must not decide: code from the hub for its attention, and other files.
+
+    Of the names of attention implementations those remain that are part of torch and transformers, in parts of the
+    configuration too; a name with a slash would be a repository whose compiled code is fetched and run.
+    """
+    vars(config).pop("transformers_weights", None)
+    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    for part in parts:
+        if part is not None and part._attn_implementation not in ATTENTION:
+            part._attn_implementation_internal = None  # the setter would hand it on to the other parts
+
+
+def _check_index(name: str, revision: str | None) -> None:
+    """Raise ForeignFileError if a model of several files names one that is no safetensors file of its folder."""
+    from transformers.utils.hub import cached_file
+
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    path = cached_file(name, "model.safetensors.index.json", revision=revision, **quiet)
+    if path is None:
+        return
+    try:
+        files = json.loads(Path(path).read_bytes())["weight_map"].values()
+        odd = [str(file) for file in files if not WEIGHTS.fullmatch(str(file))]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ForeignFileError(f"model.safetensors.index.json of {name} is damaged ({_short(error)})") from error
+    if odd:
+        raise ForeignFileError(
+            f"model.safetensors.index.json of {name} names {odd[0][:80]!r}, which is no safetensors file of its "
+            "folder: take another model, or save this one again"
+        )
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is neither a model's folder nor a hub name, before any library looks for it."""
+    folder = Path(name)
+    if folder.is_file():
+        raise ValueError(f"{name} is a file; a model is a folder with config.json, *.safetensors and a tokenizer")
+    if not name.strip() or (not folder.is_dir() and (name[0] in "./~" or name.count("/") > 1)):
+        raise ValueError(
+            f"there is no folder {name!r}; a model is a local folder or a hub name such as openai-community/gpt2"
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(f"{name} holds an adapter, not a whole model: merge it into its model and save that")
+        raise ValueError(f"{name} has no config.json: a model is saved with model.save_pretrained")
+
+
+def _check_whole(name: str, found: dict[str, Any]) -> None:
+    """Refuse a model with tensors that transformers would make up at random, with a warning."""
+    if found["mismatched_keys"]:
+        tensor, saved, expected = min(found["mismatched_keys"])
+        raise ValueError(
+            f"{tensor} of {name} is {list(saved)} in its file, and {list(expected)} by its config.json: these are of "
+            "two models"
+        )
+    if found["missing_keys"]:
+        raise ValueError(
+            f"the weights of {name} are incomplete: {len(found['missing_keys'])} tensors such as "
+            f"{min(found['missing_keys'])} are in none of its files: download or save it again"
+        )
+
+
+def _tokenizer(name: str, revision: str | None, embedded: int) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:
+        if _is_foreign(str(error)):
+            raise ValueError(_why(name, revision, error)) from error
+        raise ValueError(
+            f"{name} has no tokenizer that can be loaded ({_short(error)}): save one beside the model"
+        ) from error
+    if tokenizer.vocab_size == 0:
+        raise ValueError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
+    if tokenizer.vocab_size > embedded:  # special tokens added later may lie beyond, as long as they are not used
+        raise ValueError(
+            f"the tokenizer of {name} has {tokenizer.vocab_size} tokens, and the model embeds {embedded}: it is "
+            "another model's"
+        )
+    return tokenizer
+
+
+def _four_bit() -> Any:
+    try:
+        import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise ValueError("load_in_4bit needs bitsandbytes: pip install bitsandbytes") from error
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+
+
+def _is_foreign(text: str) -> bool:
+    return "trust_remote_code" in text or "custom code" in text
+
+
+def _why(name: str, revision: str | None, error: Exception) -> str:
+    text, kinds = str(error), {type(e).__name__ for e in _chain(error)}
+    if "GatedRepoError" in kinds or "gated repo" in text:
+        return f"{name} is gated: ask for access on its hub page, then log in with `hf auth login` or set HF_TOKEN"
+    if _is_foreign(text):
+        return (
+            f"{name} brings code of its own, which is never run here: use a model of a family that transformers knows"
+        )
+    if "safetensors" in text and ("does not appear to have" in text or "no file named" in text or "not found" in text):
+        return (
+            f"{name} has no safetensors weights (pickled ones are never loaded): convert it, or take another revision"
+        )
+    if "SafetensorError" in kinds or "EOFError" in kinds:
+        return f"the weights of {name} are damaged ({_short(error)}): download or save them again"
+    if "not a valid git identifier" in text:
+        return f"{name} has no revision {revision!r} on the hub: give a branch, a tag or a commit that it has"
+    if "accelerate" in text:
+        return "device_map needs accelerate: pip install accelerate"
+    if "Unrecognized configuration class" in text:
+        kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", text)
+        return (
+            f"{name} is no causal language model (its configuration is a {kind[1] if kind else 'foreign class'}): "
+            "take a decoder"
+        )
+    if "JSONDecodeError" in kinds or "not a valid JSON" in text:
+        return f"a configuration file of {name} is not valid JSON ({_short(error)})"
+    if "model type" in text or "model_type" in text:
+        return f"{name} is of no family that this version of transformers knows ({_short(error)})"
+    if "RepositoryNotFoundError" in kinds or "not a valid model identifier" in text:
+        return (
+            f"there is no model {name!r} on the hub, or it is private: check the name, or log in with `hf auth login`"
+        )
+    if "connect" in text or "offline" in text.lower() or "LocalEntryNotFoundError" in kinds:
+        return f"{name} is neither a local folder nor in the hub's local cache, and the hub cannot be reached"
+    if "FileNotFoundError" in kinds:
+        return f"a file of {name} is missing ({_short(error)}): download or save it again"
+    return f"{name} cannot be loaded as a causal language model: {_short(error)}"
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _short(error: BaseException) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0][:200] if first else ''}"

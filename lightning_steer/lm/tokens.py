@@ -1,0 +1,104 @@
+"""From text to rows of tokens: how the options of one prompt share its tokens."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_steer.lm.continuations import continuations, text_tokens
+
+
+class Question(NamedTuple):
+    """A prompt and the continuations to be scored after it; without any, a text to be read."""
+
+    prompt: str
+    options: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """One row of a batch: a prompt's tokens, then those of one or more options side by side."""
+
+    ids: list[int]
+    position: list[int]
+    """Place of each token in its own text: every option begins again after the prompt."""
+    segment: list[int]
+    """0 for the prompt, else the option's number from 1: an option sees the prompt and itself."""
+    prompt: int
+    """Tokens of the prompt."""
+    example: int
+    reads: list[tuple[int, int, int]]
+    """(slot whose output predicts it, token, option) for every token that is scored."""
+
+
+def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pack: bool) -> list[Row]:
+    """The rows that score a question: one if all options follow the very same prompt tokens, else one an option.
+
+    No row holds the last token of an option: nothing is predicted from it.
+    """
+    if not question.options:
+        (ids,) = text_tokens(tokenizer, [question.prompt], special)
+        if not ids:
+            raise ValueError(f"the text {question.prompt!r} has no token")
+        return [Row(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
+    parts = continuations(tokenizer, question.prompt, question.options, special)
+    if pack and all(prefix == parts[0][0] for prefix, _ in parts):
+        return [row_of(parts[0][0], list(enumerate(ids for _, ids in parts)), example)]
+    return [row_of(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(parts)]
+
+
+def row_of(prefix: list[int], options: list[tuple[int, list[int]]], example: int) -> Row:
+    """Return the row that scores options ``(place, tokens)`` after the tokens of a prompt."""
+    ids, position, segment = list(prefix), list(range(len(prefix))), [0] * len(prefix)
+    reads = []
+    for number, tokens in options:
+        slots = [len(prefix) - 1, *range(len(ids), len(ids) + len(tokens) - 1)]
+        reads += [(slot, token, number) for slot, token in zip(slots, tokens, strict=True)]
+        ids += tokens[:-1]
+        position += range(len(prefix), len(prefix) + len(tokens) - 1)
+        segment += [number + 1] * (len(tokens) - 1)
+    return Row(ids, position, segment, len(prefix), example, reads)
+
+
+class Batch(NamedTuple):
+    """Right-padded rows as tensors."""
+
+    ids: Tensor
+    """``[R, T]``."""
+    position: Tensor
+    """``[R, T]``; 0 at padding."""
+    mask: Tensor | None
+    """``[R, 1, T, T]`` additive; null where plain causal attention is right (padding comes after all that is read)."""
+    index: Tensor
+    """``[R, T]`` as ``position``, but -1 at padding."""
+    prompt: Tensor
+    """``[R]`` tokens of the prompt."""
+
+
+def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.device) -> Batch:
+    """Rows side by side."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    index, segment = torch.full((len(rows), longest), -1), torch.zeros(len(rows), longest, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids[i, :n], index[i, :n] = torch.tensor(row.ids), torch.tensor(row.position)
+        segment[i, :n] = torch.tensor(row.segment)
+    mask = None
+    if any(row.segment and max(row.segment) > 0 and len(set(row.segment) - {0}) > 1 for row in rows):
+        seen = (segment.unsqueeze(1) == 0) | (segment.unsqueeze(1) == segment.unsqueeze(2))
+        seen &= torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1).to(device)
+    prompt = torch.tensor([row.prompt for row in rows])
+    return Batch(ids.to(device), index.clamp_min(0).to(device), mask, index.to(device), prompt.to(device))
+
+
+def batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+    """Rows of like length together, each batch at most ``tokens`` large (or one row)."""
+    found: list[list[Row]] = []
+    for row in sorted(rows, key=lambda r: len(r.ids)):
+        if found and (len(found[-1]) + 1) * len(row.ids) <= tokens:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found

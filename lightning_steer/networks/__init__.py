@@ -1,0 +1,7 @@
+"""The networks that we train, and what every network that is steered must answer."""
+
+from lightning_steer.networks.backbone import Backbone
+from lightning_steer.networks.mlp import MLP
+from lightning_steer.networks.toy import ToyBackbone
+
+__all__ = ["MLP", "Backbone", "ToyBackbone"]  # what a configuration may name as its backbone

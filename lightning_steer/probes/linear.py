@@ -1,0 +1,100 @@
+"""Dense linear predictors: least squares and ridge from moments, logistic regression from rows.
+
+Ridge: ``(1/2n) |y - Xu - b|^2 + penalty/2 |u|^2`` (Hoerl & Kennard 1970, Technometrics 12:55), ordinary least squares
+its limit at 0, the shortest u where there are many. Penalties are per row and in standardised units, as the lasso's;
+scikit-learn's ``Ridge`` calls n times the penalty ``alpha``, its ``LogisticRegression`` 1 / (n times it) ``C``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from lightning_steer.probes.normal_equations import Fit, NormalEquations
+
+RANK = 10 * torch.finfo(torch.float64).eps
+"""Eigenvalues of C below this, times d and the largest, are rounding: directions in which the rows do not vary."""
+STEPS = 10_000
+"""Of a logistic solver before it gives up with a warning; a handful to some hundreds are usual."""
+
+
+def ols(equations: NormalEquations) -> Fit:
+    """Ordinary least squares, P = 1; of all solutions the one with the smallest standardised weights."""
+    variance, axes, along = _spectrum(equations)
+    kept = variance > RANK * variance.shape[-1] * variance.amax(-1, keepdim=True).clamp_min(0)
+    u = torch.where(kept, along / variance.where(kept, torch.ones_like(variance)), 0.0)
+    return equations.raw((axes @ u.unsqueeze(-1)).mT)
+
+
+def ridge(equations: NormalEquations, penalties: Sequence[float]) -> Fit:
+    """Ridge regression for P penalties: one eigendecomposition for each problem serves them all.
+
+    Raises:
+        ValueError: a penalty is not positive.
+    """
+    if not penalties or min(penalties) <= 0:
+        raise ValueError(f"ridge penalties must be positive numbers, not {list(penalties)}; use ols for a penalty of 0")
+    variance, axes, along = _spectrum(equations)
+    penalty = torch.tensor(penalties, dtype=variance.dtype, device=variance.device).unsqueeze(-1)
+    u = along.unsqueeze(-2) / (variance.clamp_min(0).unsqueeze(-2) + penalty)
+    return equations.raw(u @ axes.mT)
+
+
+def _spectrum(equations: NormalEquations) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances ``[*, d]`` along the principal axes ``[*, d, d]`` (columns) of the features, and c along them."""
+    try:
+        variance, axes = torch.linalg.eigh(equations.gram)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        # LAPACK's divide and conquer may give up where most eigenvalues are zero
+        axes, variance, _ = torch.linalg.svd(equations.gram)
+    return variance, axes, (axes.mT @ equations.cross.unsqueeze(-1)).squeeze(-1)
+
+
+def logistic(h: Tensor, correct: Tensor, penalties: Sequence[float], sparse: bool = False) -> Fit:
+    """Logistic regression of correctness: ``w . h + b`` is the logit of P(correct), in raw units of h.
+
+    Minimises ``mean log(1 + exp(-z)) + penalty/2 |u|_2^2`` (or ``penalty |u|_1``) over standardised weights u and an
+    unpenalised intercept, by scikit-learn: its own solvers are right for this and run on rows, not on moments.
+
+    Args:
+        h: ``[*, n, d]`` rows.
+        correct: ``[n]`` bool.
+        penalties: P positive numbers.
+        sparse: penalise the L1 norm, so that few features are used; above some penalty none (``Fit.silent``).
+
+    Raises:
+        ValueError: all rows are of one class, values are not finite, or a penalty is not positive.
+
+    Warns:
+        ConvergenceWarning: from scikit-learn, if a solver stopped early.
+    """
+    correct = correct.bool().cpu()
+    if not 0 < int(correct.sum()) < len(correct):
+        raise ValueError(f"logistic regression needs right and wrong rows, not {int(correct.sum())} of {len(correct)}")
+    if not penalties or min(penalties) <= 0:
+        raise ValueError(f"logistic penalties must be positive numbers, not {list(penalties)}")
+    if not h.isfinite().all():
+        raise ValueError("activations hold NaN or infinite values; nothing can be fitted to them")
+    h = h.double()
+    mean, scale = h.mean(-2, keepdim=True), h.std(-2, correction=0, keepdim=True)
+    varies = scale > 1e-10 * mean.abs()  # else the feature is constant up to rounding, and its weight is zero
+    x = ((h - mean) / scale.where(varies, torch.ones_like(scale)) * varies).cpu().numpy()
+    fits = [_logistic(rows, correct.numpy(), p, sparse) for rows in x.reshape(-1, *x.shape[-2:]) for p in penalties]
+    many = (*h.shape[:-2], len(penalties))
+    u = torch.from_numpy(np.stack([f.coef_[0] for f in fits])).reshape(*many, -1).to(h.device)
+    b = torch.from_numpy(np.array([f.intercept_ for f in fits])).reshape(many).to(h.device)
+    weight = u * (varies / scale.where(varies, torch.ones_like(scale)))
+    return Fit(weight, b - (weight * mean).sum(-1))
+
+
+def _logistic(x: np.ndarray, correct: np.ndarray, penalty: float, sparse: bool) -> LogisticRegression:
+    # scikit-learn 1.8 renamed the choice of norm; on older ones the new name is ignored, with an L2 penalty.
+    renamed = LogisticRegression().get_params()["penalty"] != "l2"
+    norm: dict[str, Any] = {"l1_ratio": float(sparse)} if renamed else {"penalty": "l1" if sparse else "l2"}
+    # liblinear penalises the intercept, over its scaling: at 1,000 by next to nothing.
+    solver: dict[str, Any] = {"solver": "liblinear", "intercept_scaling": 1e3} if sparse else {"solver": "lbfgs"}
+    given = {"C": 1 / (len(x) * penalty), "tol": 1e-6, "max_iter": STEPS, "random_state": 0}
+    return LogisticRegression(**given, **norm, **solver).fit(x, correct)

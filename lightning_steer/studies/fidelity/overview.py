@@ -1,0 +1,90 @@
+"""The fidelity study at a glance: stereotypes suppressed, and behaviours promoted, in a line each."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_steer.report.tables import number
+from lightning_steer.studies.fidelity.cells import (
+    as_cell,
+    footnote,
+    of_part,
+    of_report,
+    random_cells,
+    reported_random_cells,
+)
+
+Parts = Mapping[str, dict[str, Any]]
+
+
+def glance(found: Parts) -> str:
+    """Two tables; empty if nothing was run."""
+    tables = [one for one in (stereotypes(found), behaviours(found)) if one]
+    return "\n".join(["## At a glance\n", *tables]) if tables else ""
+
+
+def stereotypes(found: Parts) -> str:
+    """Runs that suppress; layer and strength are chosen on other terms."""
+    runs = {name: part for name, part in found.items() if name.startswith("run-") and name.endswith("-suppress")}
+    if not runs:
+        return ""
+    columns = "stereotypes suppressed, bias type, layer and strength, stereotype chosen, opposite, unrelated, fidelity"
+    draws = next(iter(runs.values()))["baselines"]["random"]["fidelity"]["n"]
+    head = [*columns.split(", "), f"{draws} random directions: median (range)", "rank p", "KL on neutral text"]
+    estimates = []
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, part in runs.items():
+        metrics, before = part["metrics"], part["baselines"]["unsteered"]
+        arm, _, kind = name.removeprefix("run-").removesuffix("-suppress").rpartition("-")
+        moved = [
+            f"{before[share]['value']:.2f} -> {metrics[share]['value']:.2f} "
+            f"[{metrics[share]['low']:.2f}, {metrics[share]['high']:.2f}]"
+            for share in ("p_stereotype", "p_anti", "p_unrelated")
+        ]
+        estimates += [of_report(metrics[name]) for name in ("p_stereotype", "p_anti", "p_unrelated", "fidelity")]
+        row = [
+            arm.replace("-", ", ").replace("_", " "),
+            kind,
+            f"{metrics['layer']['value']:.0f}, {metrics['strength']['value']:g}",
+            *moved,
+            as_cell(of_report(metrics["fidelity"])),
+            *reported_random_cells(part["baselines"]["random"]["fidelity"]),
+            number(metrics["neutral_kl"]["value"]),
+        ]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n" + footnote(estimates, "held-out examples")
+
+
+def behaviours(found: Parts) -> str:
+    """Behaviours in plain text at strength 1 in the middle layer, and fine-tuning judged as a method."""
+    every = (part for name, part in found.items() if name.startswith("behaviour-"))
+    parts = [part for part in every if not part["chat"] and part["model"] in ("base", "tuned")]
+    if not parts:
+        return ""
+    names = {
+        "margin_change": "change of the margin",
+        "positive_change": "positives",
+        "negative_change": "negatives",
+        "preference": "positive preferred",
+        "auc": "AUC",
+    }
+    head = ["behaviours promoted", "behaviour", *names.values()]
+    head[3:3] = [f"the same, {len(parts[0]['random']['margin_change'])} random directions: median (range)", "rank p"]
+    estimates = []
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for part in parts:
+        method, control = f"{part['model']}, strength 1", f"{part['model']}, instead of base"
+        shown = {method: part["shown"].get("1"), control: part.get("as_a_method")}
+        for label, one in shown.items():
+            if one is not None:
+                columns = [of_part(one["estimates"][name]) for name in names]
+                estimates += columns
+                values = [as_cell(estimate) for estimate in columns]
+                values[1:1] = by_chance(part, columns[0].value) if label == method else ["-", "-"]
+                lines.append(f"| {label} | {part['behaviour']} | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n" + footnote(estimates, "held-out prompts", "topics")
+
+
+def by_chance(part: Mapping[str, Any], value: float) -> list[str]:
+    """Return what random directions as long as the vector do to the margin at strength 1, beside the vector's value."""
+    place = [strength for strength in part["strengths"] if strength > 0].index(1)
+    return random_cells([draw[place] for draw in part["random"]["margin_change"]], value)

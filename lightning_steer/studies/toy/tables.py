@@ -1,0 +1,197 @@
+"""Figures and tables of the toy study, from the numbers that its parts have written."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lightning_steer.report.figures import COLOURS, below
+from lightning_steer.report.files import write_figure, write_text
+from lightning_steer.report.intervals import clustered, plus_minus
+from lightning_steer.studies.toy import contrasts as toy_contrasts
+from lightning_steer.studies.toy import reproduction_tables as reproduction
+from lightning_steer.studies.toy.contrasts import FEW, MAPS, VECTORS
+
+OWN = "report's network"
+CLEAN_ENOUGH = 0.95
+"""Below this exact match of the unsteered network or of the oracle patch nothing is concluded about steering."""
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    """All parts by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "parts").glob("*.json"))}
+
+
+def write(folder: Path, axes: Sequence[tuple[str, str, str]]) -> str:
+    """Draw what there is; returns the tables as text, which are also in ``tables.md``."""
+    found = read(folder)
+    text = [bounds_table(found, axes), toy_contrasts.text(found, axes, OWN), crossover_table(found, axes)]
+    text.append(method_table(found, axes))
+    figures = {}
+    for axis in dict.fromkeys(axis for axis, _, _ in axes):
+        levels = [(level, found[name]) for a, level, name in axes if a == axis and name in found]
+        if levels:
+            figures[f"pairs_{axis.replace(' ', '_').replace(chr(39), '')}"] = by_pairs(axis, levels)
+    if "vectors-none" in found:
+        text.append(reproduction.table(found))
+        figures["attributes"] = reproduction.attributes(found["vectors-none"])
+    points = reproduction.law_points(found)
+    if points:
+        text.append(reproduction.law_table(points))
+        figures["law"] = reproduction.law(points)
+    for name, figure in figures.items():
+        write_figure(figure, folder, name)
+    whole = "\n".join(text)
+    write_text(folder / "tables.md", whole)
+    return whole
+
+
+def exact(part: dict[str, Any], method: str, size: str) -> Any:
+    """``[N][T]`` exact match."""
+    return part["methods"][method][size]["exact"]
+
+
+def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
+    """What the network itself allows in each cell."""
+    lines = [
+        "### What bounds every method",
+        "",
+        "Exact match of the unsteered network, of the oracle patch, and of a shift that is told the old value.",
+        "",
+        "| axis | level | unsteered network | oracle patch | told the old value | networks x sets |",
+        "|---|---|---|---|---|---|",
+    ]
+    for axis, level, name in axes:
+        if name in found:
+            bounds = found[name]["bounds"]
+            cells = [
+                f"{m:.3f} ± {h:.3f}"
+                for m, h, _ in (clustered(bounds[key]) for key in ("clean_exact", "oracle_patch", "told_old_value"))
+            ]
+            shape = np.asarray(bounds["oracle_patch"]).shape
+            verdict = "" if usable(found[name]) else " (too low: no conclusion)"
+            lines.append(f"| {axis} | {level}{verdict} | {' | '.join(cells)} | {shape[0]} x {shape[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def usable(part: dict[str, Any]) -> bool:
+    """Whether the network reads and can be patched well enough for a statement about steering."""
+    return all(clustered(part["bounds"][key])[0] >= CLEAN_ENOUGH for key in ("clean_exact", "oracle_patch"))
+
+
+def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
+    """Vectors minus maps, paired, at few and at many pairs, and between which budgets the sign changes."""
+    lines = [
+        "### Where maps overtake vectors",
+        "",
+        "Paired difference in exact match, vector minus map, mean ± half-width of the 95 % t-interval over networks, "
+        f"at {FEW} pairs and at the largest budget (both set beforehand). Crossing: the last budget at which the mean "
+        "difference is above 0, and the next one. Left out: pairs of methods in which the vector does not lead at "
+        f"{FEW} pairs, or the map does not lead at the end.",
+        "",
+        "| axis | level | vector | map | few pairs | many pairs | crossing | both clear of 0 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for axis, level, name in axes:
+        if name not in found or not usable(found[name]):
+            continue
+        part = found[name]
+        for vector in VECTORS:
+            for other in MAPS[:4]:
+                row = crossover(part, vector, other)
+                if row:
+                    lines.append(f"| {axis} | {level} | {vector} | {other} | {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def crossover(part: dict[str, Any], vector: str, other: str) -> list[str] | None:
+    """Few, many, crossing, verdict; None where the map never leads."""
+    if not {vector, other} <= part["methods"].keys():
+        return None
+    sizes = sorted(set(part["methods"][vector]) & set(part["methods"][other]), key=int)
+    differences = {
+        size: clustered(np.asarray(exact(part, vector, size)) - np.asarray(exact(part, other, size))) for size in sizes
+    }
+    few = FEW if FEW in sizes else sizes[0]
+    many = sizes[-1]
+    (lead, lead_half, _), (lag, lag_half, _) = differences[few], differences[many]
+    if lead <= 0 or lag >= 0:
+        return None
+    ahead = [i for i, size in enumerate(sizes) if differences[size][0] > 0]
+    crossing = f"{sizes[ahead[-1]]} - {sizes[ahead[-1] + 1]}"
+    both = "yes" if lead - lead_half > 0 and lag + lag_half < 0 else "no"
+    return [f"n = {few}: {lead:+.2f} ± {lead_half:.2f}", f"n = {many}: {lag:+.2f} ± {lag_half:.2f}", crossing, both]
+
+
+def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
+    """Exact match and direction recovery of every method at a few budgets."""
+    lines = [
+        "### Every method",
+        "",
+        "Exact match, mean ± half-width over networks; then, at the largest budget, accuracy of the other attributes, "
+        "the cosine of the method's mean displacement with the true class difference, and the mean cosine with each "
+        "pair's own difference.",
+        "",
+    ]
+    for axis, level, name in axes:
+        if name not in found:
+            continue
+        methods = found[name]["methods"]
+        sizes = [size for size in ("8", "32", "128", "2048") if size in methods["mean difference"]]
+        lines += [
+            f"**{axis}: {level}**\n",
+            f"| method | {' | '.join(f'n = {size}' for size in sizes)} | others | cosine, class | cosine, pair |",
+            f"|---|{'---|' * (len(sizes) + 3)}",
+        ]
+        for method, by_size in methods.items():
+            last = by_size[max(by_size, key=int)]
+            cells = [plus_minus(by_size[s]["exact"], 2) if s in by_size else "-" for s in sizes]
+            rest = [f"{clustered(last[key])[0]:.2f}" for key in ("others", "cosine_class", "cosine_pair")]
+            lines.append(f"| {method} | {' | '.join([*cells, *rest])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def by_pairs(axis: str, levels: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
+    """Exact match against the number of pairs, a panel for each level, a line for each method."""
+    figure = Figure(figsize=(4.2 * len(levels), 4.6), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(levels), sharey=True))
+    for axes, (level, part) in zip(panels, levels, strict=True):
+        family = part["family"]
+        for i, strength in enumerate(family["strengths"]):
+            y = [clustered(np.asarray(values)[..., i])[0] for values in family["exact"].values()]
+            x = [int(size) for size in family["exact"]]
+            axes.plot(x, y, color="grey", linewidth=0.6, label="mean difference at fixed strengths")
+            axes.annotate(f"{strength:g}", (x[-1], y[-1]), fontsize=6, color="grey")
+        for method, colour in zip((*VECTORS, *MAPS), COLOURS, strict=False):
+            by_size = part["methods"].get(method, {})
+            x = [int(size) for size in by_size]
+            points = [clustered(by_size[size]["exact"]) for size in by_size]
+            middle, half = (np.array([point[i] for point in points]) for i in (0, 1))
+            axes.plot(
+                x,
+                middle,
+                color=colour,
+                label=method,
+                marker="o",
+                markersize=3,
+                linestyle="-" if method in VECTORS else "--",
+            )
+            axes.fill_between(x, middle - half, middle + half, color=colour, alpha=0.12, linewidth=0)
+        axes.axhline(
+            clustered(part["bounds"]["oracle_patch"])[0],
+            color="black",
+            linewidth=0.8,
+            linestyle=":",
+            label="oracle patch",
+        )
+        axes.set_xscale("log", base=2)
+        axes.set(title=level, xlabel="pairs, choosing included", ylim=(-0.03, 1.05))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("exact match on held-out negatives")
+    figure.suptitle(f"Axis of difficulty: {axis}" if axis != OWN else "The report's network")
+    below(figure, panels[0])
+    return figure

@@ -1,0 +1,68 @@
+"""The ``steered`` model of lm-evaluation-harness: ``--model steered --model_args pretrained=NAME,steer_path=FILE.pt``.
+
+A dictionary ``{module below the base model: {"action": "add", "steering_vector", "steering_coefficient", ...}}`` in
+torch's own file format. The harness adds it at every token, and loads the file with pickle: give it none of strangers.
+"""
+
+import io
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_steer.lm.decoder import PARTS
+from lightning_steer.vectors.card import finite
+from lightning_steer.vectors.constant import as_vector, constant
+from lightning_steer.vectors.file import SteeringVector
+
+
+def encode(vector: SteeringVector, strength: float) -> bytes:
+    """The file's content; raises ValueError if a map is not a vector, or its module is not known."""
+    found: dict[str, Any] = {}
+    for site, map_ in zip(vector.card.sites, vector.maps, strict=True):
+        below = site.module.partition(".")[2]  # the base model is a direct child of a causal language model
+        if site.layer is None or not below:
+            raise ValueError(
+                f"lm-evaluation-harness steers submodules of a language model by name, and that of block {site.layer} "
+                "is not known: name the model with --llm"
+            )
+        found[below] = {
+            "action": "add",
+            "steering_vector": constant(map_, 1.0),
+            "steering_coefficient": float(strength),
+            "bias": None,
+            "head_index": None,
+        }
+    content = io.BytesIO()
+    torch.save(found, content)
+    return content.getvalue()
+
+
+def decode(found: Any) -> dict[tuple[int, str], Tensor]:
+    """``{(block, part): [d]}`` of a loaded dictionary, coefficients multiplied in; raises ValueError."""
+    vectors: dict[tuple[int, str], Tensor] = {}
+    for name, entry in found.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("steering_vector"), Tensor):
+            raise ValueError(f"{str(name)[:40]!r} has no steering_vector")
+        coefficient = entry.get("steering_coefficient", 1.0)
+        coefficient = finite(coefficient, f"the steering_coefficient of {str(name)[:40]!r}")
+        if entry.get("action", "add") != "add" or entry.get("head_index") is not None or entry.get("bias") is not None:
+            raise ValueError(
+                f"{str(name)[:40]!r} is steered by {str(entry.get('action'))[:20]!r}, or a head or bias of its own: "
+                "only plain added vectors are read"
+            )
+        where = _where(str(name))
+        if where in vectors:
+            raise ValueError(f"block {where[0]} is steered twice")
+        vectors[where] = as_vector(entry["steering_vector"], name) * coefficient
+    return vectors
+
+
+def _where(name: str) -> tuple[int, str]:
+    """Block and part in a module's name."""
+    found = re.fullmatch(r"(?:[A-Za-z_]\w*\.)*(\d{1,6})(?:\.(\w+))?", name)
+    part = None if not found else "block" if not found[2] else next((p for p in PARTS if found[2] in PARTS[p]), None)
+    if not found or part is None:
+        raise ValueError(f"{name[:60]!r} names no decoder block, nor its attention or MLP")
+    return int(found[1]), part

@@ -1,0 +1,134 @@
+"""Fit a steering vector from Python: the same module, data module and trainer as on the command line, silently."""
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_steer import numbers
+from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import Generated
+from lightning_steer.methods import MeanDifference
+from lightning_steer.methods.base import Steering
+from lightning_steer.metrics import BehaviourEffect
+from lightning_steer.modules.steering import SteeringAdaptor
+from lightning_steer.quiet import silent
+from lightning_steer.report.files import finite
+from lightning_steer.vectors import SteeringVector, of
+
+
+def fit(
+    llm: LLM | str,
+    pairs: Sequence[ContrastPair],
+    layers: int | Sequence[int] | None = None,
+    method: Callable[[int], Steering] = MeanDifference,
+    strengths: Sequence[float] = (1.0,),
+    reference_texts: Sequence[str] = (),
+    epochs: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> SteeringVector:
+    """Fit a method to two fifths of the pairs, choose its strength on a tenth, judge it on the rest.
+
+    Args:
+        llm: the model, loaded or not; or a hub name or folder.
+        pairs: at least three with different prompts; pairs with one prompt stay together.
+        layers: decoder blocks to steer, counted from 0, negative from the end; None for the model's own.
+        method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one.
+        strengths: those to choose from, in the method's units.
+        reference_texts: texts that steering should leave alone; without them no damage is measured.
+        epochs: passes over the pairs, for methods that are trained through the output.
+        seed: draws the split.
+        progress: show Lightning's progress bars.
+
+    Returns:
+        The vector. Its card holds the effect and the side effects on the held-out pairs; print it to see them.
+
+    Raises:
+        ValueError: the pairs cannot be split or read, or a layer or strength does not exist.
+    """
+    numbers.check({"epochs": epochs, "seed": seed})
+    check_method(method, strengths)
+    module = SteeringAdaptor(backbone(llm, layers), method, BehaviourEffect(), strengths, learning_curve=False)
+    return run(module, BehaviourDataModule(Pairs(pairs, reference_texts), seed=seed), epochs, progress)
+
+
+def run(
+    module: SteeringAdaptor,
+    data: BehaviourDataModule,
+    epochs: int = 1,
+    progress: bool = False,
+    folder: Path | None = None,
+) -> SteeringVector:
+    """Fit and test a steering module, and return its vector.
+
+    Args:
+        module: the module.
+        data: the pairs.
+        epochs: passes over them.
+        progress: show Lightning's progress bars.
+        folder: where the report goes; None keeps none.
+    """
+    with silent(), ExitStack() as stack:
+        place = folder or stack.enter_context(tempfile.TemporaryDirectory())  # what the report says is on the card
+        trainer = L.Trainer(
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            default_root_dir=place,
+        )
+        trainer.fit(module, data)
+        trainer.test(module, data, verbose=False)
+    return _vector(module)
+
+
+def check_method(method: object, strengths: object) -> None:
+    """Raise TypeError if a method is named instead of given, or strengths are a single number."""
+    if not callable(method):
+        raise TypeError(f"method is {method!r}, not a class such as lightning_steer.methods.MeanDifference")
+    if not isinstance(strengths, Sequence) or isinstance(strengths, str):
+        raise TypeError(f"strengths is {strengths!r}, not a list of numbers such as [0.5, 1.0]")
+
+
+def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
+    """Read the model at a continuation's tokens and score in nats per token, as the behaviours' configuration does."""
+    given = LLM(llm) if isinstance(llm, str) else llm
+    given.load()
+    wanted = given.layers if layers is None else layers
+    wanted = wanted if isinstance(wanted, int) else list(wanted)
+    other = LLM(given.llm, wanted, given.part, given.scope, Generated(), "token", given.chat, given.system)
+    other.loading, other.tokens_per_batch = given.loading, given.tokens_per_batch
+    other.adopt(given.model, given.tokenizer)
+    if any(given.model.get_submodule(site)._forward_hooks for site in other.sites):
+        raise ValueError(f"{given.name} is being steered or read at {', '.join(other.sites)}: leave that block first")
+    return other
+
+
+def _vector(module: SteeringAdaptor) -> SteeringVector:
+    """The fitted methods with a card of what their test has found."""
+    report: dict[str, Any] = finite(module.report)  # as in report.json
+    strength, low, high, rows, bound = module.choice.tolist()
+    figures, compared = report["metrics"], report["baselines"]["unsteered"]
+    side = {name: one for name, one in figures.items() if name.startswith(("neutral", "perplexity", "text_"))}
+    return of(
+        module.backbone,
+        module.at_site,
+        strength,
+        None if math.isnan(low + high) else (low, high),
+        int(rows),
+        task=report["task"],
+        effect={name: figures[name] for name in compared if name in figures and name not in side},
+        drift=side,
+        certificate={"reason": module.reason, "bound": None if math.isnan(bound) else bound},
+        warnings=report["warnings"],
+    )

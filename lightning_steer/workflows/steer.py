@@ -1,0 +1,197 @@
+"""Steer from pairs: search for layer and strength within a budget of damage, then judge on what chose nothing."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lightning_steer import numbers
+from lightning_steer.data.behaviours.module import SELECT, TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
+from lightning_steer.data.text import read
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.methods import MeanDifference
+from lightning_steer.methods.base import Steering
+from lightning_steer.metrics import BehaviourEffect
+from lightning_steer.modules import written
+from lightning_steer.modules.steering import SteeringAdaptor
+from lightning_steer.resources import shipped
+from lightning_steer.selection.grid import Grid, Setting, within_budget
+from lightning_steer.selection.grid import reason as grid_reason
+from lightning_steer.selection.rule import Choice, Selection
+from lightning_steer.vectors import SteeringVector
+from lightning_steer.workflows.fit import backbone, check_method, run
+from lightning_steer.workflows.search import own_text, search
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+FURTHER = (8.0, 12.0), (16.0, 24.0)
+"""What is tried next, if the largest strength so far is the best within the budget, and nobody asked for others."""
+REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
+"""Texts that ship: English ones, and ones of the pocket language."""
+SEARCHED = 0.4, 0.3
+"""Shares of the pairs that are fitted to and chosen on in a search, which looks at many more settings than a fit."""
+LEAST = 10
+"""Pairs below which a part of them would be too small to say anything."""
+
+
+class Steered(NamedTuple):
+    """What a search has come to."""
+
+    vector: SteeringVector
+    grid: Grid
+    setting: Setting
+    reason: str
+    """Why this layer and this strength."""
+    held_out: list[str]
+    """Prompts that were neither fitted to nor chosen on, each once."""
+
+
+class Searched(Selection):
+    """The strength that a search has chosen already, of those that it tried.
+
+    Args:
+        index: which of them.
+        reason: why this one.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index, self.reason = index, reason
+
+    def choose(self, strengths: list[float], *_rows: object, **_more: object) -> Choice:
+        """Return the strength of the search; it has no range, since the search is not done again on other rows."""
+        return Choice(self.index, math.nan, math.nan, math.nan, self.reason)
+
+
+def steer(
+    llm: LLM | str,
+    pairs: Sequence[ContrastPair],
+    layers: Sequence[int] | Literal["auto"] = "auto",
+    method: Callable[[int], Steering] = MeanDifference,
+    strengths: Sequence[float] | None = None,
+    budget: float = 0.1,
+    reference_texts: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> SteeringVector:
+    """Choose the layer and the strength with the largest effect whose damage stays in a budget, and judge the choice.
+
+    Two fifths of the pairs are fitted to, three tenths are chosen on, and the rest judges; half of the reference texts
+    chooses, and the other half judges.
+
+    Args:
+        llm: the model, loaded or not; or a hub name or folder.
+        pairs: at least ten; twenty are enough to start.
+        layers: decoder blocks to try, counted from 0, negative from the end; all of them if ``auto``.
+        method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one.
+        strengths: those to try, in the method's units, from the weakest to the strongest; None for nine from .25 to 6,
+            and larger ones where 6 is the best.
+        budget: the most that unrelated text may change, in nats per token (KL).
+        reference_texts: at least two texts that have nothing to do with the pairs; None for English ones that ship, or
+            for those of the pocket models' language.
+        seed: draws the split.
+        progress: show Lightning's progress bars.
+
+    Returns:
+        The vector. Its card says what was chosen and why, what it does and what else it does; print it to see it.
+
+    Raises:
+        ValueError: no setting helps within the budget, or the pairs or texts cannot be read.
+    """
+    return searched(llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress).vector
+
+
+def searched(
+    llm: LLM | str,
+    pairs: Sequence[ContrastPair],
+    layers: Sequence[int] | Literal["auto"] = "auto",
+    method: Callable[[int], Steering] = MeanDifference,
+    strengths: Sequence[float] | None = None,
+    budget: float = 0.1,
+    reference_texts: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    folder: Path | None = None,
+) -> Steered:
+    """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
+    check_method(method, STRENGTHS if strengths is None else strengths)
+    if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
+        raise ValueError(
+            f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
+            f"{pairs if isinstance(pairs, (str, Path)) else len(pairs)}: read a file with read_pairs"
+        )
+    tried = list(STRENGTHS if strengths is None else strengths)
+    numbers.check({"budget": budget, "seed": seed, "strengths": tried})
+    if not tried or (not isinstance(layers, str) and not layers):
+        raise ValueError("strengths and layers must name at least one to try")
+    numbers.distinct("strengths", tried)
+    loaded = LLM(llm) if isinstance(llm, str) else llm
+    loaded.load()
+    every = list(range(loaded.decoder.depth)) if isinstance(layers, str) else layers
+    model = backbone(loaded, every)
+    texts = reading(model, reference_texts)
+    source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
+    data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)
+    grid, methods = search(model, data, method, tried, texts[::2])
+    setting, broken = _fluent(model, data, grid, methods, budget)
+    for further in FURTHER if strengths is None else ():
+        if setting.strength < len(grid.strengths) - 1:
+            break
+        grid = grid.widened(search(model, data, method, further, texts[::2])[0])
+        setting, broken = _fluent(model, data, grid, methods, budget)
+    reason = grid_reason(grid, setting, budget, broken)
+    at_layer = backbone(loaded, grid.layers[setting.layer])
+    rule = Searched(setting.strength, reason)
+    module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
+    vector = run(module, data, 1, progress, folder)
+    if (kl := vector.card.drift["neutral_kl"]["value"]) > budget:
+        warning = f"On the texts that judge, unrelated text changed by {kl:.3f} nats per token, more than {budget:g}."
+        vector = vector._replace(card=vector.card._replace(warnings=[warning, *vector.card.warnings]))
+    held_out = list(dict.fromkeys(example.prompt for example in data.parts[TEST]))
+    return Steered(vector, grid, setting, reason, held_out)
+
+
+def _fluent(
+    model: LLM, data: BehaviourDataModule, grid: Grid, methods: Mapping[str, Steering], budget: float
+) -> tuple[Setting, int]:
+    """The setting with the largest effect within the budget whose text at the pairs' own prompts is not broken.
+
+    And how many that have a larger effect break it; raises ValueError if there is none.
+    """
+    asked = data.continued(SELECT, written.PROMPTS)
+    prompts, wanted = [question.prompt for question in asked], written.of_wanted(model, asked)
+    baseline, settings = written.continued(model, prompts), within_budget(grid, budget)
+    for passed, setting in enumerate(settings):
+        site, strength = model.sites[setting.layer], grid.strengths[setting.strength]
+        steered = written.continued(model, prompts, {site: partial(methods[site], strength=strength)})
+        if baseline is None or steered is None or not written.broken(steered, baseline, wanted):
+            return setting, passed
+    raise ValueError(
+        f"no layer and strength moves the margin as meant, changes unrelated text by at most {budget:g} nats per token "
+        f"(the least change is {float(grid.damage.min()):.3g}) and leaves text at the pairs' own prompts whole "
+        + (
+            f"(all {len(settings)} within the budget repeat words, or write what is less likely than the positives)"
+            ": add smaller strengths or pairs"
+            if settings
+            else "(none is within the budget): raise the budget, add smaller strengths or more pairs"
+        )
+        + ", or leave the model as it is"
+    )
+
+
+def reading(llm: LLM, texts: Sequence[str] | None) -> list[str]:
+    """Return the reference texts, or those that ship as far as the tokenizer knows their words; raises ValueError."""
+    if texts is not None:
+        if isinstance(texts, str) or len(texts) < 2:
+            raise ValueError("reference_texts must be at least two texts: one half chooses, the other judges")
+        return list(texts)
+    unknown = llm.tokenizer.unk_token_id
+    for path in REFERENCE_TEXTS:
+        every = [text for (text,) in read(Path(shipped(path)), ("text",))]
+        known = [text for text in every if unknown is None or unknown not in llm.tokenizer(text)["input_ids"]]
+        if 2 * len(known) > len(every):
+            return known
+    raise ValueError(
+        f"the tokenizer of {llm.name} does not know the words of the texts that ship: give reference_texts in its own "
+        "language, at least two"
+    )
