@@ -6,6 +6,7 @@ before a block says what else to do with it::
 
     <!-- saved as: mine.yaml -->           write the block to this file, which the page names where a reader sees it
     <!-- not run: several machines -->     do nothing, for one of the reasons in REASONS
+    <!-- printed -->                       see that the block before has printed each of these lines
 
 A block in any other language that is not marked fails.
 """
@@ -60,7 +61,7 @@ def blocks(text: str) -> list[Block]:
             raise ValueError(f"a block is not run because of {rest!r}, which is none of {', '.join(REASONS)}")
         if verb == "saved as" and f"`{rest}`" not in block.before and rest not in block.text.partition("\n")[0]:
             raise ValueError(f"a block is to be written to {rest}, but a reader is not told so")
-        if verb not in ("saved as", "not run") and block.language not in LANGUAGES:
+        if verb not in ("saved as", "not run", "printed") and block.language not in LANGUAGES:
             raise ValueError(f"a block in {block.language or 'no language'} is neither run nor marked:\n{block.text}")
     return found
 
@@ -107,6 +108,14 @@ LANGUAGES: dict[str, Callable[[str, dict[str, Any]], None]] = {
 }
 
 
+def check_printed(text: str, said: str) -> None:
+    """Raise ValueError unless each line of a block stands in what was printed, whatever the blanks between words."""
+    all_words = " ".join(said.split())
+    for line in text.splitlines():
+        if " ".join(line.split()) not in all_words:
+            raise ValueError(f"a document shows the line {line!r}, which is not in what its command prints: {said}")
+
+
 def checkout(root: Path, folder: Path) -> None:
     """A fresh copy of what a reader has."""
     for name in CHECKOUT:
@@ -128,6 +137,8 @@ def _session(page: list[Block], folder: Path, answer: Any) -> None:
                 if verb == "saved as":
                     Path(rest).parent.mkdir(parents=True, exist_ok=True)
                     Path(rest).write_text(block.text)
+                elif verb == "printed":
+                    check_printed(block.text, done[-1])
                 elif verb != "not run":
                     LANGUAGES[block.language](block.text, names)
             done.append(printed.getvalue())

@@ -1,4 +1,4 @@
-"""Tables in documents, as runs have written them: ``python -m lightning_steer.report.quote README.md docs/*.md``.
+"""Tables in documents, as runs have written them: ``python -m lightning_steer.report.quote docs/*.md``.
 
 A document says where a table comes from, and by which words of its first line it is known::
 
@@ -64,7 +64,7 @@ def quoted(document: str, root: Path) -> tuple[str, list[str]]:
 def main(given: list[str] | None = None) -> int:
     """Bring the tables of the documents that are named up to date."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.report.quote", description="Tables from logs.")
-    parser.add_argument("documents", nargs="+", type=Path, help="Markdown files, for example README.md")
+    parser.add_argument("documents", nargs="+", type=Path, help="Markdown files, for example docs/results.md")
     for path in parser.parse_args(given).documents:
         try:
             text, missing = quoted(path.read_text(encoding="utf-8"), Path())
