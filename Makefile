@@ -15,7 +15,7 @@ $(READY): pyproject.toml requirements.lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint requirements.lock
 	@touch $@
 
-demo: $(READY)  ## train, steer and judge two toy networks (a minute and a half)
+demo: $(READY)  ## train and steer two toy networks and a language model, and judge it (a minute and a half)
 	@$(RUN) -m lightning_steer.studies.demo
 
 test: $(READY)  ## the tests, without the slow ones (a few minutes)

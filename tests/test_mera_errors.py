@@ -1,6 +1,6 @@
 """The thirteen errors of the release that MERA was published with: each is planted, and caught.
 
-1 units mixed, 4 wrong direction, 5 and 6 one set of weights for several methods, 11 no intercept: test_mera_methods.
+1 units mixed, 4 wrong direction, 11 no intercept: test_mera_methods.
 8 contiguous splits, 12 last sub-token: test_mera_data. The others: here.
 """
 

@@ -13,13 +13,12 @@ import lightning_steer as ls
 from lightning_steer.__main__ import main
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import Pairs
-from lightning_steer.methods import LearnedVector, MeanDifference
+from lightning_steer.methods import MERA, Identity, LearnedVector, MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data
 from lightning_steer.selection.grid import Grid, reason, within_budget
 from lightning_steer.workflows.fit import backbone
 from lightning_steer.workflows.search import own_text, search
-from lightning_steer.workflows.steer import STRENGTHS as STRENGTHS_TRIED
 from lightning_steer.workflows.steer import reading, searched
 
 BASE = str(ROOT / "checkpoints/pocket/base")
@@ -106,12 +105,25 @@ def test_blocks_run_as_often_as_counted(llm: ls.LLM) -> None:
 def test_the_grid_is_widened_where_its_end_is_the_best() -> None:
     pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
     found = searched(BASE, pairs, layers=[4], reference_texts=TEXTS)
-    assert len(found.grid.strengths) > len(STRENGTHS_TRIED)
+    assert len(found.grid.strengths) > len(MeanDifference.default_strengths)
     assert found.grid.effect.shape == found.grid.damage.shape == (1, len(found.grid.strengths))
-    asked = searched(BASE, pairs, layers=[4], reference_texts=TEXTS, strengths=list(STRENGTHS_TRIED))
-    assert list(asked.grid.strengths) == list(STRENGTHS_TRIED)
-    assert torch.equal(asked.grid.effect, found.grid.effect[:, : len(STRENGTHS_TRIED)])
-    assert "largest strength that was tried" in asked.reason
+    asked = searched(BASE, pairs, layers=[4], reference_texts=TEXTS, strengths=list(MeanDifference.default_strengths))
+    assert list(asked.grid.strengths) == list(MeanDifference.default_strengths)
+    assert torch.equal(asked.grid.effect, found.grid.effect[:, : len(MeanDifference.default_strengths)])
+    assert "strongest setting that was tried" in asked.reason
+
+
+@pytest.mark.parametrize("method", [MERA, MeanDifference])
+def test_a_method_has_strengths_of_its_own(llm: ls.LLM, method: type) -> None:
+    pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
+    asked = searched(llm, pairs, layers=[4], method=method, reference_texts=TEXTS, budget=9.0)
+    assert list(asked.grid.strengths)[: len(method.default_strengths)] == list(method.default_strengths)
+    assert method is MeanDifference or len(asked.grid.strengths) == len(method.default_strengths)
+
+
+def test_a_method_that_does_nothing_is_not_chosen(llm: ls.LLM) -> None:
+    with pytest.raises(ValueError, match="no layer and strength moves the margin as meant"):
+        searched(llm, PAIRS, method=Identity, reference_texts=TEXTS, strengths=STRENGTHS)
 
 
 def test_held_out_pairs_choose_nothing(llm: ls.LLM, grid: Grid) -> None:
@@ -148,6 +160,7 @@ def test_the_largest_effect_within_the_budget() -> None:
     assert within_budget(one, 0.1) == [(1, 0), (0, 0)]
     assert within_budget(one, 0.3) == [(0, 1), (1, 0), (0, 0)]
     assert within_budget(one, 0.001) == []
+    assert within_budget(table([[9e-6, 0.0], [1e-7, -2.0]], [[0.0, 0.0], [0.0, 0.0]]), 0.1) == []
     assert within_budget(table([[-1.0, 0.0], [0.0, -2.0]], [[0.0, 0.0], [0.0, 0.0]]), 0.1) == []
     broken = table([[float("nan"), 1.0], [0.5, 2.0]], [[0.0, float("nan")], [0.0, float("inf")]])
     assert within_budget(broken, 0.1) == [(1, 0)]
@@ -156,9 +169,9 @@ def test_the_largest_effect_within_the_budget() -> None:
 def test_the_reason_names_the_edge_of_the_grid() -> None:
     one = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.05], [0.1, 0.0]])
     first, second = within_budget(one, 0.1)[:2]
-    assert "largest strength" in reason(one, first, 0.1, 0)
-    assert "Layer 3 of 2 tried" in reason(one, first, 0.1, 0)
-    assert "largest strength" not in reason(one, second, 0.1, 1)
+    assert "strongest setting" in reason(one, first, 0.1, 0)
+    assert "Layer 3 (2 layers tried, counted from 0)" in reason(one, first, 0.1, 0)
+    assert "strongest setting" not in reason(one, second, 0.1, 1)
     assert "1 with a larger effect broke" in reason(one, second, 0.1, 1)
 
 
@@ -191,10 +204,11 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
         ({"reference_texts": "one text"}, "at least two texts"),
         ({"layers": [9]}, "layer 9 does not exist"),
         ({"strengths": []}, "strengths"),
+        ({"method": MERA, "strengths": [1.5]}, "strengths of MERA lie between 0 and 1, not at 1.5"),
         ({"strengths": 1.0}, "strengths is 1.0, not a list"),
         ({"method": "MeanDifference"}, "method is 'MeanDifference', not a class"),
-        ({"pairs": PAIRS[:9]}, "at least 10 pairs, .* not 9"),
-        ({"pairs": "pairs.jsonl"}, "not pairs.jsonl: read a file with read_pairs"),
+        ({"pairs": PAIRS[:9]}, "at least 10 pairs, .* not 9: add pairs"),
+        ({"pairs": "pairs.jsonl"}, "not the file pairs.jsonl: read it with read_pairs"),
         ({"strengths": [1.0, float("nan")]}, "strengths"),
     ],
 )

@@ -15,6 +15,7 @@ class Steering(nn.Module, ABC):
 
     off: ClassVar[float] = 0.0  # the strength at which the map is the identity, bit for bit
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # strengths that mean something
+    default_strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
     classes: ClassVar[bool] = True  # fit tells wanted rows from unwanted ones, so there must be some of both
     trained: ClassVar[bool] = False  # fit only makes parameters, to be optimised through the network's output
 

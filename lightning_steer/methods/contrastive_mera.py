@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_steer.methods.base import Steering
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
+from lightning_steer.strength import THRESHOLDS
 
 
 class ContrastiveMERA(Steering):
@@ -25,6 +26,7 @@ class ContrastiveMERA(Steering):
 
     off = 1.0
     strength_range = (0.0, 1.0)
+    default_strengths = THRESHOLDS
 
     def __init__(self, width: int, k: int = 100, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)

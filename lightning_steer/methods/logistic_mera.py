@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_steer.methods.base import Steering
 from lightning_steer.probes import logistic
 from lightning_steer.records import Activations
+from lightning_steer.strength import THRESHOLDS
 
 
 class LogisticMERA(Steering):
@@ -23,6 +24,7 @@ class LogisticMERA(Steering):
 
     off = 1.0
     strength_range = (0.0, 1.0)
+    default_strengths = THRESHOLDS
 
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)

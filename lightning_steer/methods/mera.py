@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_steer.methods.base import Steering
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
+from lightning_steer.strength import THRESHOLDS
 
 
 class MERA(Steering):
@@ -25,6 +26,7 @@ class MERA(Steering):
 
     off, classes = 1.0, False
     strength_range = (0.0, 1.0)
+    default_strengths = THRESHOLDS
 
     def __init__(self, width: int, penalty: float = 0.01, sparse: bool = True, mahalanobis: bool = False) -> None:
         super().__init__(width)

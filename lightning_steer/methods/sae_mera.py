@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_steer import probes
 from lightning_steer.methods.base import Steering
 from lightning_steer.records import Activations
+from lightning_steer.strength import THRESHOLDS
 
 
 class SAEMERA(Steering):
@@ -24,6 +25,7 @@ class SAEMERA(Steering):
 
     off = 1.0
     strength_range = (0.0, 1.0)
+    default_strengths = THRESHOLDS
 
     def __init__(self, width: int, folder: str | None = None, features: int = 4, penalty: float = 0.01) -> None:
         super().__init__(width)

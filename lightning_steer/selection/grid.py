@@ -6,6 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-5
+"""Effects up to this are those of a batch's rounding: a method that changes nothing has them, too."""
+
 
 class Grid(NamedTuple):
     """What steering does at every layer and strength, on rows that choose and do not judge."""
@@ -40,20 +43,25 @@ def within_budget(grid: Grid, budget: float) -> list[Setting]:
     """Return the settings that help and whose damage is at most ``budget``, the largest effect first."""
     order = grid.effect.flatten().argsort(descending=True, stable=True).tolist()
     places = [divmod(place, len(grid.strengths)) for place in order]
-    return [Setting(*at) for at in places if grid.damage[at] <= budget and grid.effect[at] > 0]
+    return [Setting(*at) for at in places if grid.damage[at] <= budget and grid.effect[at] > ROUNDING]
 
 
 def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     """Return why a setting was chosen; ``broken`` are those with a larger effect that broke text."""
     at, allowed = tuple(setting), int((grid.damage <= budget).sum())
+    layers, strengths = _tried(len(grid.layers), "layer"), _tried(len(grid.strengths), "strength")
     text = (
-        f"Layer {grid.layers[setting.layer]} of {len(grid.layers)} tried and strength "
-        f"{grid.strengths[setting.strength]:g} of {len(grid.strengths)} have the largest effect, {grid.effect[at]:.3f} "
+        f"Layer {grid.layers[setting.layer]} ({layers}, counted from 0) and strength "
+        f"{grid.strengths[setting.strength]:g} ({strengths}) have the largest effect, {grid.effect[at]:.3f} "
         f"{grid.unit} on {grid.rows} pairs that do not judge it, among the {allowed} of {grid.damage.numel()} settings "
         f"that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
     )
     if broken:
         text += f"; {broken} with a larger effect broke the text that is generated at the pairs' own prompts"
     if setting.strength == len(grid.strengths) - 1:
-        text += "; it is the largest strength that was tried, and a larger one may do better"
+        text += "; it is the strongest setting that was tried, and a stronger one may do better"
     return text
+
+
+def _tried(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)} tried"

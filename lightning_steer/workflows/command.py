@@ -1,6 +1,6 @@
 """Steer a model from contrast pairs: choose layer and strength, judge, and show steered text.
 
-For example: steer --llm checkpoints/pocket/base --pairs my_pairs.jsonl --prompt "The hill bakers are"
+For example: steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
 
 import argparse
@@ -102,7 +102,8 @@ def parser() -> Parser:
         "--strengths",
         type=float,
         nargs="+",
-        help="strengths to try, the weakest first (default: nine from 0.25 to 6, then larger ones where 6 is the best)",
+        help="strengths to try, the weakest first (default: the method's own; as a rule nine from 0.25 to 6, then "
+        "larger ones where 6 is the best)",
     )
     made.add_argument(
         "--budget",

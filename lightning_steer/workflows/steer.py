@@ -17,16 +17,15 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.resources import shipped
-from lightning_steer.selection.grid import Grid, Setting, within_budget
+from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector
 from lightning_steer.workflows.fit import backbone, check_method, run
 from lightning_steer.workflows.search import own_text, search
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 FURTHER = (8.0, 12.0), (16.0, 24.0)
-"""What is tried next, if the largest strength so far is the best within the budget, and nobody asked for others."""
+"""What is tried next where the largest strength so far is the best within the budget, and nobody asked for others."""
 REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
 SEARCHED = 0.4, 0.3
@@ -84,8 +83,8 @@ def steer(
         pairs: at least ten; twenty are enough to start.
         layers: decoder blocks to try, counted from 0, negative from the end; all of them if ``auto``.
         method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one.
-        strengths: those to try, in the method's units, from the weakest to the strongest; None for nine from .25 to 6,
-            and larger ones where 6 is the best.
+        strengths: those to try, in the method's units, from the weakest to the strongest; None for the method's own
+            (nine from .25 to 6 as a rule, and larger ones where 6 is the best).
         budget: the most that unrelated text may change, in nats per token (KL).
         reference_texts: at least two texts that have nothing to do with the pairs; None for English ones that ship, or
             for those of the pocket models' language.
@@ -114,30 +113,42 @@ def searched(
     folder: Path | None = None,
 ) -> Steered:
     """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
-    check_method(method, STRENGTHS if strengths is None else strengths)
+    check_method(method, () if strengths is None else strengths)
     if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
         raise ValueError(
             f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
-            f"{pairs if isinstance(pairs, (str, Path)) else len(pairs)}: read a file with read_pairs"
+            + (
+                f"the file {pairs}: read it with read_pairs"
+                if isinstance(pairs, (str, Path))
+                else f"{len(pairs)}: add pairs"
+            )
         )
-    tried = list(STRENGTHS if strengths is None else strengths)
-    numbers.check({"budget": budget, "seed": seed, "strengths": tried})
-    if not tried or (not isinstance(layers, str) and not layers):
+    numbers.check({"budget": budget, "seed": seed, "strengths": list(strengths or ())})
+    if (strengths is not None and not strengths) or (not isinstance(layers, str) and not layers):
         raise ValueError("strengths and layers must name at least one to try")
-    numbers.distinct("strengths", tried)
+    numbers.distinct("strengths", list(strengths or ()))
     loaded = LLM(llm) if isinstance(llm, str) else llm
     loaded.load()
     every = list(range(loaded.decoder.depth)) if isinstance(layers, str) else layers
     model = backbone(loaded, every)
+    unfitted = method(model.width(model.sites[0]))
+    low, high = unfitted.strength_range
+    tried = list(strengths or unfitted.default_strengths)
+    if outside := [strength for strength in tried if not low <= strength <= high]:
+        raise ValueError(
+            f"strengths of {type(unfitted).__name__} lie between {low:g} and {high:g}, not at {outside[0]:g}: "
+            f"give others, the weakest first, such as {', '.join(map(str, unfitted.default_strengths))}"
+        )
+    further = FURTHER if strengths is None and high == math.inf else ()
     texts = reading(model, reference_texts)
     source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
     data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)
     grid, methods = search(model, data, method, tried, texts[::2])
     setting, broken = _fluent(model, data, grid, methods, budget)
-    for further in FURTHER if strengths is None else ():
+    for stronger in further:
         if setting.strength < len(grid.strengths) - 1:
             break
-        grid = grid.widened(search(model, data, method, further, texts[::2])[0])
+        grid = grid.widened(search(model, data, method, stronger, texts[::2])[0])
         setting, broken = _fluent(model, data, grid, methods, budget)
     reason = grid_reason(grid, setting, budget, broken)
     at_layer = backbone(loaded, grid.layers[setting.layer])
@@ -166,14 +177,18 @@ def _fluent(
         steered = written.continued(model, prompts, {site: partial(methods[site], strength=strength)})
         if baseline is None or steered is None or not written.broken(steered, baseline, wanted):
             return setting, passed
+    helping = int((grid.effect > ROUNDING).sum())
     raise ValueError(
-        f"no layer and strength moves the margin as meant, changes unrelated text by at most {budget:g} nats per token "
-        f"(the least change is {float(grid.damage.min()):.3g}) and leaves text at the pairs' own prompts whole "
+        f"no layer and strength moves the margin as meant (largest effect {float(grid.effect.max()):.3g} {grid.unit}), "
+        f"changes unrelated text by at most {budget:g} nats per token (least {float(grid.damage.min()):.3g}) and "
+        "leaves text at the pairs' own prompts whole: "
         + (
-            f"(all {len(settings)} within the budget repeat words, or write what is less likely than the positives)"
-            ": add smaller strengths or pairs"
+            f"all {len(settings)} that do the first two repeat words, or write what is less likely than the positives: "
+            "give smaller strengths or more pairs"
             if settings
-            else "(none is within the budget): raise the budget, add smaller strengths or more pairs"
+            else "raise the budget, or give smaller strengths or more pairs"
+            if helping
+            else "give more pairs, or another method"
         )
         + ", or leave the model as it is"
     )
