@@ -20,8 +20,8 @@ commands:
   steer      from pairs to steered text, layer and strength chosen: steer --llm NAME --pairs FILE
   export     write a vector file, or one for another tool: export checkpoints/EXPERIMENT/RUN FILE
 
-`COMMAND --help` lists the options of a command, `fit --model.help SteeringAdaptor` and `fit --data.help NAME` those of a
-class. `COMMAND --config ... --print_config` prints the configuration in full.
+`COMMAND --help` lists the options of a command, `fit --model.help SteeringAdaptor` and `fit --data.help NAME` those of
+a class. `COMMAND --config ... --print_config` prints the configuration in full.
 `python -m lightning_steer.report logs/` collects all runs into one table.
 """
 

@@ -91,7 +91,7 @@ def main() -> int:
     picture = figures.side_by_side(vectors)
     write_figure(picture, Path("logs/demo"), "mean_difference")
     print(f"\n{LEGEND}\n\n{AFTER}\n\n== a language model\n{PAIRS}\n$ python -m lightning_steer {' '.join(LANGUAGE)}")
-    steer([*LANGUAGE[1:], "--out", "logs/demo/language", "--overwrite", "true"])
+    command.main([*LANGUAGE[1:], "--out", "logs/demo/language", "--overwrite", "true"])
     print(f"\nReports and figures ({time.monotonic() - start:.0f} s in all):")
     for folder in folders:
         print(f"  {folder}/report.md  {' '.join(sorted(path.name for path in folder.glob('*.png')))}")
