@@ -11,6 +11,7 @@ from typing import Any
 from lightning_steer.cli import CLI
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure
+from lightning_steer.workflows import command
 
 NETWORKS = {"projection": ("toy", "steer_toy"), "none": ("toy_no_bypass", "steer_toy_no_bypass")}
 METHODS = ("random_direction", "mean_difference", "learned_vector", "loreft")
