@@ -68,3 +68,10 @@ def test_a_positive_control_is_found_as_often_as_its_design_says() -> None:
     assert claims.found_again(units + at, 0, 2) == pytest.approx(0.8, abs=0.03)
     assert claims.found_again(units, 0, 2) < 0.06
     assert claims.found_again(np.arange(2) + 5.0) < 0.6  # sets of one value show nothing
+
+
+def test_what_passes_by_chance_is_mostly_found_again() -> None:
+    """So the share restates a p-value and is no power; the fidelity study's page says .68."""
+    nothing = RANDOM.standard_normal((8000, 24))
+    passed = [row for row in nothing if claims.above(row, sets=1).p < 0.025]
+    assert np.mean([claims.found_again(row, 0, 2) for row in passed]) == pytest.approx(0.68, abs=0.06)

@@ -71,7 +71,10 @@ def share_within(part: ArrayLike, whole: ArrayLike, limit: float, claims: int = 
 
 
 def found_again(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 1000) -> float:
-    """Return how often :func:`above` is shown in sets of as many units, redrawn from these: for positive controls."""
+    """Return how often :func:`above` is shown in sets of as many units, redrawn from these.
+
+    This restates the units' own p-value and is no power for others: units that pass by chance are mostly found again.
+    """
     values, random = _checked(units), np.random.default_rng(0)
     drawn = values[random.integers(len(values), size=(sets, len(values)))]
     drawn = drawn[np.ptp(drawn, axis=1) > 0]  # a set of one value shows nothing

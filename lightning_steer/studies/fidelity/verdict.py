@@ -1,7 +1,7 @@
 """What the declared contrasts are computed from: one model, its own vector and the base model's, by target term.
 
-On a draw of examples that no setting was chosen on. Numbers are means over a term's examples, so that contrasts
-between models, and over trainings, can be taken term by term.
+On a draw of sentences that no setting was chosen on; their target terms are those of every draw. Numbers are means over
+a term's examples, so that contrasts between models, and over trainings, can be taken term by term.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,6 +15,21 @@ from lightning_steer.studies.fidelity.verdict import STRENGTHS
 Parts = Mapping[str, Mapping[str, Any]]
 LEAST = 0.93
 """A cell fails if the 99 % interval of its coverage lies wholly below."""
+SCOPE = (
+    "A bias type has 48 target terms, and no claim is about others. The 24 that judge in seed 1 had all been used in "
+    "seed 0, from which the layer, the strength and the directions of the claims came: of the towns 11 had been fitted "
+    "to, 3 had selected and 10 had judged; of the trades 9, 3 and 12. Only the sentences are new. So the declarations' "
+    '"other target terms" is too wide, and so is what a p-value takes for granted: terms drawn from many. The two '
+    "questions about narrow models speak about other trainings from this base model. Nothing here speaks about other "
+    "languages, sizes or base models."
+)
+"""What the verdicts are about: narrower than what was declared, which stands as it was opened under."""
+REDRAWN = (
+    "Found: in 1,000 sets of as many terms, redrawn from those that were tested. That restates their p-value and is no "
+    'power for other terms: 24 normal values without any effect that pass at p < .025 by chance are "found" in .68 of '
+    "such sets, on average; with a mean of 1.2 standard deviations in all."
+)
+"""What it means that a positive control is found."""
 
 
 def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
@@ -24,6 +39,7 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
         found = declared.results(parts)
         sections = [
             "## Verdicts\n",
+            f"{SCOPE}\n",
             *(verdict_text(question, found[question.name]) for question in declared.DECLARATION.questions),
             *(
                 verdict_text(q, declared.control(parts["control-again"]))
@@ -41,7 +57,7 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
 
 def control(parts: Parts) -> str:
     """Return how often the planted pattern is found by log-probabilities and by shares, in redrawn sets of terms."""
-    lines = ["Positive control: 1,000 sets of as many terms, redrawn from those of the verdict.\n",
+    lines = [f"Positive controls. {REDRAWN}\n",
              "| control | bias type | pattern, nats a token | found | pattern, shares | found |",
              f"|{'---|' * 6}"]  # fmt: skip
     for name, part in ((name, parts[name]) for name in ("verdict-planted", "control-again") if name in parts):
@@ -58,7 +74,7 @@ def narrow_models(parts: Parts) -> str:
     """Return what every narrow model does, by seed of its training."""
     lines = [
         "Narrow models by seed of training, mean over both bias types; margins in nats a token at layer "
-        f"{declared.LAYER}, strength 1; chosen: layer and strength by selecting terms.\n",
+        f"{declared.LAYER}, strength 1; chosen: layer and strength (up to {STRENGTHS[-1]:g}) by selecting terms.\n",
         "| seed | own vector, length | base model's, length | margin, own vector | margin, base model's vector "
         "| margin in the base model, this vector | own vector chosen: towns, trades | fidelity "
         "| base model's chosen | fidelity |",
@@ -89,7 +105,7 @@ def coverage(parts: Parts) -> str:
         return ""
     fresh = cells[0][0]["fresh"]
     lines = [
-        "## The report against the truth about other terms\n",
+        "## The report against the truth about all terms that the vector was not fitted to\n",
         f"{fresh['sets']:,} reports a cell; each draws {fresh['terms']} terms with replacement from {fresh['of']} "
         "that the vector was not fitted to, with sentences and unrelated words of its own. True: the mean over all of "
         "these terms, sentences and words.\n",
