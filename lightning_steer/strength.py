@@ -15,6 +15,10 @@ LONGEST = math.sqrt(torch.finfo(torch.float32).max)
 """A longer activation has a square that float32 does not hold: a normalisation layer makes nothing of it."""
 
 
+class UnreadableError(ValueError):
+    """A strength makes activations that the network cannot read."""
+
+
 def check_strength(strength: Any, name: str = "strength") -> None:
     """Raise ValueError unless a strength is a finite number, or a tensor ``[]`` or ``[B]`` of finite numbers."""
     if isinstance(strength, Tensor):
@@ -53,7 +57,7 @@ def readable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def check_readable(method: str, strength: Tensor | float, h: Tensor, steered: Tensor) -> None:
-    """Raise ValueError naming the strength if steering has made an activation that the network cannot read.
+    """Raise UnreadableError naming the strength if steering has made an activation that the network cannot read.
 
     Args:
         method: its name.
@@ -69,7 +73,7 @@ def check_readable(method: str, strength: Tensor | float, h: Tensor, steered: Te
         each = torch.as_tensor(strength, dtype=torch.float64, device=h.device)
         rows = each.reshape((*each.shape, *[1] * (worse.dim() - each.dim()))).expand(worse.shape)
         first = rows[worse][0].item()
-        raise ValueError(
+        raise UnreadableError(
             f"strength {first:g} of {method} makes activations of length {lengths[worse][0].item():.3g} in "
             f"{str(h.dtype).removeprefix('torch.')}, which the network cannot read: take a strength nearer to 0"
         )

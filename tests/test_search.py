@@ -18,8 +18,8 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data
 from lightning_steer.selection.grid import Grid, reason, within_budget
 from lightning_steer.workflows.fit import backbone
-from lightning_steer.workflows.search import own_text, search
-from lightning_steer.workflows.steer import reading, searched
+from lightning_steer.workflows.search import Search, damage, own_text
+from lightning_steer.workflows.steer import reference_texts_for, searched
 
 BASE = str(ROOT / "checkpoints/pocket/base")
 GROUPS, TRADES = ("hill", "mill", "town", "harbour", "island", "forest"), ("bakers", "potters", "weavers", "coopers")
@@ -44,7 +44,7 @@ def data(pairs: list[ls.ContrastPair] = PAIRS) -> BehaviourDataModule:
 
 @pytest.fixture(scope="module")
 def grid(llm: ls.LLM) -> Grid:
-    return search(llm, data(), MeanDifference, STRENGTHS, TEXTS)[0]
+    return Search(llm, data(), MeanDifference, TEXTS).grid(STRENGTHS)
 
 
 def test_every_cell_is_that_of_a_separate_run(llm: ls.LLM, grid: Grid) -> None:
@@ -126,13 +126,59 @@ def test_a_method_that_does_nothing_is_not_chosen(llm: ls.LLM) -> None:
         searched(llm, PAIRS, method=Identity, reference_texts=TEXTS, strengths=STRENGTHS)
 
 
+def test_strengths_are_tried_from_the_weakest(llm: ls.LLM) -> None:
+    given = searched(llm, PAIRS, reference_texts=TEXTS, strengths=[2.0, 0.25, 0.5])
+    assert list(given.grid.strengths) == [0.25, 0.5, 2.0]
+
+
+def test_a_strength_that_cannot_be_read_is_not_chosen(llm: ls.LLM, grid: Grid) -> None:
+    again = Search(llm, data(), MeanDifference, TEXTS).grid([*STRENGTHS, 1e30])
+    torch.testing.assert_close(again.effect[:, :-1], grid.effect, rtol=0, atol=1e-5)
+    torch.testing.assert_close(again.damage[:, :-1], grid.damage, rtol=0, atol=1e-5)
+    assert again.effect[:, -1].isnan().all()
+    assert again.damage[:, -1].isinf().all()
+    assert all(setting.strength < len(STRENGTHS) for setting in within_budget(again, 9.0))
+
+
+def test_logits_that_are_not_numbers_are_damage(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = {llm.sites[0]: lambda h: h}
+    before = llm.drift(TEXTS, edits).kl
+    monkeypatch.setattr("lightning_steer.lm.language_model.next_token_kl", lambda base, _: base[..., 0] * torch.nan)
+    assert torch.equal(llm.drift(TEXTS, edits).kl.isnan(), before.isnan())
+    assert float(damage(llm, [TEXTS], edits)) == float("inf")
+
+
+def test_damage_is_that_of_the_texts_that_change_most(llm: ls.LLM) -> None:
+    edits = {llm.sites[0]: lambda h: h * 2}
+    each = [float(damage(llm, [[text]], edits)) for text in TEXTS[:2]]
+    assert float(damage(llm, [TEXTS[:1], TEXTS[1:2], []], edits)) == pytest.approx(max(each), abs=1e-6)
+    assert each[0] != pytest.approx(each[1], abs=1e-4)
+
+
+def test_texts_that_judge_have_chosen_nothing(llm: ls.LLM) -> None:
+    texts = ["one two three four five", "a b c d e", "one two three four six"]
+    assert len(own_text(llm, texts[2:])) == 1
+    assert own_text(llm, texts[2:], without=texts[:2]) == []
+
+
+def test_more_damage_than_the_budget_where_it_is_judged_is_said(
+    llm: ls.LLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lightning_steer.workflows.steer.damage", lambda *_: torch.tensor([torch.nan]))
+    found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS, folder=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert "more than the budget of 0.1" in report["warnings"][0]
+    assert report["warnings"] == found.vector.card.warnings
+    assert report["warnings"][0] in (tmp_path / "report.md").read_text()
+
+
 def test_held_out_pairs_choose_nothing(llm: ls.LLM, grid: Grid) -> None:
     module = data()
     module.read_by(llm)
     held_out = {example.prompt for example in module.parts[2]}
     assert held_out
     other = [pair._replace(positive="dull", negative="quick") if pair.prompt in held_out else pair for pair in PAIRS]
-    again = search(llm, data(other), MeanDifference, STRENGTHS, TEXTS)[0]
+    again = Search(llm, data(other), MeanDifference, TEXTS).grid(STRENGTHS)
     assert torch.equal(again.effect, grid.effect)
     assert torch.equal(again.damage, grid.damage)
 
@@ -152,7 +198,7 @@ def test_the_vector_is_that_of_the_chosen_setting(llm: ls.LLM) -> None:
 
 
 def table(effect: list[list[float]], damage: list[list[float]]) -> Grid:
-    return Grid([3, 5], [1.0, 2.0], torch.tensor(effect), torch.tensor(damage), 9, "nats per token")
+    return Grid([3, 5], [1.0, 2.0], torch.tensor(effect), torch.tensor(damage), 9)
 
 
 def test_the_largest_effect_within_the_budget() -> None:
@@ -185,7 +231,7 @@ def test_what_breaks_text_is_passed_over(llm: ls.LLM, monkeypatch: pytest.Monkey
 
 
 def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
-    texts = reading(llm, None)
+    texts = reference_texts_for(llm, None)
     assert len(texts) > 10
     assert all(llm.tokenizer.unk_token_id not in llm.tokenizer(text)["input_ids"] for text in texts)
 
@@ -198,10 +244,12 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
         ({"budget": float("nan")}, "budget must be a finite number, not nan"),
         ({"seed": -1}, "seed must lie between 0"),
         ({"layers": []}, "at least one"),
+        ({"layers": "2"}, "or \"auto\", not '2'"),
+        ({"layers": 2}, 'or "auto", not 2'),
         ({"strengths": [1.0, 1.0]}, "1 occurs twice"),
         ({"method": LearnedVector}, "LearnedVector is trained through the output"),
-        ({"reference_texts": ["one"]}, "at least two texts"),
-        ({"reference_texts": "one text"}, "at least two texts"),
+        ({"reference_texts": ["one", "one"]}, "at least two different texts"),
+        ({"reference_texts": "one text"}, "at least two different texts"),
         ({"layers": [9]}, "layer 9 does not exist"),
         ({"strengths": []}, "strengths"),
         ({"method": MERA, "strengths": [1.5]}, "strengths of MERA lie between 0 and 1, not at 1.5"),
@@ -235,6 +283,9 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert report["choice"] == vector.card.certificate["reason"]  # type: ignore[index]
     assert main(arguments) == 2
     assert "exists: name another folder" in capsys.readouterr().err
+    (folder / "vector.safetensors").unlink()
+    assert main(arguments) == 2
+    assert "report.json exists" in capsys.readouterr().err
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main([*arguments, "--overwrite", "true", "--budget", "1e-12"]) == 2  # nothing is within this budget
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

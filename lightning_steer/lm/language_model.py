@@ -324,7 +324,8 @@ class LLM(Backbone):
                 said = after.gather(1, following.unsqueeze(1)).squeeze(1).cpu().double()
                 logp[i].index_add_(0, example, torch.where(followed, said, 0.0))
                 if i:
-                    kl[i - 1, example, t.cpu()] = next_token_kl(base, after).cpu().double()
+                    broken = next_token_kl(base, after).nan_to_num(nan=torch.inf, posinf=torch.inf)  # NaN says no token
+                    kl[i - 1, example, t.cpu()] = broken.cpu().double()
         return TextDrift(kl, logp[0], logp[1:], tokens)
 
     def _picked(self, batch: Batch) -> Tensor:

@@ -22,7 +22,7 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
 
     Args:
         folder: where to.
-        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``unit``, ``budget``,
+        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``budget``,
             the ``chosen`` layer and strength by their places, and the ``reason``.
         texts: ``prompt``, ``baseline`` and ``steered`` continuation, each.
     """
@@ -40,7 +40,7 @@ def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> s
     lines = [
         "# Search\n",
         f"{for_markdown(search['reason'])}.\n",
-        f"Effect (mean change of the margin, {search['unit']}) / damage (KL on unrelated text, nats per token) by "
+        "Effect (mean change of the margin, nats per token) / damage (KL on unrelated text, nats per token) by "
         "layer and strength. These figures chose the setting, so those of the chosen one are too good; report.md has "
         "its effect and damage on pairs and texts that chose nothing.\n",
         "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
@@ -57,8 +57,8 @@ def heat_map(search: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(11, 1.8 + 0.32 * len(layers)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     effect, damage = np.asarray(search["effect"]), np.asarray(search["damage"])
-    most = max(float(np.abs(effect).max()), 1e-9)
-    titles = f"effect ({search['unit']})", "damage: KL on unrelated text (nats per token)"
+    most = max(float(np.nanmax(np.abs(effect), initial=0)), 1e-9)
+    titles = "effect (nats per token)", "damage: KL on unrelated text (nats per token)"
     _panel(figure, panels[0], effect, titles[0], cmap="PuOr", norm=TwoSlopeNorm(0, -most, most))
     _panel(figure, panels[1], damage, titles[1], cmap="Greys", vmin=0, vmax=max(4 * search["budget"], 1e-9))
     for axes in panels:

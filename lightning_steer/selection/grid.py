@@ -16,12 +16,11 @@ class Grid(NamedTuple):
     layers: Sequence[int]
     strengths: Sequence[float]
     effect: Tensor
-    """``[layers, strengths]`` mean change of what is wanted, in ``unit``."""
+    """``[layers, strengths]`` mean change of the margin, in nats per token; NaN where it could not be measured."""
     damage: Tensor
     """``[layers, strengths]`` KL to the baseline on unrelated text, in nats per token."""
     rows: int
     """Rows behind each effect."""
-    unit: str
 
     def widened(self, more: "Grid") -> "Grid":
         """Return this grid with the strengths of another; both are of the same layers and rows."""
@@ -53,8 +52,8 @@ def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     text = (
         f"Layer {grid.layers[setting.layer]} ({layers}, counted from 0) and strength "
         f"{grid.strengths[setting.strength]:g} ({strengths}) have the largest effect, {grid.effect[at]:.3f} "
-        f"{grid.unit} on {grid.rows} pairs that do not judge it, among the {allowed} of {grid.damage.numel()} settings "
-        f"that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
+        f"nats per token on {grid.rows} pairs that do not judge it, among the {allowed} of {grid.damage.numel()} "
+        f"settings that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
     )
     if broken:
         text += f"; {broken} with a larger effect broke the text that is generated at the pairs' own prompts"

@@ -5,7 +5,6 @@ For example: steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --p
 
 import argparse
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise ValueError(f"--prompt is empty in {options.prompt}: give a text to continue")
     out = options.out or Path("logs/steer") / options.pairs.stem
     check_no_links(out)
-    if (out / VECTOR).exists() and options.overwrite != "true":
-        raise ValueError(f"{out / VECTOR} exists: name another folder with --out, or give --overwrite true")
+    there = [name for name in (VECTOR, "report.json", "search.md") if (out / name).exists()]
+    if there and options.overwrite != "true":
+        raise ValueError(f"{out / there[0]} exists: name another folder with --out, or give --overwrite true")
     pairs = read_pairs(shipped(str(options.pairs)))
     path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]
@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     llm = LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
     layers = options.layers or "auto"
     method = getattr(methods, options.method)
-    with tempfile.TemporaryDirectory() as aside:  # what is there stays as it is until all that is new is made
+    near = next(path for path in (out, *out.absolute().parents) if path.exists())  # on the same disk
+    with tempfile.TemporaryDirectory(prefix=".steer-", dir=near) as aside:  # what is there stays until all is made
         part = Path(aside)
         result = searched(
             llm, pairs, layers, method, options.strengths, options.budget, texts, options.seed, folder=part
@@ -58,12 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
             after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
         written = [dict(zip(card.TEXTS, one, strict=True)) for one in zip(prompts, before, after, strict=True)]
         search_report.write(part, _plain(result, options.budget), written)
+        result.vector.save(part / VECTOR)
         report = card.text(json.loads((part / "report.json").read_text()))
         out.mkdir(parents=True, exist_ok=True)
         (out / VECTOR).unlink(missing_ok=True)  # no vector ever lies beside the report of another
-        for path in sorted(part.iterdir()):
-            shutil.move(path, out / path.name)
-    result.vector.save(out / VECTOR)
+        for path in sorted(part.iterdir(), key=lambda path: path.name == VECTOR):  # the vector is the last one
+            path.replace(out / path.name)
     say(report)
     for one in written:
         say(f"\n{one['prompt']}\n  baseline: {one['baseline']}\n  steered:  {one['steered']}")

@@ -1,29 +1,25 @@
 """Search for the layer and the strength: every layer read in one pass, every strength a row of one batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import Steering
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
 from lightning_steer.selection.grid import Grid
+from lightning_steer.strength import UnreadableError
 
 OPENING, CONTINUATION = 4, 24
 """Words of a reference text that the model goes on from, and tokens that it writes, for damage to its own text."""
 
 
-@torch.no_grad()
-def search(
-    llm: LLM,
-    data: BehaviourDataModule,
-    method: Callable[[int], Steering],
-    strengths: Sequence[float],
-    texts: Sequence[str],
-) -> tuple[Grid, dict[str, Steering]]:
-    """Fit at every layer of the model, and measure effect and damage at every strength.
+class Search:
+    """Effect and damage of steering at every layer, on pairs that choose.
 
     A layer's strengths are copies of one batch, and the layers below it are computed once for all of them.
 
@@ -31,46 +27,79 @@ def search(
         llm: a loaded model that reads and steers all the layers to be tried.
         data: its first part is fitted to, its second measured on; the third is not touched.
         method: makes an unfitted method from a width.
-        strengths: in the method's units.
         texts: unrelated text; the model's own continuations of their first words are measured, too.
-
-    Returns:
-        The grid, and the fitted method of every site.
 
     Raises:
         ValueError: the method is trained through the output, and so cannot be tried at every layer.
     """
-    evaluation = BehaviourEffect()
-    data.read_by(llm)
-    read = [fit_data.read(llm, evaluation, batch) for batch in data.train_dataloader()]
-    seen = {name: torch.cat([columns[name] for columns in read]) for name in read[0]}
-    selecting = list(data.val_dataloader())
-    base = [llm.scores(batch.x)[0] for batch in selecting]
-    groups = [list(texts), own_text(llm, texts)]
-    effect, damage, methods = [], [], {}
-    for site in llm.sites:
-        fitted = methods[site] = method(llm.width(site))
-        if fitted.trained:
-            raise ValueError(
-                f"{type(fitted).__name__} is trained through the output, which a search would do at every layer: give "
-                "the layers, and use fit"
-            )
-        fitted.fit(fit_data.activations(seen, site, len(seen["error"]), data.paired))
-        edits, copies = interventions.together([interventions.steered("", {site: fitted}, strengths)], [site])
-        rows = [
-            evaluation.rows(before, llm.scores(batch.x, edits, copies), batch)["margin_change"]
-            for before, batch in zip(base, selecting, strict=True)
-        ]
-        effect.append(torch.cat(rows, 1).mean(1).cpu())
-        kl = [llm.drift(group, edits, copies).kl.flatten(1) for group in groups if group]
-        damage.append(torch.stack([one.nansum(1) / (~one.isnan()).sum(1) for one in kl]).amax(0).cpu())
-    n = sum(len(batch.row) for batch in selecting)
-    tables = torch.stack(effect), torch.stack(damage)
-    return Grid(llm.layers, list(strengths), *tables, n, "nats per token"), methods
+
+    @torch.no_grad()
+    def __init__(
+        self, llm: LLM, data: BehaviourDataModule, method: Callable[[int], Steering], texts: Sequence[str]
+    ) -> None:
+        self.llm, self.evaluation = llm, BehaviourEffect()
+        self.methods = {site: method(llm.width(site)) for site in llm.sites}
+        for unfitted in self.methods.values():
+            if unfitted.trained:
+                raise ValueError(
+                    f"{type(unfitted).__name__} is trained through the output, which a search would do at every layer: "
+                    "give the layers, and use fit"
+                )
+        data.read_by(llm)
+        read = [fit_data.read(llm, self.evaluation, batch) for batch in data.train_dataloader()]
+        columns = {name: torch.cat([batch[name] for batch in read]) for name in read[0]}
+        for site, unfitted in self.methods.items():
+            unfitted.fit(fit_data.activations(columns, site, len(columns["error"]), data.paired))
+        self.batches = list(data.val_dataloader())
+        self.baseline = [llm.scores(batch.x)[0] for batch in self.batches]
+        self.texts = [list(texts), own_text(llm, texts)]
+
+    @torch.no_grad()
+    def grid(self, strengths: Sequence[float]) -> Grid:
+        """Return effect and damage of every layer at these strengths, in the method's units."""
+        cells = [self._layer(site, strengths) for site in self.llm.sites]
+        effect, damage = (torch.stack(rows) for rows in zip(*cells, strict=True))
+        return Grid(self.llm.layers, list(strengths), effect, damage, sum(len(batch.row) for batch in self.batches))
+
+    def _layer(self, site: str, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """``[strengths]`` effect and damage; a strength that the network cannot read has infinite damage."""
+        group = interventions.steered("", {site: self.methods[site]}, strengths)
+        edits, copies = interventions.together([group], [site])
+        try:
+            rows = [
+                self.evaluation.rows(before, self.llm.scores(batch.x, edits, copies), batch)["margin_change"]
+                for before, batch in zip(self.baseline, self.batches, strict=True)
+            ]
+            return torch.cat(rows, 1).mean(1).cpu(), damage(self.llm, self.texts, edits, copies)
+        except UnreadableError:
+            if len(strengths) == 1:
+                return torch.full((1,), torch.nan, dtype=torch.float64), torch.full(
+                    (1,), torch.inf, dtype=torch.float64
+                )
+            cells = [self._layer(site, [strength]) for strength in strengths]
+            effect, lost = (torch.cat(column) for column in zip(*cells, strict=True))
+            return effect, lost
 
 
-def own_text(llm: LLM, texts: Sequence[str]) -> list[str]:
-    """Return what the unsteered model writes after the first words of each text, with these words; each once."""
-    openings = list(dict.fromkeys(" ".join(text.split()[:OPENING]) for text in texts))
+def damage(llm: LLM, groups: Sequence[Sequence[str]], edits: Mapping[str, Edit], copies: int = 1) -> Tensor:
+    """``[copies]`` KL to the unsteered model, nats per token: of the group of texts that changes most."""
+    kl = [llm.drift(texts, edits, copies).kl.flatten(1) for texts in groups if texts]
+    return torch.stack([each.nansum(1) / (~each.isnan()).sum(1) for each in kl]).amax(0).cpu()
+
+
+def own_text(llm: LLM, texts: Sequence[str], without: Sequence[str] = ()) -> list[str]:
+    """Return what the unsteered model writes after the first words of each text, with these words.
+
+    Args:
+        llm: the model.
+        texts: where the first words come from; each opening counts once.
+        without: texts whose openings are left out, since they serve elsewhere.
+    """
+    openings = list(dict.fromkeys(map(_opening, texts)))
+    openings = [opening for opening in openings if opening not in set(map(_opening, without))]
     written = llm.generate(openings, max_new_tokens=CONTINUATION) if openings else []
     return [f"{opening} {text.strip()}" for opening, text in zip(openings, written, strict=True) if text.strip()]
+
+
+def _opening(text: str) -> str:
+    return " ".join(text.split()[:OPENING])

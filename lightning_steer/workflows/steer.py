@@ -16,19 +16,20 @@ from lightning_steer.methods.base import Steering
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
+from lightning_steer.report import card as report_card
 from lightning_steer.resources import shipped
 from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector
 from lightning_steer.workflows.fit import backbone, check_method, run
-from lightning_steer.workflows.search import own_text, search
+from lightning_steer.workflows.search import Search, damage, own_text
 
 FURTHER = (8.0, 12.0), (16.0, 24.0)
 """What is tried next where the largest strength so far is the best within the budget, and nobody asked for others."""
 REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
-SEARCHED = 0.4, 0.3
+SHARES = 0.4, 0.3
 """Shares of the pairs that are fitted to and chosen on in a search, which looks at many more settings than a fit."""
 LEAST = 10
 """Pairs below which a part of them would be too small to say anything."""
@@ -46,7 +47,7 @@ class Steered(NamedTuple):
     """Prompts that were neither fitted to nor chosen on, each once."""
 
 
-class Searched(Selection):
+class AlreadyChosen(Selection):
     """The strength that a search has chosen already, of those that it tried.
 
     Args:
@@ -124,40 +125,49 @@ def searched(
             )
         )
     numbers.check({"budget": budget, "seed": seed, "strengths": list(strengths or ())})
-    if (strengths is not None and not strengths) or (not isinstance(layers, str) and not layers):
-        raise ValueError("strengths and layers must name at least one to try")
+    if layers != "auto" and (isinstance(layers, (str, int)) or not layers):
+        raise ValueError(f'layers must be a list with at least one block, such as [2, 3], or "auto", not {layers!r}')
+    if strengths is not None and not strengths:
+        raise ValueError("strengths is empty: give at least one to try, or None for the method's own")
     numbers.distinct("strengths", list(strengths or ()))
     loaded = LLM(llm) if isinstance(llm, str) else llm
     loaded.load()
-    every = list(range(loaded.decoder.depth)) if isinstance(layers, str) else layers
-    model = backbone(loaded, every)
+    model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
     unfitted = method(model.width(model.sites[0]))
     low, high = unfitted.strength_range
-    tried = list(strengths or unfitted.default_strengths)
+    tried = sorted(strengths or unfitted.default_strengths, key=lambda strength: abs(strength - unfitted.off))
     if outside := [strength for strength in tried if not low <= strength <= high]:
         raise ValueError(
             f"strengths of {type(unfitted).__name__} lie between {low:g} and {high:g}, not at {outside[0]:g}: "
             f"give others, the weakest first, such as {', '.join(map(str, unfitted.default_strengths))}"
         )
     further = FURTHER if strengths is None and high == math.inf else ()
-    texts = reading(model, reference_texts)
-    source = Pairs(pairs, [*texts[1::2], *own_text(model, texts[1::2])])
-    data = BehaviourDataModule(source, None, False, *SEARCHED, seed=seed)
-    grid, methods = search(model, data, method, tried, texts[::2])
-    setting, broken = _fluent(model, data, grid, methods, budget)
+    texts = reference_texts_for(model, reference_texts)
+    judging = [texts[1::2], own_text(model, texts[1::2], without=texts[::2])]
+    data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
+    search = Search(model, data, method, texts[::2])
+    grid = search.grid(tried)
+    setting, broken = _fluent(model, data, grid, search.methods, budget)
     for stronger in further:
         if setting.strength < len(grid.strengths) - 1:
             break
-        grid = grid.widened(search(model, data, method, stronger, texts[::2])[0])
-        setting, broken = _fluent(model, data, grid, methods, budget)
+        grid = grid.widened(search.grid(stronger))
+        setting, broken = _fluent(model, data, grid, search.methods, budget)
     reason = grid_reason(grid, setting, budget, broken)
     at_layer = backbone(loaded, grid.layers[setting.layer])
-    rule = Searched(setting.strength, reason)
+    rule = AlreadyChosen(setting.strength, reason)
     module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     vector = run(module, data, 1, progress, folder)
-    if (kl := vector.card.drift["neutral_kl"]["value"]) > budget:
-        warning = f"On the texts that judge, unrelated text changed by {kl:.3f} nats per token, more than {budget:g}."
-        vector = vector._replace(card=vector.card._replace(warnings=[warning, *vector.card.warnings]))
+    edits = {site: partial(map_, strength=module.strength) for site, map_ in module.at_site.items()}
+    if not (kl := float(damage(at_layer, judging, edits))) <= budget:
+        module.report["warnings"].insert(
+            0,
+            f"On texts that played no part in the choice, unrelated text or the model's own changed by {kl:.3f} nats "
+            f"per token, more than the budget of {budget:g}.",
+        )
+        vector = vector._replace(card=vector.card._replace(warnings=module.report["warnings"]))
+        if folder is not None:
+            report_card.write(folder, module.report)
     held_out = list(dict.fromkeys(example.prompt for example in data.parts[TEST]))
     return Steered(vector, grid, setting, reason, held_out)
 
@@ -177,9 +187,9 @@ def _fluent(
         steered = written.continued(model, prompts, {site: partial(methods[site], strength=strength)})
         if baseline is None or steered is None or not written.broken(steered, baseline, wanted):
             return setting, passed
-    helping = int((grid.effect > ROUNDING).sum())
+    helping, largest = int((grid.effect > ROUNDING).sum()), float(grid.effect.nan_to_num(-math.inf).max())
     raise ValueError(
-        f"no layer and strength moves the margin as meant (largest effect {float(grid.effect.max()):.3g} {grid.unit}), "
+        f"no layer and strength moves the margin as meant (largest effect {largest:.3g} nats per token), "
         f"changes unrelated text by at most {budget:g} nats per token (least {float(grid.damage.min()):.3g}) and "
         "leaves text at the pairs' own prompts whole: "
         + (
@@ -194,12 +204,12 @@ def _fluent(
     )
 
 
-def reading(llm: LLM, texts: Sequence[str] | None) -> list[str]:
+def reference_texts_for(llm: LLM, texts: Sequence[str] | None) -> list[str]:
     """Return the reference texts, or those that ship as far as the tokenizer knows their words; raises ValueError."""
     if texts is not None:
-        if isinstance(texts, str) or len(texts) < 2:
-            raise ValueError("reference_texts must be at least two texts: one half chooses, the other judges")
-        return list(texts)
+        if isinstance(texts, str) or len(set(texts)) < 2:
+            raise ValueError("reference_texts must be at least two different texts: one half chooses, the other judges")
+        return list(dict.fromkeys(texts))
     unknown = llm.tokenizer.unk_token_id
     for path in REFERENCE_TEXTS:
         every = [text for (text,) in read(Path(shipped(path)), ("text",))]
