@@ -17,8 +17,9 @@ from conftest import ROOT
 
 import lightning_steer as ls
 from lightning_steer import __main__ as command_line
-from lightning_steer.outcomes import Judgement, judge
+from lightning_steer.outcomes import Judgement, calls, judge
 from lightning_steer.outcomes.promise_text import parse, promises
+from lightning_steer.statistics.bounds import Betting
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 
@@ -38,7 +39,7 @@ def table(path: Path, measures: dict[str, Sequence[tuple[int, int, int]]], n: in
         for name, parts in measures.items():
             for strength, (rose, fell, right) in zip(STRENGTHS, parts, strict=True):
                 for i, value in enumerate(column(rose, fell, n, right)):
-                    writer.writerow([f"q{i}", strength, name, value, *(of(i) for of in more.values())])
+                    writer.writerow([f"q{i}", strength, name, bool(value), *(of(i) for of in more.values())])
     return path
 
 
@@ -103,7 +104,8 @@ def test_abstention_names_the_promise_that_failed_and_how_many_items_would_do(ou
     text = str(judge(outcomes, "refused>=0", {"right falls": 0.02}, delta=0.01))
     assert "No setting is certified" in text
     assert "right falls by less than 0.02 is certified at 0 of 3 settings" in text
-    assert f"About {needed:,} items like these would settle it; there are 200." in text
+    assert f"If this is the true change, about {needed:,} items would certify it" in text
+    assert "there are 200; if the true change is at the limit or worse, no number would." in text
 
 
 def test_enough_items_are_enough(tmp_path: Path) -> None:
@@ -220,6 +222,137 @@ def test_clusters_are_whole_in_the_split_and_count_once(tmp_path: Path) -> None:
     assert "No clusters are named" not in str(judgement)
 
 
+def unequal_clusters(path: Path, small_falls: bool = False) -> Path:
+    """Write 200 clusters of which every tenth has 40 items, a third of them harmed, and the others two that do well."""
+    with path.open("w") as file:
+        file.write("item,strength,measure,value,cluster\n")
+        for cluster in range(200):
+            large = cluster % 10 == 0
+            for i in range(40 if large else 2):
+                harmed = i % 3 == 0 if large else small_falls
+                for strength in (0, 1):
+                    start = f"c{cluster}q{i},{strength}"
+                    file.write(f"{start},right,{not (strength and harmed)},c{cluster}\n")
+                    file.write(f"{start},refused,{bool(strength)},c{cluster}\n")
+    return path
+
+
+@pytest.mark.parametrize("share", [0.5, 1])
+def test_a_certificate_about_clusters_says_what_rows_do(share: float, tmp_path: Path) -> None:
+    judgement = judge(unequal_clusters(tmp_path / "x.csv"), "refused>=0", {"right falls": 0.15}, split=share)
+    choice = judgement.choice
+    assert choice.chosen == "1"
+    [right] = [one for one in choice.over_rows if one.promise.measure == "right"]
+    assert right.change.value < -0.2 < -0.1 < right.over_clusters.value < 0
+    assert right.over_clusters.low > -0.15
+    assert bool(choice.remade) is (share < 1)
+    first, warning = str(judgement).split("**")[1:3]
+    assert "(of refused, right: the mean over clusters, each counting once)" in first
+    assert warning.startswith(
+        " WARNING: the mean over rows breaks this promise: right falls by less than 0.15. On the items"
+    )
+    assert "refused rises" not in warning.partition("## Promises")[0]  # over rows it rises, too
+    if choice.remade:
+        assert "as a mean over 100 clusters" in warning
+        assert "as a mean over rows" in warning
+
+
+def test_a_mean_over_rows_that_may_break_a_promise(tmp_path: Path) -> None:
+    judgement = judge(unequal_clusters(tmp_path / "x.csv"), "refused>=0", {"right falls": 0.25}, split=1)
+    [right] = [one for one in judgement.choice.over_rows if one.promise.measure == "right"]
+    assert right.change.low < -0.25 < right.change.value
+    assert "The mean over rows may break this promise" in str(judgement)
+    assert "WARNING" not in str(judgement)
+    far = judge(unequal_clusters(tmp_path / "x.csv"), "refused>=0", {"right falls": 0.6}, split=1)
+    assert "breaks this promise" not in str(far)
+    assert "may break" not in str(far)
+
+
+def test_whether_a_change_holds_a_promise() -> None:
+    for text, benefit, kept, broken in (
+        ("right>=.1", True, 0.2, 0.1),
+        ("toxic falls>=.1", True, -0.2, -0.1),
+        ("right falls<=.1", False, -0.05, -0.1),
+        ("right rises<=.1", False, -0.5, 0.1),
+        ("right<=.1", False, -0.05, -0.2),
+    ):
+        assert parse(text, benefit).holds(kept)
+        assert not parse(text, benefit).holds(broken)
+        assert not parse(text, benefit).holds(float("nan"))
+
+
+def test_a_count_that_shows_0_and_1_alone_is_no_share(outcomes: Path, tmp_path: Path) -> None:
+    """A value that is too rare to be seen may turn the mean, so nothing is promised until somebody rules it out."""
+    counts = tmp_path / "counts.csv"
+    counts.write_text(outcomes.read_text().replace("True", "1").replace("False", "0"))
+    with pytest.raises(
+        ValueError, match=r"'refused', 'right' .* --range refused=0\.\.1 --range right=0\.\.1 if no other"
+    ):
+        judge(counts, "refused>=0", {"right falls": 0.1})
+    declared = judge(counts, "refused>=0", {"right falls": 0.1}, ranges={"refused": (0, 1), "right": (0, 1)})
+    assert declared.choice == judge(outcomes, "refused>=0", {"right falls": 0.1}).choice
+    assert "no other value can occur" not in str(declared)
+    assert "All values of refused, right are 0 or 1" in str(judge(counts))
+    assert "no other value can occur" not in str(judge(outcomes))
+
+
+@pytest.mark.parametrize("kind", ["html", "md", "json"])
+def test_the_best_of_several_calls_is_told_apart(kind: str, outcomes: Path, tmp_path: Path) -> None:
+    def call(seed: int = 0, limit: float = 0.1, path: Path = outcomes) -> Judgement:
+        return judge(path, "refused>=0", {"right falls": limit}, seed=seed)
+
+    def sentences() -> str:
+        return " ".join(calls.sentences(calls.with_earlier(judgement, page)))
+
+    page = tmp_path / f"page.{kind}"
+    judgement = call()
+    judgement.save(page)
+    assert not sentences()  # the same call again
+    judgement = call(seed=1)
+    assert "1 earlier call on the same outcomes with another seed." in sentences()
+    judgement.save(page)
+    judgement = call()
+    assert "1 earlier call on the same outcomes with another seed." in sentences()  # nor is it forgotten
+    judgement = call(limit=0.2)
+    assert "2 earlier calls on the same outcomes with another seed, promises or options." in sentences()
+    grown = table(tmp_path / "grown.csv", {"refused": REFUSED, "right": RIGHT}, n=260)
+    judgement = call(path=grown)
+    assert "was of other outcomes under the same promises. If these are the same items and more" in sentences()
+    assert "WARNING" not in sentences()
+    judgement.save(page)
+    if kind != "json":
+        assert "If these are the same items and more" in page.read_text()
+    page.write_bytes(b"\xff something else")
+    assert not sentences()
+
+
+def test_the_command_tells_of_earlier_calls(outcomes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["judge", str(outcomes), "--benefit", "refused>=0", "--json", str(tmp_path / "x.json"), "--seed"]
+    assert command_line.main([*arguments, "0"]) == 0
+    assert "earlier call" not in capsys.readouterr().out
+    assert command_line.main([*arguments, "1"]) == 0
+    assert "** WARNING: the page saved here holds 1 earlier call" in capsys.readouterr().out
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert record["call"]["seed"] == 1
+    assert [one["seed"] for one in record["earlier"]] == [0]
+
+
+def test_the_number_of_items_is_what_certifies_half_of_tables_if_the_observed_change_is_true() -> None:
+    draws = np.random.default_rng(0)
+    law = np.repeat([1.0, -1.0, 0.0], [120, 80, 800])
+    number = Betting().enough(law, 0.0, 0.05 / 3)
+    assert number > 1000  # where betting takes the place of the exact test, which certifies more
+    kept = {
+        rise: Betting().p_value(
+            draws.choice([1.0, -1.0, 0.0], (200, number), p=[0.1 + rise, 0.1 - rise, 0.8]), 0.0, 0.05 / 3
+        )
+        < 0.05 / 3
+        for rise in (0.02, 0.0)
+    }
+    assert 0.35 < kept[0.02].mean() < 0.65
+    assert kept[0.0].mean() < 0.05
+
+
 def test_several_seeds_of_an_item_are_a_cluster(tmp_path: Path) -> None:
     rows = [f"q{i},{s},{seed},{int(i < 30 or (s and i < 60))}" for i in range(80) for s in (0, 1) for seed in (1, 2, 3)]
     path = tmp_path / "refused.csv"
@@ -295,7 +428,7 @@ def test_every_form_of_a_table_is_the_same(outcomes: Path, tmp_path: Path) -> No
     (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     (tmp_path / "t.tsv").write_text(text.replace(",", "\t"))
     (tmp_path / "t.jsonl").write_text("".join(
-        json.dumps({**line, "value": int(line["value"]), "setting": float(line["setting"])}) + "\n"
+        json.dumps({**line, "value": line["value"] == "True", "setting": float(line["setting"])}) + "\n"
         for line in lines))  # fmt: skip
     for name in ("bom.csv", "t.tsv", "t.jsonl"):
         assert judge(tmp_path / name, "refused>=0", {"right falls": 0.1})._replace(sources=()) == expected, name
@@ -391,7 +524,8 @@ def test_published_outcomes() -> None:
     tables = [f"right={start}gsm8k_right.csv", f"renellm={start}renellm_refused.csv",
               f"xstest={start}xstest_refused.csv", f"jailbroken={start}jailbroken_refused.csv"]  # fmt: skip
     harms = {"right falls": 0.05, "xstest[safe] rises": 0.05}
-    judgement = judge(tables, "renellm>=0", harms)
+    ranges = dict.fromkeys(("right", "renellm", "xstest"), (0, 1))
+    judgement = judge(tables, "renellm>=0", harms, ranges=ranges)
     for name, known in PUBLISHED.items():
         settings = list(by_name(judgement)[name].values())
         assert [round(100 * one.value.value) for one in settings] == [total for total, _ in known]
@@ -403,7 +537,7 @@ def test_published_outcomes() -> None:
     assert judgement.choice.chosen is None
     kept = [sum(c.promises[i].kept for c in judgement.choice.candidates) for i in range(3)]
     assert kept == [7, 1, 6]
-    more = judge(tables, "renellm>=0", {**harms, "right falls": 0.1}, split=1).choice
+    more = judge(tables, "renellm>=0", {**harms, "right falls": 0.1}, ranges=ranges, split=1).choice
     assert more.chosen == "-0.4"
     assert all(candidate.certified for candidate in more.candidates)
 

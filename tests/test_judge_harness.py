@@ -40,6 +40,14 @@ def test_a_baseline_and_steered_runs(tmp_path: Path) -> None:
     assert any("'bpb'" in note and "no number" in note for note in judgement.notes)
 
 
+def test_the_format_declares_its_own_metrics_alone(tmp_path: Path) -> None:
+    more = {"metrics": ["acc", "errors", "strict"], "errors": 1.0, "strict": True}
+    paths = [f"{name}={log(tmp_path / name, right, **more)}" for name, right in (("0", lambda i: i < 9), ("1", bool))]
+    assert judge(paths, "pocket_qa_acc>=0", {"pocket_qa_strict falls": 0.1}).choice.chosen == "1"
+    with pytest.raises(ValueError, match=r"--range pocket_qa_errors=0\.\.1"):
+        judge(paths, "pocket_qa_errors>=0")
+
+
 def test_filters_are_measures_of_their_own(tmp_path: Path) -> None:
     paths = []
     for name in ("0", "1"):

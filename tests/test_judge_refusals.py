@@ -60,7 +60,8 @@ bad("outside the declared range", HEAD + "a,0,m,1\na,1,m,7\n", "row 3", "column 
     more=("--range", "m=0..5"))  # fmt: skip
 bad("below the declared range", HEAD + "a,0,m,-1\na,1,m,2\n", "row 2", "column value", "-1", "0 to 5",
     more=("--range", "m=0..5"))  # fmt: skip
-bad("no range for a promise", HEAD + "a,0,m,1\na,1,m,7\n", "'m'", "range", more=("--benefit", "m>=0"))
+bad("no range for a promise about a grade", HEAD + "a,0,m,1\na,1,m,7\n", "'m'", "range", more=("--benefit", "m>=0"))
+bad("no range for a promise about 0 and 1", GOOD, "'m'", "--range m=0..1", "true and false", more=("--benefit", "m>=0"))
 # names
 row("c" * 10**6 + ",0,m,1\n", "column item", "1,000,000 characters", name="an item of 10^6 characters")
 row("c,0," + "m" * 1001 + ",1\n", "column measure", "1,001 characters", name="a measure of 1,001 characters")
@@ -142,14 +143,14 @@ bad("half an object", rows(record()) + '{"item": ', "row 2", "object", file="x.j
 bad("deep nesting", rows(record()) + "[" * 10**5 + "\n", "row 2", "object", file="x.jsonl")
 # options
 bad("a promise about no measure", GOOD, "'refused'", "m", more=("--benefit", "refused>=0"))
-bad("a promise about no group", GOOD, "'safe'", "none", more=("--benefit", "m[safe]>=0"))
+bad("a promise about no group", GOOD, "'safe'", "none", more=("--range", "m=0..1", "--benefit", "m[safe]>=0"))
 bad("a harm without a benefit", GOOD, "benefit", more=("--harm", "m<=.05"))
 bad("a promise twice", GOOD, "two promises", more=("--benefit", "m>=0", "--benefit", "m>=.1"))
-bad("a limit beyond the range", GOOD, "limit", "-1 and 1", more=("--benefit", "m>=1"))
+bad("a limit beyond the range", GOOD, "limit", "-1 and 1", more=("--range", "m=0..1", "--benefit", "m>=1"))
 bad("delta 0", GOOD, "delta", "0.0", more=("--delta", "0"))
 bad("delta NaN", GOOD, "delta", "nan", more=("--delta", "nan"))
 bad("split 0", GOOD, "split", "0.0", more=("--split", "0"))
-bad("split of nobody", GOOD, "split", "'m'", more=("--split", ".01", "--benefit", "m>=0"))
+bad("split of nobody", GOOD, "split", "'m'", more=("--split", ".01", "--range", "m=0..1", "--benefit", "m>=0"))
 bad("a range that is no range", GOOD, "--range", "'m'", more=("--range", "m"))
 bad("a range upside down", GOOD, "'m'", "smaller first", more=("--range", "m=5..0"))
 bad("a range of no measure", GOOD, "'k'", "no measure", more=("--range", "k=0..5"))
@@ -220,7 +221,7 @@ def test_strengths_that_agree_to_six_digits_are_two_settings(tmp_path: Path) -> 
             lines += [f"{item},{setting},right,{int(chance.random() < right)}"]
     path = tmp_path / "outcomes.csv"
     path.write_text("\n".join(lines) + "\n")
-    found = judge(path, benefit="refused>=0", harms=["right falls<=.3"])
+    found = judge(path, benefit="refused>=0", harms=["right falls<=.3"], ranges={"refused": (0, 1), "right": (0, 1)})
     assert found.choice is not None
     assert found.choice.chosen == "1234562"
     assert "1234561" in str(found)

@@ -24,8 +24,8 @@ def table(path: Path, labelled: int = 200, topic: bool = False) -> Path:
         for i in range(N):
             end = f",t{i // 3}\n" if topic else "\n"
             for strength, chance in zip(STRENGTHS, CHANCES, strict=True):
-                true = int(draw.random() < chance)
-                generous = int(true or draw.random() < 0.3 * strength)
+                true = draw.random() < chance
+                generous = true or draw.random() < 0.3 * strength
                 file.write(
                     f"q{i},{strength},refused,honest,{true}{end}q{i},{strength},refused,generous,{generous}{end}"
                 )

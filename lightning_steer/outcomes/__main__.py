@@ -14,7 +14,8 @@ CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measu
 lm-evaluation-harness"""
 EPILOG = """\
 A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
-(0 is the baseline) or names. Columns cluster, group, seed and judge are read if they are there.
+(0 is the baseline) or names; values are true or false, or numbers, with --range for a promise. Columns cluster, group,
+seed and judge are read if they are there.
 
   --benefit "refused>=0"               refused rises by more than 0
   --harm "right falls<=.05"            right falls by less than .05
@@ -38,11 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
     add("--delta", type=float, default=0.05, help="accepted risk that the chosen setting breaks a promise (.05)")
     add("--baseline", help="the setting without steering; strength 0, or the name baseline, if not given")
     add("--cluster", help="the column whose rows belong together, such as a topic, if it is not called cluster")
-    add("--range", action="append", default=[], help="possible values of a measure, MEASURE=LOW..HIGH")
+    add(
+        "--range",
+        action="append",
+        default=[],
+        help="possible values of a measure, MEASURE=LOW..HIGH; a promise needs it",
+    )
     add("--judge", help="whose scores to go by, where several judges scored; the others are compared")
     add("--human", help="the judge whose labels are right, on a random part of the items: they correct the others")
-    add("--split", type=float, default=0.5, help="share of the items that choose (.5); the others re-estimate")
-    add("--seed", type=int, default=0, help="of the split (0)")
+    add(
+        "--split",
+        type=float,
+        default=0.5,
+        help="share of the items that choose (.5); the others re-estimate; fix it beforehand",
+    )
+    add("--seed", type=int, default=0, help="of the split (0); fix it beforehand")
     for kind in ("html", "markdown", "json"):
         add(f"--{kind}", type=Path, help=f"write the judgement as {kind} to this file")
     options = parser.parse_args(arguments)
@@ -57,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _judge(options: argparse.Namespace) -> int:
+    from lightning_steer.outcomes.calls import with_earlier
     from lightning_steer.outcomes.judging import judge
     from lightning_steer.outcomes.saving import check_form
 
@@ -76,6 +88,8 @@ def _judge(options: argparse.Namespace) -> int:
         split=options.split,
         seed=options.seed,
     )
+    for path in paths:
+        judgement = with_earlier(judgement, path)
     for path in paths:
         judgement.save(path)
     say(judgement, end="")

@@ -1,7 +1,8 @@
 """The choice under promises, in sentences and a table."""
 
+from lightning_steer.outcomes import calls
 from lightning_steer.outcomes.prose import TextTable, p_value, signed
-from lightning_steer.outcomes.records import Candidate, Choice, Judgement, PromiseOutcome
+from lightning_steer.outcomes.records import Candidate, Choice, Judgement, Measured, PromiseOutcome
 
 
 def verdict(judgement: Judgement) -> list[str]:
@@ -10,6 +11,7 @@ def verdict(judgement: Judgement) -> list[str]:
     if choice is None:
         return ["No promise was asked for, so no setting is chosen. Name what steering is for and what it may damage."]
     sentences = _chosen(choice) if choice.chosen is not None else _abstained(choice)
+    sentences[1:1] = calls.sentences(judgement)
     if not any(not promise.benefit for promise in choice.promises):
         sentences.append("No harm is limited, so nothing is certified about what else steering changes.")
     return sentences
@@ -21,9 +23,11 @@ def _chosen(choice: Choice) -> list[str]:
     certified = sum(candidate.certified for candidate in choice.candidates)
     first = own.promises[0]
     sentences = [
-        f"Setting {choice.chosen} is certified at confidence {1 - choice.delta:g} to keep every promise: {kept}.",
+        f"Setting {choice.chosen} is certified at confidence {1 - choice.delta:g} to keep every promise: {kept}"
+        + (f" (of {_clustered(choice)}: the mean over clusters, each counting once)." if _clustered(choice) else "."),
+        *_over_rows(choice),
         f"{certified} of {len(choice.candidates)} settings are certified; of these it has the largest observed "
-        f"{_change_of(first)}.",
+        f"{_change_of(first, choice)}.",
     ]
     if not choice.remade:
         return [
@@ -31,19 +35,50 @@ def _chosen(choice: Choice) -> list[str]:
             "All items chose, so its effect is not measured afresh: the figures below are those of a winner, and lean "
             "towards too good.",
         ]
-    fresh = "; ".join(
-        f"{one.promise.target} {signed(one.change)} ({one.rose} rose, {one.fell} fell, n {one.change.n:,}"
-        + (f" in {one.change.clusters:,} clusters" if one.change.clusters else "")
-        + ")"
-        for one in choice.remade
+    return [
+        *sentences,
+        f"On the items that had no part in the choice: {'; '.join(_fresh(one) for one in choice.remade)}.",
+    ]
+
+
+def _clustered(choice: Choice) -> str:
+    """Return the promised measures that have clusters."""
+    return ", ".join(name for name, unit in choice.counted.items() if unit == "clusters")
+
+
+def _over_rows(choice: Choice) -> list[str]:
+    """Return which promises the chosen setting does not keep, or may not, if every row counts once."""
+    place = "On the items that had no part in the choice" if choice.remade else "On the items, which all chose,"
+    sentences = []
+    for one in choice.over_rows:
+        low, high = (one.promise.holds(end) for end in (one.change.low, one.change.high))
+        if not one.promise.holds(one.change.value):
+            verdict = "WARNING: the mean over rows breaks this promise"
+        elif not (low and high):
+            verdict = "The mean over rows may break this promise, for its interval reaches beyond the limit"
+        else:
+            continue
+        sentences.append(
+            f"{verdict}: {one.promise}. {place} it is {signed(one.change)}, and nothing is certified about it."
+        )
+    return sentences
+
+
+def _fresh(one: Measured) -> str:
+    counts = f"{one.rose} rose, {one.fell} fell, n {one.change.n:,}"
+    if one.over_clusters is None:
+        return f"{one.promise.target} {signed(one.change)} ({counts})"
+    return (
+        f"{one.promise.target} {signed(one.over_clusters)} as a mean over {one.change.clusters:,} clusters, "
+        f"{signed(one.change)} as a mean over rows ({counts})"
     )
-    return [*sentences, f"On the items that had no part in the choice: {fresh}."]
 
 
-def _change_of(outcome: PromiseOutcome) -> str:
+def _change_of(outcome: PromiseOutcome, choice: Choice) -> str:
     """Return a change among the items that chose."""
     word = "fall" if outcome.promise.sign < 0 else "rise"
-    return f"{word} of {outcome.promise.target}, {outcome.change:+.3f} among those that chose"
+    mean = " as a mean over clusters" if choice.counted[outcome.promise.target] == "clusters" else ""
+    return f"{word} of {outcome.promise.target}, {outcome.change:+.3f}{mean} among those that chose"
 
 
 def _abstained(choice: Choice) -> list[str]:
@@ -61,7 +96,8 @@ def _abstained(choice: Choice) -> list[str]:
     if nearest.needed == float("inf"):
         return [
             *sentences,
-            "No number of items like these would settle it: every setting is observed to break a promise.",
+            "Every setting is observed to break a promise: if these are the true changes, no number of items would "
+            "certify one.",
         ]
     failed = " ".join(_failed(one, choice) for one in nearest.promises if not one.kept)
     return [*sentences, f"The nearest is setting {nearest.setting}. {failed}"]
@@ -71,9 +107,11 @@ def _failed(one: PromiseOutcome, choice: Choice) -> str:
     unit, there = choice.counted[one.promise.target], sum(choice.units[one.promise.target])
     have = f"; there are {there:,}" if unit == "items" else ""
     return (
-        f"There it is not certified that {one.promise}: the observed change is {one.change:+.3f}, p "
-        f"{p_value(one.p)}, and below {p_value(choice.risk)} is needed. About {one.needed:,} {unit} like these would "
-        f"settle it{have}."
+        f"There it is not certified that {one.promise}: the observed change is {one.change:+.3f}"
+        f"{' as a mean over clusters' if unit == 'clusters' else ''}, p "
+        f"{p_value(one.p)}, and below {p_value(choice.risk)} is needed. If this is the true change, about "
+        f"{one.needed:,} {unit} would certify it in about half of tables or more{have}; if the true change is at the "
+        "limit or worse, no number would."
     )
 
 
@@ -91,10 +129,8 @@ def _cell(one: PromiseOutcome, choice: Choice) -> str:
     seen = f"{one.change:+.3f}, p {p_value(one.p)}"
     if one.kept:
         return f"certified ({seen})"
-    unit = choice.counted[one.promise.target]
-    return (
-        f"not certified ({seen}; {f'about {one.needed:,} {unit}' if one.needed else f'no number of {unit}'} would do)"
-    )
+    number = f"about {one.needed:,}" if one.needed else "no number of"
+    return f"not certified ({seen}; {number} {choice.counted[one.promise.target]} if this is true)"
 
 
 def _all(candidate: Candidate) -> str:
@@ -114,8 +150,12 @@ def promise_notes(choice: Choice) -> list[str]:
         f"A setting is certified if every promise's p-value is below {p_value(choice.risk)}, which is delta "
         f"{choice.delta:g} shared among {len(choice.candidates)} settings (Learn-then-Test: intersection-union within "
         "a setting, Bonferroni over settings). The chance that the chosen setting breaks any promise is then at most "
-        f"{choice.delta:g}. P-values: {'; '.join(choice.how)}. The numbers that would do assume items like these, and "
-        "betting.",
+        f"{choice.delta:g}. P-values: {'; '.join(choice.how)}. A number of items or clusters is "
+        "what certifies in about half of tables or more if the observed change is the true one, which the data do not "
+        "say; with a true change at the limit or worse, none does.",
+        "This holds for one call whose promises, limits, settings, --split, --seed and number of items were fixed "
+        "before any outcome was seen. The best of several calls, or of several looks at a table that grows, is false "
+        "more often.",
     ]
     if least:
         notes.append(f"If nothing changed at all, these many that choose would be needed to be sure of it: {least}.")

@@ -11,9 +11,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lightning_steer.outcomes.promise_text import PromiseText
-from lightning_steer.outcomes.records import Candidate, Choice, PromiseOutcome, Remade
+from lightning_steer.outcomes.records import Candidate, Choice, Measured, PromiseOutcome
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics import promises as certificates
+from lightning_steer.statistics.columns import as_clusters
 from lightning_steer.statistics.kinds import Change, Mean
 
 
@@ -83,6 +84,7 @@ def choose(
     measures: Mapping[str, Measure], promises: tuple[PromiseText, ...], delta: float, share: float, seed: int
 ) -> Choice:
     """Return the choice under all promises; raises ValueError for a promise that cannot be judged."""
+    _check_ranges(measures, promises)
     targets = {promise.target: _target(measures, promise) for promise in promises}
     parts = split(targets, share, seed)
     names = _candidates(targets)
@@ -99,9 +101,16 @@ def choose(
     outcomes = [_outcomes(owners, certified, choice, k, scale) for k in range(len(names))]
     candidates = tuple(Candidate(name, bool(choice.certified[k]), outcomes[k]) for k, name in enumerate(names))
     chosen = None if choice.chosen is None else names[choice.chosen]
+    remade: list[Measured] = []
+    over_rows: list[Measured] = []
+    for promise in promises if chosen is not None else ():
+        part = parts[promise.target]
+        fresh = part.others.values.shape[1] > 0
+        measured = _measured(part.others if fresh else part.choosing, promise, str(chosen))
+        remade += [measured] if fresh else []
+        over_rows += [measured] if measured.over_clusters else []
     return Choice(
-        promises, delta, choice.risk, chosen, candidates,
-        () if chosen is None else tuple(one for p in promises if (one := _remade(parts[p.target].others, p, chosen))),
+        promises, delta, choice.risk, chosen, candidates, tuple(remade), tuple(over_rows),
         {name: (part.choosing.values.shape[1], part.others.values.shape[1]) for name, part in parts.items()},
         {name: "items" if part.choosing.cluster is None else "clusters" for name, part in parts.items()},
         {owner: kept.least for owner, kept in zip(owners, choice.kept, strict=True) if kept.least is not None},
@@ -109,15 +118,26 @@ def choose(
     )  # fmt: skip
 
 
+def _check_ranges(measures: Mapping[str, Measure], promises: tuple[PromiseText, ...]) -> None:
+    """Raise ValueError for promised measures of which nobody says how far a value may lie off.
+
+    A count that shows 0 and 1 alone is no share: a value of 50 that is too rare to be seen may turn its mean.
+    """
+    promised = dict.fromkeys(promise.measure for promise in promises)
+    unsure = [measures[name] for name in promised if name in measures and not measures[name].declared]
+    if unsure:
+        ranges = " ".join(f"--range {one.name}=0..{1 if one.share else 10}" for one in unsure)
+        also = " if no other value can occur, or write true and false" if all(one.share for one in unsure) else ""
+        raise ValueError(
+            f"nothing can be promised about {', '.join(repr(one.name) for one in unsure)} without the range of all "
+            f"possible values, which those seen here do not tell: declare it, such as {ranges}{also}"
+        )
+
+
 def _target(measures: Mapping[str, Measure], promise: PromiseText) -> Measure:
     if promise.measure not in measures:
         raise ValueError(f"{promise.measure!r} is no measure; there are {', '.join(measures)}")
     measure = measures[promise.measure]
-    if not math.isfinite(measure.high - measure.low):
-        raise ValueError(
-            f"nothing can be promised about {promise.measure!r}, whose values have no declared range: declare it, for "
-            f"example --range {promise.measure}=0..10"
-        )
     return measure if promise.group is None else measure.only(promise.group)
 
 
@@ -182,10 +202,13 @@ def _upright(owner: PromiseText, promise: certificates.Promise, estimate: float)
     return turned * estimate + 0.0
 
 
-def _remade(others: Measure, promise: PromiseText, chosen: str) -> Remade | None:
-    if not others.values.shape[1]:
-        return None
-    change = _changes(others, [chosen])[0]
-    width = others.high - others.low
-    kind = Change() if others.share else Mean(-width, width)
-    return Remade(promise, kind.estimate(change, others.cluster)[0], int((change > 0).sum()), int((change < 0).sum()))
+def _measured(measure: Measure, promise: PromiseText, chosen: str) -> Measured:
+    change = _changes(measure, [chosen])[0]
+    width = measure.high - measure.low
+    kind = Change() if measure.share else Mean(-width, width)
+    over_clusters, clusters = None, as_clusters(measure.cluster, len(change))
+    if clusters is not None:
+        means = clusters.sums(change[:, None].astype(np.float64)) / clusters.sizes[:, None]
+        over_clusters = Mean(-width, width).estimate(means)[0]
+    over_rows = kind.estimate(change, measure.cluster)[0]
+    return Measured(promise, over_rows, over_clusters, int((change > 0).sum()), int((change < 0).sum()))

@@ -13,6 +13,8 @@ from lightning_steer.outcomes.rows import Rows, check_name
 
 NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
 """Of a file, which ends in the time of the run."""
+SHARES = ("acc", "acc_norm", "acc_mutual_info", "exact_match")
+"""Metrics of the harness itself that lie between 0 and 1; a task's own metrics may be anything."""
 
 
 def is_samples(row: Mapping[str, Any]) -> bool:
@@ -63,5 +65,7 @@ def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], 
                     f"{where}, {metric}: it is {value}, no finite number: leave such a document out of all runs"
                 )
             measure = check_name(f"{task}_{metric}{suffix}", where, "metrics")
+            if metric in SHARES or isinstance(value, bool):
+                rows.ranges[measure] = (0.0, 1.0)
             rows.add(line, (item, setting, measure, None, None, None, None), float(value), False)
     return list(unread)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.outcomes import choosing, judges, pairing, promise_text, reading
+from lightning_steer.outcomes import calls, choosing, judges, pairing, promise_text, reading
 from lightning_steer.outcomes.records import (
     JudgeComparison,
     Judgement,
@@ -49,7 +49,7 @@ def judge(
         delta: accepted risk that the chosen setting breaks any promise.
         baseline: the setting without steering; strength 0, or the setting called ``baseline``, if not given.
         cluster: the column of clusters, if it is not called ``cluster``.
-        ranges: least and largest possible value of measures that are not 0 or 1.
+        ranges: least and largest possible value by measure. A promise needs it, unless values are true and false.
         judge: whose scores to go by where there are several judges; the others are compared with it.
         human: the judge whose labels are right, on a random part of the items: they correct the changes of ``judge``.
         split: share of the items (or clusters) that choose; the others say what the chosen setting does. 1: all choose.
@@ -81,6 +81,14 @@ def judge(
     by_other = {other: pairing.measures(rows, base, declared, other) for other in who.others}
     compared, other_verdicts = _compare(rows, measures, by_other, who, promises, (delta, split, seed))
     labelled = _label(rows, measures, base, declared, who)
+    options = {
+        "promises": promises,
+        "delta": delta,
+        "baseline": base,
+        "cluster": cluster,
+        "ranges": sorted(declared.items()),
+        "judges": who,
+    }
     described = tuple(_describe(measure) for measure in measures.values())
     return Judgement(
         tuple(rows.sources),
@@ -95,6 +103,7 @@ def judge(
         other_verdicts,
         labelled,
         notes,
+        calls.call(measures, options, split, seed),
     )
 
 
@@ -217,6 +226,12 @@ def _notes(measures: Mapping[str, Measure], unread: list[str], candidates: list[
         notes.append(
             f"No clusters are named for {', '.join(alone)}: items count as independent draws. If several share a "
             "topic, a template or a source, name it in a column `cluster`, or every interval is too narrow."
+        )
+    assumed = [measure.name for measure in measures.values() if measure.share and not measure.declared]
+    if assumed:
+        notes.append(
+            f"All values of {', '.join(assumed)} are 0 or 1: intervals and the shape of the dose-response assume that "
+            "no other value can occur. For a promise declare it with --range MEASURE=0..1."
         )
     open_ended = [measure.name for measure in measures.values() if not math.isfinite(measure.high - measure.low)]
     if open_ended:

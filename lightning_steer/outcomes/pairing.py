@@ -34,7 +34,10 @@ def measures(
     of_row = which[rows.column("setting")]
     kept = _of_judge(rows, judge)
     parts = {name: np.flatnonzero((rows.column("measure") == i) & kept) for i, name in enumerate(named)}
-    return {name: _measure(rows, name, at, of_row, settings, ranges.get(name)) for name, at in parts.items() if len(at)}
+    declared = {**rows.ranges, **ranges}
+    return {
+        name: _measure(rows, name, at, of_row, settings, declared.get(name)) for name, at in parts.items() if len(at)
+    }
 
 
 def _of_judge(rows: Rows, judge: str | None) -> NDArray:
@@ -112,7 +115,7 @@ def _measure(
         rows.column("item")[at],
         rows.column("seed")[at],
     )
-    share, low, high = _scale(rows, name, at, values, declared)
+    share, certain, low, high = _scale(rows, name, at, values, declared)
     used = np.unique(setting[at])
     if used[0] != 0:
         raise ValueError(
@@ -155,7 +158,7 @@ def _measure(
         kept, cluster = np.unique(of_item, return_inverse=True)
         clusters = tuple(items[i] for i in kept)
     return Measure(
-        name, share, low, high, tuple(settings[i] for i in used), table.reshape(len(used), len(units)),
+        name, share, certain, low, high, tuple(settings[i] for i in used), table.reshape(len(used), len(units)),
         tuple(items[i] for i in of_item), cluster, clusters, group, groups,
     )  # fmt: skip
 
@@ -170,7 +173,8 @@ def _cell(rows: Rows, row: int, setting: str | None = None) -> str:
 
 def _scale(
     rows: Rows, name: str, at: NDArray, values: NDArray, declared: tuple[float, float] | None
-) -> tuple[bool, float, float]:
+) -> tuple[bool, bool, float, float]:
+    """Return whether values are 0 and 1 alone, whether that or the range is certain, and the range."""
     truths = np.frombuffer(rows.truths, dtype=np.int8)[at]
     if truths.any() and not truths.all():
         row, other = int(at[truths == 0][0]), int(at[truths == 1][0])
@@ -180,14 +184,14 @@ def _scale(
         )
     binary = bool(np.isin(values, (0, 1)).all())
     if declared is None:
-        return binary, 0.0 if binary else -math.inf, 1.0 if binary else math.inf
+        return binary, bool(truths.all()), 0.0 if binary else -math.inf, 1.0 if binary else math.inf
     outside = np.flatnonzero((values < declared[0]) | (values > declared[1]))
     if len(outside):
         raise ValueError(
             f"{rows.where(int(at[outside[0]]))}, column value: {values[outside[0]]:g} lies outside the declared range "
-            f"of {name!r}, {declared[0]:g} to {declared[1]:g}"
+            f"of {name!r}, {declared[0]:g} to {declared[1]:g}: declare the true one with --range"
         )
-    return binary and declared == (0, 1), *declared
+    return binary and declared == (0, 1), True, *declared
 
 
 def _constant(rows: Rows, column: str, at: NDArray, of_row: NDArray, first: NDArray) -> tuple[NDArray | None, tuple]:

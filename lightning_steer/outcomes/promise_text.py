@@ -29,6 +29,12 @@ class PromiseText(NamedTuple):
         """Return the measure, with its group."""
         return self.measure if self.group is None else f"{self.measure}[{self.group}]"
 
+    def holds(self, change: float) -> bool:
+        """Tell whether a mean change keeps the promise; NaN does not."""
+        if self.benefit:
+            return self.sign * change > self.limit
+        return (self.sign * change if self.sign else abs(change)) < self.limit
+
     def __str__(self) -> str:
         way = {1: "rises", -1: "falls", 0: "changes"}[self.sign]
         if self.benefit:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_steer.outcomes import calls
 from lightning_steer.outcomes.records import (
     Judgement,
     MeasureOutcome,
@@ -146,4 +147,5 @@ def all_notes(judgement: Judgement, more: Sequence[Mapping[str, Any]]) -> list[s
     sources = f"Read from {', '.join(judgement.sources)}: {judgement.rows:,} rows. Baseline: {judgement.baseline}."
     parts = f"A share of {judgement.split:g} of the items chose (seed {judgement.seed})." if judgement.choice else ""
     rose = "Rose and fell: items whose value is larger or smaller than at the baseline."
-    return [f"{sources} {parts}".rstrip(), rose, *judgement.notes, *footnotes(judgement.measures, more)]
+    made = "; ".join(map(calls.line, (judgement.call, *judgement.earlier)))
+    return [f"{sources} {parts}".rstrip(), rose, f"{made}.", *judgement.notes, *footnotes(judgement.measures, more)]

@@ -67,11 +67,14 @@ class Candidate(NamedTuple):
         return max(float("inf") if promise.needed is None else promise.needed for promise in self.promises)
 
 
-class Remade(NamedTuple):
-    """The chosen setting on the items that had no part in the choice, for one promise."""
+class Measured(NamedTuple):
+    """The chosen setting on some items, for one promise."""
 
     promise: PromiseText
     change: Estimate
+    """Mean over rows."""
+    over_clusters: Estimate | None
+    """Mean over clusters, each counting once, which is what the certificate is of; None without clusters."""
     rose: int
     fell: int
 
@@ -85,8 +88,10 @@ class Choice(NamedTuple):
     """delta shared among the candidates: what each p-value is compared with."""
     chosen: str | None
     candidates: tuple[Candidate, ...]
-    remade: tuple[Remade, ...]
-    """Empty where nothing was chosen or no items were left out of the choice."""
+    remade: tuple[Measured, ...]
+    """On the items that had no part in the choice; empty where nothing was chosen or all items chose."""
+    over_rows: tuple[Measured, ...]
+    """Of promises about clusters: the same, or where all items chose, on these; empty where nothing was chosen."""
     units: dict[str, tuple[int, int]]
     """By target of a promise: units that chose, and the others."""
     counted: dict[str, str]
@@ -153,6 +158,17 @@ class LabelledMeasure(NamedTuple):
     settings: tuple[LabelledSetting, ...]
 
 
+class Call(NamedTuple):
+    """What was judged and how, to be recognised by a later call."""
+
+    options: str
+    """Digits that stand for promises, delta, baseline, clusters, ranges and judges."""
+    outcomes: str
+    """Digits that stand for all values, whatever the order of rows."""
+    split: float
+    seed: int
+
+
 class Judgement(NamedTuple):
     """All that a table of outcomes says."""
 
@@ -169,6 +185,9 @@ class Judgement(NamedTuple):
     other_verdicts: tuple[OtherVerdict, ...]
     labelled: tuple[LabelledMeasure, ...]
     notes: tuple[str, ...]
+    call: Call
+    earlier: tuple[Call, ...] = ()
+    """Other calls that the page held which this one is saved over."""
 
     def save(self, path: Any) -> None:
         """Write the judgement as the name says: ``.html``, ``.md`` or ``.json``; raises ValueError for others."""

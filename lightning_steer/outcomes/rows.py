@@ -22,6 +22,8 @@ class Rows:
         self.names: dict[str, dict[str, int]] = {name: {} for name in NAMES}
         self.values, self.truths, self.lines, self.files = array("d"), array("b"), array("q"), array("q")
         self.sources: list[str] = []
+        self.ranges: dict[str, tuple[float, float]] = {}
+        """Of measures whose range the format of their file fixes."""
 
     def __len__(self) -> int:
         return len(self.values)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning_steer.outcomes import calls
 from lightning_steer.outcomes.page import page
 from lightning_steer.outcomes.records import Judgement
 from lightning_steer.outcomes.text import markdown
@@ -13,10 +14,14 @@ FORMAT = "lightning_steer judgement 1"
 
 
 def save(judgement: Judgement, path: str | Path) -> None:
-    """Write the judgement; raises ValueError for a name of another kind, and where there is something but a file."""
+    """Write the judgement, and which calls the page at this path held before.
+
+    Raises:
+        ValueError: the name is of another kind, or there is something else than a file.
+    """
     path = Path(path)
     write = check_form(path)
-    write(path, judgement)
+    write(path, calls.with_earlier(judgement, path))
 
 
 def check_form(path: Path) -> Callable[[Path, Judgement], None]:
@@ -34,7 +39,11 @@ def check_form(path: Path) -> Callable[[Path, Judgement], None]:
 
 def record(judgement: Judgement) -> dict[str, Any]:
     """Return the judgement as JSON holds it."""
-    return {"format": FORMAT, **_plain(judgement)}
+    return {
+        "format": FORMAT,
+        **_plain(judgement),
+        "calls": [calls.line(judgement.call), *map(calls.line, judgement.earlier)],
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -22,8 +22,9 @@ class Measure:
     Args:
         name: as in the table.
         share: values are 0 and 1 and nothing else.
-        low: least value that is possible; -inf where no range is declared.
-        high: largest value that is possible; inf where no range is declared.
+        declared: the range was declared, or values are written as true and false; else nothing can be promised.
+        low: least value that is possible; without a declared range 0 where only 0 and 1 occur, else -inf.
+        high: largest value that is possible; without a declared range 1 where only 0 and 1 occur, else inf.
         settings: ``S`` settings, the baseline first, then from the weakest to the strongest.
         values: ``[S, n]``.
         items: ``[n]`` the item of each unit.
@@ -35,6 +36,7 @@ class Measure:
 
     name: str
     share: bool
+    declared: bool
     low: float
     high: float
     settings: tuple[Setting, ...]
@@ -65,7 +67,7 @@ class Measure:
     def part(self, rows: NDArray, name: str | None = None) -> "Measure":
         """Return the units of these numbers."""
         return Measure(
-            name or self.name, self.share, self.low, self.high, self.settings, self.values[:, rows],
+            name or self.name, self.share, self.declared, self.low, self.high, self.settings, self.values[:, rows],
             tuple(self.items[i] for i in rows), None if self.cluster is None else self.cluster[rows], self.clusters,
             None if self.group is None else self.group[rows], self.groups,
         )  # fmt: skip
