@@ -58,6 +58,32 @@ def test_two_judges_of_the_effect(outcomes: Path) -> None:
     assert "go by the scores of honest, right or wrong" in str(judgement)
 
 
+@pytest.mark.parametrize("labelled_seed", [0, 1])
+def test_seeds_of_two_judges_meet_by_their_names(tmp_path: Path, labelled_seed: int) -> None:
+    """The human labels one of the judge's two seeds, with the very scores that the judge gave to that one."""
+    draw, path = random.Random(5), tmp_path / "seeds.csv"
+    with path.open("w") as file:
+        file.write("item,seed,setting,measure,judge,value\n")
+        for item, seed, strength in itertools.product(range(60), (0, 1), (0, 1)):
+            value = draw.random() < 0.3 + 0.4 * strength
+            for who in ("llm", "human") if seed == labelled_seed else ("llm",):
+                file.write(f"q{item},{seed},{strength},refused,{who},{value}\n")
+    (comparison,) = judge(path, judge="llm").judges
+    assert comparison.n == 60
+    assert comparison.settings[0].same_score == 1
+    assert comparison.settings[0].changed_alike == 1
+    assert comparison.settings[0].difference.value == 0
+
+
+def test_judges_without_a_common_item_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "apart.csv"
+    rows = [f"{who}{i},{s},refused,{who},{bool(i % 2)}" for who in ("a", "b") for i in range(9) for s in (0, 1)]
+    path.write_text("item,setting,measure,judge,value\n" + "\n".join(rows) + "\n")
+    judgement = judge(path, judge="a")
+    assert judgement.judges == ()
+    assert "a and b scored no item of refused in common" in str(judgement)
+
+
 def test_the_judge_that_would_turn_the_verdict_is_named(outcomes: Path) -> None:
     judgement = judge(outcomes, "refused>=.5", judge="honest", split=1)
     assert judgement.choice.chosen is None

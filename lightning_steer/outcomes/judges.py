@@ -14,6 +14,10 @@ from lightning_steer.statistics.kinds import Change, Mean
 from lightning_steer.statistics.prediction_powered import corrected_change
 
 
+class NothingSharedError(ValueError):
+    """Two judges scored no item in common."""
+
+
 class Roles(NamedTuple):
     """Who scored."""
 
@@ -45,7 +49,7 @@ def scored(rows: Rows, name: str) -> set[str]:
 
 
 def compare(judge: str, own: Measure, other: str, others: Measure) -> JudgeComparison:
-    """Return how two judges see the effect on the items and settings that both scored; raises ValueError for none."""
+    """Return how two judges see the effect on the items and settings that both scored; may raise NothingSharedError."""
     mine, theirs, names = _shared(own, others)
     width = max(mine.high - mine.low, theirs.high - theirs.low)
     settings = []
@@ -92,23 +96,20 @@ def _change(measure: Measure, change: NDArray) -> Estimate:
     return kind.estimate(change, measure.cluster)[0]
 
 
-def _units(measure: Measure) -> list[tuple[str, int]]:
-    """Return each unit's item, and which of its units it is: seeds stand in the same order for every judge."""
-    seen: dict[str, int] = {}
-    units = []
-    for item in measure.items:
-        seen[item] = seen.get(item, 0) + 1
-        units.append((item, seen[item]))
-    return units
+def _units(measure: Measure) -> list[tuple[str, str]]:
+    """Return each unit's item and seed."""
+    return list(zip(measure.items, measure.seeds, strict=True))
 
 
 def _shared(own: Measure, others: Measure) -> tuple[Measure, Measure, list[str]]:
     """Return two measures on the items and settings of both, in the order of the first."""
-    theirs: Mapping[tuple[str, int], int] = {unit: i for i, unit in enumerate(_units(others))}
+    theirs: Mapping[tuple[str, str], int] = {unit: i for i, unit in enumerate(_units(others))}
     pairs = [(i, theirs[unit]) for i, unit in enumerate(_units(own)) if unit in theirs]
     at = {setting.name: i for i, setting in enumerate(others.settings)}
     names = [setting.name for setting in own.settings if setting.name in at]
     if not pairs or len(names) < 2:
-        raise ValueError(f"two judges of {own.name!r} share no item, or no steered setting: they cannot be compared")
+        raise NothingSharedError(
+            f"two judges of {own.name!r} share no item, or no steered setting: they cannot be compared"
+        )
     first, second = (np.array(column) for column in zip(*pairs, strict=True))
     return own.part(first).at(names), others.part(second).at(names), names

@@ -79,7 +79,7 @@ def judge(
     if who.judge is not None:
         notes = (f"Values, changes and the choice go by the scores of {who.judge}, right or wrong.", *notes)
     by_other = {other: pairing.measures(rows, base, declared, other) for other in who.others}
-    compared, other_verdicts = _compare(rows, measures, by_other, who, promises, (delta, split, seed))
+    compared, other_verdicts, apart = _compare(rows, measures, by_other, who, promises, (delta, split, seed))
     labelled = _label(rows, measures, base, declared, who)
     options = {
         "promises": promises,
@@ -102,7 +102,7 @@ def judge(
         compared,
         other_verdicts,
         labelled,
-        notes,
+        (*notes, *apart),
         calls.call(measures, options, split, seed),
     )
 
@@ -114,17 +114,21 @@ def _compare(
     who: judges.Roles,
     promises: tuple[promise_text.PromiseText, ...],
     settings: tuple[float, float, int],
-) -> tuple[tuple[JudgeComparison, ...], tuple[OtherVerdict, ...]]:
-    """Return how other judges see the effects, and what they would have chosen where they scored what is promised."""
+) -> tuple[tuple[JudgeComparison, ...], tuple[OtherVerdict, ...], tuple[str, ...]]:
+    """Return how other judges see the effects, what they would have chosen, and who cannot be compared."""
     if who.judge is None:
-        return (), ()
-    compared, verdicts = [], []
+        return (), (), ()
+    compared, verdicts, apart = [], [], []
     for other, theirs in by_other.items():
-        shared = [name for name in measures if name in judges.scored(rows, who.judge) & judges.scored(rows, other)]
-        compared += [judges.compare(who.judge, measures[name], other, theirs[name]) for name in shared]
+        both = judges.scored(rows, who.judge) & judges.scored(rows, other)
+        for name in (name for name in measures if name in both):
+            try:
+                compared.append(judges.compare(who.judge, measures[name], other, theirs[name]))
+            except judges.NothingSharedError:
+                apart.append(f"{who.judge} and {other} scored no item of {name} in common: they are not compared.")
         if promises and {promise.measure for promise in promises} <= theirs.keys():
             verdicts.append(OtherVerdict(other, choosing.choose(theirs, promises, *settings).chosen))
-    return tuple(compared), tuple(verdicts)
+    return tuple(compared), tuple(verdicts), tuple(apart)
 
 
 def _label(

@@ -150,7 +150,7 @@ def _measure(
     first = np.unique(of_row, return_index=True)[1]
     table = np.empty(len(place))
     table[place] = values
-    items = rows.listed("item")
+    items, seeds = rows.listed("item"), rows.listed("seed")
     cluster, clusters = _constant(rows, "cluster", at, of_row, first)
     group, groups = _constant(rows, "group", at, of_row, first)
     of_item = item[first]
@@ -158,9 +158,20 @@ def _measure(
         kept, cluster = np.unique(of_item, return_inverse=True)
         clusters = tuple(items[i] for i in kept)
     return Measure(
-        name, share, certain, low, high, tuple(settings[i] for i in used), table.reshape(len(used), len(units)),
-        tuple(items[i] for i in of_item), cluster, clusters, group, groups,
-    )  # fmt: skip
+        name=name,
+        share=share,
+        declared=certain,
+        low=low,
+        high=high,
+        settings=tuple(settings[i] for i in used),
+        values=table.reshape(len(used), len(units)),
+        items=tuple(items[i] for i in of_item),
+        seeds=tuple(seeds[i] if i >= 0 else "" for i in seed[first]),
+        cluster=cluster,
+        clusters=clusters,
+        group=group,
+        groups=groups,
+    )
 
 
 def _cell(rows: Rows, row: int, setting: str | None = None) -> str:

@@ -40,6 +40,10 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
         if isinstance(source, (str, Path)):
             measure, path = _named(str(source))
             samples = _samples(path)
+            if samples and cluster is not None:
+                raise ValueError(
+                    f"{path.name} is a sample log of lm-evaluation-harness, which has no column {cluster!r}"
+                )
             if samples:
                 rows.source(f"{measure}={path.name}")
                 unread += read_samples(path, measure, samples, rows)
@@ -182,6 +186,8 @@ def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dic
     for place, column in enumerate(header):
         plain = str(column).strip()
         own = "cluster" if plain == cluster else OTHER_NAMES.get(plain.lower(), plain.lower())
+        if own == "cluster" and cluster is not None and plain != cluster:
+            own = plain  # another column is the cluster
         if own not in (*NAMES, "value"):
             others.append(plain[:40])
         elif own in places:

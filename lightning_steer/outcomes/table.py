@@ -28,6 +28,7 @@ class Measure:
         settings: ``S`` settings, the baseline first, then from the weakest to the strongest.
         values: ``[S, n]``.
         items: ``[n]`` the item of each unit.
+        seeds: ``[n]`` the seed of each unit, as it is written; nothing where there is none.
         cluster: ``[n]`` numbers of the units' clusters, or None; items are clusters where they have several seeds.
         clusters: names of the clusters by number.
         group: ``[n]`` numbers of the units' groups, or None.
@@ -42,6 +43,7 @@ class Measure:
     settings: tuple[Setting, ...]
     values: NDArray
     items: tuple[str, ...]
+    seeds: tuple[str, ...]
     cluster: NDArray | None
     clusters: tuple[str, ...]
     group: NDArray | None
@@ -66,11 +68,15 @@ class Measure:
 
     def part(self, rows: NDArray, name: str | None = None) -> "Measure":
         """Return the units of these numbers."""
-        return Measure(
-            name or self.name, self.share, self.declared, self.low, self.high, self.settings, self.values[:, rows],
-            tuple(self.items[i] for i in rows), None if self.cluster is None else self.cluster[rows], self.clusters,
-            None if self.group is None else self.group[rows], self.groups,
-        )  # fmt: skip
+        return replace(
+            self,
+            name=name or self.name,
+            values=self.values[:, rows],
+            items=tuple(self.items[i] for i in rows),
+            seeds=tuple(self.seeds[i] for i in rows),
+            cluster=None if self.cluster is None else self.cluster[rows],
+            group=None if self.group is None else self.group[rows],
+        )
 
     def at(self, names: list[str]) -> "Measure":
         """Return the settings of these names."""
