@@ -54,6 +54,8 @@ class Searched(Selection):
         reason: why this one.
     """
 
+    searched = True
+
     def __init__(self, index: int, reason: str) -> None:
         self.index, self.reason = index, reason
 
