@@ -13,7 +13,6 @@ from lightning_steer.statistics.certificate_power import EXACT, CertificateDesig
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.statistics.columns import Clusters
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.columns import Clusters
 from lightning_steer.statistics.intervals import cluster_t
 from lightning_steer.statistics.kinds import Change, Mean, Share
 

@@ -30,8 +30,8 @@ def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     rows = next(iter(first.values()))["rows"]
     lines.append(
         f"\nMeans over {tasks} tasks; in brackets the least and the largest of n = {n} draws of prompts and splits, "
-        f"each with {rows['train']:,} training, {rows['calibration']} calibration and {rows['test']:,} test prompts. Who "
-        "is not certified leaves the model as it is: SPI 0, without a range where that is so in every draw. The range "
-        "describes these draws and is no 95 % interval."
+        f"each with {rows['train']:,} training, {rows['calibration']} calibration and {rows['test']:,} test prompts. "
+        "Who is not certified leaves the model as it is: SPI 0, without a range where that is so in every draw. "
+        "The range describes these draws and is no 95 % interval."
     )
     return "\n".join(lines)
