@@ -171,9 +171,7 @@ class BehaviourEffect(Evaluation):
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
         found = []
-        both = metrics["positive_change"], metrics["negative_change"]
-        # where there is no interval the rows themselves are meant
-        if all((one["value"] if math.isnan(one["high"]) else one["high"]) < 0 for one in both):
+        if max(metrics["positive_change"]["high"], metrics["negative_change"]["high"]) < 0:
             found.append("Both continuations became less likely: whatever the margin did, so did everything else.")
         random = baselines.get("random", {}).get("margin_change")
         moved = metrics["margin_change"]["value"]
