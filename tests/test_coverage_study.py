@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lightning_steer.statistics import intervals
 from lightning_steer.statistics.columns import as_clusters
 from lightning_steer.statistics.kinds import Intervals, Mean, Share
 from lightning_steer.studies.coverage import designs, page
@@ -44,6 +45,23 @@ def test_an_interval_that_ignores_clusters_fails() -> None:
 
     assert fault(Cell(cell.table, cell.design, by_rows).run(SETS)[0]) == "coverage below .93"
     assert as_clusters(cluster, 300) is not None
+
+
+@pytest.mark.parametrize(
+    ("table", "design"),
+    [
+        ("mean over independent units", "5 units, failures of a tenth"),
+        ("mean over independent units", "8 units, Beta 50 0.3"),
+        ("mean of a real column, independent rows", "n 6, a tenth 5 away"),
+        ("mean of a real column, skewed clusters", "10 clusters of 10, a tenth 5 away"),
+    ],
+)
+def test_an_interval_of_few_skewed_values_fails(table: str, design: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault that was there: Student's t of few, whatever their law."""
+    cell = next(c for c in QUICK[table] if c.design == design)
+    assert cell.run(SETS)[0]["none"] == 1
+    monkeypatch.setattr(intervals, "ENOUGH", 2)
+    assert fault(cell.run(SETS)[0]) == "coverage below .93"
 
 
 def test_the_rules() -> None:

@@ -58,6 +58,14 @@ def test_the_footnote_names_what_is_good_and_what_has_no_p() -> None:
     assert "high accuracy, error, margin." in random_row({"baselines": {"random": old}})
 
 
+def test_after_a_search_random_directions_have_a_range_and_no_p() -> None:
+    random = {"margin": random_range(np.arange(20.0), 30.0, True, searched=True)}
+    assert cell(random["margin"]) == "9.500 (0.000 to 19.000)"
+    said = random_row({"searched": True, "baselines": {"random": random}})
+    assert "No rank p-value: the setting was chosen for the vector and not for them" in said
+    assert "(1 + draws" not in said
+
+
 def test_a_direction_that_is_none_is_refused_in_a_report() -> None:
     figure = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 2, "higher_is_better": "up"}
     report = {"experiment": "e", "task": "t", "backbone": "b", "method": "m", "run": "r", "seed": 0}

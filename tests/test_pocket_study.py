@@ -100,14 +100,14 @@ def test_auc_within_classes_is_blind_to_the_class():
 
 def test_intervals_are_over_clusters():
     """Rows that say the same twenty times over are no twenty observations."""
-    values = np.random.default_rng(0).normal(size=30)
-    one = estimate_of_rows(lambda i: float(values[i].mean()), 30)
-    many = estimate_of_rows(lambda i: float(np.repeat(values, 20)[i].mean()), 600, np.repeat(np.arange(30), 20))
-    assert (one.n, one.clusters, many.n, many.clusters) == (30, None, 600, 30)
+    values = np.random.default_rng(0).normal(size=60)
+    one = estimate_of_rows(lambda i: float(values[i].mean()), 60)
+    many = estimate_of_rows(lambda i: float(np.repeat(values, 20)[i].mean()), 1200, np.repeat(np.arange(60), 20))
+    assert (one.n, one.clusters, many.n, many.clusters) == (60, None, 1200, 60)
     assert many.value == pytest.approx(one.value)
     assert many.high - many.low == pytest.approx(one.high - one.low)
-    spread = measures.share(np.repeat(values, 20), np.repeat(np.arange(30), 20), Mean())
-    assert goals.units(spread) == 30
+    spread = measures.share(np.repeat(values, 20), np.repeat(np.arange(60), 20), Mean())
+    assert goals.units(spread) == 60
 
 
 class Planted:

@@ -13,6 +13,7 @@ from lightning_steer.statistics.certificate_power import EXACT, CertificateDesig
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.statistics.columns import Clusters
 from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics.intervals import cluster_t
 from lightning_steer.statistics.kinds import Change, Mean, Share
 
 QUICK, WHOLE = 500, 4000
@@ -43,7 +44,8 @@ def clustered_sets(design: power.ClusteredDesign, effect: float, sets: int) -> i
     random, of_row = np.random.default_rng(3), np.repeat(np.arange(design.units), design.sizes)
     shared = random.standard_normal((design.units, sets))[of_row] * math.sqrt(design.icc)
     own = random.standard_normal((len(of_row), sets)) * math.sqrt(1 - design.icc)
-    return sum(e.low > 0 or e.high < 0 for e in Mean().estimate(effect + design.sd * (shared + own), of_row))
+    low, high = cluster_t(effect + design.sd * (shared + own), Clusters(of_row, np.asarray(design.sizes, dtype=float)))
+    return int(((low > 0) | (high < 0)).sum())
 
 
 def certificate_sets(design: CertificateDesign, effect: float, sets: int) -> int:
@@ -161,11 +163,11 @@ def test_what_a_report_could_have_seen_is_seen_so_often_paired(discordant: float
 
 
 def test_what_a_report_could_have_seen_is_seen_so_often_clustered() -> None:
-    design = power.ClusteredDesign((6,) * 24, 0.3)
-    of_row = np.repeat(np.arange(24), 6)
+    design = power.ClusteredDesign((6,) * 60, 0.3)
+    of_row = np.repeat(np.arange(60), 6)
     random = np.random.default_rng(7)
-    rows = math.sqrt(0.3) * random.standard_normal((24, QUICK))[of_row]
-    rows += math.sqrt(0.7) * random.standard_normal((144, QUICK))
+    rows = math.sqrt(0.3) * random.standard_normal((60, QUICK))[of_row]
+    rows += math.sqrt(0.7) * random.standard_normal((360, QUICK))
     said = smallest_seen(Mean().estimate(rows, of_row))
     assert said == pytest.approx(design.smallest_effect(), rel=0.1)
     assert 0.72 < clustered_sets(design, said, QUICK) / QUICK < 0.9

@@ -280,6 +280,10 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| 4 |" in (folder / "search.md").read_text()
     vector = ls.load(folder / "vector.safetensors")
     report = json.loads((folder / "report.json").read_text())
+    random = report["baselines"]["random"]
+    assert {figure["p"] for figure in random.values()} == {None}  # the search was for the vector alone
+    assert "the setting was chosen for the vector and not for them" in printed
+    assert "the setting was chosen for the vector and not for them" in (folder / "report.md").read_text()
     assert report["choice"] == vector.card.certificate["reason"]  # type: ignore[index]
     assert main(arguments) == 2
     assert "exists: name another folder" in capsys.readouterr().err

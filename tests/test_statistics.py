@@ -104,14 +104,14 @@ def moved_out(ends, values, error: float, free: float):
 
 
 def test_equal_clusters_give_students_interval_of_their_means() -> None:
-    rows = np.random.default_rng(0).normal(size=(60, 3))
-    means = rows.reshape(12, 5, 3).mean(1)
-    cluster, error = np.repeat(np.arange(12), 5), stats.sem(means)
-    low, high = stats.t.interval(0.95, 11, means.mean(0), error)
+    rows = np.random.default_rng(0).normal(size=(300, 3))
+    means = rows.reshape(60, 5, 3).mean(1)
+    cluster, error = np.repeat(np.arange(60), 5), stats.sem(means)
+    low, high = stats.t.interval(0.95, 59, means.mean(0), error)
     smooth = Smooth(lambda w, x: w @ x / w.sum(1, keepdims=True)).estimate(rows, cluster=cluster)
     for c, (one, other) in enumerate(zip(smooth, Mean().estimate(rows, cluster), strict=True)):
         assert (one.low, one.high) == pytest.approx((low[c], high[c]))
-        assert (other.low, other.high) == pytest.approx(moved_out((low[c], high[c]), means[:, c], error[c], 11))
+        assert (other.low, other.high) == pytest.approx(moved_out((low[c], high[c]), means[:, c], error[c], 59))
 
 
 def test_cr2_by_matrices() -> None:
@@ -171,9 +171,37 @@ def test_units_without_others_give_no_interval() -> None:
         assert math.isnan(estimate.high)
         assert estimate.how.startswith("none: ")
     assert intervals.mean_over_units([3.0]).how == "none: 1 independent unit"
-    values = np.random.default_rng(3).normal(size=(5, 4))
-    expected = stats.t.interval(0.95, 4, values.mean(), stats.sem(values.mean(1)))
-    assert intervals.mean_over_units(values)[1:3] == pytest.approx(expected)
+
+
+def test_few_units_have_a_range_and_many_an_interval() -> None:
+    values = np.random.default_rng(3).normal(size=(50, 4))
+    means = values.mean(1)
+    few, many = (intervals.mean_over_units(values[:n]) for n in (49, 50))
+    assert (few.low, few.high) == (means[:49].min(), means[:49].max())
+    assert few.how.startswith("not an interval: ")
+    assert str(few) == f"{few.value:.3f} ({few.low:.3f} to {few.high:.3f})"
+    ends, error = stats.t.interval(0.95, 49, means.mean(), stats.sem(means)), stats.sem(means)
+    assert many[1:3] == pytest.approx(moved_out(ends, means, error, 49))
+    assert str(many) == f"{many.value:.3f} [{many.low:.3f}, {many.high:.3f}]"
+    assert str(intervals.mean_over_units([0.5, 0.5])) == "0.500"
+
+
+def test_no_range_of_units_ends_beyond_what_is_possible() -> None:
+    """Student's interval of such networks reached .999 + .003."""
+    found = intervals.mean_over_units([0.9999, 0.999, 0.9985, 0.9999, 0.991])
+    assert found.high <= 1
+
+
+@pytest.mark.parametrize("n", [6, 49])
+def test_few_rows_of_what_nothing_bounds_have_no_interval(n: int) -> None:
+    rows = np.random.default_rng(0).exponential(size=(50, 3))
+    few, many = Mean().estimate(rows[:n])[0], Mean().estimate(rows)[0]
+    assert math.isnan(few.low)
+    assert few.how.startswith("none: nothing bounds a row")
+    assert many.low < many.value < many.high
+    cluster = np.repeat(np.arange(n), 2)
+    assert math.isnan(Mean().estimate(np.repeat(rows[:n], 2, 0), cluster)[0].low)
+    assert math.isfinite(Mean(0, 1).estimate(rows[:n] / rows.max())[0].low)
 
 
 def test_singletons_are_independent_rows() -> None:
@@ -190,7 +218,7 @@ def test_values_that_a_kind_cannot_have_are_refused(kind, value) -> None:
 
 
 def test_a_value_that_is_not_finite_gets_no_interval_and_harms_no_other() -> None:
-    rows = np.array([[0.0, 0.0], [1.0, math.inf], [1.0, 2.0]])
+    rows = np.tile([[0.0, 0.0], [1.0, math.inf], [1.0, 2.0]], (20, 1))
     good, bad = Mean().estimate(rows)
     assert good == Mean().estimate(rows[:, 0])[0]
     assert bad.value == math.inf

@@ -112,7 +112,7 @@ def test_a_single_candidate_needs_no_second_dimension() -> None:
     flat = {name: column[:, 0] for name, column in rows.items()}
     expected = effect_estimates(rows, term)
     for name, (one,) in effect_estimates(flat, term).items():
-        assert one[:3] == pytest.approx(expected[name][0][:3]), name  # sums run in another order
+        assert one[:3] == pytest.approx(expected[name][0][:3], nan_ok=True), name  # sums run in another order
         assert one[3:] == expected[name][0][3:]
     with pytest.raises(ValueError, match=r"one number for each of the 60 rows, not of shape \[59\]"):
         effect_estimates(rows, term[:-1])
@@ -244,6 +244,6 @@ def test_what_is_the_same_in_every_cluster_is_not_known_for_sure(
     assert found.low <= value - (value - low) * reach / 0.1 + 1e-12
     assert found.high >= value + (high - value) * reach / 0.1 - 1e-12
     assert kind.low <= found.low <= found.high <= kind.high
-    (free,) = estimate_columns({"x": rows}, {"x": Mean()}, torch.arange(60) % 30)["x"]
+    (free,) = estimate_columns({"x": rows}, {"x": Mean()}, torch.arange(60))["x"]
     assert free.low != free.low  # nats have no range that would say how far off it could be
     assert "the same whatever rows are left out" in free.how

@@ -11,7 +11,7 @@ import torch
 from commands import Command
 
 from lightning_steer.methods import MeanDifference, Ridge
-from lightning_steer.report.intervals import clustered
+from lightning_steer.report.intervals import over_networks
 from lightning_steer.studies.toy import adapters, networks, pools, study
 from lightning_steer.studies.toy import tables as report
 from lightning_steer.studies.toy.settings import Cell, Network
@@ -165,11 +165,10 @@ def test_choosing_costs_pairs() -> None:
         assert fit + select == pairs
 
 
-def test_an_interval_over_networks_and_not_over_sets() -> None:
-    values = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
-    mean, half, n = clustered(values)
-    assert (mean, n) == (0.5, 2)
-    assert half == pytest.approx(12.706 * 0.5, rel=1e-3)  # t with 1 degree of freedom times the standard error
+def test_a_range_over_networks_and_not_over_sets() -> None:
+    values = np.array([[0.0, 0.5, 0.1], [1.0, 1.0, 1.0]])
+    assert over_networks(values, 2) == "0.60 (0.20 to 1.00)"
+    assert over_networks(np.ones((5, 10)), 3) == "1.000"
 
 
 def part(vector: float, other: float, bound: float = 1.0) -> dict[str, object]:
@@ -184,8 +183,8 @@ def part(vector: float, other: float, bound: float = 1.0) -> dict[str, object]:
 
 def test_a_crossing_is_told_where_both_lead_in_turn() -> None:
     few, many, crossing, both = report.crossover(part(0.8, 0.5), "mean difference", "ridge") or ["", "", "", ""]
-    assert few.startswith("n = 8: +0.30")
-    assert many.startswith("n = 2048: -0.20")
+    assert few.startswith("n = 8: 0.30 (")
+    assert many.startswith("n = 2048: -0.20 (")
     assert (crossing, both) == ("8 - 2048", "yes")
     assert report.crossover(part(0.8, 0.9), "mean difference", "ridge") is None
 

@@ -259,12 +259,15 @@ class SteeringAdaptor(TracedModule):
 
     def on_test_epoch_end(self) -> None:
         axes = {"strength": self.strengths, "pairs": [float(size) for size in self.sizes]}
-        summary = Summary(self.tested.compute(), self.relearned.compute(), self.evaluation, axes)
+        summary = Summary(
+            self.tested.compute(), self.relearned.compute(), self.evaluation, axes, self.selection.searched
+        )
         data, map_ = self.trainer.datamodule, cast(Steering, self.maps[0])  # type: ignore[attr-defined]
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
+            "searched": self.selection.searched,
         }
         self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})
         self.report["result"] = self.result
@@ -283,7 +286,8 @@ class SteeringAdaptor(TracedModule):
         self.report["metrics"] |= fit_data.no_label(data, summary.tested, **said)
         if texts := getattr(data, "neutral", []):
             edits, copies = interventions.together([self.groups[1], self.groups[2]], self.backbone.sites)
-            found = neutral_drift(self.backbone.drift(texts, edits, copies))  # type: ignore[operator]
+            drift = self.backbone.drift(texts, edits, copies)  # type: ignore[operator]
+            found = neutral_drift(drift, self.selection.searched)
             for part, figures in zip(("metrics", "random"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
             self.report["baselines"]["unsteered"] |= undisturbed(found[0])

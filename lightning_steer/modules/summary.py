@@ -44,6 +44,7 @@ class Summary:
         relearned: the same of the rows that the method was fitted to.
         evaluation: which measures there are, and which make the table.
         axes: what the copies of the groups ``strength`` and ``pairs`` stand for.
+        searched: the setting was searched for the method and not for random directions, which give no p-value then.
     """
 
     def __init__(
@@ -52,9 +53,10 @@ class Summary:
         relearned: dict[str, Tensor],
         evaluation: Evaluation,
         axes: Mapping[str, Sequence[float]],
+        searched: bool = False,
     ) -> None:
         self.tested, self.relearned = _on_processor(tested), _on_processor(relearned)
-        self.evaluation, self.axes = evaluation, axes
+        self.evaluation, self.axes, self.searched = evaluation, axes, searched
 
     def estimates(self, table: dict[str, Tensor], name: str) -> dict[str, list[Estimate]]:
         """Every figure of a group's candidates."""
@@ -94,7 +96,7 @@ class Summary:
                     "wanted: add it to higher_is_better, as True, False, or None if it is not to be ranked"
                 )
             drawn, better = [draw.value for draw in draws[measure]], self.evaluation.higher_is_better[measure]
-            found[measure] = random_range(drawn, steered[measure][0].value, better)
+            found[measure] = random_range(drawn, steered[measure][0].value, better, self.searched)
         return found
 
     def curve(self, name: str, table: dict[str, Tensor]) -> dict[str, Any]:
@@ -219,16 +221,19 @@ def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{group}/"): part for key, part in table.items() if key.startswith(f"{group}/")}
 
 
-def random_range(draws: ArrayLike, fitted: float, higher_is_better: bool | None) -> dict[str, Any]:
+def random_range(
+    draws: ArrayLike, fitted: float, higher_is_better: bool | None, searched: bool = False
+) -> dict[str, Any]:
     """Random draws as a report keeps them: the median as value, minimum and maximum as ends, and the rank p-value.
 
     Args:
         draws: ``[D]`` their values.
         fitted: the value that is ranked among them.
         higher_is_better: which draws are at least as good; None: there is no rank.
+        searched: the setting was searched for the fitted value: there is no rank.
     """
     values = np.asarray(draws, dtype=np.float64)
-    one = RandomControl(higher_is_better).estimate(values, fitted)[0]
+    one = RandomControl(None if searched else higher_is_better).estimate(values, fitted)[0]
     ends = {"value": one.median, "low": one.minimum, "high": one.maximum}
     ranked = {"p": one.p, "higher_is_better": higher_is_better}
     return {**ends, "n": one.draws, "clusters": None, "how": RANGE, **ranked}
@@ -240,12 +245,12 @@ def undisturbed(drift: Mapping[str, Mapping[str, Any]]) -> Figures:
     return {name: {**one, **known, "value": float(name == "perplexity_ratio")} for name, one in drift.items()}
 
 
-def neutral_drift(found: TextDrift) -> tuple[Figures, Figures]:
+def neutral_drift(found: TextDrift, searched: bool = False) -> tuple[Figures, Figures]:
     """Drift on neutral texts of the first candidate, and the range of the random directions that follow it."""
     each = drift_estimates(found)
     own = {name: _plain(estimates[0]) for name, estimates in each.items()}
     random = {
-        name: random_range([one.value for one in estimates[1:]], estimates[0].value, False)
+        name: random_range([one.value for one in estimates[1:]], estimates[0].value, False, searched)
         for name, estimates in each.items()
         if len(estimates) > 1
     }

@@ -30,6 +30,12 @@ def comparison(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {names[key]: found[key] for key in ROWS if key in found}
 
 
+SHOWN = (
+    "They show what any push of this length does. They do not show what a method does that is fitted to exchanged "
+    "labels, nor what a push does along directions in which activations vary."
+)
+
+
 def random_row(report: Mapping[str, Any]) -> str:
     """What the row of random directions shows."""
     columns = report.get("baselines", {}).get("random", {})
@@ -41,13 +47,19 @@ def random_row(report: Mapping[str, Any]) -> str:
     high, low, none = ([name for name, way in better.items() if way is wanted] for wanted in (True, False, None))
     good = " and ".join(f"{way} {', '.join(names)}" for way, names in (("high", high), ("low", low)) if names)
     unranked = f"; no p for {', '.join(none)}, where neither direction is wanted as such" if none else ""
-    return (
+    what = (
         f"Random directions: the median (minimum to maximum) of {draws['n']} draws (seed 0) that favour no direction "
-        "(isotropic), each added at every site as long as the method's own mean shift there, and the rank p-value of "
-        "the method, (1 + draws at least as good) / (1 + draws): near 0 where hardly any draw does as well, near 1 "
-        f"where nearly all do. Good is {good or 'nothing'}{unranked}. One p for each column, uncorrected. They show "
-        "what any push of this length does. They do not show what a method does that is fitted to exchanged labels, "
-        "nor what a push does along directions in which activations vary."
+        "(isotropic), each added at every site as long as the method's own mean shift there"
+    )
+    if report.get("searched"):
+        return (
+            f"{what}. No rank p-value: the setting was chosen for the vector and not for them, so that even one of "
+            f"them would often seem the best. {SHOWN}"
+        )
+    return (
+        f"{what}, and the rank p-value of the method, (1 + draws at least as good) / (1 + draws): near 0 where hardly "
+        f"any draw does as well, near 1 where nearly all do. Good is {good or 'nothing'}{unranked}. One p for each "
+        f"column, uncorrected. {SHOWN}"
     )
 
 

@@ -1,17 +1,15 @@
-"""Intervals over networks, for results that are kept as one number for each network and target set."""
+"""Means over networks, for results that are kept as one number for each network and target set."""
 
 from typing import Any
 
 from lightning_steer.statistics.intervals import mean_over_units
 
+MEANING = (
+    "Brackets: the least and the largest of the networks. They describe these networks and are no 95 % interval, since "
+    "a few networks do not show how often another one fails."
+)
 
-def clustered(values: Any) -> tuple[float, float, int]:
-    """Mean and half-width of the 95 % t-interval of ``values [N][T]``, and N: networks are the clusters."""
-    estimate = mean_over_units(values)
-    return estimate.value, estimate.high - estimate.value, estimate.n  # NaN where all networks are the same
 
-
-def plus_minus(values: Any, digits: int) -> str:
-    """``mean ± half-width``."""
-    mean, half, _ = clustered(values)
-    return f"{mean:.{digits}f} ± {half:.{digits}f}" if half == half else f"{mean:.{digits}f}"
+def over_networks(values: Any, digits: int) -> str:
+    """Return the mean of ``values [N][T]`` over networks, ``mean (least to largest network)``."""
+    return mean_over_units(values).text(digits)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_steer.escapes import for_markdown
+from lightning_steer.statistics.intervals import UNIT_RANGE
 
 Estimate = Mapping[str, Any]
 """``{"value", "low", "high", "n", "clusters", "how"}`` as it stands in a report; of random draws ``p``, too."""
@@ -21,7 +22,7 @@ def number(value: float | None) -> str:
 def cell(estimate: Estimate) -> str:
     """``value [low, high]``; of random draws ``median (minimum to maximum; p)``, p if ranked; else the value alone."""
     value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
-    if _is_range(estimate):
+    if _is_range(estimate) or estimate.get("how") == UNIT_RANGE:
         p = estimate.get("p")
         return f"{value} ({low} to {high})" if p is None or p != p else f"{value} ({low} to {high}; p {p:.3f})"
     return value if low == high == "-" else f"{value} [{low}, {high}]"

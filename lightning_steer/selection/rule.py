@@ -39,6 +39,9 @@ class Choice(NamedTuple):
 class Selection(ABC):
     """A rule that chooses a strength from the same rows, steered at every strength."""
 
+    searched = False
+    """Whether layer and strength were searched for the fitted vector: random directions there have had no search."""
+
     @abstractmethod
     def choose(
         self,

@@ -15,6 +15,12 @@ from lightning_steer.statistics.power import WANTED
 ENOUGH = 20
 """Units from which sets are redrawn; of fewer, normal ones with their spread are drawn."""
 
+ASSUMED = (
+    "p: Student's t over {unit}. It takes them for independent draws of a normal law: of few and skewed ones the true "
+    "chance of a false claim may be larger than p."
+)
+"""What stands where p-values are printed."""
+
 
 class Result(NamedTuple):
     """What one declared contrast came to."""

@@ -23,6 +23,10 @@ MOST_WEIGHTS = 2**23
 ONE_CLUSTER = "none: a single cluster says nothing about others"
 ONE_ROW = "none: a single row says nothing about others"
 CARRIED = "none: it may be carried by a few rows, as nothing bounds how far off a row may be"
+TOO_FEW = (
+    f"none: nothing bounds a row, and fewer than {intervals.ENOUGH} rows or clusters may hold none of those that "
+    "decide the mean"
+)
 NOT_FINITE = "none: a value is not finite"
 NO_SPREAD = "none: it is the same whatever rows are left out, or has no value without some of them"
 
@@ -129,8 +133,10 @@ class Share(Kind):
 class Mean(Kind):
     """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters may decide it.
 
-    With one open end, as a KL has it, a few rows may carry the mean: Student's interval holds in .73 to .95 of
-    lognormal and Pareto samples of 30 to 500 rows, so there is none.
+    With no bounds there is none below 50 rows or clusters: of 6 rows Student's interval, corrected for skew, held in
+    .91 of exponential samples and in .55 where a tenth of all rows lies far off. With one open end, as a KL has it, a
+    few rows may carry the mean: Student's interval holds in .73 to .95 of lognormal and Pareto samples of 30 to 500
+    rows, so there is none.
 
     Args:
         low: least value of a row.
@@ -149,13 +155,16 @@ class Mean(Kind):
             return Intervals.none(columns.mean(0), ONE_ROW if clusters is None else ONE_CLUSTER)
         if math.isfinite(self.low) != math.isfinite(self.high):
             return Intervals.none(columns.mean(0), CARRIED)
+        bounded = math.isfinite(self.high - self.low)
+        if not bounded and len(units.sizes) < intervals.ENOUGH:
+            return Intervals.none(columns.mean(0), TOO_FEW)
         low, high = intervals.bounded_mean(kept, units, self.low, self.high, self.steady)
-        if not math.isfinite(self.high - self.low):  # nothing says how far off a number may be that never varies
+        if not bounded:  # nothing says how far off a number may be that never varies
             means = units.sums(kept) / units.sizes[:, None]
             still = _same(means, means[0])
             low, high = (np.where(still, np.nan, end) for end in (low, high))
         how = "t, skew-adjusted" if clusters is None else "t over clusters (CR2), skew-adjusted"
-        if math.isfinite(self.high - self.low):
+        if bounded:
             how += ", wider where few rows or clusters may decide it"
         return Intervals(columns.mean(0), low, high, how)
 

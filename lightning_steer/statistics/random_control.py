@@ -27,11 +27,14 @@ class RandomRange(NamedTuple):
 class RandomControl:
     """Values of D random draws beside the fitted one: their range and a rank p-value, never a 95 % interval.
 
-    Percentiles of 20 draws hold 87.7 % of new ones.
+    Percentiles of 20 draws hold 87.7 % of new ones. A rank p-value is one only where the fitted value had no more
+    choice than the draws: where layer and strength are searched for it alone, one more random direction is the best of
+    21 in .21 of simulated searches over 5 layers, .36 over 12 and .52 over 24.
 
     Args:
         higher_is_better: True where a draw that is at least as large is at least as good, False where one that is at
-            most as large is; None: no direction is wanted, and there is no p-value.
+            most as large is; None, and no p-value: no direction is wanted, or the setting was searched for the
+            fitted value.
     """
 
     higher_is_better: bool | None

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from lightning_steer.statistics.claims import Result
-from lightning_steer.statistics.estimate import LEVEL
+from lightning_steer.statistics.claims import ASSUMED, Result
+from lightning_steer.statistics.estimate import LEVEL, NO_INTERVAL
 from lightning_steer.statistics.multiplicity import holm
 
 Direction = Literal["above", "below", "differs from", "within"]
@@ -119,4 +119,8 @@ def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
             seen,
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + f"\n\nIntervals over {question.unit}. Could have seen: in 80 % of repeats.\n"
+    ranges = any(result.estimate.how.startswith(NO_INTERVAL) for result in results.values())
+    ends = "Round brackets: from the least to the largest unit, no interval." if ranges else "Intervals over these."
+    return "\n".join(lines) + (
+        f"\n\nUnits: {question.unit}. {ends} {ASSUMED.format(unit='them')} Could have seen: in 80 % of repeats.\n"
+    )

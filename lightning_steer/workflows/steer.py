@@ -55,6 +55,8 @@ class AlreadyChosen(Selection):
         reason: why this one.
     """
 
+    searched = True
+
     def __init__(self, index: int, reason: str) -> None:
         self.index, self.reason = index, reason
 

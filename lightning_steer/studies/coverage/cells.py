@@ -2,21 +2,19 @@
 
 import itertools
 import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from lightning_steer.statistics import intervals
 from lightning_steer.statistics.answer_table import AnswerTable
 from lightning_steer.statistics.columns import as_clusters
-from lightning_steer.statistics.kinds import Change, Intervals, Mean, Quantile, Share, Smooth
+from lightning_steer.statistics.kinds import Change, Mean, Quantile, Share, Smooth
 from lightning_steer.studies.coverage import corrected, designs, statistics_of
 from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns_of
 from lightning_steer.studies.coverage.certificates import certificate_cells, rank_cells
-from lightning_steer.studies.coverage.hard_cells import drift_cells, unequal_cells
+from lightning_steer.studies.coverage.hard_cells import drift_cells, unbounded_cells, unequal_cells
 from lightning_steer.studies.coverage.promises import promise_cells
 
 
@@ -49,7 +47,7 @@ def _clustered_cells() -> list[Cell]:
             layout.add("mean in [-1, 1], clusters", label, Mean(-1, 1), graded, true / 2, 2, p)
         for skewed, label in ((False, "normal"), (True, "exponential")):
             draw = partial(designs.reals, skewed=skewed)
-            layout.add("mean of a real column, clusters", label, Mean(), draw, 1, np.nan, 1)
+            layout.add("mean of a real column, clusters", label, Mean(), draw, 1, np.nan, 0)
         for q in (0.5, 0.95):
             draw = partial(designs.reals, skewed=False)
             true = statistics_of.normal_quantile(q)
@@ -109,15 +107,7 @@ def _row_cells() -> list[Cell]:
                 columns_of(Quantile(q), draw, None, -np.log(1 - q), np.nan),
             )
         )
-    for n, skewed in itertools.product((3, 5, 10, 20), (False,)):
-        draw = partial(designs.reals, skewed=skewed, icc=0.0, cluster=np.arange(n))
-        cells.append(Cell("mean over independent units", f"{n} units, normal", partial(_units, draw=draw)))
     return cells
-
-
-def _units(random: Generator, sets: int, draw: Callable[..., NDArray]) -> Outcome:
-    value, low, high, _ = intervals.over_units(draw(random=random, sets=sets))
-    return {"": (Intervals(value, low, high, "t over independent units"), 1.0, np.nan)}
 
 
 def _smooth_cells() -> list[Cell]:
@@ -164,7 +154,8 @@ def all_cells() -> list:
     """Return every cell, the slowest first."""
     return [
         *_answer_cells(), *certificate_cells(), *promise_cells(), *rank_cells(), *_clustered_cells(),
-        *unequal_cells(), *drift_cells(), *_corrected_cells(), *_smooth_cells(), *_row_cells(), *_share_cells(),
+        *unequal_cells(), *drift_cells(), *unbounded_cells(), *_corrected_cells(), *_smooth_cells(),
+        *_row_cells(), *_share_cells(),
     ]  # fmt: skip
 
 

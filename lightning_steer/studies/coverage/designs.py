@@ -74,6 +74,41 @@ def reals(random: Generator, skewed: bool, icc: float, cluster: NDArray, sets: i
     return 1 + np.sqrt(icc) * of_cluster[cluster] + np.sqrt(1 - icc) * of_row
 
 
+def many(random: Generator, law: str, n: int, sets: int) -> NDArray:
+    """Return ``[n, S]`` independent values of a law, whose mean is :data:`MEANS`."""
+    shape = n, sets
+    if law == "normal":
+        return random.standard_normal(shape)
+    if law == "exponential":
+        return random.standard_exponential(shape)
+    name, *numbers = law.split()
+    if name == "lognormal":
+        return np.exp(float(numbers[0]) * random.standard_normal(shape))
+    if name == "Beta":
+        return random.beta(*map(float, numbers), shape)
+    far = random.random(shape) < 0.1
+    if name == "failures":
+        return np.where(far, random.uniform(0, 0.5, shape), random.beta(30, 2, shape))
+    return np.where(far, 5, 0) + 0.3 * random.standard_normal(shape)
+
+
+TENTH = "a tenth 5 away"
+MEANS = {"normal": 0.0, "exponential": 1.0, "lognormal 0.5": np.exp(0.125), "lognormal 1": np.exp(0.5), TENTH: 0.5,
+         "failures of a tenth": 0.1 * 0.25 + 0.9 * 30 / 32,
+         "Beta 20 0.5": 20 / 20.5, "Beta 50 0.3": 50 / 50.3}  # fmt: skip
+"""By law. Failures: a tenth of the units lies anywhere below .5, the others near .94."""
+VARIANCES = {"exponential": 1.0, "lognormal 0.5": (np.exp(0.25) - 1) * np.exp(0.25),
+             "lognormal 1": (np.exp(1) - 1) * np.exp(1), TENTH: 0.09 * 25 + 0.09}  # fmt: skip
+
+
+def skewed_clusters(random: Generator, law: str, clusters: int, sets: int) -> NDArray:
+    """Return ``[10 T, S]`` with mean 1: ten normal rows in each of T clusters, whose means (ICC .6) have a law."""
+    of_cluster = (many(random, law, clusters, sets) - MEANS[law]) / np.sqrt(VARIANCES[law])
+    return (
+        1 + np.sqrt(0.6) * np.repeat(of_cluster, 10, 0) + np.sqrt(0.4) * random.standard_normal((10 * clusters, sets))
+    )
+
+
 def drifts(random: Generator, law: str, scale: float, n: int, sets: int, tokens: int = 1) -> NDArray:
     """Return ``[n * tokens, S]`` probability lost, ``1 - exp(-KL)``, of the tokens of n texts with a long tail of KL.
 

@@ -1,4 +1,4 @@
-"""Cells where intervals were seen to fail: one cluster that holds much of all rows, and texts with a long tail."""
+"""Cells where intervals were seen to fail: a cluster with much of all rows, long tails, few skewed rows and units."""
 
 import itertools
 from collections.abc import Callable
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from lightning_steer.statistics.kinds import Mean, Share
+from lightning_steer.statistics import intervals
+from lightning_steer.statistics.kinds import Intervals, Mean, Share
 from lightning_steer.studies.coverage import designs
 from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns_of
 
@@ -55,3 +56,29 @@ def _drift(
     tokens: int,
 ) -> Outcome:
     return columns_of(Mean(0, 1), draw, cluster, designs.mean_drift(law, scale, tokens), 1)(random, sets)
+
+
+def unbounded_cells() -> list[Cell]:
+    """Means of what nothing bounds: skewed rows, clusters and units, few and many; of few there is no interval."""
+    cells = []
+    for n, law in itertools.product((6, 10, 20, 30, 50, 100), ("normal", "exponential", "lognormal 1", designs.TENTH)):
+        outcome = columns_of(Mean(), partial(designs.many, law=law, n=n), None, designs.MEANS[law], np.nan)
+        cells.append(Cell("mean of a real column, independent rows", f"n {n}, {law}", outcome))
+    for clusters, law in itertools.product((4, 10, 24, 30, 50, 100), designs.VARIANCES):
+        draw = partial(designs.skewed_clusters, law=law, clusters=clusters)
+        outcome = columns_of(Mean(), draw, np.repeat(np.arange(clusters), 10), 1, np.nan)
+        cells.append(Cell("mean of a real column, skewed clusters", f"{clusters} clusters of 10, {law}", outcome))
+    laws = ("normal", "failures of a tenth", "Beta 20 0.5", "Beta 50 0.3", "lognormal 1")
+    for n, law in itertools.product((3, 5, 8, 10, 20, 50, 100), laws):
+        cells.append(Cell("mean over independent units", f"{n} units, {law}", partial(_units, law=law, n=n)))
+    return cells
+
+
+def _units(random: Generator, sets: int, law: str, n: int) -> Outcome:
+    units = designs.many(random, law, n, sets)
+    found = Intervals(
+        units.mean(0),
+        *intervals.over_units(units),
+        f"t over independent units, skew-adjusted, from {intervals.ENOUGH} on",
+    )
+    return {"": (found, designs.MEANS[law], np.nan)}

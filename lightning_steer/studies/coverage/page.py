@@ -32,6 +32,25 @@ of neutral text, and the ratio of perplexities. Over 30, 100 and 500 texts Stude
 in .919, .948 and .951 of 4,000 sets of a lognormal KL with sigma 1, in .840, .903 and .939 with sigma 1.5, in .729,
 .823 and .889 with sigma 2, and in .738, .785 and .816 of a Pareto law with exponent 1.5. Of neutral text the
 probability lost has one, 1 - exp(-KL), which lies in [0, 1].
+
+Nor is one given below 50 rows, clusters or units for means that nothing bounds on either side: changes of a margin in
+nats, and means over networks, training seeds, draws or kinds of world. Student's interval, corrected for skew, held in
+these shares of 8,000 sets of independent rows:
+
+| rows | normal | exponential | lognormal, sigma 1 | sigma 1.5 | a tenth of rows 5 away | a twentieth |
+|---|---|---|---|---|---|---|
+| 6 | .962 | .909 | .860 | .760 | .549 | .759 |
+| 10 | .959 | .929 | .880 | .774 | .657 | .633 |
+| 15 | .959 | .938 | .900 | .807 | .798 | .610 |
+| 20 | .956 | .943 | .910 | .822 | .879 | .655 |
+| 30 | .949 | .954 | .922 | .850 | .954 | .782 |
+| 50 | .954 | .952 | .933 | .876 | .961 | .916 |
+| 100 | .952 | .956 | .938 | .897 | .966 | .961 |
+
+So 15 rows are enough for an exponential law and 50 for what is no more skewed than a lognormal one with sigma 1. A
+lognormal law with sigma 1.5 and rows that are as rare as one in twenty can be promised nothing at 50. Over few units
+the mean stands with the range of the units; over few rows it stands alone. Of five networks of which a tenth fails,
+Student's interval held in .565; of five near the ceiling (Beta 50, .3) in .758.
 """
 NOTES = {
     "mean of a real column, clusters": "Unbounded values: the end on the side of a skew is moved out. What an "
@@ -46,6 +65,10 @@ NOTES = {
     "change by a judge, corrected by labels": "A good judge sees 95 % of changes, a fair one 70 %, a blind one none; "
     "bias is the share of rows that it moves up. The judge's help narrows the interval where it sees something and ten "
     "labelled rows or more changed; of fewer the labels count alone.",
+    "rank p-values": "Of a fitted value that had no more choice than the draws. Where layer and strength were searched "
+    "for it there is none: one more random direction is the best of 21 in .21 of simulated searches over 5 layers, in "
+    ".36 over 12 and in .52 over 24.",
+    "mean over independent units": "Failures: a tenth of the units lies anywhere below .5, the others near .94.",
     "several promises": "Ten candidates, a benefit above 0 and falls of two or four harms below .05. *Certified* is, "
     "of false ones, a chosen candidate that breaks any promise, and of power one that keeps all. At the limits "
     "every candidate breaks one promise by nothing; growing, the stronger half breaks those of the harms. Hoeffding's "
@@ -68,7 +91,8 @@ def summary(rows: list[Row]) -> str:
         below = [sum(share < level for share in shares) for level in (0.95, 0.94, 0.93)]
         lines[0] += (
             f" The lowest actual coverage is {min(shares):.3f}; {below[0]:,} cells cover less than .95, {below[1]:,} "
-            f"less than .94, {below[2]:,} less than .93."
+            f"less than .94, {below[2]:,} less than .93. In {sum(row['none'] == 1 for row in covered):,} cells no "
+            "interval is given, which covers."
         )
     power = sum(not promises(row) for row in rows)
     lines += [f"{power:,} more cells show power."] if power else []

@@ -12,7 +12,8 @@ from lightning_steer.statistics.random_control import RandomControl
 
 RANDOM = (
     "Random directions are as long as the vector that they stand beside: their median and, in brackets, the least and "
-    "the largest of them. The rank p-value of the vector's own value is (1 + draws at least as large) / (1 + draws)."
+    "the largest of them. The rank p-value of the vector's own value is (1 + draws at least as large) / (1 + draws). "
+    "Where layer or strength were chosen for the vector and not for them, it is smaller than a p-value would be."
 )
 
 

@@ -33,7 +33,7 @@ TERMS, SETS = 24, 4000
 FRESH_STRENGTHS = (-2.0, -1.0, 1.0, 2.0)
 FRESH: dict[str, Kind] = {"share_change": KINDS["share_change"], "margin_change": EFFECTS["margin_change"],
                           "fidelity": EFFECTS["fidelity"]}  # fmt: skip
-"""Changes whose intervals are held against the truth about terms that they did not see."""
+"""Changes whose intervals, if they have any, are held against the truth about terms that they did not see."""
 COMPARED = ("p_stereotype", "p_anti", "p_unrelated", "intended", "opposed", "collateral", "fidelity", "ss", "lms")
 
 
@@ -107,6 +107,8 @@ def coverage(logp: Tensor, term: Tensor, strengths: Sequence[float], sets: int =
         for name, estimates in estimate_columns(table, FRESH, cluster).items():
             true = float(every[name][:, i].mean())
             ends = np.array([(e.low, e.high) for e in estimates])
+            if np.isnan(ends).all():
+                continue
             inside = (ends[:, 0] <= true + 1e-12) & (true - 1e-12 <= ends[:, 1])
             width = float((ends[:, 1] - ends[:, 0]).mean())
             found["held"].setdefault(name, []).append(

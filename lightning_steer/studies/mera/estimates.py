@@ -1,8 +1,10 @@
 """Estimates over the study's draws."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.intervals import mean_over_units
 
 Key = tuple[str, str, int]
@@ -10,7 +12,7 @@ Key = tuple[str, str, int]
 
 
 def over_draws(values: Iterable[float | None]) -> dict[str, Any]:
-    """Mean and 95 % t-interval over draws of prompts and splits; draws without a value are left out."""
+    """Mean over draws of prompts and splits, with the range of few; draws without a value are left out."""
     estimate = mean_over_units([float("nan") if v is None else v for v in values])
     value = estimate.value if estimate.n else None
     return {"value": value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "how": estimate.how}
@@ -25,10 +27,8 @@ def deployed(method: Mapping[str, Any], name: str) -> float:
 
 
 def shown(estimate: Mapping[str, Any], digits: int = 2) -> str:
-    """Value with its interval, if it has one."""
+    """Value with its interval or range, if it has one."""
     if estimate["value"] is None:
         return "-"
-    low, high = estimate["low"], estimate["high"]
-    if low is None or low != low:
-        return f"{estimate['value']:.{digits}f}"
-    return f"{estimate['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    value, low, high = (math.nan if estimate[name] is None else estimate[name] for name in ("value", "low", "high"))
+    return Estimate(value, low, high, estimate["n"], None, estimate["how"]).text(digits)

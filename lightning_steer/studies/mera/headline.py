@@ -9,7 +9,7 @@ from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, sh
 
 
 def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
-    """Markdown: SPI that a user gets, mean over tasks, 95 % t-interval over draws; how often it was certified."""
+    """Markdown: SPI that a user gets, mean over tasks, range over draws; how often it was certified."""
     groups = list(dict.fromkeys(key[:2] for key in results))
     first = next(iter(results.values()))
     lines = [
@@ -29,8 +29,9 @@ def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
     n, tasks = len({key[2] for key in results}), len(first)
     rows = next(iter(first.values()))["rows"]
     lines.append(
-        f"\nMeans over {tasks} tasks; 95 % intervals (Student's t) over n = {n} draws of prompts and splits, each with "
-        f"{rows['train']:,} training, {rows['calibration']} calibration and {rows['test']:,} test prompts. Who is not "
-        "certified leaves the model as it is: SPI 0, without an interval where that is so in every draw."
+        f"\nMeans over {tasks} tasks; in brackets the least and the largest of n = {n} draws of prompts and splits, "
+        f"each with {rows['train']:,} training, {rows['calibration']} calibration and {rows['test']:,} test prompts. "
+        "Who is not certified leaves the model as it is: SPI 0, without a range where that is so in every draw. "
+        "The range describes these draws and is no 95 % interval."
     )
     return "\n".join(lines)

@@ -88,7 +88,7 @@ def _report(model: str, mixture: str, task: str, name: str, of: Sequence[Mapping
         "method": name,
         "seed": 0,
         "draws": len(of),
-        "intervals": "Student's t over draws of prompts and splits; in each draw, over test rows as each estimate says",
+        "intervals": "none over draws, whose range is shown; in each draw, over test rows as each estimate says",
         "metrics": metrics(of),
         "each_draw": list(of),
         "versions": versions() | {"scikit-learn": version("scikit-learn")},
@@ -133,7 +133,7 @@ def _unexplained(results: Mapping[Key, Mapping[str, Any]], form: str) -> str:
             found.append(f"{task} ({model}, {mixture}; SPI {shown(spi)}, balanced accuracy {shown(beyond, 3)} above)")
     return (
         f"- {form}: certified in every draw, SPI above 0 and the constant class's, balanced accuracy above the fitted "
-        f"label bias's, by intervals over draws, in {len(found)} of {len(of)} tasks"
+        f"label bias's, each in every draw, in {len(found)} of {len(of)} tasks"
         f"{': ' + '; '.join(found) if found else ''}."
     )
 

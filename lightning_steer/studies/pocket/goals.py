@@ -84,7 +84,7 @@ def goals(run: str) -> list[Goal]:
 def cell(estimate: Estimate) -> str:
     """A value with its interval."""
     digits = 1 if abs(estimate.value) >= 10 else 3
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return estimate.text(digits)
 
 
 def units(estimate: Estimate) -> int:

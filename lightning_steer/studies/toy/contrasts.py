@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.statistics.claims import Result, above, below
+from lightning_steer.report.intervals import MEANING
+from lightning_steer.statistics.claims import ASSUMED, Result, above, below
 from lightning_steer.statistics.estimate import LEVEL
 from lightning_steer.statistics.multiplicity import holm
 
@@ -109,9 +110,10 @@ def text(found: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, 
     small = [table(axis, levels) for axis, levels in by_axis.items() if axis != own]
     head = (
         "### All contrasts: does the vector lead with few pairs, and the map with many?\n\nDifference of exact match, "
-        "vector less map, with its interval over networks; p: the larger of the two one-sided ones; Holm over all "
-        "of an axis. Primary: the contrast that the axis' claim rests on; it was named after these networks had been "
-        "looked at, so that its p-value describes them and confirms nothing. Could have seen: in 80 % of repeats.\n"
+        f"vector less map. {MEANING} p is the larger of the two one-sided ones, Holm's over all of an axis. "
+        f"{ASSUMED.format(unit='networks')} Primary: the contrast that the axis' claim rests on; it was named after "
+        "these networks had been looked at, so that its p-value describes them and confirms nothing. Could have seen: "
+        "in 80 % of repeats.\n"
     )
     scope = "On small networks of 16 attributes:\n"
     other = [f"On the report's network of 60 attributes:\n\n{table(own, by_axis[own])}"] if own in by_axis else []

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lightning_steer.report.figures import COLOURS, below
-from lightning_steer.report.intervals import plus_minus
+from lightning_steer.report.intervals import MEANING, over_networks
 
 
 def table(found: dict[str, Any]) -> str:
@@ -16,7 +16,7 @@ def table(found: dict[str, Any]) -> str:
     none, projection = found["vectors-none"], found.get("vectors-projection")
 
     def row(title: str, key: str) -> None:
-        shown = [plus_minus(part[key], 3) if part else "-" for part in (none, projection)]
+        shown = [over_networks(part[key], 3) if part else "-" for part in (none, projection)]
         lines.append(f"| {title} | {' | '.join(shown)} |")
 
     row("clean attribute accuracy", "clean_accuracy")
@@ -37,7 +37,7 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"| target at strengths up to 2, {rows}, largest of all | {' | '.join(shown)} |")
     for method, values in found.get("trained-projection", {}).items():
         if method != "settings":
-            lines.append(f"| {method}, 64 pairs: exact | - | {plus_minus(values, 3)} |")
+            lines.append(f"| {method}, 64 pairs: exact | - | {over_networks(values, 3)} |")
     shape = np.asarray(none["exact_64_pairs"]).shape
     failing = [
         f"network {i}, attribute {a} (exact {none['exact_64_pairs'][i][t]:.2f}; 2,048 pairs "
@@ -46,7 +46,7 @@ def table(found: dict[str, Any]) -> str:
         for t, a in enumerate(row_)
         if none["exact_64_pairs"][i][t] < 0.9
     ]
-    lines += ["", f"{shape[0]} networks x {shape[1]} attributes; intervals clustered by network.", ""]
+    lines += ["", f"{shape[0]} networks x {shape[1]} attributes. {MEANING}", ""]
     lines.append("Attributes without by-pass that stay below .90 at 64 pairs: " + ("; ".join(failing) or "none") + ".")
     return "\n".join(lines) + "\n"
 

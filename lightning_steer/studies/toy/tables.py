@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from lightning_steer.report.figures import COLOURS, below
 from lightning_steer.report.files import write_figure, write_text
-from lightning_steer.report.intervals import clustered, plus_minus
+from lightning_steer.report.intervals import MEANING, over_networks
+from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.studies.toy import contrasts as toy_contrasts
 from lightning_steer.studies.toy import reproduction_tables as reproduction
-from lightning_steer.studies.toy.contrasts import FEW, MAPS, VECTORS
+from lightning_steer.studies.toy.contrasts import FEW, MAPS, VECTORS, differences
 
 OWN = "report's network"
 CLEAN_ENOUGH = 0.95
@@ -59,7 +60,7 @@ def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
     lines = [
         "### What bounds every method",
         "",
-        "Exact match of the unsteered network, of the oracle patch, and of a shift that is told the old value.",
+        f"Exact match of the unsteered network, of the oracle patch, and of a shift told the old value. {MEANING}",
         "",
         "| axis | level | unsteered network | oracle patch | told the old value | networks x sets |",
         "|---|---|---|---|---|---|",
@@ -67,10 +68,7 @@ def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
     for axis, level, name in axes:
         if name in found:
             bounds = found[name]["bounds"]
-            cells = [
-                f"{m:.3f} ± {h:.3f}"
-                for m, h, _ in (clustered(bounds[key]) for key in ("clean_exact", "oracle_patch", "told_old_value"))
-            ]
+            cells = [over_networks(bounds[key], 3) for key in ("clean_exact", "oracle_patch", "told_old_value")]
             shape = np.asarray(bounds["oracle_patch"]).shape
             verdict = "" if usable(found[name]) else " (too low: no conclusion)"
             lines.append(f"| {axis} | {level}{verdict} | {' | '.join(cells)} | {shape[0]} x {shape[1]} |")
@@ -79,7 +77,7 @@ def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
 
 def usable(part: dict[str, Any]) -> bool:
     """Whether the network reads and can be patched well enough for a statement about steering."""
-    return all(clustered(part["bounds"][key])[0] >= CLEAN_ENOUGH for key in ("clean_exact", "oracle_patch"))
+    return all(np.mean(part["bounds"][key]) >= CLEAN_ENOUGH for key in ("clean_exact", "oracle_patch"))
 
 
 def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
@@ -87,12 +85,12 @@ def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]])
     lines = [
         "### Where maps overtake vectors",
         "",
-        "Paired difference in exact match, vector minus map, mean ± half-width of the 95 % t-interval over networks, "
-        f"at {FEW} pairs and at the largest budget (both set beforehand). Crossing: the last budget at which the mean "
+        f"Paired difference in exact match, vector minus map, at {FEW} pairs and at the largest budget (both set "
+        f"beforehand). {MEANING} Crossing: the last budget at which the mean "
         "difference is above 0, and the next one. Left out: pairs of methods in which the vector does not lead at "
         f"{FEW} pairs, or the map does not lead at the end.",
         "",
-        "| axis | level | vector | map | few pairs | many pairs | crossing | both clear of 0 |",
+        "| axis | level | vector | map | few pairs | many pairs | crossing | both in every network |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for axis, level, name in axes:
@@ -112,18 +110,16 @@ def crossover(part: dict[str, Any], vector: str, other: str) -> list[str] | None
     if not {vector, other} <= part["methods"].keys():
         return None
     sizes = sorted(set(part["methods"][vector]) & set(part["methods"][other]), key=int)
-    differences = {
-        size: clustered(np.asarray(exact(part, vector, size)) - np.asarray(exact(part, other, size))) for size in sizes
-    }
+    found = {size: differences(part, vector, other, size) for size in sizes}
     few = FEW if FEW in sizes else sizes[0]
     many = sizes[-1]
-    (lead, lead_half, _), (lag, lag_half, _) = differences[few], differences[many]
-    if lead <= 0 or lag >= 0:
+    lead, lag = found[few], found[many]
+    if lead.mean() <= 0 or lag.mean() >= 0:
         return None
-    ahead = [i for i, size in enumerate(sizes) if differences[size][0] > 0]
+    ahead = [i for i, size in enumerate(sizes) if found[size].mean() > 0]
     crossing = f"{sizes[ahead[-1]]} - {sizes[ahead[-1] + 1]}"
-    both = "yes" if lead - lead_half > 0 and lag + lag_half < 0 else "no"
-    return [f"n = {few}: {lead:+.2f} ± {lead_half:.2f}", f"n = {many}: {lag:+.2f} ± {lag_half:.2f}", crossing, both]
+    both = "yes" if lead.min() > 0 > lag.max() else "no"
+    return [f"n = {few}: {over_networks(lead, 2)}", f"n = {many}: {over_networks(lag, 2)}", crossing, both]
 
 
 def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
@@ -131,9 +127,9 @@ def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
     lines = [
         "### Every method",
         "",
-        "Exact match, mean ± half-width over networks; then, at the largest budget, accuracy of the other attributes, "
-        "the cosine of the method's mean displacement with the true class difference, and the mean cosine with each "
-        "pair's own difference.",
+        f"Exact match. {MEANING} Further columns: at the largest budget, accuracy of the other "
+        "attributes, the cosine of the method's mean displacement with the true class difference, and the mean cosine "
+        "with each pair's own difference.",
         "",
     ]
     for axis, level, name in axes:
@@ -148,8 +144,8 @@ def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
         ]
         for method, by_size in methods.items():
             last = by_size[max(by_size, key=int)]
-            cells = [plus_minus(by_size[s]["exact"], 2) if s in by_size else "-" for s in sizes]
-            rest = [f"{clustered(last[key])[0]:.2f}" for key in ("others", "cosine_class", "cosine_pair")]
+            cells = [over_networks(by_size[s]["exact"], 2) if s in by_size else "-" for s in sizes]
+            rest = [f"{mean_over_units(last[key]).value:.2f}" for key in ("others", "cosine_class", "cosine_pair")]
             lines.append(f"| {method} | {' | '.join([*cells, *rest])} |")
         lines.append("")
     return "\n".join(lines)
@@ -162,27 +158,26 @@ def by_pairs(axis: str, levels: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
     for axes, (level, part) in zip(panels, levels, strict=True):
         family = part["family"]
         for i, strength in enumerate(family["strengths"]):
-            y = [clustered(np.asarray(values)[..., i])[0] for values in family["exact"].values()]
+            y = [np.asarray(values)[..., i].mean() for values in family["exact"].values()]
             x = [int(size) for size in family["exact"]]
             axes.plot(x, y, color="grey", linewidth=0.6, label="mean difference at fixed strengths")
             axes.annotate(f"{strength:g}", (x[-1], y[-1]), fontsize=6, color="grey")
         for method, colour in zip((*VECTORS, *MAPS), COLOURS, strict=False):
             by_size = part["methods"].get(method, {})
             x = [int(size) for size in by_size]
-            points = [clustered(by_size[size]["exact"]) for size in by_size]
-            middle, half = (np.array([point[i] for point in points]) for i in (0, 1))
+            networks = np.array([np.asarray(by_size[size]["exact"]).mean(1) for size in by_size])
             axes.plot(
                 x,
-                middle,
+                networks.mean(1),
                 color=colour,
                 label=method,
                 marker="o",
                 markersize=3,
                 linestyle="-" if method in VECTORS else "--",
             )
-            axes.fill_between(x, middle - half, middle + half, color=colour, alpha=0.12, linewidth=0)
+            axes.fill_between(x, networks.min(1), networks.max(1), color=colour, alpha=0.12, linewidth=0)
         axes.axhline(
-            clustered(part["bounds"]["oracle_patch"])[0],
+            float(np.mean(part["bounds"]["oracle_patch"])),
             color="black",
             linewidth=0.8,
             linestyle=":",
