@@ -176,8 +176,8 @@ def test_units_without_others_give_no_interval() -> None:
 def test_few_units_have_a_range_and_many_an_interval() -> None:
     values = np.random.default_rng(3).normal(size=(50, 4))
     means = values.mean(1)
-    few, many = (intervals.mean_over_units(values[:n]) for n in (49, 50))
-    assert (few.low, few.high) == (means[:49].min(), means[:49].max())
+    few, many = (intervals.mean_over_units(values[:n]) for n in (19, 50))
+    assert (few.low, few.high) == (means[:19].min(), means[:19].max())
     assert few.how.startswith("not an interval: ")
     assert str(few) == f"{few.value:.3f} ({few.low:.3f} to {few.high:.3f})"
     ends, error = stats.t.interval(0.95, 49, means.mean(), stats.sem(means)), stats.sem(means)
@@ -192,7 +192,7 @@ def test_no_range_of_units_ends_beyond_what_is_possible() -> None:
     assert found.high <= 1
 
 
-@pytest.mark.parametrize("n", [6, 49])
+@pytest.mark.parametrize("n", [2, 9])
 def test_few_rows_of_what_nothing_bounds_have_no_interval(n: int) -> None:
     rows = np.random.default_rng(0).exponential(size=(50, 3))
     few, many = Mean().estimate(rows[:n])[0], Mean().estimate(rows)[0]

@@ -10,7 +10,7 @@ VERSION = 5
 
 1 had percentile bootstraps and named no version in a part; 2 takes intervals from kinds; 4 has CR2 in the
 shares of clusters, no interval of a mean that a few rows may carry, and a narrower one of ICAT near its bound; 5 has no
-interval of means that nothing bounds below 50 rows, clusters or units.
+interval of means that nothing bounds below 10 rows or clusters, nor of those over fewer than 20 units.
 """
 BY_DEFINITION = "by definition"
 """``how`` of a value that is known without any row."""

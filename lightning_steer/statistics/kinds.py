@@ -27,6 +27,7 @@ TOO_FEW = (
     f"none: nothing bounds a row, and fewer than {intervals.ENOUGH} rows or clusters may hold none of those that "
     "decide the mean"
 )
+UNSEEN = ", too narrow if a few rows in a hundred lie far from all others"
 NOT_FINITE = "none: a value is not finite"
 NO_SPREAD = "none: it is the same whatever rows are left out, or has no value without some of them"
 
@@ -133,8 +134,9 @@ class Share(Kind):
 class Mean(Kind):
     """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters may decide it.
 
-    With no bounds there is none below 50 rows or clusters: of 6 rows Student's interval, corrected for skew, held in
-    .91 of exponential samples and in .55 where a tenth of all rows lies far off. With one open end, as a KL has it, a
+    With no bounds there is none below 10 rows or clusters, and above that it takes rows for no more skewed than an
+    exponential law: with few rows it is too narrow where one in ten lies far off (docs/coverage.md says
+    how much). With one open end, as a KL has it, a
     few rows may carry the mean: Student's interval holds in .73 to .95 of lognormal and Pareto samples of 30 to 500
     rows, so there is none.
 
@@ -164,8 +166,7 @@ class Mean(Kind):
             still = _same(means, means[0])
             low, high = (np.where(still, np.nan, end) for end in (low, high))
         how = "t, skew-adjusted" if clusters is None else "t over clusters (CR2), skew-adjusted"
-        if bounded:
-            how += ", wider where few rows or clusters may decide it"
+        how += ", wider where few rows or clusters may decide it" if bounded else UNSEEN
         return Intervals(columns.mean(0), low, high, how)
 
 

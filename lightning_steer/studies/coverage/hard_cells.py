@@ -59,17 +59,22 @@ def _drift(
 
 
 def unbounded_cells() -> list[Cell]:
-    """Means of what nothing bounds: skewed rows, clusters and units, few and many; of few there is no interval."""
+    """Means of what nothing bounds: skewed rows, clusters and units, few and many; of few there is no interval.
+
+    Laws that are more skewed cannot be promised anything at these sizes: the page says how often they are held.
+    """
     cells = []
-    for n, law in itertools.product((6, 10, 20, 30, 50, 100), ("normal", "exponential", "lognormal 1", designs.TENTH)):
+    for n, law in itertools.product((6, 10, 15, 30, 100), ("normal", "exponential", "lognormal 0.5")):
         outcome = columns_of(Mean(), partial(designs.many, law=law, n=n), None, designs.MEANS[law], np.nan)
         cells.append(Cell("mean of a real column, independent rows", f"n {n}, {law}", outcome))
-    for clusters, law in itertools.product((4, 10, 24, 30, 50, 100), designs.VARIANCES):
+    for clusters, law in itertools.product((6, 10, 24, 30, 100), ("exponential", "lognormal 0.5")):
         draw = partial(designs.skewed_clusters, law=law, clusters=clusters)
         outcome = columns_of(Mean(), draw, np.repeat(np.arange(clusters), 10), 1, np.nan)
         cells.append(Cell("mean of a real column, skewed clusters", f"{clusters} clusters of 10, {law}", outcome))
     laws = ("normal", "failures of a tenth", "Beta 20 0.5", "Beta 50 0.3", "lognormal 1")
     for n, law in itertools.product((3, 5, 8, 10, 20, 50, 100), laws):
+        if law != "normal" and intervals.UNITS <= n < 50:
+            continue
         cells.append(Cell("mean over independent units", f"{n} units, {law}", partial(_units, law=law, n=n)))
     return cells
 
@@ -79,6 +84,6 @@ def _units(random: Generator, sets: int, law: str, n: int) -> Outcome:
     found = Intervals(
         units.mean(0),
         *intervals.over_units(units),
-        f"t over independent units, skew-adjusted, from {intervals.ENOUGH} on",
+        f"t over independent units, skew-adjusted, from {intervals.UNITS} on",
     )
     return {"": (found, designs.MEANS[law], np.nan)}
