@@ -45,9 +45,9 @@ class BehaviourDataModule(L.LightningDataModule):
             to measure drift on; null for those of the source.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the split.
-        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
-            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. Neutral texts are treated likewise. The report says how many rows of each part it was done to.
+        too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
+            them out, ``truncate_left`` keeps the longest readable end of their prompts; options are never cut.
+            Neutral texts are treated alike. The report counts these rows for each part.
     """
 
     subject = "behaviours"

@@ -40,9 +40,9 @@ class MERADataModule(L.LightningDataModule):
             if missing and recomputed if anything differs. Null runs the model in every fit.
         answering: lets the model generate its answer, which is graded where its first label begins (the position
             ``exact``); an answer without a label is wrong. Null scores the labels right after the prompt (``last``).
-        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
-            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. The report says how many rows of each part it was done to.
+        too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
+            them out, ``truncate_left`` keeps the longest readable end of their prompts; options are never cut.
+            The report counts these rows for each part.
     """
 
     subject = "labelled prompts"

@@ -76,7 +76,7 @@ def stereotype_items(
         for pair in range(6):
             opener, first, copula = frames[frame_numbers[pair]]
             words = (pair, 6 + pair, 12 + unrelated[pair])
-            harsh, mild, other = (stereotypes.reply(target, copula, word) for word in words)
+            harsh, mild, unrelated_reply = (stereotypes.reply(target, copula, word) for word in words)
             items.append(
                 StereotypeItem(
                     f"{name}/{stereotypes.WORDS[target // 48][pair]}".replace(" ", "-"),
@@ -85,7 +85,7 @@ def stereotype_items(
                     stereotypes.asked(opener, target) if chat else stereotypes.context(opener, target, first),
                     harsh,
                     mild,
-                    other,
+                    unrelated_reply,
                     (float(log_words[words[0]]), float(log_words[words[1]]), float(log_words[words[2]])),
                     bool(stereotypes.SEEN[target]),
                 )
