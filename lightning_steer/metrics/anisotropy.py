@@ -117,14 +117,14 @@ def _cosine(h: Tensor, w: Tensor) -> Tensor:
     return (torch.tensordot(w, units, 1).square().sum(-1) - self_pairs) / (w.sum().square() - w.square().sum())
 
 
-def _second_moments(x: Tensor, w: Tensor, full: bool = False) -> tuple[Tensor, Tensor]:
+def _second_moments(x: Tensor, w: Tensor, whole: bool = False) -> tuple[Tensor, Tensor]:
     """Return ``sum w x x^T`` ``[*, d, d]``, and the rows' products with themselves, ``sum w^2 |x|^4`` ``[*]``.
 
-    With fewer rows than dimensions, unless ``full``, return rows times rows, which has the same eigenvalues.
+    With fewer rows than dimensions, unless ``whole``, return rows times rows, which has the same eigenvalues.
     """
     self_terms = torch.tensordot(w.square(), x.square().sum(-1).square(), 1)
     x = (x * w.sqrt().reshape(-1, *[1] * (x.dim() - 1))).movedim(0, -2)  # [*, n, d]
-    return (x.mT @ x if full or x.shape[-2] >= x.shape[-1] else x @ x.mT), self_terms
+    return (x.mT @ x if whole or x.shape[-2] >= x.shape[-1] else x @ x.mT), self_terms
 
 
 def _ratio(moments: Tensor, self_terms: Tensor) -> Tensor:
