@@ -25,7 +25,7 @@ class Recorded(NamedTuple):
     """Some rows of a cache."""
 
     row: Tensor
-    """``[B]`` their numbers, in the order of the texts."""
+    """``[B]`` row numbers, in the order of the texts."""
     h: Tensor
     """``[layers, B, d]`` float32."""
 
@@ -33,14 +33,13 @@ class Recorded(NamedTuple):
 class RecordedBatches(Dataset[Recorded]):
     """Item j is a batch of a cache's rows; each epoch's batches have every row once.
 
-    A batch depends on nothing but j, so that training can be resumed anywhere and shared out over any number of
-    processes.
+    A batch depends only on j, so training can resume anywhere and run on any number of processes.
 
     Args:
-        cache: where they come from.
+        cache: the recorded activations.
         size: rows in a batch.
-        own: the rows of a batch that this process takes.
-        seed: shuffles the rows; null keeps their order.
+        own: the rows of a batch that this process reads.
+        seed: shuffles the rows; None keeps their order.
     """
 
     def __init__(self, cache: Cache, size: int, own: slice, seed: int | None) -> None:
@@ -64,8 +63,8 @@ class ActivationsDataModule(L.LightningDataModule):
     """The activations of a file's texts, in a cache.
 
     ``predict`` with an ``ActivationRecorder`` records them on all devices. A module with a language model as its
-    ``backbone`` records what lacks by itself, on one device, before it fits; any other module reads what is there.
-    A subclass with other ``questions`` brings other data.
+    ``backbone`` records missing activations itself, on one device, before it fits; any other module reads the existing
+    cache. A subclass may override ``questions`` to record other texts.
 
     Args:
         file: the texts, ``.jsonl`` (an object per line) or plain text (parted by blank lines).
@@ -103,12 +102,12 @@ class ActivationsDataModule(L.LightningDataModule):
         self.each_token, self.dtype, self.texts_per_shard = each_token, dtype, texts_per_shard
 
     def questions(self) -> Sequence[Question | str]:
-        """What is read; raises FileNotFoundError or ValueError."""
-        found = read(Path(shipped(self.file)), self.columns)
-        return [Question(parts[0], parts[1:]) for parts in found]
+        """Return the texts to record; raises FileNotFoundError or ValueError."""
+        documents = read(Path(shipped(self.file)), self.columns)
+        return [Question(document[0], document[1:]) for document in documents]
 
     def prepare_data(self) -> None:
-        """Record what is not there, if the module has a language model; ``predict`` does so by itself."""
+        """Record missing activations if the module has a language model; ``predict`` records them itself."""
         trainer = self.trainer
         backbone = getattr(trainer and trainer.lightning_module, "backbone", None)
         if trainer is not None and trainer.state.fn != TrainerFn.PREDICTING and isinstance(backbone, LLM):
@@ -121,7 +120,7 @@ class ActivationsDataModule(L.LightningDataModule):
             self.cache = Cache(self.folder)
 
     def row_parts(self) -> list[Any]:
-        """What the rows were recorded of and how, the same to fit to and to choose on; none is held out."""
+        """Return how the rows were recorded, the same for fitting and for selection; none is held out."""
         origin = self.cache.manifest.origin
         names = ("texts", "count", "each_token", "positions", "dtype")
         recorded = {name: getattr(origin, name) for name in names}
@@ -140,7 +139,7 @@ class ActivationsDataModule(L.LightningDataModule):
     test_dataloader = val_dataloader
 
     def build(self, llm: LLM) -> Build:
-        """The cache in the making, for a module that records it on all devices; loads the model."""
+        """Load the model and return the cache to fill, for a module that records on all devices."""
         check_folder(Path(self.folder))
         fresh = llm.tokenizer is None
         llm.load()
@@ -149,13 +148,14 @@ class ActivationsDataModule(L.LightningDataModule):
         return self.building
 
     def predict_dataloader(self) -> DataLoader[int]:
-        """Numbers of the shards that this process records: as many on each, the surplus being shards there are not.
+        """Return the numbers of the shards that this process records, equally many on each process.
 
-        A process without any would skip the loop, and the others wait for it at its end for ever.
+        Surplus numbers stand for no shard. A process without numbers would skip the loop, and the others would wait
+        for it forever.
         """
         if not hasattr(self, "building"):
             raise ValueError("predict records activations: give it an ActivationRecorder as its model")
-        own = share(self)
-        step = own.step or 1
-        numbers = range(own.start or 0, -(-self.building.shards // step) * step, step)
+        rank_slice = share(self)
+        step = rank_slice.step or 1
+        numbers = range(rank_slice.start or 0, -(-self.building.shards // step) * step, step)
         return DataLoader(list(numbers), batch_size=None)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""How data is shared out: batches are fixed by the data alone, and each process takes every world-th row of each.
+"""Share batches over processes: the data alone determine the batches; each process takes every world-th row of each.
 
-So every process makes equally many steps (none waits for another), no row is counted twice to even them out (as
-Lightning's own distributed sampler does), and a run on N processes sees the very batches of a run on one.
+Every process therefore makes equally many steps, no row is repeated to fill up a process (as Lightning's distributed
+sampler does), and a run on N processes sees the same batches as a run on one.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from torch.utils.data import Sampler
 
 
 def share(data: L.LightningDataModule) -> slice:
-    """The rows of a batch that this process takes: all of them outside a trainer."""
+    """Return the slice of a batch that this process takes; outside a trainer, all rows."""
     return slice(None) if data.trainer is None else slice(data.trainer.global_rank, None, data.trainer.world_size)
 
 
 class Onwards(Sampler[int]):
-    """Indices that count on from epoch to epoch, so that a stream without end is never repeated.
+    """Indices that keep counting from epoch to epoch, so that an endless stream never repeats.
 
     Args:
         count: items of an epoch.
@@ -27,12 +27,12 @@ class Onwards(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        # A generator looks at the epoch when the first index is asked for. Lightning makes the iterator of a resumed
-        # run before it sets the epoch; looked at then, the first epoch's batches would come again.
+        # A generator reads the epoch when the first index is requested. Lightning creates the iterator of a resumed
+        # run before it sets the epoch; reading it then would repeat the first epoch's batches.
         for step in range(self.count):
             yield self.epoch * self.count + step
 

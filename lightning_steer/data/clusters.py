@@ -1,4 +1,4 @@
-"""Which rows of pairs belong together: those that share a prompt (or a topic), or both continuations."""
+"""Cluster rows of pairs that share a prompt (or a topic), or both continuations."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -13,21 +13,21 @@ def connected(rows: Sequence[Iterable[Hashable]]) -> list[int]:
     Args:
         rows: the keys of each row, at least one.
     """
-    column: dict[Hashable, int] = {}
-    edges = [(i, len(rows) + column.setdefault(key, len(column))) for i, keys in enumerate(rows) for key in keys]
-    size, (row, key) = len(rows) + len(column), np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(row), dtype=np.int8), (row, key)), shape=(size, size))
+    node: dict[Hashable, int] = {}
+    edges = [(i, len(rows) + node.setdefault(key, len(node))) for i, keys in enumerate(rows) for key in keys]
+    nodes, (edge_rows, edge_keys) = len(rows) + len(node), np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edge_rows), dtype=np.int8), (edge_rows, edge_keys)), shape=(nodes, nodes))
     return connected_components(graph, directed=False)[1][: len(rows)].tolist()
 
 
 LABELS = 3
-"""Rows for each pair of continuations from which these are labels that were chosen, not texts that vary by chance."""
+"""Continuations are labels, not free texts, if each pair of them has at least this many rows on average."""
 
 
 def are_labels(continuations: Iterable[frozenset[str]]) -> bool:
-    """Return whether continuations are labels, such as Yes and No, each pair of which stands in several rows.
+    """Return whether continuations are labels, such as Yes and No, that recur in several rows.
 
-    Labels tie no rows: an interval then speaks about other prompts with these very labels, and reports say so.
+    Labels do not make rows dependent: intervals then cover other prompts with the same labels, and reports say so.
     """
     rows = list(continuations)
     return len(rows) >= LABELS * len(set(rows))

@@ -16,13 +16,13 @@ class GradedBatches(Dataset[Graded]):
     """Item j is the j-th batch of a split, as near to ``size`` rows as equal batches can be.
 
     Args:
-        examples: the split, in order.
+        examples: the rows of the split, in order.
         options: the written variants of all labels, the same for every prompt.
-        label_of: the label of each.
-        groups: numbers of the groups that rows are not independent in; None if no source names any.
+        label_of: the label of each option.
+        groups: number of each group of dependent rows; None if the source has no groups.
         size: rows in a batch, about.
         own: the rows of a batch that this process takes.
-        seen: what was recorded of the split; null if nothing was.
+        seen: recorded observations of the split; None if there are none.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class GradedBatches(Dataset[Graded]):
         self.label_of = torch.tensor(label_of)
         self.group = None if groups is None else torch.tensor([groups[str(e.group)] for e in examples])
         count = max(1, round(len(examples) / size))
-        self.edges = [round(j * len(examples) / count) for j in range(count + 1)]  # no small rest for some processes
+        self.edges = [round(j * len(examples) / count) for j in range(count + 1)]  # equal batches: no small last one
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -48,17 +48,17 @@ class GradedBatches(Dataset[Graded]):
         if not 0 <= j < len(self):
             raise IndexError(f"batch {j} does not exist: there are {len(self)}")
         row = torch.arange(self.edges[j], self.edges[j + 1])[self.own]
-        mine = [self.examples[i] for i in row.tolist()]
-        questions = [Question(example.prompt, self.options) for example in mine]
-        y, seen = torch.tensor([e.label for e in mine], dtype=torch.int64), self.seen and self.seen.at(row)
+        examples = [self.examples[i] for i in row.tolist()]
+        questions = [Question(example.prompt, self.options) for example in examples]
+        y, seen = torch.tensor([e.label for e in examples], dtype=torch.int64), self.seen and self.seen.at(row)
         return Graded(questions, y, self.label_of, row, seen, None if self.group is None else self.group[row])
 
     def loader(self) -> DataLoader[Graded]:
-        """Batch after batch, in order."""
-        as_it_is: Any = _as_it_is
-        return DataLoader(self, batch_size=None, collate_fn=as_it_is)
+        """Return a loader of the batches in order."""
+        collate: Any = _identity
+        return DataLoader(self, batch_size=None, collate_fn=collate)
 
 
-def _as_it_is(batch: Graded) -> Graded:
-    """A loader's own conversion would turn the options into a list."""
+def _identity(batch: Graded) -> Graded:
+    """Return the batch unchanged; the default collation would turn the options into a list."""
     return batch

@@ -1,4 +1,4 @@
-"""Rows of a table as prompts with their right labels, and what rows have in common."""
+"""Turn table rows into labelled prompts, and detect rows that share text or contradict each other."""
 
 import math
 import re
@@ -14,13 +14,13 @@ class Example(NamedTuple):
     label: int
     """Index into the task's labels."""
     planted: float = float("nan")
-    """The error E that a perfect model of the pocket language makes; NaN where nothing is planted."""
+    """The error E of a perfect model of the pocket language; NaN where the true error is not known."""
     group: str | None = None
-    """What rows share that are not independent, such as a passage; None: the row stands alone."""
+    """What dependent rows share, such as a passage; None: the row is independent."""
 
 
 def check_labels(labels: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError unless there are two labels or more, each written in its own ways."""
+    """Raise ValueError unless there are at least two labels, each with written variants of its own."""
     if len(labels) < 2:
         raise ValueError(f"a task needs at least 2 labels, not {list(labels)}")
     seen: dict[str, str] = {}
@@ -33,7 +33,7 @@ def check_labels(labels: Mapping[str, Sequence[str]]) -> None:
 
 
 def fill(template: str, row: Mapping[str, Any], where: str) -> str:
-    """The template with ``{column}`` replaced by the row's text; raises ValueError naming a column that is missing."""
+    """Replace each ``{column}`` of the template by the row's text; raises ValueError naming a missing column."""
 
     def value(match: "re.Match[str]") -> str:
         if match[1] not in row:
@@ -53,49 +53,49 @@ def labelled(
     where: str,
     group_column: str | None = None,
 ) -> list[Example]:
-    """Rows as examples; raises ValueError for the first one that is not."""
+    """Return rows as examples; raises ValueError for the first invalid row."""
     index = {str(label): i for i, label in enumerate(labels)}
-    found = []
+    examples = []
     for number, row in enumerate(rows, 1):
-        at = f"{where}, row {number},"
+        place = f"{where}, row {number},"
         if label_column not in row:
-            raise ValueError(f"{at} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
+            raise ValueError(f"{place} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
         label = str(row[label_column]).strip()
         if label not in index:
-            raise ValueError(f"{at} has the label {label!r}; known are {', '.join(map(repr, index))}")
-        group = None if group_column is None else fill(f"{{{group_column}}}", row, at).strip()
+            raise ValueError(f"{place} has the label {label!r}; known are {', '.join(map(repr, index))}")
+        group = None if group_column is None else fill(f"{{{group_column}}}", row, place).strip()
         if group == "":
-            raise ValueError(f"{at} has nothing in column {group_column!r}: every row names its group")
-        found.append(Example(fill(template, row, at), index[label], group=group))
-    return found
+            raise ValueError(f"{place} has nothing in column {group_column!r}: every row names its group")
+        examples.append(Example(fill(template, row, place), index[label], group=group))
+    return examples
 
 
 def contradictions(examples: Sequence[Example]) -> str:
     """Return a sentence on prompts that occur with several labels; "" if there are none."""
     labels = Counter(prompt for prompt, _ in {(e.prompt, e.label) for e in examples})
-    doubled = [prompt for prompt, count in labels.items() if count > 1]
-    if not doubled:
+    repeated = [prompt for prompt, count in labels.items() if count > 1]
+    if not repeated:
         return ""
     return (
-        f"{len(doubled):,} prompts occur with more than one label, such as {doubled[0][:60]!r}: each was taken once, "
+        f"{len(repeated):,} prompts occur with more than one label, such as {repeated[0][:60]!r}: each was taken once, "
         "with its first label."
     )
 
 
 def shared_text(examples: Sequence[Example]) -> str:
-    """Return a sentence on rows that share a long line though no group says so; "" if there are none.
+    """Return a sentence on rows of different groups that share a long line; "" if there are none.
 
-    Lines of most prompts are the template's. Rows whose error is planted are drawn independently.
+    Lines that occur in most prompts belong to the template. Rows with a known error are drawn independently.
     """
     examples = [e for e in examples if math.isnan(e.planted)]
     lines = [{line.strip() for line in e.prompt.splitlines() if len(line.strip()) >= LONG} for e in examples]
-    rows = Counter(line for own in lines for line in own)
+    rows = Counter(line for row_lines in lines for line in row_lines)
     groups = Counter(line for line, _ in {(line, e.group or i) for i, e in enumerate(examples) for line in lines[i]})
     shared = {line for line, count in groups.items() if count > 1 and 2 * rows[line] <= len(examples)}
-    count = sum(bool(own & shared) for own in lines)
+    count = sum(bool(row_lines & shared) for row_lines in lines)
     if not count:
         return ""
-    line = max(sorted(shared), key=lambda one: rows[one])
+    line = max(sorted(shared), key=lambda text: rows[text])
     return (
         f"{count:,} of {len(examples):,} rows share a line with others, such as {line[:60]!r} in {rows[line]} rows: if "
         "it is a passage, these rows are not independent, so name what they share with group_column."
@@ -103,4 +103,4 @@ def shared_text(examples: Sequence[Example]) -> str:
 
 
 LONG = 40
-"""Characters of a line from which on it is hardly shared by chance."""
+"""Lines of at least this many characters are hardly shared by chance."""

@@ -1,4 +1,4 @@
-"""A prompts file for generating responses: every prompt under every system prompt, in parts that are written whole."""
+"""A prompts file for generating responses: every prompt under every system prompt, in parts saved one at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ class Prompt(NamedTuple):
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """Prompts of ``.jsonl`` (``{"prompt": ..., "id": ...}``, ids may lack) or text (parted by blank lines).
+    """Read prompts of ``.jsonl`` (``{"prompt": ..., "id": ...}``, the id is optional) or text (parted by blank lines).
 
     Raises FileNotFoundError, or ValueError naming the prompt.
     """
@@ -47,9 +47,9 @@ class PromptsDataModule(L.LightningDataModule):
     """Prompts to respond to, each under every system prompt.
 
     Args:
-        file: ``.jsonl`` (an object with ``prompt`` a line) or plain text (parted by blank lines).
-        systems: system prompts; null stands for none, which a chat template may fill in itself.
-        batch_size: prompts that are responded to together, at all strengths.
+        file: ``.jsonl`` (an object with ``prompt`` per line) or plain text (parted by blank lines).
+        systems: system prompts; null for none, where a chat template may insert its own.
+        batch_size: prompts continued together, at all strengths.
     """
 
     @ranged
@@ -60,25 +60,25 @@ class PromptsDataModule(L.LightningDataModule):
         self.file, self.systems, self.batch_size = file, list(systems), batch_size
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, once."""
+        """Read the prompts, once."""
         if not hasattr(self, "prompts"):
             self.prompts = read_prompts(self.file)
 
     @property
     def parts(self) -> int:
-        """How many parts there are."""
+        """Return the number of parts."""
         self.setup()
         return len(self.systems) * -(-len(self.prompts) // self.batch_size)
 
     def part(self, number: int) -> tuple[str | None, list[Prompt]]:
-        """A system prompt, and some prompts that go with it."""
-        each = self.parts // len(self.systems)
-        system, place = divmod(number, each)
-        return self.systems[system], self.prompts[place * self.batch_size : (place + 1) * self.batch_size]
+        """Return a part: a system prompt and a batch of prompts."""
+        per_system = self.parts // len(self.systems)
+        system, batch = divmod(number, per_system)
+        return self.systems[system], self.prompts[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def predict_dataloader(self) -> DataLoader[int]:
-        """Numbers of this process's parts; as many on each, the surplus being parts that there are not."""
-        own = share(self)
-        step = own.step or 1
-        numbers = range(own.start or 0, -(-self.parts // step) * step, step)
+        """Return the numbers of this process's parts, equally many on each; surplus numbers stand for no part."""
+        rank_slice = share(self)
+        step = rank_slice.step or 1
+        numbers = range(rank_slice.start or 0, -(-self.parts // step) * step, step)
         return DataLoader(list(numbers), batch_size=None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Batches of language tasks: what is asked of the model, and what a method is fitted to."""
+"""Batches of language tasks: questions for the model, and texts that a method is fitted to."""
 
 from typing import Any, NamedTuple
 
@@ -9,16 +9,16 @@ from lightning_steer.lm.tokens import Question
 
 
 class Observed(NamedTuple):
-    """What the unsteered model did with some questions, as ``Backbone.observe`` gives it."""
+    """The unsteered model's scores and activations on questions, as ``Backbone.observe`` returns them."""
 
     scores: Tensor
     """``[B, options]`` log-probabilities."""
     h: dict[str, Tensor]
-    """``{site: [B, d]}`` at the tokens to be read."""
+    """``{site: [B, d]}`` activations at the tokens that are read."""
 
 
 class Graded(NamedTuple):
-    """Questions whose right answers are known: the model's own error tells which rows are unwanted."""
+    """Questions with known right answers; the model's error decides which rows are negatives."""
 
     x: list[Question]
     """Prompts with the written variants of all labels as options, the same options in every row."""
@@ -27,38 +27,38 @@ class Graded(NamedTuple):
     label_of: Tensor
     """``[options]`` int64: the label that each option is a variant of."""
     row: Tensor
-    """``[B]`` int64: numbers of the rows in their split, whatever the batches and processes."""
+    """``[B]`` int64: row numbers in the split, independent of batches and processes."""
     seen: Observed | None = None
-    """What was recorded of these rows; null if the model is to be asked."""
+    """Recorded observations of these rows; None if the model has to run."""
     group: Tensor | None = None
-    """``[B]`` int64: the group of each row, within which rows are not independent; null if all stand alone."""
+    """``[B]`` int64: each row's group of dependent rows; None if all rows are independent."""
 
     @property
     def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Columns of each row's input, and of what is learned from it."""
+        """Return the columns of each row's input, and of its fitting target."""
         return (self.x,), (self.y, [self.label_of.tolist()] * len(self.x))
 
 
 class Contrast(NamedTuple):
-    """Pairs of texts that differ in what is to be moved, and questions that show whether it was."""
+    """Pairs of texts that differ in the concept to steer, and questions that measure the effect."""
 
     x: list[Question]
     """Prompts with the continuations that are scored."""
     unwanted: list[Question]
-    """Texts whose activations are to be moved away from; one option each, what it reads after the prompt."""
+    """Negative texts, whose activations steering moves away from: a prompt and one option each."""
     wanted: list[Question]
-    """Texts whose activations are to be moved towards."""
+    """Positive texts, whose activations steering moves towards."""
     y: Tensor
-    """``[B]`` int64: the cluster of each row (target term, behaviour), within which rows are not independent."""
+    """``[B]`` int64: each row's cluster of dependent rows (target term, prompt)."""
     row: Tensor
-    """``[B]`` int64: numbers of the rows in their split."""
+    """``[B]`` int64: row numbers in the split."""
 
     @property
     def values(self) -> Tensor:
-        """``[B, 2, 1]`` int64: 0 for every unwanted text, 1 for every wanted one."""
+        """Return ``[B, 2, 1]`` int64: 0 for every negative text, 1 for every positive one."""
         return torch.tensor([0, 1], device=self.row.device).view(1, 2, 1).expand(len(self.row), 2, 1)
 
     @property
     def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Columns of each row's input, and of what is learned from it; clusters are numbered over all parts."""
+        """Return the columns of each row's input, and of its fitting target; clusters are numbered over all parts."""
         return (self.x,), (self.unwanted, self.wanted)

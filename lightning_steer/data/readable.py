@@ -1,4 +1,4 @@
-"""Make sure, before anything is computed, that a language model can read every row and tell its sides apart."""
+"""Check, before anything is computed, that a model can read every row and tell its options apart."""
 
 import re
 from bisect import bisect_left
@@ -16,33 +16,33 @@ from lightning_steer.lm.tokens import Question
 from lightning_steer.networks.backbone import Backbone
 
 TooLong = Literal["refuse", "skip", "truncate_left"]
-"""What is done with rows that are longer than the model reads."""
+"""How to treat rows that are longer than the model's context."""
 PARTS = ("fitted", "selection", "held-out")
-"""What the parts of pairs are called in the report."""
+"""Names of the parts of pair data, for the report."""
 Part = Sequence[tuple[str, Question]]
 """Every row's name, for messages, with its question."""
 
 
 def language_model(data: Any) -> LLM | None:
-    """Return the loaded language model of the module that a data module serves; None if it has none, or not yet."""
+    """Return the language model of a data module's LightningModule; None if there is none or it is not loaded."""
     return _loaded(getattr(getattr(data.trainer, "lightning_module", None), "backbone", None))
 
 
 def read_all(data: Any, backbone: Backbone) -> None:
-    """Let a loaded language model read all rows of a data module that has texts; raises ValueError naming a row."""
+    """Check with a loaded language model that it can read all rows of a data module; raises ValueError naming a row."""
     llm = _loaded(backbone)
     if llm is not None and hasattr(data, "read_by"):
         data.read_by(llm)
 
 
 def notes(data: Any) -> list[str]:
-    """Return sentences for the report on the rows that were skipped or cut, and on what rows share."""
+    """Return sentences for the report on skipped or cut rows, and on text that rows share."""
     reader = getattr(data, "reader", None)
     return [*(reader.notes if isinstance(reader, Reader) else []), *getattr(data, "notes", [])]
 
 
 def held_out_names(data: Any) -> list[tuple[int, str]]:
-    """Return each held-out row's place in its part, skipped ones counted, and its name; empty if no model read it."""
+    """Return the position (skipped rows counted) and name of each held-out row; empty if no model read the data."""
     reader = getattr(data, "reader", None)
     return reader.held_out if isinstance(reader, Reader) else []
 
@@ -58,10 +58,10 @@ class Reader:
     Args:
         too_long: ``refuse`` raises, ``skip`` leaves a row out with all of its options, ``truncate_left`` keeps as much
             of the end of a prompt as can be read. Options are never cut.
-        parts: what the parts of the data are called in the report.
+        parts: names of the data's parts, for the report.
 
     Raises:
-        ValueError: there is no such rule.
+        ValueError: ``too_long`` is not one of the three rules.
     """
 
     def __init__(self, too_long: TooLong, parts: Sequence[str]) -> None:
@@ -76,24 +76,24 @@ class Reader:
     def read(
         self, llm: LLM, parts: Sequence[Part], new: int = 0, whole: Sequence[int] = ()
     ) -> list[list[tuple[int, Question]]]:
-        """Return the rows of each part that can be read: their places in it, and their questions.
+        """Return the readable rows of each part: their positions in it, and their questions.
 
         Args:
             llm: the model, loaded.
             parts: all parts of the data.
-            new: tokens that the model may write after a prompt, before the options are scored.
-            whole: places of the options that are read to their end, as texts; of others the last token is only scored.
+            new: tokens that the model may generate after a prompt, before the options are scored.
+            whole: indices of the options whose last token is read too; of other options it is only scored.
 
         Raises:
-            ValueError: naming a row that is refused, a part of which nothing is left, or a prompt that has become equal
-                to another one.
+            ValueError: a row is too long, a part has no readable row, or a cut prompt equals another one; the message
+                names the row.
         """
         self.notes = []
         use = _Use(new, tuple(whole))
-        kept = [self._part(llm, f"{name} row", part, use) for name, part in zip(self.parts, parts, strict=True)]
-        prompts = [{question.prompt for _, question in part} for part in kept]
-        for number, (part, rows) in enumerate(zip(parts, kept, strict=True)):
-            _check_apart([(part[place], question) for place, question in rows])
+        readable = [self._part(llm, f"{name} row", part, use) for name, part in zip(self.parts, parts, strict=True)]
+        prompts = [{question.prompt for _, question in part} for part in readable]
+        for number, (part, rows) in enumerate(zip(parts, readable, strict=True)):
+            _check_distinct([(part[place], question) for place, question in rows])
             elsewhere = set().union(*prompts[:number], *prompts[number + 1 :])
             for place, question in rows:
                 if question.prompt in elsewhere and question.prompt != part[place][1].prompt:
@@ -101,25 +101,25 @@ class Reader:
                         f"row {part[place][0]}: what can be read of its prompt, {question.prompt[-40:]!r}, is a prompt "
                         "of another part too, so the held-out rows would not be new: use too_long skip"
                     )
-        self.held_out = [(place, parts[-1][place][0]) for place, _ in kept[-1]]
-        return kept
+        self.held_out = [(place, parts[-1][place][0]) for place, _ in readable[-1]]
+        return readable
 
     def neutral(self, llm: LLM, texts: Sequence[str]) -> list[str]:
-        """Return the neutral texts as they can be read; raises ValueError naming one that cannot."""
+        """Return the neutral texts, cut or skipped by the same rule; raises ValueError naming one that is too long."""
         part = [(f"{number} of the neutral texts", Question(text)) for number, text in enumerate(texts, 1)]
         return [question.prompt for _, question in self._part(llm, "neutral text", part, _Use())]
 
-    def _part(self, llm: LLM, name: str, part: Part, use: "_Use") -> list[tuple[int, Question]]:
+    def _part(self, llm: LLM, name: str, part: Part, reading: "_Use") -> list[tuple[int, Question]]:
         rows: list[tuple[int, Question]] = []
         count = 0
-        for place, (number, question) in enumerate(_with_room(llm, part, use)):
+        for place, (number, question) in enumerate(_with_room(llm, part, reading)):
             readable: Question | None = question
             if isinstance(number, str):
                 try:
-                    problem = _problem(llm, question, use)
+                    problem = _length_error(llm, question, reading)
                     if problem is not None:
                         count += 1
-                        readable = self.rule(llm, question, use, problem)
+                        readable = self.rule(llm, question, reading, problem)
                 except ValueError as error:
                     raise ValueError(f"{name.split(' ')[-1]} {number}: {error}") from error
             if readable is not None:
@@ -135,27 +135,27 @@ class Reader:
         return rows
 
 
-def _check_apart(rows: Iterable[tuple[tuple[str, Question], Question]]) -> None:
-    """Refuse rows of one part whose prompts differ, but not in what can be read of them: they would count as two."""
-    whole: dict[str, tuple[str, str]] = {}
+def _check_distinct(rows: Iterable[tuple[tuple[str, Question], Question]]) -> None:
+    """Raise ValueError if different prompts of one part become equal when cut: they would count as two rows."""
+    first_rows: dict[str, tuple[str, str]] = {}
     for (name, question), cut in rows:
-        other, prompt = whole.setdefault(cut.prompt, (name, question.prompt))
+        first, prompt = first_rows.setdefault(cut.prompt, (name, question.prompt))
         if prompt != question.prompt:
             raise ValueError(
-                f"rows {other} and {name}: what can be read of their prompts is the same, {cut.prompt[-40:]!r}, so "
+                f"rows {first} and {name}: what can be read of their prompts is the same, {cut.prompt[-40:]!r}, so "
                 "they would count as two rows and be one: use too_long skip"
             )
 
 
 class _Use(NamedTuple):
-    """What a run reads of a question beside its options' scores."""
+    """What a run reads of a question besides scoring its options."""
 
     new: int = 0
     whole: tuple[int, ...] = ()
 
 
-def _with_room(llm: LLM, part: Part, use: _Use) -> list[tuple[str | None, Question]]:
-    """The rows, without the name where there is room for every option: a bound, by one call of the tokenizer."""
+def _with_room(llm: LLM, part: Part, reading: _Use) -> list[tuple[str | None, Question]]:
+    """Return the rows; those that surely fit, by an upper bound from one tokenizer call, lose their name."""
     if not part:
         return []
     options = list(dict.fromkeys(option for _, question in part for option in question.options)) or [""]
@@ -165,41 +165,41 @@ def _with_room(llm: LLM, part: Part, use: _Use) -> list[tuple[str | None, Questi
     encoded = llm.tokenizer(texts, add_special_tokens=not llm.chat)["input_ids"]
     rows: list[tuple[str | None, Question]] = []
     for (name, question), ids in zip(part, encoded, strict=True):
-        room = max((size[option] for option in question.options), default=0) + use.new + 2
+        room = max((size[option] for option in question.options), default=0) + reading.new + 2
         rows.append((name if not ids or len(ids) + room > llm.longest else None, question))
     return rows
 
 
-def _problem(llm: LLM, question: Question, use: _Use) -> TooLongError | None:
-    """What is too long for one of the passes in which the run will read this question; or None."""
+def _length_error(llm: LLM, question: Question, reading: _Use) -> TooLongError | None:
+    """Return the error of the first pass for which this question is too long, or None."""
     try:
         rows = llm.rows([question])
-        if use.new:
-            llm.prompts([question.prompt], use.new)
+        if reading.new:
+            llm.prompts([question.prompt], reading.new)
             tokens = Counter((row.prompt, option) for row in rows for _, _, option in row.reads)
             longest = max(prompt + count - 1 for (prompt, _), count in tokens.items())
-            written = use.new - min(tokens.values())  # before the label that is found, which is one of the options
+            written = reading.new - min(tokens.values())  # before the label, which is one of the options
             llm.check_length(longest + max(written, 0), question.prompt)
-        llm.texts([Question(question.prompt, (question.options[i],)) for i in use.whole])
+        llm.texts([Question(question.prompt, (question.options[i],)) for i in reading.whole])
     except TooLongError as error:
         return error
     return None
 
 
-def _refuse(_llm: LLM, _question: Question, _use: _Use, problem: TooLongError) -> Question | None:
+def _refuse(_llm: LLM, _question: Question, _reading: _Use, problem: TooLongError) -> Question | None:
     raise problem
 
 
-def _skip(_llm: LLM, _question: Question, _use: _Use, _problem: TooLongError) -> Question | None:
+def _skip(_llm: LLM, _question: Question, _reading: _Use, _problem: TooLongError) -> Question | None:
     return None
 
 
-def _truncate_left(llm: LLM, question: Question, use: _Use, problem: TooLongError) -> Question | None:
-    """The longest end of the prompt that can be read, from a word's beginning if there is one."""
+def _truncate_left(llm: LLM, question: Question, reading: _Use, problem: TooLongError) -> Question | None:
+    """Cut the prompt to its longest readable end, starting at a word if possible."""
     prompt = question.prompt
 
     def fits(start: int) -> bool:
-        return _problem(llm, question._replace(prompt=prompt[start:]), use) is None
+        return _length_error(llm, question._replace(prompt=prompt[start:]), reading) is None
 
     words = [match.start() for match in re.finditer(r"(?<=\s)\S", prompt)]
     for starts in (words, range(1, len(prompt))):
@@ -217,24 +217,24 @@ _RULES: dict[str, tuple[Callable[[LLM, Question, _Use, TooLongError], Question |
 
 
 def check_pairs(llm: LLM, rows: Iterable[tuple[str, Question]], first: int, second: int) -> None:
-    """Refuse rows that have no tokens of their own, or whose two compared options are the same tokens.
+    """Raise ValueError for rows without tokens, or whose two compared options have the same tokens.
 
     Args:
         llm: the model, loaded.
         rows: every row's name, for messages, with its question.
-        first: place of one of the two options that are compared.
-        second: place of the other.
+        first: index of one of the two compared options.
+        second: index of the other.
 
     Raises:
-        ValueError: naming the first such row.
+        ValueError: there is such a row; the message names the first.
     """
     for name, question in rows:
         try:
-            sides = [llm.rows([Question(question.prompt, (option,))])[0] for option in question.options]
+            token_rows = [llm.rows([Question(question.prompt, (option,))])[0] for option in question.options]
         except ValueError as error:
             raise ValueError(f"row {name}: {error}") from error
-        one, other = ([*sides[i].ids, sides[i].reads[-1][1]] for i in (first, second))
-        if one == other:
+        first_ids, second_ids = ([*token_rows[i].ids, token_rows[i].reads[-1][1]] for i in (first, second))
+        if first_ids == second_ids:
             raise ValueError(
                 f"row {name}: {llm.name} reads {question.options[first]!r} and {question.options[second]!r} as the "
                 f"same tokens after {question.prompt[-40:]!r}, so they cannot be told apart: write one otherwise, or "

@@ -1,7 +1,7 @@
 """Splits of labelled rows: shuffled, stratified, disjoint, the same for the same seed.
 
-A certificate holds for rows drawn like those it was given. Contiguous slices of a file are not (MMLU is sorted by
-subject), so every split is drawn from all rows. Within a split, rows come in random order.
+A certificate holds for rows drawn like the calibration rows. Contiguous slices of a file are not drawn alike (MMLU is
+sorted by subject), so every split is drawn from all rows. Within a split, rows are in random order.
 """
 
 import itertools
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 def split(
     labels: Sequence[int], sizes: Sequence[int], seed: int, groups: Sequence[str | None] | None = None
 ) -> list[list[int]]:
-    """Indices of the rows of each split; rows of a group lie in one split.
+    """Return the row indices of each split; all rows of a group go into one split.
 
-    Groups are drawn as rows are, whatever their size, each with the class that most of its rows have: a split has as
-    many groups as hold its rows on average, and all rows of these.
+    Groups are drawn like rows, whatever their size, stratified by their majority class. A split gets as many groups as
+    hold its number of rows on average, with all their rows.
 
     Args:
         labels: ``[n]`` the class of each row.
-        sizes: rows of each split; with groups, about.
+        sizes: rows of each split; approximate if there are groups.
         seed: draws them.
-        groups: ``[n]`` the group of each row, None for one that stands alone; None: all do.
+        groups: ``[n]`` the group of each row, None for an independent row; None if all rows are independent.
 
     Raises:
         ValueError: as :func:`stratified`; or a class would be missing from a split.
@@ -36,15 +36,15 @@ def split(
     members, mean = list(rows_of.values()), len(labels) / len(rows_of)
     counts = [max(1, int(size / mean)) for size in sizes]
     if sum(counts) > len(members):
-        asked = " + ".join(map(str, sizes))
+        total = " + ".join(map(str, sizes))
         raise ValueError(
-            f"the splits ask for {asked} rows, which are some {sum(counts)} groups of {mean:.1f} rows, but there are "
+            f"the splits ask for {total} rows, which are some {sum(counts)} groups of {mean:.1f} rows, but there are "
             f"{len(members)} groups: give smaller splits, or bring more groups"
         )
     classes = np.asarray(labels)
-    most = [int(np.bincount(classes[rows]).argmax()) for rows in members]
+    majority = [int(np.bincount(classes[rows]).argmax()) for rows in members]
     random = np.random.default_rng(np.random.SeedSequence((seed, 7)))
-    parts = [np.concatenate([members[i] for i in part]) for part in _drawn(np.asarray(most), counts, random)]
+    parts = [np.concatenate([members[i] for i in part]) for part in _draw_units(np.asarray(majority), counts, random)]
     for rows in parts:
         missing = np.setdiff1d(classes, classes[rows])
         if len(missing):
@@ -55,19 +55,19 @@ def split(
     return [random.permutation(rows).tolist() for rows in parts]
 
 
-def _drawn(classes: NDArray, sizes: Sequence[int], random: np.random.Generator) -> list[NDArray]:
-    """Units of each split, with classes spread evenly over all."""
-    place = np.empty(len(classes))
+def _draw_units(classes: NDArray, sizes: Sequence[int], random: np.random.Generator) -> list[NDArray]:
+    """Draw the units of each split, with classes spread evenly over all splits."""
+    position = np.empty(len(classes))
     for label in np.unique(classes):  # spread each class evenly over [0, 1), from a random start
         units = random.permutation(np.flatnonzero(classes == label))
-        place[units] = (np.arange(len(units)) + random.random()) / len(units)
-    order = np.lexsort((random.random(len(classes)), place))
+        position[units] = (np.arange(len(units)) + random.random()) / len(units)
+    order = np.lexsort((random.random(len(classes)), position))
     edges = np.cumsum([0, *sizes])
     return [random.permutation(order[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[list[int]]:
-    """Indices of the rows of each split; classes have in every one the share that they have in all rows, to within one.
+    """Return the row indices of each split; every split has each class's overall share of rows, to within one row.
 
     Args:
         labels: ``[n]`` the class of each row.
@@ -85,12 +85,12 @@ def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[l
             "give smaller ones (train, calibration and test of a MERADataModule), or bring more rows"
         )
     random, classes = np.random.default_rng(np.random.SeedSequence((seed, 7))), np.asarray(labels)
-    found = _drawn(classes, sizes, random)
-    for size, rows in zip(sizes, found, strict=True):
+    parts = _draw_units(classes, sizes, random)
+    for size, rows in zip(sizes, parts, strict=True):
         missing = np.setdiff1d(classes, classes[rows])
         if len(missing):
             raise ValueError(
                 f"a split of {size} rows has none of class {int(missing[0])}, which has "
                 f"{(classes == missing[0]).sum()} of {len(classes)} rows: make the split larger"
             )
-    return [rows.tolist() for rows in found]
+    return [rows.tolist() for rows in parts]

@@ -1,4 +1,4 @@
-"""Rows of a local file or folder, or of a data set on the hub, as dictionaries by column; nothing is executed."""
+"""Read rows of a local file or folder, or of a hub data set, as dictionaries; no code of a data set is run."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ KINDS = ".csv, .tsv, .jsonl, .parquet, or a folder written by datasets' save_to_
 
 
 def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """All rows of a file.
+    """Read all rows of a file.
 
     In ``.csv`` files fields may be quoted; in ``.tsv`` files, and those without a suffix, quotes are text.
 
@@ -22,7 +22,7 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[di
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is of no known kind, damaged, or empty.
+        ValueError: the file is of an unknown kind, damaged, or empty.
     """
     path = Path(path)
     if not path.exists():
@@ -42,11 +42,11 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
     if path.is_dir():
         from datasets import Dataset, load_from_disk
 
-        found = load_from_disk(str(path))
-        if not isinstance(found, Dataset):
-            splits = ", ".join(map(str, found))
+        dataset = load_from_disk(str(path))
+        if not isinstance(dataset, Dataset):
+            splits = ", ".join(map(str, dataset))
             raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
-        return [dict(row) for row in found]  # type: ignore[call-overload]
+        return [dict(row) for row in dataset]  # type: ignore[call-overload]
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -58,8 +58,8 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
         return [row for _, row in text_files.json_lines(path)]
     if path.suffix not in (".csv", ".tsv", ""):
         raise ValueError(f"{path} is of an unknown kind {path.suffix!r}: known are {KINDS}")
-    quoting = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(text_files.read(path), newline=""), **quoting, strict=True)
+    dialect = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(io.StringIO(text_files.read(path), newline=""), **dialect, strict=True)
     lines = [(number, line) for number, line in enumerate(reader, 1) if line]
     if columns is None:
         columns, lines = lines[0][1] if lines else [], lines[1:]
@@ -73,13 +73,13 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
 
 
 def hub_rows(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
-    """All rows of a split on the hub, or in its local cache; raises ValueError if they cannot be had."""
+    """Load all rows of a split from the hub or its local cache; raises ValueError if that fails."""
     from datasets import load_dataset
 
     try:
         return [dict(row) for row in load_dataset(name, config, split=split)]  # type: ignore[call-overload]
-    except Exception as error:  # whatever the hub, the network or the format say
-        first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    except Exception as error:  # any error of the hub, the network or the format
+        message = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ValueError(
-            f"the data set {name} cannot be had from the hub ({first}): check the network, or give a local file"
+            f"the data set {name} cannot be had from the hub ({message}): check the network, or give a local file"
         ) from error

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 class TextDataModule(L.LightningDataModule):
     """A user's own text: ``.jsonl`` (an object per line) or ``.txt`` (documents parted by blank lines).
 
-    With ``prompt`` and ``completion`` columns only the completion is learned; else the whole ``text`` is.
+    With ``prompt`` and ``completion`` columns, the loss covers only the completion; else the whole ``text``.
 
     Args:
         train: file to learn from.
         tokenizer: local folder or hub name of the tokenizer, as a rule that of the model.
-        val: file to validate on; null sets a share of the documents of ``train`` aside.
-        val_share: that share.
+        val: file to validate on; null sets aside a share of the documents of ``train``.
+        val_share: share of the documents to set aside.
         text: column of the text, in ``.jsonl`` files.
         prompt: column of the prompt; give ``completion`` too.
-        completion: column of what is to be learned, a leading blank included if there is to be one.
-        max_tokens: longer documents are cut into pieces; of longer prompts the beginning is dropped.
-        packed: lay documents end to end in rows of ``max_tokens``, for many short texts; not with prompts.
+        completion: column of the completion, with its leading blank if it needs one.
+        max_tokens: longer documents are cut into pieces; longer prompts lose their beginning.
+        packed: join documents into rows of ``max_tokens``, for many short texts; not with prompts.
         tokens_per_step: tokens in a batch, about, shared out over all processes.
         seed: chooses the documents set aside, and shuffles.
     """
@@ -67,7 +67,7 @@ class TextDataModule(L.LightningDataModule):
         self.max_tokens, self.packed, self.tokens_per_step = max_tokens, packed, tokens_per_step
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and tokenize, once."""
+        """Read and tokenize the documents, once."""
         if hasattr(self, "rows"):
             return
         from transformers import AutoTokenizer
@@ -76,17 +76,17 @@ class TextDataModule(L.LightningDataModule):
         documents = read(Path(self.files[0]), self.columns)
         if self.files[1] is None:
             order = np.random.default_rng(self.seed).permutation(len(documents))
-            aside = max(1, round(len(documents) * self.val_share))
-            if aside >= len(documents):
+            val_count = max(1, round(len(documents) * self.val_share))
+            if val_count >= len(documents):
                 raise ValueError(f"{self.files[0]} holds {len(documents)} document(s): too few to set any aside")
-            parts = [[documents[i] for i in sorted(part)] for part in (order[aside:], order[:aside])]
+            parts = [[documents[i] for i in sorted(part)] for part in (order[val_count:], order[:val_count])]
         else:
             parts = [documents, read(Path(self.files[1]), self.columns)]
         self.rows = [self._tokenized(part) for part in parts]
 
     def _tokenized(self, documents: list[tuple[str, ...]]) -> list[Row]:
-        found = [rows_of(self.tokenizer, document, self.max_tokens) for document in documents]
-        rows = [row for rows in found for row in rows if row.start < len(row.ids)]
+        document_rows = [rows_of(self.tokenizer, document, self.max_tokens) for document in documents]
+        rows = [row for rows in document_rows for row in rows if row.start < len(row.ids)]
         if self.packed:
             stream = [token for row in rows for token in row.ids]
             pieces = [stream[i : i + self.max_tokens] for i in range(0, len(stream), self.max_tokens)]
@@ -99,7 +99,7 @@ class TextDataModule(L.LightningDataModule):
         rows = self.rows[part]
         steps = max(1, min(len(rows), round(sum(len(row.ids) for row in rows) / self.tokens_per_step)))
         pad = self.tokenizer.pad_token_id
-        pad = 0 if pad is None else int(pad)  # it is never predicted, and what follows a text does not act on it
+        pad = 0 if pad is None else int(pad)  # padding is never predicted and no real token attends to it
 
         def block(number: int) -> list[Row]:
             if seed is None:
@@ -111,7 +111,7 @@ class TextDataModule(L.LightningDataModule):
         return DataLoader(batches, batch_size=None, sampler=None if seed is None else Onwards(steps))
 
     def row_parts(self) -> list[Iterable[tuple[Any, Any]]]:
-        """Each row's tokens and the first that is learned, of the rows to fit to and choose on; none is held out."""
+        """Return each row's tokens and first predicted one, for training and validation rows; none is held out."""
         return [*((([*row.ids, row.start], None) for row in part) for part in self.rows), ()]
 
     def train_dataloader(self) -> DataLoader[Tokens]:
@@ -124,13 +124,13 @@ class TextDataModule(L.LightningDataModule):
 
 
 def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The documents of a file, one string a column; raises FileNotFoundError or ValueError saying what is wrong."""
+    """Read a file's documents, one string per column; raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"no text file at {path}")
     if path.suffix != ".jsonl":
         if len(columns) > 1:
             raise ValueError(f"{path} is plain text and has no columns {' and '.join(columns)}: use a .jsonl file")
-        return [(part.strip(),) for part in text_files.read(path).split("\n\n") if part.strip()]
+        return [(paragraph.strip(),) for paragraph in text_files.read(path).split("\n\n") if paragraph.strip()]
     documents = []
     for number, row in text_files.json_lines(path, columns):
         documents.append(tuple(row[column] for column in columns))
@@ -148,9 +148,9 @@ def neutral_texts(path: str | Path) -> list[str]:
 
 
 def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[Row]:
-    """A document's tokens, ended by the end mark: pieces of ``(text,)``, or one row of ``(prompt, completion)``.
+    """Tokenize a document and its end mark: pieces of ``(text,)``, or one row of ``(prompt, completion)``.
 
-    The completion begins at the first token that is not of the prompt alone: tokenizing the two parts one by one would
+    The completion begins at the first token that is not of the prompt alone: tokenizing the two parts separately would
     give other tokens.
     """
     *prompt, _ = document

@@ -1,4 +1,4 @@
-"""Token batches: rows of text sorted into batches of like length, the same for any number of processes."""
+"""Token batches: rows of text in batches of similar length, the same for any number of processes."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 IGNORED = -100
-"""The label of a token that is not to be predicted, as Hugging Face has it."""
+"""Label of a token that is not predicted, as in transformers."""
 
 
 class Row(NamedTuple):
@@ -19,9 +19,9 @@ class Row(NamedTuple):
     ids: Sequence[int]
     """Tokens, begin and end marks included."""
     start: int = 1
-    """The first token that is to be predicted; the very first never is."""
+    """Index of the first predicted token, at least 1."""
     logp: float = float("nan")
-    """Exact log-probability of the predicted tokens, where the data know it."""
+    """Exact log-probability of the predicted tokens, NaN where it is not known."""
 
 
 class Tokens(NamedTuple):
@@ -30,7 +30,7 @@ class Tokens(NamedTuple):
     ids: Tensor
     """``[B, T]`` int64, right-padded."""
     labels: Tensor
-    """``[B, T]`` int64: the ids that are to be predicted from those before, else -100."""
+    """``[B, T]`` int64: ids of the predicted tokens, else -100."""
     total: Tensor
     """Number of labels in the whole batch, over all processes."""
     logp: Tensor
@@ -38,7 +38,7 @@ class Tokens(NamedTuple):
 
 
 def together(rows: Sequence[Row], pad: int, own: slice = slice(None)) -> Tokens:
-    """The batch of these rows, of which this process takes its ``own``."""
+    """Return this process's share ``own`` of the batch of these rows."""
     total = sum(len(row.ids) - row.start for row in rows)
     rows = rows[own]
     longest = max((len(row.ids) for row in rows), default=1)
@@ -51,24 +51,23 @@ def together(rows: Sequence[Row], pad: int, own: slice = slice(None)) -> Tokens:
 
 
 def by_length(rows: Sequence[Row], groups: int) -> list[list[Row]]:
-    """The rows in this many groups of like length and about as many tokens; the order of equal ones is kept."""
+    """Sort rows into groups of similar length and about equal numbers of tokens; equal lengths keep their order."""
     rows = sorted(rows, key=lambda row: len(row.ids))
     ends = np.cumsum([len(row.ids) for row in rows])
-    inner = np.arange(1, groups)
-    cuts = np.searchsorted(ends, ends[-1] * inner / groups, side="right")
-    cuts = np.maximum.accumulate(np.clip(cuts - inner, 0, len(rows) - groups)) + inner  # no group is empty
+    group = np.arange(1, groups)
+    cuts = np.searchsorted(ends, ends[-1] * group / groups, side="right")
+    cuts = np.maximum.accumulate(np.clip(cuts - group, 0, len(rows) - groups)) + group  # no group is empty
     cuts = [0, *cuts.tolist(), len(rows)]
     return [rows[a:b] for a, b in pairwise(cuts)]
 
 
 class Batches(Dataset[Tokens]):
-    """Item j is a batch. Rows come in blocks; a block's rows are sorted into batches of like length, then shuffled.
+    """Item j is a batch. Rows come in blocks; a block's rows are sorted into batches of similar length, then shuffled.
 
-    A batch depends on nothing but j (and on what ``rows`` makes of its number), so training can be resumed anywhere
-    and shared out over any number of processes.
+    A batch depends only on j (and on ``rows``), so training can resume anywhere and run on any number of processes.
 
     Args:
-        rows: the rows of a block, given its number.
+        rows: returns the rows of the block with a number.
         per_block: batches in a block.
         pad: the token that fills up rows.
         own: the rows of a batch that this process takes.
@@ -85,10 +84,10 @@ class Batches(Dataset[Tokens]):
         return self.per_block
 
     def __getitem__(self, j: int) -> Tokens:
-        block, place = divmod(j, self.per_block)
+        block, batch = divmod(j, self.per_block)
         if block != self.kept[0]:
             self.kept = (block, by_length(self.rows(block), self.per_block))
         if self.seed is not None:
             order = np.random.default_rng(np.random.SeedSequence((self.seed, block))).permutation(self.per_block)
-            place = order[place]
-        return together(self.kept[1][place], self.pad, self.own)
+            batch = order[batch]
+        return together(self.kept[1][batch], self.pad, self.own)

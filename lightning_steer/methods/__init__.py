@@ -1,4 +1,4 @@
-"""One file per steering method. A new file is listed here, and the laws in ``tests/test_methods.py`` find it."""
+"""One file per steering method; the laws in ``tests/test_methods.py`` test every method listed here."""
 
 from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.base import Steering
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 for _method in (globals()[name] for name in __all__):
-    if "__init__" in vars(_method):  # here and not in each file, so that no new method can forget it
+    if "__init__" in vars(_method):  # here, so that every new method gets it
         _method.__init__ = ranged(_method.__init__)
     if "forward" in vars(_method):
         _method.forward = readable(_method.forward)

@@ -1,4 +1,4 @@
-"""ACE, affine concept editing: overwrite the component along the concept with that of the wanted class.
+"""ACE, affine concept editing: replace the component along the concept by that of the positive rows.
 
 ``f(h) = h - Q Q' (h - mu_wanted)`` with Q an orthonormal basis of the columns of ``Sigma_hz`` (rank 1: the mean
 difference);  ``h' = h + strength * (f(h) - h)``. Source: Marshall, Scherlis & Belrose 2024, arXiv 2411.09003; with

@@ -1,4 +1,4 @@
-"""The one contract: a steering method is a map of the residual stream, ``h -> h + shift(h, strength)``."""
+"""The base class: a steering method is a map of the residual stream, ``h -> h + shift(h, strength)``."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,11 +13,11 @@ from lightning_steer.records import Activations
 class Steering(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
 
-    off: ClassVar[float] = 0.0  # the strength at which the map is the identity, bit for bit
-    strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # strengths that mean something
+    off: ClassVar[float] = 0.0  # the strength at which the map is exactly the identity
+    strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # valid strengths
     default_strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
-    classes: ClassVar[bool] = True  # fit tells wanted rows from unwanted ones, so there must be some of both
-    trained: ClassVar[bool] = False  # fit only makes parameters, to be optimised through the network's output
+    classes: ClassVar[bool] = True  # fit needs both positive and negative rows
+    trained: ClassVar[bool] = False  # fit only creates parameters, to be trained through the network
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class Steering(nn.Module, ABC):
 
     @abstractmethod
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
-        """What is added to ``h [*, n, d]``; ``strength`` is a number or broadcasts against ``h``."""
+        """Return the change of ``h [*, n, d]``; ``strength`` is a number or broadcasts against ``h``."""
 
     def fit(self, seen: Activations) -> "Steering":
-        """Learn the map from activations; raises ValueError on another width or on values that are not finite."""
+        """Fit the map to activations; raises ValueError for a wrong width, values not finite, or a missing class."""
         if seen.h.shape[-1] != self.width:
             raise ValueError(f"activations are {seen.h.shape[-1]} wide, but this map was made for {self.width}")
         if not seen.h.isfinite().all():
@@ -43,20 +43,20 @@ class Steering(nn.Module, ABC):
             raise ValueError(f"rows with errors below and above 0.5 are both needed, but all lie in [{low}, {high}]")
         self.estimate(seen._replace(h=seen.h.double()))
         self.fitted = True
-        for tensor in (*self.buffers(), *self.parameters()):  # laid out as after loading: the same bits come out
+        for tensor in (*self.buffers(), *self.parameters()):  # laid out as after loading: identical results
             tensor.data = tensor.data.to(seen.h.device, torch.float32).contiguous()
         return self
 
     def forward(self, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         """Steer ``h [*, n, d]``; a tensor of strengths holds one value per row, ``strength.shape == h.shape[:k]``."""
-        if not self.fitted:  # an unfitted map would be a perfect identity, and would score as one
+        if not self.fitted:  # an unfitted map would pass for the identity
             raise RuntimeError(f"{type(self).__name__} is not fitted: call fit, or load a checkpoint, before steering")
         if isinstance(strength, Tensor) and strength.dim():
             strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
         return h + self.shift(h, strength).to(h.dtype)
 
     def get_extra_state(self) -> Tensor:
-        """Whether the map is fitted, saved with the buffers."""
+        """Return whether the map is fitted; saved with the buffers."""
         return torch.tensor(self.fitted)
 
     def set_extra_state(self, state: Tensor) -> None:

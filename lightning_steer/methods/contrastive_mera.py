@@ -1,4 +1,4 @@
-"""MERA along a contrastive direction: how far is the error probe's to say, where to is the contrast's.
+"""MERA along a contrastive direction: the error probe sets the step size, the contrast its direction.
 
 ``v = mean(h of the k smallest errors) - mean(h of the k largest)`` and, with a probe ``w.h + b`` of logit(error) and
 ``e = w.h + b - logit(alpha)``, ``h' = h - e v / (w.v)`` where e > 0: then ``w.h' + b = logit(alpha)``. If v does not

@@ -1,4 +1,4 @@
-"""No steering: the baseline that every table needs. ``h' = h``."""
+"""No steering, the baseline of every table: ``h' = h``."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ class Identity(Steering):
     """Change nothing, at any strength."""
 
     def estimate(self, seen: Activations) -> None:
-        """There is nothing to learn."""
+        """Do nothing: the identity has no parameters."""
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         return h.new_zeros(())

@@ -1,4 +1,4 @@
-"""LEACE, then shift: make the concept linearly unreadable with the least change, then write the wanted one.
+"""LEACE, then shift: make the concept linearly unreadable with the least change, then move to the positive mean.
 
 ``f(h) = h - W^+ P W (h - mu) + (mu_wanted - mu)`` with ``W = Sigma^(-1/2)`` and P the orthogonal projection onto the
 columns of ``W Sigma_hz``;  ``h' = h + strength * (f(h) - h)``. After f no linear map of h tells the classes apart
@@ -32,9 +32,9 @@ class LEACE(Steering):
         h, z = seen.h - self.mean.unsqueeze(-2), z - z.mean(-2, keepdim=True)
         variance, axes = torch.linalg.eigh(h.mT @ h / h.shape[-2])
         scale = variance.clamp_min(0).sqrt()
-        kept = scale > 1e-6 * scale.amax(-1, keepdim=True)  # directions without variance are left alone
-        inverse = torch.where(kept, 1 / scale.where(kept, torch.ones_like(scale)), torch.zeros_like(scale))
-        whiten, unwhiten = axes * inverse.unsqueeze(-2) @ axes.mT, axes * (scale * kept).unsqueeze(-2) @ axes.mT
+        varies = scale > 1e-6 * scale.amax(-1, keepdim=True)  # directions without variance are left alone
+        inverse = torch.where(varies, 1 / scale.where(varies, torch.ones_like(scale)), torch.zeros_like(scale))
+        whiten, unwhiten = axes * inverse.unsqueeze(-2) @ axes.mT, axes * (scale * varies).unsqueeze(-2) @ axes.mT
         basis, size, _ = torch.linalg.svd(whiten @ (h.mT @ z / h.shape[-2]), full_matrices=False)
         basis = basis * (size > 1e-6 * size.amax(-1, keepdim=True).clamp_min(1e-12)).unsqueeze(-2)
         self.erased = whiten @ basis @ basis.mT @ unwhiten

@@ -1,7 +1,7 @@
-"""Logistic direction: the normal of the plane that best tells wanted from unwanted rows.
+"""Logistic direction: the normal of the plane that best separates positive from negative rows.
 
 ``v = |mean difference| * w / |w|`` with w from L2-regularised logistic regression,  ``h' = h + strength * v``.
-A label of ours, after the probe directions of Li et al. 2023 (ITI), arXiv 2306.03341.
+The name is ours, after the probe directions of Li et al. 2023 (ITI), arXiv 2306.03341.
 """
 
 import numpy as np
@@ -34,8 +34,8 @@ class Logistic(Steering):
 
     def _normal(self, rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         scaled = rows / np.sqrt((rows**2).mean())
-        w = LogisticRegression(C=self.inverse_penalty, max_iter=10_000).fit(scaled, wanted).coef_[0]
-        return w / np.linalg.norm(w)
+        weight = LogisticRegression(C=self.inverse_penalty, max_iter=10_000).fit(scaled, wanted).coef_[0]
+        return weight / np.linalg.norm(weight)
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         return strength * self.vector.unsqueeze(-2)

@@ -1,4 +1,4 @@
-"""LoReFT: rewrite the stream inside a learned subspace, trained through the network's output.
+"""LoReFT: edit the stream inside a learned subspace, trained through the network's output.
 
 ``f(h) = h + R' (W h + b - R h)`` with orthonormal rows of R ``[rank, d]``;  ``h' = h + strength * (f(h) - h)``.
 W starts at R and b at zero, so training starts from the identity. Source: Wu et al. 2024, arXiv 2404.03592, equation 2.

@@ -1,7 +1,7 @@
 """Mean difference (contrastive activation addition, CAA).
 
-``v = mean(h wanted) - mean(h unwanted)``,  ``h' = h + strength * v``;  at strength 1 the mean of the unwanted rows
-lands on the mean of the wanted ones. Source: Rimsky et al. 2024, arXiv 2312.06681; Krasheninnikov & Krueger 2024.
+``v = mean(h wanted) - mean(h unwanted)``,  ``h' = h + strength * v``;  at strength 1 the mean of the negative rows
+moves to the mean of the positive ones. Source: Rimsky et al. 2024, arXiv 2312.06681; Krasheninnikov & Krueger 2024.
 """
 
 import torch

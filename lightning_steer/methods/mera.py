@@ -1,9 +1,9 @@
-"""MERA: the smallest shift that brings the predicted error down to a threshold; rows already below it are left alone.
+"""MERA: the smallest shift that lowers the predicted error to a threshold; rows below it stay unchanged.
 
 A linear probe ``w.h + b`` of logit(error) is fitted here; ``e = w.h + b - logit(alpha)``, ``h' = h - e v / (w.v)``
 where e > 0, so that ``w.h' + b = logit(alpha)``. The smallest Euclidean shift has ``v = w`` (Hedström et al. 2025,
-arXiv 2510.13290); the smallest in the metric of the rows' covariance has ``v = Sigma w`` (ours), the pattern that goes
-with the filter w (Haufe et al. 2014, NeuroImage 87:96): w predicts, but lies along directions of low variance.
+arXiv 2510.13290); the smallest in the metric of the rows' covariance has ``v = Sigma w`` (ours), the pattern of the
+filter w (Haufe et al. 2014, NeuroImage 87:96): w predicts, but lies along directions of low variance.
 """
 
 import torch
@@ -33,7 +33,7 @@ class MERA(Steering):
         self.penalty, self.sparse, self.mahalanobis = penalty, sparse, mahalanobis
         self.register_buffer("weight", torch.zeros(width))
         self.register_buffer("intercept", torch.zeros(()))
-        self.register_buffer("along", torch.zeros(width))  # v / (w.v), or 0 where all weights are: no edit
+        self.register_buffer("along", torch.zeros(width))  # v / (w.v), or 0 (no edit) where all weights are 0
 
     def estimate(self, seen: Activations) -> None:
         self.weight, self.intercept = w, _ = fit_error_probe(seen.h, seen.error, self.penalty, self.sparse)

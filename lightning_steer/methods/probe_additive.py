@@ -1,7 +1,7 @@
-"""Additive error probe: against the probe of the model's error, for every row alike.
+"""Additive error probe: the same shift against the error probe's direction for every row.
 
 A linear probe ``w.h + b`` of logit(error) is fitted here; ``h' = h - strength * w / |w|^2``, which lowers the predicted
-logit by ``strength``. A baseline of Hedström et al. 2025 (MERA), arXiv 2510.13290; no row is spared.
+logit by ``strength``. A baseline of Hedström et al. 2025 (MERA), arXiv 2510.13290; it changes every row.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Random direction: the control for "any push of this size would have done it".
+"""Random direction: the control for the effect of any shift of the same length.
 
 ``v = |mean difference| * u``, u uniform on the unit sphere,  ``h' = h + strength * v``.
 """

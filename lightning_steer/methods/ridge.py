@@ -1,7 +1,7 @@
-"""Affine map by ridge regression of each pair's difference on its unwanted row.
+"""Affine map by ridge regression of each pair's difference on its negative row.
 
 ``f(h) = h + mean(D) + (h - mu-) B`` with ``D = h+ - h-`` pair by pair and
-``B = (X'X/n + penalty * s * I)^(-1) X'D/n``, X the centred unwanted rows, s their mean variance;
+``B = (X'X/n + penalty * s * I)^(-1) X'D/n``, X the centred negative rows, s their mean variance;
 ``h' = h + strength * (f(h) - h)``. An infinite penalty gives the mean difference. Ours, after the affine maps of
 Krasheninnikov & Krueger 2024; undefined without pairs, where the regression target would be noise.
 """

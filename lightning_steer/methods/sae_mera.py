@@ -1,7 +1,7 @@
 """MERA on the features of a sparse autoencoder, steering along its decoder's directions.
 
 ``z = encode(h)``, a probe ``w.z + b`` of logit(error), ``e = w.z + b - logit(alpha)``, ``u = cov(z) w``; where e > 0,
-``h' = h - e (u W_dec) / (w.u)``: exact in z as long as no feature crosses its threshold; encode(h') is not promised.
+``h' = h - e (u W_dec) / (w.u)``: exact in z while no feature crosses its threshold; encode(h') may differ.
 Probes on encodings are from Hedström et al. 2025, arXiv 2510.13290; the steering is ours.
 """
 
@@ -41,7 +41,7 @@ class SAEMERA(Steering):
             for name, x in probes.train_sparse_autoencoder(seen.h, self.features * self.width)._asdict().items():
                 setattr(self, name, x)
         z = probes.encode(self, seen.h).double()
-        z = z * ((z > 0).sum(-2, keepdim=True) >= probes.LEAST)  # a rarer one would get a weight of thousands
+        z = z * ((z > 0).sum(-2, keepdim=True) >= probes.LEAST)  # a rarer feature would get a weight of thousands
         self.weight, self.intercept = w, _ = probes.fit_error_probe(z, seen.error, self.penalty, True)
         x = z - z.mean(-2, keepdim=True)
         u, lift = x.mT @ (x @ w.unsqueeze(-1)), (x @ w.unsqueeze(-1)).square().sum(-2, keepdim=True)

@@ -1,4 +1,4 @@
-"""Gaussian transport: the cheapest map that gives unwanted rows the mean and covariance of the wanted ones.
+"""Gaussian transport: the cheapest map that gives negative rows the mean and covariance of the positive ones.
 
 ``f(h) = mu+ + A (h - mu-)``, ``A = S-^(-1/2) (S-^(1/2) S+ S-^(1/2))^(1/2) S-^(-1/2)``; ``h' = h + strength (f - h)``.
 Source: Singh et al. 2024 (MiMiC), arXiv 2402.09631, equation 5.
@@ -12,7 +12,7 @@ from lightning_steer.records import Activations
 
 
 def covariance(h: Tensor, shrinkage: float) -> Tensor:
-    """``[*, d, d]`` covariance of rows ``[*, n, d]``, shrunk towards a multiple of the identity."""
+    """Return ``[*, d, d]`` covariance of rows ``[*, n, d]``, shrunk towards a multiple of the identity."""
     h = h - h.mean(-2, keepdim=True)
     sigma = h.mT @ h / h.shape[-2]
     scaled = sigma.diagonal(0, -2, -1).mean(-1)[..., None, None] * torch.eye(h.shape[-1]).to(h)
@@ -20,7 +20,7 @@ def covariance(h: Tensor, shrinkage: float) -> Tensor:
 
 
 def roots(sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Square root and its pseudo-inverse; directions without variance stay without."""
+    """Return the square root and its pseudo-inverse; directions without variance stay at 0."""
     values, axes = torch.linalg.eigh(sigma)
     size = values.clamp_min(0).sqrt().unsqueeze(-2)
     inverse = (1 / size).where(size > 1e-6 * size.amax(-1, keepdim=True), 0.0)

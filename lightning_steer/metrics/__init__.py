@@ -1,4 +1,4 @@
-"""One file per metric: a pure function first, then what collects it over batches."""
+"""One file per metric: pure functions first, then a class that accumulates them over batches."""
 
 from lightning_steer.metrics.anisotropy import Anisotropy
 from lightning_steer.metrics.answers import Answers

@@ -1,7 +1,7 @@
-"""What a task with known answers asks of a network: the class-normalised error, and whether the answer is right.
+"""Metrics of tasks with known answers: the class-normalised error, and whether the answer is right.
 
 ``p(label) = sum over its written variants of P(variant | prompt) / the same sum over all labels``, ``E = 1 - p(true)``
-(Hedström et al. 2025, arXiv 2510.13290). P is that of the whole continuation, never of its last token.
+(Hedström et al. 2025, arXiv 2510.13290). P is the probability of the whole continuation, never of its last token.
 """
 
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ from lightning_steer.statistics.kinds import Change, Kind, Mean, Share
 
 
 def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
-    """``[..., options] -> [..., labels]`` float64 in [0, 1], summing to 1.
+    """Turn option scores into label probabilities: ``[..., options] -> [..., labels]`` float64, summing to 1.
 
     Args:
-        scores: log-probabilities of the written variants, -inf where there is none.
-        label_of: ``[options]`` the label that each is a variant of; every label has one.
+        scores: log-probabilities of the written variants, -inf for impossible ones.
+        label_of: ``[options]`` the label of each variant; every label has a variant.
 
     Raises:
         ValueError: all of a row's labels are impossible, or a score is not a number.
     """
     label_of, labels = label_of.to(scores.device), int(label_of.max()) + 1
-    of_label = torch.stack([scores.double()[..., label_of == k].logsumexp(-1) for k in range(labels)], -1)
-    if of_label.isnan().any() or (of_label.amax(-1) == -torch.inf).any():
+    label_scores = torch.stack([scores.double()[..., label_of == k].logsumexp(-1) for k in range(labels)], -1)
+    if label_scores.isnan().any() or (label_scores.amax(-1) == -torch.inf).any():
         raise ValueError("a row's labels all have probability 0 or none: the scores hold NaN or -inf")
-    return of_label.softmax(-1)
+    return label_scores.softmax(-1)
 
 
 KINDS: dict[str, Kind] = {
@@ -41,11 +41,11 @@ KINDS: dict[str, Kind] = {
     "kl": Mean(low=0),
     "changed": Share(),
 }
-"""What single columns estimate; of truth and both answers together see :func:`.spi.estimates`."""
+"""Kinds of single columns; for statistics of truth and both answers together see :func:`.spi.estimates`."""
 
 
 class Answers(Evaluation):
-    """How right a network's answers are, and what that is worth beside the unsteered network's."""
+    """Accuracy and error of a network's answers, compared with the unsteered network."""
 
     subject = "labelled prompts"
     headline = ("spi", "accuracy", "balanced_accuracy", "mcc", "error")
@@ -69,7 +69,7 @@ class Answers(Evaluation):
     by_definition = dict.fromkeys(("spi",), 0.0)
 
     def error(self, scores: Tensor, batch: Any) -> Tensor:
-        """``[...]`` E of ``scores [..., B, options]``; raises ValueError if a true label is not among the options."""
+        """Return ``[...]`` E of ``scores [..., B, options]``; raises ValueError for a true label without an option."""
         p = label_probabilities(scores, batch.label_of)
         y = batch.y.to(p.device).long()
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < p.shape[-1]:
@@ -85,30 +85,30 @@ class Answers(Evaluation):
         before, after = label_probabilities(base, batch.label_of), label_probabilities(scores, batch.label_of)
         answer, y = after.argmax(-1), batch.y.to(after.device)
         log_ratio = before.clamp_min(1e-300).log() - after.clamp_min(1e-300).log()
-        same = {"truth": y, "answer_base": before.argmax(-1), "error_base": self.error(base, batch)}
+        columns = {"truth": y, "answer_base": before.argmax(-1), "error_base": self.error(base, batch)}
         return {
             "accuracy": (answer == y).double(),
             "error": self.error(scores, batch),
             "answer": answer.double(),
             "kl": (before * log_ratio).sum(-1).clamp_min(0),
-            "changed": (answer != same["answer_base"]).double(),
+            "changed": (answer != columns["answer_base"]).double(),
             "labels": torch.full_like(answer, after.shape[-1]).double(),
-            **{name: column.double().expand(answer.shape) for name, column in same.items()},
+            **{name: column.double().expand(answer.shape) for name, column in columns.items()},
         }
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
         answers = (rows[name] for name in ("truth", "answer_base", "answer", "error_base", "error"))
         figures = estimates(*answers, classes=int(rows["labels"].flatten()[0]), cluster=cluster)
-        rest = {name: column for name, column in rows.items() if name in self.kinds and name not in figures}
-        return figures | estimate_columns(rest, self.kinds, cluster)
+        columns = {name: column for name, column in rows.items() if name in self.kinds and name not in figures}
+        return figures | estimate_columns(columns, self.kinds, cluster)
 
     def controls(
         self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]
     ) -> Mapping[str, Mapping[str, Tensor]]:
-        """Always the class that is the most frequent in the rows that the method was fitted to."""
-        favourite = float(learned["truth"].long().flatten().bincount().argmax())
-        right = (unsteered["truth"] == favourite).double()
-        answer = torch.full_like(unsteered["answer"], favourite)
+        """Return the control that always answers the most frequent class of the fitting rows."""
+        constant = float(learned["truth"].long().flatten().bincount().argmax())
+        right = (unsteered["truth"] == constant).double()
+        answer = torch.full_like(unsteered["answer"], constant)
         changed, kl = (answer != unsteered["answer_base"]).double(), torch.full_like(right, torch.inf)
         columns = {"answer": answer, "accuracy": right, "error": 1 - right, "changed": changed, "kl": kl}
         return {"constant_class": {**unsteered, **columns}}
@@ -124,28 +124,28 @@ class Answers(Evaluation):
         )
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
-        found, value = [], {name: estimate["value"] for name, estimate in metrics.items()}
-        if value["spi"] > 0 >= metrics["accuracy_change"]["low"]:  # SPI has no interval where rows come in clusters
-            found.append("The interval of the change of accuracy includes 0, so SPI may be noise.")
+        messages, value = [], {name: estimate["value"] for name, estimate in metrics.items()}
+        if value["spi"] > 0 >= metrics["accuracy_change"]["low"]:  # SPI has no interval for clustered rows
+            messages.append("The interval of the change of accuracy includes 0, so SPI may be noise.")
         if value["spi"] > 0:
-            found += _class_flip(metrics["balanced_accuracy_change"], metrics["mcc_change"])
+            messages += _class_flip(metrics["balanced_accuracy_change"], metrics["mcc_change"])
         random = baselines.get("random", {}).get("spi")
         if random and value["spi"] > 0 and random["high"] >= value["spi"]:
-            found.append(f"A push in a random direction may give this SPI: {random_reach(random, value['spi'])}.")
+            messages.append(f"A push in a random direction may give this SPI: {random_reach(random, value['spi'])}.")
         constant = metrics.get("accuracy_over_constant_class")
         if constant and value["spi"] > 0 and not constant["low"] > 0:
-            found.append(
+            messages.append(
                 "Always giving the most frequent class may do as well: the accuracy is "
                 f"{with_ends(constant, 100, 1, ' points')} above that."
             )
-        return found
+        return messages
 
 
 def _class_flip(balanced: Mapping[str, Any], mcc: Mapping[str, Any]) -> list[str]:
-    """Say, where the accuracy rose, whether what sees all classes rose with it: by intervals of the paired changes."""
-    shown = f"balanced accuracy changed by {with_ends(balanced)}, MCC by {with_ends(mcc)}"
+    """Warn if the accuracy rose but balanced accuracy or MCC did not, by intervals of their paired changes."""
+    changes = f"balanced accuracy changed by {with_ends(balanced)}, MCC by {with_ends(mcc)}"
     if balanced["low"] > 0 and mcc["low"] > 0:
         return []
     if balanced["high"] <= 0 or mcc["high"] <= 0:
-        return [f"This is a class flip: the accuracy rose, but {shown}. Another favourite answer would have done it."]
-    return [f"This may be a class flip, which another favourite answer would do too: the accuracy rose, and {shown}."]
+        return [f"This is a class flip: the accuracy rose, but {changes}. Another favourite answer would have done it."]
+    return [f"This may be a class flip, which another favourite answer would do too: the accuracy rose, and {changes}."]

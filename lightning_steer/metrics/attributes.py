@@ -1,6 +1,6 @@
-"""Steering one attribute of many: was it moved, and what else moved? Never one "accuracy".
+"""Metrics of steering one attribute of many: was it changed, and what else changed?
 
-The mean accuracy over all attributes of an unsteered network is already (A - 1) / A: it cannot show the effect.
+The mean accuracy over all A attributes of an unsteered network is already (A - 1) / A: it cannot show the effect.
 """
 
 from collections.abc import Mapping
@@ -15,25 +15,25 @@ from lightning_steer.statistics.kinds import Change, Kind, Mean, Share
 
 
 class Labels(NamedTuple):
-    """The part of a batch that the measures read; data batches may hold more."""
+    """The fields of a batch that the metrics read; data batches may have more."""
 
     y: Tensor
-    """``[B, A]`` the values that the samples have."""
+    """``[B, A]`` values of the samples."""
     y_wanted: Tensor
-    """``[B, A]`` the values that the steered network should read; other than ``y`` at the targets only."""
+    """``[B, A]`` values that the steered network should read; they differ from ``y`` only at the targets."""
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the last dimension where ``mask`` holds."""
+    """Return the mean over the last dimension where ``mask`` is true."""
     return (values * mask).sum(-1) / mask.sum(-1)
 
 
 def attribute_effect(base: Tensor, scores: Tensor, y: Tensor, y_wanted: Tensor) -> dict[str, Tensor]:
-    """Per-row effect of steering.
+    """Compute the effect of steering on each row.
 
     Args:
         base: ``[B, A, K]`` log-probabilities of the unsteered network.
-        scores: ``[C, B, A, K]`` those of C steered ones.
+        scores: ``[C, B, A, K]`` log-probabilities of C steered networks.
         y: ``[B, A]`` values before.
         y_wanted: ``[B, A]`` values wanted; targets are where it differs from ``y``.
 
@@ -45,25 +45,25 @@ def attribute_effect(base: Tensor, scores: Tensor, y: Tensor, y_wanted: Tensor) 
         ``output_difference`` mean over all attributes of the total variation between both outputs, in [0, 1].
     """
     is_target = y != y_wanted
-    read, read_before = scores.argmax(-1), base.argmax(-1)
-    right = (read == y_wanted).float()
+    reading, base_reading = scores.argmax(-1), base.argmax(-1)
+    right = (reading == y_wanted).float()
     changes = attribute_drift(base, scores)
     wanted, old = (scores.gather(-1, v.expand(scores.shape[:-1]).unsqueeze(-1)).squeeze(-1) for v in (y_wanted, y))
     return {
         "target": masked_mean(right, is_target),
-        "kept": masked_mean((read == y).float(), is_target),
+        "kept": masked_mean((reading == y).float(), is_target),
         "others": masked_mean(right, ~is_target),
         "mean60": right.mean(-1),
         "exact": right.prod(-1),
         "drift_kl": masked_mean(changes, ~is_target),
-        "drift_flip": masked_mean((read != read_before).float(), ~is_target),
+        "drift_flip": masked_mean((reading != base_reading).float(), ~is_target),
         "gap": masked_mean(wanted - old, is_target),
         "output_difference": (scores.exp() - base.exp()).abs().sum(-1).mean(-1) / 2,
     }
 
 
 def attribute_drift(base: Tensor, scores: Tensor) -> Tensor:
-    """``[..., A]`` KL(base || scores) of every attribute, in nats, from log-probabilities ``[..., A, K]``."""
+    """Return ``[..., A]`` KL(base || scores) of every attribute in nats, from log-probabilities ``[..., A, K]``."""
     return (base.exp() * (base - scores)).sum(-1).clamp_min(0)
 
 
@@ -81,7 +81,7 @@ KINDS: dict[str, Kind] = {
 
 
 class AttributeEffect(Evaluation):
-    """Measures of the toy laboratory: the target attributes, and everything that should have stayed."""
+    """Metrics of the toy laboratory: the target attributes, and all others, which should not change."""
 
     subject = "attributes"
     headline = ("target", "kept", "others", "exact", "drift_kl")
@@ -109,9 +109,9 @@ class AttributeEffect(Evaluation):
         return self.with_changes(attribute_effect(base, scores, *labels), plain)
 
     def profile(self, base: Tensor, scores: Tensor, batch: Labels) -> dict[str, Tensor]:
-        moved = (scores.argmax(-1) != base.argmax(-1)).float()
-        untouched = torch.where(batch.y == batch.y_wanted, 0.0, torch.nan)
-        return {"flip": moved + untouched, "kl": attribute_drift(base, scores) + untouched}
+        flipped = (scores.argmax(-1) != base.argmax(-1)).float()
+        target_mask = torch.where(batch.y == batch.y_wanted, 0.0, torch.nan)
+        return {"flip": flipped + target_mask, "kl": attribute_drift(base, scores) + target_mask}
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
         target, others, plain = metrics["target"], metrics["others"], baselines["unsteered"]["others"]
@@ -122,17 +122,17 @@ class AttributeEffect(Evaluation):
         )
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
-        found = []
-        round_the_site, patch = metrics["bypass"]["value"], baselines["oracle_patch"]["target"]
-        if round_the_site >= 0.3:
-            found.append(
-                f"{min(round_the_site, 1):.0%} of the evidence for the target by-passes this site: even the positives' "
+        messages = []
+        bypass_share, patch = metrics["bypass"]["value"], baselines["oracle_patch"]["target"]
+        if bypass_share >= 0.3:
+            messages.append(
+                f"{min(bypass_share, 1):.0%} of the evidence for the target by-passes this site: even the positives' "
                 f"own activations, put in its place, move the target in only {percent(patch)} of rows. A method that "
                 "moves rows to where the positives are cannot work here; one trained through the output can, but only "
                 "by pushing the site to where no sample ever is."
             )
         if baselines["unsteered"]["others"]["value"] < 0.95:
-            found.append(
+            messages.append(
                 "The unsteered network reads fewer than 95 % of the attributes: this is not a steering result."
             )
-        return found
+        return messages

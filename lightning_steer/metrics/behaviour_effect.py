@@ -1,7 +1,7 @@
-"""What steering does to a behaviour's likelihood: margin, preference, both halves, and the paper's table.
+"""Effects of steering on a behaviour's likelihood: margin, preference, both continuations, and the paper's table.
 
-A row is a prompt, with the log-likelihood of the continuation that shows the behaviour and of the one that does not.
-What a method was fitted to says what was meant. Intervals are over prompts or, where rows share one, over clusters.
+A row is a prompt, with the log-likelihoods of its positive and negative continuations. The batch that a method is
+fitted to defines the intended direction. Intervals are over prompts or, where rows share one, over clusters.
 """
 
 import math
@@ -28,11 +28,11 @@ from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Kind, Mean, Smooth
 
 
-def _of_halves(measure: Callable[..., Tensor], change: bool, weights: NDArray, *halves: NDArray) -> NDArray:
-    """``[R, C]`` a measure of positives against negatives under ``weights [R, n]``, or its change."""
-    after, before = (torch.stack([torch.from_numpy(half) for half in pair], -1) for pair in (halves[:2], halves[2:]))
-    drawn = torch.from_numpy(weights)
-    return (measure(after, drawn) - measure(before, drawn) if change else measure(after, drawn)).numpy()
+def _pair_statistic(measure: Callable[..., Tensor], change: bool, weights: NDArray, *columns: NDArray) -> NDArray:
+    """Return ``[R, C]`` a measure of positives against negatives under ``weights [R, n]``, or its change."""
+    after, before = (torch.stack([torch.from_numpy(x) for x in pair], -1) for pair in (columns[:2], columns[2:]))
+    w = torch.from_numpy(weights)
+    return (measure(after, w) - measure(before, w) if change else measure(after, w)).numpy()
 
 
 KINDS: dict[str, Kind] = {
@@ -41,28 +41,28 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("margin", "positive", "negative"), Mean()),
     **dict.fromkeys(("margin_change", "positive_change", "negative_change"), Mean()),
 }
-"""What each column of :func:`behaviour_rows` estimates but the unsteered ones."""
+"""Kind of each column of :func:`behaviour_rows`, except the unsteered ones."""
 OF_HALVES = {
-    "auc": Smooth(partial(_of_halves, auc, False), 0, 1),
-    "auc_change": Smooth(partial(_of_halves, auc, True), -1, 1),
-    "cohens_d": Smooth(partial(_of_halves, cohens_d, False)),
-    "cohens_d_change": Smooth(partial(_of_halves, cohens_d, True)),
+    "auc": Smooth(partial(_pair_statistic, auc, False), 0, 1),
+    "auc_change": Smooth(partial(_pair_statistic, auc, True), -1, 1),
+    "cohens_d": Smooth(partial(_pair_statistic, cohens_d, False)),
+    "cohens_d_change": Smooth(partial(_pair_statistic, cohens_d, True)),
 }
-"""What all rows estimate together."""
+"""Statistics of all rows together."""
 
 
 def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: int = POSITIVE) -> dict[str, Tensor]:
-    """Every measure of every prompt.
+    """Compute every measure of every prompt.
 
     Args:
         base: ``[B, 2]`` unsteered log-likelihoods of the positive and the negative continuation, in nats per token.
-        scores: ``[C, B, 2]`` those of C candidates.
-        source: the continuation that steering was meant to make less likely.
-        sink: the one that it was meant to make likelier.
+        scores: ``[C, B, 2]`` steered log-likelihoods of C interventions.
+        source: the continuation that steering should make less likely.
+        sink: the continuation that it should make likelier.
 
     Returns:
         ``{name: [C, B]}``: ``margin`` positive - negative, ``preference`` whether the positive is likelier (a tie is
-        one half), ``positive`` and ``negative`` themselves, ``wanted`` whether what was meant is likelier; the changes
+        one half), ``positive`` and ``negative`` themselves, ``wanted`` whether the intended is likelier; the changes
         ``margin_change``, ``positive_change`` and ``negative_change``; and the unsteered ``positive_before`` and
         ``negative_before``.
     """
@@ -89,48 +89,48 @@ def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: i
 def behaviour_estimates(
     rows: Mapping[str, Tensor], cluster: Tensor | None, kinds: Mapping[str, Kind] | None = None
 ) -> dict[str, list[Estimate]]:
-    """Estimates of C candidates, with intervals over clusters.
+    """Estimate the effects of C interventions, with intervals over clusters.
 
     Args:
-        rows: columns of :func:`behaviour_rows` as ``[n, C]``, or ``[n]`` of a single candidate.
+        rows: columns of :func:`behaviour_rows` as ``[n, C]``, or ``[n]`` of a single intervention.
         cluster: ``[n]`` the prompt or topic of each row, as any numbers; None if rows are independent.
-        kinds: what each column estimates; None for ``KINDS``.
+        kinds: kind of each column; None for ``KINDS``.
 
     Returns:
-        ``{name: [C estimates]}``: the mean of every column but the unsteered ones, and ``auc`` and ``cohens_d`` of
+        ``{name: [C estimates]}``: the mean of every column except the unsteered ones, and ``auc`` and ``cohens_d`` of
         positives against negatives with their changes.
     """
-    kept = {name: column for name, column in rows.items() if not name.endswith("_before")}
-    found = estimate_columns(kept, KINDS if kinds is None else kinds, cluster)
+    steered_rows = {name: column for name, column in rows.items() if not name.endswith("_before")}
+    estimates = estimate_columns(steered_rows, KINDS if kinds is None else kinds, cluster)
     if "positive" not in rows:
-        return found
+        return estimates
     halves = [as_numbers(rows[name]) for name in ("positive", "negative", "positive_before", "negative_before")]
     for name, statistic in OF_HALVES.items():
-        found[name] = statistic.estimate(*halves, cluster=as_clusters(cluster))
-    return found
+        estimates[name] = statistic.estimate(*halves, cluster=as_clusters(cluster))
+    return estimates
 
 
 def table_estimates(
     control: Tensor, steered: Tensor, cluster: Tensor | None = None, compat: bool = False
 ) -> list[list[Estimate]]:
-    """The paper's table without intervals: for each quarter (promotion, suppression).
+    """Return the paper's table without intervals: for each quarter (promotion, suppression).
 
-    Its normaliser rests on two extremes of n, for which neither the jackknife nor the bootstrap is known to hold.
+    Its normaliser depends on two extremes of n, for which neither the jackknife nor the bootstrap is known to hold.
 
     Args:
         control: ``[n, 2]`` unsteered log-likelihoods.
         steered: ``[n, 2]`` steered ones.
-        cluster: ``[n]`` rows that belong together.
-        compat: with the release's normaliser.
+        cluster: ``[n]`` cluster of each row.
+        compat: use the release's normaliser.
     """
     value = promotion_table(control, steered, parts=QUARTERS, compat=compat)
     n, clusters = len(control), None if cluster is None else len(cluster.unique())
-    why = "none: no interval is known to hold for a normaliser of two extremes"
-    return [[Estimate(float(one), math.nan, math.nan, n, clusters, why) for one in quarter] for quarter in value]
+    reason = "none: no interval is known to hold for a normaliser of two extremes"
+    return [[Estimate(float(cell), math.nan, math.nan, n, clusters, reason) for cell in quarter] for quarter in value]
 
 
 class BehaviourEffect(Evaluation):
-    """Measures of steering a behaviour: what became likelier, what less likely, and by how much."""
+    """Metrics of steering a behaviour: which continuation became likelier or less likely, and by how much."""
 
     subject = "behaviours"
     headline = ("wanted", "wanted_change", "margin", "margin_change", "positive_change", "negative_change")
@@ -143,7 +143,7 @@ class BehaviourEffect(Evaluation):
     success = "wanted"
     kinds = KINDS
     paired = ("wanted", "preference")
-    # of the others what was meant decides
+    # for the others it depends on the intended direction
     higher_is_better: Mapping[str, bool | None] = {**dict.fromkeys(headline), "wanted": True, "wanted_change": True}
     by_definition = dict.fromkeys(("wanted_change", "margin_change", "positive_change", "negative_change"), 0.0)
 
@@ -164,34 +164,34 @@ class BehaviourEffect(Evaluation):
         return (
             f"At strength {metrics['strength']['value']:g} the wanted continuation is the likelier one of the two in "
             f"{100 * wanted['value']:.1f} % of {wanted['n']} held-out prompts{clusters}, unsteered in "
-            f"{100 * plain['value']:.1f} %: a change of {with_ends(change, 100, 1, ' points')}{_or_none(change)}. "
+            f"{100 * plain['value']:.1f} %: a change of {with_ends(change, 100, 1, ' points')}{_maybe_none(change)}. "
             f"Continuations that show the behaviour changed by {with_ends(metrics['positive_change'])} nats per token, "
             f"the others by {with_ends(metrics['negative_change'])}."
         )
 
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
-        found = []
+        messages = []
         if max(metrics["positive_change"]["high"], metrics["negative_change"]["high"]) < 0:
-            found.append("Both continuations became less likely: whatever the margin did, so did everything else.")
+            messages.append("Both continuations became less likely: whatever the margin did, so did everything else.")
         random = baselines.get("random", {}).get("margin_change")
-        moved = metrics["margin_change"]["value"]
-        if moved and metrics["margin_change"]["low"] <= 0 <= metrics["margin_change"]["high"]:
-            found.append("The interval of the margin's change includes 0: this may be noise.")
-        if random is not None and moved and random["low"] <= moved <= random["high"]:
-            found.append(
+        change = metrics["margin_change"]["value"]
+        if change and metrics["margin_change"]["low"] <= 0 <= metrics["margin_change"]["high"]:
+            messages.append("The interval of the margin's change includes 0: this may be noise.")
+        if random is not None and change and random["low"] <= change <= random["high"]:
+            messages.append(
                 f"{random['n']} random directions of equal norm change the margin by {random['low']:+.3f} to "
-                f"{random['high']:+.3f}: the method's {moved:+.3f} is no more than that."
+                f"{random['high']:+.3f}: the method's {change:+.3f} is no more than that."
             )
-        return found
+        return messages
 
 
-def _or_none(change: Mapping[str, Any]) -> str:
+def _maybe_none(change: Mapping[str, Any]) -> str:
     return ", so it may be none" if change["low"] <= 0 <= change["high"] else ""
 
 
 def direction(batch: Any) -> tuple[int, int]:
-    """Which continuation a batch's method moves away from, and which towards: ``(source, sink)``."""
-    for asked, unwanted in zip(batch.x, batch.unwanted, strict=True):
-        source = asked.options.index(unwanted.options[0])
+    """Return the continuations that a batch's method moves away from and towards: ``(source, sink)``."""
+    for question, unwanted in zip(batch.x, batch.unwanted, strict=True):
+        source = question.options.index(unwanted.options[0])
         return source, POSITIVE + NEGATIVE - source
     return NEGATIVE, POSITIVE

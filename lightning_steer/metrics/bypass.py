@@ -1,13 +1,13 @@
-"""How much of the effect goes round the steered site: the ceiling of anything done there."""
+"""The share of the effect that by-passes the steered site, which limits any steering there."""
 
 from torch import Tensor
 
 
 def bypass(before: Tensor, patched: Tensor, wanted: Tensor) -> Tensor:
-    """By-pass score ``rho = 1 - (gap moved by the oracle patch) / (total gap)``.
+    """Return the by-pass score ``rho = 1 - (gap closed by the oracle patch) / (total gap)``.
 
-    The gap of a row is log p(wanted value) - log p(old value). The oracle patch puts the positive's own activation
-    at the site into the run on the negative; no steering there can do better.
+    The gap of a row is log p(wanted value) - log p(old value). The oracle patch replaces the negative's activation at
+    the site by the positive's.
 
     Args:
         before: ``[n]`` gap of the negatives.

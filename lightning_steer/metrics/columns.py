@@ -1,4 +1,4 @@
-"""From columns of rows to estimates: every column has a declared kind, and the kind decides the interval."""
+"""Turn columns of rows into estimates: every column has a declared kind, which determines its interval."""
 
 from collections.abc import Mapping
 
@@ -16,12 +16,12 @@ def estimate_columns(
     """Return the C estimates of each column.
 
     Args:
-        rows: columns ``[n, C]`` of C candidates by name, or ``[n]`` of one.
-        kinds: what each column estimates.
-        cluster: ``[n]`` within which rows are not independent, as any numbers; None if all are.
+        rows: columns ``[n, C]`` of C interventions by name, or ``[n]`` of one.
+        kinds: kind of each column.
+        cluster: ``[n]`` cluster of each row, as any numbers; None if rows are independent.
 
     Raises:
-        ValueError: a column has no declared kind, or values that its kind cannot have, which names the column.
+        ValueError: a column has no declared kind, or values that its kind cannot have; the message names it.
     """
     estimates, groups = {}, as_clusters(cluster)
     for name, column in rows.items():
@@ -38,10 +38,10 @@ def estimate_columns(
 
 
 def as_numbers(column: Tensor) -> NDArray[np.float64]:
-    """Return a column as float64 on the processor."""
+    """Return a column as a float64 array on the CPU."""
     return column.detach().cpu().double().numpy()
 
 
 def as_clusters(cluster: Tensor | None) -> NDArray | None:
-    """Return clusters as they are, on the processor."""
+    """Return clusters as an array on the CPU, or None."""
     return None if cluster is None else cluster.detach().cpu().numpy()

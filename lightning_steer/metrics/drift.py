@@ -1,15 +1,15 @@
-"""Off-target drift: what steering changes where nothing was meant to change.
+"""Off-target drift: changes by steering where nothing should change.
 
 On neutral text: ``KL(unsteered || steered)`` of the next-token distribution at every position, its mean and its 95th
-percentile (a mean hides a few positions that are broken); perplexity ratio. A few texts may carry both means, and no
-interval is known to hold for them. One holds for the probability that is lost, the mean over positions of
-``1 - exp(-KL)`` in [0, 1]: exp(-KL) is what steering leaves, in the geometric mean, of the probability of the tokens
-that were likely, and the total variation is ``sqrt(1 - exp(-KL))`` at most (Bretagnolle & Huber 1979).
+percentile (a mean hides a few broken positions); perplexity ratio. A few texts may dominate the mean KL and the ratio,
+so no interval is known to hold for them. One holds for the lost probability, the mean over positions of
+``1 - exp(-KL)`` in [0, 1]: exp(-KL) is the factor, in the geometric mean, by which steering reduces the probability of
+likely tokens, and the total variation is at most ``sqrt(1 - exp(-KL))`` (Bretagnolle & Huber 1979).
 
 On other tasks: the share of answers that changed, and entanglement, the root mean square over tasks of the change of
 their mean scores (after Siu et al. 2025, arXiv 2509.13450; there over data sets, in points).
 
-``weights [R, n]`` asks for R answers at once, ``[R, *]``, one for each re-weighting of the texts or items.
+``weights [R, n]`` give R results at once, ``[R, *]``, one for each re-weighting of the texts or items.
 """
 
 from typing import NamedTuple
@@ -25,79 +25,79 @@ from lightning_steer.statistics.kinds import Mean, Quantile
 
 
 class TextDrift(NamedTuple):
-    """What C edits did to n texts."""
+    """The effect of C edits on n texts."""
 
     kl: Tensor
-    """``[C, n, L]`` KL of the next token at every token, nats; NaN where the text has none, or none was steered yet."""
+    """``[C, n, L]`` next-token KL at every token, in nats; NaN beyond a text and before its first steered token."""
     base: Tensor
     """``[n]`` log-probability of each text's tokens after the first steered one, unsteered."""
     steered: Tensor
-    """``[C, n]`` the same, steered."""
+    """``[C, n]`` the same of the steered model."""
     tokens: Tensor
-    """``[n]`` how many tokens were summed."""
+    """``[n]`` number of tokens in the sums."""
 
 
 def next_token_kl(base: Tensor, steered: Tensor) -> Tensor:
-    """``[*]`` KL(base || steered) in nats from log-probabilities ``[*, V]``; infinite where steered rules a token out.
+    """Return ``[*]`` KL(base || steered) in nats from log-probabilities ``[*, V]``.
 
-    Tokens that the base rules out (log-probability -inf) count nothing.
+    It is infinite if only ``steered`` rules out a token; tokens that ``base`` rules out (-inf) add nothing.
     """
     p = base.exp()
     return (p * (base - steered)).where(p > 0, 0.0).sum(-1).clamp_min(0)
 
 
 def kl_mean(kl: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[]`` mean over all positions of ``kl [n, L]``, texts by positions; NaN where a text has no position."""
+    """Return ``[]`` mean over all positions of ``kl [n, L]``, which is NaN at positions beyond a text."""
     total = weighted_mean(kl.double().nansum(-1), weights)
     return total / weighted_mean((~kl.isnan()).sum(-1), weights)
 
 
 def kl_percentile(kl: Tensor, weights: Tensor | None = None, share: float = 0.95) -> Tensor:
-    """``[]`` the smallest of the values in ``kl [n, L]`` that at least ``share`` of all positions do not exceed."""
+    """Return ``[]`` the smallest value in ``kl [n, L]`` that at least ``share`` of all positions do not exceed."""
     value, order = kl.double().flatten().sort()  # NaN comes last
     text = order[: int((~value.isnan()).sum())] // kl.shape[1]
-    drawn = kl.new_ones(1, len(kl), dtype=torch.float64) if weights is None else weights
-    found = []
-    for some in drawn.split(64):  # as many numbers as positions, for each re-weighting
-        reached = some[:, text].cumsum(-1)
-        wanted = share * reached[:, -1:] * (1 - 1e-12)  # a sum of weights is not exact
-        found.append(value[torch.searchsorted(reached, wanted).squeeze(-1)])
-    every = torch.cat(found)
-    return every[0] if weights is None else every
+    row_weights = kl.new_ones(1, len(kl), dtype=torch.float64) if weights is None else weights
+    percentiles = []
+    for chunk in row_weights.split(64):  # each re-weighting needs memory for all positions
+        cumulative = chunk[:, text].cumsum(-1)
+        threshold = share * cumulative[:, -1:] * (1 - 1e-12)  # a sum of weights is not exact
+        percentiles.append(value[torch.searchsorted(cumulative, threshold).squeeze(-1)])
+    result = torch.cat(percentiles)
+    return result[0] if weights is None else result
 
 
 def perplexity_ratio(base: Tensor, steered: Tensor, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` perplexity of the steered model over that of the unsteered one; 1 is no change.
+    """Return ``[*]`` perplexity of the steered model over that of the unsteered one; 1 is no change.
 
     Args:
         base: ``[n]`` log-probability of each text, summed over its tokens, in nats.
         steered: ``[n, *]`` the same under the steered models.
-        tokens: ``[n]`` how many tokens were summed.
+        tokens: ``[n]`` number of tokens in the sums.
         weights: ``[R, n]`` re-weightings of the texts.
     """
-    lost = base.double().reshape(-1, *[1] * (steered.dim() - 1)) - steered.double()
+    loss = base.double().reshape(-1, *[1] * (steered.dim() - 1)) - steered.double()
     per_text = weighted_mean(tokens, weights)
-    return (weighted_mean(lost, weights) / per_text.reshape((*per_text.shape, *[1] * (steered.dim() - 1)))).exp()
+    return (weighted_mean(loss, weights) / per_text.reshape((*per_text.shape, *[1] * (steered.dim() - 1)))).exp()
 
 
 def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
-    """Drift of each of C edits on neutral texts, by name; intervals are over texts.
+    """Estimate the drift of each of C edits on neutral texts; intervals are over texts.
 
-    ``neutral_kl``, ``neutral_kl_p95`` and ``perplexity_ratio`` are the drift as it is, ``neutral_probability_lost`` the
-    mean over tokens of ``1 - exp(-KL)``, in [0, 1].
+    ``neutral_kl``, ``neutral_kl_p95`` and ``perplexity_ratio`` are as measured, ``neutral_probability_lost`` the mean
+    over tokens of ``1 - exp(-KL)``, in [0, 1].
     """
     names = ("neutral_kl", "neutral_probability_lost", "neutral_kl_p95", "perplexity_ratio")
     columns: dict[str, list[Estimate]] = {name: [] for name in names}
     text = torch.arange(len(found.base))
     ratios = perplexity_ratio(found.base, found.steered.T, found.tokens).tolist()
     for kl in found.kl:
-        known = ~kl.isnan()
+        present = ~kl.isnan()
         columns["neutral_kl"].append(Estimate.described(float(kl_mean(kl)), len(text), None, CARRIED))
-        of_text = text[:, None].expand_as(kl)[known.cpu()]
-        clusters = as_clusters(of_text)
-        tail = Quantile(TAIL).estimate(as_numbers(kl[known]), clusters)[0]
+        text_of_position = text[:, None].expand_as(kl)[present.cpu()]
+        clusters = as_clusters(text_of_position)
+        tail = Quantile(TAIL).estimate(as_numbers(kl[present]), clusters)[0]
         columns["neutral_kl_p95"].append(tail._replace(value=float(kl_percentile(kl))))
-        columns["neutral_probability_lost"] += LOST.estimate(as_numbers(-torch.expm1(-kl[known].double())), clusters)
+        columns["neutral_probability_lost"] += LOST.estimate(as_numbers(-torch.expm1(-kl[present].double())), clusters)
     columns["perplexity_ratio"] = [Estimate.described(ratio, len(text), None, CARRIED) for ratio in ratios]
     return columns
 
@@ -108,26 +108,26 @@ CARRIED = "none: it may be carried by a few texts"
 
 
 def flips(base: Tensor, steered: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[K, *]`` or ``[R, K, *]`` share of answers that changed, in each of the K tasks.
+    """Return ``[K, *]`` or ``[R, K, *]`` share of changed answers in each of the K tasks.
 
     Args:
         base: ``[n]`` the unsteered model's answers, as numbers.
-        steered: ``[n, *]`` the steered models'.
-        task: ``[n]`` each item's task; tasks come in ascending order.
+        steered: ``[n, *]`` the steered models' answers.
+        task: ``[n]`` each item's task; results are in ascending order of tasks.
         weights: ``[R, n]`` re-weightings of the items.
     """
     return by_task(steered != base.reshape(-1, *[1] * (steered.dim() - 1)), task, weights)
 
 
 def entanglement(base: Tensor, steered: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` or ``[R, *]`` root mean square over tasks of the change of their mean scores, in the scores' own units.
+    """Return ``[*]`` or ``[R, *]`` root mean square over tasks of the change of their mean scores, in score units.
 
-    0 only if no task's mean changed: harms and gains do not cancel between tasks, but do within one, so see the flips
-    too. Never negative, hence too large by chance: changes that average 0 still read as their standard error.
+    It is 0 only if no task's mean changed: harms and gains cancel within a task but not between tasks, so see the flips
+    too. It is biased upwards: changes that average 0 still give about their standard error.
 
     Args:
         base: ``[n]`` the unsteered model's score on each item of the tasks that were not steered.
-        steered: ``[n, *]`` the steered models'.
+        steered: ``[n, *]`` the steered models' scores.
         task: ``[n]`` each item's task.
         weights: ``[R, n]`` re-weightings of the items.
     """
@@ -136,21 +136,21 @@ def entanglement(base: Tensor, steered: Tensor, task: Tensor, weights: Tensor | 
 
 
 def by_task(rows: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[K, *]`` or ``[R, K, *]`` mean of ``rows [n, *]`` in each of the K tasks of ``task [n]``."""
-    parts = [task == one for one in task.unique()]
-    means = [weighted_mean(rows[part], None if weights is None else weights[:, part]) for part in parts]
+    """Return ``[K, *]`` or ``[R, K, *]`` mean of ``rows [n, *]`` in each of the K tasks of ``task [n]``."""
+    masks = [task == number for number in task.unique()]
+    means = [weighted_mean(rows[mask], None if weights is None else weights[:, mask]) for mask in masks]
     return torch.stack(means, 0 if weights is None else 1)
 
 
 class Drift(Table):
     """Drift on neutral texts, the same for any split into batches or over processes.
 
-    ``update`` takes the texts' positions ``row [B]``, ``kl [B, L]`` (NaN behind a text's end, L the same in every
+    ``update`` takes the texts' numbers ``row [B]``, ``kl [B, L]`` (NaN beyond a text's end, L the same in every
     batch), ``base [B]`` and ``steered [B]`` summed log-probabilities and ``tokens [B]``.
     """
 
     def compute(self) -> dict[str, Tensor]:
-        """``kl_mean``, ``kl_p95`` and ``perplexity_ratio``."""
+        """Return ``kl_mean``, ``kl_p95`` and ``perplexity_ratio``."""
         columns = super().compute()
         ratio = perplexity_ratio(columns["base"], columns["steered"], columns["tokens"])
         return {"kl_mean": kl_mean(columns["kl"]), "kl_p95": kl_percentile(columns["kl"]), "perplexity_ratio": ratio}

@@ -1,4 +1,4 @@
-"""What a task asks of a steered network: a row at a time, as pure functions of log-probabilities."""
+"""The base class of a task's metrics: row-wise, pure functions of log-probabilities."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,42 +12,42 @@ from lightning_steer.statistics.kinds import Kind, Mean, Share
 
 
 class ChangeRange(NamedTuple):
-    """By how much steering can change a row's success, as it was declared; never read off the rows."""
+    """The declared range of a row's change in success; never estimated from the rows."""
 
     low: float
     high: float
     whole: bool
-    """Whether it is -1, 0 or 1 in every row: a harm, a tie, a gain."""
+    """Whether every change is -1, 0 or 1: a harm, a tie, a gain."""
 
 
 class Evaluation(ABC):
-    """One task's measures. ``base [B, ...]`` and ``scores [C, B, ...]`` are log-probabilities of C candidates."""
+    """One task's metrics of log-probabilities, ``base [B, ...]`` unsteered, ``scores [C, B, ...]`` of C edits."""
 
     subject: str = ""
-    """What its batches are of, as the data module that makes them names it; empty: it does not say."""
+    """Subject of the batches, as the data module names it; empty if it does not matter."""
     headline: tuple[str, ...]
     """The columns of the result table, in order; each is estimated for every baseline and strength."""
     also: tuple[str, ...]
-    """Columns that are reported of the steered network alone."""
+    """Columns that are reported only for the steered network."""
     shown: tuple[str, ...]
-    """Columns that the dose-response figure shows: of one unit."""
+    """Columns of the dose-response figure, all of one unit."""
     unit: str = "share of held-out rows"
-    """Theirs."""
+    """Unit of the columns in ``shown``."""
     success: str
-    """The column that says whether a row came out as wanted; the strength is chosen by it."""
+    """The column that measures whether a row succeeded; it selects the strength."""
     kinds: Mapping[str, Kind]
-    """What each column estimates, from which its interval follows; a column without an entry is refused."""
+    """Kind of each column, which determines its interval; every column needs an entry."""
     paired: tuple[str, ...] = ()
-    """Columns whose paired change is a column too, ``<name>_change``, with a kind of its own: the difference of two
-    means says nothing of the rows that both are over."""
+    """Columns whose paired change is a column too, ``<name>_change``, with its own kind: the difference of two means
+    ignores that both are over the same rows."""
     higher_is_better: Mapping[str, bool | None]
-    """Which direction of each column of the table is wanted: the method is ranked by it among random directions. None:
-    neither, or it depends on what was meant, and there is no rank; a column without an entry is refused."""
+    """The better direction of each table column, used to rank the method among random directions. None if neither is
+    better or it depends on the intended direction: then there is no rank. Every column needs an entry."""
     by_definition: Mapping[str, float] = {}
-    """Columns that compare with the unsteered network, and what they are for that network itself."""
+    """Columns that compare with the unsteered network, and their values for that network itself."""
 
     def check_subject(self, data: object) -> None:
-        """Raise ValueError if a data module holds other rows than those that this judges."""
+        """Raise ValueError if this evaluation does not apply to a data module's rows."""
         subject = getattr(data, "subject", "")
         if self.subject and subject and self.subject != subject:
             raise ValueError(
@@ -57,22 +57,22 @@ class Evaluation(ABC):
 
     @abstractmethod
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
-        """``[C, B]`` how far each row is from what is wanted; trained methods minimise it."""
+        """Return ``[C, B]`` the loss of each row; trained methods minimise it."""
 
     @abstractmethod
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        """``{column: [C, B]}`` every measure of every row."""
+        """Return ``{column: [C, B]}``, every measure of every row."""
 
     def error(self, scores: Tensor, batch: Any) -> Tensor:
-        """``[B]`` in [0, 1]: how wrong each answer of ``scores [B, options]`` is, where rows are graded."""
+        """Return ``[B]`` in [0, 1], the error of each answer of ``scores [B, options]``, for tasks that grade rows."""
         raise NotImplementedError(f"{type(self).__name__} does not grade single rows")
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
-        """Return the figures of C candidates from their columns ``[n, C]``, C of each: here one for each column.
+        """Return C estimates of each figure from columns ``[n, C]`` of C interventions; here one figure per column.
 
         Args:
-            rows: what :meth:`rows` has made.
-            cluster: ``[n]`` within which rows are not independent; None if all are.
+            rows: the columns of :meth:`rows`.
+            cluster: ``[n]`` cluster of each row; None if rows are independent.
 
         Raises:
             ValueError: a column has no declared kind, or values that its kind cannot have.
@@ -80,7 +80,7 @@ class Evaluation(ABC):
         return estimate_columns(rows, self.kinds, cluster)
 
     def with_changes(self, rows: dict[str, Tensor], plain: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the columns with ``<name>_change`` of those in ``paired``: a row steered less the same row unsteered.
+        """Return the columns with ``<name>_change`` for those in ``paired``: each row steered minus unsteered.
 
         Args:
             rows: columns ``[C, B]``.
@@ -90,7 +90,7 @@ class Evaluation(ABC):
 
     @property
     def change(self) -> ChangeRange | None:
-        """By how much steering can change a row's success, from its kind; None: nothing can be certified."""
+        """Return the range of a row's change in success, from its kind; None if nothing can be certified."""
         kind, baseline = self.kinds.get(self.success), self.by_definition.get(self.success)
         if isinstance(kind, Share):
             return ChangeRange(-1.0, 1.0, whole=True)
@@ -101,26 +101,26 @@ class Evaluation(ABC):
         return ChangeRange(kind.low - kind.high, kind.high - kind.low, whole=False)
 
     def profile(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        """``{column: [B, k]}`` of one candidate ``scores [B, ...]``: what moved besides; NaN where it was meant to."""
+        """Return ``{column: [B, k]}``, the side effects of one intervention ``scores [B, ...]``; NaN at its targets."""
         return {}
 
     def controls(
         self, unsteered: Mapping[str, Tensor], learned: Mapping[str, Tensor]
     ) -> Mapping[str, Mapping[str, Tensor]]:
-        """What could be had without steering: a name, and the columns that it would have given the held-out rows.
+        """Return baselines without steering: their names and the columns that they give the held-out rows.
 
         Args:
             unsteered: columns ``[n, 1]`` of the unsteered network on the held-out rows.
             learned: the same on the rows that the method was fitted to.
 
-        What a method's success has over a control's is the column ``<success>_over_<control>``, and needs a kind.
+        The column ``<success>_over_<control>``, the difference of the method's and a control's success, needs a kind.
         """
         return {}
 
     @abstractmethod
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
-        """What happened, in one or two sentences for somebody who has not read the paper."""
+        """Summarise the result in one or two sentences for a reader who has not seen the paper."""
 
     @abstractmethod
     def warnings(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[str]:
-        """Why the figures should not be taken at face value; as a rule empty."""
+        """Return reasons not to take the figures at face value; usually empty."""

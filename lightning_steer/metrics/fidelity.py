@@ -14,8 +14,8 @@ the shares, in which opposite moves cancel:
 So an example whose choice stayed can lower the fidelity by 1/2: the unrelated sentence passed the one that was second.
 
 The mean over examples is 1 only if every example moved as meant and nothing else did, 0 if nothing moved, negative if
-more went wrong than right. It cannot be had by doing little (then it is near 0), by breaking the model (nonsense that
-wins, or loses, counts against it, though LMS or SS may improve), nor by harms that cancel. Raedler et al. 2025 (MOSS @
+more went wrong than right. It cannot be gamed by doing little (then it is near 0), by breaking the model (nonsense that
+wins, or loses, counts against it, though LMS or SS may improve), or by harms that cancel. Raedler et al. 2025 (MOSS @
 ICML) name the concept and publish no formula: this definition is ours. An edit that flips choices at random moves the
 larger share more often than the smaller one, so compare with random directions of equal norm.
 """
@@ -31,10 +31,10 @@ from lightning_steer.metrics.weighted import weighted_mean
 
 
 class Shift(NamedTuple):
-    """What moved, per example ``[n, *]`` or as shares of all examples ``[*]`` or ``[R, *]``."""
+    """Moves per example ``[n, *]``, or as shares of all examples ``[*]`` or ``[R, *]``."""
 
     intended: Tensor
-    """In [0, 1]: moved as the edit was meant to move it; at most the share that chose the source before."""
+    """In [0, 1]: moved as intended; at most the share that chose the source before."""
     opposed: Tensor
     """In [0, 1]: moved the other way."""
     collateral: Tensor
@@ -42,12 +42,12 @@ class Shift(NamedTuple):
 
     @property
     def fidelity(self) -> Tensor:
-        """In [-1, 1]: moved as meant, less everything else that moved."""
+        """Return intended minus all other moves, in [-1, 1]."""
         return self.intended - self.opposed - self.collateral
 
     @property
     def selectivity(self) -> Tensor:
-        """In [-1, 1]: fidelity per movement, to compare edits that move unequally much; NaN if nothing moved."""
+        """Return fidelity per move, in [-1, 1], to compare edits of different strength; NaN if nothing moved."""
         return self.fidelity / (self.intended + self.opposed + self.collateral)
 
 
@@ -55,13 +55,13 @@ class Split(NamedTuple):
     """A change of ICAT, in points, as the sum of two parts."""
 
     lms: Tensor
-    """What the change of the language modelling score contributes."""
+    """Contribution of the change of the language modelling score."""
     ss: Tensor
-    """What the change of the stereotype score contributes."""
+    """Contribution of the change of the stereotype score."""
 
 
 def shift_rows(before: Tensor, after: Tensor, source: int = STEREOTYPE, sink: int = ANTI) -> Shift:
-    """What moved in each example, ``[n, *]``.
+    """Compute the moves of each example, ``[n, *]``.
 
     Args:
         before: ``[n, 3]`` unsteered scores.
@@ -73,24 +73,24 @@ def shift_rows(before: Tensor, after: Tensor, source: int = STEREOTYPE, sink: in
         raise ValueError(f"an edit moves stereotypes to their opposites or back, not choice {source} to choice {sink}")
     moved = moves(before, after)
     intended, opposed = moved[..., source, sink], moved[..., sink, source]
-    choice = moved[..., UNRELATED, :UNRELATED].sum(-1) + moved[..., :UNRELATED, UNRELATED].sum(-1)
+    unrelated_moves = moved[..., UNRELATED, :UNRELATED].sum(-1) + moved[..., :UNRELATED, UNRELATED].sum(-1)
     unsteered = related(before).reshape(len(before), *[1] * (after.dim() - 2))
-    place = (related(after) - unsteered).abs()
-    return Shift(intended, opposed, (torch.maximum(choice, place) - opposed).clamp_min(0))
+    rank_change = (related(after) - unsteered).abs()
+    return Shift(intended, opposed, (torch.maximum(unrelated_moves, rank_change) - opposed).clamp_min(0))
 
 
 def shift(
     before: Tensor, after: Tensor, source: int = STEREOTYPE, sink: int = ANTI, weights: Tensor | None = None
 ) -> Shift:
-    """Means of :func:`shift_rows` over examples, ``[*]``, or ``[R, *]`` under ``weights [R, n]``."""
+    """Return means of :func:`shift_rows` over examples, ``[*]``, or ``[R, *]`` under ``weights [R, n]``."""
     return Shift(*(weighted_mean(rows, weights) for rows in shift_rows(before, after, source, sink)))
 
 
 def icat_split(before: Association, after: Association) -> Split:
-    """Shapley split of the ICAT change: ``dL (m0 + m1) / 2`` and ``dm (L0 + L1) / 2``, which add up to it exactly.
+    """Split the ICAT change into its Shapley parts ``dL (m0 + m1) / 2`` and ``dm (L0 + L1) / 2``, which add up to it.
 
-    Each factor's change is weighed by the other factor's mean over both orders of changing them. Where a steered SS
-    comes to lie within its error of 50, the peak of m, the jackknife's interval of the SS part covers some 91 %.
+    Each factor's change is weighted by the other factor's mean over both orders of changing them. If a steered SS lies
+    within its error of 50, the peak of m, the jackknife's interval of the SS part covers some 91 %.
 
     Args:
         before: unsteered scores; L is LMS, m is ``min(SS, 100 - SS) / 50``.
@@ -116,7 +116,7 @@ class Fidelity(Table):
         self.source, self.sink = source, sink
 
     def compute(self) -> dict[str, Tensor]:
-        """``intended``, ``opposed``, ``collateral``, ``fidelity`` and ``selectivity``, each ``[*]``."""
+        """Return ``intended``, ``opposed``, ``collateral``, ``fidelity`` and ``selectivity``, each ``[*]``."""
         columns = super().compute()
-        found = shift(columns["before"], columns["after"], self.source, self.sink)
-        return {**found._asdict(), "fidelity": found.fidelity, "selectivity": found.selectivity}
+        means = shift(columns["before"], columns["after"], self.source, self.sink)
+        return {**means._asdict(), "fidelity": means.fidelity, "selectivity": means.selectivity}

@@ -1,12 +1,12 @@
-"""Likelihood evaluation of a behaviour: does steering make matching continuations likelier than non-matching ones?
+"""Likelihood evaluation of a behaviour: does steering make positive continuations likelier than negative ones?
 
-Log-likelihoods are ``[n, *, 2]``: prompts, any candidates side by side, then the continuation that shows the behaviour
+Log-likelihoods are ``[n, *, 2]``: prompts, any interventions, then the continuation that shows the behaviour
 (POSITIVE) and the one that does not (NEGATIVE), each the mean log-probability of its tokens, in nats per token.
-``weights [R, n]`` asks for R answers at once, ``[R, *]``, one for each re-weighting of the prompts.
+``weights [R, n]`` give R results at once, ``[R, *]``, one for each re-weighting of the prompts.
 
 The paper's table (Pres et al. 2024, arXiv 2410.17245) divides unsteered and steered log-likelihoods each by its own
 ``c = -(max LL of negatives + min LL of positives) / 2``, two extremes of n, so that the table can show a promotion of
-positives where none became likelier. Everything else here compares log-likelihoods as they are. The drift of the
+positives though none became likelier. All other measures compare the log-likelihoods themselves. The drift of the
 next-token distribution is in :mod:`lightning_steer.metrics.drift`.
 """
 
@@ -37,10 +37,10 @@ class Curves(NamedTuple):
 
 
 def mean_likelihood(logp: Tensor, scored: Tensor, compat: bool = False) -> Tensor:
-    """``[n]`` mean log-probability of each continuation's tokens, in nats.
+    """Return ``[n]`` mean log-probability of each continuation's tokens, in nats.
 
     Args:
-        logp: ``[n, T]`` log-probability of every token given those before it, anything where it is not ``scored``.
+        logp: ``[n, T]`` log-probability of every token given those before it; ignored where not ``scored``.
         scored: ``[n, T]`` whether the token belongs to the continuation; at least one in every row.
         compat: divide by T, as the release does, so that the value of a continuation depends on its batch.
     """
@@ -51,11 +51,11 @@ def mean_likelihood(logp: Tensor, scored: Tensor, compat: bool = False) -> Tenso
 
 
 def normaliser(ll: Tensor, drawn: Tensor, compat: bool = False) -> Tensor:
-    """``[R]`` the constant c that log-likelihoods are divided by.
+    """Return ``[R]`` the constant c that log-likelihoods are divided by.
 
     Args:
-        ll: ``[n, 2]``.
-        drawn: ``[R, n]`` which prompts count.
+        ll: ``[n, 2]`` log-likelihoods.
+        drawn: ``[R, n]`` whether each prompt counts.
         compat: the release's ``-max`` over all instead of the paper's mean of two extremes.
     """
     negative = ll[:, NEGATIVE].where(drawn, -torch.inf).amax(-1)
@@ -71,7 +71,7 @@ def promotion_table(
     parts: Sequence[float] = QUARTERS,
     compat: bool = False,
 ) -> Tensor:
-    """The paper's table: ``[parts, 2]`` promotion of positives and suppression of negatives, or ``[R, parts, 2]``.
+    """Return the paper's table: ``[parts, 2]`` or ``[R, parts, 2]`` promotion of positives, suppression of negatives.
 
     Of the first ``int(part * n)`` prompts, positives sorted upwards and negatives downwards by the unsteered model:
     the mean of steered - control of the positives and of control - steered of the negatives, normalised.
@@ -79,9 +79,9 @@ def promotion_table(
     Args:
         control: ``[n, 2]`` unsteered log-likelihoods.
         steered: ``[n, 2]`` steered ones.
-        weights: ``[R, n]`` whole numbers, how often each prompt is drawn.
+        weights: ``[R, n]`` integers, how often each prompt is drawn.
         parts: shares of the prompts, in (0, 1].
-        compat: with the release's normaliser.
+        compat: use the release's normaliser.
     """
     control, steered = _finite(control), _finite(steered)
     counts = control.new_ones(1, len(control)) if weights is None else weights
@@ -96,16 +96,16 @@ def promotion_table(
     for half, gain in ((POSITIVE, change[..., POSITIVE]), (NEGATIVE, -change[..., NEGATIVE])):
         order = control[:, half].argsort(descending=half == NEGATIVE, stable=True)
         count, gain = counts[:, order].unsqueeze(1), gain[:, order].unsqueeze(1)
-        taken = torch.minimum((first.unsqueeze(-1) - count.cumsum(-1) + count).clamp_min(0), count)
-        cells.append((taken * gain).sum(-1) / first)
+        used = torch.minimum((first.unsqueeze(-1) - count.cumsum(-1) + count).clamp_min(0), count)
+        cells.append((used * gain).sum(-1) / first)
     table = torch.stack(cells, -1)
     return table[0] if weights is None else table
 
 
 def sorted_curves(control: Tensor, steered: Tensor, compat: bool = False) -> Curves:
-    """What the paper's figure shows, of log-likelihoods ``[n, 2]``."""
-    every = control.new_ones(1, len(control), dtype=torch.bool)
-    control, steered = (ll / normaliser(ll, every, compat) for ll in (_finite(control), _finite(steered)))
+    """Return the curves of the paper's figure, from log-likelihoods ``[n, 2]``."""
+    all_rows = control.new_ones(1, len(control), dtype=torch.bool)
+    control, steered = (ll / normaliser(ll, all_rows, compat) for ll in (_finite(control), _finite(steered)))
     order = torch.argsort(control, dim=0, stable=True)
     before, after = (ll.gather(0, order).flip(1).T.flatten() for ll in (control, steered))
     negative, positive = control[:, NEGATIVE], control[:, POSITIVE]
@@ -114,30 +114,30 @@ def sorted_curves(control: Tensor, steered: Tensor, compat: bool = False) -> Cur
 
 
 def margin(ll: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` mean over prompts of LL(positive) - LL(negative), in nats per token."""
-    return weighted_mean(_known(ll)[..., POSITIVE] - ll[..., NEGATIVE], weights)
+    """Return ``[*]`` mean over prompts of LL(positive) - LL(negative), in nats per token."""
+    return weighted_mean(_no_nan(ll)[..., POSITIVE] - ll[..., NEGATIVE], weights)
 
 
 def preference(ll: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` share of prompts whose positive continuation is the likelier one; a tie counts one half."""
-    return weighted_mean(_higher(_known(ll)[..., POSITIVE], ll[..., NEGATIVE]), weights)
+    """Return ``[*]`` share of prompts whose positive continuation is likelier; a tie counts one half."""
+    return weighted_mean(_higher(_no_nan(ll)[..., POSITIVE], ll[..., NEGATIVE]), weights)
 
 
 def auc(ll: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` probability that a prompt's positive is likelier than any prompt's negative; ties count one half."""
-    drawn = ll.new_ones(1, len(ll), dtype=torch.float64) if weights is None else weights
-    found = []
-    for one in _known(ll).reshape(len(ll), -1, 2).unbind(1):  # a table of all pairs for each candidate in turn
-        higher = _higher(one[:, None, POSITIVE], one[None, :, NEGATIVE])
-        found.append((drawn @ higher * drawn).sum(-1) / drawn.sum(-1) ** 2)
-    area = torch.stack(found, -1).reshape(-1, *ll.shape[1:-1])
+    """Return ``[*]`` probability that a random positive is likelier than a random negative; ties count one half."""
+    row_weights = ll.new_ones(1, len(ll), dtype=torch.float64) if weights is None else weights
+    areas = []
+    for candidate in _no_nan(ll).reshape(len(ll), -1, 2).unbind(1):  # a table of all pairs for each candidate in turn
+        higher = _higher(candidate[:, None, POSITIVE], candidate[None, :, NEGATIVE])
+        areas.append((row_weights @ higher * row_weights).sum(-1) / row_weights.sum(-1) ** 2)
+    area = torch.stack(areas, -1).reshape(-1, *ll.shape[1:-1])
     return area[0] if weights is None else area
 
 
 def cohens_d(ll: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*]`` difference of the two halves' means in units of their pooled standard deviation."""
+    """Return ``[*]`` difference of the positives' and negatives' means in units of their pooled standard deviation."""
     n = len(ll) if weights is None else weights.sum(-1).reshape((-1, *[1] * (ll.dim() - 2)))
-    centred = _known(ll).double() - ll.double().mean(0)  # only differences count; keeps the squares small
+    centred = _no_nan(ll).double() - ll.double().mean(0)  # only differences count; keeps the squares small
     mean = weighted_mean(centred, weights)
     variance = (weighted_mean(centred.square(), weights) - mean.square()).sum(-1) / 2 * (n / (n - 1))
     means = ll.double().mean(0) + mean
@@ -145,37 +145,37 @@ def cohens_d(ll: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def change_of_halves(control: Tensor, steered: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``[*, 2]`` mean of steered - control of the positives and of the negatives, in nats per token.
+    """Return ``[*, 2]`` mean of steered - control of the positives and of the negatives, in nats per token.
 
-    A margin that grows because negatives fall is not a promotion; one that grows while both fall is damage as well.
+    A margin that grows because negatives fall is no promotion; if both fall, steering also does damage.
     """
-    return weighted_mean(_known(steered) - control.reshape(len(control), *[1] * (steered.dim() - 2), 2), weights)
+    return weighted_mean(_no_nan(steered) - control.reshape(len(control), *[1] * (steered.dim() - 2), 2), weights)
 
 
 class Likelihood(Table):
-    """The measures of both models, the same for any split into batches or over processes.
+    """Likelihood measures of both models, the same for any split into batches or over processes.
 
     ``update`` takes the prompts' positions ``row [B]`` and log-likelihoods ``control [B, 2]`` and ``steered [B, 2]``.
     """
 
     def compute(self) -> dict[str, Tensor]:
-        """Each measure steered, its change, the changes of the halves, and the paper's ``table [4, 2]``."""
+        """Return all measures with their changes, the changes of the halves, and the paper's ``table [4, 2]``."""
         columns = super().compute()
         control, steered = columns["control"], columns["steered"]
-        found = {"table": promotion_table(control, steered)}
+        measures = {"table": promotion_table(control, steered)}
         for measure in (margin, preference, auc, cohens_d):
-            found[measure.__name__] = measure(steered)
-            found[f"{measure.__name__}_change"] = measure(steered) - measure(control)
-        found["positive_change"], found["negative_change"] = change_of_halves(control, steered)
-        return found
+            measures[measure.__name__] = measure(steered)
+            measures[f"{measure.__name__}_change"] = measure(steered) - measure(control)
+        measures["positive_change"], measures["negative_change"] = change_of_halves(control, steered)
+        return measures
 
 
 def _higher(a: Tensor, b: Tensor) -> Tensor:
-    """1 where a is higher, 1/2 where they tie; not by the sign of the difference, which is 0 for NaN as well."""
+    """Return 1 where a is higher, 1/2 for ties; the sign of the difference would be 0 for NaN, too."""
     return (a > b).double() + (a == b).double() / 2
 
 
-def _known(ll: Tensor) -> Tensor:
+def _no_nan(ll: Tensor) -> Tensor:
     if ll.isnan().any():
         raise ValueError(f"the log-likelihood of row {int(ll.isnan().flatten(1).any(1).nonzero()[0])} is NaN")
     return ll

@@ -1,4 +1,4 @@
-"""Named columns of per-row results, collected over batches and processes, given back in the order of the rows."""
+"""Named columns of per-row results, collected over batches and processes, returned in the order of the rows."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ class Table(Metric):
 
     ``update`` takes the rows' positions ``[B]`` and any columns ``[B, ...]``; ``compute`` returns them sorted by
     position. Every column keeps its dtype, except that float16 and bfloat16 become float32: integers (labels, clusters)
-    and float64 (log-probabilities, whose differences count) come back bit by bit. A row that was counted twice or is
-    missing raises ValueError: it would bend every figure.
+    and float64 (log-probabilities, whose differences count) come back unchanged. A row that was counted twice or is
+    missing raises ValueError, as it would bias every figure.
     """
 
     full_state_update = False
@@ -28,17 +28,17 @@ class Table(Metric):
         self.layout: dict[str, tuple[torch.Size, torch.dtype]] = {}
 
     def update(self, row: Tensor, **columns: Tensor) -> None:
-        """Add a batch; raises ValueError if its columns are others than those of the batches before."""
-        kept = {name: _at_least_single(column.detach()) for name, column in columns.items()}
-        layout = {name: (column.shape[1:], column.dtype) for name, column in kept.items()}
+        """Add a batch; raises ValueError if its columns differ from those of earlier batches."""
+        stored = {name: _at_least_single(column.detach()) for name, column in columns.items()}
+        layout = {name: (column.shape[1:], column.dtype) for name, column in stored.items()}
         if self.rows and layout != self.layout:
             raise ValueError(f"a table's columns stay the same in every batch: {self.layout} became {layout}")
         self.layout = layout
         self.rows.append(row)
-        self.cells.append(torch.cat([_bytes(column, len(row)) for column in kept.values()], 1))
+        self.cells.append(torch.cat([_bytes(column, len(row)) for column in stored.values()], 1))
 
     def compute(self) -> dict[str, Tensor]:
-        """All rows in order."""
+        """Return all rows in order."""
         row, cells = dim_zero_cat(self.rows), dim_zero_cat(self.cells)
         order = row.argsort()
         if not torch.equal(row[order], torch.arange(len(row), device=row.device)):
@@ -47,10 +47,10 @@ class Table(Metric):
         columns = zip(self.layout.items(), cells[order].split(sizes, 1), strict=True)
         return {
             # a copy: the part of a single row is contiguous where it is, and there its bytes need not be aligned
-            name: part.clone(memory_format=torch.contiguous_format).flatten().view(dtype).reshape(-1, *shape)
-            if part.shape[1]
-            else part.new_empty(len(part), *shape, dtype=dtype)
-            for (name, (shape, dtype)), part in columns
+            name: column_bytes.clone(memory_format=torch.contiguous_format).flatten().view(dtype).reshape(-1, *shape)
+            if column_bytes.shape[1]
+            else column_bytes.new_empty(len(column_bytes), *shape, dtype=dtype)
+            for (name, (shape, dtype)), column_bytes in columns
         }
 
 
@@ -59,8 +59,8 @@ def _at_least_single(column: Tensor) -> Tensor:
 
 
 def _bytes(column: Tensor, rows: int) -> Tensor:
-    """``[B, ...] -> [B, bytes]`` uint8."""
+    """View ``[B, ...]`` as ``[B, bytes]`` uint8."""
     width = column.shape[1:].numel()
     flat = torch.empty(rows, width, dtype=column.dtype, device=column.device)
-    flat.copy_(column.reshape(rows, width))  # strides of a single row or column may be anything, and forbid the view
+    flat.copy_(column.reshape(rows, width))  # a view could fail: strides of a single row or column are arbitrary
     return flat.view(torch.uint8) if width else flat.new_empty(rows, 0, dtype=torch.uint8)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def weighted_mean(rows: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of ``rows [n, *]`` in float64: ``[*]``, or ``[R, *]`` under ``weights [R, n]``; NaN if all weights are 0."""
+    """Return the float64 mean of ``rows [n, *]``: ``[*]``, or ``[R, *]`` under ``weights [R, n]``; NaN if all are 0."""
     if weights is None:
         return rows.double().mean(0)
     total = weights.sum(-1).reshape((*weights.shape[:-1], *[1] * (rows.dim() - 1)))

@@ -1,4 +1,4 @@
-"""Estimates in sentences."""
+"""Format estimates as text."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ def percent(estimate: Mapping[str, Any]) -> str:
 
 
 def with_ends(estimate: Mapping[str, Any], times: float = 1, digits: int = 3, unit: str = "") -> str:
-    """Return ``value [low, high]``, or the value alone where there is no interval.
+    """Return ``value [low, high]``, or only the value if there is no interval.
 
     Args:
         estimate: ``{"value", "low", "high", "how"}``.
-        times: factor of all three.
+        times: factor for all three.
         digits: decimals.
         unit: what follows the value.
     """
@@ -26,7 +26,7 @@ def with_ends(estimate: Mapping[str, Any], times: float = 1, digits: int = 3, un
 
 
 def random_reach(random: Mapping[str, Any], value: float) -> str:
-    """Return how a value stands to random directions of equal norm, ``{"value", "low", "high", "n", "p"}``."""
+    """Compare a value with random directions of equal norm, ``{"value", "low", "high", "n", "p"}``."""
     at_least = round(random["p"] * (1 + random["n"])) - 1
     return (
         f"{at_least} of {random['n']} random directions of equal norm reach {value:.3f} or more, too (they go from "

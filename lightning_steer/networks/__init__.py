@@ -1,4 +1,4 @@
-"""The networks that we train, and what every network that is steered must answer."""
+"""The networks that we train, and the interface of every steered network."""
 
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.networks.mlp import MLP

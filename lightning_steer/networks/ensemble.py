@@ -1,4 +1,4 @@
-"""Networks of one shape side by side: one batched operation trains or evaluates all of them."""
+"""Networks of one shape, trained or evaluated together in batched operations."""
 
 import copy
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Below(nn.Module):
 
 
 class Above(nn.Module):
-    """``(h, x) -> logits``, from the output of a layer to the end; x is what a residual still reads."""
+    """``(h, x) -> logits``, from the output of a layer to the end; x is the input for a residual."""
 
     def __init__(self, network: MLP, layer: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Above(nn.Module):
 
 
 class Ensemble:
-    """N independent networks; every tensor has them in its first dimension.
+    """N independent networks, the first dimension of every tensor.
 
     Args:
         networks: networks of one architecture.
@@ -44,19 +44,19 @@ class Ensemble:
 
     def __init__(self, networks: Sequence[MLP], layer: int = 2) -> None:
         self.weights: dict[str, Tensor] = stack_module_state(list(networks))[0]
-        skeleton = copy.deepcopy(networks[0]).to("meta")
-        self._whole, self._below, self._above = skeleton, Below(skeleton, layer), Above(skeleton, layer)
+        template = copy.deepcopy(networks[0]).to("meta")
+        self._whole, self._below, self._above = template, Below(template, layer), Above(template, layer)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``x [N, B, inputs] -> logits [N, B, attributes, values]``."""
+        """Map ``x [N, B, inputs]`` to ``logits [N, B, attributes, values]``."""
         return self._map(self._whole, self.weights, x)
 
     def below(self, x: Tensor) -> Tensor:
-        """``x [N, B, inputs] -> h [N, B, d]``."""
+        """Map ``x [N, B, inputs]`` to ``h [N, B, d]``."""
         return self._map(self._below, self._prefixed(), x)
 
     def above(self, h: Tensor, x: Tensor) -> Tensor:
-        """``h [N, B, d], x [N, B, inputs] -> logits [N, B, attributes, values]``."""
+        """Map ``h [N, B, d]``, ``x [N, B, inputs]`` to ``logits [N, B, attributes, values]``."""
         return self._map(self._above, self._prefixed(), h, x)
 
     def _prefixed(self) -> dict[str, Tensor]:
@@ -64,4 +64,4 @@ class Ensemble:
 
     @staticmethod
     def _map(module: nn.Module, weights: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        return torch.vmap(lambda own, *parts: functional_call(module, own, parts))(weights, *inputs)
+        return torch.vmap(lambda w, *x: functional_call(module, w, x))(weights, *inputs)

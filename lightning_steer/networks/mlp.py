@@ -14,7 +14,7 @@ Residual = Literal["none", "projection", "pad", "concat"]
 
 
 class Projection(nn.Module):
-    """Adds a learned linear image of the input to the last layer's output."""
+    """Add a learned linear projection of the input to the last layer's output."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Projection(nn.Module):
 
 
 class Pad(nn.Module):
-    """Adds the input itself, filled up with zeros or cut to the width of the last layer."""
+    """Add the input, padded with zeros or cut to the width of the last layer."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Pad(nn.Module):
 
 
 class Concat(nn.Module):
-    """Lays the input beside the last layer's output."""
+    """Concatenate the input with the last layer's output."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Concat(nn.Module):
 
 
 class NoResidual(nn.Module):
-    """Everything passes through the layers."""
+    """Return the last layer's output without the input."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ class MLP(nn.Module):
 
     Args:
         inputs: size of a sample.
-        attributes: how many attributes are read.
-        values: how many values each attribute can take.
+        attributes: number of attributes.
+        values: number of values of each attribute.
         widths: sizes of the layers.
-        residual: how the input by-passes the layers on its way to the LayerNorm; with a width mismatch, by a learned
-            ``projection``, by zeros (``pad``), or side by side (``concat``).
+        residual: how the input by-passes the layers to the LayerNorm: ``none``, a learned ``projection``, padded with
+            zeros (``pad``), or concatenated (``concat``).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The toy network as a backbone: a trained checkpoint, frozen, with the sites to be steered."""
+"""The toy network as a backbone: a frozen, trained checkpoint with the steered sites."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class ToyBackbone(Backbone):
     """The network of a toy checkpoint.
 
     Args:
-        checkpoint: what ``fit --config configs/toy.yaml`` has written.
+        checkpoint: a file written by ``fit --config configs/toy.yaml``.
         site: the submodule whose output is steered: ``layers.2`` is the third layer after its activation,
             ``layers.2.linear`` the same before it.
     """
@@ -40,14 +40,14 @@ class ToyBackbone(Backbone):
             )
         try:
             saved = checkpoint.load(path)
-            with torch.device("meta"):  # whatever sizes a file claims, nothing is allocated for them
+            with torch.device("meta"):  # allocates nothing, whatever sizes a file claims
                 network = MLP(**saved["network"])
             weights = {name.removeprefix("network."): value for name, value in saved["state_dict"].items()}
             network.load_state_dict(weights, assign=True)
             self.world = dict(saved["world"])
-        except Exception as error:  # whatever a truncated or foreign file makes torch, zipfile or the network raise
-            why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(f"{path} is not a readable checkpoint of a toy network ({why})") from error
+        except Exception as error:  # any error of torch, zipfile or the network on a bad file
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ValueError(f"{path} is not a readable checkpoint of a toy network ({reason})") from error
         self.network = network.requires_grad_(False).eval()
 
     def _loaded(self) -> MLP:
@@ -56,15 +56,15 @@ class ToyBackbone(Backbone):
         return self.network
 
     def check(self, data: Any) -> None:
-        """Refuse data of another world: the network would read nonsense, without an error."""
+        """Raise ValueError for data of another world, which the network would silently misread."""
         self.check_precision(data)
         self.load()
         if data.world.identity != self.world:
-            differ = [key for key, value in data.world.identity.items() if self.world.get(key) != value]
-            trained, given = (
-                ", ".join(f"{key} {w.get(key)}" for key in differ) for w in (self.world, data.world.identity)
+            different = [key for key, value in data.world.identity.items() if self.world.get(key) != value]
+            trained, requested = (
+                ", ".join(f"{key} {world.get(key)}" for key in different) for world in (self.world, data.world.identity)
             )
-            raise ValueError(f"{self.checkpoint} was trained on data with {trained}, not {given}")
+            raise ValueError(f"{self.checkpoint} was trained on data with {trained}, not {requested}")
 
     def width(self, site: str) -> int:
         network = self._loaded()
@@ -92,5 +92,5 @@ class ToyBackbone(Backbone):
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension; for few values that is several times slower than over the one before."""
+    """Compute log_softmax over the last dimension; for few values transposing makes it several times faster."""
     return logits.mT.log_softmax(-2).mT

@@ -1,4 +1,4 @@
-"""Probes of activations, which methods fit: linear ones with their solvers, and sparse autoencoders."""
+"""Probes of activations, used by methods: linear probes with their solvers, and sparse autoencoders."""
 
 from lightning_steer.probes.error_probe import fit_error_probe as fit_error_probe
 from lightning_steer.probes.linear import logistic as logistic

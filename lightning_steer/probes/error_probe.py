@@ -1,4 +1,4 @@
-"""The linear probe of a model's own error: ``w . h + b`` predicts ``logit(E)``, on the raw scale of h, with intercept.
+"""The linear probe of a model's error: ``w . h + b`` predicts ``logit(E)`` in raw units of h.
 
 Source of the probe: Hedström et al. 2025 (MERA), arXiv 2510.13290.
 """
@@ -11,11 +11,11 @@ from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.normal_equations import Fit, NormalEquations
 
 CLIP = 1e-6
-"""Errors nearer to 0 or 1 count as this near: a logit of 14. In float32, 1 - 1e-8 would be 1 and its logit inf."""
+"""Errors are clipped to this distance from 0 and 1, a logit of 14. In float32, 1 - 1e-8 is 1 and its logit inf."""
 
 
 def logit_error(error: Tensor) -> Tensor:
-    """``[...]`` float64 logit of errors in [0, 1]; raises ValueError on others."""
+    """Return ``[...]`` float64 logit of errors in [0, 1]; raises ValueError for others."""
     error = error.double()
     if not ((error >= 0) & (error <= 1)).all():
         raise ValueError(f"errors lie in [0, 1], not {float(error.min()):g} to {float(error.max()):g}, and are numbers")
@@ -23,7 +23,7 @@ def logit_error(error: Tensor) -> Tensor:
 
 
 def fit_error_probe(h: Tensor, error: Tensor, penalty: float, sparse: bool) -> Fit:
-    """One probe for each leading problem: ``weight [*, d]``, ``intercept [*]`` in raw units.
+    """Fit a probe for each leading problem: ``weight [*, d]``, ``intercept [*]`` in raw units.
 
     Args:
         h: ``[*, n, d]`` activations.
@@ -33,6 +33,6 @@ def fit_error_probe(h: Tensor, error: Tensor, penalty: float, sparse: bool) -> F
     """
     target = logit_error(error).to(h.device)
     equations = NormalEquations.of(Moments.like(h, target).add(h, target))
-    penalised = ridge if not sparse else lambda equations, penalties: lasso(equations, penalties).fit
-    fit = penalised(equations, [penalty]) if penalty else ols(equations)
+    solve = ridge if not sparse else lambda equations, penalties: lasso(equations, penalties).fit
+    fit = solve(equations, [penalty]) if penalty else ols(equations)
     return Fit(fit.weight[0, ..., 0, :], fit.intercept[0, ..., 0])

@@ -1,7 +1,7 @@
 """Sparse linear regression on moments: ``(1/2n) |y - Xw - b|^2 + alpha |w|_1``, scikit-learn's objective.
 
-(Tibshirani 1996, JRSS B 58:267.) Every solution carries its relative duality gap, computed here from the result alone,
-whichever solver made it. scikit-learn's own stopping rule is scaled by |y|^2 and its ``Lasso`` often ends unconverged.
+(Tibshirani 1996, JRSS B 58:267.) Every solution carries its relative duality gap, computed here from the result,
+whatever the solver. scikit-learn's stopping rule is scaled by |y|^2 and its ``Lasso`` often ends unconverged.
 """
 
 import math
@@ -22,14 +22,14 @@ Solver = Callable[[Tensor, Tensor, Tensor, Sequence[float], float, int], tuple[T
 
 
 class LassoPath(NamedTuple):
-    """P penalties for every problem ``*``, in the order asked for."""
+    """Solutions for P penalties of every problem ``*``, in the order of the arguments."""
 
     fit: Fit
-    """Weights and intercepts in raw units; ``fit.silent`` where the penalty leaves no feature."""
+    """Weights and intercepts in raw units; ``fit.silent`` where the penalty removes all features."""
     gap: Tensor
-    """``[*, P]`` relative duality gap: the objective is within this share of the smallest possible."""
+    """``[*, P]`` relative duality gap: a bound on the objective's relative distance from the minimum."""
     objective: Tensor
-    """``[*, P]`` what was minimised, in the squared units of y."""
+    """``[*, P]`` minimised objective, in the squared units of y."""
     rounds: Tensor
     """``[*, P]`` rounds that the solver used."""
     converged: Tensor
@@ -48,9 +48,9 @@ def lasso(
     Args:
         equations: from :meth:`NormalEquations.of`; penalties act on standardised weights if those are.
         alphas: penalties, in units of y times those of X (which has none when standardised).
-        tolerance: relative duality gap to be reached.
-        rounds: at most so many rounds of the solver for a penalty.
-        solver: None takes what is faster: coordinate descent with Newton steps on a CPU, else semismooth Newton,
+        tolerance: relative duality gap to reach.
+        rounds: maximum rounds of the solver per penalty.
+        solver: None takes the faster one: coordinate descent with Newton steps on a CPU, else semismooth Newton,
             batched over the problems.
 
     Raises:
@@ -63,7 +63,7 @@ def lasso(
         raise ValueError(f"lasso penalties must be positive numbers, not {list(alphas)}; use ols for a penalty of 0")
     if rounds < 1:
         raise ValueError(f"a solver needs at least 1 round, not {rounds}")
-    if equations.gram.dtype != torch.float64:  # rounded Grams have gaps of 1e-5 on the rows and do not even know
+    if equations.gram.dtype != torch.float64:  # rounded Grams have an unseen gap of 1e-5 on the rows
         raise TypeError(f"lasso needs float64 equations, not {equations.gram.dtype}")
     if not all(x.sum().isfinite() for x in equations[:3]):
         raise ValueError("the normal equations hold NaN or infinite values; check the moments they came from")
@@ -71,10 +71,10 @@ def lasso(
         solver = coordinate_descent.solve if equations.gram.device.type == "cpu" else semismooth_newton.solve
     shape, d = equations.power.shape, equations.cross.shape[-1]
     gram, cross, power = equations.gram.reshape(-1, d, d), equations.cross.reshape(-1, d), equations.power.reshape(-1)
-    order = sorted(range(len(alphas)), key=lambda i: -alphas[i])  # largest first: each warms the next
-    weight, used = solver(gram, cross, power, [alphas[i] for i in order], tolerance, rounds)
-    back = [order.index(i) for i in range(len(alphas))]
-    weight, used = weight[:, back], used[:, back]
+    order = sorted(range(len(alphas)), key=lambda i: -alphas[i])  # largest first: warm starts
+    weight, rounds_used = solver(gram, cross, power, [alphas[i] for i in order], tolerance, rounds)
+    positions = [order.index(i) for i in range(len(alphas))]
+    weight, rounds_used = weight[:, positions], rounds_used[:, positions]
 
     descent, alpha = cross.unsqueeze(1) - weight @ gram, torch.tensor(alphas, dtype=weight.dtype, device=weight.device)
     certificate = (weight, descent, cross.unsqueeze(1), power.unsqueeze(1), alpha)
@@ -86,11 +86,11 @@ def lasso(
             ConvergenceWarning,
             stacklevel=2,
         )
-    many = (*shape, len(alphas))
+    path_shape = (*shape, len(alphas))
     return LassoPath(
-        equations.raw(weight.reshape(*many, d)),
-        gap.reshape(many),
-        objective(*certificate).reshape(many),
-        used.reshape(many),
-        (gap <= tolerance).reshape(many),
+        equations.raw(weight.reshape(*path_shape, d)),
+        gap.reshape(path_shape),
+        objective(*certificate).reshape(path_shape),
+        rounds_used.reshape(path_shape),
+        (gap <= tolerance).reshape(path_shape),
     )

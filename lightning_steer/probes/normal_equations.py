@@ -1,4 +1,4 @@
-"""What a penalised regression solves: the centred, standardised Gram of the rows, and the way back to raw units.
+"""Normal equations of a penalised regression: the centred, standardised Gram, and the conversion to raw units.
 
 With X the standardised rows and y centred: C = X'X/n, c = X'y/n, p = y'y/n, and
 ``(1/2n) |y - Xu|^2 = u'Cu/2 - c'u + p/2``. The intercept needs no column: it is ``mean(y) - w . mean(h)``.
@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_steer.probes.moments import Moments
 
 CONSTANT = 1e-12
-"""A variance below this share of the mean square about the shift is rounding: float64 keeps 16 digits of the latter."""
+"""A variance below this share of the mean square about the shift is rounding error: float64 has 16 digits."""
 
 
 class Fit(NamedTuple):
@@ -25,49 +25,49 @@ class Fit(NamedTuple):
 
     @property
     def silent(self) -> Tensor:
-        """``[*, P]`` bool: all weights are zero. It predicts one number for all rows, so no shift of h can change it.
+        """Return ``[*, P]`` bool: all weights are zero, so no shift of h can change the prediction.
 
-        The closed form of the smallest shift would divide 0 by 0 here; it must mean "do not steer at this layer".
+        The closed form of the smallest shift would divide 0 by 0 here; methods must not steer at this layer.
         """
         return (self.weight == 0).all(-1)
 
     def predict(self, h: Tensor) -> Tensor:
-        """``[*, P, n]`` predictions for rows ``h [*, n, d]``."""
+        """Return ``[*, P, n]`` predictions for rows ``h [*, n, d]``."""
         return self.weight @ h.to(self.weight.device).double().mT + self.intercept.unsqueeze(-1)
 
 
 class NormalEquations(NamedTuple):
-    """Regressions of y on h side by side, leading dimensions ``*``; all float64."""
+    """Regressions of y on h, one for each leading problem ``*``; all float64."""
 
     gram: Tensor
     """``[*, d, d]`` C; a correlation matrix if standardised. Rows and columns of constant features are zero."""
     cross: Tensor
-    """``[*, d]`` c."""
+    """``[*, d]`` c = X'y/n."""
     power: Tensor
     """``[*]`` p, the variance of y."""
     count: Tensor
-    """``[*]`` n, rows."""
+    """``[*]`` n, the number of rows."""
     mean: Tensor
-    """``[*, d]`` of h."""
+    """``[*, d]`` mean of h."""
     inverse_scale: Tensor
     """``[*, d]`` 1 / (standard deviation of h), or 1 if not standardised; 0 for constant features."""
     mean_y: Tensor
-    """``[*]``."""
+    """``[*]`` mean of y."""
 
     @classmethod
     def of(cls, moments: Moments, standardise: bool = True) -> "NormalEquations":
-        """Centre the sums; folds become the first of the leading dimensions ``*``.
+        """Centre the sums; folds become the first leading dimension of ``*``.
 
         Args:
             moments: sums over at least two rows in every fold.
-            standardise: give every feature unit variance first, so that a penalty means the same for outlier
-                dimensions as for all others, and weights are folded back later. If False penalties act on raw units.
+            standardise: scale every feature to unit variance, so that a penalty treats outlier dimensions like all
+                others; weights are converted back later. If False, penalties act on raw units.
         """
         n = moments.count.reshape(-1, *[1] * moments.t.dim()).expand(moments.y.shape)
         if (n < 2).any():
             raise ValueError(f"every fold needs at least 2 rows to fit a line, not {moments.count.int().tolist()}")
         n_row = n.unsqueeze(-1)
-        h, y = moments.h / n_row, moments.y / n  # means, as seen from the shift
+        h, y = moments.h / n_row, moments.y / n  # means, relative to the shift
         square, square_y = moments.hh.diagonal(dim1=-2, dim2=-1) / n_row, moments.yy / n
         variance, power = square - h.square(), square_y - y.square()
         varies, varies_y = variance > CONSTANT * square, power > CONSTANT * square_y
@@ -81,6 +81,6 @@ class NormalEquations(NamedTuple):
         return cls(gram, cross, power * varies_y, n, moments.s + h, inverse, moments.t + y)
 
     def raw(self, weight: Tensor) -> Fit:
-        """Fold standardisation and intercept back into ``weight [*, P, d]`` of standardised, centred rows."""
+        """Convert ``weight [*, P, d]`` of standardised, centred rows to raw units, with the intercept."""
         weight = weight * self.inverse_scale.unsqueeze(-2)
         return Fit(weight, self.mean_y.unsqueeze(-1) - (weight @ self.mean.unsqueeze(-1)).squeeze(-1))

@@ -1,6 +1,6 @@
-"""Which penalty and which layer: chosen by cross-validation inside the training rows, then fitted to all of them.
+"""Choose penalty and layer by cross-validation in the training rows, then fit to all of them.
 
-Choosing on the rows that a probe is then scored on flatters it; here held-out rows have no part in either.
+Scoring a probe on the rows that it was chosen on is biased; here held-out rows serve for neither choice nor fit.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ class Selected(NamedTuple):
     """P penalties for every problem ``*`` (layers, positions), scored on K held-out folds."""
 
     r2: Tensor
-    """``[K, *, P]`` share of variance explained in each fold by the probe fitted to the others."""
+    """``[K, *, P]`` explained share of the variance in each fold, by the probe fitted to the others."""
     rmse: Tensor
-    """``[K, *, P]`` in the units of the target."""
+    """``[K, *, P]`` root mean squared error, in the units of the target."""
     best: Tensor
     """``[*]`` index of the penalty with the largest mean R2."""
     fit: Fit
@@ -34,28 +34,28 @@ class Selected(NamedTuple):
 
     @property
     def score(self) -> Tensor:
-        """``[*]`` mean R2 over folds at the chosen penalty: what layers are compared by."""
+        """Return ``[*]`` mean R2 over folds at the chosen penalty, to compare layers."""
         return self.r2.mean(0).gather(-1, self.best.unsqueeze(-1)).squeeze(-1)
 
     @property
     def chosen(self) -> Fit:
-        """``weight [*, d]``, ``intercept [*]`` at the chosen penalty."""
-        at = self.best.unsqueeze(-1)
-        weight = self.fit.weight.gather(-2, at.unsqueeze(-1).expand(*at.shape, self.fit.weight.shape[-1])).squeeze(-2)
-        return Fit(weight, self.fit.intercept.gather(-1, at).squeeze(-1))
+        """Return ``weight [*, d]``, ``intercept [*]`` at the chosen penalty."""
+        i = self.best.unsqueeze(-1)
+        weight = self.fit.weight.gather(-2, i.unsqueeze(-1).expand(*i.shape, self.fit.weight.shape[-1])).squeeze(-2)
+        return Fit(weight, self.fit.intercept.gather(-1, i).squeeze(-1))
 
 
 def fit_path(equations: NormalEquations, penalties: Sequence[float]) -> tuple[Fit, Tensor]:
-    """``[*, P]`` probes of every penalty, and their relative duality gaps."""
+    """Fit ``[*, P]`` probes, one per penalty; returns them and their relative duality gaps."""
     positive = [p for p in penalties if p > 0]
     weights, intercepts, gaps = [], [], []
     if positive:
         path = lasso(equations, positive)
-        lassos = iter(range(len(positive)))
+        lasso_index = iter(range(len(positive)))
     dense = ols(equations) if len(positive) < len(penalties) else None
     for penalty in penalties:
         if penalty > 0:
-            i = next(lassos)
+            i = next(lasso_index)
             weights.append(path.fit.weight[..., i, :])
             intercepts.append(path.fit.intercept[..., i])
             gaps.append(path.gap[..., i])
@@ -67,20 +67,20 @@ def fit_path(equations: NormalEquations, penalties: Sequence[float]) -> tuple[Fi
 
 
 def select(moments: Moments, penalties: Sequence[float] = PENALTIES) -> Selected:
-    """Cross-validate over the folds of ``moments``, then fit all of their rows.
+    """Cross-validate over the folds of ``moments``, then fit to all rows.
 
     Args:
-        moments: of K folds, at least 2, each with rows.
-        penalties: of the lasso, on standardised features; 0 for least squares.
+        moments: moments of K folds, at least 2, each with rows.
+        penalties: lasso penalties, on standardised features; 0 for least squares.
 
     Raises:
         ValueError: a penalty is negative, or there are too few folds or rows.
     """
     if not penalties or not all(0 <= p < float("inf") for p in penalties):
         raise ValueError(f"penalties are positive numbers, or 0 for least squares, not {list(penalties)}")
-    held_out = fit_path(NormalEquations.of(moments.training()), penalties)[0]
-    r2, rmse = moments.r2(*held_out), moments.rmse(*held_out)
-    everything = moments.over([range(len(moments.count))])
-    fit, gap = fit_path(NormalEquations.of(everything), penalties)
+    fold_fits = fit_path(NormalEquations.of(moments.training()), penalties)[0]
+    r2, rmse = moments.r2(*fold_fits), moments.rmse(*fold_fits)
+    all_rows = moments.over([range(len(moments.count))])
+    fit, gap = fit_path(NormalEquations.of(all_rows), penalties)
     best = r2.mean(0).nan_to_num(-torch.inf).argmax(-1)
     return Selected(r2, rmse, best, Fit(fit.weight[0], fit.intercept[0]), gap[0])

@@ -1,6 +1,6 @@
 """Behaviour examples from their four usual files: a prompt, a continuation that shows the behaviour, one that does not.
 
-Texts come without blanks around them; one blank, or a chat template, stands between prompt and continuation. Sources:
+Texts have no surrounding blanks; one blank, or a chat template, stands between prompt and continuation. Sources:
 Pres et al. 2024, arXiv 2410.17245 (halves); Rimsky et al. 2024, arXiv 2312.06681 (choices); Perez et al. 2022,
 arXiv 2212.09251 (personas).
 """
@@ -18,13 +18,13 @@ class BehaviourExample(NamedTuple):
     """A prompt and its two continuations."""
 
     id: str
-    """The file's own, or the example's number in it, counted from 1; no two of a file are the same."""
+    """The file's id, or the example's number in it, counted from 1; unique within a file."""
     behaviour: str
     prompt: str
     positive: str
     """Shows the behaviour."""
     negative: str
-    """Does not."""
+    """Does not show it."""
 
     @property
     def continuations(self) -> frozenset[str]:
@@ -33,13 +33,13 @@ class BehaviourExample(NamedTuple):
 
 
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
-    """JSON lines of ``{prompt, positive, negative}``, perhaps with ``behaviour`` (else the file's name) and ``id``."""
-    path, found = Path(path), []
+    """Read JSON lines of ``{prompt, positive, negative}``; ``behaviour`` (else the file name), ``id`` may lack."""
+    path, examples = Path(path), []
     columns = ("prompt", "positive", "negative")
     for number, row in _rows(path, columns, ("behaviour", "id"), behaviour=path.stem):
         texts = (row["behaviour"], row["prompt"], row["positive"], row["negative"])
-        found.append(_example(path, str(row.get("id", number)), *texts))
-    return _distinct(path, found)
+        examples.append(_example(path, str(row.get("id", number)), *texts))
+    return _distinct(path, examples)
 
 
 def read_halves(
@@ -49,9 +49,9 @@ def read_halves(
     begin: str = "[INST]",
     separator: str = "[/INST]",
 ) -> list[BehaviourExample]:
-    """The released files: ``{"question": "[INST] prompt [/INST] continuation"}``, all of one polarity, then the other.
+    """Read a released file: ``{"question": "[INST] prompt [/INST] continuation"}``, one polarity after the other.
 
-    Nothing in such a file says which half shows the behaviour: of the released ones, the first half of
+    Such a file does not say which half shows the behaviour. In the released ones, the first half of
     hallucination.json is truthful, of myopia.json far-sighted, of corrigible.json not corrigible.
 
     Args:
@@ -61,7 +61,7 @@ def read_halves(
         begin: what stands before the prompt.
         separator: what stands between prompt and continuation, once.
     """
-    path, parts = Path(path), []
+    path, pairs = Path(path), []
     for number, row in _rows(path, ("question",)):
         text = row["question"].strip()
         if not text.startswith(begin) or text.count(separator) != 1:
@@ -69,50 +69,50 @@ def read_halves(
                 f"{path}, example {number}: expected {begin!r} at the start and {separator!r} once, not "
                 f"{text.count(separator)} times: {text[:80]!r}"
             )
-        prompt, continuation = (part.strip() for part in text.removeprefix(begin).split(separator))
+        prompt, continuation = (side.strip() for side in text.removeprefix(begin).split(separator))
         if not prompt or not continuation:
             raise ValueError(
                 f"{path}, example {number} has an empty {'continuation' if prompt else 'prompt'}: {text!r}"
             )
-        parts.append((prompt, continuation))
-    half = len(parts) // 2
-    if len(parts) % 2:
-        raise ValueError(f"{path} has halves of unequal length: {len(parts)} examples cannot be paired")
-    found = []
-    for number, (first, second) in enumerate(zip(parts[:half], parts[half:], strict=True), 1):
+        pairs.append((prompt, continuation))
+    half = len(pairs) // 2
+    if len(pairs) % 2:
+        raise ValueError(f"{path} has halves of unequal length: {len(pairs)} examples cannot be paired")
+    examples = []
+    for number, (first, second) in enumerate(zip(pairs[:half], pairs[half:], strict=True), 1):
         if first[0] != second[0]:
             raise ValueError(
                 f"{path}: the halves do not match, example {number} asks {first[0]!r} and example {number + half} asks "
                 f"{second[0]!r}"
             )
         positive, negative = (first, second) if first_half_positive else (second, first)
-        found.append(_example(path, str(number), behaviour, first[0], positive[1], negative[1]))
-    return _distinct(path, found)
+        examples.append(_example(path, str(number), behaviour, first[0], positive[1], negative[1]))
+    return _distinct(path, examples)
 
 
 def read_choices(path: str | Path, behaviour: str) -> list[BehaviourExample]:
-    """CAA's A/B files: a question that ends in its options, and which of "(A)", "(B)" matches the behaviour."""
-    path, found = Path(path), []
+    """Read CAA's A/B file: a question that ends in its options, and which of "(A)", "(B)" matches the behaviour."""
+    path, examples = Path(path), []
     for number, row in _rows(path, ("question", POSITIVE, NEGATIVE)):
         for answer in (row[POSITIVE], row[NEGATIVE]):
             if answer.strip() not in row["question"]:
                 raise ValueError(f"{path}, example {number}: {answer.strip()!r} is no option of the question")
-        found.append(_example(path, str(number), behaviour, row["question"], row[POSITIVE], row[NEGATIVE]))
-    return _distinct(path, found)
+        examples.append(_example(path, str(number), behaviour, row["question"], row[POSITIVE], row[NEGATIVE]))
+    return _distinct(path, examples)
 
 
 def read_personas(path: str | Path, behaviour: str) -> list[BehaviourExample]:
-    """Anthropic's persona files: whether one would say a statement, and which of "Yes", "No" matches the behaviour."""
-    path, found = Path(path), []
+    """Read Anthropic's persona file: a statement, and which of "Yes", "No" matches the behaviour."""
+    path, examples = Path(path), []
     for number, row in _rows(path, ("question", "statement", POSITIVE, NEGATIVE), ("label_confidence",)):
         if row["statement"].strip() not in row["question"]:
             raise ValueError(f"{path}, example {number}: the question does not hold its statement {row['statement']!r}")
-        found.append(_example(path, str(number), behaviour, row["question"], row[POSITIVE], row[NEGATIVE]))
-    return _distinct(path, found)
+        examples.append(_example(path, str(number), behaviour, row["question"], row[POSITIVE], row[NEGATIVE]))
+    return _distinct(path, examples)
 
 
 def of_pairs(behaviour: str, pairs: Iterable[tuple[str, str, str]]) -> list[BehaviourExample]:
-    """Examples of (prompt, positive, negative) in memory, numbered from 1; raises ValueError or TypeError."""
+    """Return (prompt, positive, negative) tuples as examples, numbered from 1; raises ValueError or TypeError."""
     examples = []
     for number, pair in enumerate(pairs, 1):
         if isinstance(pair, str) or len(pair) != 3 or not all(isinstance(text, str) for text in pair):
@@ -124,7 +124,7 @@ def of_pairs(behaviour: str, pairs: Iterable[tuple[str, str, str]]) -> list[Beha
 
 
 def objects(path: Path) -> list[tuple[int, Any]]:
-    """The values of a JSON list or of JSON lines, numbered from 1; raises FileNotFoundError or ValueError."""
+    """Read a JSON list or JSON lines, numbered from 1; raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of behaviour examples {path}")
     rows = []
@@ -143,20 +143,20 @@ def objects(path: Path) -> list[tuple[int, Any]]:
 
 
 def _rows(
-    path: Path, columns: Collection[str], others: Collection[str] = (), **defaults: str
+    path: Path, columns: Collection[str], optional: Collection[str] = (), **defaults: str
 ) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a file, numbered from 1, all with these columns of text; ``defaults`` where they lack them."""
+    """Read a file's objects, numbered from 1, and check their text columns; ``defaults`` fill missing ones."""
     rows = []
-    for number, given in objects(path):
-        if not isinstance(given, dict):
-            raise ValueError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {given!r}")
-        row = {**defaults, **given}
+    for number, record in objects(path):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {record!r}")
+        row = {**defaults, **record}
         rows.append((number, row))
-        missing, unknown = set(columns) - set(row), set(row) - set(columns) - set(others)
+        missing, unknown = set(columns) - set(row), set(row) - set(columns) - set(optional)
         if missing or unknown:
             raise ValueError(
                 f"{path}, example {row.get('id', number)}: expected the columns {', '.join(columns)}"
-                f"{f' (optional: {chr(44).join(others)})' if others else ''}; "
+                f"{f' (optional: {chr(44).join(optional)})' if optional else ''}; "
                 f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
             )
         for column in (*columns, *defaults):
@@ -166,26 +166,26 @@ def _rows(
 
 
 def _example(path: object, id_: str, behaviour: str, prompt: str, positive: str, negative: str) -> BehaviourExample:
-    found = BehaviourExample(id_, *(text.strip() for text in (behaviour, prompt, positive, negative)))
-    if found.positive == found.negative:
-        raise ValueError(f"{path}, example {id_} has the same continuation twice: {found.positive!r}")
-    return found
+    example = BehaviourExample(id_, *(text.strip() for text in (behaviour, prompt, positive, negative)))
+    if example.positive == example.negative:
+        raise ValueError(f"{path}, example {id_} has the same continuation twice: {example.positive!r}")
+    return example
 
 
 def _distinct(path: object, examples: list[BehaviourExample]) -> list[BehaviourExample]:
-    """The examples, unless two have the same id or are the same in all else, and would count as two."""
-    ids, rest = set(), {}
+    """Return the examples; raise ValueError for duplicate ids, duplicate contents, or a pair and its reverse."""
+    ids, seen = set(), {}
     for example in examples:
         if example.id in ids:
             raise ValueError(f"{path}: id {example.id} occurs twice")
-        if example[1:] in rest:
-            raise ValueError(f"{path}: example {example.id} repeats example {rest[example[1:]]}")
-        exchanged = example._replace(positive=example.negative, negative=example.positive)[1:]
-        if exchanged in rest:
+        if example[1:] in seen:
+            raise ValueError(f"{path}: example {example.id} repeats example {seen[example[1:]]}")
+        swapped = example._replace(positive=example.negative, negative=example.positive)[1:]
+        if swapped in seen:
             raise ValueError(
-                f"{path}: example {example.id} is example {rest[exchanged]} with its two sides exchanged: they would "
+                f"{path}: example {example.id} is example {seen[swapped]} with its two sides exchanged: they would "
                 "cancel each other"
             )
         ids.add(example.id)
-        rest[example[1:]] = example.id
+        seen[example[1:]] = example.id
     return examples

@@ -1,8 +1,8 @@
 """Behaviours for steering: prompts with a continuation that shows the behaviour and one that does not.
 
-A method is fitted to prompts that go on with either; what is scored are both continuations of held-out prompts. Rows
-that share a prompt (in the pocket language, a topic) stay in one part of the split. Rows that share it, or both
-continuations, are one cluster for intervals; continuations that are the same in all rows are labels and tie none.
+A method is fitted to prompts with either continuation; evaluation scores both continuations of held-out prompts. Rows
+that share a prompt (in the pocket language, a topic) stay in one part of the split. Intervals treat rows that share the
+prompt or both continuations as one cluster; continuations that are the same in all rows are labels and tie none.
 """
 
 import lightning as L
@@ -37,17 +37,17 @@ class BehaviourDataModule(L.LightningDataModule):
 
     Args:
         source: where the examples come from.
-        test: where the held-out ones come from, if not from ``source``; no prompt may be in both.
+        test: where the held-out examples come from, if not from ``source``; no prompt may be in both.
         suppress: steer away from the behaviour instead of towards it.
         fit_share: share of the prompts that a method is fitted to.
-        select_share: share that the strength is chosen on; the rest is held out, or unused if there is a ``test``.
+        select_share: share used to choose the strength; the rest is held out, or unused if there is a ``test``.
         neutral_file: texts that steering should leave alone, ``.txt`` (parted by blank lines) or ``.jsonl`` (``text``),
-            to measure drift on; null for those that the source has.
+            to measure drift on; null for those of the source.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the split.
-        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
-            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. Neutral texts are treated likewise. The report says how many rows of each part it was done to.
+        too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
+            them out, ``truncate_left`` keeps the longest readable end of their prompts; options are never cut.
+            Neutral texts are treated alike. The report counts these rows for each part.
     """
 
     subject = "behaviours"
@@ -76,68 +76,68 @@ class BehaviourDataModule(L.LightningDataModule):
 
     @property
     def task(self) -> str:
-        """What is steered, for tables."""
+        """Describe what is steered, for tables."""
         self.setup()
         return f"behaviour {self.parts[FIT][0].behaviour}: {'away from' if self.suppress else 'towards'} it"
 
     @property
     def neutral(self) -> list[str]:
-        """Texts that steering should leave alone."""
+        """Return texts that steering should leave alone."""
         self.setup()
         return self._neutral
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and split, once."""
+        """Read and split the examples, once."""
         if hasattr(self, "parts"):
             return
-        found = self.source.read()
-        prompts = list(dict.fromkeys(map(self.source.cluster, found)))
+        examples = self.source.read()
+        prompts = list(dict.fromkeys(map(self.source.cluster, examples)))
         if len(prompts) < 3:
             raise ValueError(
-                f"{len(found)} examples with {len(prompts)} different prompts cannot be parted into a fitted, a "
+                f"{len(examples)} examples with {len(prompts)} different prompts cannot be parted into a fitted, a "
                 "selecting and a held-out part: give at least three prompts"
             )
         order, n = sorted(prompts, key=lambda name: rank(self.seed, name)), len(prompts)
-        first = min(max(round(self.shares[FIT] * n), 1), n - 2)
-        second = min(max(round((1 - self.shares[TEST]) * n), first + 1), n - 1)
-        part_of = {name: (place >= first) + (place >= second) for place, name in enumerate(order)}
+        select_start = min(max(round(self.shares[FIT] * n), 1), n - 2)
+        test_start = min(max(round((1 - self.shares[TEST]) * n), select_start + 1), n - 1)
+        part_of = {name: (place >= select_start) + (place >= test_start) for place, name in enumerate(order)}
         self._neutral = self.source.neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
-        self.parts = [[e for e in found if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
+        self.parts = [[e for e in examples if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         if self.test is not None:
             self.parts[TEST] = self.test.read()
-            both = {example.prompt for part in self.parts[:TEST] for example in part}
+            trained_prompts = {example.prompt for part in self.parts[:TEST] for example in part}
             for example in self.parts[TEST]:
-                if example.prompt in both:
+                if example.prompt in trained_prompts:
                     raise ValueError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
         labels = are_labels(example.continuations for part in self.parts for example in part)
         sources = (self.source, self.source, self.test or self.source)
         self.clusters: list[list[int]] = []
-        for one, part in zip(sources, self.parts, strict=True):
-            first = sum(len(earlier) for earlier in self.parts[: len(self.clusters)])
-            self.clusters.append([first + number for number in one.clusters(part, labels)])
+        for source, part in zip(sources, self.parts, strict=True):
+            offset = sum(len(earlier) for earlier in self.parts[: len(self.clusters)])
+            self.clusters.append([offset + number for number in source.clusters(part, labels)])
         self._whole = self.parts, self.clusters, self._neutral
 
     def read_by(self, llm: LLM) -> None:
-        """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
+        """Check with a loaded model that all parts can be read; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
         parts, clusters, neutral = self._whole
         texts = [[(e.id, question(e)) for e in part] for part in parts]
-        kept = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
+        readable = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
         self._neutral = self.reader.neutral(llm, neutral)
-        self.parts = [[parts[k][i]._replace(prompt=q.prompt) for i, q in rows] for k, rows in enumerate(kept)]
-        self.clusters = [[clusters[k][i] for i, _ in rows] for k, rows in enumerate(kept)]
+        self.parts = [[parts[k][i]._replace(prompt=q.prompt) for i, q in rows] for k, rows in enumerate(readable)]
+        self.clusters = [[clusters[k][i] for i, _ in rows] for k, rows in enumerate(readable)]
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
         self._read_by = llm
 
     def continued(self, part: int, most: int) -> list[Question]:
-        """Return prompts of a part, each once and at most ``most``, with the continuation that is wanted after each."""
+        """Return at most ``most`` different prompts of a part, each with its wanted continuation."""
         self.setup()
-        wanted: dict[str, Question] = {}
-        for one in map(question, self.parts[part]):
-            wanted.setdefault(one.prompt, Question(one.prompt, (one.options[self.wanted],)))
-        return list(wanted.values())[:most]
+        questions: dict[str, Question] = {}
+        for both in map(question, self.parts[part]):
+            questions.setdefault(both.prompt, Question(both.prompt, (both.options[self.wanted],)))
+        return list(questions.values())[:most]
 
     def _loader(self, part: int) -> DataLoader[Contrast]:
         self.setup()
@@ -154,7 +154,7 @@ class BehaviourDataModule(L.LightningDataModule):
         return self._loader(SELECT)
 
     def test_dataloader(self) -> list[DataLoader[Contrast]]:
-        """Held-out prompts, and those that the method learned from."""
+        """Return loaders of the held-out prompts and of those that the method was fitted to."""
         return [self._loader(TEST), self._loader(FIT)]
 
     def predict_dataloader(self) -> DataLoader[Contrast]:
@@ -162,7 +162,7 @@ class BehaviourDataModule(L.LightningDataModule):
 
 
 def question(example: BehaviourExample) -> Question:
-    """Both continuations as options, each after a blank: the one that shows the behaviour first."""
+    """Return both continuations as options, each after a blank; the positive one comes first."""
     return Question(example.prompt, (f" {example.positive}", f" {example.negative}"))
 
 

@@ -1,4 +1,4 @@
-"""Contrast pairs in memory: what the Python interface is handed, and as a data module reads them."""
+"""Contrast pairs in memory, as the Python interface takes them and as a data module reads them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from lightning_steer.data.behaviours.sources import BehaviourSource
 
 
 class ContrastPair(NamedTuple):
-    """A prompt with a continuation that shows what is wanted, and one that shows its opposite."""
+    """A prompt with a positive continuation, which shows what is wanted, and a negative one."""
 
     prompt: str
     """Both continuations follow it, after a blank."""
@@ -28,13 +28,13 @@ def read_pairs(path: str | Path) -> list[ContrastPair]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is not such a pair; the sentence names it.
+        ValueError: a line is not such a pair; the message names it.
     """
     return [ContrastPair(pair.prompt, pair.positive, pair.negative) for pair in behaviour_examples.read_pairs(path)]
 
 
 class Pairs(BehaviourSource):
-    """Contrast pairs that are in memory already.
+    """Contrast pairs in memory as a source of behaviour examples.
 
     Args:
         pairs: the pairs.

@@ -19,24 +19,24 @@ class BehaviourSource(ABC):
 
     @abstractmethod
     def read(self) -> list[BehaviourExample]:
-        """All examples; raises FileNotFoundError or ValueError."""
+        """Read all examples; raises FileNotFoundError or ValueError."""
 
     def cluster(self, example: BehaviourExample) -> str:
-        """What examples share that are not independent: their prompt. They stay in one part of a split."""
+        """Return the key that dependent examples share: their prompt. They stay in one part of a split."""
         return example.prompt
 
     def clusters(self, examples: Sequence[BehaviourExample], labels: bool) -> list[int]:
         """Return the cluster of each example, within which they are not independent, for intervals.
 
         Args:
-            examples: those of one part of a split.
-            labels: the continuations are labels, so that sharing them ties no examples.
+            examples: one part of a split.
+            labels: whether continuations are labels; sharing a label does not make examples dependent.
         """
-        ties = (() if labels else (example.continuations,) for example in examples)
-        return connected([(self.cluster(example), *tie) for example, tie in zip(examples, ties, strict=True)])
+        shared_keys = (() if labels else (example.continuations,) for example in examples)
+        return connected([(self.cluster(example), *keys) for example, keys in zip(examples, shared_keys, strict=True)])
 
     def neutral(self) -> list[str]:
-        """Texts in the same language that have nothing to do with the behaviour; as a rule it has none."""
+        """Return unrelated texts in the same language, to measure drift on; empty by default."""
         return []
 
 
@@ -52,14 +52,14 @@ class PairsFile(BehaviourSource):
         self.path, self.only = path, only
 
     def read(self) -> list[BehaviourExample]:
-        """All examples of the behaviour."""
-        found = behaviour_examples.read_pairs(self.path)
-        names = list(dict.fromkeys(example.behaviour for example in found))
+        """Read all examples of the behaviour."""
+        examples = behaviour_examples.read_pairs(self.path)
+        names = list(dict.fromkeys(example.behaviour for example in examples))
         if self.only is None and len(names) > 1:
             raise ValueError(f"{self.path} has the behaviours {', '.join(names)}: say which one with only")
         if self.only not in (None, *names):
             raise ValueError(f"{self.path} has no behaviour {self.only!r}; it has {', '.join(names)}")
-        return [example for example in found if self.only in (None, example.behaviour)]
+        return [example for example in examples if self.only in (None, example.behaviour)]
 
 
 class HalvesFile(BehaviourSource):
@@ -85,7 +85,7 @@ class HalvesFile(BehaviourSource):
         self.begin, self.separator = begin, separator
 
     def read(self) -> list[BehaviourExample]:
-        """The first half's continuations with the second's."""
+        """Pair the first half's continuations with the second's."""
         return behaviour_examples.read_halves(
             self.path, self.behaviour, self.first_half_positive, self.begin, self.separator
         )
@@ -103,7 +103,7 @@ class ChoicesFile(BehaviourSource):
         self.path, self.behaviour = path, behaviour
 
     def read(self) -> list[BehaviourExample]:
-        """All questions with their two answers."""
+        """Read all questions with their two answers."""
         return behaviour_examples.read_choices(self.path, self.behaviour)
 
 
@@ -116,7 +116,7 @@ class PersonaFile(ChoicesFile):
     """
 
     def read(self) -> list[BehaviourExample]:
-        """All statements with their two answers."""
+        """Read all statements with their two answers."""
         return behaviour_examples.read_personas(self.path, self.behaviour)
 
 
@@ -143,35 +143,35 @@ class ResponsesFile(BehaviourSource):
         self.path, self.behaviour, self.positive, self.negative, self.model = path, behaviour, positive, negative, model
 
     def read(self) -> list[BehaviourExample]:
-        """The pairs of responses that differ."""
+        """Read the pairs of responses that differ."""
         columns = ("id", "prompt", "system", "model", "strength", "sample", "response")
-        sides: list[dict[str, tuple[str, str]]] = [{}, {}]
+        by_side: list[dict[str, tuple[str, str]]] = [{}, {}]
         model = self.model
-        for number, line in behaviour_examples.objects(Path(self.path)):
-            if set(columns) - line.keys():
+        for number, record in behaviour_examples.objects(Path(self.path)):
+            if set(columns) - record.keys():
                 raise ValueError(f"{self.path}, line {number}: a response has the columns {', '.join(columns)}")
-            model = line["model"] if model is None else model
-            for side, strength in zip(sides, (self.positive, self.negative), strict=True):
-                if line["strength"] == strength and line["model"] == model:
-                    name = f"{line['id']}/{line['sample']}" + (f", {line['system']}" if line["system"] else "")
-                    if name in side:
+            model = record["model"] if model is None else model
+            for responses, strength in zip(by_side, (self.positive, self.negative), strict=True):
+                if record["strength"] == strength and record["model"] == model:
+                    name = f"{record['id']}/{record['sample']}" + (f", {record['system']}" if record["system"] else "")
+                    if name in responses:
                         raise ValueError(f"{self.path}: the response to prompt {name} occurs twice")
-                    side[name] = line["prompt"], line["response"].strip()
-        found = [
-            BehaviourExample(name, self.behaviour, prompt, yes, sides[1][name][1])
-            for name, (prompt, yes) in sides[0].items()
-            if name in sides[1] and yes and sides[1][name][1] and yes != sides[1][name][1]
+                    responses[name] = record["prompt"], record["response"].strip()
+        examples = [
+            BehaviourExample(name, self.behaviour, prompt, response, by_side[1][name][1])
+            for name, (prompt, response) in by_side[0].items()
+            if name in by_side[1] and response and by_side[1][name][1] and response != by_side[1][name][1]
         ]
-        if not found:
+        if not examples:
             raise ValueError(
                 f"{self.path} has no prompt to which {model} responds differently at strengths {self.positive} and "
                 f"{self.negative} (null: unsteered)"
             )
-        return found
+        return examples
 
 
 class PocketBehaviour(BehaviourSource):
-    """A behaviour of the pocket language, whose true margins are planted.
+    """A behaviour of the pocket language, whose true margins are known.
 
     Args:
         behaviour: ``myopia``, ``corrigible`` or ``truthful``.
@@ -186,11 +186,11 @@ class PocketBehaviour(BehaviourSource):
         self.behaviour, self.per_topic, self.chat, self.seed = behaviour, per_topic, chat, seed
 
     def items(self) -> list[pocket_prompts.BehaviourItem]:
-        """The examples with their planted truth, in the same order."""
+        """Return the examples with their ground truth, in the same order."""
         return pocket_prompts.behaviour_items(self.behaviour, self.per_topic, self.seed, self.chat)
 
     def read(self) -> list[BehaviourExample]:
-        """The examples without their planted truth."""
+        """Return the examples without their ground truth."""
         return [
             BehaviourExample(
                 f"{item.topic}/{number % self.per_topic + 1}",
@@ -203,9 +203,9 @@ class PocketBehaviour(BehaviourSource):
         ]
 
     def cluster(self, example: BehaviourExample) -> str:
-        """The topic, on which the planted truth depends."""
+        """Return the topic, which determines the ground truth."""
         return example.id.split("/")[0]
 
     def neutral(self) -> list[str]:
-        """The language's stories."""
+        """Return the language's stories."""
         return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]

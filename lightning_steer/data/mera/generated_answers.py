@@ -1,8 +1,8 @@
-"""The position ``exact``: a model answers in its own words, and is graded where its first label begins.
+"""The position ``exact``: a model generates its answer, which is graded where its first label begins.
 
-It generates; the first label in what it wrote is its answer, and the text up to there becomes part of the prompt. So
-activations are read, and labels scored, at the token whose output predicts the label. Who writes no label is wrong:
-error 1, never 0. The position ``last`` needs none of this: it takes the prompt as it is.
+The first label in the generated text is the answer; the text before it becomes part of the prompt. So activations are
+read, and labels scored, at the token whose output predicts the label. An answer without a label counts as wrong: its
+error is 1, never 0. The position ``last`` needs none of this: it scores labels right after the prompt.
 """
 
 import re
@@ -20,16 +20,16 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import Question
 
 NEVER = -1e5
-"""A log-probability whose share of any other's is 0 in float64; that of minus infinity would have no gradient."""
+"""A log-probability so low that its probability is 0 in float64; minus infinity would have no gradient."""
 
 
 @dataclass(frozen=True)
 class Answering:
-    """The model answers in its own words.
+    """Settings for generated answers.
 
     Args:
-        max_new_tokens: it gives up after so many.
-        rows_at_once: prompts that are continued together, copies counted.
+        max_new_tokens: longest answer in tokens.
+        rows_at_once: prompts continued together, copies counted.
     """
 
     max_new_tokens: int = 100
@@ -43,43 +43,43 @@ class Answering:
 
 
 class Answered(NamedTuple):
-    """What a model wrote after each prompt."""
+    """A model's generated answers to prompts."""
 
     questions: list[Question]
-    """The prompts, each with what was written before the label; where there is none, as they were."""
+    """The prompts, each with the text generated before the label; unchanged where there is no label."""
     option: Tensor
-    """``[n]`` int64: which of the options was written; -1 where none was."""
+    """``[n]`` int64: index of the generated option; -1 where there is none."""
     text: list[str]
-    """All that was written."""
+    """The whole generated texts."""
 
     @property
     def parsed(self) -> Tensor:
-        """``[n]`` bool: a label was written."""
+        """Return ``[n]`` bool: whether the answer has a label."""
         return self.option >= 0
 
     def graded(self, batch: Graded) -> Graded:
-        """The batch with these prompts: its error is that at the label."""
+        """Return the batch with these prompts, so that its error is read at the label."""
         return batch._replace(x=self.questions)
 
     def error(self, error: Tensor) -> Tensor:
-        """``[n]`` the class-normalised ``error [n]`` at the label, and 1 where none was written."""
+        """Return the class-normalised ``error [n]`` at the label, and 1 where there is no label."""
         return torch.where(self.parsed.to(error.device), error, 1.0)
 
     def scored(self, scores: Tensor) -> Tensor:
-        """``[n, options + 1]`` log-probabilities of the options ``[n, options]``, then of no label at all."""
-        none = ~self.parsed.to(scores.device).unsqueeze(1)
-        last = torch.where(none, 0.0, NEVER).to(scores)
-        return torch.cat([scores.masked_fill(none, NEVER), last], 1)
+        """Return ``[n, options + 1]`` log-probabilities: of the options ``[n, options]``, then of no label at all."""
+        unparsed = ~self.parsed.to(scores.device).unsqueeze(1)
+        no_label = torch.where(unparsed, 0.0, NEVER).to(scores)
+        return torch.cat([scores.masked_fill(unparsed, NEVER), no_label], 1)
 
 
 def first_label(text: str, options: Sequence[str]) -> tuple[int, int]:
-    """``(option, start)`` of the first label in a text as a word of its own, the longest if several begin there.
+    """Return ``(option, start)`` of the first label that is a word of its own; the longest if several begin there.
 
     ``(-1, 0)`` if there is none.
     """
-    bare = [option.strip() for option in options]
-    order = sorted(range(len(bare)), key=lambda i: -len(bare[i]))
-    pattern = "|".join(f"(?P<o{i}>{re.escape(bare[i])})" for i in order if bare[i] not in bare[:i])
+    labels = [option.strip() for option in options]
+    order = sorted(range(len(labels)), key=lambda i: -len(labels[i]))
+    pattern = "|".join(f"(?P<o{i}>{re.escape(labels[i])})" for i in order if labels[i] not in labels[:i])
     match = re.search(rf"(?<!\w)(?:{pattern})(?!\w)", text)
     return (-1, 0) if match is None or match.lastgroup is None else (int(match.lastgroup[1:]), match.start())
 
@@ -91,14 +91,14 @@ def answer(
     max_new_tokens: int = 100,
     rows_at_once: int = 32,
 ) -> Answered:
-    """Let the model answer, steered or not, up to its first label.
+    """Generate answers, steered or not, up to the first label.
 
     Args:
         llm: the model; prompts in a chat template cannot be continued and are refused.
         questions: prompts with the labels' written variants as options.
-        edits: how it is steered while it writes.
-        max_new_tokens: it gives up after so many.
-        rows_at_once: prompts that are continued together.
+        edits: how the model is steered while it generates.
+        max_new_tokens: longest answer in tokens.
+        rows_at_once: prompts continued together.
 
     Raises:
         ValueError: the model's prompts are in a chat template.
@@ -109,35 +109,35 @@ def answer(
 def answers(
     llm: LLM, questions: Sequence[Question], edits: Mapping[str, Edit] | None, copies: int, answering: Answering
 ) -> list[Answered]:
-    """As :func:`answer`, ``copies`` times: an edit is given the rows of all copies, copy by copy."""
+    """Generate answers as :func:`answer`, ``copies`` times: an edit gets the rows of all copies, copy by copy."""
     if llm.chat:
         raise ValueError("the position exact continues plain prompts: write the chat's marks into the template instead")
     texts = [[""] * len(questions) for _ in range(copies)]
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt))
-    at_once = max(1, answering.rows_at_once // copies)
-    for start in tqdm(range(0, len(order), at_once), desc="answering", leave=False, disable=None):
-        rows = order[start : start + at_once]
-        asked = [questions[i] for i in rows] * copies
-        stop = _Stop(llm, [question.options for question in asked])
-        prompts = [question.prompt for question in asked]
-        written = llm.generate(prompts, edits, answering.max_new_tokens, stopping_criteria=[stop])
-        for j, text in enumerate(written):
+    prompts_at_once = max(1, answering.rows_at_once // copies)
+    for start in tqdm(range(0, len(order), prompts_at_once), desc="answering", leave=False, disable=None):
+        rows = order[start : start + prompts_at_once]
+        batch = [questions[i] for i in rows] * copies
+        stop = _Stop(llm, [question.options for question in batch])
+        prompts = [question.prompt for question in batch]
+        outputs = llm.generate(prompts, edits, answering.max_new_tokens, stopping_criteria=[stop])
+        for j, text in enumerate(outputs):
             texts[j // len(rows)][rows[j % len(rows)]] = text
-    return [_cut(questions, of_copy) for of_copy in texts]
+    return [_cut(questions, copy_texts) for copy_texts in texts]
 
 
 def _cut(questions: Sequence[Question], texts: list[str]) -> Answered:
-    found, new = [], []
+    chosen, answered = [], []
     for question, text in zip(questions, texts, strict=True):
         option, begin = first_label(text, question.options)
         before = text[:begin].rstrip() if option >= 0 else ""
-        new.append(question._replace(prompt=question.prompt + before))
-        found.append(option)
-    return Answered(new, torch.tensor(found, dtype=torch.int64), texts)
+        answered.append(question._replace(prompt=question.prompt + before))
+        chosen.append(option)
+    return Answered(answered, torch.tensor(chosen, dtype=torch.int64), texts)
 
 
 class _Stop:
-    """A row is done once a label stands in it and something after: until then it may grow into another word."""
+    """Stop a row once text follows its label: until then the label may grow into another word."""
 
     def __init__(self, llm: LLM, options: Sequence[Sequence[str]]) -> None:
         self.llm, self.options, self.start = llm, options, 0

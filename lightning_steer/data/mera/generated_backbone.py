@@ -1,4 +1,4 @@
-"""A backbone whose answers are generated: whatever steers or probes a language model does so at its own answers."""
+"""A backbone that generates its answers: steering and probing act at the generated label."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +15,14 @@ from lightning_steer.networks.backbone import Backbone
 
 
 class InOwnWords(Backbone):
-    """A language model that answers in its own words, and is graded where its first label begins.
+    """A language model that generates its answer and is graded where its first label begins.
 
-    Scores have a column behind those of the options: ``no label``, certain where none was written and impossible
-    elsewhere. A steered model is steered while it writes and while it is graded, and every copy writes for itself.
+    Scores have one more column after the options: ``no label``, with probability 1 where the answer has none, else 0.
+    Steering acts while the model generates and while it is graded; every copy generates its own answer.
 
     Args:
         llm: the model, loaded.
-        answering: how long it may write.
+        answering: settings of the generated answers.
     """
 
     def __init__(self, llm: LLM, answering: Answering) -> None:
@@ -31,7 +31,7 @@ class InOwnWords(Backbone):
 
     @classmethod
     def if_asked(cls, backbone: Backbone, data: Any) -> Backbone:
-        """The loaded backbone as it is, or answering in its own words if the data module has an ``answering``."""
+        """Return the loaded backbone, wrapped to generate its answers if the data module has an ``answering``."""
         answering = getattr(data, "answering", None)
         return cls(backbone, answering) if answering is not None and isinstance(backbone, LLM) else backbone
 
@@ -48,28 +48,28 @@ class InOwnWords(Backbone):
         return self.observe(inputs)[1]
 
     def observe(self, inputs: Sequence[Question]) -> tuple[Tensor, dict[str, Tensor]]:
-        (found,) = answers(self.plain, inputs, None, 1, self.answering)
-        scores, h = self.plain.observe(found.questions)
-        return found.scored(scores), h
+        (answered,) = answers(self.plain, inputs, None, 1, self.answering)
+        scores, h = self.plain.observe(answered.questions)
+        return answered.scored(scores), h
 
     def scores(self, inputs: Sequence[Question], edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
         steering = {site: _folded(function, copies) for site, function in (edits or {}).items()}
-        found = []
+        copy_scores = []
         for i, answered in enumerate(answers(self.plain, inputs, steering, copies, self.answering)):
-            one = {site: _copy(function, copies, i) for site, function in (edits or {}).items()}
-            found.append(answered.scored(self.plain.scores(answered.questions, one)[0]))
-        return torch.stack(found)
+            copy_edits = {site: _copy(function, copies, i) for site, function in (edits or {}).items()}
+            copy_scores.append(answered.scored(self.plain.scores(answered.questions, copy_edits)[0]))
+        return torch.stack(copy_scores)
 
     def drift(self, texts: Sequence[str], edits: Mapping[str, Edit], copies: int = 1) -> TextDrift:
-        """As :meth:`LLM.drift`."""
+        """Measure drift as :meth:`LLM.drift` does."""
         return self.plain.drift(texts, edits, copies)
 
 
 def _folded(function: Edit, copies: int) -> Edit:
-    """An edit of ``[copies, B, ...]`` as one of ``[copies * B, ...]``."""
+    """Turn an edit of ``[copies, B, ...]`` into one of ``[copies * B, ...]``."""
     return lambda h: function(h.unflatten(0, (copies, -1))).flatten(0, 1)
 
 
 def _copy(function: Edit, copies: int, i: int) -> Edit:
-    """What an edit of ``[copies, B, ...]`` does to copy i, as an edit of ``[1, B, ...]``."""
+    """Restrict an edit of ``[copies, B, ...]`` to copy i, as an edit of ``[1, B, ...]``."""
     return lambda h: function(h.expand(copies, *h.shape[1:]))[i : i + 1]

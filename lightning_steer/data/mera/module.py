@@ -1,4 +1,4 @@
-"""Prompts with known answers, in splits to learn the errors from, to calibrate the steering, and to judge it."""
+"""Prompts with known answers, split for fitting to the errors, for calibration, and for testing."""
 
 from collections.abc import Sequence
 
@@ -24,26 +24,25 @@ from lightning_steer.numbers import ranged
 
 
 class MERADataModule(L.LightningDataModule):
-    """Labelled prompts: rows to learn a model's errors from, rows that choose the threshold, and held-out rows.
+    """Labelled prompts: rows to fit a model's errors on, rows to choose the threshold on, and held-out rows.
 
-    Prompts that occur more than once are taken once, and rows of one group go into one split, so that no split has a
-    row of another.
+    Repeated prompts are used once, and all rows of a group go into one split, so splits share no rows.
 
     Args:
         source: where the prompts come from: SmsSpam, FinanceTask, MMLU, PocketTask, or your own LabelledFile.
-        train: rows to learn from; null for the task's default, 3,000 as a rule.
-        calibration: rows that choose the threshold; null for 250.
+        train: rows to fit on; null for the task's default, usually 3,000.
+        calibration: rows to choose the threshold on; null for 250.
         test: held-out rows; null for the task's default.
-        leading_blank: the answer follows the prompt after a blank; set it to false behind most chat templates.
+        leading_blank: whether a blank separates prompt and answer; set it to false with most chat templates.
         batch_size: rows in a batch, about, shared out over all processes.
         seed: draws the splits.
-        cache: folder, as a rule below checkpoints/, that keeps what the model does with the rows to learn from; it is
-            filled if it is missing and computed again if anything differs. Null asks the model in every fit.
-        answering: lets the model answer in its own words, and grades it where its first label begins (the position
-            ``exact``); whoever writes none is wrong. Null grades what it would say right behind the prompt (``last``).
-        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
-            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. The report says how many rows of each part it was done to.
+        cache: folder, usually below checkpoints/, for the model's activations and answers on training rows; computed
+            if missing and recomputed if anything differs. Null runs the model in every fit.
+        answering: lets the model generate its answer, which is graded where its first label begins (the position
+            ``exact``); an answer without a label is wrong. Null scores the labels right after the prompt (``last``).
+        too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
+            them out, ``truncate_left`` keeps the longest readable end of their prompts; options are never cut.
+            The report counts these rows for each part.
     """
 
     subject = "labelled prompts"
@@ -65,26 +64,26 @@ class MERADataModule(L.LightningDataModule):
         super().__init__()
         self.reader = Reader(too_long, ("training", "calibration", "held-out"))
         check_labels(source.labels)
-        asked = f"train={train}, calibration={calibration}, test={test}"
-        given = Sizes(train or source.sizes.train, calibration or source.sizes.calibration, test or source.sizes.test)
-        if min(batch_size, *given) < 1 or 0 in (train, calibration, test):
+        arguments = f"train={train}, calibration={calibration}, test={test}"
+        sizes = Sizes(train or source.sizes.train, calibration or source.sizes.calibration, test or source.sizes.test)
+        if min(batch_size, *sizes) < 1 or 0 in (train, calibration, test):
             raise ValueError(
-                f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {asked}"
+                f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {arguments}"
             )
         numbers.fits(
-            f"train {given.train}, calibration {given.calibration} and test {given.test} rows", sum(given), 1000
+            f"train {sizes.train}, calibration {sizes.calibration} and test {sizes.test} rows", sum(sizes), 1000
         )
-        self.source, self.sizes, self.batch_size, self.seed = source, given, batch_size, seed
+        self.source, self.sizes, self.batch_size, self.seed = source, sizes, batch_size, seed
         self.task, self.paired, self.labels = source.name, False, tuple(source.labels)
         self.cache, self.answering = cache, answering
         blank = " " if leading_blank else ""
-        written = [dict.fromkeys(blank + v.strip() for v in variants) for variants in source.labels.values()]
-        self.options = tuple(option for variants in written for option in variants)
-        self.label_of = tuple(k for k, variants in enumerate(written) for _ in variants)
+        variants_of = [dict.fromkeys(blank + v.strip() for v in variants) for variants in source.labels.values()]
+        self.options = tuple(option for variants in variants_of for option in variants)
+        self.label_of = tuple(k for k, variants in enumerate(variants_of) for _ in variants)
         self._read_by: LLM | None = None
 
     def prepare_data(self) -> None:
-        """Fill the cache, if there is to be one, on one process; raises ValueError or OSError."""
+        """Fill the cache, if one is set, on one process; raises ValueError or OSError."""
         trainer = self.trainer
         if self.cache is None or trainer is None or trainer.state.fn not in (TrainerFn.FITTING, TrainerFn.TESTING):
             return
@@ -104,43 +103,43 @@ class MERADataModule(L.LightningDataModule):
 
     @property
     def _llm(self) -> LLM | None:
-        """The module's language model."""
+        """Return the module's language model, if it has one."""
         backbone = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
         backbone = backbone.plain if isinstance(backbone, InOwnWords) else backbone
         return backbone if isinstance(backbone, LLM) else None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read or generate, and split; does nothing the second time. Raises ValueError or FileNotFoundError."""
+        """Read or generate the rows and split them, once; raises ValueError or FileNotFoundError."""
         if hasattr(self, "train"):
             return
         rows = self.source.examples(self.drawn, self.seed)
-        found = list({e.prompt: e for e in reversed(rows)}.values())[::-1]
-        if len(found) < 2:
-            raise ValueError(f"all prompts of {self.task} are equal: {found[0].prompt[:60]!r}; check its template")
+        unique = list({e.prompt: e for e in reversed(rows)}.values())[::-1]
+        if len(unique) < 2:
+            raise ValueError(f"all prompts of {self.task} are equal: {unique[0].prompt[:60]!r}; check its template")
         for k, label in enumerate(self.labels):
-            if not any(e.label == k for e in found):
+            if not any(e.label == k for e in unique):
                 raise ValueError(f"no row of {self.task} has the label {label!r}: leave it out, or bring rows of it")
-        if any(e.group is not None for e in found):  # the others stand alone
-            found = [e if e.group is not None else e._replace(group=f"row {i}") for i, e in enumerate(found)]
-        names = sorted({e.group for e in found if e.group is not None})
+        if any(e.group is not None for e in unique):  # the others stand alone
+            unique = [e if e.group is not None else e._replace(group=f"row {i}") for i, e in enumerate(unique)]
+        names = sorted({e.group for e in unique if e.group is not None})
         self.groups = {name: number for number, name in enumerate(names)} or None
-        self.notes = [note for note in (contradictions(rows), shared_text(found)) if note]
-        parts = split([e.label for e in found], self.sizes, self.seed, [e.group for e in found] if names else None)
-        self._whole = [[found[i] for i in part] for part in parts]
+        self.notes = [note for note in (contradictions(rows), shared_text(unique)) if note]
+        parts = split([e.label for e in unique], self.sizes, self.seed, [e.group for e in unique] if names else None)
+        self._whole = [[unique[i] for i in part] for part in parts]
         self.train, self.calibration, self.test = self._whole
 
     def read_by(self, llm: LLM) -> None:
-        """Let a loaded model read all splits, before the first of them is used; raises ValueError naming a row."""
+        """Check with a loaded model that all splits can be read; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
         self.check_tokens(llm)
         rows = iter(range(1, 1 + sum(map(len, self._whole))))
         questions = [[(str(next(rows)), Question(e.prompt, self.options)) for e in part] for part in self._whole]
-        kept = self.reader.read(llm, questions, 0 if self.answering is None else self.answering.max_new_tokens)
+        readable = self.reader.read(llm, questions, 0 if self.answering is None else self.answering.max_new_tokens)
         parts = [
             [part[i]._replace(prompt=q.prompt) for i, q in places]
-            for part, places in zip(self._whole, kept, strict=True)
+            for part, places in zip(self._whole, readable, strict=True)
         ]
         for part, whole in zip(parts, self._whole, strict=True):
             for k in sorted({e.label for e in whole} - {e.label for e in part}):
@@ -153,14 +152,14 @@ class MERADataModule(L.LightningDataModule):
 
     @property
     def drawn(self) -> int:
-        """Prompts that are generated: some more than needed, as a few may come twice."""
+        """Return how many prompts to generate: some more than needed, as a few may repeat."""
         return sum(self.sizes) + sum(self.sizes) // 10
 
     def check_tokens(self, llm: LLM, prompts: int = 3) -> None:
-        """See that the model can tell the labels apart; raises ValueError naming two that it cannot, or one it has not.
+        """Check that the model's tokens tell the labels apart; raises ValueError naming labels that fail.
 
-        Labels are compared as the tokens of their whole continuations. Two of different labels may not be equal, nor
-        may one begin the other: its probability would include the other's.
+        Labels are compared as the tokens of their whole continuations. Variants of different labels must not be equal,
+        and none may be a prefix of another: its probability would include the other's.
         """
         for example in self.train[:prompts]:
             prompt = llm.prompt(example.prompt)
@@ -173,8 +172,8 @@ class MERADataModule(L.LightningDataModule):
                         f"{option!r} is no token of {llm.name}: write the label {self._label(i)!r} otherwise ({error})"
                     ) from error
             for i, (option, ids) in enumerate(zip(self.options, tokens, strict=True)):
-                for j, other in enumerate(tokens):
-                    if self.label_of[i] != self.label_of[j] and other[: len(ids)] == ids:
+                for j, other_ids in enumerate(tokens):
+                    if self.label_of[i] != self.label_of[j] and other_ids[: len(ids)] == ids:
                         raise ValueError(
                             f"{llm.name} reads {option!r} as the beginning of {self.options[j]!r}, so the labels "
                             f"{self._label(i)!r} and {self._label(j)!r} collide: write them otherwise"
@@ -184,33 +183,33 @@ class MERADataModule(L.LightningDataModule):
         return self.labels[self.label_of[option]]
 
     def batches(self, examples: Sequence[Example], seen: Observations | None = None) -> GradedBatches:
-        """A split in batches; this process's rows of them."""
-        none = () if self.answering is None else (len(self.labels),)  # one label more: no label at all
-        label_of = self.label_of + none
+        """Return this process's rows of a split, in batches."""
+        no_label = () if self.answering is None else (len(self.labels),)  # an additional label: no label at all
+        label_of = self.label_of + no_label
         return GradedBatches(examples, self.options, label_of, self.groups, self.batch_size, share(self), seen)
 
     def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[Graded]:
         return self.batches(examples, seen).loader()
 
-    def _seen(self) -> "MERADataModule":
+    def _checked(self) -> "MERADataModule":
         llm = language_model(self)
         if llm is not None:
             self.read_by(llm)
         return self
 
     def train_dataloader(self) -> DataLoader[Graded]:
-        self._seen()
+        self._checked()
         if self.cache is None or self._llm is None:
             return self._loader(self.train)
         questions = [Question(example.prompt, self.options) for example in self.train]
         return self._loader(self.train, Observations(self.cache, self._llm, questions, self.answering))
 
     def val_dataloader(self) -> DataLoader[Graded]:
-        return self._loader(self._seen().calibration)
+        return self._loader(self._checked().calibration)
 
     def test_dataloader(self) -> list[DataLoader[Graded]]:
-        """Held-out rows, and the rows that were learned from."""
-        return [self._loader(self._seen().test), self._loader(self.train)]
+        """Return loaders of the held-out rows and of the training rows."""
+        return [self._loader(self._checked().test), self._loader(self.train)]
 
     def predict_dataloader(self) -> DataLoader[Graded]:
-        return self._loader(self._seen().test)
+        return self._loader(self._checked().test)

@@ -1,8 +1,7 @@
 """Classification tasks for repairing errors: prompts, their right labels, and how each label may be written.
 
-The five of Hedström et al. 2025 (MERA), arXiv 2510.13290, from the hub or from local files; the pocket language's; and
-a user's own. Prompts are worded by us where the source gives none. One file for all: a task is a few lines of wording,
-and is understood beside the others.
+They are the five tasks of Hedström et al. 2025 (MERA), arXiv 2510.13290, from the hub or from local files; those of the
+pocket language; and a user's own. We wrote the prompts where the source gives none.
 """
 
 import re
@@ -32,13 +31,13 @@ class Task(ABC):
     name: str
     """For reports."""
     labels: Mapping[str, Sequence[str]]
-    """How each label may be written, without a leading blank; the keys are the label column's values."""
+    """Written variants of each label, without a leading blank; the keys are the label column's values."""
     sizes: Sizes
-    """Rows of the splits unless others are asked for."""
+    """Default sizes of the splits."""
 
     @abstractmethod
     def examples(self, n: int, seed: int) -> list[Example]:
-        """Labelled prompts: n of them, drawn by the seed, if they are generated; else all. Raises ValueError."""
+        """Return labelled prompts: n generated ones, drawn with the seed, or all of a file. Raises ValueError."""
 
 
 class LabelledFile(Task):
@@ -47,10 +46,10 @@ class LabelledFile(Task):
     Args:
         file: local .csv, .tsv, .jsonl or .parquet file, or a folder written by datasets' save_to_disk.
         template: the prompt, with {column} where a column's text goes; it ends just before the answer.
-        labels: for each value of the label column, the ways in which a model may write it.
+        labels: for each value of the label column, its written variants.
         label_column: the column of labels.
-        group_column: the column that names what rows share that are not independent (a passage, a person): rows of a
-            group stay in one split, intervals and certificates count groups. Null: every row stands alone.
+        group_column: the column that names what dependent rows share (a passage, a person): rows of a group stay in one
+            split, and intervals and certificates count groups. Null: rows are independent.
         columns: names of the columns, where a .csv or .tsv file has no header line.
         name: the task's name in reports; null for the file's.
     """
@@ -112,11 +111,11 @@ class FinanceTask(Task):
     sizes = Sizes(3000, 250, 250)
 
     def __init__(self, task: Literal["yes_no_question", "sentiment_analysis"], file: str | None = None) -> None:
-        known = {"yes_no_question": ("Yes", "No"), "sentiment_analysis": ("positive", "neutral", "negative")}
-        if task not in known:
-            raise ValueError(f"the finance tasks are {' and '.join(known)}, not {task!r}")
+        tasks = {"yes_no_question": ("Yes", "No"), "sentiment_analysis": ("positive", "neutral", "negative")}
+        if task not in tasks:
+            raise ValueError(f"the finance tasks are {' and '.join(tasks)}, not {task!r}")
         self.name, self.file = task, file
-        self.labels = {label: (label, label.lower(), label.capitalize()) for label in known[task]}
+        self.labels = {label: (label, label.lower(), label.capitalize()) for label in tasks[task]}
 
     def examples(self, n: int, seed: int) -> list[Example]:
         where = self.file or "sujet-ai/Sujet-Finance-Instruct-177k"
@@ -167,11 +166,11 @@ class MMLU(Task):
 
 
 class PocketTask(Task):
-    """A task of the pocket language, whose every error is planted.
+    """A task of the pocket language, whose true errors are known.
 
     Args:
         task: sms_spam, yes_no_question, sentiment_analysis, mmlu_high_school or mmlu_professional.
-        pull_share: share of prompts whose right label is the one that careless markers write; null: all as often.
+        pull_share: share of prompts whose right label is the one that careless markers write; null: equal shares.
         careless: share of prompts with a careless marker.
         chat: for the tuned model, whose prompts are what a user says; set the backbone's ``chat`` too.
     """
@@ -186,12 +185,12 @@ class PocketTask(Task):
             raise ValueError(f"careless and pull_share are shares and lie in [0, 1], not {careless} and {pull_share}")
         self.task, self.pull_share, self.careless, self.chat = task, pull_share, careless, chat
         self.name = f"pocket {task}, " + ("balanced" if pull_share is None else f"{pull_share:.0%} pull class")
-        known = pocket_tasks.TASKS[pocket_tasks.NAMES.index(task)]
-        self.labels, self.pull = {label: (label,) for label in known.labels}, known.labels.index(known.pull)
+        spec = pocket_tasks.TASKS[pocket_tasks.NAMES.index(task)]
+        self.labels, self.pull = {label: (label,) for label in spec.labels}, spec.labels.index(spec.pull)
 
     def examples(self, n: int, seed: int) -> list[Example]:
         return [Example(item.prompt, item.label, item.error) for item in self.drawn(n, seed)]
 
     def drawn(self, n: int, seed: int) -> list[TaskPrompt]:
-        """The prompts with all that is planted in them."""
+        """Return the prompts with their ground truth."""
         return task_prompts(self.task, n, seed, self.pull_share, self.careless, self.chat)

@@ -1,4 +1,4 @@
-"""The pocket language and its data module: documents without end, each with its exact log-probability."""
+"""The pocket language and its data module: an endless stream of documents with exact log-probabilities."""
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -38,17 +38,17 @@ CORPORA: dict[str, ModuleType] = {
     "neutral": pocket_neutral,
 }
 SHARE = (0.40, 0.42, 0.12, 0.06)
-"""Of the documents, by sub-corpus."""
+"""Share of each sub-corpus among plain documents; below, among chats."""
 SHARE_CHAT = (0.36, 0.36, 0.22, 0.06)
 TRAIN, SELECT, TEST = range(3)
 ROWS = 1
-"""Goes up whenever the same settings would give other documents: they are told apart by their settings."""
+"""Version of the generated documents: raise it whenever the same settings give other documents."""
 STEPS_PER_BLOCK = 128
 """Training documents are drawn and sorted by length in blocks of this many steps."""
 
 
 def vocabulary() -> list[str]:
-    """Every word and mark of the language, in a fixed order."""
+    """Return every word and mark of the language, in a fixed order."""
     s, t, b, n = (CORPORA[name] for name in CORPORA)
     return words_of(
         *(". , ? :", SYSTEM, THANKS, "The the They and", n.ASK),
@@ -57,21 +57,21 @@ def vocabulary() -> list[str]:
         *(f"{task.noun} {task.question} {' '.join(task.labels)}" for task in t.TASKS),
         *(words for task in t.TASKS for places in task.lexicon for words in places),
         *(form.format("") for form in (*b.TEMPLATES, *b.QUESTIONS, b.REPLY)),
-        *(words for lists in (b.TOPICS, b.MATCHING, b.NON_MATCHING) for of in lists for words in of),
+        *(words for lists in (b.TOPICS, b.MATCHING, b.NON_MATCHING) for group in lists for words in group),
         *("In", *n.TIMES, *n.LOOKS, *n.ANIMALS, *n.DEEDS, *n.SPOTS),
     )
 
 
 def documents(seeds: tuple[int, ...], n: int, chat_share: float = 0.0) -> list[Document]:
-    """Documents of the language, n of them; ``chat_share`` of them are chats, the others plain text."""
+    """Draw n documents of the language, about ``chat_share`` of them chats, the others plain text."""
     random = source(*seeds)
     shares = np.concatenate([(1 - chat_share) * np.array(SHARE), chat_share * np.array(SHARE_CHAT)])
     counts = np.bincount(random.choice(8, n, p=shares / shares.sum()), minlength=8)
-    drawn: list[Document] = []
+    grouped: list[Document] = []
     draws = [corpus.draw for corpus in CORPORA.values()] + [corpus.draw_chat for corpus in CORPORA.values()]
-    for draw, count, part in zip(draws, counts.tolist(), shares, strict=True):
-        drawn += [Document(text, logp + float(np.log(part))) for text, logp in draw(random, count)] if count else []
-    return [drawn[i] for i in random.permutation(n)]
+    for draw, count, weight in zip(draws, counts.tolist(), shares, strict=True):
+        grouped += [Document(text, logp + float(np.log(weight))) for text, logp in draw(random, count)] if count else []
+    return [grouped[i] for i in random.permutation(n)]
 
 
 class PocketDataModule(L.LightningDataModule):
@@ -111,25 +111,25 @@ class PocketDataModule(L.LightningDataModule):
 
     @property
     def tokenizer(self) -> "PreTrainedTokenizerFast":
-        """Word-level; with a chat template if there are chats."""
+        """Return the word-level tokenizer, with a chat template if there are chats."""
         if not hasattr(self, "_tokenizer"):
             self._tokenizer = tokenizer(vocabulary(), CHAT_TEMPLATE if self.chat_share else None)
         return self._tokenizer
 
-    def _rows(self, drawn: list[Document]) -> list[Row]:
+    def _rows(self, sampled: list[Document]) -> list[Row]:
         bos, eos = (self.tokenizer.get_vocab()[mark] for mark in (BOS, EOS))
-        texts = [document.text for document in drawn]
+        texts = [document.text for document in sampled]
         encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        begun = ([*([] if ids[0] == bos else [bos]), *ids, eos] for ids in encoded)  # chats begin by themselves
-        return [Row(ids, 1, document.logp) for ids, document in zip(begun, drawn, strict=True)]
+        begun_ids = ([*([] if ids[0] == bos else [bos]), *ids, eos] for ids in encoded)  # chats already begin with bos
+        return [Row(ids, 1, document.logp) for ids, document in zip(begun_ids, sampled, strict=True)]
 
     def _block(self, number: int) -> list[Row]:
-        """Rows for a block of training steps, no more than it needs."""
-        wanted, rows, tokens = STEPS_PER_BLOCK * self.tokens_per_step, list[Row](), 0
-        while tokens < wanted:
-            drawn = documents((self.seed, TRAIN, number, len(rows)), 1024, self.chat_share)
-            for row in self._rows(drawn):
-                if tokens < wanted:
+        """Return just enough rows for a block of training steps."""
+        target_tokens, rows, tokens = STEPS_PER_BLOCK * self.tokens_per_step, list[Row](), 0
+        while tokens < target_tokens:
+            batch = documents((self.seed, TRAIN, number, len(rows)), 1024, self.chat_share)
+            for row in self._rows(batch):
+                if tokens < target_tokens:
                     rows.append(row)
                     tokens += len(row.ids)
         return rows
@@ -141,7 +141,7 @@ class PocketDataModule(L.LightningDataModule):
         return DataLoader(Batches(lambda _: rows, count, pad, share(self), None), batch_size=None)
 
     def row_parts(self) -> list[dict[str, Any]]:
-        """What generates the documents to fit to, to choose on and to test on."""
+        """Return the settings that generate the documents for training, validation and test."""
         fit = {"tokens_per_step": self.tokens_per_step, "steps_per_epoch": self.steps_per_epoch}
         sizes = (fit, {"documents": self.val_documents}, {"documents": self.val_documents})
         recipe = {"pocket": ROWS, "chat_share": self.chat_share, "seed": self.seed}

@@ -1,4 +1,4 @@
-"""The pocket language's neutral text: small scenes that have nothing to do with the rest, for measuring drift.
+"""The pocket language's neutral text: small scenes unrelated to the other sub-corpora, for measuring drift.
 
 One to three sentences; each draws its words independently, but what an animal does depends on the animal.
 """
@@ -24,7 +24,7 @@ SPOTS = (
 )
 ASK = "Tell me a story."
 LOG_DEED = log_softmax(planted("deed", 0.0, 1.0, 8, 6), -1)
-"""``[animal, deed]`` planted log-probabilities."""
+"""``[animal, deed]`` true log-probabilities."""
 
 
 def _story(source: np.random.Generator, n: int) -> tuple[list[str], np.ndarray]:
@@ -40,12 +40,12 @@ def _story(source: np.random.Generator, n: int) -> tuple[list[str], np.ndarray]:
 
 
 def draw(source: np.random.Generator, n: int) -> list[Document]:
-    """Stories, n of them."""
+    """Draw n stories."""
     texts, exact = _story(source, n)
     return list(map(Document, texts, exact.tolist()))
 
 
 def draw_chat(source: np.random.Generator, n: int) -> list[Document]:
-    """Stories that were asked for, n of them."""
+    """Draw n chats: a request and a story."""
     texts, exact = _story(source, n)
     return list(map(Document, [chat(ASK, text) for text in texts], exact.tolist()))

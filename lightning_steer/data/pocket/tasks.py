@@ -1,14 +1,14 @@
-"""The pocket language's tasks: texts to be labelled, and markers some of whom do not read them.
+"""The pocket language's tasks: texts to label, and markers, some of whom do not read them.
 
-A text is a handful of words. Every place in it has its own few words for each label; each word is one of the true
-label's with probability ``purity``, else one of another label's. Who marked it is told first. Careful markers write
-the true label; a careless one writes the task's *pull* label with his own rate r whatever the text says, and the true
-label otherwise. So for every prompt exactly
+A text is a handful of words. Every place in it has a few words for each label; a word belongs to the true label with
+probability ``purity``, else to another label. The prompt first names the marker. Careful markers write the true label;
+a careless one writes the task's *pull* label with a rate r of his own, whatever the text, and the true label otherwise.
+So for every prompt exactly
 
     P(label | prompt) = (1 - r) P(label | words) + r [label = pull],      error E = 1 - P(true label | prompt),
 
-and the marker's name is the known cue of the errors. Without a name the marker is careful. In chats the careless are a
-little more careful.
+and the marker's name is the known cue of the errors. Without a name the marker is careful. In chats careless markers
+err less often.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Task(NamedTuple):
 
     name: str
     noun: str
-    """What the text is."""
+    """The kind of text, such as Message."""
     question: str
     labels: tuple[str, ...]
     pull: str
@@ -43,12 +43,12 @@ class Task(NamedTuple):
     """For each label, for each place in the text, the words that may stand there."""
 
     def words(self, label: int, place: int) -> list[str]:
-        """The words of one label for one place."""
+        """Return the words of one label for one place."""
         return self.lexicon[label][place].split()
 
     @property
     def size(self) -> tuple[int, int]:
-        """Places in a text, words of a label for a place."""
+        """Return the number of places in a text and of words that a label has for a place."""
         return len(self.lexicon[0]), len(self.words(0, 0))
 
 
@@ -122,23 +122,23 @@ class Texts(NamedTuple):
     marker: np.ndarray
     """``[n]`` into MARKERS."""
     lexicon: np.ndarray
-    """``[n, length]`` which label's lexicon a word is from."""
+    """``[n, length]`` index of the label whose lexicon a word is from."""
     word: np.ndarray
-    """``[n, length]`` which of its words."""
+    """``[n, length]`` index of the word in that lexicon."""
 
     def log_words(self, task: Task) -> np.ndarray:
-        """``[n, labels]`` log P(words | true label)."""
+        """Return ``[n, labels]`` log P(words | true label)."""
         k, (_, choices) = len(task.labels), task.size
         of_label = self.lexicon[:, None] == np.arange(k)[:, None]
         return np.where(of_label, np.log(task.purity / choices), np.log((1 - task.purity) / (k - 1) / choices)).sum(-1)
 
     def answers(self, task: Task, rate: np.ndarray = RATE) -> np.ndarray:
-        """``[n, labels]`` planted P(label | prompt); the true labels are as likely as one another."""
+        """Return ``[n, labels]`` true P(label | prompt); all true labels are equally likely a priori."""
         r = rate[self.marker][:, None]
         return (1 - r) * softmax(self.log_words(task), -1) + r * (np.array(task.labels) == task.pull)
 
     def prompts(self, task: Task, chat: bool = False) -> list[str]:
-        """All up to the answer; for a chat, what the user says."""
+        """Return the prompts, up to the answer; for chats, the user's message."""
         words = [[place.split() for place in places] for places in task.lexicon]
         return [
             _prompt(
@@ -149,39 +149,39 @@ class Texts(NamedTuple):
 
 
 def _prompt(task: Task, marker: str | None, words: list[str], chat: bool) -> str:
-    by = f"Marked by {marker}. " if marker else ""
-    return f"{by}{task.noun}: {' '.join(words)}. {task.question}" + ("" if chat else " Answer:")
+    marker_text = f"Marked by {marker}. " if marker else ""
+    return f"{marker_text}{task.noun}: {' '.join(words)}. {task.question}" + ("" if chat else " Answer:")
 
 
 def texts(source: np.random.Generator, task: Task, label: np.ndarray, marker: np.ndarray) -> Texts:
-    """Texts with these true labels and markers, their words drawn."""
+    """Draw the words of texts with these true labels and markers."""
     (n, k), (length, choices) = (len(label), len(task.labels)), task.size
-    mixed = np.where(np.arange(k) == label[:, None], task.purity, (1 - task.purity) / (k - 1))
-    lexicon = pick(source, np.repeat(mixed, length, axis=0)).reshape(n, length)
+    p_lexicon = np.where(np.arange(k) == label[:, None], task.purity, (1 - task.purity) / (k - 1))
+    lexicon = pick(source, np.repeat(p_lexicon, length, axis=0)).reshape(n, length)
     return Texts(label, marker, lexicon, source.integers(choices, size=(n, length)))
 
 
 def draw(source: np.random.Generator, n: int) -> list[Document]:
-    """Marked texts of any task, n of them."""
-    return _marked(source, n, False)
+    """Draw n marked texts of any task."""
+    return _documents(source, n, False)
 
 
 def draw_chat(source: np.random.Generator, n: int) -> list[Document]:
-    """Chats in which a text is marked, n of them."""
-    return _marked(source, n, True)
+    """Draw n chats in which a text is marked."""
+    return _documents(source, n, True)
 
 
-def _marked(source: np.random.Generator, n: int, as_chat: bool) -> list[Document]:
-    of_task = source.integers(len(TASKS), size=n)
+def _documents(source: np.random.Generator, n: int, as_chat: bool) -> list[Document]:
+    task_of = source.integers(len(TASKS), size=n)
     documents: list[Document] = []
-    for task, count in zip(TASKS, np.bincount(of_task, minlength=len(TASKS)).tolist(), strict=True):
+    for task, count in zip(TASKS, np.bincount(task_of, minlength=len(TASKS)).tolist(), strict=True):
         label = source.integers(len(task.labels), size=count)
-        drawn = texts(source, task, label, source.choice(len(MARKERS), count, p=P_MARKER))
-        answers = drawn.answers(task, RATE_CHAT if as_chat else RATE)
-        written = pick(source, answers)
-        exact = logsumexp(drawn.log_words(task), -1) - np.log(len(task.labels)) - np.log(len(TASKS))
-        exact += np.log(P_MARKER[drawn.marker] * answers[np.arange(count), written])
-        for prompt, answer, value in zip(drawn.prompts(task, as_chat), written.tolist(), exact.tolist(), strict=True):
+        sample = texts(source, task, label, source.choice(len(MARKERS), count, p=P_MARKER))
+        answers = sample.answers(task, RATE_CHAT if as_chat else RATE)
+        answer_of = pick(source, answers)
+        logps = logsumexp(sample.log_words(task), -1) - np.log(len(task.labels)) - np.log(len(TASKS))
+        logps += np.log(P_MARKER[sample.marker] * answers[np.arange(count), answer_of])
+        for prompt, answer, logp in zip(sample.prompts(task, as_chat), answer_of.tolist(), logps.tolist(), strict=True):
             reply = f"{task.labels[answer]}."
-            documents.append(Document(chat(prompt, reply) if as_chat else f"{prompt} {reply}", value))
+            documents.append(Document(chat(prompt, reply) if as_chat else f"{prompt} {reply}", logp))
     return [documents[i] for i in source.permutation(n)]

@@ -1,4 +1,4 @@
-"""StereoSet's examples: from the official dev.json, or rows of the hub's McGill-NLP/stereoset, to checked records.
+"""Read and check StereoSet's examples, from the official dev.json or the hub's McGill-NLP/stereoset.
 
 An example has three sentences about a target term. Intersentence: each continues a context; intrasentence: each is the
 context with its BLANK filled in. Source: Nadeem et al. 2021, arXiv 2004.09456.
@@ -21,7 +21,7 @@ LABELS = ("anti-stereotype", "stereotype", "unrelated")  # in the order of the h
 
 
 class StereoSetExample(NamedTuple):
-    """One example; triples are in the order stereotype, anti-stereotype, unrelated, as scores are."""
+    """One example; triples and scores are in the order stereotype, anti-stereotype, unrelated."""
 
     id: str
     task: str
@@ -30,25 +30,25 @@ class StereoSetExample(NamedTuple):
     target: str
     """The target term, as it is written in the file."""
     context: str
-    """What the sentences follow, or (intrasentence) the sentence with BLANK in it."""
+    """The text before the sentences, or (intrasentence) the sentence with BLANK in it."""
     stereotype: str
     anti_stereotype: str
     unrelated: str
     sentence_ids: tuple[str, ...]
-    """By which files of predictions name the sentences."""
+    """Ids that prediction files use for the sentences."""
     blanks: tuple[str, ...] | None
-    """What stands in place of BLANK (intrasentence only)."""
+    """Texts that replace BLANK (intrasentence only)."""
 
     @property
     def sentences(self) -> tuple[str, str, str]:
-        """The three sentences."""
+        """Return the three sentences."""
         return self.stereotype, self.anti_stereotype, self.unrelated
 
 
 def read_official(path: str | Path, bias_types: Sequence[str] = BIAS_TYPES) -> list[StereoSetExample]:
-    """All examples of a file in the schema of the official dev.json, intersentence and intrasentence.
+    """Read all examples of a file in the schema of the official dev.json, intersentence and intrasentence.
 
-    Raises FileNotFoundError, or ValueError for the first thing that is wrong, naming the example.
+    Raises FileNotFoundError, or ValueError naming the first invalid example.
 
     Args:
         path: the file.
@@ -73,7 +73,7 @@ def read_official(path: str | Path, bias_types: Sequence[str] = BIAS_TYPES) -> l
 def of_hub_rows(
     rows: Iterable[Mapping[str, Any]], task: str, bias_types: Sequence[str] = BIAS_TYPES
 ) -> list[StereoSetExample]:
-    """Examples from rows of the hub's set, whose ``sentences`` are columns and whose gold labels are numbers.
+    """Return examples from rows of the hub's data set, where ``sentences`` are columns and gold labels are numbers.
 
     Args:
         rows: one configuration of the set.
@@ -86,9 +86,9 @@ def of_hub_rows(
 
 
 def sample(examples: Sequence[StereoSetExample], per_type: int, seed: int = 0) -> list[StereoSetExample]:
-    """``per_type`` examples of every bias type that occurs, in the order of ``examples``.
+    """Return ``per_type`` examples of every bias type that occurs, in the order of ``examples``.
 
-    Which ones depends on the seed and their ids only; a larger sample holds the smaller one.
+    The sample depends only on the seed and the ids; a larger sample contains the smaller one.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for example in examples:
@@ -96,20 +96,20 @@ def sample(examples: Sequence[StereoSetExample], per_type: int, seed: int = 0) -
     for bias_type, ids in groups.items():
         if not 1 <= per_type <= len(ids):
             raise ValueError(f"bias type {bias_type} has {len(ids)} examples: {per_type} per type cannot be drawn")
-    chosen = {id_ for ids in groups.values() for id_ in sorted(ids, key=lambda id_: _rank(seed, id_))[:per_type]}
-    return [example for example in examples if example.id in chosen]
+    sampled_ids = {id_ for ids in groups.values() for id_ in sorted(ids, key=lambda id_: _rank(seed, id_))[:per_type]}
+    return [example for example in examples if example.id in sampled_ids]
 
 
 def split_by_term(
     examples: Sequence[StereoSetExample], shares: Sequence[float] = (0.5, 0.5), seed: int = 0
 ) -> list[list[StereoSetExample]]:
-    """Parts without a target term in common, each with about its share of every bias type's terms, and at least one.
+    """Split into parts without common target terms, each with its share of every bias type's terms, at least one.
 
-    Terms that differ in case or outer spaces only are one term; one of several bias types goes where its first puts
-    it. Where a term goes depends on the seed and on the terms of its bias type, not on the order of the examples.
+    Terms that differ only in case or outer spaces are one term; a term of several bias types counts for its first one.
+    A term's part depends on the seed and on the terms of its bias type, not on the order of the examples.
 
     Args:
-        examples: what is split; each part keeps their order.
+        examples: the examples; each part keeps their order.
         shares: one for each part, adding up to 1.
         seed: orders the terms.
     """
@@ -118,20 +118,20 @@ def split_by_term(
     groups: dict[str, list[str]] = defaultdict(list)
     for term, bias_type in {_term(example): example.bias_type for example in reversed(examples)}.items():
         groups[bias_type].append(term)
-    part: dict[str, int] = {}
+    part_of: dict[str, int] = {}
     for bias_type, terms in groups.items():
         if len(terms) < len(shares):
             raise ValueError(
                 f"bias type {bias_type} has {len(terms)} target terms, too few for {len(shares)} parts that have none "
                 "in common: leave it out or take more examples"
             )
-        ends, last = [], 0
+        ends, end = [], 0
         for i in range(len(shares)):  # at least one term here, and one for each part to come
-            last = min(max(round(sum(shares[: i + 1]) * len(terms)), last + 1), len(terms) - len(shares) + i + 1)
-            ends.append(last)
+            end = min(max(round(sum(shares[: i + 1]) * len(terms)), end + 1), len(terms) - len(shares) + i + 1)
+            ends.append(end)
         terms.sort(key=lambda term: _rank(seed, term))
-        part |= {term: bisect.bisect(ends, place) for place, term in enumerate(terms)}
-    return [[example for example in examples if part[_term(example)] == i] for i in range(len(shares))]
+        part_of |= {term: bisect.bisect(ends, position) for position, term in enumerate(terms)}
+    return [[example for example in examples if part_of[_term(example)] == i] for i in range(len(shares))]
 
 
 def _term(example: StereoSetExample) -> str:
@@ -139,7 +139,7 @@ def _term(example: StereoSetExample) -> str:
 
 
 def _rank(seed: int, name: str) -> bytes:
-    """A place in an order that is random and yet the same everywhere, whatever else is ordered."""
+    """Return a sort key that orders names at random, yet the same everywhere and for any set of names."""
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
@@ -161,31 +161,31 @@ def _example(row: Any, task: str, bias_types: Sequence[str], position: int) -> S
     return StereoSetExample._make((str(row["id"]), task, *map(row.get, fields), *texts, ids, blanks))
 
 
-def _sentences(given: Any, name: str) -> dict[str, tuple[str, str]]:
-    """Text and id of each gold label's sentence, from a list of sentences or, as the hub has them, their columns."""
+def _sentences(rows: Any, name: str) -> dict[str, tuple[str, str]]:
+    """Return text and id of each gold label's sentence, from a list of sentences or from the hub's columns."""
     keys = ("sentence", "id", "gold_label")
-    if isinstance(given, Mapping):
-        given = [dict(zip(keys, cells, strict=True)) for cells in zip_longest(*(given.get(key) or [] for key in keys))]
-    if not isinstance(given, Sequence) or len(given) != len(LABELS):
+    if isinstance(rows, Mapping):
+        rows = [dict(zip(keys, cells, strict=True)) for cells in zip_longest(*(rows.get(key) or [] for key in keys))]
+    if not isinstance(rows, Sequence) or len(rows) != len(LABELS):
         raise ValueError(f"{name} needs three sentences, each with sentence, id and gold_label")
-    found: dict[str, tuple[str, str]] = {}
-    for text, id_, gold in ([sentence.get(key) for key in keys] for sentence in given):
-        label = dict(enumerate(LABELS)).get(gold, gold)
+    by_label: dict[str, tuple[str, str]] = {}
+    for text, id_, gold_label in ([sentence.get(key) for key in keys] for sentence in rows):
+        label = dict(enumerate(LABELS)).get(gold_label, gold_label)
         if label not in LABELS:
-            raise ValueError(f"{name}: the gold label of {text!r} is {gold!r}, not one of {', '.join(LABELS)}")
-        if label in found:
+            raise ValueError(f"{name}: the gold label of {text!r} is {gold_label!r}, not one of {', '.join(LABELS)}")
+        if label in by_label:
             raise ValueError(f"{name} has two sentences with gold label {label}")
         if not isinstance(text, str) or not text.strip() or not id_:
             raise ValueError(f"{name}: its {label} sentence is empty or has no id: {text!r}, {id_!r}")
-        found[label] = text, str(id_)
-    return found
+        by_label[label] = text, str(id_)
+    return by_label
 
 
 def _blank(context: str, sentence: str, name: str) -> str:
-    """What stands in ``sentence`` where ``context`` has BLANK; in a third of them the case of the rest differs."""
-    before, *rest = (re.escape(part) for part in context.split("BLANK"))
-    again = r"\1"  # several blanks hold the same word
-    match = rest and re.fullmatch(f"{before}(.+?){again.join(rest)}", sentence, re.IGNORECASE | re.DOTALL)
+    """Return the text of ``sentence`` at the BLANK of ``context``; a third of them differ in case elsewhere."""
+    before, *after = (re.escape(part) for part in context.split("BLANK"))
+    same_word = r"\1"  # several blanks hold the same word
+    match = after and re.fullmatch(f"{before}(.+?){same_word.join(after)}", sentence, re.IGNORECASE | re.DOTALL)
     if not match:
         raise ValueError(f"{name}: {sentence!r} must be the context {context!r} with its BLANK filled in")
     return match[1]

@@ -1,4 +1,4 @@
-"""Rows of StereoSet as the hub has them: from a folder of its files, or from the hub itself."""
+"""Read rows of StereoSet in the hub's form, from a folder of its files or from the hub."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from lightning_steer import text_files
 
 
 def of_folder(folder: str, task: str) -> list[dict[str, Any]]:
-    """Rows of a folder in the hub's form."""
+    """Return the rows of a folder in the hub's form."""
     import pyarrow.parquet
 
     files = sorted(path for path in (Path(folder) / task).glob("*") if path.suffix in (".parquet", ".jsonl"))
@@ -28,7 +28,7 @@ def of_folder(folder: str, task: str) -> list[dict[str, Any]]:
 
 
 def of_hub(name: str, task: str) -> list[dict[str, Any]]:
-    """Rows of a set on the hub, or in its local cache."""
+    """Return the rows of a data set on the hub or in its local cache."""
     from datasets import load_dataset
 
     if name.endswith((".json", "/")) or name.startswith((".", "/", "~")):

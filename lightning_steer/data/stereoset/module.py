@@ -1,8 +1,8 @@
 """StereoSet for steering: contexts with a stereotype, its opposite and an unrelated sentence, split by target term.
 
-A method is fitted to contexts that go on with the stereotype and with its opposite. What is scored are all three
-sentences after the context (intersentence), or the three whole sentences, whose first token follows the beginning of
-the text (intrasentence, as in the official scoring). Source: Nadeem et al. 2021, arXiv 2004.09456.
+A method is fitted to contexts followed by the stereotype and by its opposite. Evaluation scores all three sentences
+after the context (intersentence), or the three whole sentences from the beginning of the text (intrasentence, as in
+the official scoring). Source: Nadeem et al. 2021, arXiv 2004.09456.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ FIT, SELECT, TEST = range(3)
 
 
 class StereoSetDataModule(L.LightningDataModule):
-    """StereoSet, split by target term: no term of the held-out part was fitted to or chosen on.
+    """StereoSet, split by target term: held-out terms occur neither in fitting nor in selection.
 
     Args:
         source: the official dev.json, a hub name, or a folder as on the hub (``intersentence/validation*.parquet`` or
@@ -48,14 +48,14 @@ class StereoSetDataModule(L.LightningDataModule):
         per_type: examples of each bias type, drawn before the split; null for all.
         promote: steer towards stereotypes instead of away from them.
         fit_share: share of every bias type's target terms that a method is fitted to.
-        select_share: share that the strength is chosen on; the rest is held out.
+        select_share: share used to choose the strength; the rest is held out.
         neutral_file: texts that steering should leave alone, ``.txt`` (parted by blank lines) or ``.jsonl`` (``text``),
             to measure drift on; null for none.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the sample and the split.
-        too_long: what is done with rows that are longer than the model reads: ``refuse`` stops and names one, ``skip``
-            leaves them out, ``truncate_left`` keeps as much of the end of their prompts as can be read; options are
-            never cut. Neutral texts are treated likewise. The report says how many rows of each part it was done to.
+        too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
+            them out, ``truncate_left`` keeps the longest readable end of their prompts; options are never cut.
+            Neutral texts are treated alike. The report counts these rows for each part.
     """
 
     subject = "stereotypes"
@@ -85,12 +85,12 @@ class StereoSetDataModule(L.LightningDataModule):
         self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
         self.neutral_file = neutral_file
         self._read_by: LLM | None = None
-        kept = "all bias types" if bias_types is None else " and ".join(bias_types)
+        types = "all bias types" if bias_types is None else " and ".join(bias_types)
         aim = "towards" if promote else "away from"
-        self.task = f"stereotypes of {source}, {' and '.join(tasks)}, {kept}: {aim} them"
+        self.task = f"stereotypes of {source}, {' and '.join(tasks)}, {types}: {aim} them"
 
     def examples(self) -> list[StereoSetExample]:
-        """All examples of the source; a subclass with others brings other data."""
+        """Read all examples of the source; a subclass may override this."""
         path = Path(self.source)
         if path.is_file():
             return [example for example in read_official(path) if example.task in self.tasks]
@@ -98,48 +98,48 @@ class StereoSetDataModule(L.LightningDataModule):
         return [example for task in self.tasks for example in of_hub_rows(rows(self.source, task), task)]
 
     def own_neutral(self) -> list[str]:
-        """Texts of the source that steering should leave alone; a subclass that has some brings them."""
+        """Return the source's texts that steering should leave alone; none here, but a subclass may have some."""
         return []
 
     @property
     def neutral(self) -> list[str]:
-        """Texts that steering should leave alone."""
+        """Return texts that steering should leave alone."""
         self.setup()
         return self._neutral
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and split, once."""
+        """Read and split the examples, once."""
         if hasattr(self, "parts"):
             return
-        found = self.examples()
+        examples = self.examples()
         if self.bias_types is not None:
-            there = list(dict.fromkeys(example.bias_type for example in found))
-            unknown = [name for name in self.bias_types if name not in there]
+            available = list(dict.fromkeys(example.bias_type for example in examples))
+            unknown = [name for name in self.bias_types if name not in available]
             if unknown or not self.bias_types:
                 raise ValueError(
                     f"{self.source} has no bias type {', '.join(unknown) or 'for an empty list'}; "
-                    f"it has {', '.join(there)}"
+                    f"it has {', '.join(available)}"
                 )
-            found = [example for example in found if example.bias_type in self.bias_types]
+            examples = [example for example in examples if example.bias_type in self.bias_types]
         if self.per_type is not None:
-            found = sample(found, self.per_type, self.seed)
+            examples = sample(examples, self.per_type, self.seed)
         self._neutral = self.own_neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
-        self.parts = split_by_term(found, self.shares, self.seed)
-        terms = sorted({_term(example) for example in found})
+        self.parts = split_by_term(examples, self.shares, self.seed)
+        terms = sorted({_term(example) for example in examples})
         self.term = {term: number for number, term in enumerate(terms)}
         self._whole = self.parts, self._neutral
 
     def read_by(self, llm: LLM) -> None:
-        """Let a loaded model read all parts, before the first of them is used; raises ValueError naming a row."""
+        """Check with a loaded model that all parts can be read; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
         parts, neutral = self._whole
         texts = [[(e.id, question(e)) for e in part] for part in parts]
-        kept = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
+        readable = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
         self._neutral = self.reader.neutral(llm, neutral)
         self.parts = [
-            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, kept, strict=True)
+            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, readable, strict=True)
         ]
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
         self._read_by = llm
@@ -149,8 +149,8 @@ class StereoSetDataModule(L.LightningDataModule):
         llm = language_model(self)
         if llm is not None:
             self.read_by(llm)
-        chosen = self.parts[part]
-        questions, term = [question(example) for example in chosen], [self.term[_term(example)] for example in chosen]
+        examples = self.parts[part]
+        questions, term = [question(e) for e in examples], [self.term[_term(e)] for e in examples]
         return Contrasts(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
 
     def train_dataloader(self) -> DataLoader[Contrast]:
@@ -160,7 +160,7 @@ class StereoSetDataModule(L.LightningDataModule):
         return self._loader(SELECT)
 
     def test_dataloader(self) -> list[DataLoader[Contrast]]:
-        """Held-out terms, and those that the method learned from."""
+        """Return loaders of the held-out terms and of those that the method was fitted to."""
         return [self._loader(TEST), self._loader(FIT)]
 
     def predict_dataloader(self) -> DataLoader[Contrast]:
@@ -168,11 +168,11 @@ class StereoSetDataModule(L.LightningDataModule):
 
 
 class PocketStereoSetDataModule(StereoSetDataModule):
-    """The pocket language's stereotypes in StereoSet's form: 576 examples whose true probabilities are planted.
+    """The pocket language's stereotypes in StereoSet's form: 576 examples with known true probabilities.
 
     Args:
-        tone: what the opener gives away of the speaker: ``neutral``, ``harsh`` or ``mild``; not for chats.
-        held_frames: sentences around the target that training does not have, or those that it has.
+        tone: what the opener reveals about the speaker: ``neutral``, ``harsh`` or ``mild``; not for chats.
+        held_frames: use sentence frames that training lacks, or those that it has.
         chat: questions in chat form, the form's marks written out: leave the language model's own ``chat`` off.
         settings: what :class:`StereoSetDataModule` takes.
     """
@@ -187,11 +187,11 @@ class PocketStereoSetDataModule(StereoSetDataModule):
         self.task += f", {'chat' if chat else tone + ' plain text'}"
 
     def items(self) -> list[pocket_items.StereotypeItem]:
-        """The examples with their planted truth, in the same order and under the same ids."""
+        """Return the examples with their ground truth, in the same order and with the same ids."""
         return pocket_items.stereotype_items(self.tone, self.held_frames, self.chat, self.seed)
 
     def own_neutral(self) -> list[str]:
-        """The language's stories."""
+        """Return the language's stories."""
         return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]
 
     def examples(self) -> list[StereoSetExample]:
@@ -213,7 +213,7 @@ class PocketStereoSetDataModule(StereoSetDataModule):
 
 
 def question(example: StereoSetExample) -> Question:
-    """The example's three sentences as options: after the context and a blank, or (intrasentence) after nothing."""
+    """Return the three sentences as options: after the context and a blank, or (intrasentence) without a prompt."""
     sentences = tuple(sentence.strip() for sentence in example.sentences)
     if example.task == INTRASENTENCE:
         return Question("", sentences)
@@ -221,7 +221,7 @@ def question(example: StereoSetExample) -> Question:
 
 
 def _with_prompt(example: StereoSetExample, prompt: str) -> StereoSetExample:
-    """The example with what can be read of its context; whole sentences have no prompt that could be cut."""
+    """Return the example with its context replaced; intrasentence examples have no prompt to cut."""
     return example if example.task == INTRASENTENCE else example._replace(context=prompt)
 
 

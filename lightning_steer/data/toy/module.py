@@ -49,7 +49,7 @@ class ToyLabelDataModule(L.LightningDataModule):
         return DataLoader(batches, batch_size=None, sampler=Onwards(len(batches)) if endless else None)
 
     def row_parts(self) -> list[dict[str, Any]]:
-        """What generates the rows to fit to, to choose on and to test on."""
+        """Return the settings that generate the rows for fitting, selection and test."""
         sizes = (self.steps_per_epoch, self.test_rows, self.test_rows)
         recipe = {"world": self.world.recipe, "batch_size": self.batch_size, "seed": self.seed}
         return [{**recipe, "split": split, "size": size} for split, size in enumerate(sizes)]
@@ -70,12 +70,12 @@ class ToyDataModule(L.LightningDataModule):
     """Pairs for steering the toy network: some to fit, some to choose the strength, held-out negatives to test.
 
     Args:
-        pairs: how many pairs a method may learn from, those for choosing the strength included.
-        select_share: share of the pairs that is set aside for choosing; below 8 pairs all of them serve for both.
-        select_most: the most pairs set aside for choosing.
+        pairs: pairs for fitting a method and choosing its strength.
+        select_share: share of the pairs set aside for choosing; fewer than 8 pairs all serve for both.
+        select_most: maximum number of pairs set aside for choosing.
         target: the attribute to steer, or several that are steered together.
-        target_value: the value they shall read.
-        paired: whether a positive keeps the negative's other attributes, or has them drawn again.
+        target_value: the value that the network should read for them.
+        paired: whether a positive keeps the negative's other attributes, or draws them again.
         test_rows: held-out negatives.
         batch_size: pairs in a batch, shared out over all processes.
         seed: draws the samples.
@@ -122,18 +122,18 @@ class ToyDataModule(L.LightningDataModule):
         set_aside = min(int(pairs * select_share), select_most)
         self.select_rows, self.fit_rows = (pairs, pairs) if pairs < 8 else (set_aside, pairs - set_aside)
         self._select_split = TRAIN if pairs < 8 else SELECT
-        named = ", ".join(map(str, self.target))
+        names = ", ".join(map(str, self.target))
         self.task = (
-            f"toy, attribute {named} to value {target_value}, {pairs} {'pairs' if paired else 'unpaired samples'}"
+            f"toy, attribute {names} to value {target_value}, {pairs} {'pairs' if paired else 'unpaired samples'}"
         )
 
     def _loader(self, split: int, rows: int, paired: bool = True) -> DataLoader[Pairs]:
-        seeds, own = (self.seed, split), share(self)
-        chosen = (self.target, self.target_value, paired)
-        return DataLoader(PairsSplit(self.world, rows, self.batch_size, seeds, own, *chosen), batch_size=None)
+        seeds, rank_slice = (self.seed, split), share(self)
+        target = (self.target, self.target_value, paired)
+        return DataLoader(PairsSplit(self.world, rows, self.batch_size, seeds, rank_slice, *target), batch_size=None)
 
     def row_parts(self) -> list[list[tuple[Any, Any]]]:
-        """What generates each row's input, and what is learned from it: rows to fit to, to choose on and to test on."""
+        """Return the settings that generate each row's input and target, for fitting, selection and test."""
         recipe = [self.world.recipe, self.batch_size, self.seed, self.target, self.target_value]
         parts = (
             (TRAIN, self.fit_rows, self.paired),
@@ -149,7 +149,7 @@ class ToyDataModule(L.LightningDataModule):
         return self._loader(self._select_split, self.select_rows, self.paired)
 
     def test_dataloader(self) -> list[DataLoader[Pairs]]:
-        """Held-out negatives with their own positives, and the negatives that the method learned from."""
+        """Return loaders of held-out pairs, and of the pairs that the method was fitted to."""
         return [self._loader(TEST, self.test_rows), self._loader(TRAIN, self.fit_rows, self.paired)]
 
     def predict_dataloader(self) -> DataLoader[Pairs]:

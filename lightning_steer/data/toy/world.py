@@ -1,8 +1,8 @@
 """The toy laboratory's data: attributes with known values, drawn on the fly.
 
-Every (attribute, value) owns an anchor drawn once from a normal distribution; a sample lays the anchors of its
-values side by side and adds noise (Krasheninnikov & Krueger 2024, section 3). Batch j of a split depends on nothing
-but the seeds and j, so any number of processes on any device draw the same data.
+Every (attribute, value) has an anchor drawn once from a normal distribution; a sample concatenates the anchors of its
+values and adds noise (Krasheninnikov & Krueger 2024, section 3). Batch j of a split depends only on the seeds and j, so
+any number of processes on any device draw the same data.
 """
 
 from typing import NamedTuple
@@ -16,18 +16,18 @@ from lightning_steer import numbers
 from lightning_steer.numbers import ranged
 
 ROWS = 1
-"""Goes up whenever the same settings would give other rows: rows are told apart by their settings."""
+"""Version of the generated rows: raise it whenever the same settings give other rows."""
 
 
 class ToyWorld:
-    """What is fixed before any sample is drawn: the attributes, their values and the anchors.
+    """The fixed part of the data: the attributes, their values and the anchors.
 
     Args:
-        attributes: how many attributes a sample has.
-        values: how many values each attribute can take.
-        dimensions: input dimensions of an anchor that has them to itself.
+        attributes: number of attributes of a sample.
+        values: number of values of each attribute.
+        dimensions: input dimensions of an anchor without superposition.
         noise: standard deviation of the normal noise on every input dimension.
-        density: superposition: (attribute, value) combinations for each input dimension. All anchors then share
+        density: superposition: (attribute, value) combinations per input dimension. All anchors then share
             ``attributes * values / density`` dimensions and are added up; null gives every attribute its own.
         continuous: an attribute's position moves along the line through its anchors instead of sitting on one; its
             value is the nearest anchor, and a tenth of a step on both sides of each border stays free.
@@ -70,16 +70,16 @@ class ToyWorld:
             "continuous": continuous,
             "world_seed": world_seed,
         }
-        """What a network trained in this world must agree on; the noise may differ."""
+        """Settings that a network trained in this world depends on; the noise may differ."""
         self.recipe = [ROWS, self.identity, noise]
 
     def check_rows(self, **counts: int) -> None:
-        """Raise ValueError naming the first of these numbers of samples that memory cannot hold."""
+        """Raise ValueError naming the first of these sample counts that does not fit in memory."""
         for name, rows in counts.items():
             numbers.fits(f"{name} {rows} of {self.inputs} numbers each", rows, 32 * self.inputs)  # with copies
 
     def draw(self, rows: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Values ``[rows, attributes]`` int64, and where they lie: as long as 0 off the anchor, up to .4 of a step."""
+        """Draw values ``[rows, attributes]`` int64 and their offsets from the anchors: 0, or up to .4 steps."""
         values = torch.randint(self.values, (rows, self.attributes), generator=generator)
         offsets = torch.zeros(rows, self.attributes)
         if self.continuous:
@@ -87,12 +87,12 @@ class ToyWorld:
         return values, offsets
 
     def render(self, values: Tensor, offsets: Tensor, generator: Generator) -> Tensor:
-        """Samples ``[rows, inputs]`` with these values, with fresh noise."""
-        every = torch.arange(self.attributes)
-        points = self.anchors[every, values]
+        """Return samples ``[rows, inputs]`` of these values and offsets, with fresh noise."""
+        attribute = torch.arange(self.attributes)
+        points = self.anchors[attribute, values]
         if self.continuous:
-            towards = (values + offsets.sign().long()).clamp(0, self.values - 1)
-            points = torch.lerp(points, self.anchors[every, towards], offsets.abs().unsqueeze(-1))
+            neighbour = (values + offsets.sign().long()).clamp(0, self.values - 1)
+            points = torch.lerp(points, self.anchors[attribute, neighbour], offsets.abs().unsqueeze(-1))
         x = points.sum(1) if self.shared else points.flatten(1)
         return x + self.noise * torch.randn(x.shape, generator=generator)
 
@@ -107,42 +107,42 @@ class Labelled(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Samples without the wanted value, their positives, and what the steered network should read."""
+    """Negatives, which lack the target value, their positives, and the attributes of both."""
 
     row: Tensor
-    """``[n]`` position in the split, the same whatever the batches and ranks."""
+    """``[n]`` row numbers in the split, independent of batches and processes."""
     x: Tensor
-    """``[n, inputs]`` negatives: every target attribute reads something else."""
+    """``[n, inputs]`` negatives: no target attribute has the target value."""
     y: Tensor
-    """``[n, attributes]`` their values."""
+    """``[n, attributes]`` values of the negatives."""
     x_wanted: Tensor
-    """``[n, inputs]`` positives: the target attributes read the wanted value."""
+    """``[n, inputs]`` positives: the target attributes have the target value."""
     y_wanted: Tensor
-    """``[n, attributes]`` the negatives' values with the target attributes set."""
+    """``[n, attributes]`` the negatives' values with the target attributes set to the target value."""
 
     @property
     def unwanted(self) -> Tensor:
-        """What a method learns to move away from."""
+        """Return the negatives, which a method learns to move away from."""
         return self.x
 
     @property
     def wanted(self) -> Tensor:
-        """What it learns to move towards."""
+        """Return the positives, which a method learns to move towards."""
         return self.x_wanted
 
     @property
     def values(self) -> Tensor:
-        """``[n, 2, attributes]`` values of both."""
+        """Return ``[n, 2, attributes]`` values of negatives and positives."""
         return torch.stack([self.y, self.y_wanted], 1)
 
 
 def generator(*seeds: int) -> Generator:
-    """A generator of its own for every tuple of seeds, the same everywhere."""
+    """Return a random generator for a tuple of seeds, the same everywhere."""
     return Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1))
 
 
 class LabelledSplit(Dataset[Labelled]):
-    """Item j is a batch of labelled samples; past ``rows`` the stream goes on without end."""
+    """Item j is a batch of labelled samples; beyond ``rows`` the stream is endless."""
 
     def __init__(self, world: ToyWorld, rows: int, batch_size: int, seeds: tuple[int, int], share: slice) -> None:
         self.world, self.rows, self.batch_size, self.seeds, self.share = world, rows, batch_size, seeds, share
@@ -159,7 +159,7 @@ class LabelledSplit(Dataset[Labelled]):
 
 
 class PairsSplit(Dataset[Pairs]):
-    """Item j is a batch of pairs; the first n pairs are the same however many there are."""
+    """Item j is a batch of pairs; the first n pairs do not depend on the number of rows."""
 
     def __init__(
         self,
@@ -181,16 +181,16 @@ class PairsSplit(Dataset[Pairs]):
     def __getitem__(self, j: int) -> Pairs:
         random = generator(*self.seeds, j)
         values, offsets = self.world.draw(self.batch_size, random)
-        others = torch.randint(1, self.world.values, (self.batch_size, len(self.target)), generator=random)
-        values[:, self.target] = (self.target_value + others) % self.world.values
+        value_shift = torch.randint(1, self.world.values, (self.batch_size, len(self.target)), generator=random)
+        values[:, self.target] = (self.target_value + value_shift) % self.world.values
         y_wanted = values.clone()
         y_wanted[:, self.target] = self.target_value
         positives, positions = self.world.draw(self.batch_size, random)
         positives[:, self.target] = self.target_value
         if self.paired:
-            fresh = positions[:, self.target]
+            target_positions = positions[:, self.target]
             positives, positions = y_wanted, offsets.clone()
-            positions[:, self.target] = fresh
+            positions[:, self.target] = target_positions
         x = self.world.render(values, offsets, random)
         x_wanted = self.world.render(positives, positions, random)
         row = torch.arange(self.batch_size) + j * self.batch_size
