@@ -48,5 +48,8 @@ def place(prompt: str, continuation: str) -> int | None:
     if letter is not None:
         span = options(prompt).get(letter)
         return None if span is None else span[0]
-    match = re.search(rf"(?<!\w){re.escape(continuation.strip())}(?!\w)", prompt, re.I)
-    return match.start() if match else None
+    text, within = continuation.strip().casefold(), prompt.casefold()
+    start = within.find(text)
+    while start >= 0 and (within[start - 1 : start].isalnum() or within[start + len(text) :][:1].isalnum()):
+        start = within.find(text, start + 1)
+    return None if start < 0 else start
