@@ -16,6 +16,7 @@ commands:
   validate   run the sweep over strengths again
   predict    write predictions
   judge      judge outcomes of any tool, and choose a strength under promises: judge outcomes.csv --benefit "refused>=0"
+  lint       look for what spoils pairs, such as positives that are all the answer A: lint pairs.jsonl
   check      try the laws of steering on your own model: check --llm NAME
   steer      from pairs to steered text, layer and strength chosen: steer --llm NAME --pairs FILE
   export     write a vector file, or one for another tool: export checkpoints/EXPERIMENT/RUN FILE
@@ -43,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
             from lightning_steer.check.__main__ import main as check
 
             return check(given[1:])
+        if given[0] == "lint":
+            from lightning_steer.lint.__main__ import main as lint
+
+            return lint(given[1:])
         if given[0] == "steer":
             from lightning_steer.workflows.command import main as steer
 

@@ -1,6 +1,7 @@
 """Load a decoder and its tokenizer from the hub or a local folder; whatever fails is said in one sentence."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,13 @@ def _check_whole(name: str, found: dict[str, Any]) -> None:
         )
 
 
-def _tokenizer(name: str, revision: str | None, embedded: int) -> Any:
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """Return the tokenizer of a model alone; raises ValueError with the reason and what to do."""
+    _check_name(name)
+    return _tokenizer(name, revision)
+
+
+def _tokenizer(name: str, revision: str | None, embedded: float = math.inf) -> Any:
     from transformers import AutoTokenizer
 
     try:

@@ -10,6 +10,7 @@ from lightning_steer import numbers
 from lightning_steer.data.behaviours.module import SELECT, TEST, BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
 from lightning_steer.data.text import read
+from lightning_steer.lint import lint_pairs
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MeanDifference
 from lightning_steer.methods.base import Steering
@@ -147,6 +148,8 @@ def searched(
     texts = reference_texts_for(model, reference_texts)
     judging = [texts[1::2], own_text(model, texts[1::2], without=texts[::2])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
+    data.setup()
+    data.notes = lint_pairs(pairs, tokenizer=loaded.tokenizer).sentences
     search = Search(model, data, method, texts[::2])
     grid = search.grid(tried)
     setting, broken = _fluent(model, data, grid, search.methods, budget)

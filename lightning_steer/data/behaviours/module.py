@@ -5,6 +5,8 @@ that share a prompt (in the pocket language, a topic) stay in one part of the sp
 prompt or both continuations as one cluster; continuations that are the same in all rows are labels and tie none.
 """
 
+from collections.abc import Sequence
+
 import lightning as L
 from torch.utils.data import DataLoader
 
@@ -52,6 +54,8 @@ class BehaviourDataModule(L.LightningDataModule):
 
     subject = "behaviours"
     paired = True
+    notes: Sequence[str] = ()
+    """Sentences for the report's warnings on the pairs themselves."""
 
     @ranged
     def __init__(

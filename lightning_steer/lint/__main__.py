@@ -1,0 +1,48 @@
+"""Look for what spoils contrast pairs before a vector is fitted to them.
+
+Duplicates, held-out pairs that were fitted to, and surface features (letter, position, length, first word) that tell
+positives from negatives, each with its size, a 95 % interval and a test. Exit code 1 if anything is raised.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lightning_steer.arguments import Parser
+from lightning_steer.escapes import say
+from lightning_steer.lint.linting import lint_pairs
+from lightning_steer.lint.pairs_file import read_pairs
+from lightning_steer.resources import shipped
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read, lint and print; return 1 if anything was raised."""
+    parser = Parser(
+        prog="python -m lightning_steer lint", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "pairs",
+        type=Path,
+        help='JSON lines of {"prompt", "positive", "negative"}, or a file of CAA: {"question", '
+        '"answer_matching_behavior", "answer_not_matching_behavior"}',
+    )
+    parser.add_argument("--held_out", type=Path, help="the pairs to judge on, to be compared with the pairs")
+    parser.add_argument("--llm", help="a hub name or a local folder: count in the tokens of its tokenizer")
+    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    options = parser.parse_args(arguments)
+    if options.revision is not None and options.llm is None:
+        raise ValueError(f"--revision {options.revision!r} is of a model, and none is named: add --llm NAME")
+    pairs = read_pairs(Path(shipped(str(options.pairs))))
+    held_out = read_pairs(Path(shipped(str(options.held_out)))) if options.held_out else []
+    tokenizer = None
+    if options.llm is not None:
+        from lightning_steer.lm.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(shipped(options.llm), options.revision)
+    report = lint_pairs(pairs, held_out, tokenizer)
+    say(report)
+    return 1 if report.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
