@@ -85,7 +85,7 @@ def many(random: Generator, law: str, n: int, sets: int) -> NDArray:
     if name == "lognormal":
         return np.exp(float(numbers[0]) * random.standard_normal(shape))
     if name == "Beta":
-        return random.beta(*map(float, numbers), shape)
+        return random.beta(float(numbers[0]), float(numbers[1]), shape)
     far = random.random(shape) < 0.1
     if name == "failures":
         return np.where(far, random.uniform(0, 0.5, shape), random.beta(30, 2, shape))
