@@ -47,8 +47,8 @@ def test_blocks_run_in_their_order(name: str, tmp_path: Path) -> None:
         assert json.loads(path.read_text())["metrics"]
     if name == "docs/judge.md":
         assert (tmp_path / "judgement.html").is_file()
-        assert "**Setting 2 is certified at confidence 0.95" in printed[-3]
-        assert printed[-2] == "2\n"  # as its comment says
+        assert any("**Setting 2 is certified at confidence 0.95" in said for said in printed)
+        assert "2\n" in printed  # as its comment says
     if name == "docs/experiments.md":
         assert (tmp_path / "logs/mine/mean_difference/report.json").is_file()
     if name == "README.md":
