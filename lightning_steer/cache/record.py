@@ -94,11 +94,11 @@ def _forward(llm: LLM, ids: Tensor, read: Tensor, per_token: bool, memory_dtype:
     selection = selection.to(llm.device)
 
     def keep(h: Tensor) -> Tensor:
-        weights = selection.to(h.device)  # a device map spreads the layers
+        local = selection.to(h.device)  # a device map spreads the layers
         if per_token:  # a site may see rows and tokens in one dimension, or in two
-            recorded.append(h.reshape(-1, h.shape[-1])[weights].to(memory_dtype))
+            recorded.append(h.reshape(-1, h.shape[-1])[local].to(memory_dtype))
         else:
-            recorded.append((weights @ h.reshape(*rows, -1).float()).squeeze(1).to(memory_dtype))
+            recorded.append((local @ h.reshape(*rows, -1).float()).squeeze(1).to(memory_dtype))
         if len(recorded) == len(llm.sites):
             raise _Enough
         return h

@@ -154,8 +154,8 @@ class Decoder:
             index = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
             logp = self.logits(h[start : start + at_once]).log_softmax(-1)
             pieces.append((index, logp[row[index] - start, token[index]]))
-        order, values = (torch.cat(part) for part in zip(*pieces, strict=True))
-        return torch.zeros_like(values).index_copy(0, order, values)
+        places, values = (torch.cat(part) for part in zip(*pieces, strict=True))
+        return torch.zeros_like(values).index_copy(0, places, values)
 
     @contextmanager
     def steered(
