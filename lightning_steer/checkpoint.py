@@ -38,22 +38,22 @@ def load(path: Path) -> Any:
     size = path.stat().st_size
     _check_instructions(path, size)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever torch, zipfile or the unpickler say of a damaged or foreign file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(f"it cannot be read as tensors and plain values ({first})") from error
-    tensors = list(_tensors(found))
+    tensors = list(_tensors(content))
     storages = {_place(tensor): tensor.untyped_storage() for tensor in tensors}
     claimed = sum(tensor.numel() * tensor.itemsize for tensor in tensors)
     if claimed > TIED * size or sum(storage.nbytes() for storage in storages.values()) > size:
         raise ValueError(f"its tensors claim {claimed} bytes, and it has {size}")
-    own = {place: storage.clone() for place, storage in storages.items()}  # the file may be replaced or cut off
+    copies = {place: storage.clone() for place, storage in storages.items()}  # the file may be replaced or cut off
     with torch.no_grad():
         for tensor in tensors:
-            storage = own[_place(tensor)]
+            storage = copies[_place(tensor)]
             if storage.nbytes():
                 tensor.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]
-    return found
+    return content
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:
@@ -83,13 +83,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     """Yield each tensor in nested containers once, however often a container stands in another."""
     todo, seen = [value], set[int]()
     while todo:
-        part = todo.pop()
-        if id(part) in seen:
+        item = todo.pop()
+        if id(item) in seen:
             continue
-        seen.add(id(part))
-        if isinstance(part, Tensor):
-            yield part
-        elif isinstance(part, dict):
-            todo += [*part.keys(), *part.values()]
-        elif isinstance(part, (list, tuple, set, frozenset)):
-            todo += part
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict):
+            todo += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            todo += item

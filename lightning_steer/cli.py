@@ -88,9 +88,9 @@ class CLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Only the one that was asked for: building the parsers of all four takes longer than anything else."""
-        every = LightningCLI.subcommands()
-        return {name: skip for name, skip in every.items() if name in self.arguments[:1]} or every
+        """Return only the requested subcommand: building all four parsers is slow."""
+        subcommands = LightningCLI.subcommands()
+        return {name: skip for name, skip in subcommands.items() if name in self.arguments[:1]} or subcommands
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name, and the checkpoint that ``test`` reads."""
@@ -158,11 +158,11 @@ class CLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError) as error:
-            usual = inspect.signature(L.Trainer).parameters
+            parameters = inspect.signature(L.Trainer).parameters
             settings = self.config[str(self.subcommand)].trainer.items()
-            unusual = [f"{k}={v}" for k, v in settings if k in usual and v not in (None, usual[k].default)]
+            changed = [f"{k}={v}" for k, v in settings if k in parameters and v not in (None, parameters[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
-            raise ValueError(f"{message} (trainer settings: {', '.join(unusual)})") from error
+            raise ValueError(f"{message} (trainer settings: {', '.join(changed)})") from error
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LateRecord):
                 callback.withhold(trainer)
@@ -187,9 +187,9 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Tell the module whether a checkpoint of another provenance is accepted."""
         super().instantiate_classes()
-        able = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
-        if self.subcommand not in able:
-            raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(able)}")
+        commands = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
+        if self.subcommand not in commands:
+            raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(commands)}")
         if isinstance(evaluation := getattr(self.model, "evaluation", None), Evaluation):
             evaluation.check_subject(self.datamodule)  # before the data are read, or a cache is filled
         if isinstance(self.model, (TracedModule, modules.Responses)):
@@ -198,10 +198,10 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Go on with the very same fit if it was killed."""
         config = self.config_init[str(self.subcommand)]
-        asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
         for name in ("accept_mismatch", "overwrite"):
-            del asked[name]  # they say nothing of what is fitted
-        self.record, left = yaml.safe_dump(asked), self.folder / "unfinished.ckpt"
+            del settings[name]  # they say nothing of what is fitted
+        self.record, unfinished_path = yaml.safe_dump(settings), self.folder / "unfinished.ckpt"
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, WholeCheckpoint):
                 callback.record = self.record
@@ -209,13 +209,13 @@ class CLI(LightningCLI):
                 callback.overwrite = config.overwrite
         if config.ckpt_path is not None:
             saving.load(Path(config.ckpt_path))  # refused before a library reads it
-        unfinished = saving.record_of(left)
+        unfinished = saving.record_of(unfinished_path)
         if config.ckpt_path is None and unfinished == self.record:
-            print(f"Going on with the unfinished run {self.name} from {left}.")
-            config.ckpt_path = str(left)
-        elif config.ckpt_path is None and left.is_file():
-            other = "cannot be read" if unfinished is None else "had another configuration"
-            print(f"The unfinished run in {self.folder} {other}: starting anew.")
+            print(f"Going on with the unfinished run {self.name} from {unfinished_path}.")
+            config.ckpt_path = str(unfinished_path)
+        elif config.ckpt_path is None and unfinished_path.is_file():
+            reason = "cannot be read" if unfinished is None else "had another configuration"
+            print(f"The unfinished run in {self.folder} {reason}: starting anew.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse numbers that are not finite or out of their range before anything is made with them."""

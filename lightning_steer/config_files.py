@@ -20,13 +20,13 @@ from lightning_steer.resources import shipped
 
 def with_shipped(arguments: list[str]) -> list[str]:
     """``--config`` may name a file that came with the package."""
-    found = list(arguments)
-    for i, argument in enumerate(found):
+    resolved = list(arguments)
+    for i, argument in enumerate(resolved):
         if argument.startswith("--config="):
-            found[i] = f"--config={_readable(argument.removeprefix('--config='))}"
-        elif i and found[i - 1] in ("--config", "-c"):
-            found[i] = _readable(argument)
-    return found
+            resolved[i] = f"--config={_readable(argument.removeprefix('--config='))}"
+        elif i and resolved[i - 1] in ("--config", "-c"):
+            resolved[i] = _readable(argument)
+    return resolved
 
 
 def _readable(name: str) -> str:
@@ -72,7 +72,7 @@ def load(text: str) -> Any:
     if node is not None:
         _check_keys(node, repr(text[:60]), set())
     value = _Loader(text).get_single_data()
-    if isinstance(value, dict) and value and all(part is None for part in value.values()):
+    if isinstance(value, dict) and value and all(entry is None for entry in value.values()):
         names = text.strip(" {}").replace(" ", "").split(",")
         if set(names) == value.keys() or text.strip() == f"{next(iter(value))}:":
             return text
@@ -98,16 +98,16 @@ def _check_keys(node: yaml.Node, path: str, seen: set[int]) -> None:
                 f"{path} has the key {key.value} near line {key.start_mark.line + 1}, and keys are strings: write it "
                 "in quotes"
             )
-    twice = [key for key in keys if keys.count(key) > 1]
+    repeated = [key for key in keys if keys.count(key) > 1]
     if any("." in key for key in keys):
         leaves = list(_leaves(node, ""))
-        twice += [leaf for leaf in leaves if sum(f"{other}.".startswith(f"{leaf}.") for other in leaves) > 1]
-    for key in twice:
+        repeated += [leaf for leaf in leaves if sum(f"{other}.".startswith(f"{leaf}.") for other in leaves) > 1]
+    for key in repeated:
         raise ValueError(f"{path} sets {key} twice, near line {node.start_mark.line + 1}: keep one of them")
-    parts = [value for _, value in pairs] if pairs else node.value
-    for part in parts if isinstance(parts, list) else []:
-        if isinstance(part, yaml.Node):
-            _check_keys(part, path, seen)
+    children = [value for _, value in pairs] if pairs else node.value
+    for child in children if isinstance(children, list) else []:
+        if isinstance(child, yaml.Node):
+            _check_keys(child, path, seen)
 
 
 def _leaves(node: yaml.Node, path: str) -> Iterator[str]:

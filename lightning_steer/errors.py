@@ -1,4 +1,4 @@
-"""What a user did wrong, as one sentence: the value, what was expected, what to do. Imports nothing of the project.
+"""Describe a user's mistake in one sentence: value, expectation, remedy. Imports nothing of the project.
 
 Errors raised by this package's own code are such sentences already; an error raised inside a library is a bug of ours
 and keeps its traceback. The parser's nested reports are cut down to the line that matters.
@@ -22,7 +22,7 @@ LOST = re.compile(
 
 
 def of_exception(error: BaseException) -> str | None:
-    """The sentence for the user, or None if this is not the user's doing."""
+    """Return the sentence for the user, or None if the user did not cause the error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RuntimeError) and LOST.search(str(cause)):
@@ -34,16 +34,16 @@ def of_exception(error: BaseException) -> str | None:
         frames = traceback.extract_tb(cause.__traceback__)
         raised_in = frames[-1].filename if frames else ""
         ours = raised_in.startswith(PACKAGE) and isinstance(cause, (ValueError, LookupError, RuntimeError, TypeError))
-        of_the_trainer = "connectors" in raised_in or raised_in.endswith("fit_loop.py")
-        chosen_wrongly = of_the_trainer and isinstance(cause, ValueError)
-        if ours or chosen_wrongly or isinstance(cause, SPEAKING):
+        in_trainer = "connectors" in raised_in or raised_in.endswith("fit_loop.py")
+        bad_setting = in_trainer and isinstance(cause, ValueError)
+        if ours or bad_setting or isinstance(cause, SPEAKING):
             return " ".join(str(cause.args[0] if isinstance(cause, KeyError) else cause).split())
         cause = cause.__cause__ or cause.__context__
     return None
 
 
 def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -> str:
-    """The sentence in a report of jsonargparse.
+    """Return the relevant sentence of a jsonargparse error.
 
     Args:
         message: what the parser complains of, over many lines.
@@ -58,8 +58,8 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
     misspelt = re.search(r"(?:Option|option) '([^']+)'|unrecognized arguments: (\S+)", message)
     if misspelt:
         name = (misspelt[1] or misspelt[2]).lstrip("-").split("=")[0]
-        near = difflib.get_close_matches(name.split(".")[-1], options, n=3, cutoff=0.6)
-        return f"there is no option {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else "see --help")
+        similar = difflib.get_close_matches(name.split(".")[-1], options, n=3, cutoff=0.6)
+        return f"there is no option {name!r}; " + (f"did you mean {' or '.join(similar)}?" if similar else "see --help")
     required = re.search(r"arguments are required: (.*)", message)
     if required and "method" in re.split(r"[, ]+", required[1]):
         return (
@@ -70,18 +70,18 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
     noise = re.compile(
         r"$|Parser key|Does not validate|Subtypes|Errors|Given|Problem with|Expected a <class 'NoneType'>"
     )
-    telling = [line for line in lines if not noise.match(line)] or lines
+    details = [line for line in lines if not noise.match(line)] or lines
     types = re.search(r"Subtypes: \[(.*)\]\n", message)
     value = re.search(r"Given value: (.*)", message)
-    if types and value and all(re.match(r"Expected an? (<class|\w+)", line) or line in lines[:1] for line in telling):
-        wanted = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", types[1]).replace("NoneType", "null")
-        given = "null" if value[1].strip() == "None" else value[1].strip()
-        return f"{_keys(message)[-1]}: expected {wanted.replace(', ', ' or ')}, not {given}"
-    plain = re.search(r"^Expected an? <class '(?:\w+\.)*(\w+)'>. Got value: (.*)", " ".join(telling))
-    if plain:
-        quotes = "; as a text it needs quotes" if plain[1] == "str" else ""
-        return ": ".join([*_keys(message)[-1:], f"expected {plain[1]}, not {plain[2]}{quotes}"])
-    return ": ".join([*_keys(message)[-1:], " ".join(telling)])
+    if types and value and all(re.match(r"Expected an? (<class|\w+)", line) or line in lines[:1] for line in details):
+        expected = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", types[1]).replace("NoneType", "null")
+        shown = "null" if value[1].strip() == "None" else value[1].strip()
+        return f"{_keys(message)[-1]}: expected {expected.replace(', ', ' or ')}, not {shown}"
+    simple = re.search(r"^Expected an? <class '(?:\w+\.)*(\w+)'>. Got value: (.*)", " ".join(details))
+    if simple:
+        quotes = "; as a text it needs quotes" if simple[1] == "str" else ""
+        return ": ".join([*_keys(message)[-1:], f"expected {simple[1]}, not {simple[2]}{quotes}"])
+    return ": ".join([*_keys(message)[-1:], " ".join(details)])
 
 
 def _keys(message: str) -> list[str]:

@@ -48,9 +48,9 @@ def check_no_links(folder: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raise ValueError if a folder cannot be made because a file is in its way."""
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise ValueError(f"{above} is a file, where a folder is needed: remove it, or name another folder")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{existing} is a file, where a folder is needed: remove it, or name another folder")
 
 
 def open_regular(path: Path, flags: int) -> int:

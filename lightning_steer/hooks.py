@@ -52,17 +52,17 @@ def capture(network: nn.Module, sites: list[str]) -> Iterator[dict[str, Tensor]]
 
     It is a copy: some decoders go on to add to a submodule's output in place (Falcon to its MLP's).
     """
-    seen: dict[str, Tensor] = {}
+    captured: dict[str, Tensor] = {}
 
     def keep(site: str) -> Edit:
         def read(h: Tensor) -> Tensor:
-            seen[site] = h.clone()
+            captured[site] = h.clone()
             return h
 
         return read
 
     with edit(network, {site: keep(site) for site in sites}):
-        yield seen
+        yield captured
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _replace(function: Edit) -> Callable[[nn.Module, Any, Any], Any]:
 def _repeat_rows(copies: int, repeat_stream: bool) -> Callable[..., Any]:
     def repeated(value: Any, rows: int) -> Any:
         if isinstance(value, tuple):
-            return tuple(repeated(part, rows) for part in value)
+            return tuple(repeated(item, rows) for item in value)
         if isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] > 1 and value.shape[0] % rows == 0:
             return value.repeat(copies, *[1] * (value.dim() - 1))
         return value
@@ -107,12 +107,12 @@ def _repeat_rows(copies: int, repeat_stream: bool) -> Callable[..., Any]:
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
-        stream, h = next(iter(given.items())) if args else ("hidden_states", kwargs["hidden_states"])
+        inputs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+        stream, h = next(iter(inputs.items())) if args else ("hidden_states", kwargs["hidden_states"])
         rows = h.shape[0] if repeat_stream else h.shape[0] // copies
-        given = {name: repeated(value, rows) if name in PER_ROW else value for name, value in given.items()}
+        inputs = {name: repeated(value, rows) if name in PER_ROW else value for name, value in inputs.items()}
         if repeat_stream:
-            given[stream] = h.repeat(copies, *[1] * (h.dim() - 1))
-        return tuple(given.values())[: len(args)], {name: given[name] for name in kwargs}
+            inputs[stream] = h.repeat(copies, *[1] * (h.dim() - 1))
+        return tuple(inputs.values())[: len(args)], {name: inputs[name] for name in kwargs}
 
     return hook

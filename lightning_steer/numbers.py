@@ -114,9 +114,9 @@ def _check(value: Any, key: str, path: str) -> None:
     elif isinstance(value, (int, float, Fraction, Decimal)) and not isinstance(value, bool):
         size = float(value)
         finite(path, size)
-        within = RANGES.get(key)
-        if within is not None and size not in within:
-            raise ValueError(f"{path} must {within.demand(size)}, not {value}")
+        allowed = RANGES.get(key)
+        if allowed is not None and size not in allowed:
+            raise ValueError(f"{path} must {allowed.demand(size)}, not {value}")
         if isinstance(value, int) and abs(value) > MOST:
             raise ValueError(f"{path} must lie between {-MOST} and {MOST}, not {value}")
 
@@ -142,11 +142,11 @@ def ranged(make: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(make)
     def checked(*args: Any, **kwargs: Any) -> None:
-        given = signature.bind(*args, **kwargs).arguments
+        values = signature.bind(*args, **kwargs).arguments
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                given |= given.pop(name, {})
-        check(given)
+                values |= values.pop(name, {})
+        check(values)
         make(*args, **kwargs)
 
     return checked

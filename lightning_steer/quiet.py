@@ -1,4 +1,4 @@
-"""What libraries say about what is meant to be so here: left out, each for its reason."""
+"""Silence library warnings that are expected in this project, each for a reason."""
 
 import logging
 import warnings

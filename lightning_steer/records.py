@@ -1,4 +1,4 @@
-"""The noun: what travels from a network to a steering method. Imports nothing of the project."""
+"""Activations, as a network hands them to a steering method. Imports nothing of the project."""
 
 from typing import NamedTuple
 

@@ -12,9 +12,9 @@ def shipped(path: str) -> str:
     ``configs/steer_toy.yaml`` and ``checkpoints/pocket/base`` are looked for in the working folder, then inside the
     package (a wheel), then beside it (a source tree). A path that is nowhere is returned as it is.
     """
-    given = Path(path)
-    if given.exists() or given.is_absolute() or given.parts[:1] not in [(folder,) for folder in FOLDERS]:
+    relative = Path(path)
+    if relative.exists() or relative.is_absolute() or relative.parts[:1] not in [(folder,) for folder in FOLDERS]:
         return path
-    beside = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else PACKAGE
-    found = (root / given for root in (PACKAGE / "_files", beside) if (root / given).exists())
-    return str(next(found, path))
+    project = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else PACKAGE
+    matches = (root / relative for root in (PACKAGE / "_files", project) if (root / relative).exists())
+    return str(next(matches, path))

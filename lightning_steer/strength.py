@@ -22,14 +22,14 @@ class UnreadableError(ValueError):
 def check_strength(strength: Any, name: str = "strength") -> None:
     """Raise ValueError unless a strength is a finite number, or a tensor ``[]`` or ``[B]`` of finite numbers."""
     if isinstance(strength, Tensor):
-        number = strength.dim() <= 1 and not strength.is_complex() and strength.dtype != torch.bool
-        what = f"a tensor of shape {list(strength.shape)} and {strength.dtype}"
-        values = strength.detach().double().flatten().tolist() if number else []
+        valid = strength.dim() <= 1 and not strength.is_complex() and strength.dtype != torch.bool
+        text = f"a tensor of shape {list(strength.shape)} and {strength.dtype}"
+        values = strength.detach().double().flatten().tolist() if valid else []
     else:
-        number = isinstance(strength, Real) and not isinstance(strength, bool)
-        what, values = repr(strength), [float(strength)] if number else []
-    if not number:
-        raise ValueError(f"{name} must be a number, or a tensor of shape [rows] with one for each row, not {what[:80]}")
+        valid = isinstance(strength, Real) and not isinstance(strength, bool)
+        text, values = repr(strength), [float(strength)] if valid else []
+    if not valid:
+        raise ValueError(f"{name} must be a number, or a tensor of shape [rows] with one for each row, not {text[:80]}")
     for value in values:
         if not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, not {value}")
@@ -70,8 +70,8 @@ def check_readable(method: str, strength: Tensor | float, h: Tensor, steered: Te
         return
     worse = ~(lengths < LONGEST) & (_lengths(h) < LONGEST)
     if bool(worse.any()):
-        each = torch.as_tensor(strength, dtype=torch.float64, device=h.device)
-        rows = each.reshape((*each.shape, *[1] * (worse.dim() - each.dim()))).expand(worse.shape)
+        strengths = torch.as_tensor(strength, dtype=torch.float64, device=h.device)
+        rows = strengths.reshape((*strengths.shape, *[1] * (worse.dim() - strengths.dim()))).expand(worse.shape)
         first = rows[worse][0].item()
         raise UnreadableError(
             f"strength {first:g} of {method} makes activations of length {lengths[worse][0].item():.3g} in "

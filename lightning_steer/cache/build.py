@@ -33,9 +33,9 @@ def ensure(
     texts_per_shard: int | None = None,
     device: torch.device | str | None = None,
 ) -> Cache:
-    """The cache of these activations: the one in the folder if nothing differs; else what lacks is recorded, or all.
+    """Return the cache of these activations: reuses the folder's cache if it matches, else records what is missing.
 
-    Says in a sentence what it records, and why. Other processes that want the same folder wait.
+    Prints what it records, and why. Other processes that want the same folder wait.
 
     Args:
         llm: says the layers, the part of them and the tokens read; it is loaded only if something is to be recorded.
@@ -43,9 +43,9 @@ def ensure(
         folder: where the cache is.
         each_token: keep a row for each token read, not a text's mean.
         dtype: ``bfloat16``, ``float32``, or ``float16``, scaled so that nothing overflows.
-        texts_per_shard: texts that are recorded, written and, when interrupted, lost together; null for 1024, or 32
+        texts_per_shard: texts that are recorded, written and, when interrupted, lost together; None for 1024, or 32
             if each token is kept. Memory grows with it, and with nothing else.
-        device: where the model is put to record; null leaves it where it is.
+        device: where the model is put to record; None leaves it where it is.
 
     Raises:
         ValueError: a setting, a text or the model is unusable.
@@ -54,13 +54,13 @@ def ensure(
     fresh = llm.tokenizer is None
     with locked(Path(folder)):
         build = Build(llm, questions, folder, each_token, dtype, texts_per_shard, fresh)
-        found = build.reuse()
-        if found is None and fresh:  # the model may have to be compared as it is in memory
+        cache = build.reuse()
+        if cache is None and fresh:  # the model may have to be compared as it is in memory
             llm.load()
             build = Build(llm, questions, folder, each_token, dtype, texts_per_shard, fresh)
-            found = build.reuse()
-        if found is not None:
-            return found
+            cache = build.reuse()
+        if cache is not None:
+            return cache
         if device is not None and llm.loading[2] is None:
             llm.to(device)
         build.announce()
@@ -97,7 +97,7 @@ class Build:
         self.found: dict[int, str] = {}  # sha256 of the shards that are finished
 
     def reuse(self) -> Cache | None:
-        """The folder's cache if it is this very one, every shard with the sha256 that the manifest gives."""
+        """Return the folder's cache if its origin and every shard's sha256 match; else None."""
         try:
             manifest = Manifest.read(self.folder)
         except (FileNotFoundError, ValueError):
@@ -116,15 +116,15 @@ class Build:
         """Find the finished ones among these shards; returns the numbers of damaged ones."""
         files = sorted(self.folder.glob(f"{self.origin.key}-*"))
         files = [file for file in files if SHARD.fullmatch(file.name) and is_regular(file)]
-        there = {int(file.name.split("-")[1]): file for file in files}
-        there = {number: there[number] for number in numbers if number in there}
-        seen = dict(zip(there, digests(list(there.values())), strict=True))
-        whole = {number: found for number, found in seen.items() if there[number] == self._path(number, found)}
+        files_of = {int(file.name.split("-")[1]): file for file in files}
+        files_of = {number: files_of[number] for number in numbers if number in files_of}
+        hashes = dict(zip(files_of, digests(list(files_of.values())), strict=True))
+        whole = {number: sha256 for number, sha256 in hashes.items() if files_of[number] == self._path(number, sha256)}
         self.found |= whole
-        return sorted(there.keys() - whole.keys())
+        return sorted(files_of.keys() - whole.keys())
 
     def announce(self) -> None:
-        """Look at all that is there, and say what will be recorded, and why; raises OSError if there is no room."""
+        """Inspect the folder and print what will be recorded, and why; raises OSError if the disk is too full."""
         damaged, missing = self.look(range(self.shards)), list[int]()
         try:
             differences = Manifest.read(self.folder).origin.differences(self.origin)
@@ -136,9 +136,9 @@ class Build:
             pass
         except ValueError as error:
             say(f"{error}: going by the shards alone.")
-        for what, numbers in (("damaged", damaged), ("missing", missing)):
+        for state, numbers in (("damaged", damaged), ("missing", missing)):
             if numbers:
-                say(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {what}.")
+                say(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {state}.")
         for number in set(range(self.shards)) - set(self.found):
             tokens_of(self.llm, *self._texts(number))  # a text that cannot be read is refused before hours of others
         left = self.shards - len(self.found)
@@ -153,21 +153,21 @@ class Build:
         self.llm.model.eval()
         tensors = record(self.llm, texts, first, self.origin.each_token, self.origin.dtype)
         content = save(tensors._asdict())
-        found = digest(content)
-        write(self._path(number, found), content)
-        self.found[number] = found
+        sha256 = digest(content)
+        write(self._path(number, sha256), content)
+        self.found[number] = sha256
 
     def _texts(self, number: int) -> tuple[list[str], int]:
-        """A shard's texts, and the number of the first of them."""
+        """Return a shard's texts, and the number of the first one."""
         first, end = number * self.origin.texts_per_shard, (number + 1) * self.origin.texts_per_shard
         return [text_of(self.questions[i]) for i in range(first, min(end, self.origin.count))], first
 
     def finish(self) -> Cache:
         """Write the manifest, which makes the shards the folder's cache; then remove what does not belong to it."""
-        lacking = sorted(set(range(self.shards)) - set(self.found))
-        if lacking:
+        absent = sorted(set(range(self.shards)) - set(self.found))
+        if absent:
             raise ValueError(
-                f"shard {lacking[0]} of {self.shards} was recorded by no process: leave use_distributed_sampler false "
+                f"shard {absent[0]} of {self.shards} was recorded by no process: leave use_distributed_sampler false "
                 "and limit_predict_batches alone"
             )
         files = [self._path(number, self.found[number]) for number in range(self.shards)]
@@ -178,19 +178,19 @@ class Build:
         return Cache(self.folder, verified=True)
 
     def _tidy(self, files: list[Path]) -> None:
-        """Remove what older caches and killed processes left."""
+        """Remove files that older caches and killed processes left."""
         for file in set(self.folder.iterdir()) - set(files):
-            aside = re.fullmatch(PART, file.name)
+            part_file = re.fullmatch(PART, file.name)
             if SHARD.fullmatch(file.name):
                 file.unlink(missing_ok=True)
-            elif aside and (SHARD.fullmatch(aside["name"]) or aside["name"] == NAME):
+            elif part_file and (SHARD.fullmatch(part_file["name"]) or part_file["name"] == NAME):
                 remove_dead_part(file)
 
-    def _path(self, number: int, found: str) -> Path:
-        return self.folder / f"{self.origin.key}-{number:05d}-{found[:12]}.safetensors"
+    def _path(self, number: int, sha256: str) -> Path:
+        return self.folder / f"{self.origin.key}-{number:05d}-{sha256[:12]}.safetensors"
 
     def _check_room(self, left: int) -> None:
-        """For one row a text: how many tokens will be kept is not known before."""
+        """Check free disk space for one row per text; the number of tokens is not known yet."""
         rows = min(left * self.origin.texts_per_shard, self.origin.count)
         size = rows * len(self.llm.sites) * self.llm.width(self.llm.sites[0]) * DTYPES[self.origin.dtype].itemsize
         free = shutil.disk_usage(self.folder).free

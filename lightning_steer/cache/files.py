@@ -17,11 +17,11 @@ def digest(content: bytes | Path) -> str:
     """sha256 in hexadecimal digits of bytes, or of a file, read piece by piece."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
-    found, piece = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    hashed, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
     with content.open("rb", buffering=0) as file:
-        while read := file.readinto(piece):
-            found.update(piece[:read])
-    return found.hexdigest()
+        while count := file.readinto(buffer):
+            hashed.update(buffer[:count])
+    return hashed.hexdigest()
 
 
 def digests(files: Sequence[Path]) -> list[str]:

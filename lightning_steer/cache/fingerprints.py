@@ -60,21 +60,21 @@ def of_files(name: str, revision: str | None, model: nn.Module | None = None) ->
     """
     from transformers.utils.hub import cached_file
 
-    known = {"revision": revision, "local_files_only": True, "_raise_exceptions_for_missing_entries": False}
+    options = {"revision": revision, "local_files_only": True, "_raise_exceptions_for_missing_entries": False}
     try:
-        config = cached_file(name, "config.json", **known)
+        config = cached_file(name, "config.json", **options)
     except Exception:  # a name that is none: the model was not read from files
         config = None
     files = [] if config is None else sorted(Path(config).parent.glob("*.safetensors"))
-    if not files or (model is not None and not _is_of(model, files)):
+    if not files or (model is not None and not _matches_files(model, files)):
         return None
     with ThreadPoolExecutor() as threads:
-        found = list(threads.map(lambda file: _of_file(file, _state(file)), files))
-    return _of(found)
+        hashes = list(threads.map(lambda file: _of_file(file, _state(file)), files))
+    return _of(hashes)
 
 
-def _is_of(model: nn.Module, files: Iterable[Path]) -> bool:
-    """Tell whether all weights in memory are those of the files; of quantised ones nobody can tell."""
+def _matches_files(model: nn.Module, files: Iterable[Path]) -> bool:
+    """Tell whether all weights in memory are those of the files; quantised weights are not compared."""
     if getattr(getattr(model, "config", None), "quantization_config", None) is not None:
         return True
     from transformers.core_model_loading import revert_weight_conversion
@@ -90,16 +90,16 @@ def _is_of(model: nn.Module, files: Iterable[Path]) -> bool:
                 name = next((n for n in (key, prefix + key, key.removeprefix(prefix)) if n in weights), None)
                 if name is None:
                     continue
-                mine, its = weights[name], file.get_tensor(key)
-                if mine.is_meta or mine.shape != its.shape or not torch.equal(mine.cpu(), its.to(mine.dtype)):
+                held, saved = weights[name], file.get_tensor(key)
+                if held.is_meta or held.shape != saved.shape or not torch.equal(held.cpu(), saved.to(held.dtype)):
                     return False
-                places.discard((mine.data_ptr(), mine.shape))  # with all that are tied to it
+                places.discard((held.data_ptr(), held.shape))  # with all that are tied to it
     return not places
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    seen = os.stat(file)
-    return seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
+    status = os.stat(file)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=4096)
@@ -127,7 +127,7 @@ _KNOWN: "ContextVar[WeakKeyDictionary[nn.Module, tuple[Any, str | None]] | None]
 
 
 def of_memory(model: nn.Module) -> str | None:
-    """Of all weights as they are in memory; null if some are not there, but offloaded to disk."""
+    """Of all weights as they are in memory; None if some are not there, but offloaded to disk."""
     known = _KNOWN.get()
     if known is None:
         return _of_memory(model)
@@ -161,7 +161,7 @@ def of_configuration(config: Any) -> str:
 
     def telling(value: Any) -> Any:
         if isinstance(value, dict):
-            return {str(name): telling(part) for name, part in value.items() if name not in INCIDENTAL}
+            return {str(name): telling(item) for name, item in value.items() if name not in INCIDENTAL}
         return value
 
     return _of(telling(config.to_diff_dict()))

@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What ``manifest.json`` says."""
+    """Content of ``manifest.json``."""
 
     origin: Origin
     model: str
@@ -41,27 +41,27 @@ class Manifest(NamedTuple):
         """Replace the folder's manifest, all at once; raises OSError."""
         shards = [entry._asdict() for entry in self.shards]
         value = {**self._asdict(), "origin": self.origin._asdict(), "shards": shards}
-        write(folder / NAME, (json.dumps({**value, "sha256": _own(value)}, indent=1) + "\n").encode())
+        write(folder / NAME, (json.dumps({**value, "sha256": _sha256_of(value)}, indent=1) + "\n").encode())
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
-        """The folder's manifest; raises FileNotFoundError or ValueError."""
+        """Read the folder's manifest; raises FileNotFoundError or ValueError."""
         path = folder / NAME
         if not is_regular(path):
             raise FileNotFoundError(f"there is no cache in {folder}")
         try:
             value = json.loads(read_bytes(path))
-            if value.pop("sha256") != _own(value):
+            if value.pop("sha256") != _sha256_of(value):
                 raise ValueError("its own sha256 is another")
             if value["origin"]["format"] != FORMAT:
                 raise ValueError(f"its format is {value['origin']['format']}, and {FORMAT} is read")
             entries = [Entry(**entry) for entry in value.pop("shards")]
-            found = Manifest(origin=Origin(**value.pop("origin")), shards=entries, **value)
-            _check(found)
-            return found
+            manifest = Manifest(origin=Origin(**value.pop("origin")), shards=entries, **value)
+            _check(manifest)
+            return manifest
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            said = str(error)[:200]
-            raise ValueError(f"{path} is truncated, damaged or of another version ({said})") from error
+            message = str(error)[:200]
+            raise ValueError(f"{path} is truncated, damaged or of another version ({message})") from error
 
 
 def read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,18 +77,18 @@ def read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor]:
         raise ValueError(f"{path} is not a shard of a cache ({error})") from error
 
 
-def _own(value: dict[str, object]) -> str:
+def _sha256_of(value: dict[str, object]) -> str:
     return digest(json.dumps(value, sort_keys=True).encode())
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError if an entry is of another kind than readers rely on."""
+    """Raise ValueError if an entry has a type that readers do not expect."""
     origin, shards = manifest.origin, manifest.shards
     counts = [manifest.width, origin.count, origin.texts_per_shard, *origin.layers, *(entry.rows for entry in shards)]
     texts = [manifest.model, origin.dtype, *manifest.sites, *(text for e in shards for text in (e.file, e.sha256))]
     lists = all(isinstance(value, list) and value for value in (origin.layers, manifest.sites, shards))
     if not lists or any(type(count) is not int or not 0 <= count < 1 << 40 for count in counts):
         raise ValueError("its layers, sites or shards are no lists, or its counts no numbers")
-    twice = len(set(origin.layers)) < len(origin.layers)
-    if twice or any(not isinstance(text, str) or len(text) > 512 for text in texts):
+    repeated = len(set(origin.layers)) < len(origin.layers)
+    if repeated or any(not isinstance(text, str) or len(text) > 512 for text in texts):
         raise ValueError("a name in it is no text or too long, or a layer is there twice")

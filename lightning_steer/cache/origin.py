@@ -19,9 +19,9 @@ class Origin(NamedTuple):
     """Two caches of one origin hold the same rows, up to rounding by another machine."""
 
     weights: str | None
-    """sha256 of the model's safetensors files; null if the weights in memory may be others."""
+    """sha256 of the model's safetensors files; None if the weights in memory may be others."""
     memory: str | None
-    """sha256 of the weights in memory, edited perhaps; null if the model is not loaded."""
+    """sha256 of the weights in memory, edited perhaps; None if the model is not loaded."""
     configuration: str
     """sha256 of the model's configuration."""
     precision: str
@@ -29,7 +29,7 @@ class Origin(NamedTuple):
     tokenizer: str
     """sha256 of the tokenizer with all its rules."""
     template: str | None
-    """sha256 of chat template and system message; null without a chat."""
+    """sha256 of chat template and system message; None without a chat."""
     part: str
     layers: list[int]
     positions: str
@@ -48,23 +48,23 @@ class Origin(NamedTuple):
     @property
     def key(self) -> str:
         """Begins the names of all shards of this origin. Where the weights in memory are known, files do not matter."""
-        known = self if self.memory is None else self._replace(weights=None)
-        return digest(json.dumps(known._asdict(), sort_keys=True).encode())[:12]
+        hashed = self if self.memory is None else self._replace(weights=None)
+        return digest(json.dumps(hashed._asdict(), sort_keys=True).encode())[:12]
 
     def differences(self, other: "Origin") -> str:
-        """What another origin has that this one has not, in words; empty if nothing.
+        """Describe how another origin differs; empty if it does not.
 
         Weights are compared by their files if both models are what their files say, else as they are in memory; if
         neither can be, the model must be loaded first to know.
         """
-        found, known = [], [a == b for a, b in zip(self[:2], other[:2], strict=True) if a is not None and b is not None]
-        if not all(known) or not known:
-            found.append("model weights" if self.weights != other.weights else "model weights in memory")
+        names, equal = [], [a == b for a, b in zip(self[:2], other[:2], strict=True) if a is not None and b is not None]
+        if not all(equal) or not equal:
+            names.append("model weights" if self.weights != other.weights else "model weights in memory")
         for name, mine, its in zip(self._fields[2:], self[2:], other[2:], strict=True):
             if mine != its:
                 hidden = name in ("configuration", "tokenizer", "template", "texts")
-                found.append(WORDS.get(name, name) + ("" if hidden else f" (it has {mine}, not {its})"))
-        return ", ".join(found)
+                names.append(WORDS.get(name, name) + ("" if hidden else f" (it has {mine}, not {its})"))
+        return ", ".join(names)
 
 
 WORDS = {
@@ -79,7 +79,7 @@ WORDS = {
 
 
 def text_of(question: Question | str) -> str:
-    """What is read of a question, as :meth:`LLM.activations` has it: the prompt and its first option."""
+    """Return the text that :meth:`LLM.activations` reads: the prompt and its first option."""
     return question if isinstance(question, str) else question.prompt + "".join(question.options[:1])
 
 
@@ -128,16 +128,16 @@ _READ: set[tuple[str, str]] = set()
 
 
 def _parts(llm: "LLM") -> tuple[Any, Any]:
-    """Tokenizer and configuration, without the weights if they are not loaded."""
+    """Return tokenizer and configuration, without loading the weights where possible."""
     if llm.tokenizer is None:
         from transformers import AutoConfig, AutoTokenizer
 
-        known: dict[str, Any] = {"revision": llm.loading[1], "trust_remote_code": False}
+        options: dict[str, Any] = {"revision": llm.loading[1], "trust_remote_code": False}
         try:
-            config = AutoConfig.from_pretrained(llm.llm, **known)
+            config = AutoConfig.from_pretrained(llm.llm, **options)
             depth = config.get_text_config().num_hidden_layers
             if all(-depth <= layer < depth for layer in llm.layers):
-                return AutoTokenizer.from_pretrained(llm.llm, **known), config
+                return AutoTokenizer.from_pretrained(llm.llm, **options), config
         except Exception:  # noqa: S110  # whatever is wrong with the model, loading it says so in one sentence
             pass
         llm.load()

@@ -44,30 +44,30 @@ class Cache:
 
     def layer(self, layer: int) -> Tensor:
         """``[rows, d]`` float32 of one layer; raises ValueError if it was not recorded."""
-        (which,), start = self._which([layer]), 0
+        (layer_index,), start = self._layer_indices([layer]), 0
         self.verify()  # before as much is allocated as the manifest claims
-        found = torch.empty(len(self), self.width)
+        values = torch.empty(len(self), self.width)
         for number, entry in enumerate(self.manifest.shards):
             h, scale, _ = self._shard(number)
-            found[start : start + entry.rows].copy_(h[which]).mul_(scale[which])
+            values[start : start + entry.rows].copy_(h[layer_index]).mul_(scale[layer_index])
             start += entry.rows
-        return found
+        return values
 
     def rows(self, index: Sequence[int] | Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """``[layers, B, d]`` float32 of some rows, in any order; of all layers unless some are named."""
-        index, which = torch.as_tensor(index, dtype=torch.int64), torch.tensor(self._which(layers))
+        index, layer_index = torch.as_tensor(index, dtype=torch.int64), torch.tensor(self._layer_indices(layers))
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
             raise IndexError(
                 f"the cache {self.folder} has rows 0 to {len(self) - 1}, not {int(index.min())} to {int(index.max())}"
             )
-        found = torch.empty(len(which), len(index), self.width)
+        values = torch.empty(len(layer_index), len(index), self.width)
         shard = torch.searchsorted(self._end, index, right=True)
         for number in shard.unique().tolist():
             h, scale, _ = self._shard(number)
-            at = (shard == number).nonzero().squeeze(1)
-            own = index[at] - (self._end[number] - self.manifest.shards[number].rows)
-            found[:, at] = h[which.unsqueeze(1), own] * scale[which].view(-1, 1, 1)
-        return found
+            places = (shard == number).nonzero().squeeze(1)
+            shard_rows = index[places] - (self._end[number] - self.manifest.shards[number].rows)
+            values[:, places] = h[layer_index.unsqueeze(1), shard_rows] * scale[layer_index].view(-1, 1, 1)
+        return values
 
     def texts(self) -> Tensor:
         """``[rows]`` int64: the text that each row is of, counted from 0."""
@@ -79,7 +79,7 @@ class Cache:
         for number in range(len(self.manifest.shards)):
             self._shard(number)
 
-    def _which(self, layers: Sequence[int] | None) -> list[int]:
+    def _layer_indices(self, layers: Sequence[int] | None) -> list[int]:
         layers = self.layers if layers is None else layers
         for layer in layers:
             if layer not in self.layers:

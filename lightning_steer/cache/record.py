@@ -32,7 +32,7 @@ class Shard(NamedTuple):
 
 @torch.inference_mode()
 def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str) -> Shard:
-    """Activations of texts.
+    """Record the activations of texts.
 
     Args:
         llm: loaded; says layers, part, tokens to be read, chat, and tokens to a batch.
@@ -50,22 +50,22 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
     index = index.where(index < length.unsqueeze(1), -1)
     padded = torch.full(index.shape, llm.pad)
     padded[index >= 0] = torch.tensor(list(chain.from_iterable(ids)))
-    read = llm.reads.mask(index, length)
-    read = index >= 0 if read is None else read
-    count = read.sum(1)
+    picked = llm.reads.mask(index, length)
+    picked = index >= 0 if picked is None else picked
+    count = picked.sum(1)
     if not count.all():
         empty = int((count == 0).nonzero()[0])
         raise ValueError(f"{type(llm.reads).__name__} picks no token of text {first + empty}: {texts[empty][:60]!r}")
-    each = each_token or int(count.max()) == 1
+    per_token = each_token or int(count.max()) == 1
     count = count if each_token else torch.ones_like(count)
     start = count.cumsum(0) - count
-    kept = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    h = torch.empty(len(llm.sites), int(count.sum()), llm.width(llm.sites[0]), dtype=kept)
-    for part in batches([Row(row, [], [], len(row), i, []) for i, row in enumerate(ids)], llm.tokens_per_batch):
-        text, longest = torch.tensor([row.example for row in part]), len(part[-1].ids)
-        own = read[text, :longest]
-        place = (start[text].unsqueeze(1) + own.cumsum(1) - 1)[own] if each else start[text]
-        h[:, place] = _forward(llm, padded[text, :longest], own, each, kept)
+    memory_dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    h = torch.empty(len(llm.sites), int(count.sum()), llm.width(llm.sites[0]), dtype=memory_dtype)
+    for batch_rows in batches([Row(row, [], [], len(row), i, []) for i, row in enumerate(ids)], llm.tokens_per_batch):
+        text, longest = torch.tensor([row.example for row in batch_rows]), len(batch_rows[-1].ids)
+        batch_picked = picked[text, :longest]
+        place = (start[text].unsqueeze(1) + batch_picked.cumsum(1) - 1)[batch_picked] if per_token else start[text]
+        h[:, place] = _forward(llm, padded[text, :longest], batch_picked, per_token, memory_dtype)
     _check_finite(llm, h, start, first)
     return Shard(*_stored(h, dtype), count)
 
@@ -83,33 +83,33 @@ def tokens_of(llm: LLM, texts: list[str], first: int = 0) -> list[list[int]]:
 
 
 class _Enough(Exception):
-    """What was to be read has been read."""
+    """Stop the forward pass: all activations have been read."""
 
 
-def _forward(llm: LLM, ids: Tensor, read: Tensor, each: bool, kept: torch.dtype) -> Tensor:
+def _forward(llm: LLM, ids: Tensor, read: Tensor, per_token: bool, memory_dtype: torch.dtype) -> Tensor:
     """``[layers, n, d]`` on the CPU: of each token picked by ``read [B, T]``, or of each row their mean."""
-    seen: list[Tensor] = []
+    recorded: list[Tensor] = []
     ids, rows = ids.to(llm.device), read.shape
-    pick = read.flatten().nonzero().squeeze(1) if each else (read / read.sum(1, keepdim=True)).unsqueeze(1)
-    pick = pick.to(llm.device)
+    selection = read.flatten().nonzero().squeeze(1) if per_token else (read / read.sum(1, keepdim=True)).unsqueeze(1)
+    selection = selection.to(llm.device)
 
     def keep(h: Tensor) -> Tensor:
-        at = pick.to(h.device)  # a device map spreads the layers
-        if each:  # a site may see rows and tokens in one dimension, or in two
-            seen.append(h.reshape(-1, h.shape[-1])[at].to(kept))
+        local = selection.to(h.device)  # a device map spreads the layers
+        if per_token:  # a site may see rows and tokens in one dimension, or in two
+            recorded.append(h.reshape(-1, h.shape[-1])[local].to(memory_dtype))
         else:
-            seen.append((at @ h.reshape(*rows, -1).float()).squeeze(1).to(kept))
-        if len(seen) == len(llm.sites):
+            recorded.append((local @ h.reshape(*rows, -1).float()).squeeze(1).to(memory_dtype))
+        if len(recorded) == len(llm.sites):
             raise _Enough
         return h
 
     with edit(llm.model, dict.fromkeys(llm.sites, keep)), suppress(_Enough):
         llm.model.base_model(input_ids=ids, use_cache=False)
-    return torch.stack([h.to(seen[-1].device) for h in seen]).cpu()
+    return torch.stack([h.to(recorded[-1].device) for h in recorded]).cpu()
 
 
 def _stored(h: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
-    """``h`` as stored, and its scales ``[layers]``.
+    """Return ``h`` as stored, and its scales ``[layers]``.
 
     float16 ends at 65,504, and some models have dimensions far beyond. Powers of two bring a layer's largest value
     below 2^15: they lose nothing, as long as the values that matter are not 2^29 times smaller.

@@ -18,7 +18,7 @@ __all__ = ["LAWS", "Bench", "Tool", "Verdict", "check"]
 
 
 class Verdict(NamedTuple):
-    """How one law came out."""
+    """Result of one law."""
 
     law: str
     passed: bool
@@ -33,8 +33,8 @@ def check(
 
     Args:
         llm: the model, loaded.
-        tool: the hooks that are judged; null for this project's own.
-        layer: the block that is steered; null for the middle one. The last block has no next layer and is refused.
+        tool: the hooks that are judged; None for this project's own.
+        layer: the block that is steered; None for the middle one. The last block has no next layer and is refused.
         labels: words whose tokens must differ.
     """
     llm.load()
@@ -45,11 +45,11 @@ def check(
             f"layer must lie between 0 and {count - 2}, not {layer}: an edit is followed into the next layer"
         )
     bench = Bench(llm, tool or Tool(), layer, labels)
-    found = []
+    verdicts = []
     for law in LAWS:
         name = (inspect.getdoc(law) or law.__name__).rstrip(".")
         try:
-            found.append(Verdict(name, *law(bench)))
+            verdicts.append(Verdict(name, *law(bench)))
         except Exception as error:  # a tool that breaks has not passed; what it says is the detail
-            found.append(Verdict(name, False, f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"))
-    return found
+            verdicts.append(Verdict(name, False, f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"))
+    return verdicts

@@ -35,19 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
         default=["yes", "no"],
         help="words whose tokens must differ; one that the tokenizer does not know is a law that does not hold",
     )
-    given = parser.parse_args(arguments)
-    labels = [label.strip() for label in given.labels]
+    args = parser.parse_args(arguments)
+    labels = [label.strip() for label in args.labels]
     if not all(labels) or len(set(labels)) < len(labels):
-        raise ValueError(f"--labels must be words, each once, not {given.labels}")
-    device = usable(given.device)
-    llm = LLM(given.llm, 0, dtype=given.dtype, revision=given.revision)
+        raise ValueError(f"--labels must be words, each once, not {args.labels}")
+    device = usable(args.device)
+    llm = LLM(args.llm, 0, dtype=args.dtype, revision=args.revision)
     llm.load()
     llm.model.to(device)
-    verdicts = check(llm, None, given.layer, given.labels)
+    verdicts = check(llm, None, args.layer, args.labels)
     for verdict in verdicts:
         say(f"{'ok  ' if verdict.passed else 'FAIL'}  {verdict.law} ({verdict.detail})")
     failed = sum(not verdict.passed for verdict in verdicts)
-    say(f"{given.llm}: " + (f"{failed} of {len(verdicts)} laws do not hold" if failed else "all laws hold"))
+    say(f"{args.llm}: " + (f"{failed} of {len(verdicts)} laws do not hold" if failed else "all laws hold"))
     return 1 if failed else 0
 
 

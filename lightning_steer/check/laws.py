@@ -32,17 +32,17 @@ def arrives_exactly(bench: Bench) -> tuple[bool, str]:
     _, plain = bench.baseline
     names = list(plain)
     strength = bench.strengths() * torch.tensor([1, 0] * 2, device=bench.llm.device, dtype=bench.vector.dtype)
-    with bench.steered(strength, From(1)), capture(bench.llm.model, names) as seen:
+    with bench.steered(strength, From(1)), capture(bench.llm.model, names) as captured:
         bench.tool.forward(bench.llm, ids, mask)
-    below = all(torch.equal(seen[name], plain[name]) for name in names[:-1])
+    below = all(torch.equal(captured[name], plain[name]) for name in names[:-1])
     index = torch.where(mask == 1, mask.cumsum(1) - 1, -1)
     expected = plain[names[-1]] + strength[:, None, None] * bench.vector * (index >= 1).unsqueeze(-1)
     real = mask.bool()
-    wrong = (seen[names[-1]] != expected).any(-1) & real
+    differs = (captured[names[-1]] != expected).any(-1) & real
     tokens = int(((index >= 1) & (strength.unsqueeze(1) != 0)).sum())
     return (
-        below and not wrong.any(),
-        f"{tokens} tokens of rows 0 and 2; {int(wrong.sum())} wrong; below untouched: {below}",
+        below and not differs.any(),
+        f"{tokens} tokens of rows 0 and 2; {int(differs.sum())} wrong; below untouched: {below}",
     )
 
 
@@ -52,13 +52,13 @@ def strength_counts(bench: Bench) -> tuple[bool, str]:
     site = f"{bench.llm.blocks}.{bench.layer}"
     moved = [bench.baseline[1][site][:, 0].float()]
     for value in (1.0, 2.0):
-        with bench.steered(bench.strengths(value)), capture(bench.llm.model, [site]) as seen:
+        with bench.steered(bench.strengths(value)), capture(bench.llm.model, [site]) as captured:
             bench.tool.forward(bench.llm, ids, mask)
-        moved.append(seen[site][:, 0].float())
+        moved.append(captured[site][:, 0].float())
     once, twice = ((m - moved[0]).norm(dim=1) for m in moved[1:])
     expected = bench.strengths().float() * bench.vector.float().norm()
-    off = max(float((once / expected - 1).abs().max()), float((twice / (2 * expected) - 1).abs().max()))
-    return off < 0.05, f"displacement off by {off:.1%} of what was asked for"
+    error = max(float((once / expected - 1).abs().max()), float((twice / (2 * expected) - 1).abs().max()))
+    return error < 0.05, f"displacement off by {error:.1%} of what was asked for"
 
 
 def batch_is_single(bench: Bench) -> tuple[bool, str]:
@@ -77,12 +77,12 @@ def paddings_agree(bench: Bench) -> tuple[bool, str]:
     return _rows_agree(bench, [left[i, -len(row) :] for i, row in enumerate(bench.rows)])
 
 
-def _rows_agree(bench: Bench, found: list[Tensor]) -> tuple[bool, str]:
-    worst, told = True, ""
+def _rows_agree(bench: Bench, rows: list[Tensor]) -> tuple[bool, str]:
+    all_same, worst_detail = True, ""
     for i, alone in enumerate(bench.single_rows):
-        same, detail = bench.close(found[i], alone)
-        worst, told = worst and same, detail if not same or not told else told
-    return worst, told
+        same, detail = bench.close(rows[i], alone)
+        all_same, worst_detail = all_same and same, detail if not same or not worst_detail else worst_detail
+    return all_same, worst_detail
 
 
 def cache_is_no_cache(bench: Bench) -> tuple[bool, str]:
@@ -108,13 +108,13 @@ def _in_steps(bench: Bench, scope: Scope) -> tuple[bool, str]:
     half = row.shape[1] // 2
     prompt = torch.tensor([half], device=row.device)
     with bench.steered(bench.strengths()[:1], scope, prompt):
-        whole = bench.llm.model(row, use_cache=False).logits
+        at_once = bench.llm.model(row, use_cache=False).logits
         out = bench.llm.model(row[:, :half], use_cache=True)
         steps = [out.logits]
         for i in range(half, row.shape[1]):
             out = bench.llm.model(row[:, i : i + 1], past_key_values=out.past_key_values, use_cache=True)
             steps.append(out.logits)
-    return bench.close(torch.cat(steps, 1), whole)
+    return bench.close(torch.cat(steps, 1), at_once)
 
 
 def capture_sees_the_edit(bench: Bench) -> tuple[bool, str]:
@@ -123,26 +123,26 @@ def capture_sees_the_edit(bench: Bench) -> tuple[bool, str]:
     site = f"{bench.llm.blocks}.{bench.layer}"
     with (
         bench.steered(bench.strengths()),
-        bench.tool.read(bench.llm, bench.layer) as seen,
-        _next_input(bench) as given,
+        bench.tool.read(bench.llm, bench.layer) as captured,
+        _next_input(bench) as next_input,
     ):
         bench.tool.forward(bench.llm, ids, mask)
-    same = torch.equal(seen[site], given[0])
+    same = torch.equal(captured[site], next_input[0])
     return same, "the reading inside an edit against the next layer's input"
 
 
 @contextmanager
 def _next_input(bench: Bench) -> Iterator[list[Tensor]]:
-    found: list[Tensor] = []
+    inputs: list[Tensor] = []
     stack = bench.llm.model.get_submodule(bench.llm.blocks)
-    following: nn.Module = stack[bench.layer + 1]
+    next_layer: nn.Module = stack[bench.layer + 1]
 
     def keep(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        found.append((args[0] if args else kwargs["hidden_states"]).clone())
+        inputs.append((args[0] if args else kwargs["hidden_states"]).clone())
 
-    handle = following.register_forward_pre_hook(keep, with_kwargs=True)
+    handle = next_layer.register_forward_pre_hook(keep, with_kwargs=True)
     try:
-        yield found
+        yield inputs
     finally:
         handle.remove()
 
@@ -152,11 +152,11 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
     size = sum(p.numel() for p in bench.llm.model.parameters())
     if bench.llm.model.dtype != torch.float32 or size > 5e8:
         return True, "not run: the model is not in float32, or too large for a second copy"
-    row, model, layer, where = bench.rows[0].unsqueeze(0), bench.llm.model, bench.layer, ""
-    if every := every_expert(bench.llm.decoder.config):
-        model, layer = small_copy(model, **every).to(bench.llm.device), 0
+    row, model, layer, note = bench.rows[0].unsqueeze(0), bench.llm.model, bench.layer, ""
+    if expert_settings := every_expert(bench.llm.decoder.config):
+        model, layer = small_copy(model, **expert_settings).to(bench.llm.device), 0
         depth = model.config.get_text_config().num_hidden_layers
-        where = (
+        note = (
             f"; on a copy of {depth} layers in which every token goes to all experts: "
             "otherwise rounding alone changes which experts are chosen, and with them the logits"
         )
@@ -165,11 +165,11 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
         llm = bench.llm
         if model is not llm.model or dtype != torch.float32:
             llm = LLM(llm.llm, layer).adopt(copy.deepcopy(model).to(dtype), llm.tokenizer)
-        vector, one = bench.vector.to(dtype), torch.ones(1, device=llm.device, dtype=dtype)
-        with bench.tool.steer(llm, layer, vector, one, All(), bench.lengths()[:1]):
+        vector, strength = bench.vector.to(dtype), torch.ones(1, device=llm.device, dtype=dtype)
+        with bench.tool.steer(llm, layer, vector, strength, All(), bench.lengths()[:1]):
             logits.append(llm.model(row, use_cache=False).logits.float())
     difference = float((logits[0] - logits[1]).abs().max() / logits[0].abs().max())
-    return difference < 0.1, f"largest difference {difference:.1%} of the logits' size{where}"
+    return difference < 0.1, f"largest difference {difference:.1%} of the logits' size{note}"
 
 
 def nothing_left(bench: Bench) -> tuple[bool, str]:
@@ -180,8 +180,8 @@ def nothing_left(bench: Bench) -> tuple[bool, str]:
             raise ArithmeticError
     except ArithmeticError:
         pass
-    left = _hooks(bench.llm.model) - before
-    return left == 0, f"{left} hooks left"
+    remaining = _hooks(bench.llm.model) - before
+    return remaining == 0, f"{remaining} hooks left"
 
 
 def _hooks(model: nn.Module) -> int:

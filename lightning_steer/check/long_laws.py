@@ -15,31 +15,31 @@ def logits_are_the_models_own(bench: Bench) -> tuple[bool, str]:
     expected = llm.model(row, use_cache=False).logits[0]
     h = llm.decoder.base(input_ids=row, use_cache=False)[0][0]
     same, detail = bench.close(llm.decoder.logits(h), expected)
-    few = torch.arange(0, expected.shape[1], 3, device=h.device)
-    both = same and bench.close(llm.decoder.logits(h, few), expected[:, few])[0]
-    return both, detail
+    tokens = torch.arange(0, expected.shape[1], 3, device=h.device)
+    agrees = same and bench.close(llm.decoder.logits(h, tokens), expected[:, tokens])[0]
+    return agrees, detail
 
 
 def long_prompts_are_plain_forwards(bench: Bench) -> tuple[bool, str]:
     """After a prompt longer than every window and chunk, scores are those of single forward passes."""
     llm, worst = bench.long, 0.0
-    prompts, where = bench.long_prompts()
+    prompts, context = bench.long_prompts()
     questions = [Question(text, bench.options) for text in prompts]
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
         for j, option in enumerate(question.options):
             prefix, rest = continuation(llm.tokenizer, question.prompt, option, True)
             worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, prefix + rest, len(rest))))
-    return worst <= 20 * TOLERANCE[llm.model.dtype], f"{where}; largest difference {worst:.1e} nats"
+    return worst <= 20 * TOLERANCE[llm.model.dtype], f"{context}; largest difference {worst:.1e} nats"
 
 
 def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:
     """A row longer than every window comes out the same beside others and by itself."""
     llm, tolerance = bench.long, TOLERANCE[bench.long.model.dtype]
-    prompts, where = bench.long_prompts()
-    one = Question(prompts[0], bench.options[:1])
-    beside = bench.tool.score(llm, [one, *(Question(text, bench.options) for text in prompts[1:])])[0, 0]
-    worst = float((beside - bench.tool.score(llm, [one])[0, 0]).abs()) / 20
+    prompts, context = bench.long_prompts()
+    question = Question(prompts[0], bench.options[:1])
+    beside = bench.tool.score(llm, [question, *(Question(text, bench.options) for text in prompts[1:])])[0, 0]
+    worst = float((beside - bench.tool.score(llm, [question])[0, 0]).abs()) / 20
     ids = [rows_of(llm.tokenizer, i, Question(text), True, False)[0].ids for i, text in enumerate(prompts)]
     batch = torch.full((len(ids), max(map(len, ids))), llm.pad, device=llm.device)
     mask = torch.zeros_like(batch)
@@ -50,7 +50,7 @@ def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:
         alone = llm.model(torch.tensor([row], device=llm.device), use_cache=False).logits[0].float()
         difference = (together[i, : len(row)].float() - alone).abs().max() / alone.abs().max().clamp_min(1e-6)
         worst = max(worst, float(difference))
-    return worst <= tolerance, f"{where}; largest difference {worst:.1e} of the logits' size"
+    return worst <= tolerance, f"{context}; largest difference {worst:.1e} of the logits' size"
 
 
 def generation_needs_no_cache(bench: Bench) -> tuple[bool, str]:

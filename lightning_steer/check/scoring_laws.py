@@ -35,10 +35,10 @@ def options_after_any_character(bench: Bench) -> tuple[bool, str]:
             ids = list(llm.tokenizer(text + option)["input_ids"])
             while ids[-1] in (llm.tokenizer.eos_token_id, llm.tokenizer.sep_token_id):
                 ids.pop()
-            own = [n for n in range(1, len(ids)) if _letters(llm.tokenizer.decode(ids[-n:])) == _letters(option)]
-            if not own:
+            lengths = [n for n in range(1, len(ids)) if _letters(llm.tokenizer.decode(ids[-n:])) == _letters(option)]
+            if not lengths:
                 return False, f"no tokens of {text + option!r} read as {option!r}"
-            worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, ids, own[-1])))
+            worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, ids, lengths[-1])))
     return worst <= 20 * bench.tolerance, f"{scores.numel()} continuations, largest difference {worst:.1e} nats"
 
 
@@ -48,9 +48,9 @@ def _letters(text: str) -> str:
 
 def labels_are_distinct(bench: Bench) -> tuple[bool, str]:
     """The labels' tokens differ, and none is the beginning of another."""
-    parts = [continuation(bench.llm.tokenizer, "Answer:", f" {label}", True)[1] for label in bench.labels]
-    for i, a in enumerate(parts):
-        for j, b in enumerate(parts):
+    label_tokens = [continuation(bench.llm.tokenizer, "Answer:", f" {label}", True)[1] for label in bench.labels]
+    for i, a in enumerate(label_tokens):
+        for j, b in enumerate(label_tokens):
             if i != j and b[: len(a)] == a:
                 return False, f"{bench.labels[i]!r} and {bench.labels[j]!r} begin with the same tokens {a}"
-    return True, ", ".join(f"{label} {part}" for label, part in zip(bench.labels, parts, strict=True))
+    return True, ", ".join(f"{label} {tokens}" for label, tokens in zip(bench.labels, label_tokens, strict=True))

@@ -25,7 +25,7 @@ LONGEST_ROW = 16
 
 
 class Tool:
-    """What is checked: how a library steers, reads, runs a padded batch and scores. This one is ours."""
+    """The hooks that are checked: steer, read, run a padded batch, score. This class uses this project's own."""
 
     def steer(
         self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
@@ -34,7 +34,7 @@ class Tool:
 
         @contextmanager
         def within() -> Iterator[None]:
-            before, llm.scope = llm.scope, scope
+            previous, llm.scope = llm.scope, scope
             site = f"{llm.blocks}.{layer}"
 
             def add(h: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Tool:
                 with llm.steered({site: add}, prompt):
                     yield
             finally:
-                llm.scope = before
+                llm.scope = previous
 
         return within()
 
@@ -55,10 +55,10 @@ class Tool:
 
     def forward(self, llm: LLM, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits ``[B, T, V]`` of padded rows."""
-        kept = {"attention_mask": mask}
+        inputs = {"attention_mask": mask}
         if "position_ids" in inspect.signature(llm.model.forward).parameters:
-            kept["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)
-        return llm.model(input_ids=ids, use_cache=False, **kept).logits
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)
+        return llm.model(input_ids=ids, use_cache=False, **inputs).logits
 
     def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
         """Sum of log-probabilities ``[B, options]`` of continuations."""
@@ -76,9 +76,9 @@ class Bench:
         texts = [llm.tokenizer(text)["input_ids"][:LONGEST_ROW] for text in PROMPTS]
         self.rows = [torch.tensor(ids, device=llm.device) for ids in texts]
         generator = torch.Generator().manual_seed(0)
-        with capture(llm.model, [f"{llm.blocks}.{layer}"]) as seen:
+        with capture(llm.model, [f"{llm.blocks}.{layer}"]) as captured:
             llm.model(self.rows[0].unsqueeze(0))
-        size = next(iter(seen.values())).float().norm(dim=-1).mean().item()
+        size = next(iter(captured.values())).float().norm(dim=-1).mean().item()
         direction = torch.randn(llm.width(""), generator=generator)
         self.vector = (size * direction / direction.norm()).to(llm.device, llm.model.dtype)
         self.sizes = windows(llm.decoder.config)
@@ -96,11 +96,11 @@ class Bench:
         llm = self.long
         longest = max(windows(llm.decoder.config).values(), default=SMALL_WINDOW)
         prompts, words = [], " ".join(PROMPTS).split()
-        for more in (8, 40):
-            count, said = int(max(4, min(longest + more, llm.longest - 32))), words[:1]
-            while len(llm.tokenizer(" ".join(said))["input_ids"]) < count:
-                said.append(words[len(said) % len(words)])
-            prompts.append(" ".join(said))
+        for extra in (8, 40):
+            count, prompt_words = int(max(4, min(longest + extra, llm.longest - 32))), words[:1]
+            while len(llm.tokenizer(" ".join(prompt_words))["input_ids"]) < count:
+                prompt_words.append(words[len(prompt_words) % len(words)])
+            prompts.append(" ".join(prompt_words))
         sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items()) or "no window"
         if llm is self.llm:
             return prompts, sizes
@@ -119,9 +119,9 @@ class Bench:
         Blocks up to the steered one, by name.
         """
         names = [f"{self.llm.blocks}.{i}" for i in range(self.layer + 1)]
-        with capture(self.llm.model, names) as seen:
+        with capture(self.llm.model, names) as captured:
             logits = self.tool.forward(self.llm, *self.padded("right"))
-        return logits, seen
+        return logits, captured
 
     @cached_property
     def single_rows(self) -> list[Tensor]:
@@ -154,12 +154,12 @@ class Bench:
     def steered(
         self, strength: Tensor, scope: Scope | None = None, prompt: Tensor | None = None
     ) -> AbstractContextManager:
-        """The tool at work."""
-        given = self.lengths() if prompt is None else prompt
-        return self.tool.steer(self.llm, self.layer, self.vector, strength, scope or All(), given)
+        """Steer with the tool while the block runs."""
+        lengths = self.lengths() if prompt is None else prompt
+        return self.tool.steer(self.llm, self.layer, self.vector, strength, scope or All(), lengths)
 
     def close(self, a: Tensor, b: Tensor) -> tuple[bool, str]:
-        """Whether logits agree up to rounding."""
+        """Compare logits up to rounding."""
         difference = float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp_min(1e-6))
         return difference <= self.tolerance, f"largest difference {difference:.1e} of the logits' size"
 

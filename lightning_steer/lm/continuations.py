@@ -20,7 +20,7 @@ def continuation(tokenizer: Any, prompt: str, option: str, special: bool) -> tup
     A token that straddles the border belongs to the continuation.
 
     Args:
-        tokenizer: fast or slow, as transformers has it.
+        tokenizer: a fast or slow tokenizer of transformers.
         prompt: text before the continuation; may be empty.
         option: the continuation.
         special: whether the tokenizer adds its special tokens.
@@ -34,10 +34,10 @@ def continuation(tokenizer: Any, prompt: str, option: str, special: bool) -> tup
 def continuations(
     tokenizer: Any, prompt: str, options: Sequence[str], special: bool
 ) -> list[tuple[list[int], list[int]]]:
-    """Return what :func:`continuation` returns for each of several options after one prompt."""
+    """Return :func:`continuation` of each of several options after one prompt."""
     texts = _Texts(tokenizer, prompt)
     begin = _added_before(tokenizer, prompt + options[0]) if special else []
-    found = []
+    tokens = []
     for option in options:
         ids = texts.ids(prompt + option)
         start = texts.start(ids)
@@ -50,53 +50,53 @@ def continuations(
                 raise ValueError(
                     f"the continuation {option!r} follows nothing, and the tokenizer has no beginning of text"
                 )
-            found.append(([first], ids))
+            tokens.append(([first], ids))
         else:
-            found.append(([*begin, *ids[:start]], ids[start:]))
-    return found
+            tokens.append(([*begin, *ids[:start]], ids[start:]))
+    return tokens
 
 
 def prompt_tokens(tokenizer: Any, prompt: str, text: str) -> int:
-    """Return how many tokens of ``text``, with the special ones before it, are of the prompt that it begins with.
+    """Count the tokens of ``text`` that belong to ``prompt``, with which it begins, special tokens before it included.
 
-    A token that straddles the border is not.
+    A token that straddles the border does not count.
     """
     texts = _Texts(tokenizer, prompt)
     return len(_added_before(tokenizer, text)) + texts.start(texts.ids(text))
 
 
 def text_tokens(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
-    """Return the tokens of each text, with the special ones before it and without those after it.
+    """Return the tokens of each text, with the special tokens before it and without those after it.
 
-    Behind an end token nothing is to be read, steered or continued.
+    Nothing is read, steered or continued after an end token.
     """
-    bare = [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    bare_rows = [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
     if not special:
-        return bare
-    whole = [list(ids) for ids in tokenizer(list(texts))["input_ids"]]
-    kept = []
-    for ids, own, text in zip(whole, bare, texts, strict=True):
-        ends = not own and ids[1:][-1:] == [tokenizer.eos_token_id]
-        kept.append(ids[:-1] if ends else ids[: _begin(ids, own, text) + len(own)] if own else ids)
-    return kept
+        return bare_rows
+    full_rows = [list(ids) for ids in tokenizer(list(texts))["input_ids"]]
+    rows = []
+    for ids, text_ids, text in zip(full_rows, bare_rows, texts, strict=True):
+        ends = not text_ids and ids[1:][-1:] == [tokenizer.eos_token_id]
+        rows.append(ids[:-1] if ends else ids[: _begin(ids, text_ids, text) + len(text_ids)] if text_ids else ids)
+    return rows
 
 
 def _added_before(tokenizer: Any, text: str) -> list[int]:
-    """The special tokens that the tokenizer puts before a text; those after it are not part of a continuation."""
-    whole = list(tokenizer(text)["input_ids"])
-    return whole[: _begin(whole, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)]
+    """Return the special tokens that the tokenizer puts before a text."""
+    ids = list(tokenizer(text)["input_ids"])
+    return ids[: _begin(ids, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)]
 
 
-def _begin(whole: list[int], bare: list[int], text: str) -> int:
-    """Where a text's own tokens begin among those with special ones."""
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
+def _begin(ids: list[int], text_ids: list[int], text: str) -> int:
+    """Return the index of a text's first own token after the special tokens."""
+    for start in range(len(ids) - len(text_ids) + 1):
+        if ids[start : start + len(text_ids)] == text_ids:
             return start
     raise ValueError(f"the tokenizer reads {text[-60:]!r} otherwise with its special tokens than without them")
 
 
 class _Texts:
-    """A prompt's own tokens, and the texts that tokens stand for."""
+    """Tokenize a prompt, and decode tokens to text."""
 
     def __init__(self, tokenizer: Any, prompt: str) -> None:
         self.tokenizer, self.prompt = tokenizer, prompt
@@ -113,56 +113,56 @@ class _Texts:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) if ids else ""
 
     def start(self, ids: list[int]) -> int:
-        """The first token that is not of the prompt alone."""
+        """Return the index of the first token that does not belong to the prompt alone."""
         pairs = zip(ids, self.prompt_ids, strict=False)
         start = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(self.prompt_ids)))
         if start == len(self.prompt_ids):
             return start
-        # The text that follows has changed how the prompt's end is cut: go on while nothing but the prompt is read.
-        text = self.text(self.prompt_ids)
-        inside = self.bare(text)
+        # The text after the prompt changed the tokens at its end: go on while the tokens decode to the prompt alone.
+        prompt = self.text(self.prompt_ids)
+        prompt_bare = self.bare(prompt)
         for end in range(start + 1, len(ids)):
-            read = self.text(ids[:end])
-            bare = self.bare(read)
-            if text.startswith(read) or (inside.startswith(bare) and len(bare) < len(inside)):
+            decoded = self.text(ids[:end])
+            bare = self.bare(decoded)
+            if prompt.startswith(decoded) or (prompt_bare.startswith(bare) and len(bare) < len(prompt_bare)):
                 start = end
-            elif not read.endswith(PARTIAL):
+            elif not decoded.endswith(PARTIAL):
                 break
         return start
 
     def problem(self, ids: list[int], start: int, option: str) -> str | None:
-        """What is wrong with ``ids[start:]`` as the tokens of the option, to be said after its name; or None."""
+        """Return why ``ids[start:]`` are not the tokens of the option, as the end of a sentence; None if they are."""
         if start == len(ids):
             return "has no token of its own: the tokenizer knows none of its characters, so write it otherwise"
-        before, whole = self.text(ids[:start]).rstrip(PARTIAL), self.text(ids)
-        read = _after(before, whole)
-        normal = self.normalize(self.prompt + option)
-        meant = _after(self.normalize(self.prompt), normal)
-        bare_read, bare_meant = self.bare(read), self.bare(meant)
-        straddled = len(bare_read) - len(bare_meant)
-        if not bare_meant:  # nothing but blanks, which not every decoder keeps
+        prefix, decoded = self.text(ids[:start]).rstrip(PARTIAL), self.text(ids)
+        continuation = _after(prefix, decoded)
+        normalized = self.normalize(self.prompt + option)
+        expected = _after(self.normalize(self.prompt), normalized)
+        bare_read, bare_expected = self.bare(continuation), self.bare(expected)
+        straddled = len(bare_read) - len(bare_expected)
+        if not bare_expected:  # nothing but blanks, which not every decoder keeps
             fits = not bare_read if start == len(self.prompt_ids) else len(ids) == start + 1
         elif start == len(self.prompt_ids):
-            fits = bare_read == bare_meant
+            fits = bare_read == bare_expected
         else:
             first = next((i for i in range(start + 1, len(ids)) if not self.text(ids[:i]).endswith(PARTIAL)), len(ids))
-            within = len(self.bare(self.text(ids[:first]))) - len(self.bare(before))
-            fits = bare_read.endswith(bare_meant) and (straddled == 0 or straddled < within)
+            first_characters = len(self.bare(self.text(ids[:first]))) - len(self.bare(prefix))
+            fits = bare_read.endswith(bare_expected) and (straddled == 0 or straddled < first_characters)
         if fits:
             return None
-        return f"is read as {read!r}: the tokenizer does not know all of its characters, so write it otherwise"
+        return f"is read as {continuation!r}: the tokenizer does not know all of its characters, so write it otherwise"
 
 
-def _after(before: str, whole: str) -> str:
-    """What of ``whole`` follows the characters that it shares with ``before``."""
-    return whole[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, whole, strict=False))) :]
+def _after(prefix: str, text: str) -> str:
+    """Return the rest of ``text`` after the characters that it shares with ``prefix``."""
+    return text[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prefix, text, strict=False))) :]
 
 
 def _without_blanks(text: str) -> str:
-    """The text without what decoders write, or leave out, between tokens."""
+    """Remove the blanks that decoders may write between tokens."""
     return "".join(text.replace("\u2581", " ").split())
 
 
 def _without_form(text: str) -> str:
-    """As :func:`_without_blanks`, without case and forms: a slow tokenizer does not tell what it normalises."""
+    """Remove blanks, case and Unicode forms: a slow tokenizer does not report its normalisation."""
     return _without_blanks(unicodedata.normalize("NFKC", text).casefold())

@@ -27,52 +27,52 @@ PARTS = {
 
 
 def blocks(model: nn.Module) -> str:
-    """Name of the list of decoder blocks: the one ModuleList with as many entries as the configuration has layers."""
+    """Return the name of the list of decoder blocks: the one ModuleList as long as the configuration has layers."""
     count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
-    found = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if len(found) > 1 and reads_more_than_text(model):  # towers for images or sound may be as deep
-        text = next(name for name, m in model.named_modules() if m is model.get_decoder())  # type: ignore[operator]
-        found = [name for name in found if name.startswith(f"{text}.")]
-    if len(found) != 1:
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if len(names) > 1 and reads_more_than_text(model):  # towers for images or sound may be as deep
+        decoder = next(name for name, m in model.named_modules() if m is model.get_decoder())  # type: ignore[operator]
+        names = [name for name in names if name.startswith(f"{decoder}.")]
+    if len(names) != 1:
         raise ValueError(
-            f"{type(model).__name__} has {len(found)} lists of {count} layers ({', '.join(found)}), not one: its "
+            f"{type(model).__name__} has {len(names)} lists of {count} layers ({', '.join(names)}), not one: its "
             "decoder blocks cannot be told"
         )
-    return found[0]
+    return names[0]
 
 
 def reads_more_than_text(model: nn.Module) -> bool:
-    """Whether the text decoder is one part of a model for images or sound too."""
+    """Tell whether the text decoder is part of a model that also reads images or sound."""
     return model.config.get_text_config() is not model.config  # type: ignore[union-attr,operator]
 
 
 def entry(model: nn.Module) -> nn.Module:
-    """The module that is given ids, padding and cache as the user gives them, before masks are made of them."""
+    """Return the module that receives ids, padding mask and cache from the user, before masks are prepared."""
     if reads_more_than_text(model):
         return model.base_model  # type: ignore[return-value]
     return model.get_submodule(blocks(model).rpartition(".")[0])
 
 
 def site_of(model: nn.Module, layer: int, part: str) -> str:
-    """Name of a block (``block``), or of its ``attention`` or ``mlp``; raises ValueError if it has none of its own."""
+    """Return the name of a block, or of its ``attention`` or ``mlp``; raises ValueError if it has no such part."""
     block = f"{blocks(model)}.{layer}"
     if part == "block":
         return block
     children = dict(model.get_submodule(block).named_children())
-    found = [f"{block}.{name}" for name in PARTS[part] if name in children]
-    if not found:
+    names = [f"{block}.{name}" for name in PARTS[part] if name in children]
+    if not names:
         raise ValueError(f"{type(model).__name__} blocks have no {part} of their own; they hold {list(children)}")
-    return found[0]
+    return names[0]
 
 
 class Decoder:
-    """What is read from a decoder's rows, and how they are steered. Its weights belong to whoever holds the model.
+    """Read and steer the rows of a decoder. The caller owns the model.
 
     Args:
         model: a causal language model, as ``from_pretrained`` gives it.
 
     Raises:
-        ValueError: its blocks cannot be told, or its family cannot be steered.
+        ValueError: its decoder blocks cannot be identified, or its family cannot be steered.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -97,19 +97,19 @@ class Decoder:
         return inner if inner is not self.model else self.model.get_submodule(self.blocks.rpartition(".")[0])
 
     def collate(self, rows: Sequence[Row], pad: int) -> Batch:
-        """Rows as one batch, where the model is."""
+        """Return rows as one batch on the model's device."""
         return collate(rows, pad, self.model.dtype, self.embedding.device)
 
     def states(self, batch: Batch) -> Tensor:
-        """``[R (x copies), T, d]`` what goes into the vocabulary head."""
-        kept: dict[str, Any] = {}
+        """Return ``[R (x copies), T, d]``, the input of the vocabulary head."""
+        settings: dict[str, Any] = {}
         if batch.mask is not None:
-            own = masks(self.config, self.form, batch.mask, batch.position)
-            kept = {"attention_mask": own, "position_ids": batch.position}
-        return self.base(input_ids=batch.ids, use_cache=False, **kept)[0]
+            attention_mask = masks(self.config, self.form, batch.mask, batch.position)
+            settings = {"attention_mask": attention_mask, "position_ids": batch.position}
+        return self.base(input_ids=batch.ids, use_cache=False, **settings)[0]
 
     def run_up_to(self, batch: Batch, site: str) -> None:
-        """Run rows for what is captured on the way; what lies above the site is not computed."""
+        """Run rows up to a site, for hooks that capture activations; layers above it are not computed."""
 
         def stop(_: Tensor) -> Tensor:
             raise _Enough
@@ -128,10 +128,10 @@ class Decoder:
         Args:
             h: ``[copies, R, T, d]`` states.
             rows: the R rows.
-            options: how many places each example has.
+            options: number of options for each example.
 
         Returns:
-            Where in ``[examples * options]`` each token belongs, and the values ``[copies, tokens]``.
+            The index of each token in ``[examples * options]``, and the values ``[copies, tokens]``.
         """
         slots = sorted({(r, slot) for r, row in enumerate(rows) for slot, _, _ in row.reads})
         number = {slot: i for i, slot in enumerate(slots)}
@@ -142,20 +142,20 @@ class Decoder:
         ]
         of_slot, token, place = torch.tensor(reads, device=h.device).T
         r, slot = torch.tensor(slots, device=h.device).T
-        picked = h[:, r, slot].flatten(0, 1)
-        at = (of_slot + len(slots) * torch.arange(len(h), device=h.device).unsqueeze(1)).flatten()
-        values = self._log_probabilities(picked, at, token.repeat(len(h)))
+        states = h[:, r, slot].flatten(0, 1)
+        states_index = (of_slot + len(slots) * torch.arange(len(h), device=h.device).unsqueeze(1)).flatten()
+        values = self._log_probabilities(states, states_index, token.repeat(len(h)))
         return place.to(self.embedding.device), values.view(len(h), -1)
 
     def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor, at_once: int = 1024) -> Tensor:
         """Log-probability of ``token [n]`` after the states ``h [m, d]`` at ``row [n]``; the head a piece at a time."""
-        found = []
+        pieces = []
         for start in range(0, len(h), at_once):
-            own = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
+            index = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
             logp = self.logits(h[start : start + at_once]).log_softmax(-1)
-            found.append((own, logp[row[own] - start, token[own]]))
-        where, values = (torch.cat(part) for part in zip(*found, strict=True))
-        return torch.zeros_like(values).index_copy(0, where, values)
+            pieces.append((index, logp[row[index] - start, token[index]]))
+        places, values = (torch.cat(part) for part in zip(*pieces, strict=True))
+        return torch.zeros_like(values).index_copy(0, places, values)
 
     @contextmanager
     def steered(
@@ -166,35 +166,35 @@ class Decoder:
         Args:
             batch: what will be run.
             edits: by site; given ``h [copies, R, T, d]``, they return the same shape.
-            mask: ``[R, T]`` the tokens that are steered; null for all.
+            mask: ``[R, T]`` the tokens that are steered; None for all.
             copies: how often each row is run; what lies below the first site is computed once.
         """
         if not edits:
             yield
             return
         first = min(int(site.removeprefix(f"{self.blocks}.").split(".")[0]) for site in edits)
-        within = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)  # the block itself needs all copies
+        inside = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)  # the block itself needs all copies
 
         def on_rows(function: Edit) -> Edit:
             def steer(h: Tensor) -> Tensor:
-                split = h.reshape(-1, *batch.ids.shape, h.shape[-1]).expand(copies, -1, -1, -1)
-                new = function(split)
+                copied = h.reshape(-1, *batch.ids.shape, h.shape[-1]).expand(copies, -1, -1, -1)
+                steered = function(copied)
                 if mask is not None:
-                    new = torch.where(mask.to(h.device)[None, :, :, None], new, split)
-                return new.flatten(0, 4 - h.dim())
+                    steered = torch.where(mask.to(h.device)[None, :, :, None], steered, copied)
+                return steered.flatten(0, 4 - h.dim())
 
             return steer
 
         with ExitStack() as stack:
             if copies > 1:
-                above = [f"{self.blocks}.{i}" for i in range(first if within else first + 1, self.depth)]
-                stack.enter_context(fan_out(self.model, above, copies, repeat_input=within))
+                above = [f"{self.blocks}.{i}" for i in range(first if inside else first + 1, self.depth)]
+                stack.enter_context(fan_out(self.model, above, copies, repeat_input=inside))
             stack.enter_context(edit(self.model, {site: on_rows(function) for site, function in edits.items()}))
             yield
 
     @torch.no_grad()
     def verify(self, name: str, pad: int) -> bool:
-        """See on a few tokens that nothing looks ahead, and that our states, cache and packed options are right.
+        """Check on a few tokens that attention is causal, and that our states, cache and packed options are right.
 
         Args:
             name: what the model is called in an error.
@@ -204,28 +204,28 @@ class Decoder:
             Whether several options can follow one prompt in one row.
 
         Raises:
-            ValueError: the model does not compute what is assumed of a decoder.
+            ValueError: the model does not compute what a decoder must.
         """
         ids = [i % len(self.embedding) for i in (5, 11, 7, 3, 9, 13)]
-        both = torch.tensor([ids, [*ids[:5], ids[0]]], device=self.embedding.device)
-        out = self.model(both, use_cache=True)
-        expected, other = out.logits.float()
+        ids_pair = torch.tensor([ids, [*ids[:5], ids[0]]], device=self.embedding.device)
+        out = self.model(ids_pair, use_cache=True)
+        expected, changed = out.logits.float()
         if not expected.isfinite().all():
             raise ValueError(f"{name} gives logits that are not finite: damaged weights, or too narrow a dtype")
         kind = type(self.model).__name__
-        if (other - expected)[:5].abs().max() > 0.02 * expected.abs().max():
+        if (changed - expected)[:5].abs().max() > 0.02 * expected.abs().max():
             raise ValueError(f"{name} does not read from left to right (it is a {kind}): take a decoder")
         count = getattr(out.get("past_key_values"), "get_seq_length", lambda: None)
         if count() != len(ids):
             raise uncounted(self.config.model_type, name)
         plain = Row(ids, list(range(6)), [0] * 6, 6, 0, [])
-        found = self.logits(self.states(self.collate([plain], pad))[0])
+        logits = self.logits(self.states(self.collate([plain], pad))[0])
         scale = expected.abs().max().clamp_min(1e-6)
-        if (found - expected).abs().max() > 0.02 * scale:
+        if (logits - expected).abs().max() > 0.02 * scale:
             raise ValueError(f"{kind} changes its logits after the vocabulary head in a way unknown here")
-        rounding = float((found - expected).abs().max() / scale)
+        rounding = float((logits - expected).abs().max() / scale)
         return options_fit(self, pad, max(1e-4, 4 * rounding))
 
 
 class _Enough(Exception):
-    """What was to be read has been read."""
+    """Stop the forward pass: all activations have been read."""

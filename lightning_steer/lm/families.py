@@ -1,4 +1,4 @@
-"""Families that cannot be steered here, by name, before their weights are read."""
+"""Reject families that cannot be steered, before their weights are read."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def check_family(config: Any, name: str) -> None:
 
     Args:
         config: a configuration of transformers.
-        name: what the model is called in the sentence.
+        name: the model's name in the message.
     """
     family = config.model_type
     if getattr(config, "is_encoder_decoder", False):
@@ -22,7 +22,7 @@ def check_family(config: Any, name: str) -> None:
 
 
 def uncounted(family: str, name: str) -> ValueError:
-    """The sentence for a family without a key-value cache that counts tokens."""
+    """Return the error for a family without a key-value cache that counts tokens."""
     return ValueError(
         f"{name} is of the family {family}, which has no key-value cache that counts tokens, so that the tokens to be "
         f"steered cannot be told: {ADVICE}"

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 
 def logits(model: Any, decoders: Collection[nn.Module], h: Tensor, tokens: Tensor | None = None) -> Tensor:
-    """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone.
+    """Return logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens only.
 
     Args:
         model: a causal language model of transformers.
-        decoders: the modules that give it states, one of which it calls: OPT's model goes to its inner decoder.
-        h: what its decoder gives, after the last norm.
-        tokens: ``[n]`` the tokens wanted; null for all. Of a plain linear head only their rows are computed.
+        decoders: modules that may return its states; it calls one of them (OPT calls its inner decoder).
+        h: the decoder's output, after the last norm.
+        tokens: ``[n]`` token ids; None for all. A plain linear head computes only their rows.
     """
     head = model.get_output_embeddings()
-    few = tokens is not None and type(head) is nn.Linear
+    selected = tokens is not None and type(head) is nn.Linear
     states = _States(h.unsqueeze(1))
     ids = torch.zeros(len(h), 1, dtype=torch.int64, device=model.get_input_embeddings().weight.device)
 
@@ -31,36 +31,36 @@ def logits(model: Any, decoders: Collection[nn.Module], h: Tensor, tokens: Tenso
 
     with ExitStack() as stack:
         for module in decoders:
-            stack.enter_context(_answering(module, lambda *_args, **_kwargs: states))
-        if few:
-            stack.enter_context(_answering(head, rows))
-        found = model(input_ids=ids, use_cache=False).logits[:, 0].float()
-    return found if few or tokens is None else found[:, tokens]
+            stack.enter_context(_replace_forward(module, lambda *_args, **_kwargs: states))
+        if selected:
+            stack.enter_context(_replace_forward(head, rows))
+        scores = model(input_ids=ids, use_cache=False).logits[:, 0].float()
+    return scores if selected or tokens is None else scores[:, tokens]
 
 
 class _States(tuple):
-    """What a decoder gives, states alone: whatever else a family's model asks for is null."""
+    """Output of a decoder with hidden states only; every other attribute is None."""
 
     def __new__(cls, h: Tensor) -> "_States":
         """Hold ``h`` as the first of a decoder's outputs."""
         return super().__new__(cls, (h,))
 
     def __getattr__(self, name: str) -> Tensor | None:
-        """The states by their name, or null."""
+        """Return the states for ``last_hidden_state``, else None."""
         if name.startswith("__"):
             raise AttributeError(name)
         return self[0] if name == "last_hidden_state" else None
 
 
 @contextmanager
-def _answering(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While the block runs, ``forward`` takes the place of the module's own."""
-    own = module.__dict__.get("forward")  # accelerate puts one onto the instance
+def _replace_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Replace the module's ``forward`` while the block runs."""
+    original = module.__dict__.get("forward")  # accelerate puts one onto the instance
     module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        if own is None:
+        if original is None:
             del module.forward
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = original  # type: ignore[method-assign]

@@ -37,8 +37,8 @@ class LLM(Backbone):
         llm: a hub name or a local folder in Hugging Face form.
         layers: the decoder blocks that are steered, counted from 0; negative from the end.
         part: what is steered of each: the block's output (the residual stream), or its attention's or MLP's output.
-        scope: which tokens are steered; null for all.
-        read: which tokens of a text a method is fitted to (their mean, if several); null for the last one. Generated
+        scope: which tokens are steered; None for all.
+        read: which tokens of a text a method is fitted to (their mean, if several); None for the last one. Generated
             reads the continuation of a prompt.
         per: scores are sums over a continuation's tokens, or means over its tokens or its UTF-8 bytes.
         chat: put every prompt into the tokenizer's chat template, as a user's turn.
@@ -98,9 +98,9 @@ class LLM(Backbone):
         if self.loading[2] is None:  # Lightning moves it to its device; a device map has placed it already
             self.add_module("network", model)
         self.blocks, self.longest = decoder.blocks, decoder.longest
-        asked, self.layers = self.layers, sorted({self._layer(layer) for layer in self.layers})
-        if len(self.layers) < len(asked):
-            raise ValueError(f"layers {asked} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
+        requested, self.layers = self.layers, sorted({self._layer(layer) for layer in self.layers})
+        if len(self.layers) < len(requested):
+            raise ValueError(f"layers {requested} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
         if self.chat and not tokenizer.chat_template:
             raise ValueError(f"{self.llm} has no chat template: leave chat off, or take a model tuned for chats")
         self.sites = [self.site(layer) for layer in self.layers]
@@ -180,10 +180,10 @@ class LLM(Backbone):
         """Tokens of questions or texts, a chat template bringing its own special ones; raises ValueError."""
         check_order(self.model)
         asked = [Question(self.prompt(q.prompt), q.options) for q in questions]
-        found = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
-        for row in found:
+        rows = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
+        for row in rows:
             self.check_length(max(row.position) + 1, asked[row.example].prompt)
-        return found
+        return rows
 
     def texts(self, inputs: Sequence[Question]) -> list[Row]:
         """Tokens of questions with their first option, each as one text that is read whole; raises ValueError."""
@@ -196,12 +196,12 @@ class LLM(Backbone):
     def prompts(self, prompts: Sequence[str], new: int) -> list[list[int]]:
         """Tokens of prompts after which ``new`` ones are generated; raises ValueError naming a prompt."""
         texts = [self.prompt(text) for text in prompts]
-        found = text_tokens(self.tokenizer, texts, special=not self.chat)
-        for text, ids in zip(texts, found, strict=True):
+        token_ids = text_tokens(self.tokenizer, texts, special=not self.chat)
+        for text, ids in zip(texts, token_ids, strict=True):
             if not ids:
                 raise ValueError(f"the prompt {text!r} has no token that could be continued")
             self.check_length(len(ids), text, new)
-        return found
+        return token_ids
 
     def check_length(self, tokens: int, text: str, new: int = 0) -> None:
         """Raise TooLongError if a text's tokens, and new ones but the last, are more than the model reads.
@@ -209,9 +209,9 @@ class LLM(Backbone):
         Nothing is predicted from the last new token, so it is never read.
         """
         if tokens + max(new - 1, 0) > self.longest:
-            asked = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
+            needed = f"{tokens} tokens and {new} new ones" if new else f"{tokens} tokens"
             reads = f"the {self.longest} that {self.llm} reads{why_shorter(self.decoder.config)}"
-            raise TooLongError(f"{asked} are more than {reads}: {text[:60]!r}")
+            raise TooLongError(f"{needed} are more than {reads}: {text[:60]!r}")
 
     def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
         """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
@@ -219,46 +219,46 @@ class LLM(Backbone):
         A question is read with its first option, as one text; ``Generated`` reads what the option has added.
         """
         check_order(self.model)
-        rows, found = self.texts(inputs), self._nothing(inputs)
+        rows, means = self.texts(inputs), self._empty_means(inputs)
         if isinstance(self.reads, Generated):
-            parts = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
-            rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, parts, strict=True)]
-        for part in batches(rows, self.tokens_per_batch):
-            batch = self.decoder.collate(part, self.pad)
-            with capture(self.model, self.sites) as seen:
+            split = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
+            rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, split, strict=True)]
+        for batch_rows in batches(rows, self.tokens_per_batch):
+            batch = self.decoder.collate(batch_rows, self.pad)
+            with capture(self.model, self.sites) as captured:
                 self.decoder.run_up_to(batch, self.sites[-1])
-            self._gather(found, seen, part, self.reads.mask(batch.index, batch.prompt), batch.index >= 0)
-        return found
+            self._add_means(means, captured, batch_rows, self.reads.mask(batch.index, batch.prompt), batch.index >= 0)
+        return means
 
     def observe(self, inputs: Sequence[Question]) -> tuple[Tensor, dict[str, Tensor]]:
         """``[B, options]`` as :meth:`scores` unsteered, and ``{site: [B, d]}`` of the prompts alone, in one pass."""
-        rows, found = self.rows(inputs), self._nothing(inputs)
+        rows, means = self.rows(inputs), self._empty_means(inputs)
         options = max(len(question.options) for question in inputs)
         total = torch.zeros(1, len(inputs) * options, device=self.device)
-        for part in batches(rows, self.tokens_per_batch):
-            batch = self.decoder.collate(part, self.pad)
-            with capture(self.model, self.sites) as seen:
+        for batch_rows in batches(rows, self.tokens_per_batch):
+            batch = self.decoder.collate(batch_rows, self.pad)
+            with capture(self.model, self.sites) as captured:
                 h = self.decoder.states(batch)
-            total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), part, options))
+            total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), batch_rows, options))
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
-            self._gather(found, seen, part, self.reads.mask(batch.index, batch.prompt), real)
-        return self._per(total, inputs, options)[0], found
+            self._add_means(means, captured, batch_rows, self.reads.mask(batch.index, batch.prompt), real)
+        return self._normalize(total, inputs, options)[0], means
 
-    def _nothing(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
+    def _empty_means(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
         return {site: self.decoder.embedding.new_zeros(len(inputs), self.decoder.width) for site in self.sites}
 
-    def _gather(
-        self, found: dict[str, Tensor], seen: dict[str, Tensor], part: Sequence[Row], mask: Tensor | None, real: Tensor
+    def _add_means(
+        self, means: dict[str, Tensor], h_at: dict[str, Tensor], rows: Sequence[Row], mask: Tensor | None, real: Tensor
     ) -> None:
         """Put the mean over each row's tokens to be read where its example stands."""
         mask = real if mask is None else mask & real
         if not mask.any(1).all():
-            raise ValueError(f"{type(self.reads).__name__} picks no token to read in example {part[0].example}")
-        examples = torch.tensor([row.example for row in part], device=mask.device)
-        for site, h in seen.items():
+            raise ValueError(f"{type(self.reads).__name__} picks no token to read in example {rows[0].example}")
+        examples = torch.tensor([row.example for row in rows], device=mask.device)
+        for site, h in h_at.items():
             weight = mask / mask.sum(1, keepdim=True)  # in float32: in half precision 1/n would be off by up to .4 %
             mean = weight.unsqueeze(1).float() @ h.reshape(*real.shape, -1).float().masked_fill(~mask.unsqueeze(-1), 0)
-            found[site] = found[site].index_copy(0, examples.to(h.device), mean.squeeze(1).to(h.dtype))
+            means[site] = means[site].index_copy(0, examples.to(h.device), mean.squeeze(1).to(h.dtype))
 
     def scores(self, inputs: Sequence[Question], edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
         """``[copies, B, options]`` log-probabilities of the continuations; -inf where a question has fewer options."""
@@ -266,15 +266,15 @@ class LLM(Backbone):
             raise ValueError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
         rows, options = self.rows(inputs), max(len(question.options) for question in inputs)
         total = torch.zeros(copies, len(inputs) * options, device=self.device)
-        for part in batches(rows, max(1, self.tokens_per_batch // copies)):
-            batch = self.decoder.collate(part, self.pad)
+        for batch_rows in batches(rows, max(1, self.tokens_per_batch // copies)):
+            batch = self.decoder.collate(batch_rows, self.pad)
             with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
                 h = self.decoder.states(batch)
-            h = h.unflatten(0, (-1, len(part))).expand(copies, -1, -1, -1)
-            total = total.index_add(1, *self.decoder.scored(h, part, options))
-        return self._per(total, inputs, options)
+            h = h.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
+            total = total.index_add(1, *self.decoder.scored(h, batch_rows, options))
+        return self._normalize(total, inputs, options)
 
-    def _per(self, total: Tensor, inputs: Sequence[Question], options: int) -> Tensor:
+    def _normalize(self, total: Tensor, inputs: Sequence[Question], options: int) -> Tensor:
         """Sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``per``."""
         total = total.unflatten(1, (len(inputs), options))
         counts = torch.tensor([[self._count(q, i) for i in range(options)] for q in inputs], device=total.device)
@@ -305,30 +305,30 @@ class LLM(Backbone):
         kl = torch.full((copies, len(rows), longest), torch.nan, dtype=torch.float64)
         logp = torch.zeros(copies + 1, len(rows), dtype=torch.float64)
         tokens = torch.zeros(len(rows))
-        for part in batches(rows, max(1, self.tokens_per_batch // (copies + 1))):
-            batch = self.decoder.collate(part, self.pad)
-            if self._picked(batch).sum() == 0:
+        for batch_rows in batches(rows, max(1, self.tokens_per_batch // (copies + 1))):
+            batch = self.decoder.collate(batch_rows, self.pad)
+            if self._steered_tokens(batch).sum() == 0:
                 batch = batch._replace(prompt=torch.ones_like(batch.prompt))
             plain = self.decoder.states(batch)
             with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
                 steered = self.decoder.states(batch)
-            steered = steered.unflatten(0, (-1, len(part))).expand(copies, -1, -1, -1)
-            r, t = (self._picked(batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
-            following = torch.cat([batch.ids[:, 1:], batch.ids[:, :1]], 1)[r, t]
-            followed = torch.cat([batch.index[:, 1:] > 0, batch.index[:, :1] < 0], 1)[r, t].cpu()
-            example = torch.tensor([row.example for row in part])[r.cpu()]
-            tokens.index_add_(0, example, followed.float())
+            steered = steered.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
+            r, t = (self._steered_tokens(batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
+            next_tokens = torch.cat([batch.ids[:, 1:], batch.ids[:, :1]], 1)[r, t]
+            has_next = torch.cat([batch.index[:, 1:] > 0, batch.index[:, :1] < 0], 1)[r, t].cpu()
+            example = torch.tensor([row.example for row in batch_rows])[r.cpu()]
+            tokens.index_add_(0, example, has_next.float())
             base = self.logits(plain[r, t]).log_softmax(-1)
             for i, h in enumerate([plain, *steered]):
                 after = base if i == 0 else self.logits(h[r, t]).log_softmax(-1)
-                said = after.gather(1, following.unsqueeze(1)).squeeze(1).cpu().double()
-                logp[i].index_add_(0, example, torch.where(followed, said, 0.0))
+                token_logp = after.gather(1, next_tokens.unsqueeze(1)).squeeze(1).cpu().double()
+                logp[i].index_add_(0, example, torch.where(has_next, token_logp, 0.0))
                 if i:
-                    broken = next_token_kl(base, after).nan_to_num(nan=torch.inf, posinf=torch.inf)  # NaN says no token
-                    kl[i - 1, example, t.cpu()] = broken.cpu().double()
+                    values = next_token_kl(base, after).nan_to_num(nan=torch.inf, posinf=torch.inf)  # NaN says no token
+                    kl[i - 1, example, t.cpu()] = values.cpu().double()
         return TextDrift(kl, logp[0], logp[1:], tokens)
 
-    def _picked(self, batch: Batch) -> Tensor:
+    def _steered_tokens(self, batch: Batch) -> Tensor:
         mask = self.scope.mask(batch.index, batch.prompt)
         return (batch.index >= 0) if mask is None else mask & (batch.index >= 0)
 
@@ -342,8 +342,8 @@ class LLM(Backbone):
                 yield
             return
         with follow(self.model, entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
-            within = {site: scoped(function, tokens, self.scope) for site, function in edits.items()}
-            stack.enter_context(edit(self.model, within))
+            scoped_edits = {site: scoped(function, tokens, self.scope) for site, function in edits.items()}
+            stack.enter_context(edit(self.model, scoped_edits))
             yield
 
     @overload
@@ -373,8 +373,8 @@ class LLM(Backbone):
         """
         if isinstance(prompts, str):
             return self.generate([prompts], edits, max_new_tokens, **settings)[0]
-        written = self.continued(prompts, edits, max_new_tokens, **settings)
-        return self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        token_ids = self.continued(prompts, edits, max_new_tokens, **settings)
+        return self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
 
     @torch.no_grad()
     def continued(
@@ -387,18 +387,18 @@ class LLM(Backbone):
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if not prompts or max_new_tokens < 1:
             raise ValueError(f"at least 1 prompt is continued, by 1 token, not {len(prompts)} by {max_new_tokens}")
-        read = {"input_ids": self.prompts(prompts, max_new_tokens)}
-        encoded = self.tokenizer.pad(read, return_tensors="pt", padding=True)
+        prompt_ids = {"input_ids": self.prompts(prompts, max_new_tokens)}
+        encoded = self.tokenizer.pad(prompt_ids, return_tensors="pt", padding=True)
         ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
         length = mask.sum(1)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
-        own = self.model.generation_config
-        plain = self.model.generation_config = type(own)(**{name: getattr(own, name) for name in SPECIAL})
+        saved = self.model.generation_config
+        plain = self.model.generation_config = type(saved)(**{name: getattr(saved, name) for name in SPECIAL})
         try:
             with self.steered(edits or {}, length):
                 out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
         finally:
-            self.model.generation_config = own
+            self.model.generation_config = saved
         ends = plain.eos_token_id if isinstance(plain.eos_token_id, list) else [plain.eos_token_id]
         return [_up_to(ends, row) for row in out[:, ids.shape[1] :].tolist()]
 

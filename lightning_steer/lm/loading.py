@@ -1,4 +1,4 @@
-"""Load a decoder and its tokenizer from the hub or a local folder; whatever fails is said in one sentence."""
+"""Load a decoder and its tokenizer from the hub or a local folder; every failure is one sentence."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def load(
     device_map: str | None = None,
     load_in_4bit: bool = False,
 ) -> tuple[Any, Any]:
-    """``(model, tokenizer)``, frozen; safetensors only, and never any code of the model's own.
+    """Return ``(model, tokenizer)``, frozen; reads safetensors only, and never runs the model's own code.
 
     Args:
         name: a hub name or a local folder in Hugging Face form.
@@ -33,7 +33,7 @@ def load(
         load_in_4bit: quantise while loading; needs bitsandbytes and a GPU.
 
     Raises:
-        ValueError: the model or its tokenizer cannot be had, with the reason and what to do.
+        ValueError: the model or its tokenizer cannot be loaded; the message gives the reason and a remedy.
     """
     from transformers import AutoConfig
 
@@ -42,16 +42,16 @@ def load(
         raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
     if revision is not None and Path(name).is_dir():
         raise ValueError(f"revision {revision!r} is of a model on the hub, and {name} is a local folder: leave it out")
-    more: dict[str, Any] = {"device_map": device_map} if device_map else {}
+    options: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if load_in_4bit:
-        more["quantization_config"] = _four_bit()
+        options["quantization_config"] = _four_bit()
     loaded: Any
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         tame(config)
         _check_index(name, revision)
     except Exception as error:
-        raise ValueError(_why(name, revision, error)) from error
+        raise ValueError(_explain_failure(name, revision, error)) from error
     check_family(config, name)
     try:
         loaded = _auto_class(config).from_pretrained(
@@ -63,19 +63,19 @@ def load(
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
-            **more,
+            **options,
         )
     except ForeignFileError:
         raise
     except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all
-        raise ValueError(_why(name, revision, error)) from error
-    model, found = loaded
-    _check_whole(name, found)
+        raise ValueError(_explain_failure(name, revision, error)) from error
+    model, info = loaded
+    _check_whole(name, info)
     return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
 
 
 def _auto_class(config: Any) -> Any:
-    """What loads a model of this configuration; one that sees images too is read and steered in its text decoder."""
+    """Return the auto class for this configuration; models with images are steered in their text decoder."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, models
 
     auto = models.auto.modeling_auto
@@ -96,10 +96,10 @@ def tame(config: Any) -> None:
     configuration too; a name with a slash would be a repository whose compiled code is fetched and run.
     """
     vars(config).pop("transformers_weights", None)
-    parts = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
-    for part in parts:
-        if part is not None and part._attn_implementation not in ATTENTION:
-            part._attn_implementation_internal = None  # the setter would hand it on to the other parts
+    subconfigs = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
+    for subconfig in subconfigs:
+        if subconfig is not None and subconfig._attn_implementation not in ATTENTION:
+            subconfig._attn_implementation_internal = None  # the setter would hand it on to the other parts
 
 
 def _check_index(name: str, revision: str | None) -> None:
@@ -112,12 +112,12 @@ def _check_index(name: str, revision: str | None) -> None:
         return
     try:
         files = json.loads(Path(path).read_bytes())["weight_map"].values()
-        odd = [str(file) for file in files if not WEIGHTS.fullmatch(str(file))]
+        bad_names = [str(file) for file in files if not WEIGHTS.fullmatch(str(file))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ForeignFileError(f"model.safetensors.index.json of {name} is damaged ({_short(error)})") from error
-    if odd:
+        raise ForeignFileError(f"model.safetensors.index.json of {name} is damaged ({_describe(error)})") from error
+    if bad_names:
         raise ForeignFileError(
-            f"model.safetensors.index.json of {name} names {odd[0][:80]!r}, which is no safetensors file of its "
+            f"model.safetensors.index.json of {name} names {bad_names[0][:80]!r}, which is no safetensors file of its "
             "folder: take another model, or save this one again"
         )
 
@@ -137,18 +137,18 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name} has no config.json: a model is saved with model.save_pretrained")
 
 
-def _check_whole(name: str, found: dict[str, Any]) -> None:
+def _check_whole(name: str, info: dict[str, Any]) -> None:
     """Refuse a model with tensors that transformers would make up at random, with a warning."""
-    if found["mismatched_keys"]:
-        tensor, saved, expected = min(found["mismatched_keys"])
+    if info["mismatched_keys"]:
+        tensor, saved, expected = min(info["mismatched_keys"])
         raise ValueError(
             f"{tensor} of {name} is {list(saved)} in its file, and {list(expected)} by its config.json: these are of "
             "two models"
         )
-    if found["missing_keys"]:
+    if info["missing_keys"]:
         raise ValueError(
-            f"the weights of {name} are incomplete: {len(found['missing_keys'])} tensors such as "
-            f"{min(found['missing_keys'])} are in none of its files: download or save it again"
+            f"the weights of {name} are incomplete: {len(info['missing_keys'])} tensors such as "
+            f"{min(info['missing_keys'])} are in none of its files: download or save it again"
         )
 
 
@@ -165,9 +165,9 @@ def _tokenizer(name: str, revision: str | None, embedded: float = math.inf) -> A
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:
         if _is_foreign(str(error)):
-            raise ValueError(_why(name, revision, error)) from error
+            raise ValueError(_explain_failure(name, revision, error)) from error
         raise ValueError(
-            f"{name} has no tokenizer that can be loaded ({_short(error)}): save one beside the model"
+            f"{name} has no tokenizer that can be loaded ({_describe(error)}): save one beside the model"
         ) from error
     if tokenizer.vocab_size == 0:
         raise ValueError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
@@ -192,7 +192,7 @@ def _is_foreign(text: str) -> bool:
     return "trust_remote_code" in text or "custom code" in text
 
 
-def _why(name: str, revision: str | None, error: Exception) -> str:
+def _explain_failure(name: str, revision: str | None, error: Exception) -> str:
     text, kinds = str(error), {type(e).__name__ for e in _chain(error)}
     if "GatedRepoError" in kinds or "gated repo" in text:
         return f"{name} is gated: ask for access on its hub page, then log in with `hf auth login` or set HF_TOKEN"
@@ -205,7 +205,7 @@ def _why(name: str, revision: str | None, error: Exception) -> str:
             f"{name} has no safetensors weights (pickled ones are never loaded): convert it, or take another revision"
         )
     if "SafetensorError" in kinds or "EOFError" in kinds:
-        return f"the weights of {name} are damaged ({_short(error)}): download or save them again"
+        return f"the weights of {name} are damaged ({_describe(error)}): download or save them again"
     if "not a valid git identifier" in text:
         return f"{name} has no revision {revision!r} on the hub: give a branch, a tag or a commit that it has"
     if "accelerate" in text:
@@ -217,9 +217,9 @@ def _why(name: str, revision: str | None, error: Exception) -> str:
             "take a decoder"
         )
     if "JSONDecodeError" in kinds or "not a valid JSON" in text:
-        return f"a configuration file of {name} is not valid JSON ({_short(error)})"
+        return f"a configuration file of {name} is not valid JSON ({_describe(error)})"
     if "model type" in text or "model_type" in text:
-        return f"{name} is of no family that this version of transformers knows ({_short(error)})"
+        return f"{name} is of no family that this version of transformers knows ({_describe(error)})"
     if "RepositoryNotFoundError" in kinds or "not a valid model identifier" in text:
         return (
             f"there is no model {name!r} on the hub, or it is private: check the name, or log in with `hf auth login`"
@@ -227,18 +227,18 @@ def _why(name: str, revision: str | None, error: Exception) -> str:
     if "connect" in text or "offline" in text.lower() or "LocalEntryNotFoundError" in kinds:
         return f"{name} is neither a local folder nor in the hub's local cache, and the hub cannot be reached"
     if "FileNotFoundError" in kinds:
-        return f"a file of {name} is missing ({_short(error)}): download or save it again"
-    return f"{name} cannot be loaded as a causal language model: {_short(error)}"
+        return f"a file of {name} is missing ({_describe(error)}): download or save it again"
+    return f"{name} cannot be loaded as a causal language model: {_describe(error)}"
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    found = []
+    errors = []
     while error is not None:
-        found.append(error)
+        errors.append(error)
         error = error.__cause__ or error.__context__
-    return found
+    return errors
 
 
-def _short(error: BaseException) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0][:200] if first else ''}"
+def _describe(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -82,7 +82,7 @@ class From(Scope):
 
 
 class Tokens:
-    """Where the tokens of the forward pass under way stand; kept up to date by :func:`follow`."""
+    """Positions of the tokens in the current forward pass, kept up to date by :func:`follow`."""
 
     def __init__(self, prompt_lengths: Tensor | None) -> None:
         self.given, self.prompt = prompt_lengths, prompt_lengths
@@ -108,7 +108,7 @@ class Tokens:
         """``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
 
         Raises:
-            ValueError: the values are not as many as the rows or prompts.
+            ValueError: the number of values is neither that of the rows nor of the prompts.
         """
         if rows == len(values):
             return values
@@ -143,9 +143,9 @@ class Tokens:
         """Note a prompt, unless these are a prompt and what was generated after it, without a cache."""
         if self.generating and self.first is not None:
             return
-        before = self.first
-        grows = before is not None and len(before) == len(ids) and before.shape[1] < ids.shape[1]
-        self.in_doubt = bool(grows and torch.equal(ids[:, : before.shape[1]], before))  # type: ignore[union-attr]
+        previous = self.first
+        grows = previous is not None and len(previous) == len(ids) and previous.shape[1] < ids.shape[1]
+        self.in_doubt = bool(grows and torch.equal(ids[:, : previous.shape[1]], previous))  # type: ignore[union-attr]
         if not self.in_doubt:
             self.prompt, self.first = index.amax(1) + 1, ids
 
@@ -161,7 +161,7 @@ class Tokens:
 
 @contextmanager
 def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[Tokens]:
-    """While the block runs, the tokens of every call of ``decoder`` are known.
+    """Track the tokens of every call of ``decoder`` while the block runs.
 
     Without a cache every step of ``generate`` reads the prompt again and one token more; so ``model.generate`` is
     wrapped for the time of the block, to tell its steps from new prompts.
@@ -169,27 +169,27 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
     Args:
         model: the model whose ``generate`` may be called.
         decoder: the module that owns the decoder layers and is given ids, mask and cache.
-        prompt_lengths: ``[B]`` real tokens of each row's prompt; null takes the first call for the whole prompt.
+        prompt_lengths: ``[B]`` real tokens of each row's prompt; None takes the first call for the whole prompt.
     """
     tokens = Tokens(prompt_lengths)
     handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: tokens.see(args, kwargs), with_kwargs=True)
-    own, generate = vars(model).get("generate"), getattr(model, "generate", None)
+    own_generate, original_generate = vars(model).get("generate"), getattr(model, "generate", None)
 
     def followed(*args: Any, **kwargs: Any) -> Any:
         ids: Any = next((kwargs[name] for name in ("input_ids", "inputs", "inputs_embeds") if name in kwargs), None)
         ids = args[0] if ids is None and args else ids
         with tokens.within_generate(len(ids) if isinstance(ids, Tensor) else None):
-            return generate(*args, **kwargs)  # type: ignore[misc]
+            return original_generate(*args, **kwargs)  # type: ignore[misc]
 
     try:
-        if generate is not None:
+        if original_generate is not None:
             vars(model)["generate"] = followed
         yield tokens
     finally:
         handle.remove()
         vars(model).pop("generate", None)
-        if own is not None:
-            vars(model)["generate"] = own
+        if own_generate is not None:
+            vars(model)["generate"] = own_generate
 
 
 ROW_BY_ROW = "steered_row_by_row"
@@ -216,13 +216,13 @@ def check_order(model: nn.Module) -> None:
 
 
 def scoped(function: Callable[[Tensor], Tensor], tokens: Tokens, scope: Scope) -> Callable[[Tensor], Tensor]:
-    """The edit on the tokens in scope, and the very same bits elsewhere."""
+    """Apply the edit to the tokens in scope only; all others keep their bits."""
 
     def edit(h: Tensor) -> Tensor:
         mask = tokens.mask(scope)
         if mask is None:
             return function(h)
-        split = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
-        return torch.where(mask.to(h.device).unsqueeze(-1), function(split), split).reshape(h.shape)
+        rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
+        return torch.where(mask.to(h.device).unsqueeze(-1), function(rows_first), rows_first).reshape(h.shape)
 
     return edit

@@ -32,19 +32,19 @@ class Row(NamedTuple):
 
 
 def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pack: bool) -> list[Row]:
-    """The rows that score a question: one if all options follow the very same prompt tokens, else one an option.
+    """Return the rows that score a question: one if all options follow the same prompt tokens, else one per option.
 
-    No row holds the last token of an option: nothing is predicted from it.
+    Rows leave out the last token of an option: nothing is predicted from it.
     """
     if not question.options:
         (ids,) = text_tokens(tokenizer, [question.prompt], special)
         if not ids:
             raise ValueError(f"the text {question.prompt!r} has no token")
         return [Row(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
-    parts = continuations(tokenizer, question.prompt, question.options, special)
-    if pack and all(prefix == parts[0][0] for prefix, _ in parts):
-        return [row_of(parts[0][0], list(enumerate(ids for _, ids in parts)), example)]
-    return [row_of(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(parts)]
+    split = continuations(tokenizer, question.prompt, question.options, special)
+    if pack and all(prefix == split[0][0] for prefix, _ in split):
+        return [row_of(split[0][0], list(enumerate(ids for _, ids in split)), example)]
+    return [row_of(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(split)]
 
 
 def row_of(prefix: list[int], options: list[tuple[int, list[int]]], example: int) -> Row:
@@ -68,7 +68,7 @@ class Batch(NamedTuple):
     position: Tensor
     """``[R, T]``; 0 at padding."""
     mask: Tensor | None
-    """``[R, 1, T, T]`` additive; null where plain causal attention is right (padding comes after all that is read)."""
+    """``[R, 1, T, T]`` additive; None where plain causal attention is right (padding comes after all that is read)."""
     index: Tensor
     """``[R, T]`` as ``position``, but -1 at padding."""
     prompt: Tensor
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
 
 
 def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.device) -> Batch:
-    """Rows side by side."""
+    """Pad rows on the right and stack them."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), pad)
     index, segment = torch.full((len(rows), longest), -1), torch.zeros(len(rows), longest, dtype=torch.int64)
@@ -94,11 +94,11 @@ def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.dev
 
 
 def batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """Rows of like length together, each batch at most ``tokens`` large (or one row)."""
-    found: list[list[Row]] = []
+    """Group rows of similar length into batches of at most ``tokens`` tokens (or one row)."""
+    groups: list[list[Row]] = []
     for row in sorted(rows, key=lambda r: len(r.ids)):
-        if found and (len(found[-1]) + 1) * len(row.ids) <= tokens:
-            found[-1].append(row)
+        if groups and (len(groups[-1]) + 1) * len(row.ids) <= tokens:
+            groups[-1].append(row)
         else:
-            found.append([row])
-    return found
+            groups.append([row])
+    return groups

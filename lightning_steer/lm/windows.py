@@ -20,19 +20,19 @@ KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 def windows(config: Any) -> dict[str, int]:
-    """Sizes of the windows and chunks in use, by the name that the text configuration gives them."""
+    """Return the sizes of windows and chunks in use, by their name in the text configuration."""
     kinds = getattr(config, "layer_types", None)
-    used = {
+    in_use = {
         "sliding_window": kinds is None or any("sliding" in kind for kind in kinds),
         "attention_chunk_size": kinds is None or "chunked_attention" in kinds,
         "floor_scale": bool(getattr(config, "attn_temperature_tuning", False)),
     }
-    sizes = {name: getattr(config, name, None) for name in SIZES if used.get(name, True)}
+    sizes = {name: getattr(config, name, None) for name in SIZES if in_use.get(name, True)}
     return {name: int(size) for name, size in sizes.items() if isinstance(size, int | float) and size > 0}
 
 
 def mask_forms(config: Any) -> list[tuple[str, ...]]:
-    """The forms in which a family may take its masks, the likeliest first: layer kinds, or one kind in a single mask.
+    """Return the mask forms that a family may accept, likeliest first: layer kinds, or one kind in a single mask.
 
     A tuple of several kinds, or of one that starts with a star, is a dictionary. Empty if options cannot be packed.
     """
@@ -48,12 +48,12 @@ def mask_forms(config: Any) -> list[tuple[str, ...]]:
 
 
 def masks(config: Any, form: Sequence[str], mask: Tensor, position: Tensor) -> Tensor | dict[str, Tensor]:
-    """The masks that a model is given in place of its own.
+    """Return the masks that replace the model's own.
 
     Args:
         config: the text configuration.
         form: one of :func:`mask_forms`.
-        mask: ``[R, 1, T, T]`` additive: what may be seen if there were no windows.
+        mask: ``[R, 1, T, T]`` additive: the mask without windows.
         position: ``[R, T]`` place of each token in its own text.
     """
     by_kind = {kind.strip("*"): _within(config, kind.strip("*"), mask, position) for kind in form}
@@ -69,29 +69,29 @@ def _within(config: Any, kind: str, mask: Tensor, position: Tensor) -> Tensor:
         rule = masking_utils.sliding_window_overlay(config.sliding_window)
     else:
         rule = masking_utils.chunked_overlay(config.attention_chunk_size, position.new_zeros(1))
-    near = rule(0, 0, position[:, None, :, None], position[:, None, None, :])
-    return mask.masked_fill(~near, torch.finfo(mask.dtype).min)  # type: ignore[operator]
+    visible = rule(0, 0, position[:, None, :, None], position[:, None, None, :])
+    return mask.masked_fill(~visible, torch.finfo(mask.dtype).min)  # type: ignore[operator]
 
 
 def every_expert(config: Any) -> dict[str, int]:
-    """Settings with which a mixture of experts sends every token to all of them; empty in other models."""
-    chosen = next(
+    """Return settings that send every token to all experts of a mixture; empty for other models."""
+    setting = next(
         (name for name in ("num_experts_per_tok", "num_experts_per_token") if getattr(config, name, None)), ""
     )
     names = ("num_local_experts", "num_experts", "n_routed_experts")
     count = max((getattr(config, name, None) or 0 for name in names), default=0)
-    if not chosen or count < 2:
+    if not setting or count < 2:
         return {}
     groups = getattr(config, "n_group", None)  # DeepSeek chooses among groups of experts first
-    return {chosen: count, **({"topk_group": groups} if groups else {})}
+    return {setting: count, **({"topk_group": groups} if groups else {})}
 
 
 def small_copy(model: Any, vocabulary: int | None = None, **changes: Any) -> Any:
-    """A random float32 model of the same configuration with two layers (one of each kind) and windows of 16 tokens.
+    """Return a random float32 model of the same configuration with two layers (one per kind) and windows of 16 tokens.
 
     Args:
         model: a model of transformers.
-        vocabulary: how many tokens the copy knows; null for as many as the model.
+        vocabulary: how many tokens the copy knows; None for as many as the model.
         changes: other settings of the copy's configuration.
     """
     from transformers import AutoModelForCausalLM
@@ -109,9 +109,9 @@ def small_copy(model: Any, vocabulary: int | None = None, **changes: Any) -> Any
     settings |= changes
     if vocabulary is not None:
         settings |= {"vocab_size": vocabulary, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
-    copied = type(config)(**{k: v for k, v in settings.items() if k not in ("model_type", "quantization_config")})
+    small_config = type(config)(**{k: v for k, v in settings.items() if k not in ("model_type", "quantization_config")})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         attention = model.config._attn_implementation
-        made = AutoModelForCausalLM.from_config(copied, dtype=torch.float32, attn_implementation=attention)
-    return made.eval().requires_grad_(False)
+        small = AutoModelForCausalLM.from_config(small_config, dtype=torch.float32, attn_implementation=attention)
+    return small.eval().requires_grad_(False)

@@ -88,7 +88,7 @@ class Provenance:
 
     def seen(self, rows: Iterable[str]) -> tuple[int, int]:
         """How many of these rows have an input that the method was fitted to, and that its strength was chosen on."""
-        known = [{row[:INPUT] for row in part} for part in (self.fitted_rows, self.selection_rows)]
+        known = [{row[:INPUT] for row in keys} for keys in (self.fitted_rows, self.selection_rows)]
         inputs = [row[:INPUT] for row in rows]
         return sum(row in known[0] for row in inputs), sum(row in known[1] for row in inputs)
 
@@ -174,7 +174,7 @@ def settings_of(map_: nn.Module) -> dict[str, Any]:
 
 
 def overlap(saved: Provenance, rows: Sequence[str]) -> list[str]:
-    """That held-out rows were fitted to or chosen on, if any were."""
+    """Return a sentence if held-out rows were fitted to or chosen on; else nothing."""
     fitted, chosen = saved.seen(rows)
     if not fitted + chosen:
         return []

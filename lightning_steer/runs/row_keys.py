@@ -73,10 +73,10 @@ def left_out(data: L.LightningDataModule) -> list[str]:
     settings = ("limit_train_batches, overfit_batches", "limit_val_batches, overfit_batches", "limit_test_batches")
     verbs = ("{} training rows were fitted to", "{} selection rows were chosen on", "{} held-out rows were tested")
     for place, limit in enumerate(Limits.of(data.trainer)):
-        read, count = _counts(_loader(whole, place), limit)
-        if read < count:
-            rows, every = len(_told(_part(whole, place, limit))), len(_told(_part(whole, place, 1.0)))
-            shown = f"{rows:,} of the {every:,}" if rows < every else f"{read:,} of {count:,} batches of the"
+        batches_read, count = _counts(_loader(whole, place), limit)
+        if batches_read < count:
+            rows, total = len(_single_rows(_part(whole, place, limit))), len(_single_rows(_part(whole, place, 1.0)))
+            shown = f"{rows:,} of the {total:,}" if rows < total else f"{batches_read:,} of {count:,} batches of the"
             sentences.append(f"Only {verbs[place].format(shown)} (trainer settings {settings[place]}).")
     return sentences
 
@@ -90,22 +90,22 @@ def row_keys(batches: Iterable[Any]) -> list[str]:
                 f"rows of a {type(batch).__name__} cannot be told apart: give its class a `content`, or the data "
                 "module `row_parts`, as docs/adding-a-dataset.md shows"
             )
-        asked, learned = batch.content
-        for own, rest in zip(_rows(asked), _rows(learned), strict=True):
-            keys.append(_key(own, rest))
+        inputs, targets = batch.content
+        for input_bytes, target_bytes in zip(_rows(inputs), _rows(targets), strict=True):
+            keys.append(_key(input_bytes, target_bytes))
     return keys
 
 
 def phrase(keys: Sequence[str]) -> str:
     """How many rows these are, and the first digits of their sha256."""
-    of_all, rows = digest(repr(list(keys)).encode())[:12], _told(keys)
+    fingerprint, rows = digest(repr(list(keys)).encode())[:12], _single_rows(keys)
     if keys and not rows:
-        return f"generated rows {of_all}"
-    return f"{len(rows)} rows {of_all}" + (", of which an epoch reads a part," if len(rows) < len(keys) else "")
+        return f"generated rows {fingerprint}"
+    return f"{len(rows)} rows {fingerprint}" + (", of which an epoch reads a part," if len(rows) < len(keys) else "")
 
 
-def _told(keys: Sequence[str]) -> list[str]:
-    """The keys of single rows."""
+def _single_rows(keys: Sequence[str]) -> list[str]:
+    """Return the keys of single rows, without those of streams."""
     return [key for key in keys if not key.startswith(STREAM)]
 
 
@@ -121,56 +121,56 @@ def _counts(loader: DataLoader[Any], limit: int | float) -> tuple[int, int]:
 
 
 def _part(data: L.LightningDataModule, place: int, limit: int | float) -> list[str]:
-    """Keys of the rows of a part that are read."""
-    made = hasattr(data, "row_parts")
-    part = data.row_parts()[place] if made else ()  # type: ignore[operator]
-    if made and ((limit == 1.0 and isinstance(limit, float)) or not part):
-        return _keys(part)
+    """Return keys of the rows of a part that are read."""
+    has_row_parts = hasattr(data, "row_parts")
+    rows = data.row_parts()[place] if has_row_parts else ()  # type: ignore[operator]
+    if has_row_parts and ((limit == 1.0 and isinstance(limit, float)) or not rows):
+        return _keys(rows)
     loader = _loader(data, place)
     read, count = _counts(loader, limit)
-    if not made:
+    if not has_row_parts:
         return row_keys(islice(loader, read))
     if read == count:
-        return _keys(part)
-    if isinstance(part, Mapping):
-        return _keys({**part, "batches": read})
-    keys, batches = _keys(part), list(islice(loader, read))
+        return _keys(rows)
+    if isinstance(rows, Mapping):
+        return _keys({**rows, "batches": read})
+    keys, batches = _keys(rows), list(islice(loader, read))
     if isinstance(loader.sampler, SequentialSampler) and all(hasattr(batch, "row") for batch in batches):
         return [keys[row] for batch in batches for row in batch.row.tolist()]
     return [*keys, STREAM + digest(f"{read} of {count} batches".encode())[:23]]  # others in every epoch
 
 
-def _key(own: bytes, rest: bytes) -> str:
-    return digest(own)[:INPUT] + digest(rest)[: 24 - INPUT]
+def _key(input_bytes: bytes, target_bytes: bytes) -> str:
+    return digest(input_bytes)[:INPUT] + digest(target_bytes)[: 24 - INPUT]
 
 
 def _keys(part: Mapping[str, Any] | Iterable[tuple[Any, Any]]) -> list[str]:
     """Keys of what ``row_parts`` gives: a row's ``(input, learned)`` each, or what generates rows without end."""
     if isinstance(part, Mapping):
         return [STREAM + digest(_plain(part))[:23]]
-    return [_key(_plain(own), _plain(rest)) for own, rest in part]
+    return [_key(_plain(input_), _plain(target)) for input_, target in part]
 
 
 def _whole(data: L.LightningDataModule) -> L.LightningDataModule:
     """The same data outside a trainer: all rows, and no cache of what a model does with them."""
     data.setup("fit")
-    alone = copy.copy(data)
-    alone.trainer = None
-    return alone
+    detached = copy.copy(data)
+    detached.trainer = None
+    return detached
 
 
 def _rows(columns: Sequence[Any]) -> list[bytes]:
     """Each row's content over some columns, tensors ``[B, ...]`` of whole numbers or lists of B plain values."""
-    each = []
+    encoded = []
     for column in columns:
         if isinstance(column, Tensor) and column.is_floating_point():
             raise ValueError("fractions have other last bits on another machine: tell rows by what they are made of")
-        each.append(
+        encoded.append(
             [f"{row.dtype} {list(row.shape)} ".encode() + row.contiguous().numpy().tobytes() for row in column.cpu()]
             if isinstance(column, Tensor)
             else [json.dumps(value).encode() for value in column]
         )
-    return [b"\n".join(parts) for parts in zip(*each, strict=True)]
+    return [b"\n".join(parts) for parts in zip(*encoded, strict=True)]
 
 
 def _plain(value: Any) -> bytes:

@@ -34,7 +34,7 @@ class RunLock:
             descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is(descriptor):  # else the one who held it has just removed it
+                if self._is_current(descriptor):  # else the one who held it has just removed it
                     self.descriptor: int | None = descriptor
             except OSError as error:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
@@ -56,7 +56,7 @@ class RunLock:
             finally:
                 os.close(descriptor)
 
-    def _is(self, descriptor: int) -> bool:
+    def _is_current(self, descriptor: int) -> bool:
         try:
             return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
         except FileNotFoundError:

@@ -66,7 +66,7 @@ def restore(map_: Steering, state: Mapping[str, Tensor], source: object) -> Stee
     try:
         map_.load_state_dict(dict(state))
     except RuntimeError as error:
-        held, own = (", ".join(sorted(part)) or "nothing" for part in (state, map_.state_dict()))
+        held, own = (", ".join(sorted(names)) or "nothing" for names in (state, map_.state_dict()))
         raise ValueError(
             f"{source}: it holds {held}, and the method has {own}; name the method that it was fitted with"
         ) from error
@@ -85,15 +85,15 @@ class WholeCheckpoint(ModelCheckpoint):
             checkpoint[RECORD] = self.record
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        own = trainer.strategy.checkpoint_io
-        if type(own) is TorchCheckpointIO:
+        original_io = trainer.strategy.checkpoint_io
+        if type(original_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = _WholeFiles(self.before_rename)
         else:  # a plugin of the user's, or what a kind of device needs
             self.before_rename(Path(filepath))
         try:
             super()._save_checkpoint(trainer, filepath)
         finally:
-            trainer.strategy.checkpoint_io = own
+            trainer.strategy.checkpoint_io = original_io
 
     def before_rename(self, path: Path) -> None:
         """Make way for a checkpoint that is written, and has only to be given its name."""
@@ -148,13 +148,13 @@ class BestCheckpoint(WholeCheckpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with a fit under other settings, of which a checkpoint's own would win; raises ValueError."""
-        before = checkpoint.get(RECORD)
-        if trainer.state.fn != TrainerFn.FITTING or not self.record or not isinstance(before, str):
+        saved_record = checkpoint.get(RECORD)
+        if trainer.state.fn != TrainerFn.FITTING or not self.record or not isinstance(saved_record, str):
             return
-        mine, its = (_learning(yaml.safe_load(text)) for text in (before, self.record))
-        if mine != its:
+        old, new = (_learning_settings(yaml.safe_load(text)) for text in (saved_record, self.record))
+        if old != new:
             raise ValueError(
-                f"{trainer.ckpt_path} was fitted with other settings ({_changed(mine, its)}), and a fit goes on only "
+                f"{trainer.ckpt_path} was fitted with other settings ({_change(old, new)}), and a fit goes on only "
                 "with its own: give those, or leave --ckpt_path out, to begin anew"
             )
 
@@ -195,7 +195,7 @@ class BestCheckpoint(WholeCheckpoint):
             return []
         before, now = (yaml.safe_load(text) for text in (saved[RECORD], self.record))
         return [
-            f"{key} {_changed(before.get(key), now.get(key))}"
+            f"{key} {_change(before.get(key), now.get(key))}"
             for key in ("model", "data")
             if before.get(key) != now.get(key)
         ]
@@ -220,16 +220,16 @@ FREE |= {"limit_predict_batches", "benchmark", "deterministic", "fast_dev_run", 
 """Settings of a trainer that say where a fit runs and what it shows; its length is none, as schedules follow it."""
 
 
-def _learning(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a fit's configuration decides what each of its steps learns."""
+def _learning_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that change what a fit learns."""
     trainer = {name: value for name, value in (config.get("trainer") or {}).items() if name not in FREE}
     return {**{name: config.get(name) for name in ("seed_everything", "model", "data")}, "trainer": trainer}
 
 
-def _changed(before: Any, now: Any) -> str:
-    """The first entry that differs between two parts of a configuration, with both values."""
+def _change(before: Any, now: Any) -> str:
+    """Describe the first entry that differs between two configurations, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
             if before.get(key) != now.get(key):
-                return f"{key} {_changed(before.get(key), now.get(key))}"
+                return f"{key} {_change(before.get(key), now.get(key))}"
     return f"{before!r}, not {now!r}"

@@ -48,7 +48,7 @@ class TracedModule(L.LightningModule):
         return fingerprints.of_tensors(self.learned(self.state_dict()))
 
     def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What of a state is saved: all but a frozen network."""
+        """Return the part of a state that is saved: all but the frozen network."""
         return {name: value for name, value in state.items() if not name.startswith("backbone.")}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ class TracedModule(L.LightningModule):
     def accept(self, path: object, text: Any) -> Provenance:
         """Compare a result's record with this run's; returns it. Raises ValueError where they differ."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            return self._of_the_same(path, text)
+            return self._accept_resumed(path, text)
         if text is None and self.accept_mismatch:
             saved, sentences = self.provenance, [f"{path} does not say what it was fitted to."]
         else:
@@ -79,7 +79,7 @@ class TracedModule(L.LightningModule):
             print(f"Mismatch accepted: {sentence}")
         return saved
 
-    def _of_the_same(self, path: object, text: Any) -> Provenance:
+    def _accept_resumed(self, path: object, text: Any) -> Provenance:
         """Return the record of a fit that goes on, its own: one result cannot be of two sets of rows."""
         try:
             differences = read(text, path).differences(self.provenance)
@@ -95,8 +95,8 @@ class TracedModule(L.LightningModule):
     def _check_tensors(self, saved: Mapping[str, Tensor]) -> None:
         expected = self.learned(self.state_dict())
         if saved.keys() != expected.keys():
-            odd = ", ".join(sorted(saved.keys() ^ expected.keys())[:6])
-            raise ValueError(f"the checkpoint is of another method or number of sites: they differ in {odd}")
+            names = ", ".join(sorted(saved.keys() ^ expected.keys())[:6])
+            raise ValueError(f"the checkpoint is of another method or number of sites: they differ in {names}")
         for key, value in expected.items():
             if saved[key].shape != value.shape:
                 raise ValueError(

@@ -41,27 +41,27 @@ def main(arguments: list[str] | None = None) -> int:
         help="export a run whose model or data changed since; the card says so",
     )
     parser.add_argument("--licence", help="an SPDX name for the card")
-    given = parser.parse_args(arguments)
-    if given.strength is not None:
-        numbers.finite("--strength", given.strength)
-    form = given.format or FORMS.get(given.target.suffix.lower())
-    if form is None:
-        raise ValueError(f"{given.target} ends in none of {', '.join(FORMS)}: say the form with --format")
-    accept = given.accept_mismatch == "true"
+    args = parser.parse_args(arguments)
+    if args.strength is not None:
+        numbers.finite("--strength", args.strength)
+    output_format = args.format or FORMS.get(args.target.suffix.lower())
+    if output_format is None:
+        raise ValueError(f"{args.target} ends in none of {', '.join(FORMS)}: say the form with --format")
+    accept = args.accept_mismatch == "true"
     with fingerprints.remembered():
-        vector = run.read(given.source, accept) if given.source.is_dir() else exchange.read(given.source)
-    if given.licence:
-        vector = vector._replace(card=vector.card._replace(licence=given.licence))
-    if given.llm:
-        vector = bind(vector, given.llm)
-    if given.target.exists() and given.source.exists() and given.target.samefile(given.source):
-        raise ValueError(f"{given.target} is the source itself: name another file")
-    lost = exchange.export(vector, given.target, form, given.strength)
+        vector = run.read(args.source, accept) if args.source.is_dir() else exchange.read(args.source)
+    if args.licence:
+        vector = vector._replace(card=vector.card._replace(licence=args.licence))
+    if args.llm:
+        vector = bind(vector, args.llm)
+    if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
+        raise ValueError(f"{args.target} is the source itself: name another file")
+    notes = exchange.export(vector, args.target, output_format, args.strength)
     card = vector.card
-    where = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)
+    places = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)
     model = "no known model" if card.model is None else card.model.name
-    say(f"Wrote {given.target} ({form}): {card.method} of {model} at {where}.")
-    for sentence in lost:
+    say(f"Wrote {args.target} ({output_format}): {card.method} of {model} at {places}.")
+    for sentence in notes:
         say(sentence)
     return 0
 

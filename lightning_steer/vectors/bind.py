@@ -7,15 +7,15 @@ from lightning_steer.vectors.steer import module_of
 
 
 def bind(vector: SteeringVector, name: str) -> SteeringVector:
-    """The vector with the model of this name on its card.
+    """Return the vector with the model of this name on its card.
 
     Raises:
-        ValueError: the model cannot be had, is another than the card says, or has no such sites.
+        ValueError: the model cannot be loaded, is not the one on the card, or lacks the sites.
     """
     llm = LLM(name, 0)
     llm.load()
-    given = fingerprint.of_backbone(llm)
+    model = fingerprint.of_backbone(llm)
     if vector.card.model is not None:
-        fingerprint.refuse(vector.card.model, lambda _files: given)
+        fingerprint.refuse(vector.card.model, lambda _files: model)
     sites = [site._replace(module=module_of(llm.model, site)) for site in vector.card.sites]
-    return vector._replace(card=vector.card._replace(sites=sites, model=given))
+    return vector._replace(card=vector.card._replace(sites=sites, model=model))

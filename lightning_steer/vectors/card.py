@@ -13,7 +13,7 @@ class Site(NamedTuple):
     """A place in the model, in words that do not depend on the family, and as the model calls it."""
 
     layer: int | None
-    """Decoder block, counted from 0; null in a network that is no decoder."""
+    """Decoder block, counted from 0; None in a network that is no decoder."""
     part: str
     """``block`` (the residual stream), or the output of the block's ``attention`` or ``mlp``."""
     module: str
@@ -22,7 +22,7 @@ class Site(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Which model, by its content; what is null was not known."""
+    """Identity of a model by its content; None where unknown."""
 
     name: str
     family: str
@@ -51,7 +51,7 @@ class Strength(NamedTuple):
 
 
 class Card(NamedTuple):
-    """All of it. What nobody measured is empty or null, never made up."""
+    """The whole card. Values that were not measured are empty or None."""
 
     method: str
     """The method's class, or ``Given`` for a vector that comes from elsewhere."""
@@ -80,7 +80,7 @@ class Card(NamedTuple):
     """The file it was imported from."""
 
     def as_plain(self) -> dict[str, Any]:
-        """Values that JSON knows."""
+        """Return the card as plain JSON values."""
         sites = [site._asdict() for site in self.sites]
         model = None if self.model is None else self.model._asdict()
         return {"format": FORMAT, **self._asdict(), "sites": sites, "strength": self.strength._asdict(), "model": model}
@@ -92,7 +92,7 @@ def read(value: Any) -> Card:
     version = entries.pop("format", None)
     if version != FORMAT:
         raise ValueError(f"its format is {version!r}, and {FORMAT} is read: update one of the two")
-    sites = [_site(site) for site in _of(entries["sites"], list, "sites")]
+    sites = [_site(site) for site in _checked(entries["sites"], list, "sites")]
     if not sites:
         raise ValueError("sites is empty")
     places = [site.module if site.layer is None else (site.layer, site.part) for site in sites]
@@ -103,75 +103,75 @@ def read(value: Any) -> Card:
     model = entries.get("model")
     entries["model"] = None if model is None else _model(model)
     for name, kind in (("method", str), ("task", str), ("licence", str), ("source", str)):
-        _of(entries.get(name, ""), kind, name)
+        _checked(entries.get(name, ""), kind, name)
     for name in ("settings", "scope", "effect", "drift", "versions"):
-        _of(entries.get(name, {}), dict, name)
-    _of(entries.get("warnings", []), list, "warnings")
+        _checked(entries.get(name, {}), dict, name)
+    _checked(entries.get("warnings", []), list, "warnings")
     for text in entries.get("warnings", []):
-        _of(text, str, "warnings")
+        _checked(text, str, "warnings")
     if entries.get("certificate") is not None:
-        _of(entries["certificate"], dict, "certificate")
+        _checked(entries["certificate"], dict, "certificate")
     for name in ("data", "selection"):
         if entries.get(name) is not None:
-            _of(entries[name], str, name)
-    _of(entries["scope"].get("name"), str, "scope.name")
+            _checked(entries[name], str, name)
+    _checked(entries["scope"].get("name"), str, "scope.name")
     return Card(**entries)
 
 
 def _site(value: Any) -> Site:
-    found = Site(**_entries(value, "site", Site))
-    if found.layer is not None and not 0 <= _of(found.layer, int, "site.layer") < 1 << 20:
-        raise ValueError(f"site.layer is {found.layer}, not a block counted from 0")
-    if found.part not in PARTS:
-        raise ValueError(f"site.part is {found.part!r}, not one of {', '.join(PARTS)}")
-    if not 0 < _of(found.width, int, "site.width") < 1 << 31:
-        raise ValueError(f"site.width is {found.width}, not a size")
-    _of(found.module, str, "site.module")
-    return found
+    site = Site(**_entries(value, "site", Site))
+    if site.layer is not None and not 0 <= _checked(site.layer, int, "site.layer") < 1 << 20:
+        raise ValueError(f"site.layer is {site.layer}, not a block counted from 0")
+    if site.part not in PARTS:
+        raise ValueError(f"site.part is {site.part!r}, not one of {', '.join(PARTS)}")
+    if not 0 < _checked(site.width, int, "site.width") < 1 << 31:
+        raise ValueError(f"site.width is {site.width}, not a size")
+    _checked(site.module, str, "site.module")
+    return site
 
 
 def _strength(value: Any) -> Strength:
-    found = Strength(**_entries(value, "strength", Strength))
+    strength = Strength(**_entries(value, "strength", Strength))
     for name in ("value", "low", "high"):
-        number = getattr(found, name)
+        number = getattr(strength, name)
         if number is not None or name == "value":
             finite(number, f"strength.{name}")
-    _of(found.units, str, "strength.units")
-    if found.n is not None:
-        _of(found.n, int, "strength.n")
-    return found
+    _checked(strength.units, str, "strength.units")
+    if strength.n is not None:
+        _checked(strength.n, int, "strength.n")
+    return strength
 
 
 def _model(value: Any) -> Model:
-    found = Model(**_entries(value, "model", Model))
-    for name, entry in found._asdict().items():
+    model = Model(**_entries(value, "model", Model))
+    for name, entry in model._asdict().items():
         if entry is not None or name in ("name", "family"):
-            _of(entry, str, f"model.{name}")
-    return found
+            _checked(entry, str, f"model.{name}")
+    return model
 
 
-def _entries(value: Any, what: str, record: Any, more: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-    """The entries of one record: none unknown, none lacking that has no default."""
-    _of(value, dict, what)
-    unknown = value.keys() - set(record._fields) - more
+def _entries(value: Any, kind: str, record: Any, extra: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    """Return the entries of a record; raises ValueError for unknown or missing ones."""
+    _checked(value, dict, kind)
+    unknown = value.keys() - set(record._fields) - extra
     lacking = set(record._fields) - record._field_defaults.keys() - value.keys()
     if unknown or lacking:
-        wrong = ", ".join(
+        problems = ", ".join(
             [*(f"{name!r} is unknown" for name in sorted(unknown)), *(f"{n!r} lacks" for n in sorted(lacking))]
         )
-        raise ValueError(f"the {what} has other entries: {wrong}")
+        raise ValueError(f"the {kind} has other entries: {problems}")
     return dict(value)
 
 
 def finite(value: Any, name: str) -> float:
     """A number that comes from outside; raises ValueError on anything else, and on one that no float32 holds."""
-    number = _of(value, (int, float), name)
+    number = _checked(value, (int, float), name)
     if not abs(number) <= LARGEST:
         raise ValueError(f"{name} is {str(number)[:40]}, not a finite number")
     return float(number)
 
 
-def _of(value: Any, kind: Any, name: str) -> Any:
+def _checked(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         raise ValueError(f"{name} is {str(value)[:60]!r}, not of type {' or '.join(k.__name__ for k in kinds)}")

@@ -13,27 +13,27 @@ from lightning_steer.vectors.imported import Given
 
 
 def constant(map_: nn.Module, strength: float) -> Tensor:
-    """``[d]`` float32, what the map adds at this strength; raises ValueError if that depends on the activation.
+    """Return ``[d]`` float32 that the map adds at this strength; raises ValueError if it depends on the activation.
 
     A map is a vector if a vector is all that it has learned, and random activations of many sizes are all moved by it.
     """
     kind = type(map_).__name__
-    learned = state(map_)
-    vector = learned.get("vector")
-    if set(learned) != {"vector"} or vector is None or vector.dim() != 1:
+    tensors = state(map_)
+    vector = tensors.get("vector")
+    if set(tensors) != {"vector"} or vector is None or vector.dim() != 1:
         raise ValueError(
             f"{kind} is not a vector: what it adds depends on the activation (or it adds nothing), so no other tool "
             "can use it; keep the vector file"
         )
     generator = torch.Generator().manual_seed(0)
     h = torch.randn(64, len(vector), generator=generator) * torch.logspace(-3, 3, 64).unsqueeze(1)
-    still = copy.deepcopy(map_).cpu()  # the map itself may be at work on a GPU
-    moved = still.shift(h, strength).detach().expand_as(h)  # type: ignore[operator]
-    wanted = strength * vector.detach().cpu().float()
-    check_readable(kind, strength, torch.zeros_like(wanted), wanted)
-    if not torch.allclose(moved, wanted.expand_as(h), rtol=1e-6, atol=0):
+    cpu_map = copy.deepcopy(map_).cpu()  # the map itself may be at work on a GPU
+    moved = cpu_map.shift(h, strength).detach().expand_as(h)  # type: ignore[operator]
+    expected = strength * vector.detach().cpu().float()
+    check_readable(kind, strength, torch.zeros_like(expected), expected)
+    if not torch.allclose(moved, expected.expand_as(h), rtol=1e-6, atol=0):
         raise ValueError(f"{kind} has learned a vector but does not simply add it: no other tool can use it")
-    return wanted
+    return expected
 
 
 def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int, Tensor]:
@@ -54,8 +54,8 @@ def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int,
 
 def as_vector(value: Tensor, name: object) -> Tensor:
     """``[d]`` float32 of a tensor that comes from outside; raises ValueError if it is no vector of finite numbers."""
-    usual = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    if not usual or value.dim() != 1 or not 0 < len(value) <= WIDEST or not value.dtype.is_floating_point:
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not plain or value.dim() != 1 or not 0 < len(value) <= WIDEST or not value.dtype.is_floating_point:
         raise ValueError(
             f"{str(name)[:40]!r} is no vector of at most {WIDEST} fractions, but {value.dtype} of shape "
             f"{list(value.shape)}"
@@ -87,9 +87,9 @@ def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | Non
         map_.vector = value
         maps.append(map_)
         sites.append(Site(layer, part, "", width))
-    one = Strength(1.0, "multiples of the vector as it came")
+    strength = Strength(1.0, "multiples of the vector as it came")
     names = ("model", "task", "licence", "scope", "data", "selection")
-    kept: dict[str, Any] = {"scope": {"name": "All"}} if card is None else {name: getattr(card, name) for name in names}
+    info: dict[str, Any] = {"scope": {"name": "All"}} if card is None else {name: getattr(card, name) for name in names}
     return SteeringVector(
-        maps, Card(method=Given.__name__, settings={}, sites=sites, strength=one, source=source, **kept)
+        maps, Card(method=Given.__name__, settings={}, sites=sites, strength=strength, source=source, **info)
     )

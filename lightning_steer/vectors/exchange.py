@@ -18,7 +18,7 @@ LIMIT = 1 << 30
 
 
 def read(path: Path) -> SteeringVector:
-    """A vector in any form that is known, told by content; raises FileNotFoundError or ValueError."""
+    """Read a vector in any known format, detected by content; raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.stat().st_size > LIMIT:
@@ -29,7 +29,7 @@ def read(path: Path) -> SteeringVector:
         return load(path)
     content = path.read_bytes()
     try:
-        return _foreign(content, path)
+        return _import(content, path)
     except ValueError as error:
         raise ValueError(f"{path} cannot be imported: {error}") from error
 
@@ -38,21 +38,21 @@ CARD = "lightning_steer.card"
 """Entry of another tool's file that holds our card."""
 
 
-def _foreign(content: bytes, path: Path) -> SteeringVector:
+def _import(content: bytes, path: Path) -> SteeringVector:
     source = str(path)
     if content[:4] == gguf.MAGIC:
-        found, known = gguf.decode(content)
-        card = _card_in(known.get(CARD))
-        return imported({(layer, "block"): value for layer, value in found.items()}, source, card)
+        vectors, metadata = gguf.decode(content)
+        card = _card_in(metadata.get(CARD))
+        return imported({(layer, "block"): value for layer, value in vectors.items()}, source, card)
     if content[:2] == b"PK":
-        kept = plain.read_torch(path)
-        nested = any(isinstance(value, dict) for value in kept.values())
-        return imported(lm_eval.decode(kept) if nested else plain.decode(kept), source)
+        tensors = plain.read_torch(path)
+        nested = any(isinstance(value, dict) for value in tensors.values())
+        return imported(lm_eval.decode(tensors) if nested else plain.decode(tensors), source)
     return imported(plain.decode(plain.read_safetensors(content)), source, _card_in(_metadata(path).get(CARD)))
 
 
 def _card_in(text: object) -> Card | None:
-    """The card that a file of ours carries; another tool's file has none."""
+    """Return the card in a file that this project wrote; None for other tools' files."""
     if text is None:
         return None
     if not isinstance(text, str):
@@ -64,7 +64,7 @@ def _card_in(text: object) -> Card | None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing if it is none."""
+    """Return the metadata of a safetensors file; empty for other files."""
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}
@@ -78,8 +78,8 @@ def _card_of(vector: SteeringVector) -> str:
 
 def _as_gguf(vector: SteeringVector, strength: float) -> bytes:
     card = vector.card
-    more = {"general.license": card.licence, CARD: _card_of(vector)}
-    return gguf.encode(by_layer(vector, strength), "" if card.model is None else card.model.family, more)
+    metadata = {"general.license": card.licence, CARD: _card_of(vector)}
+    return gguf.encode(by_layer(vector, strength), "" if card.model is None else card.model.family, metadata)
 
 
 WRITERS: dict[str, Callable[[SteeringVector, float], bytes]] = {
@@ -97,7 +97,7 @@ def export(vector: SteeringVector, path: Path, form: str, strength: float | None
         vector: what is written.
         path: the file.
         form: ``vector``, or one of :data:`WRITERS`.
-        strength: multiplied into what is written; null for the card's own.
+        strength: multiplied into what is written; None for the card's own.
 
     Raises:
         ValueError: the form cannot hold this vector.
@@ -106,22 +106,22 @@ def export(vector: SteeringVector, path: Path, form: str, strength: float | None
     amount = card.strength.value if strength is None else strength
     check_strength(amount, "the strength that is exported")
     if form == "vector":
-        kept = card.strength if amount == card.strength.value else Strength(amount, card.strength.units)
-        save(path, vector._replace(card=card._replace(strength=kept)))
+        chosen = card.strength if amount == card.strength.value else Strength(amount, card.strength.units)
+        save(path, vector._replace(card=card._replace(strength=chosen)))
         return []
     content = WRITERS[form](vector, amount)
     write(path, content)
-    held = (
+    strength_note = (
         "is its coefficient" if form == "steered" else "is multiplied in: 1 in the other tool is what was chosen here"
     )
-    lost = [f"The strength {amount:g} ({card.strength.units}) {held}."]
+    notes = [f"The strength {amount:g} ({card.strength.units}) {strength_note}."]
     if card.scope["name"] != "All":
-        lost.append(f"It was chosen on {_words(card)} tokens; the receiving tool steers every token.")
+        notes.append(f"It was chosen on {_describe_scope(card)} tokens; the receiving tool steers every token.")
     if form == "steered":
-        lost.append("The form has no room for the card: keep the vector file beside it.")
-    return lost
+        notes.append("The form has no room for the card: keep the vector file beside it.")
+    return notes
 
 
-def _words(card: Card) -> str:
-    more = ", ".join(f"{key}={value}" for key, value in card.scope.items() if key != "name")
-    return f"{card.scope['name']}({more})" if more else card.scope["name"]
+def _describe_scope(card: Card) -> str:
+    settings = ", ".join(f"{key}={value}" for key, value in card.scope.items() if key != "name")
+    return f"{card.scope['name']}({settings})" if settings else card.scope["name"]

@@ -103,16 +103,16 @@ def state(map_: nn.Module) -> dict[str, Tensor]:
 
 
 def settings(map_: nn.Module) -> dict[str, Any]:
-    """The arguments that a map was made with, beside its width."""
+    """Return the arguments of a map except its width."""
     names = [name for name in inspect.signature(type(map_)).parameters if name != "width"]
     return {name: getattr(map_, name) for name in names}
 
 
 def units(map_: nn.Module) -> str:
-    """What a strength of 1 means, as the method's own docstring says it."""
-    said = " ".join((inspect.getdoc(type(map_)) or "").split())
-    found = re.search(r"Strength: (.+?)(?:\. |\.$|$)", said)
-    return found[1] if found else "none"
+    """Return the unit of strength, taken from the method's docstring."""
+    docstring = " ".join((inspect.getdoc(type(map_)) or "").split())
+    match = re.search(r"Strength: (.+?)(?:\. |\.$|$)", docstring)
+    return match[1] if match else "none"
 
 
 def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
@@ -120,22 +120,22 @@ def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
     known[Given.__name__] = Given
     if card.method not in known:
         raise ValueError(f"the method {card.method[:60]!r} is not known; known are {', '.join(sorted(known))}")
-    left, maps = dict(tensors), []
+    unused, maps = dict(tensors), []
     for i, site in enumerate(card.sites):
-        own = {name.removeprefix(f"{i}."): left.pop(name) for name in tensors if name.startswith(f"{i}.")}
-        maps.append(_map(known[card.method], card.settings, site.width, own))
-    if left:
-        raise ValueError(f"tensor {sorted(left)[0][:60]!r} belongs to no site")
+        site_tensors = {name.removeprefix(f"{i}."): unused.pop(name) for name in tensors if name.startswith(f"{i}.")}
+        maps.append(_map(known[card.method], card.settings, site.width, site_tensors))
+    if unused:
+        raise ValueError(f"tensor {sorted(unused)[0][:60]!r} belongs to no site")
     return maps
 
 
-def _map(kind: Any, given: Mapping[str, Any], width: int, tensors: Mapping[str, Tensor]) -> nn.Module:
+def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
         with torch.device("meta"):  # whatever sizes a file claims, nothing is allocated for them
-            map_ = kind(width, **given)
+            map_ = kind(width, **arguments)
         expected = {name: value.shape for name, value in state(map_).items()}
     except Exception as error:  # whatever a method says to settings that are none
-        raise ValueError(f"{kind.__name__} cannot be made with {str(given)[:80]} ({brief(error)})") from error
+        raise ValueError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
     if expected != {name: value.shape for name, value in tensors.items()}:
         raise ValueError(f"the tensors of a site are not those of {kind.__name__} of width {width}")
     for name, value in tensors.items():
@@ -148,6 +148,6 @@ def _map(kind: Any, given: Mapping[str, Any], width: int, tensors: Mapping[str, 
 
 
 def brief(error: BaseException) -> str:
-    """The first line of what a library says, to be put into a sentence."""
+    """Return the first line of a library's error message."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -24,24 +24,24 @@ def of(
     Args:
         model: a Hugging Face model, or any other network.
         tokenizer: null if it is not known; it is then not compared.
-        name: hub name or folder that it was read from; null for what the model itself says.
+        name: hub name or folder that it was read from; None for what the model itself says.
         revision: branch, tag or commit on the hub.
         files: look at its files too, which are read once more for that; they count if they are what is in memory.
     """
     config = getattr(model, "config", None)
-    called = name or str(getattr(config, "_name_or_path", "") or type(model).__name__)
+    model_name = name or str(getattr(config, "_name_or_path", "") or type(model).__name__)
     state = tuple(
         (t.data_ptr(), 0 if t.is_inference() else t._version) for t in model.state_dict(keep_vars=True).values()
     )
-    known = _KNOWN.get(model)
-    if known is None or known[0] != state:
-        known = _KNOWN[model] = (state, fingerprints.of_memory(model))
+    cached = _KNOWN.get(model)
+    if cached is None or cached[0] != state:
+        cached = _KNOWN[model] = (state, fingerprints.of_memory(model))
     return Model(
-        name=called,
+        name=model_name,
         family=getattr(config, "model_type", type(model).__name__),
         configuration=None if config is None else fingerprints.of_configuration(config),
-        weights=fingerprints.of_files(called, revision, model) if files and config is not None else None,
-        memory=known[1],
+        weights=fingerprints.of_files(model_name, revision, model) if files and config is not None else None,
+        memory=cached[1],
         precision=_precision(model),
         tokenizer=None if tokenizer is None else fingerprints.of_tokenizer(tokenizer),
     )
@@ -55,14 +55,14 @@ def of_backbone(backbone: Backbone, files: bool = True) -> Model:
 
 
 def difference(fitted: Model, given: Model) -> str | None:
-    """Why a vector fitted on one model does not belong on the other, in words; null if it does.
+    """Why a vector fitted on one model does not belong on the other, in words; None if it does.
 
     Weights agree if they are the same in memory, or were read from the same files in another precision.
     """
-    for what in ("configuration", "tokenizer"):
-        mine, its = getattr(fitted, what), getattr(given, what)
-        if mine is not None and its is not None and mine != its:
-            return f"its {what} is another"
+    for field in ("configuration", "tokenizer"):
+        fitted_value, given_value = getattr(fitted, field), getattr(given, field)
+        if fitted_value is not None and given_value is not None and fitted_value != given_value:
+            return f"its {field} is another"
     if None in (fitted.memory, given.memory) or fitted.precision != given.precision:
         same = fitted.weights == given.weights and given.weights is not None
     else:
@@ -80,19 +80,19 @@ def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
     if fitted is None:
         _warn("the vector's card names no model: it was not compared; put one there with `export ... --llm NAME`")
         return
-    given = identify(False)
-    unknown = [what for what in ("configuration", "tokenizer") if None in (getattr(fitted, what), getattr(given, what))]
-    if fitted.configuration is None and given.configuration is None:
+    model = identify(False)
+    unknown = [key for key in ("configuration", "tokenizer") if None in (getattr(fitted, key), getattr(model, key))]
+    if fitted.configuration is None and model.configuration is None:
         unknown = []  # no language model
     if unknown:
-        _warn(f"the {' and the '.join(unknown)} of {fitted.name} and {given.name} were not compared: one is not known")
-    if difference(fitted, given) is None:
+        _warn(f"the {' and the '.join(unknown)} of {fitted.name} and {model.name} were not compared: one is not known")
+    if difference(fitted, model) is None:
         return
-    given = identify(True)
-    why = difference(fitted, given)
+    model = identify(True)
+    why = difference(fitted, model)
     if why is not None:
         raise ValueError(
-            f"this vector was fitted on {fitted.name}, and {given.name} is another model ({why}): load the model that "
+            f"this vector was fitted on {fitted.name}, and {model.name} is another model ({why}): load the model that "
             "it was fitted on, or say other_model=True to steer another one on purpose"
         )
 

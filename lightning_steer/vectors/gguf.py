@@ -54,28 +54,28 @@ def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
         raise ValueError(f"it is of GGUF version {version} or big-endian; 2 and 3, little-endian, are read")
     if max(tensors, entries) > len(content):  # each takes at least a byte
         raise ValueError(f"it claims {tensors} tensors and {entries} entries in {len(content)} bytes")
-    known = {}
+    metadata = {}
     for _ in range(entries):
         key = reader.text()
-        known[key] = reader.value(*reader.numbers("<I"))
-    if known.get("general.architecture") != "controlvector":
-        raise ValueError(f"it holds {str(known.get('general.architecture'))[:40]!r}, not a controlvector")
+        metadata[key] = reader.value(*reader.numbers("<I"))
+    if metadata.get("general.architecture") != "controlvector":
+        raise ValueError(f"it holds {str(metadata.get('general.architecture'))[:40]!r}, not a controlvector")
     infos = [_info(reader) for _ in range(tensors)]
-    alignment = known.get("general.alignment", ALIGNMENT)
+    alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 16:
         raise ValueError(f"its alignment is {alignment!r}")
     start = reader.at + -reader.at % alignment
     claimed = sum(length * DTYPES[kind].itemsize for _, length, kind, _ in infos)
     if claimed > len(content):  # tensors that share their bytes would each be copied
         raise ValueError(f"its tensors claim {claimed} bytes together, and it has {len(content)}")
-    found = {}
+    vectors = {}
     for layer, length, kind, offset in infos:
-        if layer in found:
+        if layer in vectors:
             raise ValueError(f"it holds direction.{layer} twice")
         reader.at = start + offset
         dtype = DTYPES[kind]
-        found[layer] = torch.frombuffer(bytearray(reader.take(length * dtype.itemsize)), dtype=dtype).float()
-    return found, known
+        vectors[layer] = torch.frombuffer(bytearray(reader.take(length * dtype.itemsize)), dtype=dtype).float()
+    return vectors, metadata
 
 
 def _info(reader: "_Reader") -> tuple[int, int, int, int]:
@@ -124,12 +124,12 @@ class _Reader:
             return self.numbers(f"<{NUMBERS[kind]}")[0]
         if kind != ARRAY:
             raise ValueError(f"a value in it is of type {kind}, which there is not")
-        of, count = self.numbers("<IQ")
-        if of in NUMBERS:
-            self.take(count * struct.calcsize(NUMBERS[of]))
-        elif of == STRING:
+        item_kind, count = self.numbers("<IQ")
+        if item_kind in NUMBERS:
+            self.take(count * struct.calcsize(NUMBERS[item_kind]))
+        elif item_kind == STRING:
             for _ in range(count):  # ends when the file does
                 self.text()
         else:
-            raise ValueError(f"an array in it is of type {of}; numbers and strings are read")
+            raise ValueError(f"an array in it is of type {item_kind}; numbers and strings are read")
         return None

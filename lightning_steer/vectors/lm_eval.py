@@ -19,15 +19,15 @@ from lightning_steer.vectors.file import SteeringVector
 
 def encode(vector: SteeringVector, strength: float) -> bytes:
     """The file's content; raises ValueError if a map is not a vector, or its module is not known."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for site, map_ in zip(vector.card.sites, vector.maps, strict=True):
-        below = site.module.partition(".")[2]  # the base model is a direct child of a causal language model
-        if site.layer is None or not below:
+        module = site.module.partition(".")[2]  # the base model is a direct child of a causal language model
+        if site.layer is None or not module:
             raise ValueError(
                 f"lm-evaluation-harness steers submodules of a language model by name, and that of block {site.layer} "
                 "is not known: name the model with --llm"
             )
-        found[below] = {
+        entries[module] = {
             "action": "add",
             "steering_vector": constant(map_, 1.0),
             "steering_coefficient": float(strength),
@@ -35,7 +35,7 @@ def encode(vector: SteeringVector, strength: float) -> bytes:
             "head_index": None,
         }
     content = io.BytesIO()
-    torch.save(found, content)
+    torch.save(entries, content)
     return content.getvalue()
 
 
@@ -52,17 +52,17 @@ def decode(found: Any) -> dict[tuple[int, str], Tensor]:
                 f"{str(name)[:40]!r} is steered by {str(entry.get('action'))[:20]!r}, or a head or bias of its own: "
                 "only plain added vectors are read"
             )
-        where = _where(str(name))
-        if where in vectors:
-            raise ValueError(f"block {where[0]} is steered twice")
-        vectors[where] = as_vector(entry["steering_vector"], name) * coefficient
+        place = _place_of(str(name))
+        if place in vectors:
+            raise ValueError(f"block {place[0]} is steered twice")
+        vectors[place] = as_vector(entry["steering_vector"], name) * coefficient
     return vectors
 
 
-def _where(name: str) -> tuple[int, str]:
+def _place_of(name: str) -> tuple[int, str]:
     """Block and part in a module's name."""
-    found = re.fullmatch(r"(?:[A-Za-z_]\w*\.)*(\d{1,6})(?:\.(\w+))?", name)
-    part = None if not found else "block" if not found[2] else next((p for p in PARTS if found[2] in PARTS[p]), None)
-    if not found or part is None:
+    match = re.fullmatch(r"(?:[A-Za-z_]\w*\.)*(\d{1,6})(?:\.(\w+))?", name)
+    part = None if not match else "block" if not match[2] else next((p for p in PARTS if match[2] in PARTS[p]), None)
+    if not match or part is None:
         raise ValueError(f"{name[:60]!r} names no decoder block, nor its attention or MLP")
-    return int(found[1]), part
+    return int(match[1]), part

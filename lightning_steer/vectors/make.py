@@ -40,7 +40,7 @@ def of(
     if len(kinds) != 1 or not maps.keys() <= set(backbone.sites):
         raise ValueError(
             f"a vector is one kind of map at sites of its backbone ({', '.join(backbone.sites)}), not "
-            f"{', '.join(sorted(kind + given for kind, given in kinds))} at {', '.join(maps)}"
+            f"{', '.join(sorted(kind + arguments for kind, arguments in kinds))} at {', '.join(maps)}"
         )
     layers = backbone.layers if isinstance(backbone, LLM) else [None] * len(backbone.sites)
     part = backbone.part if isinstance(backbone, LLM) else "block"
@@ -51,13 +51,13 @@ def of(
     ]
     ordered = [maps[site.module] for site in places]
     low, high = interval or (None, None)
-    rule = backbone.scope if isinstance(backbone, LLM) else All()
+    scope = backbone.scope if isinstance(backbone, LLM) else All()
     card = Card(
         method=type(ordered[0]).__name__,
         settings=settings(ordered[0]),
         sites=places,
         strength=Strength(float(strength), units(ordered[0]), low, high, rows),
-        scope=as_plain(rule),
+        scope=as_plain(scope),
         model=fingerprint.of_backbone(backbone),
         versions=versions(),
         **known,

@@ -32,10 +32,10 @@ def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
         layer = NAME.fullmatch(str(name))
         if not layer or not isinstance(value, Tensor):
             raise ValueError(f"{str(name)[:40]!r} is not the number of a layer with a tensor")
-        where = int(layer[1]), "block"
-        if where in vectors:
-            raise ValueError(f"layer {where[0]} is there twice")
-        vectors[where] = value
+        place = int(layer[1]), "block"
+        if place in vectors:
+            raise ValueError(f"layer {place[0]} is there twice")
+        vectors[place] = value
     return vectors
 
 
@@ -49,7 +49,7 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
 
 def read_torch(path: Path) -> dict[Any, Any]:
     """The dictionary in a file of ``torch.save``; code in it is never run. Raises ValueError."""
-    found = checkpoint.load(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__}, not a dictionary of layers")
-    return found
+    content = checkpoint.load(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of layers")
+    return content

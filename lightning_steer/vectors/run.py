@@ -26,7 +26,7 @@ from lightning_steer.vectors.make import of
 
 
 def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
-    """The vector of a run's best checkpoint; raises FileNotFoundError or ValueError.
+    """Return the vector of a run's best checkpoint; raises FileNotFoundError or ValueError.
 
     The model is loaded, and the rows that the method was fitted to are made once more, to be compared with those that
     the checkpoint names.
@@ -35,64 +35,64 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
     path = folder / "best.ckpt"
     config = _config(folder, saving.record_of(path))
     try:
-        asked = config["model"]["init_args"]
-        for name, value in (("backbone", asked["backbone"]), ("method", asked["method"]), ("data", config["data"])):
+        inits = config["model"]["init_args"]
+        for name, value in (("backbone", inits["backbone"]), ("method", inits["method"]), ("data", config["data"])):
             trusted.check(value, name)
-        backbone, method, data = _objects(asked["backbone"], asked["method"], config["data"])
+        backbone, method, data = _objects(inits["backbone"], inits["method"], config["data"])
     except (KeyError, TypeError, ValueError, SystemExit) as error:
         raise ValueError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
     backbone.load()
     readable.read_all(data, backbone)
-    saved = saving.load(path)
-    state = saved["state_dict"]
+    checkpoint = saving.load(path)
+    state = checkpoint["state_dict"]
     try:
         maps = {site: _map(method(backbone.width(site)), state, i) for i, site in enumerate(backbone.sites)}
         strength, low, high, rows, bound = [*state["choice"].tolist(), math.nan][:5]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
-    one = next(iter(maps.values()))
-    network, settings = InOwnWords.if_asked(backbone, data), provenance.settings_of(one)
-    now = provenance.of(network, type(one).__name__, settings, data, _limits(config.get("trainer") or {}))
-    if provenance.KEY in saved or not accept_mismatch:
-        then = provenance.read(saved.get(provenance.KEY), path)
-        mismatches = provenance.compared(path, then.differences(now), accept_mismatch)
+    first_map = next(iter(maps.values()))
+    network, settings = InOwnWords.if_asked(backbone, data), provenance.settings_of(first_map)
+    current = provenance.of(network, type(first_map).__name__, settings, data, _limits(config.get("trainer") or {}))
+    if provenance.KEY in checkpoint or not accept_mismatch:
+        fitted = provenance.read(checkpoint.get(provenance.KEY), path)
+        mismatches = provenance.compared(path, fitted.differences(current), accept_mismatch)
     else:
-        then, mismatches = now, [f"{path} does not say what it was fitted to."]
+        fitted, mismatches = current, [f"{path} does not say what it was fitted to."]
     report = _report(config, fingerprints.of_tensors(state))
-    figures, compared = report.get("metrics", {}), report.get("baselines", {}).get("unsteered", {})
+    metrics, compared = report.get("metrics", {}), report.get("baselines", {}).get("unsteered", {})
     return of(
         backbone,
         maps,
         strength,
         None if math.isnan(low + high) else (low, high),
         int(rows),
-        task=then.task,
-        data=digest(json.dumps(then.fitted_rows).encode()),
-        selection=digest(json.dumps(then.selection_rows).encode()),
-        effect={name: figures[name] for name in compared if name in figures and not name.startswith("drift")},
-        drift={name: estimate for name, estimate in figures.items() if name.startswith("drift")},
+        task=fitted.task,
+        data=digest(json.dumps(fitted.fitted_rows).encode()),
+        selection=digest(json.dumps(fitted.selection_rows).encode()),
+        effect={name: metrics[name] for name in compared if name in metrics and not name.startswith("drift")},
+        drift={name: estimate for name, estimate in metrics.items() if name.startswith("drift")},
         certificate={"reason": reason, "bound": None if math.isnan(bound) else bound}
-        if (reason := str(saved.get("reason", "")))
+        if (reason := str(checkpoint.get("reason", "")))
         else None,
         warnings=[*mismatches, *report.get("warnings", [])],
     )
 
 
-def _config(folder: Path, record: str | None) -> dict[str, Any]:
+def _config(folder: Path, saved_config: str | None) -> dict[str, Any]:
     """The configuration of the fit: the record in the checkpoint, which ``fit.yaml`` copies."""
     path = folder / "fit.yaml"
-    if not path.is_file() and record is None:
+    if not path.is_file() and saved_config is None:
         raise FileNotFoundError(f"{folder} is no run's folder: it has no fit.yaml; name checkpoints/EXPERIMENT/RUN")
     try:
-        text = read_bytes(path).decode("utf-8") if path.is_file() else str(record)
-        found = yaml.safe_load(text)
+        text = read_bytes(path).decode("utf-8") if path.is_file() else str(saved_config)
+        config = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise ValueError(f"{path} holds no configuration")
-    if record is not None and text != record:
+    if saved_config is not None and text != saved_config:
         raise ValueError(f"{path} is not of the fit that wrote best.ckpt beside it: remove it, or fit again")
-    return found
+    return config
 
 
 def _limits(trainer: dict[str, Any]) -> Limits:
@@ -109,30 +109,30 @@ def _limits(trainer: dict[str, Any]) -> Limits:
 def _objects(
     backbone: Any, method: Any, data: Any
 ) -> tuple[Backbone, Callable[[int], Steering], L.LightningDataModule]:
-    """What the run was made of, as the command line makes it: only known kinds of classes."""
+    """Instantiate backbone, method and data as the command line does, from known classes only."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--method", type=Callable[[int], Steering])  # type: ignore[arg-type]
     parser.add_argument("--data", type=L.LightningDataModule)
-    made = parser.instantiate_classes(parser.parse_object({"backbone": backbone, "method": method, "data": data}))
-    return made["backbone"], made["method"], made["data"]
+    objects = parser.instantiate_classes(parser.parse_object({"backbone": backbone, "method": method, "data": data}))
+    return objects["backbone"], objects["method"], objects["data"]
 
 
-def _map(map_: Steering, saved: dict[str, Tensor], number: int) -> Steering:
+def _map(map_: Steering, state: dict[str, Tensor], number: int) -> Steering:
     prefix = f"maps.{number}."
-    own = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
-    return saving.restore(map_, own, "best.ckpt")
+    map_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return saving.restore(map_, map_state, "best.ckpt")
 
 
 def _report(config: dict[str, Any], result: str) -> dict[str, Any]:
-    """What ``test`` found of this very result, if it was run; a report of another, which may lie there, is none."""
+    """Return the report that ``test`` wrote for this result; empty if there is none, or only one of another result."""
     logger = (config.get("trainer") or {}).get("logger")
-    given = logger.get("init_args", {}) if isinstance(logger, dict) else {}
+    inits = logger.get("init_args", {}) if isinstance(logger, dict) else {}
     path = Path(
-        str(given.get("save_dir", "logs")), str(given.get("name", "")), str(given.get("version") or ""), "report.json"
+        str(inits.get("save_dir", "logs")), str(inits.get("name", "")), str(inits.get("version") or ""), "report.json"
     )
     try:
-        found = json.loads(read_bytes(path).decode("utf-8"))
+        report = json.loads(read_bytes(path).decode("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get("result") == result else {}
+    return report if isinstance(report, dict) and report.get("result") == result else {}

@@ -31,9 +31,9 @@ def edit(
     Args:
         model: a Hugging Face model, an :class:`~lightning_steer.LLM`, or another network with the card's sites.
         vector: what :func:`~lightning_steer.vectors.load` has read, or :func:`~lightning_steer.vectors.of` made.
-        strength: in the units of the card, a number or ``[B]``, one for each row; null for the card's own.
-        tokenizer: compared with the card's; null for the LLM's own, or none.
-        prompt_lengths: ``[B]`` tokens of each prompt; null takes the first call of each ``generate``, and any other
+        strength: in the units of the card, a number or ``[B]``, one for each row; None for the card's own.
+        tokenizer: compared with the card's; None for the LLM's own, or none.
+        prompt_lengths: ``[B]`` tokens of each prompt; None takes the first call of each ``generate``, and any other
             call without a cache, for a whole prompt.
         other_model: the vector was fitted on another model, and is to steer this one all the same.
 
@@ -60,8 +60,8 @@ def edit(
             tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths))
         edits = {name: _edit(network, name, map_, amount, tokens) for name, map_ in maps.items()}
         if tokens is not None:
-            where = scope_of(vector.card)
-            edits = {name: positions.scoped(function, tokens, where) for name, function in edits.items()}
+            scope = scope_of(vector.card)
+            edits = {name: positions.scoped(function, tokens, scope) for name, function in edits.items()}
         if isinstance(amount, Tensor) and amount.dim():
             stack.enter_context(positions.row_by_row(network))
         stack.enter_context(hooks.edit(network, edits))
@@ -86,16 +86,16 @@ def module_of(network: nn.Module, site: Site) -> str:
 def scope_of(card: Card) -> positions.Scope:
     """The rule that picks the tokens; raises ValueError on one that is not known."""
     known = {kind.__name__: kind for kind in positions.Scope.__subclasses__()}
-    name, more = card.scope["name"], {key: value for key, value in card.scope.items() if key != "name"}
-    written = str(card.scope)[:80]
-    if name not in known or any(not isinstance(value, int) for value in more.values()):
+    name, settings = card.scope["name"], {key: value for key, value in card.scope.items() if key != "name"}
+    scope_text = str(card.scope)[:80]
+    if name not in known or any(not isinstance(value, int) for value in settings.values()):
         raise ValueError(
-            f"the card steers tokens by {written}, which is not known; known are {', '.join(sorted(known))}"
+            f"the card steers tokens by {scope_text}, which is not known; known are {', '.join(sorted(known))}"
         )
     try:
-        return known[name](**more)
+        return known[name](**settings)
     except TypeError as error:
-        raise ValueError(f"the card steers tokens by {written}: {error}") from error
+        raise ValueError(f"the card steers tokens by {scope_text}: {error}") from error
 
 
 def as_plain(rule: positions.Scope) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def _edit(
 
     def function(h: Tensor) -> Tensor:
         if isinstance(strength, Tensor) and strength.dim():
-            of_rows = strength.to(h.device)
-            return map_(h, of_rows if tokens is None else tokens.per_row(of_rows, len(h)))
+            row_strengths = strength.to(h.device)
+            return map_(h, row_strengths if tokens is None else tokens.per_row(row_strengths, len(h)))
         return map_(h, strength)
 
     return function

@@ -10,9 +10,9 @@ def summary(card: Card) -> str:
     places = ", ".join(f"{site.part} {site.layer}" if site.layer is not None else site.module for site in card.sites)
     model = f" of {card.model.name}" if card.model else ""
     lines = [f"{card.method} at {places}{model}, strength {card.strength.value:g} ({card.strength.units})"]
-    own = {name: estimate for name, estimate in card.drift.items() if name.startswith("text_")}
-    other = {name: estimate for name, estimate in card.drift.items() if name not in own}
-    parts = {"effect": card.effect, "side effects on other text": other, "text at held-out prompts": own}
+    text_drift = {name: estimate for name, estimate in card.drift.items() if name.startswith("text_")}
+    other_drift = {name: estimate for name, estimate in card.drift.items() if name not in text_drift}
+    parts = {"effect": card.effect, "side effects on other text": other_drift, "text at held-out prompts": text_drift}
     for title, estimates in parts.items():
         if not estimates:
             lines.append(f"{title}: not measured")

@@ -24,7 +24,7 @@ PLAIN = (str, int, float, bool, bytes, type(None), list, dict, tuple, set)
 
 def classes() -> dict[str, type]:
     """Return the classes that a run is made of, by every path under which they can be named."""
-    found: dict[str, type] = {}
+    known: dict[str, type] = {}
     todo: list[type] = [Backbone, Steering, L.LightningDataModule]
     seen: set[type] = set()
     while todo:
@@ -37,9 +37,9 @@ def classes() -> dict[str, type]:
             continue
         packages = kind.__module__.split(".")
         paths = [".".join(packages[:depth]) for depth in range(1, len(packages) + 1)]
-        found |= {f"{path}.{kind.__name__}": kind for path in paths} | {kind.__name__: kind}
+        known |= {f"{path}.{kind.__name__}": kind for path in paths} | {kind.__name__: kind}
         todo += [part for hint in _hints(kind).values() for part in _parts(hint) if isinstance(part, type)]
-    return found
+    return known
 
 
 def check(config: Any, where: str) -> None:
@@ -73,26 +73,26 @@ def _check(value: Any, plain: bool, where: str, known: Mapping[str, type]) -> No
             "fit.yaml: nothing was imported"
         )
     hints = _hints(known[path])
-    odd = [str(key) for key in value if key not in ("class_path", "init_args")]
-    odd += [] if isinstance(settings, Mapping) else ["init_args"]
-    odd += [str(key) for key in settings if key not in hints and (OTHERS not in hints or "." in str(key))]
-    if odd:
-        raise ValueError(f"{where} has {odd[0][:60]!r}, which {path} does not take")
+    unexpected = [str(key) for key in value if key not in ("class_path", "init_args")]
+    unexpected += [] if isinstance(settings, Mapping) else ["init_args"]
+    unexpected += [str(key) for key in settings if key not in hints and (OTHERS not in hints or "." in str(key))]
+    if unexpected:
+        raise ValueError(f"{where} has {unexpected[0][:60]!r}, which {path} does not take")
     for key, item in settings.items():
         _check(item, key in hints and _is_plain(hints[key]), f"{where}.{key}", known)
 
 
 def _hints(kind: type) -> dict[str, Any]:
     """Return the types of a class's arguments, those that it hands on to its parents too."""
-    found: dict[str, Any] = {}
+    hints_by_name: dict[str, Any] = {}
     for parent in reversed(kind.__mro__):
         init = vars(parent).get("__init__")
         if isinstance(init, types.FunctionType) and parent.__module__.partition(".")[0] == PROJECT:
             hints = typing.get_type_hints(init)
             for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
                 others = parameter.kind is inspect.Parameter.VAR_KEYWORD
-                found[OTHERS if others else name] = hints.get(name, Any)
-    return found
+                hints_by_name[OTHERS if others else name] = hints.get(name, Any)
+    return hints_by_name
 
 
 def _parts(hint: Any) -> Iterator[Any]:
