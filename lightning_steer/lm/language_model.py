@@ -399,7 +399,8 @@ class LLM(Backbone):
                 out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
         finally:
             self.model.generation_config = saved
-        ends = plain.eos_token_id if isinstance(plain.eos_token_id, list) else [plain.eos_token_id]
+        end = settings.get("eos_token_id", plain.eos_token_id)
+        ends = end if isinstance(end, list) else [end]
         return [_up_to(ends, row) for row in out[:, ids.shape[1] :].tolist()]
 
 
