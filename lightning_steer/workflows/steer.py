@@ -25,6 +25,7 @@ from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector
 from lightning_steer.workflows.fit import backbone, check_method, run
 from lightning_steer.workflows.search import Search, damage, own_text
+from lightning_steer.workflows.swap_control import swap_sentences
 
 FURTHER = (8.0, 12.0), (16.0, 24.0)
 """What is tried next where the largest strength so far is the best within the budget, and nobody asked for others."""
@@ -149,7 +150,7 @@ def searched(
     judging = [texts[1::2], own_text(model, texts[1::2], without=texts[::2])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
     data.setup()
-    data.notes = lint_pairs(pairs, tokenizer=loaded.tokenizer).sentences
+    lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
     search = Search(model, data, method, texts[::2])
     grid = search.grid(tried)
     setting, broken = _fluent(model, data, grid, search.methods, budget)
@@ -160,6 +161,9 @@ def searched(
         setting, broken = _fluent(model, data, grid, search.methods, budget)
     reason = grid_reason(grid, setting, budget, broken)
     at_layer = backbone(loaded, grid.layers[setting.layer])
+    (site,) = at_layer.sites
+    steering = {site: partial(search.methods[site], strength=grid.strengths[setting.strength])}
+    data.notes = [*lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
     rule = AlreadyChosen(setting.strength, reason)
     module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     vector = run(module, data, 1, progress, folder)
