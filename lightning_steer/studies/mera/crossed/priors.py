@@ -148,8 +148,8 @@ DECLARATION = Declaration(
         ".18 to .70), label bias .90 and .76 to .78, any probe by gain .84 to .88 and .74 to .78, random directions "
         ".14 to .34 in nonlinear cue; in one cue ridge 100 .81 and Sigma w .41; in correlated cues .21 and .21. So the "
         "direction of the first, third and fourth question was seen.",
-        "One cell of one cue, network 0, draw 0, at 1/3, looked at when the code was tried: ridge 100 .77, Sigma w .84, "
-        "any probe by gain .85, label bias .88. One of one cue, 256 wide, timed only.",
+        "One cell of one cue, network 0, draw 0, at 1/3, looked at when the code was tried: ridge 100 .77, "
+        "Sigma w .84, any probe by gain .85, label bias .88. One of one cue, 256 wide, timed only.",
     ),
     "six kinds of small networks that can be repaired, training seeds 30 to 32, draws 40 to 44, each with .1, .2 and "
     "1/3 of all rows (to fit, choose, calibrate and test) of the pull label. Penalties are chosen by gain on 250 rows "
