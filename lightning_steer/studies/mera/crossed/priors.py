@@ -22,14 +22,13 @@ from lightning_steer.studies.declaration import (
     Declaration,
     Direction,
     Question,
-    claim,
     declared_text,
-    verdicts,
 )
 from lightning_steer.studies.mera.crossed import cell, jobs, networks, worlds
 from lightning_steer.studies.mera.crossed.declaration import RIDGE, SIGMA, Side, W
 from lightning_steer.studies.mera.crossed.results import Key, chosen, deployed
 from lightning_steer.studies.mera.crossed.shifts import Family
+from lightning_steer.studies.mera.crossed.tables import number, ranged, table, verdict_table
 
 SHARES = (0.1, 0.2, 1 / worlds.LABELS)
 EQUAL = SHARES[-1]
@@ -251,15 +250,7 @@ def text(cells: Cells) -> str:
             p_value(of[c.contrast.name], c.contrast),
             detectable(of[c.contrast.name], c.contrast, len(comparisons)),
         ) for c in comparisons}  # fmt: skip
-        rows = []
-        for contrast, result, adjusted, shown in verdicts(question, results):
-            values = of[contrast.name]
-            rows.append([contrast.name, claim(contrast), f"{result.estimate.value:.2f}",
-                         f"{values.min():.2f} to {values.max():.2f}", " ".join(f"{v:.2f}" for v in values),
-                         f"{result.p:.2g}", f"{adjusted:.2g}", "yes" if shown else "no",
-                         f"{result.detectable:.2g}"])  # fmt: skip
-        head = [question.name, "claim", "mean", "range", "the six kinds", "p", "p, Holm", "shown", "could have seen"]
-        parts.append(_table(head, rows))
+        parts.append(verdict_table(question, results, of))
     figures: tuple[Figure, ...] = ("deployed", "undeployed")
     for figure in figures:
         rows = []
@@ -271,14 +262,9 @@ def text(cells: Cells) -> str:
             of_kinds = ([float(np.mean(by_network(cells, kind, Term(method, share), figure))) for kind in KINDS]
                         for method in METHODS)  # fmt: skip
             rows.append([f"mean of the kinds (their range), {share:.2f}", *map(_ranged, of_kinds)])
-        parts.append(_table([f"SPI {figure}, by share of the pull label", *METHODS], rows))
+        parts.append(table([f"SPI {figure}, by share of the pull label", *METHODS], rows))
     return "\n".join(parts)
 
 
 def _ranged(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"
+    return f"{number(float(np.mean(values)))} ({ranged(values)})"
