@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
 from lightning_steer.probes.error_probe import logit_error
 from lightning_steer.statistics.certificates import certify
-from lightning_steer.studies.declaration import Contrast, declared_text, verdict_text
+from lightning_steer.studies.declaration import Contrast, declared_text
 from lightning_steer.studies.mera.crossed import __main__ as command
 from lightning_steer.studies.mera.crossed import (
     cell,
@@ -21,9 +21,11 @@ from lightning_steer.studies.mera.crossed import (
     jobs,
     networks,
     planted,
+    priors,
     probes,
     results,
     shifts,
+    tables,
     worlds,
 )
 from lightning_steer.studies.mera.crossed.declaration import Side
@@ -283,9 +285,12 @@ def test_every_declared_contrast_is_computed_and_the_pattern_is_shown():
         assert all(math.isfinite(one.detectable) for one in found.values() if one.estimate.n > 2)
         if question.name == "Choice of the probe":
             found["and along Sigma w"] = found["ridge 100 beats R2"]  # the same SPI at every penalty has no ranks
-            text = verdict_text(question, found)
-            assert "| ridge 100 beats R2 | above 0 | 0.675" in text
-            assert [line.split("|")[6].strip() for line in text.split("\n")[4:8]] == ["yes", "yes", "no", "yes"]
+            units = {c.contrast.name: results.units(cells, c) for c in comparisons}
+            units["and along Sigma w"] = units["ridge 100 beats R2"]
+            rows = tables.verdict_table(question, found, units).split("\n")[2:6]
+            kinds = " ".join(map(tables.number, units["ridge 100 beats R2"]))
+            assert f"| ridge 100 beats R2 | above 0 | 0.68 | 0.60 to 0.74 | {kinds} | < 0.0001 |" in rows[0]
+            assert [row.split("|")[8].strip() for row in rows] == ["yes", "no", "no", "yes"]
 
 
 def test_a_kind_of_world_counts_once_however_many_networks_it_has():
@@ -311,7 +316,11 @@ def test_false_claims_are_as_rare_as_promised():
         contrast = Contrast("c", "d", direction, limit)
         shown = [results.p_value(random.normal(mean, 0.05, 8), contrast) <= 0.05 for _ in range(2000)]
         assert np.mean(shown) < 0.07
-    assert results.p_value(np.zeros(8), Contrast("c", "d", "within", 0.05)) == 0.5**8
+
+
+def test_kinds_that_all_gave_the_same_number_show_nothing():
+    assert results.p_value(np.zeros(8), Contrast("c", "d", "within", 0.05)) == 1
+    assert results.p_value(np.full(8, 0.5), Contrast("c", "d", "above")) == 1
 
 
 @pytest.mark.parametrize("kind", planted.KINDS)
@@ -334,9 +343,10 @@ def test_an_unknown_control_is_refused():
 
 def test_the_document_declares_what_the_code_does_and_the_log_was_opened_under_it():
     docs = Path(__file__).parents[1] / "docs"
-    assert declared_text(declaration.DECLARATION) in (docs / "mera.md").read_text()
-    log = (docs / "mera-opened.jsonl").read_text().split("\n")
-    assert [json.loads(line)["declaration"] for line in log if line] == [declaration.DECLARATION.digest()]
+    log = [json.loads(line) for line in (docs / "mera-opened.jsonl").read_text().split("\n") if line]
+    for one, draws, declared in zip(log, ("verdict", "priors"), (declaration, priors), strict=True):
+        assert declared_text(declared.DECLARATION) in (docs / "mera.md").read_text()
+        assert (one["draws"], one["declaration"]) == (draws, declared.DECLARATION.digest())
 
 
 # ---- the command

@@ -93,12 +93,13 @@ def declared_text(declaration: Declaration) -> str:
         lines.append(f"\n**{question.name}.** {question.text} Speaks about other {question.unit}. "
                      f"Positive control: {question.positive_control}\n")  # fmt: skip
         lines += ["| contrast | what is estimated | claim |", "|---|---|---|"]
-        lines += [f"| {c.name}{' (primary)' if c.primary else ''} | {c.estimand} | {_claim(c)} |"
+        lines += [f"| {c.name}{' (primary)' if c.primary else ''} | {c.estimand} | {claim(c)} |"
                   for c in question.contrasts]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
-def _claim(contrast: Contrast) -> str:
+def claim(contrast: Contrast) -> str:
+    """Return what is claimed of the estimand, in words."""
     limit = f"{contrast.limit:g}"
     return f"between -{limit} and {limit}" if contrast.direction == "within" else f"{contrast.direction} {limit}"
 
@@ -111,7 +112,7 @@ def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
         seen = f"{detectable:.3g}" if math.isfinite(detectable) else "-"
         cells = (
             contrast.name,
-            _claim(contrast),
+            claim(contrast),
             estimate,
             f"{p:.2g}",
             f"{adjusted:.2g}",

@@ -14,8 +14,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from lightning_steer.report.files import write_json
+from lightning_steer.report.files import write_json, write_text
 from lightning_steer.statistics import estimate
+from lightning_steer.studies.declaration import Declaration
 from lightning_steer.studies.mera import settings
 from lightning_steer.studies.mera.crossed import (
     cell,
@@ -24,6 +25,7 @@ from lightning_steer.studies.mera.crossed import (
     jobs,
     networks,
     planted,
+    priors,
     summary,
 )
 from lightning_steer.studies.opening import open_once
@@ -38,6 +40,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--verdict", action="store_true", help="open the draws that were kept for the declared contrasts")
     add("--prepare", action="store_true", help="train networks and run positive controls for it: opens no draws")
+    add("--priors", action="store_true", help="open the second design: the share of the pull label varied")
     add("--log", type=Path, default=Path("docs/mera-opened.jsonl"), help="where openings are logged")
     add("--models-in", type=Path, default=Path("checkpoints/pocket"), help="where the folders base and tuned are")
     add("--out", type=Path, default=Path("logs/mera/crossed"), help="where cells, tables and figures go")
@@ -49,6 +52,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--processes must be at least 1, not {options.processes}")
     if (options.verdict or options.prepare) and (options.small or options.kinds):
         parser.error("--verdict and --prepare are for the whole declared design: leave --small and --kinds out")
+    if options.priors and (options.verdict or options.prepare or options.small or options.kinds):
+        parser.error("--priors is a whole design of its own: leave --verdict, --prepare, --small and --kinds out")
     if options.verdict and options.prepare:
         parser.error("--prepare opens no draws: give it before --verdict, or leave it out")
     return options
@@ -57,6 +62,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is not there yet, then write tables and figures."""
     options, start = arguments(argv), time.monotonic()
+    if options.priors:
+        return vary_priors(options, sys.argv[1:] if argv is None else argv)
     for model in settings.MODELS:
         if not (options.models_in / model / "config.json").is_file():
             print(
@@ -65,18 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
     declared = options.verdict or options.prepare
     out = options.out / ("verdict" if declared else "small" if options.small else "exploration")
-    if options.verdict:
-        try:
-            command = [
-                "python",
-                "-m",
-                "lightning_steer.studies.mera.crossed",
-                *(sys.argv[1:] if argv is None else argv),
-            ]
-            open_once(options.log, declaration.DECLARATION, "verdict", [*command, f"commit {commit()}"])
-        except ValueError as error:
-            print(f"lightning_steer: {error}", file=sys.stderr)
-            return 2
+    asked = sys.argv[1:] if argv is None else argv
+    if options.verdict and not opened(options.log, declaration.DECLARATION, "verdict", asked):
+        return 2
     nets, folder = options.out / "networks", out / "cells"
     wanted = [key for key in jobs.keys(declared) if not options.kinds or key.kind in options.kinds]
     paths = {key: folder / f"{key.file}.json" for key in wanted}
@@ -104,6 +102,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(summary.write(out, {key: _read(path) for key, path in paths.items()}, repeats, effects, networks.gaps(nets)))
     print(f"{time.monotonic() - start:.0f} s; tables and figures in {out}")
     return 0
+
+
+def vary_priors(options: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Open the second design, run what is not there yet, and write its tables."""
+    if not opened(options.log, priors.DECLARATION, "priors", argv):
+        return 2
+    nets, out = options.out / "networks", options.out / "priors"
+    paths = {key: out / "cells" / key.file for key in priors.design()}
+    trained = {(key.kind, key.network) for key in paths}
+    stamp = {"design": cell.DESIGN, "statistics": estimate.VERSION}
+    gaps = {nets / f"gap {kind} {seed}.json": (jobs.gap, nets, kind, seed) for kind, seed in sorted(trained)}
+    run(gaps, stamp, options.processes)
+    run({path: (priors.one, key, nets) for key, path in paths.items()}, stamp, options.processes)
+    text = priors.text({key: _read(path) for key, path in paths.items()})
+    write_text(out / "summary.md", text)
+    print(f"{text}\nMean KL from the planted answers at most {max(map(_read, gaps)):.4f} nats. Tables in {out}")
+    return 0
+
+
+def opened(log: Path, declared: Declaration, draws: str, argv: Sequence[str]) -> bool:
+    """Log that draws are opened; say why if another declaration opened them."""
+    command = ["python", "-m", "lightning_steer.studies.mera.crossed", *argv, f"commit {commit()}"]
+    try:
+        open_once(log, declared, draws, command)
+    except ValueError as error:
+        print(f"lightning_steer: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def run(todo: Mapping[Path, tuple[Any, ...]], stamp: dict[str, Any], processes: int) -> None:

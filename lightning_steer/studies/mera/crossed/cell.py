@@ -1,7 +1,7 @@
 """One cell of the crossed design: every family certified on calibration rows and tested, with its controls."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +47,9 @@ class Parts(NamedTuple):
     test: Part
 
 
-def run(parts: Parts, answer: Answer, seed: int, resample: bool) -> dict[str, Any]:
+def run(
+    parts: Parts, answer: Answer, seed: int, resample: bool, wanted: Callable[[Family], bool] = lambda _: True
+) -> dict[str, Any]:
     """Return ``{"families": [...], "controls": ..., ...}`` of one draw.
 
     Args:
@@ -55,13 +57,15 @@ def run(parts: Parts, answer: Answer, seed: int, resample: bool) -> dict[str, An
         answer: from states on.
         seed: draws the random directions.
         resample: also resample calibrations from the test rows, for the certificate's power.
+        wanted: tells the families that are judged.
     """
     began = time.process_time()
     train, test = parts.train, parts.test
     p = train.logits.double().softmax(-1)
     error = 1 - p[torch.arange(len(p)), train.y]
     probes = error_probes.fit(train.h, error)
-    of = families(answer, train.h, train.y, error, probes, seed)
+    every = families(answer, train.h, train.y, error, probes, seed)
+    of = [f for f in every if wanted(f)]
     changes = {
         name: _changes(part, answer, of) for name, part in (("choice", parts.choice), ("cal", parts.calibration))
     }
@@ -88,7 +92,7 @@ def run(parts: Parts, answer: Answer, seed: int, resample: bool) -> dict[str, An
         "base": {name: float(bare[name]) for name in ("accuracy", "balanced_accuracy", "mcc")},
         "families": rows,
         "controls": controls(parts),
-        "cosines": cosines(of, probes),
+        "cosines": cosines(every, probes),
     }
     if resample:
         found["certificate"] = certificate.of_cell(answer, test, of, len(parts.calibration.y), seed)

@@ -42,12 +42,17 @@ def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict
     return cell.run(parts, answer, 1000 * key.draw, first)
 
 
-def drawn(trained: networks.Trained, world: worlds.World, key: Key, calibration: int) -> tuple[cell.Parts, Any]:
-    """Return the rows of one draw for a small network: four times as many test rows as rows of a calibration."""
+def drawn(
+    trained: networks.Trained, world: worlds.World, key: Key, calibration: int, share: float | None = None
+) -> tuple[cell.Parts, Any]:
+    """Return the rows of one draw for a small network: four times as many test rows as rows of a calibration.
+
+    ``share`` of them have the pull label, by default as the world's steered rows do.
+    """
     generator = torch.Generator().manual_seed(10_000 * key.draw + int(key.network))
 
     def part(n: int) -> cell.Part:
-        rows = worlds.draw(world, n, generator)
+        rows = worlds.draw(world, n, generator, share)
         h = trained.network.read(rows.x)
         return cell.Part(h, rows.y, trained.network.answer(h))
 

@@ -10,12 +10,22 @@ from scipy.stats import beta
 
 from lightning_steer.report.files import write_figure, write_text
 from lightning_steer.statistics.kinds import Share
-from lightning_steer.studies.declaration import declared_text, verdict_text
+from lightning_steer.studies.declaration import declared_text
 from lightning_steer.studies.mera.crossed import certificate, planted
 from lightning_steer.studies.mera.crossed.declaration import DECLARATION, QUESTIONS, Side
 from lightning_steer.studies.mera.crossed.figures import against_r2
-from lightning_steer.studies.mera.crossed.results import Cells, by_kind, by_network, chosen, deployed, result, value
+from lightning_steer.studies.mera.crossed.results import (
+    Cells,
+    by_kind,
+    by_network,
+    chosen,
+    deployed,
+    result,
+    units,
+    value,
+)
 from lightning_steer.studies.mera.crossed.shifts import DIRECTIONS, DOSES
+from lightning_steer.studies.mera.crossed.tables import number, ranged, table, verdict_table
 from lightning_steer.studies.mera.settings import DELTA
 
 UNREPAIRABLE = "no direction repairs"
@@ -55,19 +65,13 @@ def write(out: Path, cells: Cells, controls: Mapping[str, Any], power: Any, gaps
     for question in DECLARATION.questions if len(kinds) > 2 else ():
         comparisons = QUESTIONS[question.name]
         results = {c.contrast.name: result(usable, c, len(comparisons)) for c in comparisons}
-        text = verdict_text(question, results)  # documents tell tables apart by their heads
-        parts.append(text.replace("| contrast |", f"| {question.name} |", 1))
+        parts.append(verdict_table(question, results, {c.contrast.name: units(usable, c) for c in comparisons}))
     parts += [positive(controls), crossed(usable), worlds(cells), quality(cells), random_directions(cells)]
     parts += [by_effect(power), of_cells(cells), networks(gaps)]
     text = "\n".join(parts)
     write_text(out / "summary.md", text)
     write_figure(against_r2(usable, kinds), out, "spi_against_r2")
     return text
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"
 
 
 def _certified(cells: Cells, side: Side) -> str:
@@ -86,13 +90,13 @@ def crossed(cells: Cells) -> str:
                 mean = np.mean(list(by_kind(cells, lambda cell, side=side: value(cell, side)).values()))
                 row.append(f"{mean:.2f} ({_certified(cells, side)})")
             rows.append([*row[:2], *["same"] * (len(row) - 2)] if free else row)
-    return _table(["SPI deployed (certified)", *CHOICES], rows)
+    return table(["SPI deployed (certified)", *CHOICES], rows)
 
 
 def worlds(cells: Cells) -> str:
     """Return the main sides by kind of world: mean over networks, and their range."""
     kinds = list(dict.fromkeys(key.kind for key in cells))
-    return _table(["SPI by kind of world", *kinds], _by_kind(cells, kinds, "spi"))
+    return table(["SPI by kind of world", *kinds], _by_kind(cells, kinds, "spi"))
 
 
 def quality(cells: Cells) -> str:
@@ -100,7 +104,7 @@ def quality(cells: Cells) -> str:
     kinds = list(dict.fromkeys(key.kind for key in cells))
     tables = []
     for title, figure in (("Balanced accuracy gained", "balanced_accuracy"), ("MCC gained", "mcc")):
-        tables.append(_table([title, *kinds], _by_kind(cells, kinds, figure)))
+        tables.append(table([title, *kinds], _by_kind(cells, kinds, figure)))
     return "\n".join(tables)
 
 
@@ -117,8 +121,8 @@ def _by_kind(cells: Cells, kinds: Sequence[str], figure: str) -> list[list[str]]
 
 
 def _range(values: Sequence[float]) -> str:
-    mean = f"{np.mean(values):.2f}"
-    return mean if len(values) < 2 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+    mean = number(float(np.mean(values)))
+    return mean if len(values) < 2 else f"{mean} ({ranged(values)})"
 
 
 def random_directions(cells: Cells) -> str:
@@ -136,7 +140,7 @@ def random_directions(cells: Cells) -> str:
                      f"{spi.mean():.2f}", f"{spi.max(1).mean():.2f}", f"{wrong}/{int(share.sum())}"])  # fmt: skip
     head = ["random directions", "certified, share", "cells with any", "median of 20", "mean SPI", "mean best of 20",
             "certified, no gain on test rows"]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def positive(controls: Mapping[str, Any]) -> str:
@@ -153,7 +157,7 @@ def positive(controls: Mapping[str, Any]) -> str:
         rows.append([kind, *(f"{np.mean(column):.2f}" for column in zip(*repeats, strict=True)),
                      f"{int(hits.sum())}/{len(hits)}", str(Share().estimate(hits)[0])])  # fmt: skip
     head = ["positive control", "w by R2", "w, ridge 100", "Sigma w by R2", "constant", "found", "share"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _too_many(false: int, repeats: int) -> str:
@@ -170,7 +174,7 @@ def by_effect(power: Sequence[Mapping[str, Any]]) -> str:
         of = {one["effect"]: one for one in power if one["set"] == name}
         rows.append([f"{name}: certified", *(f"{of[e]['certified'] / of[e]['repeats']:.3f}" for e in effects)])
         rows.append([f"{name}: falsely", *(_too_many(of[e]["false"], of[e]["repeats"]) for e in effects)])
-    return _table(["certificate by true effect", *(f"{e:g}" for e in effects)], rows)
+    return table(["certificate by true effect", *(f"{e:g}" for e in effects)], rows)
 
 
 BINS = (-1.0, 0.0, 0.005, 0.02, 0.05, 0.1, 1.0)
@@ -191,7 +195,7 @@ def of_cells(cells: Cells) -> str:
                          f"{sum(one['certified'] for one in here) / repeats:.3f}",
                          f"{sum(one['false'] for one in here) / repeats:.4f}",
                          _too_many(worst["false"], worst["repeats"])])  # fmt: skip
-    return _table(["candidates of the design", "cells", "certified", "falsely, mean", "falsely, worst cell"], rows)
+    return table(["candidates of the design", "cells", "certified", "falsely, mean", "falsely, worst cell"], rows)
 
 
 def networks(gaps: Mapping[str, float]) -> str:
