@@ -22,6 +22,7 @@ REVIEWED = {
     "metrics/likelihood.py": {"quantile"},  # the bands of the published figure, which hold prompts
     "selection/rule.py": {"percentile"},  # the range of choices over re-samplings, reported as that
     "studies/mera/crossed/worlds.py": {"multinomial"},  # draws the labels of a world
+    "studies/mera/crossed/priors.py": {"quantile"},  # the smallest effect that repeats would show
     "studies/mera/crossed/results.py": {"ppf", "quantile"},  # the smallest effect that repeats would show
     "studies/mera/crossed/summary.py": {"ppf"},  # whether more certificates are false than promised
 }
@@ -31,6 +32,7 @@ RECORDS = {
     "studies/fidelity/cells.py",  # read from a file
     "report/nulls.py",  # read from a report
     "studies/fidelity/runs.py",  # read from a sweep
+    "studies/mera/estimates.py",  # read from a summary
     "studies/mera/truth.py",  # nothing to repair
     "studies/pocket/errors.py",  # the chosen layer
     "studies/pocket/card.py",  # read from a file
