@@ -1,4 +1,7 @@
-"""Responses to a prompts file: unsteered, steered at several strengths, and of another model beside them."""
+"""Responses to a prompts file: unsteered, steered at several strengths, and of another model beside them.
+
+One class and one file: Lightning calls its methods by turns, and they hand on what was written.
+"""
 
 import hashlib
 import itertools

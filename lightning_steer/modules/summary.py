@@ -1,4 +1,7 @@
-"""From the rows of a test to its report: every figure with an interval, beside its baselines."""
+"""From the rows of a test to its report: every figure with an interval, beside its baselines.
+
+One class and one file: the parts of a report are estimated from the same two tables of rows.
+"""
 
 import inspect
 import math

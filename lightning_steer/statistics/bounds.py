@@ -1,6 +1,6 @@
 """Lower confidence bounds of a mean change: in {-1, 0, 1}, from the counts of gains and harms, or in a range.
 
-The order of rows is no matter.
+The order of rows does not matter. One file: bounds of one quantity, to be compared at a glance.
 """
 
 import math

@@ -1,5 +1,7 @@
 """What a number is an estimate of decides its interval: one kind for each, and nobody chooses an interval by hand.
 
+One file: the whole list that a metric chooses its kind from.
+
 ``estimate`` takes columns ``[n, C]`` of C candidates (or ``[n]`` of one) and the ``cluster [n]`` of each row, None
 where rows are independent, and returns an estimate for each candidate.
 """

@@ -1,5 +1,7 @@
 """The second declared design: kinds of small networks crossed with the share of the pull label in the steered rows.
 
+One file: what was declared stands beside what is computed from it.
+
 The first design steers rows of which a tenth have the pull label, with networks that were trained on a third. Here that
 share is varied, up to the share of the training.
 """
