@@ -14,7 +14,7 @@ from decoders import decoder, letters
 from fuzz import bytes_changed, json_changed, refuses_or_reads, value_changed
 from safetensors.torch import save as as_bytes
 
-from lightning_steer.cache.manifest import Manifest, _own
+from lightning_steer.cache.manifest import Manifest, _sha256_of
 from lightning_steer.cache.read import Cache
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import LEACE, LoReFT, MeanDifference
@@ -151,7 +151,7 @@ def manifest_of(chance: random.Random) -> bytes:
     whole = {"origin": origin, "model": "m", "sites": ["layers.1"], "width": 8, "shards": shards}
     changed = value_changed(whole, chance) if chance.random() < 0.8 else whole
     if isinstance(changed, dict):
-        changed = {**changed, "sha256": _own(changed)}  # a damaged file knows nothing of it; a hostile one does
+        changed = {**changed, "sha256": _sha256_of(changed)}  # a damaged file knows nothing of it; a hostile one does
     text = json.dumps(changed).encode()
     return text if chance.random() < 0.7 else bytes_changed(text, chance)
 

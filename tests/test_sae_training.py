@@ -114,7 +114,7 @@ def test_features_of_too_few_rows_are_switched_off(tmp_path: Path, monkeypatch: 
     """Both ways of training; with a high threshold, as planted directions are all frequent."""
     h, found = planted()[0][:, :N], {}
     for least in (0, 200):
-        for kind in ("modules", "models"):
+        for kind in ("modules", "probes"):
             monkeypatch.setattr(f"lightning_steer.{kind}.sparse_autoencoder.LEAST", least)
         fitted(tmp_path / str(least), 40)
         ours = read_sparse_autoencoder(tmp_path / str(least) / "first", D)

@@ -1,6 +1,6 @@
 """Sparse autoencoders of a frozen network's activations, at all of its sites at once.
 
-One file: Lightning calls a module's methods by turns; the mathematics is in :mod:`lightning_steer.models`.
+One file: Lightning calls a module's methods by turns; the mathematics is in :mod:`lightning_steer.probes`.
 """
 
 import json
