@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.0e-6)
-"""Error thresholds that a search tries for the methods of the MERA family, from the weakest shift to the strongest."""
 LONGEST = math.sqrt(torch.finfo(torch.float32).max)
 """A longer activation has a square that float32 does not hold: a normalisation layer makes nothing of it."""
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from lightning_steer.records import Activations
 
+THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.0e-6)
+"""Error thresholds that a search tries for the methods of the MERA family, from the weakest shift to the strongest."""
+
 
 class Steering(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""

@@ -9,10 +9,9 @@ moves the other way and keeps the last k only.
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import THRESHOLDS, Steering
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
-from lightning_steer.strength import THRESHOLDS
 
 
 class ContrastiveMERA(Steering):

@@ -8,10 +8,9 @@ whose code moves the other way. The solver is scikit-learn's.
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import THRESHOLDS, Steering
 from lightning_steer.probes import logistic
 from lightning_steer.records import Activations
-from lightning_steer.strength import THRESHOLDS
 
 
 class LogisticMERA(Steering):

@@ -9,10 +9,9 @@ filter w (Haufe et al. 2014, NeuroImage 87:96): w predicts, but lies along direc
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import THRESHOLDS, Steering
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
-from lightning_steer.strength import THRESHOLDS
 
 
 class MERA(Steering):

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_steer import probes
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import THRESHOLDS, Steering
 from lightning_steer.records import Activations
-from lightning_steer.strength import THRESHOLDS
 
 
 class SAEMERA(Steering):
