@@ -16,7 +16,7 @@ import torch
 from side_by_side import LLAMA, Timing, by_turns, language_model, say, seconds, sentence, size
 
 from lightning_steer.cache import Build
-from lightning_steer.lm.tokens import Question, batches, collate
+from lightning_steer.lm.tokens import MultipleChoice, batches, collate
 
 NARROW = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 1, "head_dim": 8, "intermediate_size": 8}
 TEXTS, REPEATS = 64, 7
@@ -40,7 +40,7 @@ class Texts(Sequence[str]):
 def throughput(folder: Path) -> None:
     """Print the ratio."""
     llm, texts = language_model(list(range(LLAMA["num_hidden_layers"])), 512), Texts(TEXTS)
-    rows = llm.rows([Question(text) for text in texts])
+    rows = llm.rows([MultipleChoice(text) for text in texts])
     prepared = [collate(part, llm.pad, llm.model.dtype, llm.device) for part in batches(rows, llm.tokens_per_batch)]
     numbers = iter(range(100))
 

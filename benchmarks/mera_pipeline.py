@@ -30,9 +30,9 @@ from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import PocketTask
 from lightning_steer.hooks import edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Last
-from lightning_steer.lm.tokens import Question
-from lightning_steer.methods import MERA, Steering
+from lightning_steer.lm.positions import LastPromptToken
+from lightning_steer.lm.tokens import MultipleChoice
+from lightning_steer.methods import MERA, SteeringMethod
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera.decisions import Decisions
@@ -48,7 +48,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 @torch.no_grad()
-def released(llm: LLM, question: Question, label_ids: Tensor) -> tuple[int, int, Tensor, Tensor]:
+def released(llm: LLM, question: MultipleChoice, label_ids: Tensor) -> tuple[int, int, Tensor, Tensor]:
     """A prompt as the release takes it: answer at ``last``, first label written, label logits, hidden states."""
     ids = llm.tokenizer(question.prompt, return_tensors="pt")["input_ids"]
     out = llm.model.generate(ids, max_new_tokens=100, do_sample=False, pad_token_id=llm.pad)
@@ -58,7 +58,7 @@ def released(llm: LLM, question: Question, label_ids: Tensor) -> tuple[int, int,
     return int(logits.argmax()), first_label(text, question.options)[0], logits, torch.stack(hidden)[:, 0]
 
 
-def their_cache(llm: LLM, questions: list[Question], label_ids: Tensor, folder: Path) -> list[tuple[int, int]]:
+def their_cache(llm: LLM, questions: list[MultipleChoice], label_ids: Tensor, folder: Path) -> list[tuple[int, int]]:
     """Prompt by prompt, pickled."""
     kept, answers = [], []
     for question in questions:
@@ -70,14 +70,14 @@ def their_cache(llm: LLM, questions: list[Question], label_ids: Tensor, folder: 
     return answers
 
 
-def our_cache(llm: LLM, questions: list[Question], folder: Path) -> list[int]:
+def our_cache(llm: LLM, questions: list[MultipleChoice], folder: Path) -> list[int]:
     """Position ``last``: one pass."""
     scores, h = llm.observe(questions)
     save_file({"scores": scores, **h}, folder / "ours.safetensors")
     return scores.argmax(-1).tolist()
 
 
-def our_exact_cache(llm: LLM, questions: list[Question], folder: Path) -> list[int]:
+def our_exact_cache(llm: LLM, questions: list[MultipleChoice], folder: Path) -> list[int]:
     """Position ``exact``: the model answers first."""
     found = answer(llm, questions)
     our_cache(llm, found.questions, folder)
@@ -85,7 +85,7 @@ def our_exact_cache(llm: LLM, questions: list[Question], folder: Path) -> list[i
 
 
 def their_decisions(
-    llm: LLM, map_: Steering, calibration: list[Question], test: list[Question], label_ids: Tensor
+    llm: LLM, map_: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice], label_ids: Tensor
 ) -> list[int]:
     """Every threshold on every calibration prompt, one on every test prompt."""
     site, found = llm.sites[-1], []
@@ -96,7 +96,9 @@ def their_decisions(
     return found
 
 
-def our_decisions(llm: LLM, map_: Steering, calibration: list[Question], test: list[Question]) -> list[int]:
+def our_decisions(
+    llm: LLM, map_: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice]
+) -> list[int]:
     """The same decisions at the last token, where they are made."""
     layer = llm.layers[-1]
     first = Decisions(llm, calibration).scores({layer: map_}, ALPHAS)
@@ -120,14 +122,16 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=200, help="prompts at one threshold")
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
-    llm = LLM(asked.llm, layers=-1, scope=Last())
+    llm = LLM(asked.llm, layers=-1, positions=LastPromptToken())
     llm.load()
     data = MERADataModule(PocketTask(asked.task, 0.1), max(asked.prompts, 1000), asked.calibration, asked.test)
     data.setup()
-    every = [Question(example.prompt, data.options) for example in data.train]
+    every = [MultipleChoice(example.prompt, data.options) for example in data.train]
     prompts = every[: asked.prompts]
-    calibration, test = ([Question(e.prompt, data.options) for e in part] for part in (data.calibration, data.test))
-    label_ids = torch.tensor([llm.rows([Question(prompts[0].prompt, (o,))])[0].reads[0][1] for o in data.options])
+    calibration, test = (
+        [MultipleChoice(e.prompt, data.options) for e in part] for part in (data.calibration, data.test)
+    )
+    label_ids = torch.tensor([llm.rows([MultipleChoice(prompts[0].prompt, (o,))])[0].reads[0][1] for o in data.options])
     scores, h = llm.observe(every)
     y = torch.tensor([example.label for example in data.train])
     error = 1 - label_probabilities(scores, torch.arange(len(data.options)))[torch.arange(len(y)), y]

@@ -11,7 +11,7 @@ options side by side. Both have a prepared mask, so that only making it differs.
 import torch
 from side_by_side import DEVICE, LLAMA, by_turns, language_model, say, seconds, sentence, size
 
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 MISTRAL = {"model_type": "mistral", "num_key_value_heads": LLAMA["num_attention_heads"]}
 
@@ -20,7 +20,8 @@ def main() -> None:
     """Measure and print."""
     llm = language_model(-1, 2048)
     questions = [
-        Question(sentence(i, 200, 200), tuple(f" {sentence(100 * i + j, j, j)}" for j in range(1, 5))) for i in range(3)
+        MultipleChoice(sentence(i, 200, 200), tuple(f" {sentence(100 * i + j, j, j)}" for j in range(1, 5)))
+        for i in range(3)
     ]
     assert llm.packs
     found = {}

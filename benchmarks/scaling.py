@@ -17,7 +17,7 @@ from side_by_side import DEVICE, language_model, seconds, sentence
 from tqdm.auto import tqdm
 
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 REPEATS = 5
 
@@ -35,7 +35,9 @@ def llama(layers: int = 6, width: int = 256) -> LLM:
 
 def work(llm: LLM, rows: int = 16, tokens: int = 64, strengths: int = 1, options: int = 2) -> Callable[[], object]:
     """Score questions at some strengths."""
-    questions = [Question(sentence(i, tokens, tokens), tuple(f" w{j}" for j in range(options))) for i in range(rows)]
+    questions = [
+        MultipleChoice(sentence(i, tokens, tokens), tuple(f" w{j}" for j in range(options))) for i in range(rows)
+    ]
     vector = torch.randn(llm.width(""), generator=torch.Generator().manual_seed(0)).to(DEVICE, llm.model.dtype)
     strength = torch.linspace(-1, 1, strengths, device=DEVICE, dtype=llm.model.dtype).view(-1, 1, 1, 1)
     return lambda: llm.scores(questions, {llm.sites[0]: lambda h: h + strength * vector}, strengths)

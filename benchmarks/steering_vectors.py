@@ -23,7 +23,7 @@ import torch
 from side_by_side import by_turns, language_model, say, seconds, sentence, size
 
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MeanDifference
 from lightning_steer.records import Activations
 
@@ -78,7 +78,7 @@ class Worker:
 def main() -> None:
     """Measure and print."""
     made = language_model(LAYER, **LLAMA, max_position_embeddings=512)
-    questions = [Question(sentence(i, 20, 40), (f" w{i}", f" w{i + 300}")) for i in range(300)]
+    questions = [MultipleChoice(sentence(i, 20, 40), (f" w{i}", f" w{i + 300}")) for i in range(300)]
     fitted, asked = questions[:200], questions[200:]
     task = {
         "layer": LAYER,
@@ -98,7 +98,7 @@ def main() -> None:
 
         def train() -> None:
             texts = [text for pair in task["pairs"] for text in pair]
-            h = llm.activations([Question(text) for text in texts])[site]
+            h = llm.activations([MultipleChoice(text) for text in texts])[site]
             error = torch.tensor([0.0, 1.0]).repeat(len(fitted))
             map_.fit(Activations(h, error, torch.zeros(len(h), 1, dtype=torch.int64), paired=True))
 

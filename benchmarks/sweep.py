@@ -10,7 +10,7 @@ the arithmetic allows 9 L / (2/3 L + 9 L / 3) = 2.45. Bound: 2.2.
 import torch
 from side_by_side import DEVICE, LLAMA, by_turns, language_model, say, seconds, sentence, size
 
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 STRENGTHS = torch.linspace(-2, 2, 9, device=DEVICE)
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Measure and print."""
     llm = language_model(2 * LLAMA["num_hidden_layers"] // 3 - 1)
     site = llm.sites[0]
-    questions = [Question(sentence(i, 15, 40), (f" w{i}", f" w{i + 7} w{i}")) for i in range(6)]
+    questions = [MultipleChoice(sentence(i, 15, 40), (f" w{i}", f" w{i + 7} w{i}")) for i in range(6)]
     vector = torch.randn(llm.width(""), generator=torch.Generator().manual_seed(0)).to(DEVICE, llm.model.dtype)
     strength = STRENGTHS.to(llm.model.dtype)
     found = {}

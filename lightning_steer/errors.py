@@ -12,6 +12,8 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 PACKAGE = str(Path(__file__).parent)
+RENAMED = {"scope": "positions", "read": "read_positions", "per": "normalize"}
+"""Options of version 0.1 under another name now."""
 SPEAKING = (OSError, MisconfigurationException)
 """Errors of libraries that already name what is wrong: a path, a trainer option."""
 LOST = re.compile(
@@ -58,6 +60,8 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
     misspelt = re.search(r"(?:Option|option) '([^']+)'|unrecognized arguments: (\S+)", message)
     if misspelt:
         name = (misspelt[1] or misspelt[2]).lstrip("-").split("=")[0]
+        if name.split(".")[-1] in RENAMED:
+            return f"there is no option {name!r} since version 0.2: it is called {RENAMED[name.split('.')[-1]]!r} now"
         similar = difflib.get_close_matches(name.split(".")[-1], options, n=3, cutoff=0.6)
         return f"there is no option {name!r}; " + (f"did you mean {' or '.join(similar)}?" if similar else "see --help")
     required = re.search(r"arguments are required: (.*)", message)

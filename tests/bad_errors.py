@@ -53,7 +53,7 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (M + "learning_rate", ".nan", "finite"),
         (M + "learning_rate", "0", "above 0"),
         (M + "seed", "-1", "between 0 and"),
-        (B + "scope", "Nowhere", "scope"),
+        (B + "positions", "Nowhere", "positions"),
         (T + "precision", "bf16-true", "precision"),
     ],
     "pocket": [

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lightning_steer.methods import Steering
+from lightning_steer.methods import SteeringMethod
 from lightning_steer.records import Activations
 
-Make = Callable[[int], Steering]
+Make = Callable[[int], SteeringMethod]
 
 
 def is_the_identity_when_off(make: Make, seen: Activations) -> None:
@@ -109,7 +109,7 @@ LAWS = [
 ]
 
 
-def trained(make: Make, seen: Activations) -> Steering:
+def trained(make: Make, seen: Activations) -> SteeringMethod:
     """A fitted map that is no longer the identity, also where training starts from it."""
     map_ = make(seen.h.shape[-1]).fit(seen)
     with torch.no_grad():

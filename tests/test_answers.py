@@ -11,7 +11,7 @@ from reweighted import bootstrap_weights
 from sklearn import metrics as sk
 from sklearn.dummy import DummyClassifier
 
-from lightning_steer.data.questions import Graded
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.metrics import Answers, confusion
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.metrics.spi import QUANTILES, estimates, flip, spi, transitions
@@ -20,7 +20,7 @@ LABEL_OF = torch.tensor([0, 0, 1, 2])
 
 
 def batch(y):
-    return Graded([], torch.tensor(y), LABEL_OF, torch.arange(len(y)))
+    return LabelledBatch([], torch.tensor(y), LABEL_OF, torch.arange(len(y)))
 
 
 def scores(*rows):
@@ -188,7 +188,7 @@ def test_the_evaluation_gives_what_the_functions_give():
     g = torch.Generator().manual_seed(0)
     base, candidates = torch.randn(60, 4, generator=g), torch.randn(3, 60, 4, generator=g)
     y = torch.randint(3, (60,), generator=g)
-    asked = Graded([], y, LABEL_OF, torch.arange(60))
+    asked = LabelledBatch([], y, LABEL_OF, torch.arange(60))
     columns = {name: column.T for name, column in Answers().rows(base, candidates, asked).items()}
     found = Answers().estimates(columns, None)
     p, q = label_probabilities(base, LABEL_OF), label_probabilities(candidates, LABEL_OF)
@@ -205,7 +205,7 @@ def test_the_constant_class_is_scikit_learns():
     g = torch.Generator().manual_seed(0)
     held, learned = torch.randint(3, (80,), generator=g), torch.randint(2, (50,), generator=g) + 1
     base = torch.randn(80, 4, generator=g)
-    rows = Answers().rows(base, base[None], Graded([], held, LABEL_OF, torch.arange(80)))
+    rows = Answers().rows(base, base[None], LabelledBatch([], held, LABEL_OF, torch.arange(80)))
     columns = {name: column.T for name, column in rows.items()}
     (given,) = Answers().controls(columns, {"truth": learned.double()[:, None]}).values()
     found = Answers().estimates(given, None)

@@ -21,7 +21,7 @@ from transformers.utils import hub
 
 from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM, PARTS
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 WEIGHTS = "model.safetensors"
 
@@ -229,7 +229,7 @@ SETTINGS: dict[str, tuple[dict[str, object], str]] = {
     "one layer twice": ({"layers": [3, -1]}, r"layers \[3, -1\] name one layer twice"),
     "no layer": ({"layers": []}, r"must name at least one, not 8192 and \[\]"),
     "an unknown part": ({"part": "heads"}, "part is block, attention, mlp and per is .* not 'heads' and 'sum'"),
-    "an unknown score": ({"per": "word"}, "not 'block' and 'word'"),
+    "an unknown score": ({"normalize": "word"}, "not 'block' and 'word'"),
     "no token at a time": ({"tokens_per_batch": 0}, "tokens_per_batch must be at least 1, not 0"),
     "a system without a chat": ({"system": "be kind"}, "a system message is part of a chat: set chat"),
     "a chat without a template": ({"chat": True}, "has no chat template: leave chat off"),
@@ -283,7 +283,7 @@ def test_texts_without_a_token() -> None:
     bare = language_model(bos=False)
     for texts in ([""], ["hello", ""]):
         with pytest.raises(ValueError, match="the text '' has no token"):
-            bare.activations([Question(text) for text in texts])
+            bare.activations([MultipleChoice(text) for text in texts])
         with pytest.raises(ValueError, match="the prompt '' has no token that could be continued"):
             bare.generate(texts)
     assert language_model().generate([""], max_new_tokens=1)  # there is a beginning of text to go on from
@@ -294,24 +294,24 @@ def test_texts_without_a_token() -> None:
 def test_continuations_without_a_token() -> None:
     llm = language_model()
     with pytest.raises(ValueError, match="the continuation '' after 'hello' has no token of its own"):
-        llm.scores([Question("hello", (" yes", ""))])
-    for questions in ([], [Question("hello")], [Question("hello", ("a",)), Question("hello")]):
+        llm.scores([MultipleChoice("hello", (" yes", ""))])
+    for questions in ([], [MultipleChoice("hello")], [MultipleChoice("hello", ("a",)), MultipleChoice("hello")]):
         with pytest.raises(ValueError, match="scores are of continuations"):
             llm.scores(questions)
     bare = language_model(bos=False)
     bare.tokenizer.bos_token = bare.tokenizer.eos_token = None
     with pytest.raises(ValueError, match="follows nothing, and the tokenizer has no beginning of text"):
-        bare.scores([Question("", ("a",))])
+        bare.scores([MultipleChoice("", ("a",))])
 
 
 def test_texts_that_are_too_long() -> None:
     llm = language_model(max_position_embeddings=20)
-    llm.scores([Question("a" * 15, ("bcdef", "ghi"))])
-    for question in (Question("a" * 15, ("bcdefg", "ghi")), Question("a" * 20, ("b",))):
+    llm.scores([MultipleChoice("a" * 15, ("bcdef", "ghi"))])
+    for question in (MultipleChoice("a" * 15, ("bcdefg", "ghi")), MultipleChoice("a" * 20, ("b",))):
         with pytest.raises(ValueError, match=r"2[01] tokens are more than the 20 that tiny reads: 'aaaa"):
             llm.scores([question])
     with pytest.raises(ValueError, match="21 tokens are more than the 20"):
-        llm.activations([Question("a" * 20)])
+        llm.activations([MultipleChoice("a" * 20)])
     assert llm.generate(["a" * 10], max_new_tokens=10)  # 11 tokens and 9 new ones: the last is never read
     with pytest.raises(ValueError, match="12 tokens and 10 new ones are more than the 20 that tiny reads: 'aaa"):
         llm.generate(["a" * 11], max_new_tokens=10)
@@ -325,7 +325,7 @@ def test_a_chat_template_that_knows_no_system_message() -> None:
     )
     llm = LLM("strict", chat=True, system="be kind").adopt(decoder("llama"), tokenizer)
     with pytest.raises(ValueError, match=r"chat template of strict refuses .*be kind.*: System role not supported"):
-        llm.scores([Question("hello", (" yes",))])
+        llm.scores([MultipleChoice("hello", (" yes",))])
 
 
 def test_a_padding_token_beyond_the_embedding_is_not_used() -> None:
@@ -334,7 +334,7 @@ def test_a_padding_token_beyond_the_embedding_is_not_used() -> None:
     llm = LLM("padded").adopt(decoder("llama"), tokenizer)
     assert tokenizer.pad_token_id == 35
     assert llm.pad == tokenizer.eos_token_id
-    questions = [Question("hello there", (" yes", " no")), Question("hi", (" yes", " no"))]
+    questions = [MultipleChoice("hello there", (" yes", " no")), MultipleChoice("hi", (" yes", " no"))]
     together = llm.scores(questions)[0]
     alone = torch.cat([llm.scores([question])[0] for question in questions])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)

@@ -18,7 +18,7 @@ from lightning_steer.data.behaviours.module import (
     PocketBehaviour,
     ResponsesFile,
 )
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 PARTS = ("train_dataloader", "val_dataloader", "predict_dataloader")
 
@@ -39,7 +39,7 @@ def test_every_kind_of_file_becomes_contrasts(kind: str, tmp_path: Path) -> None
     data = BehaviourDataModule(source(kind, tmp_path))
     batch = batches(data.train_dataloader())[0]
     example = data.parts[0][0]
-    assert batch.x[0] == Question(example.prompt, (f" {example.positive}", f" {example.negative}"))
+    assert batch.x[0] == MultipleChoice(example.prompt, (f" {example.positive}", f" {example.negative}"))
     assert batch.wanted[0].options == (f" {example.positive}",)
     assert batch.unwanted[0].options == (f" {example.negative}",)
     assert data.paired

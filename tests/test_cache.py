@@ -13,11 +13,11 @@ from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.cache.manifest import read_shard
 from lightning_steer.hooks import capture
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, From, Generated, Last, Scope
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, Positions, TokensFrom
+from lightning_steer.lm.tokens import MultipleChoice
 
 TEXTS = ["hello there", "a", "what is this, then?", "abc " * 9, "no", "yes. or no?", "abc " * 5 + "x", "hello there"]
-QUESTIONS = [Question(text) for text in TEXTS]
+QUESTIONS = [MultipleChoice(text) for text in TEXTS]
 
 
 def language_model(family: str = "llama", dtype: torch.dtype = torch.float32, **settings: object) -> LLM:
@@ -30,13 +30,13 @@ def rows(cache: Cache) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("part", "scope"),
-    [("block", Last()), ("block", All()), ("attention", From(-2)), ("mlp", Last())],
+    ("part", "positions"),
+    [("block", LastPromptToken()), ("block", AllTokens()), ("attention", TokensFrom(-2)), ("mlp", LastPromptToken())],
     ids=["block-last", "block-mean", "attention-some", "mlp-last"],
 )
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_are_the_activations(family: str, part: str, scope: Scope, tmp_path: Path) -> None:
-    llm = language_model(family, part=part, read=scope)
+def test_rows_are_the_activations(family: str, part: str, positions: Positions, tmp_path: Path) -> None:
+    llm = language_model(family, part=part, read_positions=positions)
     expected = torch.stack(list(llm.activations(QUESTIONS).values()))
     assert torch.equal(rows(ensure(llm, TEXTS, tmp_path, dtype="float32")), expected)
     assert torch.equal(rows(ensure(llm, TEXTS, tmp_path)), expected.bfloat16().float())
@@ -51,9 +51,13 @@ def test_models_of_half_precision(family: str, dtype: torch.dtype, tmp_path: Pat
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral", "opt"])
-@pytest.mark.parametrize("scope", [All(), Last(), From(3), From(-3)], ids=lambda scope: type(scope).__name__)
-def test_each_token_is_that_of_a_forward_pass_by_itself(family: str, scope: Scope, tmp_path: Path) -> None:
-    llm = language_model(family, part="mlp", read=scope, tokens_per_batch=40)
+@pytest.mark.parametrize(
+    "positions",
+    [AllTokens(), LastPromptToken(), TokensFrom(3), TokensFrom(-3)],
+    ids=lambda positions: type(positions).__name__,
+)
+def test_each_token_is_that_of_a_forward_pass_by_itself(family: str, positions: Positions, tmp_path: Path) -> None:
+    llm = language_model(family, part="mlp", read_positions=positions, tokens_per_batch=40)
     texts = [text for text in TEXTS if len(text) > 3]
     cache = ensure(llm, texts, tmp_path, each_token=True, dtype="float32", texts_per_shard=3)
     expected, of = [], []
@@ -62,7 +66,7 @@ def test_each_token_is_that_of_a_forward_pass_by_itself(family: str, scope: Scop
         with capture(llm.model, llm.sites) as seen, torch.no_grad():
             llm.model(ids)
         index, length = torch.arange(ids.shape[1]).unsqueeze(0), torch.tensor([ids.shape[1]])
-        mask = scope.mask(index, length)
+        mask = positions.mask(index, length)
         picked = torch.ones(ids.shape[1], dtype=torch.bool) if mask is None else mask[0]
         expected.append(torch.stack([seen[site].reshape(ids.shape[1], -1)[picked] for site in llm.sites]))
         of += [number] * int(picked.sum())
@@ -99,7 +103,7 @@ def test_rows_in_any_order_and_of_any_layers(tmp_path: Path) -> None:
 
 def test_a_question_is_read_with_its_first_option(tmp_path: Path) -> None:
     llm = language_model()
-    asked = [Question("is it", (" yes", " no")), Question("was it", (" no",)), Question("plain")]
+    asked = [MultipleChoice("is it", (" yes", " no")), MultipleChoice("was it", (" no",)), MultipleChoice("plain")]
     expected = torch.stack(list(llm.activations(asked).values()))
     assert torch.equal(rows(ensure(llm, asked, tmp_path, dtype="float32")), expected)
     said = ["is it yes", "was it no", "plain"]
@@ -109,10 +113,12 @@ def test_a_question_is_read_with_its_first_option(tmp_path: Path) -> None:
 def test_a_chat_template_is_put_around_texts(tmp_path: Path) -> None:
     tokenizer = letters()
     tokenizer.chat_template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{% endfor %} ?"
-    llm = LLM("chatting", layers=[0, 2], chat=True, system="be kind", read=All()).adopt(decoder("llama"), tokenizer)
+    llm = LLM("chatting", layers=[0, 2], chat=True, system="be kind", read_positions=AllTokens()).adopt(
+        decoder("llama"), tokenizer
+    )
     expected = torch.stack(list(llm.activations(QUESTIONS).values()))
     assert torch.equal(rows(ensure(llm, TEXTS, tmp_path, dtype="float32")), expected)
-    plain = torch.stack(list(language_model(read=All()).activations(QUESTIONS).values()))
+    plain = torch.stack(list(language_model(read_positions=AllTokens()).activations(QUESTIONS).values()))
     assert (expected - plain).abs().max() > 0.01
 
 
@@ -204,8 +210,17 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "stored as bfloat16, float32, float16, not 'int8'", dtype="int8")
     refused(tmp_path, "at least 1 text is recorded, and to a shard, not 0", [])
     refused(tmp_path, "at least 1 text is recorded, and to a shard, not 8 and 0", texts_per_shard=0)
-    refused(tmp_path, "Generated picks no token of text 0: 'hello there'", llm=language_model(read=Generated()))
-    refused(tmp_path, r"From picks no token of text 1: 'a'", llm=language_model(read=From(4)), texts_per_shard=3)
+    refused(
+        tmp_path,
+        "GeneratedTokens picks no token of text 0: 'hello there'",
+        llm=language_model(read_positions=GeneratedTokens()),
+    )
+    refused(
+        tmp_path,
+        r"TokensFrom picks no token of text 1: 'a'",
+        llm=language_model(read_positions=TokensFrom(4)),
+        texts_per_shard=3,
+    )
     short = LLM("short").adopt(decoder("llama", max_position_embeddings=30), letters())
     refused(tmp_path, "text 3 has 37 tokens, and short takes 1 to 30: 'abc abc", llm=short, texts_per_shard=2)
     bare = LLM("bare").adopt(decoder("llama"), letters(bos=False))

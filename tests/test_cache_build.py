@@ -20,7 +20,7 @@ from lightning_steer.cache import Cache, ensure, locked, manifest, origin
 from lightning_steer.cache import build as recording
 from lightning_steer.cache.manifest import Manifest
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All
+from lightning_steer.lm.positions import AllTokens
 
 TEXTS = [f"{'abc de' * (i % 5)} {'xyz'[i % 3]}{'pqrst'[i % 5]}" for i in range(23)]
 SHARDS = 8
@@ -97,7 +97,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "no chat": (lambda _: {"chat": False}, "chat template or system message"),
     "another part": (lambda _: {"part": "mlp"}, "part (it has block, not mlp)"),
     "other layers": (lambda _: {"layers": [0, 3]}, "layers (it has [0, 2], not [0, 3])"),
-    "other positions": (lambda _: {"read": All()}, "positions (it has Last(), not All())"),
+    "other positions": (
+        lambda _: {"read_positions": AllTokens()},
+        "positions (it has LastPromptToken(), not AllTokens())",
+    ),
     "each token": (lambda _: {"each_token": True}, "rows for each token (it has False, not True)"),
     "another dtype": (lambda _: {"dtype": "float32"}, "dtype (it has bfloat16, not float32)"),
     "another precision": (
@@ -118,7 +121,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
 def test_whatever_differs_is_named_and_recorded_again(
     change: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings: dict = {"chat": True, "layers": [0, 2], "read": None}
+    settings: dict = {"chat": True, "layers": [0, 2], "read_positions": None}
     build(model, tmp_path / "cache", **settings)
     capsys.readouterr()
     act, words = CHANGES[change]

@@ -15,8 +15,8 @@ from torch import Tensor
 from lightning_steer.__main__ import main
 from lightning_steer.check import LAWS, Tool, check
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, From, Generated, Scope
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, Positions, TokensFrom
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.lm.windows import masks
 
 
@@ -38,9 +38,9 @@ def test_all_laws_hold_in_every_family(family: str) -> None:
 
 class RowZeroOnly(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        return super().steer(llm, layer, vector, strength * (torch.arange(len(strength)) == 0), scope, prompt)
+        return super().steer(llm, layer, vector, strength * (torch.arange(len(strength)) == 0), positions, prompt)
 
 
 class LostInACopy(Tool):
@@ -48,7 +48,7 @@ class LostInACopy(Tool):
 
     @contextmanager
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> Iterator[None]:
         def hook(_m: object, _i: object, h: Tensor) -> None:
             h.transpose(0, 1).reshape(-1, h.shape[-1]).add_(strength[0] * vector)
@@ -61,7 +61,7 @@ class LostInACopy(Tool):
 class GeneratedTokensMissed(Tool):
     @contextmanager
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> Iterator[None]:
         def hook(_m: object, _i: object, h: Tensor) -> Tensor:
             return h if h.shape[1] == 1 else h + strength[:, None, None] * vector
@@ -75,47 +75,49 @@ class GeneratedTokensMissed(Tool):
 
 class PromptSteeredToo(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        return super().steer(llm, layer, vector, strength, All() if isinstance(scope, Generated) else scope, prompt)
+        return super().steer(
+            llm, layer, vector, strength, AllTokens() if isinstance(positions, GeneratedTokens) else positions, prompt
+        )
 
 
 class OneTokenLate(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        late = From(scope.offset + 1) if isinstance(scope, From) else scope
+        late = TokensFrom(positions.offset + 1) if isinstance(positions, TokensFrom) else positions
         return super().steer(llm, layer, vector, strength, late, prompt)
 
 
 class WrongLayer(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        return super().steer(llm, layer + 1, vector, strength, scope, prompt)
+        return super().steer(llm, layer + 1, vector, strength, positions, prompt)
 
 
 class StrengthIgnored(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        return super().steer(llm, layer, vector, torch.ones_like(strength), scope, prompt)
+        return super().steer(llm, layer, vector, torch.ones_like(strength), positions, prompt)
 
 
 class OneStrengthForAll(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        return super().steer(llm, layer, vector, strength[:1].expand_as(strength), scope, prompt)
+        return super().steer(llm, layer, vector, strength[:1].expand_as(strength), positions, prompt)
 
 
 class LeavesItsHook(Tool):
     @contextmanager
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> Iterator[None]:
         handle = llm.model.get_submodule(f"{llm.blocks}.{layer}").register_forward_hook(lambda *_: None)
-        with super().steer(llm, layer, vector, strength, scope, prompt):
+        with super().steer(llm, layer, vector, strength, positions, prompt):
             yield
         handle.remove()
 
@@ -135,7 +137,7 @@ class ReadsBeforeTheEdit(Tool):
 
 
 class PadsInTheScore(Tool):
-    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+    def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         found = super().score(llm, questions)
         for i, question in enumerate(questions):
             longest = max(map(len, question.options))
@@ -151,7 +153,7 @@ class PadsInTheScore(Tool):
 class TrustsOffsets(Tool):
     """Finds an option by character offsets, which are shifted where the tokenizer drops characters."""
 
-    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+    def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         found = super().score(llm, questions)
         for i, question in enumerate(questions):
             for j, option in enumerate(question.options):
@@ -165,9 +167,9 @@ class TrustsOffsets(Tool):
 
 class NotInHalfPrecision(Tool):
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        return super().steer(llm, layer, vector, strength * (llm.model.dtype == torch.float32), scope, prompt)
+        return super().steer(llm, layer, vector, strength * (llm.model.dtype == torch.float32), positions, prompt)
 
 
 class NoPositions(Tool):
@@ -183,14 +185,14 @@ class NoMask(Tool):
 class SeesWithoutWindows(Tool):
     """A prepared mask in place of the model's windows."""
 
-    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+    def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("lightning_steer.lm.decoder.masks", lambda _config, _form, mask, _position: mask)
             return super().score(llm, questions)
 
 
 class CountsWindowsInSlots(Tool):
-    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+    def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         def slots(config: Any, form: Sequence[str], mask: Tensor, position: Tensor) -> Any:
             return masks(config, form, mask, torch.arange(position.shape[1]).expand_as(position))
 
@@ -214,10 +216,10 @@ class OneTokenMeansGenerated(Tool):
 
     @contextmanager
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> Iterator[None]:
         def hook(_m: object, _i: object, h: Tensor) -> Tensor:
-            steered = (h.shape[1] == 1) == isinstance(scope, Generated)
+            steered = (h.shape[1] == 1) == isinstance(positions, GeneratedTokens)
             return h + strength[:, None, None] * vector if steered else h
 
         handle = llm.model.get_submodule(f"{llm.blocks}.{layer}").register_forward_hook(hook)

@@ -11,14 +11,14 @@ from decoders import decoder, letters
 from torch import Tensor
 
 from lightning_steer.data import observations
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.data.mera.generated_answers import Answered, Answering, answer
-from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import LabelledFile
-from lightning_steer.data.questions import Graded
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Last
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import LastPromptToken
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MERA, MeanDifference
 from lightning_steer.metrics import Answers
 from lightning_steer.modules import ErrorProbe, SteeringAdaptor
@@ -49,14 +49,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def llm_of(model: Path) -> LLM:
-    llm = LLM(str(model), layers=[1, 2], scope=Last())
+    llm = LLM(str(model), layers=[1, 2], positions=LastPromptToken())
     llm.load()
     llm.requires_grad_(False)
     return llm
 
 
-def questions(count: int = 20) -> list[Question]:
-    return [Question(f"{'pqrstuv'[i % 7] * (i % 5)} is {chr(97 + i)}?", OPTIONS) for i in range(count)]
+def questions(count: int = 20) -> list[MultipleChoice]:
+    return [MultipleChoice(f"{'pqrstuv'[i % 7] * (i % 5)} is {chr(97 + i)}?", OPTIONS) for i in range(count)]
 
 
 def test_every_copy_writes_and_is_graded_as_if_it_were_alone(model: Path) -> None:
@@ -68,7 +68,7 @@ def test_every_copy_writes_and_is_graded_as_if_it_were_alone(model: Path) -> Non
     def edit(h: Tensor) -> Tensor:
         return h + push.reshape(3, *[1] * (h.dim() - 2), 32)
 
-    found = InOwnWords(llm, SHORT).scores(asked, {site: edit}, 3)
+    found = GeneratedAnswerBackbone(llm, SHORT).scores(asked, {site: edit}, 3)
     assert found.shape == (3, 20, len(OPTIONS) + 1)
     written = []
     for i in range(3):
@@ -80,7 +80,7 @@ def test_every_copy_writes_and_is_graded_as_if_it_were_alone(model: Path) -> Non
         assert torch.equal(found[i, :, -1] == 0, ~parsed)
         written.append(answered.text)
     assert written[0] != written[1] != written[2]
-    plain = InOwnWords(llm, SHORT)
+    plain = GeneratedAnswerBackbone(llm, SHORT)
     torch.testing.assert_close(plain.scores(asked)[0], plain.observe(asked)[0], rtol=1e-4, atol=1e-4)
 
 
@@ -89,8 +89,8 @@ def test_who_writes_no_label_is_wrong_and_others_are_graded_as_before() -> None:
     option = torch.tensor([0, -1, 3, -1, -1, 12])
     y = torch.tensor([0, 0, 1, 1, 2, 2])
     answered = Answered(questions(6), option, [""] * 6)
-    before = Graded([], y, LABEL_OF, torch.arange(6))
-    after = Graded([], y, torch.cat([LABEL_OF, torch.tensor([3])]), torch.arange(6))
+    before = LabelledBatch([], y, LABEL_OF, torch.arange(6))
+    after = LabelledBatch([], y, torch.cat([LABEL_OF, torch.tensor([3])]), torch.arange(6))
     given, said = answered.scored(scores), option >= 0
     error, expected = Answers().error(given, after), Answers().error(scores, before)
     assert torch.equal(error, answered.error(expected))
@@ -121,7 +121,7 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
     found = []
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         generated.clear()
-        llm = LLM(str(model), layers=[1, 2], scope=Last())
+        llm = LLM(str(model), layers=[1, 2], positions=LastPromptToken())
         probe, data = ErrorProbe(llm, Answers()), data_of(file, cache)
         quiet_trainer(default_root_dir=tmp_path).fit(probe, data)
         found.append((probe, len(generated)))
@@ -130,10 +130,10 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
         torch.testing.assert_close(probe.weight, found[0][0].weight, rtol=1e-3, atol=1e-5)
     quiet_trainer(default_root_dir=tmp_path).test(probe, data, verbose=False)
     metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
-    expected = answer(llm_of(model), [Question(e.prompt, data.options) for e in data.test], None, 8)
+    expected = answer(llm_of(model), [MultipleChoice(e.prompt, data.options) for e in data.test], None, 8)
     assert metrics["no_label"]["value"] == pytest.approx(float((~expected.parsed).double().mean()))
     assert 0 < metrics["no_label"]["low"] < metrics["no_label"]["value"] < metrics["no_label"]["high"] < 1
-    last = ErrorProbe(LLM(str(model), layers=[1, 2], scope=Last()), Answers())
+    last = ErrorProbe(LLM(str(model), layers=[1, 2], positions=LastPromptToken()), Answers())
     quiet_trainer(default_root_dir=tmp_path).fit(last, data_of(file, None, None))
     assert not torch.allclose(last.weight, found[0][0].weight, rtol=1e-2)
 
@@ -143,7 +143,7 @@ def test_answers_of_another_length_are_computed_again(
 ) -> None:
     llm, data = llm_of(model), data_of(file)
     data.setup()
-    asked = [Question(e.prompt, data.options) for e in data.train]
+    asked = [MultipleChoice(e.prompt, data.options) for e in data.train]
     for answering, said in ((SHORT, "Answering 80"), (SHORT, ""), (Answering(2), "Answering 80"), (None, "differ in")):
         observations.observe_once(llm, asked, tmp_path, answering)
         out = capsys.readouterr().out
@@ -153,14 +153,14 @@ def test_answers_of_another_length_are_computed_again(
 @pytest.mark.parametrize("method", [MERA, MeanDifference])
 def test_steering_a_model_that_answers_in_its_own_words(method: Any, model: Path, file: Path, tmp_path: Path) -> None:
     choices = {"random_draws": 2, "learning_curve": False, "resamples": 50}
-    llm = LLM(str(model), layers=[1, 2], scope=Last())
+    llm = LLM(str(model), layers=[1, 2], positions=LastPromptToken())
     module = SteeringAdaptor(llm, method, Answers(), (0.9, 0.5), **choices)
     trainer, data = quiet_trainer(default_root_dir=tmp_path), data_of(file, tmp_path / "cache")
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
     report = json.loads((tmp_path / "report.json").read_text())["metrics"]
     site_edits = {s: (lambda h, m=m: m(h, module.strength)) for s, m in module.at_site.items()}
-    asked = [Question(e.prompt, data.options) for e in data.test]
+    asked = [MultipleChoice(e.prompt, data.options) for e in data.test]
     truth = torch.tensor([e.label for e in data.test])
     for name, edits in (("_base", None), ("", site_edits)):
         answered = answer(llm, asked, edits, 8)

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Last
+from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods import LEACE, LearnedVector, MeanDifference
 from lightning_steer.vectors import exchange, gguf
 from lightning_steer.vectors.constant import by_layer, constant
@@ -181,11 +181,11 @@ def test_what_is_no_vector_is_not_exported_as_one(kind: Make, llm: LLM, tmp_path
 
 
 def test_what_llama_cpp_cannot_do_is_said(tmp_path: Path) -> None:
-    llm = LLM("tiny", [0], scope=Last()).adopt(decoder("llama"), letters())
+    llm = LLM("tiny", [0], positions=LastPromptToken()).adopt(decoder("llama"), letters())
     made = vectors.of(llm, fitted(llm), 1.0)
     with pytest.raises(ValueError, match="cannot steer block 0"):
         exchange.export(made, tmp_path / "a.gguf", "gguf")
-    assert "Last tokens; the receiving tool steers every token" in " ".join(
+    assert "LastPromptToken tokens; the receiving tool steers every token" in " ".join(
         exchange.export(made, tmp_path / "a.pt", "steered")
     )
     mlp = tiny(part="mlp")

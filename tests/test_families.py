@@ -14,7 +14,7 @@ from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.check import check
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MeanDifference
 
 MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
@@ -110,7 +110,7 @@ SEEING: dict[str, dict[str, Any]] = {
         "image_token_index": 30,
     },
 }
-QUESTION = Question("the letters of a prompt that is longer than all windows", (" a", " bcde", "xyz"))
+QUESTION = MultipleChoice("the letters of a prompt that is longer than all windows", (" a", " bcde", "xyz"))
 SENTENCE = "(is of the family {0}, which has no key-value cache that counts|is of the encoder-decoder family {0}, not)"
 
 

@@ -21,7 +21,7 @@ from lightning_steer.methods import LEACE, LoReFT, MeanDifference
 from lightning_steer.networks import ToyBackbone
 from lightning_steer.report.__main__ import main as report_main
 from lightning_steer.vectors import SteeringVector, exchange, load, of, save
-from lightning_steer.vectors.steer import module_of, scope_of
+from lightning_steer.vectors.steer import module_of, positions_of
 
 FEW, MANY = 300, 10_000
 Make = Callable[[random.Random], bytes]
@@ -70,7 +70,7 @@ def read_and_use(path: Path) -> None:
     h = torch.randn(3, found.card.sites[0].width)
     for map_ in found.maps:
         assert map_(h, 0.5).shape == h.shape
-    scope_of(found.card)
+    positions_of(found.card)
     module_of(NETWORK, found.card.sites[0])
 
 
@@ -144,7 +144,8 @@ def manifest_of(chance: random.Random) -> bytes:
     sha = "0123456789ab" + "0" * 52
     origin = {
         "weights": sha, "memory": None, "configuration": sha, "precision": "auto", "tokenizer": sha, "template": None,
-        "part": "block", "layers": [1], "positions": "Last()", "each_token": False, "dtype": "float32", "count": 2,
+        "part": "block", "layers": [1], "positions": "LastPromptToken()", "each_token": False, "dtype": "float32",
+        "count": 2,
         "texts": sha, "texts_per_shard": 2, "format": 1,
     }  # fmt: skip
     shards = [{"file": f"{sha[:12]}-00000-{sha[:12]}.safetensors", "sha256": sha, "rows": 2}]

@@ -54,8 +54,10 @@ CASES: dict[str, dict[str, Any]] = {
     "method": {"method": EVIL},
     "data": {"data": EVIL},
     "name alone": {"method": "evil_steering.method"},
-    "scope": {"backbone": {"class_path": "LLM", "init_args": {"llm": "x", "scope": EVIL}}},
-    "scope by name": {"backbone": {"class_path": "LLM", "init_args": {"llm": "x", "scope": "evil_steering.Scope"}}},
+    "scope": {"backbone": {"class_path": "LLM", "init_args": {"llm": "x", "positions": EVIL}}},
+    "scope by name": {
+        "backbone": {"class_path": "LLM", "init_args": {"llm": "x", "positions": "evil_steering.Positions"}}
+    },
     "source": {"data": {"class_path": "BehaviourDataModule", "init_args": {"source": EVIL}}},
     "others": {"data": {"class_path": "ToyDataModule", "init_args": {"noise": EVIL}}},
     "others by name": {"data": {"class_path": "ToyDataModule", "init_args": {"noise": "evil_steering.x"}}},
@@ -91,10 +93,12 @@ def test_what_runs_are_made_of_can_be_named() -> None:
         "LLM",
         "lightning_steer.lm.language_model.LLM",
         "lightning_steer.methods.LEACE",
-        "lightning_steer.lm.positions.Last",
+        "lightning_steer.lm.positions.LastPromptToken",
     ):
         assert name in known
-    trusted.check({"class_path": "LLM", "init_args": {"llm": "a.b/c", "scope": {"class_path": "Last"}}}, "backbone")
+    trusted.check(
+        {"class_path": "LLM", "init_args": {"llm": "a.b/c", "positions": {"class_path": "LastPromptToken"}}}, "backbone"
+    )
     assert all(kind.__module__.startswith("lightning_steer.") for kind in known.values())
 
 

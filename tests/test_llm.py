@@ -10,13 +10,20 @@ from torch import Tensor
 
 from lightning_steer.hooks import capture
 from lightning_steer.lm.language_model import LLM, blocks
-from lightning_steer.lm.positions import All, From, Generated, Last, Prompt, Scope
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import (
+    AllTokens,
+    GeneratedTokens,
+    LastPromptToken,
+    Positions,
+    PromptTokens,
+    TokensFrom,
+)
+from lightning_steer.lm.tokens import MultipleChoice
 
 QUESTIONS = [
-    Question("hello there", (" abc", " de", "f")),
-    Question("hi", (" xyzuv", " q", " rs")),
-    Question("a longer prompt than this", ("x", "y", "z")),
+    MultipleChoice("hello there", (" abc", " de", "f")),
+    MultipleChoice("hi", (" xyzuv", " q", " rs")),
+    MultipleChoice("a longer prompt than this", ("x", "y", "z")),
 ]
 PARTS = ("block", "attention", "mlp")
 
@@ -65,10 +72,12 @@ def test_a_sweep_is_each_strength_by_itself_and_zero_is_no_steering(family: str,
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "scope", [All(), Prompt(), Last(), Generated(), From(2), From(-2)], ids=lambda s: type(s).__name__
+    "scope",
+    [AllTokens(), PromptTokens(), LastPromptToken(), GeneratedTokens(), TokensFrom(2), TokensFrom(-2)],
+    ids=lambda s: type(s).__name__,
 )
-def test_steered_scores_are_those_of_single_steered_passes(family: str, scope: Scope) -> None:
-    llm = language_model(family, scope=scope)
+def test_steered_scores_are_those_of_single_steered_passes(family: str, positions: Positions) -> None:
+    llm = language_model(family, positions=positions)
     edits = {site: add(torch.linspace(-1, 1, 32)) for site in llm.sites}
     torch.testing.assert_close(llm.scores(QUESTIONS, edits)[0], reference(llm, edits), rtol=1e-5, atol=3e-5)
 
@@ -88,7 +97,7 @@ def test_zero_strength_is_bit_equal(family: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("part", PARTS)
 def test_an_edit_arrives_at_its_rows_tokens_and_layer_and_nowhere_below(family: str, part: str) -> None:
-    llm = language_model(family, layers=2, part=part, scope=From(3))
+    llm = language_model(family, layers=2, part=part, positions=TokensFrom(3))
     names = [f"{llm.blocks}.{i}" for i in range(4)]
     ids = torch.randint(4, 30, (3, 7), generator=torch.Generator().manual_seed(0))
     per_row = torch.tensor([0.0, 1.0, 3.0])
@@ -123,8 +132,8 @@ def test_with_a_cache_and_without_the_same_is_generated(family: str, beams: int,
     llm = language_model(family, dtype)
     prompts = ["hello there", "hi", "what is it"]
     edits = {site: add(torch.linspace(-2, 2, 32, dtype=dtype)) for site in llm.sites}
-    for scope in (All(), Generated(), Last()):
-        llm.scope = scope
+    for positions in (AllTokens(), GeneratedTokens(), LastPromptToken()):
+        llm.positions = positions
         with_cache = llm.generate(prompts, edits, num_beams=beams, use_cache=True, **GENERATING)
         if dtype == torch.float32:  # in bfloat16 the two paths round differently, and a near tie may fall either way
             assert with_cache == llm.generate(prompts, edits, num_beams=beams, use_cache=False, **GENERATING)
@@ -137,7 +146,7 @@ def test_with_a_cache_and_without_the_same_is_generated(family: str, beams: int,
 @pytest.mark.parametrize("family", FAMILIES)
 def test_cache_equals_no_cache_in_the_logits(family: str) -> None:
     """Token by token with a cache, and all at once: the same logits, steered on generated tokens only."""
-    llm = language_model(family, scope=Generated())
+    llm = language_model(family, positions=GeneratedTokens())
     edits = {site: add(torch.linspace(-2, 2, 32)) for site in llm.sites}
     ids = torch.randint(4, 30, (2, 8), generator=torch.Generator().manual_seed(0))
     prompt = torch.tensor([4, 4])
@@ -160,14 +169,14 @@ def test_one_by_one_is_the_batch_whatever_the_padding(family: str) -> None:
     prompts = ["hello there my friend", "hi", "what is it"]
     batch = llm.generate(prompts, edits, **GENERATING)
     assert batch == [llm.generate([prompt], edits, **GENERATING)[0] for prompt in prompts]
-    read = llm.activations([Question(prompt) for prompt in prompts])
+    read = llm.activations([MultipleChoice(prompt) for prompt in prompts])
     for site, h in read.items():
-        single = torch.cat([llm.activations([Question(prompt)])[site] for prompt in prompts])
+        single = torch.cat([llm.activations([MultipleChoice(prompt)])[site] for prompt in prompts])
         torch.testing.assert_close(h, single, rtol=1e-5, atol=1e-5)
 
 
 def test_a_prompt_in_pieces_needs_to_be_told_where_it_ends() -> None:
-    llm = language_model("llama", scope=Generated())
+    llm = language_model("llama", positions=GeneratedTokens())
     edits = {site: add(torch.ones(32)) for site in llm.sites}
     ids = torch.randint(4, 30, (2, 8))
     pieces = {}
@@ -187,7 +196,7 @@ def test_activations_are_those_of_a_plain_pass_and_layers_above_do_not_run() -> 
     llm = language_model("llama", layers=[0, 2])
     ran: list[int] = []
     llm.model.model.layers[3].register_forward_hook(lambda *_: ran.append(3))
-    seen = llm.activations([Question(q.prompt) for q in QUESTIONS])
+    seen = llm.activations([MultipleChoice(q.prompt) for q in QUESTIONS])
     assert not ran
     for i, question in enumerate(QUESTIONS):
         with capture(llm.model, llm.sites) as plain:
@@ -197,23 +206,23 @@ def test_activations_are_those_of_a_plain_pass_and_layers_above_do_not_run() -> 
 
 
 def test_mean_over_tokens_leaves_padding_out() -> None:
-    llm = language_model("llama", read=All())
-    together = llm.activations([Question("ab"), Question("a longer text")])
-    torch.testing.assert_close(together[llm.sites[0]][:1], llm.activations([Question("ab")])[llm.sites[0]])
+    llm = language_model("llama", read_positions=AllTokens())
+    together = llm.activations([MultipleChoice("ab"), MultipleChoice("a longer text")])
+    torch.testing.assert_close(together[llm.sites[0]][:1], llm.activations([MultipleChoice("ab")])[llm.sites[0]])
 
 
 def test_scores_per_token_and_per_byte() -> None:
     llm = language_model("llama")
     total = llm.scores(QUESTIONS)[0]
-    llm.per = "token"
+    llm.normalize = "tokens"
     lengths = torch.tensor([[len(option) for option in q.options] for q in QUESTIONS])
     torch.testing.assert_close(llm.scores(QUESTIONS)[0], total / lengths)
-    llm.per = "byte"
+    llm.normalize = "bytes"
     torch.testing.assert_close(llm.scores(QUESTIONS)[0], total / lengths)
 
 
 def test_questions_with_fewer_options_have_no_score_for_the_missing() -> None:
-    scores = language_model("llama").scores([Question("hi", (" a", " b")), Question("ho", (" a",))])[0]
+    scores = language_model("llama").scores([MultipleChoice("hi", (" a", " b")), MultipleChoice("ho", (" a",))])[0]
     assert torch.isneginf(scores[1, 1])
     assert scores[:, 0].isfinite().all()
 
@@ -222,7 +231,7 @@ def test_a_padded_vocabulary_head_is_read_only_where_needed() -> None:
     llm = language_model("llama")
     seen: list[int] = []
     llm.model.lm_head.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[0]))
-    llm.scores([Question("a rather long prompt", (" x", " y"))])
+    llm.scores([MultipleChoice("a rather long prompt", (" x", " y"))])
     assert sum(seen) == 3  # the prompt's last token, and the first token of each two-token option
 
 
@@ -268,7 +277,7 @@ def test_how_a_model_is_used_to_speak_does_not_change_what_it_says() -> None:
 
 
 def test_nothing_is_read_or_continued_behind_an_end_token() -> None:
-    tokenizer, question = letters(), Question("the cat")
+    tokenizer, question = letters(), MultipleChoice("the cat")
     plain = LLM("tiny", 0).adopt(decoder("llama"), letters())
     ends = TemplateProcessing(single="<s> $A </s>", pair="<s> $A $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     assert tokenizer.convert_tokens_to_ids(["<s>", "</s>"]) == [1, 2]

@@ -14,7 +14,7 @@ from test_tokens import TOKENIZERS
 from torch import Tensor
 
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 TEMPLATES: dict[str, tuple[str | None, Callable[[str], str]]] = {
     "none": (None, lambda text: text),
@@ -38,7 +38,7 @@ def language_model(name: str, template: str) -> LLM:
     if chat is not None:
         tokenizer.chat_template = chat
     settings: dict[str, Any] = {} if chat is None else {"chat": True, "system": "be kind"}
-    return LLM("llama", per="sum", **settings).adopt(decoder("llama", vocab_size=320), tokenizer)
+    return LLM("llama", normalize="none", **settings).adopt(decoder("llama", vocab_size=320), tokenizer)
 
 
 def tokens(llm: LLM, template: str, prompt: str, option: str) -> tuple[list[int], int]:
@@ -79,7 +79,7 @@ def test_continuations_are_scored_as_single_passes_score_them(name: str, templat
     if name == "no offsets" and template != "none":
         pytest.skip("it has no chat template")
     llm = language_model(name, template)
-    found = llm.scores([Question(prompt, OPTIONS) for prompt in PROMPTS])[0]
+    found = llm.scores([MultipleChoice(prompt, OPTIONS) for prompt in PROMPTS])[0]
     rows = [tokens(llm, template, prompt, option) for prompt in PROMPTS for option in OPTIONS]
     assert all(0 < start < len(ids) for ids, start in rows)
     expected = torch.tensor([single(llm, *row) for row in rows]).reshape(found.shape)
@@ -92,7 +92,7 @@ def test_continuations_are_scored_as_single_passes_score_them(name: str, templat
 
 def test_a_mask_that_is_off_by_one_would_be_seen() -> None:
     llm = language_model("letters", "inst")
-    found = llm.scores([Question(PROMPTS[1], OPTIONS)])[0]
+    found = llm.scores([MultipleChoice(PROMPTS[1], OPTIONS)])[0]
     rows = [tokens(llm, "inst", PROMPTS[1], option) for option in OPTIONS]
     for shift in (-1, 1):
         wrong = torch.tensor([single(llm, ids, start + shift) for ids, start in rows])

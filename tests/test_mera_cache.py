@@ -20,8 +20,8 @@ from lightning_steer.data.mera.generated_answers import Answering
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import PocketTask
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, Last
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import AllTokens, LastPromptToken
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MERA
 from lightning_steer.metrics import Answers
 from lightning_steer.modules import ErrorProbe, SteeringAdaptor
@@ -41,7 +41,7 @@ def data_of(cache: Path | None, seed: int = 0) -> MERADataModule:
 
 
 def probe_of(model: Path, cache: Path | None, seed: int = 0, layers: tuple[int, ...] = (0, 2)) -> ErrorProbe:
-    llm = LLM(str(model), layers=list(layers), scope=Last())
+    llm = LLM(str(model), layers=list(layers), positions=LastPromptToken())
     probe = ErrorProbe(llm, Answers(), logistic_penalties=[0.05])
     quiet_trainer().fit(probe, data_of(cache, seed))
     return probe
@@ -136,8 +136,8 @@ def test_a_folder_that_another_run_has_filled_meanwhile_is_refused(model: Path, 
         (loaded(model), questions[1:], None),
         (loaded(model), other, None),
         (loaded(model), questions[::-1], None),
-        (loaded(model, read=All()), questions, None),
-        (loaded(model, per="token"), questions, None),
+        (loaded(model, read_positions=AllTokens()), questions, None),
+        (loaded(model, normalize="tokens"), questions, None),
         (loaded(model), questions, Answering(5)),
     ):
         with pytest.raises(ValueError, match="another run uses the same folder; give each its own"):
@@ -145,18 +145,18 @@ def test_a_folder_that_another_run_has_filled_meanwhile_is_refused(model: Path, 
 
 
 def loaded(model: Path, **settings: Any) -> LLM:
-    llm = LLM(str(model), **{"layers": [0, 2], "scope": Last(), **settings})
+    llm = LLM(str(model), **{"layers": [0, 2], "positions": LastPromptToken(), **settings})
     llm.load()
     return llm
 
 
-def questions_of(data: MERADataModule) -> list[Question]:
+def questions_of(data: MERADataModule) -> list[MultipleChoice]:
     data.setup()
-    return [Question(example.prompt, data.options) for example in data.train]
+    return [MultipleChoice(example.prompt, data.options) for example in data.train]
 
 
 def report(model: Path, out: Path, cache: Path | None, devices: int) -> dict[str, Any]:
-    llm = LLM(str(model), layers=[1, 2], scope=Last())
+    llm = LLM(str(model), layers=[1, 2], positions=LastPromptToken())
     choices = {"random_draws": 2, "learning_curve": False, "resamples": 50}
     module = SteeringAdaptor(llm, lambda width: MERA(width, mahalanobis=True), Answers(), (0.5, 0.1), **choices)
     settings = {"devices": devices, "default_root_dir": out} | ({"strategy": "ddp_fork"} if devices > 1 else {})
@@ -184,10 +184,12 @@ def test_steering_is_the_same_with_and_without_on_one_process_and_two(model: Pat
 def test_a_label_that_begins_amid_a_token_is_refused(tmp_path: Path) -> None:
     inner = Tokenizer(BPE({"<unk>": 0, "x": 1, "a": 2, "b": 3, "ab": 4}, [("a", "b")], unk_token="<unk>"))
     words = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
-    llm = LLM("merging", layers=[1], scope=Last()).adopt(decoder("llama"), words)
-    observations.observe_once(llm, [Question("xx", ("a", "b"))], tmp_path / "fine")
+    llm = LLM("merging", layers=[1], positions=LastPromptToken()).adopt(decoder("llama"), words)
+    observations.observe_once(llm, [MultipleChoice("xx", ("a", "b"))], tmp_path / "fine")
     with pytest.raises(ValueError, match="reads the end of the prompt 'xa' and the beginning of its label as one"):
-        observations.observe_once(llm, [Question("xx", ("a", "b")), Question("xa", ("a", "b"))], tmp_path / "merged")
+        observations.observe_once(
+            llm, [MultipleChoice("xx", ("a", "b")), MultipleChoice("xa", ("a", "b"))], tmp_path / "merged"
+        )
 
 
 def test_other_precisions_and_networks_are_refused(

@@ -316,12 +316,12 @@ def whole_labels(score) -> None:
 
 
 def test_labels_are_scored_as_whole_continuations(llm):
-    from lightning_steer.lm.tokens import Question
+    from lightning_steer.lm.tokens import MultipleChoice
 
-    whole_labels(lambda prompt, labels: llm.scores([Question(prompt, tuple(labels))])[0, 0])
+    whole_labels(lambda prompt, labels: llm.scores([MultipleChoice(prompt, tuple(labels))])[0, 0])
     ids = llm.tokenizer("abcspam", return_tensors="pt")["input_ids"]
     logp = llm.model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])[3:].sum()
-    torch.testing.assert_close(llm.scores([Question("abc", ("spam",))])[0, 0, 0], logp, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(llm.scores([MultipleChoice("abc", ("spam",))])[0, 0, 0], logp, rtol=1e-4, atol=1e-4)
 
 
 def test_the_law_catches_the_last_sub_token(llm):

@@ -12,8 +12,8 @@ from decoders import decoder, letters
 from lightning_steer.data.mera.generated_answers import Answered, answer, first_label
 from lightning_steer.hooks import capture, edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import From, Last
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import LastPromptToken, TokensFrom
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MERA
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.probe_selection import select
@@ -21,12 +21,12 @@ from lightning_steer.records import Activations
 from lightning_steer.statistics.certificates import certify
 from lightning_steer.studies.mera.families import families
 
-QUESTIONS = [Question(prompt, ("a", "b", "c")) for prompt in ("hello wor", "a longer text th", "fox", "abcabcab")]
+QUESTIONS = [MultipleChoice(prompt, ("a", "b", "c")) for prompt in ("hello wor", "a longer text th", "fox", "abcabcab")]
 
 
 @pytest.fixture(scope="module")
 def llm():
-    return LLM("tiny", layers=[0, 1, 2, 3], scope=Last()).adopt(decoder("llama"), letters())
+    return LLM("tiny", layers=[0, 1, 2, 3], positions=LastPromptToken()).adopt(decoder("llama"), letters())
 
 
 # ---- 2: logits at position i predict token i + 1
@@ -44,9 +44,9 @@ def test_activations_are_those_that_predict_the_answer(llm):
 
 
 def test_one_token_too_early_or_too_late_is_caught(llm):
-    llm.reads = From(-2)
+    llm.read_positions = TokensFrom(-2)
     early = llm.observe(QUESTIONS)[1]["model.layers.3"]
-    llm.reads = Last()
+    llm.read_positions = LastPromptToken()
     late = llm.activations(QUESTIONS)["model.layers.3"]  # of the prompt and its first option, as one text
     for h in (early, late):
         with pytest.raises(AssertionError):
@@ -88,7 +88,7 @@ def test_the_first_label_is_found_as_a_word_of_its_own(text, expected):
 
 def test_the_label_is_graded_where_it_was_written(llm):
     """Greedy text up to the label joins the prompt; the label found there is then the most likely of all tokens."""
-    questions = [Question(q.prompt, tuple("abcdefghijklmnopqrstuvwxyz?")) for q in QUESTIONS]
+    questions = [MultipleChoice(q.prompt, tuple("abcdefghijklmnopqrstuvwxyz?")) for q in QUESTIONS]
     found = answer(llm, questions, max_new_tokens=30)
     whole = llm.generate([q.prompt for q in questions], max_new_tokens=30)
     for i, question in enumerate(questions):
@@ -284,7 +284,9 @@ def exact_at_every_layer(llm, maps, edits, alpha=0.2) -> None:
 @pytest.fixture(scope="module")
 def maps(llm):
     g = torch.Generator().manual_seed(0)
-    texts = [Question("".join("abcdefgh"[i] for i in torch.randint(8, (6,), generator=g).tolist())) for _ in range(200)]
+    texts = [
+        MultipleChoice("".join("abcdefgh"[i] for i in torch.randint(8, (6,), generator=g).tolist())) for _ in range(200)
+    ]
     h = llm.activations(texts)
     error = (3 * torch.randn(200, generator=g)).sigmoid()
     nothing = torch.zeros(200, 1, dtype=torch.int64)

@@ -16,7 +16,7 @@ from lightning_steer.methods import (
     ContrastiveMERA,
     LogisticMERA,
     ProbeAdditive,
-    Steering,
+    SteeringMethod,
 )
 from lightning_steer.probes.error_probe import CLIP, fit_error_probe, logit_error
 from lightning_steer.records import Activations
@@ -45,12 +45,12 @@ def graded(seed=0, n=N, outlier=1.0):
     return Activations(h, error, torch.zeros(n, 1, dtype=torch.int64), False)
 
 
-def predicted(map_: Steering, h: Tensor) -> Tensor:
+def predicted(map_: SteeringMethod, h: Tensor) -> Tensor:
     """Error that the map's own probe predicts, in float64."""
     return (h.double() @ map_.weight.double() + map_.intercept.double()).sigmoid()
 
 
-def exact(map_: Steering, h: Tensor, alpha: float) -> None:
+def exact(map_: SteeringMethod, h: Tensor, alpha: float) -> None:
     """The law: predicted error alpha after an edit; rows at or below alpha unchanged, bit for bit."""
     before, after = predicted(map_, h), map_(h, alpha)
     above = before > alpha * (1 + 1e-4) + 1e-6
@@ -164,7 +164,7 @@ def test_a_probe_of_nothing_but_zeros_edits_nothing(mahalanobis):
         assert torch.equal(steered, seen.h)
 
 
-def lowers(map_: Steering, seen: Activations, strength: float) -> None:
+def lowers(map_: SteeringMethod, seen: Activations, strength: float) -> None:
     """The law of direction: the error that an independent probe predicts falls."""
     probe = fit_error_probe(seen.h, seen.error, 0.0, False)
     before, after = (h.double() @ probe.weight + probe.intercept for h in (seen.h, map_(seen.h, strength)))

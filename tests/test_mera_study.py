@@ -10,7 +10,7 @@ from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import PocketTask
 from lightning_steer.data.pocket.module import vocabulary
 from lightning_steer.data.pocket.text import CHAT_TEMPLATE, tokenizer
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MERA
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.probes.probe_selection import PENALTIES, select
@@ -87,9 +87,11 @@ def test_decisions_are_the_scores_of_the_language_model(llm):
 
 def test_decisions_want_answers_of_one_token(llm):
     with pytest.raises(ValueError, match="a decision is one token"):
-        Decisions(llm, [Question("Marked by Anna.", (" ham spam", " ham"))])
+        Decisions(llm, [MultipleChoice("Marked by Anna.", (" ham spam", " ham"))])
     with pytest.raises(ValueError, match="the same for all"):
-        Decisions(llm, [Question("Marked by Anna.", (" ham", " spam")), Question("Answer:", (" Yes", " No"))])
+        Decisions(
+            llm, [MultipleChoice("Marked by Anna.", (" ham", " spam")), MultipleChoice("Answer:", (" Yes", " No"))]
+        )
 
 
 def test_a_fitted_bias_undoes_a_planted_one():

@@ -19,12 +19,12 @@ from lightning_steer.methods import (
     MeanDifference,
     RandomDirection,
     Ridge,
-    Steering,
+    SteeringMethod,
 )
 from lightning_steer.records import Activations
 
-VARIANTS: dict[str, Callable[[int], Steering]] = {
-    **{name: getattr(methods, name) for name in methods.__all__ if name != "Steering"},
+VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
+    **{name: getattr(methods, name) for name in methods.__all__ if name != "SteeringMethod"},
     "LoReFT": partial(LoReFT, rank=3),
     "LEACE by value": partial(LEACE, by_value=True),
     "ACE by value": partial(ACE, by_value=True),
@@ -34,15 +34,15 @@ VARIANTS: dict[str, Callable[[int], Steering]] = {
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=list(VARIANTS))
 @pytest.mark.parametrize("law", laws.LAWS, ids=[law.__name__ for law in laws.LAWS])
-def test_law(law: Callable, make: Callable[[int], Steering]) -> None:
+def test_law(law: Callable, make: Callable[[int], SteeringMethod]) -> None:
     torch.manual_seed(0)
     law(make, rows())
 
 
 def test_every_method_is_listed() -> None:
-    assert {cls.__name__ for cls in Steering.__subclasses__() if cls.__module__.startswith("lightning_steer")} == {
-        name for name in methods.__all__ if name != "Steering"
-    }
+    assert {
+        cls.__name__ for cls in SteeringMethod.__subclasses__() if cls.__module__.startswith("lightning_steer")
+    } == {name for name in methods.__all__ if name != "SteeringMethod"}
 
 
 class NotTheIdentity(MeanDifference):
@@ -79,7 +79,7 @@ class NeverRefuses(MeanDifference):
 
 
 class FitsAnything(MeanDifference):
-    def fit(self, seen: Activations) -> Steering:
+    def fit(self, seen: Activations) -> SteeringMethod:
         self.estimate(seen)
         self.fitted = True
         return self
@@ -129,7 +129,7 @@ def spread(means: Tensor) -> float:
 
 @pytest.mark.parametrize("method", [LEACE, ACE])
 @pytest.mark.parametrize("by_value", [False, True])
-def test_erasure_makes_class_means_equal(method: type[Steering], by_value: bool) -> None:
+def test_erasure_makes_class_means_equal(method: type[SteeringMethod], by_value: bool) -> None:
     seen = rows(n=200)
     classes = seen.value[:, 0] if by_value else seen.error.long()
     map_ = method(8, by_value=by_value).fit(seen)  # type: ignore[call-arg]
@@ -219,7 +219,7 @@ def test_logistic_is_the_minimum_of_its_objective() -> None:
 
 
 @pytest.mark.parametrize("method", [Logistic, RandomDirection])
-def test_directions_are_as_long_as_the_mean_difference(method: type[Steering]) -> None:
+def test_directions_are_as_long_as_the_mean_difference(method: type[SteeringMethod]) -> None:
     seen = rows(stack=(3,))
     lengths = MeanDifference(8).fit(seen).vector.norm(dim=-1)
     torch.testing.assert_close(method(8).fit(seen).vector.norm(dim=-1), lengths, rtol=1e-5, atol=1e-5)

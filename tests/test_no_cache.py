@@ -11,16 +11,31 @@ from torch import Tensor, nn
 
 from lightning_steer import vectors
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, From, Generated, Last, Prompt, Scope
+from lightning_steer.lm.positions import (
+    AllTokens,
+    GeneratedTokens,
+    LastPromptToken,
+    Positions,
+    PromptTokens,
+    TokensFrom,
+)
 from lightning_steer.methods import MeanDifference
 
-SCOPES: list[Scope] = [All(), Prompt(), Last(), Generated(), From(-2), From(-1), From(3)]
+POSITIONS: list[Positions] = [
+    AllTokens(),
+    PromptTokens(),
+    LastPromptToken(),
+    GeneratedTokens(),
+    TokensFrom(-2),
+    TokensFrom(-1),
+    TokensFrom(3),
+]
 PROMPTS = ["the cat sat on", "a", "what is this: a longer one"]
-NAMES = [f"{type(s).__name__}{getattr(s, 'offset', '')}" for s in SCOPES]
+NAMES = [f"{type(s).__name__}{getattr(s, 'offset', '')}" for s in POSITIONS]
 
 
-def tiny(scope: Scope, family: str = "llama") -> tuple[LLM, vectors.SteeringVector]:
-    llm = LLM("tiny", 1, scope=scope).adopt(decoder(family), letters())
+def tiny(positions: Positions, family: str = "llama") -> tuple[LLM, vectors.SteeringVector]:
+    llm = LLM("tiny", 1, positions=positions).adopt(decoder(family), letters())
     return llm, vectors.of(llm, {llm.sites[0]: MeanDifference(32).fit(rows(d=32))}, 3.0)
 
 
@@ -44,9 +59,9 @@ def encoded(llm: LLM, prompts: list[str]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("scope", SCOPES, ids=NAMES)
-def test_edit_steers_the_same_tokens_without_a_cache(scope: Scope, beams: int) -> None:
-    llm, vector = tiny(scope)
+@pytest.mark.parametrize("positions", POSITIONS, ids=NAMES)
+def test_edit_steers_the_same_tokens_without_a_cache(positions: Positions, beams: int) -> None:
+    llm, vector = tiny(positions)
     inputs = encoded(llm, PROMPTS)
     settings = {"max_new_tokens": 6, "do_sample": False, "num_beams": beams, "pad_token_id": 0, "eos_token_id": None}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
@@ -62,9 +77,11 @@ def test_edit_steers_the_same_tokens_without_a_cache(scope: Scope, beams: int) -
 
 
 @pytest.mark.parametrize("family", ["gpt2", "bloom", "gemma2"])
-@pytest.mark.parametrize("scope", [Generated(), Last()], ids=["Generated", "Last"])
-def test_the_models_own_setting_counts_in_every_family(scope: Scope, family: str) -> None:
-    llm, vector = tiny(scope, family)
+@pytest.mark.parametrize(
+    "positions", [GeneratedTokens(), LastPromptToken()], ids=["GeneratedTokens", "LastPromptToken"]
+)
+def test_the_models_own_setting_counts_in_every_family(positions: Positions, family: str) -> None:
+    llm, vector = tiny(positions, family)
     with vectors.edit(llm, vector):
         expected = llm.generate(PROMPTS, max_new_tokens=6)
         llm.model.generation_config.use_cache = False
@@ -78,7 +95,7 @@ def test_the_models_own_setting_counts_in_every_family(scope: Scope, family: str
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_new_prompt_is_known_as_one(cache: bool) -> None:
     """Another call of generate begins anew, also if its prompt is what the last one was, and more."""
-    llm, vector = tiny(Last())
+    llm, vector = tiny(LastPromptToken())
     longer = [PROMPTS[0], PROMPTS[0] + " a mat"]
     expected = []
     for prompt in longer:
@@ -91,7 +108,7 @@ def test_a_new_prompt_is_known_as_one(cache: bool) -> None:
 
 
 def test_other_prompts_by_plain_calls_are_new_ones() -> None:
-    llm, vector = tiny(Last())
+    llm, vector = tiny(LastPromptToken())
     texts = ["the cat", "the dog sat there", "a", "the dog sat there"]
     with vectors.edit(llm.model, vector), steered_tokens(llm.model, llm.sites[0]) as seen:
         for text in texts:
@@ -104,14 +121,14 @@ def test_other_prompts_by_plain_calls_are_new_ones() -> None:
         assert moved.nonzero().flatten().tolist() == [len(moved) - 1]
 
 
-@pytest.mark.parametrize("scope", SCOPES, ids=NAMES)
-def test_a_growing_text_by_plain_calls_needs_the_prompts_length(scope: Scope) -> None:
+@pytest.mark.parametrize("positions", POSITIONS, ids=NAMES)
+def test_a_growing_text_by_plain_calls_needs_the_prompts_length(positions: Positions) -> None:
     """Nothing tells it from another prompt that begins alike, so nothing is assumed."""
-    llm, vector = tiny(scope)
+    llm, vector = tiny(positions)
     short, long = (encoded(llm, [text]) for text in ("the cat", "the cat sat"))
     with vectors.edit(llm.model, vector):
         llm.model(**short, use_cache=False)
-        if scope.needs_prompt:
+        if positions.needs_prompt:
             with pytest.raises(ValueError, match="say with prompt_lengths where the prompt ends"):
                 llm.model(**long, use_cache=False)
         else:
@@ -126,7 +143,7 @@ def test_a_growing_text_by_plain_calls_needs_the_prompts_length(scope: Scope) ->
 
 
 def test_generate_is_the_models_own_again_also_after_an_error() -> None:
-    llm, vector = tiny(Last())
+    llm, vector = tiny(LastPromptToken())
     with pytest.raises(ArithmeticError), vectors.edit(llm.model, vector), vectors.edit(llm.model, vector):
         raise ArithmeticError
     assert "generate" not in vars(llm.model)

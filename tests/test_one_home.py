@@ -9,7 +9,7 @@ import torch
 
 import lightning_steer
 from lightning_steer import metrics
-from lightning_steer.data.questions import Contrast, Graded
+from lightning_steer.data.base import LabelledBatch, PairBatch
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.statistics.kinds import Mean, Share
@@ -83,8 +83,8 @@ def test_a_column_of_a_subclass_gets_its_own_kind(base: type[Evaluation]) -> Non
     more = type("More", (base,), {"kinds": {**base.kinds, "more": Mean(0, 1)}})()
     g, options = torch.Generator().manual_seed(0), 2 if base is metrics.BehaviourEffect else 3
     scores = torch.randn(2, 12, options, generator=g)
-    graded = Graded([], torch.arange(12) % 3, torch.arange(3), torch.arange(12))
-    pairs = Contrast([], [], [], torch.arange(12), torch.arange(12))
+    graded = LabelledBatch([], torch.arange(12) % 3, torch.arange(3), torch.arange(12))
+    pairs = PairBatch([], [], [], torch.arange(12), torch.arange(12))
     rows = base().rows(scores[0], scores, graded if base is metrics.Answers else pairs)
     columns = {name: column.T for name, column in rows.items()} | {"more": torch.full((12, 2), 0.5)}
     assert more.estimates(columns, torch.arange(12) // 3)["more"][0].value == 0.5

@@ -8,8 +8,8 @@ from decoders import GROUPED, SHORT, SIMPLE, decoder, letters
 from test_windows import QUESTIONS, TEXTS, TOLERANCE, push, reference
 
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Generated
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import GeneratedTokens
+from lightning_steer.lm.tokens import MultipleChoice
 
 ORIGINAL = 64
 MPT = {"d_model": 32, "n_heads": 4, "n_layers": 4, "expansion_ratio": 2, "max_seq_len": 512}
@@ -38,15 +38,15 @@ def llama() -> Any:
 
 
 MADE = {"longrope": phi3, "dynamic": llama}
-SMALL = [Question(text[:40], ("a", " b c")) for text in TEXTS]
-LONG = Question(TEXTS[0], ("a", " b c"))
+SMALL = [MultipleChoice(text[:40], ("a", " b c")) for text in TEXTS]
+LONG = MultipleChoice(TEXTS[0], ("a", " b c"))
 made = pytest.mark.parametrize("kind", MADE)
 
 
 @pytest.mark.parametrize("name", BIASED)
 def test_long_rows_are_scored_as_by_themselves(name: str) -> None:
     family, settings = BIASED[name]
-    llm = LLM(name, [1, 2], scope=Generated()).adopt(decoder(family, **settings), letters())
+    llm = LLM(name, [1, 2], positions=GeneratedTokens()).adopt(decoder(family, **settings), letters())
     for packs in {llm.packs, False}:
         llm.packs = packs
         torch.testing.assert_close(llm.scores(QUESTIONS)[0], reference(llm), **TOLERANCE)
@@ -83,7 +83,7 @@ def test_a_row_beyond_the_limit_is_refused_wherever_rows_are_batched(kind: str, 
 
 @made
 def test_rows_within_the_limit_do_not_depend_on_their_neighbours(kind: str) -> None:
-    llm = LLM("tiny", [1, 2], scope=Generated()).adopt(MADE[kind](), letters())
+    llm = LLM("tiny", [1, 2], positions=GeneratedTokens()).adopt(MADE[kind](), letters())
     assert llm.packs
     together = llm.scores(SMALL, push(llm))[0]
     for question, scores in zip(SMALL, together, strict=True):

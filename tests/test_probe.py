@@ -12,7 +12,7 @@ from test_mera_study import folder
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import PocketTask
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Last
+from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.metrics import Answers
 from lightning_steer.metrics.probe_scores import auc, r2, rmse
 from lightning_steer.modules.probe import ErrorProbe
@@ -47,7 +47,7 @@ def test_scores_without_meaning_are_nan():
 
 def probed(model, tmp_path, **settings):
     data = MERADataModule(PocketTask("sentiment_analysis"), 240, 60, 80, batch_size=50)
-    backbone = LLM(str(model), layers=[0, 1, 2], scope=Last())
+    backbone = LLM(str(model), layers=[0, 1, 2], positions=LastPromptToken())
     probe = ErrorProbe(backbone, Answers(), logistic_penalties=[0.05], **settings)
     trainer = quiet_trainer(default_root_dir=tmp_path)
     trainer.fit(probe, data)
@@ -87,7 +87,9 @@ def test_a_checkpoint_holds_the_probes_and_not_the_network(model, tmp_path):
     trainer.save_checkpoint(path)
     state = torch.load(path, weights_only=True)["state_dict"]
     assert not any(name.startswith("backbone") for name in state)
-    again = ErrorProbe(LLM(str(model), layers=[0, 1, 2], scope=Last()), Answers(), logistic_penalties=[0.05])
+    again = ErrorProbe(
+        LLM(str(model), layers=[0, 1, 2], positions=LastPromptToken()), Answers(), logistic_penalties=[0.05]
+    )
     quiet_trainer(default_root_dir=tmp_path).test(again, data, ckpt_path=str(path), verbose=False, weights_only=True)
     assert torch.equal(again.weight, probe.weight)
 

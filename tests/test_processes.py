@@ -25,7 +25,7 @@ from lightning_steer.methods import (
     MeanDifference,
     RandomDirection,
     Ridge,
-    Steering,
+    SteeringMethod,
 )
 from lightning_steer.metrics import Answers, AttributeEffect, BehaviourEffect, StereoSetEffect
 from lightning_steer.modules import SteeringAdaptor
@@ -44,7 +44,7 @@ def flat(report: object, path: str = "") -> dict[str, object]:
     return {path: report}
 
 
-def run(method: type[Steering], checkpoint: Path, folder: Path, devices: int) -> dict[str, object]:
+def run(method: type[SteeringMethod], checkpoint: Path, folder: Path, devices: int) -> dict[str, object]:
     """Fit and test; 51 test rows and 21 + 7 pairs share out unevenly, and batches of 8 leave some process without."""
     module = SteeringAdaptor(
         ToyBackbone(str(checkpoint)), method, AttributeEffect(), (0.5, 1.0, 2.0), random_draws=3, resamples=100
@@ -60,7 +60,7 @@ def run(method: type[Steering], checkpoint: Path, folder: Path, devices: int) ->
 
 
 @pytest.mark.parametrize("method", CLOSED_FORMS)
-def test_two_processes_are_one(method: type[Steering], toy_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_two_processes_are_one(method: type[SteeringMethod], toy_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     reports = []
     for devices in (1, 2):
         folder = tmp_path / str(devices)
@@ -99,7 +99,7 @@ def test_two_processes_are_one_on_language(task: str, pocket_decoder: Path, tmp_
     for devices in (1, 2):
         evaluation, selection, data, method = TASKS[task]()
         strengths = (0.5, 1.0) if method is MeanDifference else (0.7, 0.5)
-        llm = LLM(str(pocket_decoder), layers=2, per="token", tokens_per_batch=512)
+        llm = LLM(str(pocket_decoder), layers=2, normalize="tokens", tokens_per_batch=512)
         choices = {"selection": selection, "random_draws": 2, "learning_curve": False, "resamples": 50}
         module = SteeringAdaptor(llm, method, evaluation, strengths, **choices)
         folder = tmp_path / str(devices)

@@ -79,7 +79,10 @@ LAYER = ["--model.init_args.backbone.init_args.layers=1"]
 OTHERS = {
     "layer": (LAYER, "sites model.layers.2, not model.layers.1"),
     "part": (["--model.init_args.backbone.init_args.part=mlp"], "sites model.layers.2, not model.layers.2.mlp"),
-    "scope": (["--model.init_args.backbone.init_args.scope=Last"], "scope All(), not Last()"),
+    "scope": (
+        ["--model.init_args.backbone.init_args.positions=LastPromptToken"],
+        "positions AllTokens(), not LastPromptToken()",
+    ),
     "method": (["--model.init_args.method=RandomDirection"], "method MeanDifference, not RandomDirection"),
     "seed": (["--data.init_args.seed=7"], "fitted rows"),
     "split": (["--data.init_args.fit_share=0.2"], "held-out rows were fitted to"),
@@ -253,7 +256,8 @@ def test_rows_of_this_version_are_those_of_the_settings() -> None:
 def record(**changes: object) -> provenance.Provenance:
     values = dict.fromkeys(("configuration", "weights", "precision", "tokenizer"), "a" * 64)
     one = provenance.Provenance(
-        **values, model="m", method="ACE", settings={"rank": 1}, sites=["a"], scope="All()", read_positions="Last()",
+        **values, model="m", method="ACE", settings={"rank": 1}, sites=["a"], positions="AllTokens()",
+        read_positions="LastPromptToken()",
         prompts="plain", task="t", fitted_rows=["1" * 24], selection_rows=["2" * 24],
     )  # fmt: skip
     return replace(one, **changes)  # type: ignore[arg-type]

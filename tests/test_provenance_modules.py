@@ -69,7 +69,7 @@ OTHERS = {
         "rows": Change([f"{D}seed=5"], "fitted rows 60 rows"),
         "layer": Change([f"{SAE}layers=[2]"], "sites model.layers.1, not model.layers.2"),
         "settings": Change([f"{M}penalties=[0.2]"], "settings"),
-        "positions": Change([f"{SAE}read=All"], "read positions Last(), not All()"),
+        "positions": Change([f"{SAE}read_positions=AllTokens"], "read positions LastPromptToken(), not AllTokens()"),
     },
 }
 OTHERS["SparseCoder"] = {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lightning_steer.data.prompts import Prompt, PromptsDataModule, read_prompts
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Last, Scope
+from lightning_steer.lm.positions import LastPromptToken, Positions
 from lightning_steer.methods import LEACE, MeanDifference
 from lightning_steer.modules import fitted
 from lightning_steer.modules.responses import Responses
@@ -348,23 +348,23 @@ def test_responses_steered_at_other_tokens_are_refused_or_named(model: Path, tmp
         Activations(torch.randn(4, 32), torch.tensor([1.0, 1, 0, 0]), torch.zeros(4, 1), True)
     )
     record = provenance.Provenance(
-        **provenance.of_network(llm), method="MeanDifference", settings={}, sites=llm.sites, scope="All()",
-        read_positions="Last()", prompts="", task="t", fitted_rows=["a"], selection_rows=["b"],
+        **provenance.of_network(llm), method="MeanDifference", settings={}, sites=llm.sites, positions="AllTokens()",
+        read_positions="LastPromptToken()", prompts="", task="t", fitted_rows=["a"], selection_rows=["b"],
     )  # fmt: skip
     path = tmp_path / "best.ckpt"
     state = {f"maps.0.{key}": value for key, value in map_.state_dict().items()}
     torch.save({"state_dict": state, "provenance": record.as_json()}, path)
     data = PromptsDataModule(str(prompts(tmp_path, 2)), batch_size=2)
 
-    def steered(scope: Scope | None) -> Responses:
-        backbone = LLM(str(model), layers=[1], chat=True, scope=scope)
+    def steered(positions: Positions | None) -> Responses:
+        backbone = LLM(str(model), layers=[1], chat=True, positions=positions)
         return Responses(backbone, str(path), MeanDifference, [1.0], max_new_tokens=3)
 
     predict(steered(None), data, tmp_path / "same")
     assert "Warning" not in (tmp_path / "same" / "responses.md").read_text()
-    with pytest.raises(ValueError, match=r"scope All\(\), not Last\(\)"):
-        predict(steered(Last()), data, tmp_path / "other")
-    accepted = steered(Last())
+    with pytest.raises(ValueError, match=r"positions AllTokens\(\), not LastPromptToken\(\)"):
+        predict(steered(LastPromptToken()), data, tmp_path / "other")
+    accepted = steered(LastPromptToken())
     accepted.accept_mismatch = True
     predict(accepted, data, tmp_path / "other")
-    assert "scope All(), not Last()" in (tmp_path / "other" / "responses.md").read_text()
+    assert "positions AllTokens(), not LastPromptToken()" in (tmp_path / "other" / "responses.md").read_text()

@@ -18,7 +18,7 @@ from lightning_steer.methods import (
     MeanDifference,
     RandomDirection,
     Ridge,
-    Steering,
+    SteeringMethod,
 )
 from lightning_steer.metrics import AttributeEffect
 from lightning_steer.modules import SteeringAdaptor, interventions
@@ -27,7 +27,7 @@ from lightning_steer.networks import ToyBackbone
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
 
 
-def adaptor(checkpoint: Path, method: Callable[[int], Steering], **settings: object) -> SteeringAdaptor:
+def adaptor(checkpoint: Path, method: Callable[[int], SteeringMethod], **settings: object) -> SteeringAdaptor:
     settings = {"strengths": STRENGTHS, "random_draws": 4, "resamples": 200, **settings}
     return SteeringAdaptor(ToyBackbone(str(checkpoint)), method, AttributeEffect(), **settings)  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ def test_a_by_pass_is_measured_and_warned_of(toy_checkpoints: dict, tmp_path: Pa
 
 @pytest.mark.parametrize("method", [LearnedVector, partial(LoReFT, rank=4)])
 def test_trained_methods_steer_round_the_by_pass(
-    method: Callable[[int], Steering], toy_checkpoints: dict, tmp_path: Path
+    method: Callable[[int], SteeringMethod], toy_checkpoints: dict, tmp_path: Path
 ) -> None:
     module = adaptor(toy_checkpoints["projection"], method, learning_rate=0.05)
     report = run(module, data(), tmp_path, max_epochs=80, check_val_every_n_epoch=40)

@@ -9,10 +9,10 @@ from conftest import ROOT
 from test_stereoset_data import dev
 
 from lightning_steer.__main__ import main
-from lightning_steer.data.questions import Graded
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Generated
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import GeneratedTokens
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics import Answers
 from lightning_steer.metrics.evaluation import ChangeRange
 from lightning_steer.modules import fit_data
@@ -83,15 +83,15 @@ def test_graded_rows_bring_the_networks_own_error(pocket_decoder: Path) -> None:
     llm = LLM(str(pocket_decoder), layers=[1, 3])
     llm.load()
     asked = [
-        Question("Message: free dinner. Answer:", (" ham", " spam")),
-        Question("Report: sales. Answer:", (" ham", " spam")),
+        MultipleChoice("Message: free dinner. Answer:", (" ham", " spam")),
+        MultipleChoice("Report: sales. Answer:", (" ham", " spam")),
     ]
-    batch = Graded(asked, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.arange(2))
+    batch = LabelledBatch(asked, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.arange(2))
     columns = fit_data.read(llm, Answers(), batch)
     probability = llm.scores(asked)[0].softmax(-1)
     expected = 1 - probability[[0, 1], [0, 1]]
     torch.testing.assert_close(columns["error"][:, 0].float(), expected.float(), rtol=1e-5, atol=1e-6)
-    alone = llm.activations([Question(q.prompt) for q in asked])
+    alone = llm.activations([MultipleChoice(q.prompt) for q in asked])
     for site in llm.sites:
         torch.testing.assert_close(columns[f"h/{site}"][:, 0], alone[site], rtol=1e-5, atol=1e-6)
     seen = fit_data.activations(columns, llm.sites[0], 2, False)
@@ -100,10 +100,10 @@ def test_graded_rows_bring_the_networks_own_error(pocket_decoder: Path) -> None:
 
 
 def test_what_the_continuation_adds_is_read_alone(pocket_decoder: Path) -> None:
-    """``Generated`` reads the option's tokens: an independent forward pass says what they are."""
-    llm = LLM(str(pocket_decoder), layers=2, read=Generated())
+    """``GeneratedTokens`` reads the option's tokens: an independent forward pass says what they are."""
+    llm = LLM(str(pocket_decoder), layers=2, read_positions=GeneratedTokens())
     llm.load()
-    asked = [Question("The hill bakers are", (" polite.",)), Question("They", (" are rude",))]
+    asked = [MultipleChoice("The hill bakers are", (" polite.",)), MultipleChoice("They", (" are rude",))]
     found = llm.activations(asked)[llm.sites[0]]
     for row, question in enumerate(asked):
         prompt, whole = (

@@ -10,11 +10,11 @@ import pytest
 import torch
 from test_stereoset_examples import BAD_ROWS, DATA, hub, needs_data, official, row
 
+from lightning_steer.data.base import PairBatch
 from lightning_steer.data.pocket.text import BOS, chat
-from lightning_steer.data.questions import Contrast
 from lightning_steer.data.stereoset.hub import of_folder
 from lightning_steer.data.stereoset.module import PocketStereoSetDataModule, StereoSetDataModule
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 PARTS = ("train_dataloader", "val_dataloader", "predict_dataloader")
 
@@ -24,7 +24,7 @@ def dev(folder: Path, count: int = 160) -> str:
     return str(official({task: [row(i, task) for i in range(count)] for task in tasks}, folder))
 
 
-def batches(loader: Any) -> list[Contrast]:
+def batches(loader: Any) -> list[PairBatch]:
     return list(loader)
 
 
@@ -41,9 +41,9 @@ def test_a_batch_holds_three_sentences_and_both_sides(tmp_path: Path) -> None:
     data = StereoSetDataModule(dev(tmp_path), batch_size=7)
     first = batches(data.train_dataloader())[0]
     example = data.parts[0][0]
-    assert first.x[0] == Question(example.context, (" They are quick.", " They are slow.", " They are hollow."))
-    assert first.unwanted[0] == Question(example.context, (" They are quick.",))
-    assert first.wanted[0] == Question(example.context, (" They are slow.",))
+    assert first.x[0] == MultipleChoice(example.context, (" They are quick.", " They are slow.", " They are hollow."))
+    assert first.unwanted[0] == MultipleChoice(example.context, (" They are quick.",))
+    assert first.wanted[0] == MultipleChoice(example.context, (" They are slow.",))
     assert first.row.tolist() == list(range(len(first.x)))
     assert data.paired
     promoted = StereoSetDataModule(dev(tmp_path), batch_size=7, promote=True)
@@ -55,7 +55,9 @@ def test_a_batch_holds_three_sentences_and_both_sides(tmp_path: Path) -> None:
 def test_intrasentence_scores_whole_sentences(tmp_path: Path) -> None:
     data = StereoSetDataModule(dev(tmp_path), tasks=["intrasentence"])
     first = batches(data.train_dataloader())[0]
-    assert first.x[0] == Question("", tuple(f"The plumber is {word} today." for word in ("quick", "slow", "hollow")))
+    assert first.x[0] == MultipleChoice(
+        "", tuple(f"The plumber is {word} today." for word in ("quick", "slow", "hollow"))
+    )
     both = StereoSetDataModule(dev(tmp_path), tasks=["intersentence", "intrasentence"])
     both.setup()
     assert {example.task for part in both.parts for example in part} == {"intersentence", "intrasentence"}

@@ -7,8 +7,8 @@ import torch
 from scipy.stats import ttest_1samp
 from torch import Tensor
 
-from lightning_steer.data.questions import Contrast
-from lightning_steer.lm.tokens import Question
+from lightning_steer.data.base import PairBatch
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.behaviour_effect import (
     BehaviourEffect,
     behaviour_estimates,
@@ -30,10 +30,10 @@ def case(n: int = 60, candidates: int = 4, options: int = 3, seed: int = 0) -> t
     return base, scores, torch.arange(n) * 7 // n  # seven clusters of unequal size
 
 
-def contrast(options: tuple[str, ...], unwanted: int, wanted: int, n: int) -> Contrast:
-    asked = [Question("p", options)] * n
-    sides = [[Question("p", (options[i],))] * n for i in (unwanted, wanted)]
-    return Contrast(asked, *sides, y=torch.zeros(n), row=torch.arange(n))
+def contrast(options: tuple[str, ...], unwanted: int, wanted: int, n: int) -> PairBatch:
+    asked = [MultipleChoice("p", options)] * n
+    sides = [[MultipleChoice("p", (options[i],))] * n for i in (unwanted, wanted)]
+    return PairBatch(asked, *sides, y=torch.zeros(n), row=torch.arange(n))
 
 
 def columns(rows: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ needs_model = pytest.mark.skipif(MODELS is None, reason="LIGHTNING_STEER_MODELS 
 
 
 def stories() -> LLM:
-    llm = LLM(str(Path(MODELS or "") / "stories260k"), per="token", tokens_per_batch=4096)
+    llm = LLM(str(Path(MODELS or "") / "stories260k"), normalize="tokens", tokens_per_batch=4096)
     llm.load()
     return llm
 

@@ -14,7 +14,7 @@ from lightning_steer.__main__ import main
 from lightning_steer.cache import ensure
 from lightning_steer.check import LAWS
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.statistics.kinds import Mean
 
 MODELS = "LIGHTNING_STEER_MODELS"
@@ -71,12 +71,14 @@ def test_a_difference_of_two_word_sets_moves_the_words(llm: LLM, capsys: pytest.
     site = llm.sites[0]
 
     def read(words: tuple[str, ...]) -> Tensor:
-        return llm.activations([Question(f"Then {who} was {word}") for who in WHO for word in words])[site].mean(0)
+        return llm.activations([MultipleChoice(f"Then {who} was {word}") for who in WHO for word in words])[site].mean(
+            0
+        )
 
     vector = read(HAPPY) - read(SAD)
     strengths = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
     edits = {site: lambda h: h + strengths.view(-1, 1, 1, 1) * vector}
-    asked = [Question(prompt, tuple(f" {word}" for word in HAPPY + SAD)) for prompt in HELD_OUT]
+    asked = [MultipleChoice(prompt, tuple(f" {word}" for word in HAPPY + SAD)) for prompt in HELD_OUT]
     happy, sad = (part.logsumexp(-1) for part in llm.scores(asked, edits, 5).split([len(HAPPY), len(SAD)], -1))
     kl = llm.drift(NEUTRAL, edits, 5).kl.flatten(1).nanmean(1)
     estimates = [Mean(high=0).estimate(x.T.double().numpy()) for x in (happy, sad)]
@@ -114,7 +116,7 @@ def test_a_local_folder_and_a_hub_name_are_one_line(
     cache = ensure(alone, HELD_OUT, "checkpoints/cache/pocket")
     assert before == {file.name: file.stat().st_mtime_ns for file in cache.folder.glob("*.safetensors")}
     alone.load()
-    for layer, (site, h) in enumerate(alone.activations([Question(text) for text in HELD_OUT]).items()):
+    for layer, (site, h) in enumerate(alone.activations([MultipleChoice(text) for text in HELD_OUT]).items()):
         assert torch.equal(cache.layer(layer), h.bfloat16().float()), site
     assert main([*command, named, "someone/stories260k"]) == 2  # offline, and not in the hub's local cache
     assert "someone/stories260k is neither a local folder nor in the hub's" in capsys.readouterr().err

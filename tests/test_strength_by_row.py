@@ -8,12 +8,12 @@ from decoders import decoder, letters
 
 from lightning_steer.hooks import capture
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import AllTokens
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MeanDifference
 from lightning_steer.vectors import SteeringVector, edit, load, of, save
 
-QUESTIONS = [Question("a b c d e f", (" g",)), Question("a b", (" g",))]
+QUESTIONS = [MultipleChoice("a b c d e f", (" g",)), MultipleChoice("a b", (" g",))]
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,10 @@ def test_a_site_twice_is_refused(llm: LLM, vector: SteeringVector, tmp_path: Pat
 
 def test_means_over_tokens_are_as_exact_as_their_precision(llm: LLM) -> None:
     """A weight of 1/13 in bfloat16 would scale the mean by .997."""
-    half = LLM("tiny", [1], read=All()).adopt(decoder("llama").to(torch.bfloat16), letters())
+    half = LLM("tiny", [1], read_positions=AllTokens()).adopt(decoder("llama").to(torch.bfloat16), letters())
     for text in ("a b c", "a b c d e f g h i j k l m"):
         (site,) = half.sites
         with capture(half.model, [site]) as seen:
-            mean = half.activations([Question(text)])[site][0].float()
+            mean = half.activations([MultipleChoice(text)])[site][0].float()
         exact = seen[site].float().reshape(-1, mean.shape[-1]).mean(0)
         torch.testing.assert_close(mean, exact.to(torch.bfloat16).float(), rtol=0, atol=0)

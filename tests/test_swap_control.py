@@ -18,7 +18,7 @@ from lightning_steer.lint import lint_pairs
 from lightning_steer.lint.records import Pair
 from lightning_steer.lint.swap import swapped
 from lightning_steer.lint.texts import answer
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.behaviour_effect import KINDS
 from lightning_steer.workflows.swap_control import surviving_share, swap_control, swap_sentences
 
@@ -64,7 +64,7 @@ class Model:
     def __init__(self, letter: float, said: float, wanted: Sequence[str]) -> None:
         self.letter, self.said, self.wanted = letter, said, set(wanted)
 
-    def scores(self, questions: Sequence[Question], edits: Mapping[str, Any] | None = None) -> Tensor:
+    def scores(self, questions: Sequence[MultipleChoice], edits: Mapping[str, Any] | None = None) -> Tensor:
         return torch.tensor([[[self._score(q.prompt, option, bool(edits)) for option in q.options] for q in questions]])
 
     def _score(self, prompt: str, option: str, steered: bool) -> float:

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_steer.lm.continuations import continuation
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question, batches, collate, rows_of
+from lightning_steer.lm.tokens import MultipleChoice, batches, collate, rows_of
 
 VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
 
@@ -108,7 +108,7 @@ def test_the_continuation_is_the_rest_of_the_whole_texts_tokens(name: str, promp
 def test_scores_agree_with_single_forward_passes(name: str) -> None:
     tokenizer = TOKENIZERS[name]()
     llm = LLM("llama").adopt(decoder("llama", vocab_size=320), tokenizer)
-    questions = [Question("hello", (" ham", " no")), Question("no : hello", (" ham", " spam"))]
+    questions = [MultipleChoice("hello", (" ham", " no")), MultipleChoice("no : hello", (" ham", " spam"))]
     scores = llm.scores(questions)[0]
     for i, question in enumerate(questions):
         for j, option in enumerate(question.options):
@@ -130,21 +130,21 @@ def test_a_chat_template_brings_its_own_special_tokens() -> None:
     llm = LLM("llama", chat=True, system="be kind").adopt(decoder("llama"), tokenizer)
     text = llm.prompt("hello")
     assert text == "<s>system:be kind</s><s>user:hello</s><s>assistant:"
-    (row,) = llm.rows([Question("hello", (" yes", " no"))])
+    (row,) = llm.rows([MultipleChoice("hello", (" yes", " no"))])
     assert row.ids[: row.prompt].count(1) == 3  # and none added before them
 
 
 def test_options_share_the_prompts_tokens_only_if_they_agree_on_them() -> None:
     tokenizer = byte_level(True)
-    shared = rows_of(tokenizer, 0, Question("x", (" ham", " no")), True, True)
+    shared = rows_of(tokenizer, 0, MultipleChoice("x", (" ham", " no")), True, True)
     assert len(shared) == 1
-    split = rows_of(tokenizer, 0, Question("h", ("e", "z")), True, True)  # "he" is one token: another prompt
+    split = rows_of(tokenizer, 0, MultipleChoice("h", ("e", "z")), True, True)  # "he" is one token: another prompt
     assert len(split) == 2
-    assert len(rows_of(tokenizer, 0, Question("x", (" ham", " no")), True, False)) == 2
+    assert len(rows_of(tokenizer, 0, MultipleChoice("x", (" ham", " no")), True, False)) == 2
 
 
 def test_an_option_sees_the_prompt_and_itself_only() -> None:
-    (row,) = rows_of(letters(), 0, Question("ab", ("cde", "fgh")), True, True)
+    (row,) = rows_of(letters(), 0, MultipleChoice("ab", ("cde", "fgh")), True, True)
     batch = collate([row], 0, torch.float32, torch.device("cpu"))
     assert batch.mask is not None
     seen = batch.mask[0, 0] == 0
@@ -154,7 +154,7 @@ def test_an_option_sees_the_prompt_and_itself_only() -> None:
 
 
 def test_batches_hold_rows_of_like_length_within_their_budget() -> None:
-    rows = [row for i in range(40) for row in rows_of(letters(), i, Question("a" * (1 + i % 13)), True, True)]
+    rows = [row for i in range(40) for row in rows_of(letters(), i, MultipleChoice("a" * (1 + i % 13)), True, True)]
     parts = batches(rows, 30)
     assert sorted(row.example for part in parts for row in part) == list(range(40))
     assert all(len(part) * max(len(row.ids) for row in part) <= 30 for part in parts)
@@ -166,4 +166,4 @@ def test_a_continuation_without_a_token_is_refused(prompt: str, option: str) -> 
     with pytest.raises(ValueError, match="has no token"):
         continuation(letters(), prompt, option, True)
     with pytest.raises(ValueError, match="has no token"):
-        rows_of(letters(bos=False), 0, Question(""), True, True)
+        rows_of(letters(bos=False), 0, MultipleChoice(""), True, True)

@@ -16,7 +16,7 @@ from lightning_steer.data.mera.tasks import LabelledFile
 from lightning_steer.data.readable import Reader, read_all
 from lightning_steer.data.stereoset.module import StereoSetDataModule
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 LONGEST = 60
 WORDS = "the cat sat on a mat and saw the old dog run down to the sea in the town at noon "
@@ -26,14 +26,14 @@ def reads(longest: int = LONGEST) -> LLM:
     return LLM("tiny", 0).adopt(decoder("llama", max_position_embeddings=longest), letters())
 
 
-def part(*prompts: str, options: tuple[str, ...] = (" no", " yes it is")) -> list[tuple[str, Question]]:
-    return [(f"r{i}", Question(prompt, options)) for i, prompt in enumerate(prompts)]
+def part(*prompts: str, options: tuple[str, ...] = (" no", " yes it is")) -> list[tuple[str, MultipleChoice]]:
+    return [(f"r{i}", MultipleChoice(prompt, options)) for i, prompt in enumerate(prompts)]
 
 
 def test_a_cut_prompt_is_the_longest_end_that_can_be_read_and_options_stay_whole() -> None:
     llm, reader = reads(), Reader("truncate_left", ["fitted"])
     ((first, second),) = reader.read(llm, [part("the cat", WORDS.strip())])
-    assert first == (0, Question("the cat", (" no", " yes it is")))
+    assert first == (0, MultipleChoice("the cat", (" no", " yes it is")))
     place, question = second
     assert (place, question.options) == (1, (" no", " yes it is"))
     assert WORDS.strip().endswith(f" {question.prompt}")  # a whole word begins it
@@ -55,7 +55,7 @@ def test_a_prompt_without_blanks_is_cut_between_characters() -> None:
 
 def test_a_row_is_skipped_whole_if_one_of_its_options_is_too_long() -> None:
     reader = Reader("skip", ["fitted", "held-out"])
-    long = ("r2", Question("the cat", (" no", " yes" * 30)))
+    long = ("r2", MultipleChoice("the cat", (" no", " yes" * 30)))
     kept = reader.read(reads(), [[*part("the cat", "a dog"), long], part("one")])
     assert [place for place, _ in kept[0]] == [0, 1]
     assert reader.notes == [f"1 of 3 fitted rows skipped: longer than {LONGEST} tokens"]
@@ -197,7 +197,7 @@ def test_what_is_let_through_is_read_by_every_pass_and_a_token_more_is_not(rule:
         assert (question.prompt == prompt) == readable or rule == "skip"
         llm.scores([question])
         for i in whole:
-            llm.activations([Question(question.prompt, (question.options[i],))])
+            llm.activations([MultipleChoice(question.prompt, (question.options[i],))])
 
 
 def test_a_label_after_all_that_may_be_written_can_be_scored() -> None:
@@ -209,7 +209,7 @@ def test_a_label_after_all_that_may_be_written_can_be_scored() -> None:
         assert len(Reader("skip", ["held-out"]).read(llm, rows, new)[0]) == 2 - more
         if not more:
             llm.generate([prompt], max_new_tokens=new)
-            llm.scores([Question(prompt + "c" * (new - 2), options)])
+            llm.scores([MultipleChoice(prompt + "c" * (new - 2), options)])
 
 
 def test_pairs_that_fit_by_one_token_are_fitted_and_others_are_refused_before_a_folder_is_written(

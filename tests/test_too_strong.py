@@ -16,15 +16,15 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import ACE, LEACE, GaussianTransport, MeanDifference, Ridge
 from lightning_steer.records import Activations
 from lightning_steer.vectors.exchange import export
-from lightning_steer.vectors.imported import Given
+from lightning_steer.vectors.imported import ImportedVector
 
-METHODS = [MeanDifference, LEACE, ACE, Ridge, GaussianTransport, Given]
+METHODS = [MeanDifference, LEACE, ACE, Ridge, GaussianTransport, ImportedVector]
 
 
 def fitted(kind: Any, width: int = 8) -> Any:
     h = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
-    if kind is Given:
-        map_ = Given(width)
+    if kind is ImportedVector:
+        map_ = ImportedVector(width)
         map_.vector = h[0]
         return map_
     error = torch.arange(40) % 2

@@ -17,21 +17,28 @@ from torch import nn
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM, PARTS, blocks
-from lightning_steer.lm.positions import All, From, Generated, Last, Prompt, Scope
-from lightning_steer.methods import LEACE, MeanDifference, Ridge, Steering
+from lightning_steer.lm.positions import (
+    AllTokens,
+    GeneratedTokens,
+    LastPromptToken,
+    Positions,
+    PromptTokens,
+    TokensFrom,
+)
+from lightning_steer.methods import LEACE, MeanDifference, Ridge, SteeringMethod
 from lightning_steer.networks import ToyBackbone
 from lightning_steer.vectors import exchange
 from lightning_steer.vectors.file import state, units
-from lightning_steer.vectors.imported import Given
+from lightning_steer.vectors.imported import ImportedVector
 
-Make = Callable[[int], Steering]
+Make = Callable[[int], SteeringMethod]
 PROMPTS = ["the cat sat", "a", "what is this: a longer one"]
 
 
 def tiny(
-    family: str = "llama", seed: int = 0, scope: Scope | None = None, part: str = "block", bos: bool = True
+    family: str = "llama", seed: int = 0, positions: Positions | None = None, part: str = "block", bos: bool = True
 ) -> LLM:
-    llm = LLM("tiny", [1, 2], scope=scope, part=part)  # type: ignore[arg-type]
+    llm = LLM("tiny", [1, 2], positions=positions, part=part)  # type: ignore[arg-type]
     return llm.adopt(decoder(family, seed=seed), letters(bos=bos))
 
 
@@ -88,10 +95,12 @@ def test_the_file_says_all_that_a_reader_needs(llm: LLM, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "scope", [All(), Prompt(), Last(), Generated(), From(-2), From(1)], ids=lambda s: type(s).__name__
+    "scope",
+    [AllTokens(), PromptTokens(), LastPromptToken(), GeneratedTokens(), TokensFrom(-2), TokensFrom(1)],
+    ids=lambda s: type(s).__name__,
 )
-def test_steering_with_a_file_is_steering_with_the_maps(scope: Scope, tmp_path: Path) -> None:
-    llm = tiny(scope=scope)
+def test_steering_with_a_file_is_steering_with_the_maps(positions: Positions, tmp_path: Path) -> None:
+    llm = tiny(positions=positions)
     maps = fitted(llm)
     found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, maps, 0.75)))
     edits = {site: partial(map_, strength=0.75) for site, map_ in maps.items()}
@@ -101,7 +110,7 @@ def test_steering_with_a_file_is_steering_with_the_maps(scope: Scope, tmp_path: 
     with vectors.edit(llm.model, found):
         assert torch.equal(logits(llm.model, llm.tokenizer), expected)
     assert torch.equal(logits(llm.model, llm.tokenizer), plain)
-    assert (expected - plain).abs().max() > 1e-3 or isinstance(scope, Generated)
+    assert (expected - plain).abs().max() > 1e-3 or isinstance(positions, GeneratedTokens)
     words = llm.generate(PROMPTS, edits, max_new_tokens=6)
     with vectors.edit(llm, found):
         assert llm.generate(PROMPTS, max_new_tokens=6) == words
@@ -345,10 +354,10 @@ def test_mistake(
 
 
 def test_a_given_vector_is_kept_as_what_it_is(llm: LLM, tmp_path: Path) -> None:
-    map_ = Given(32)
+    map_ = ImportedVector(32)
     map_.vector = torch.randn(32)
     found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, {llm.sites[0]: map_}, 2.0)))
-    assert found.card.method == "Given"
+    assert found.card.method == "ImportedVector"
     h = torch.randn(4, 32)
     assert torch.equal(found.maps[0](h, 2.0), h + 2.0 * map_.vector)
 

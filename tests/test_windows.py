@@ -13,15 +13,15 @@ from windowed import ALL, WINDOWED, windowed
 from lightning_steer.hooks import capture
 from lightning_steer.lm import packing, windows
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, From, Generated
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, TokensFrom
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.drift import next_token_kl
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 DRAW = random.Random(0)
 TEXTS = ["".join(DRAW.choices(LETTERS, k=k)) for k in (100, 137, 118, 9)]
 OPTIONS = ((" a", " bcdefgh", "xyzu v"), ("q", "r"), (" no", " yes it is", "m"), ("b", "cd"))
-QUESTIONS = [Question(text, options) for text, options in zip(TEXTS, OPTIONS, strict=True)]
+QUESTIONS = [MultipleChoice(text, options) for text, options in zip(TEXTS, OPTIONS, strict=True)]
 CASES = [(family, implementation) for family, (_, every) in WINDOWED.items() for implementation in every]
 QUICK = [(family, every[-1], 16) for family, (_, every) in WINDOWED.items()]
 SLOW = [
@@ -49,7 +49,7 @@ def push(llm: LLM) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 @torch.no_grad()
-def alone(llm: LLM, question: Question, option: str, edits: dict | None = None) -> float:
+def alone(llm: LLM, question: MultipleChoice, option: str, edits: dict | None = None) -> float:
     ids, start = llm.tokenizer(question.prompt + option)["input_ids"], len(llm.tokenizer(question.prompt)["input_ids"])
     with llm.steered(edits or {}, torch.tensor([start])):
         logp = llm.model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
@@ -66,7 +66,7 @@ def reference(llm: LLM, edits: dict | None = None) -> Tensor:
 
 @cases
 def test_scores_are_those_of_plain_single_passes(family: str, implementation: str, window: int) -> None:
-    llm = language_model(family, implementation, window, scope=Generated())
+    llm = language_model(family, implementation, window, positions=GeneratedTokens())
     expected, steered = reference(llm), reference(llm, push(llm))
     assert llm.packs == (family not in {"gpt_neo", "llama4_text"})  # these count in slots
     for packs in {llm.packs, False}:
@@ -86,7 +86,7 @@ def test_a_score_does_not_depend_on_its_neighbours(family: str, implementation: 
 
 @cases
 def test_a_sweep_is_each_strength_by_itself(family: str, implementation: str, window: int) -> None:
-    llm = language_model(family, implementation, window, scope=From(-3))
+    llm = language_model(family, implementation, window, positions=TokensFrom(-3))
     strengths = torch.tensor([0.0, 1.0, -2.0])
     vector = torch.linspace(-1, 1, 32)
     sweep = {site: lambda h: h + strengths.reshape(-1, 1, 1, 1) * vector for site in llm.sites}
@@ -101,8 +101,8 @@ def test_observations_and_activations_are_those_of_plain_passes(family: str, imp
     llm = language_model(family, implementation, window)
     scores, observed = llm.observe(QUESTIONS)
     torch.testing.assert_close(scores, reference(llm), **TOLERANCE)
-    read = llm.activations([Question(text) for text in TEXTS])
-    llm.reads = All()
+    read = llm.activations([MultipleChoice(text) for text in TEXTS])
+    llm.read_positions = AllTokens()
     means = llm.observe(QUESTIONS)[1]
     for i, text in enumerate(TEXTS):
         with capture(llm.model, llm.sites) as plain:
@@ -133,7 +133,7 @@ def test_drift_is_that_of_plain_passes(family: str, implementation: str, window:
 @cases
 @torch.no_grad()
 def test_generation_is_the_likeliest_token_of_plain_passes(family: str, implementation: str, window: int) -> None:
-    llm = language_model(family, implementation, window, scope=Generated())
+    llm = language_model(family, implementation, window, positions=GeneratedTokens())
     texts = llm.generate(TEXTS, push(llm), max_new_tokens=4, min_new_tokens=4)
     for text, continued in zip(TEXTS, texts, strict=True):
         ids = llm.tokenizer(text)["input_ids"]

@@ -10,7 +10,7 @@ from conftest import ROOT
 import lightning_steer as ls
 from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import Pairs
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import written
@@ -48,7 +48,7 @@ def test_what_is_measured_is_what_is_written(llm: ls.LLM) -> None:
 
 
 def test_wanted_continuations(llm: ls.LLM) -> None:
-    wanted = [Question(prompt, (" kind",)) for prompt in PROMPTS]
+    wanted = [MultipleChoice(prompt, (" kind",)) for prompt in PROMPTS]
     scores = [float(llm.scores([question])[0, 0, 0]) for question in wanted]
     torch.testing.assert_close(written.of_wanted(llm, wanted), -sum(scores) / len(scores), rtol=0, atol=1e-5)
 

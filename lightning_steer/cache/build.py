@@ -21,12 +21,12 @@ from lightning_steer.cache.record import DTYPES, record, tokens_of
 from lightning_steer.escapes import say
 from lightning_steer.files import PART, is_regular, remove_dead_part
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 
 def ensure(
     llm: LLM,
-    questions: Sequence[Question | str],
+    questions: Sequence[MultipleChoice | str],
     folder: str | Path,
     each_token: bool = False,
     dtype: str = "bfloat16",
@@ -79,7 +79,7 @@ class Build:
     def __init__(
         self,
         llm: LLM,
-        questions: Sequence[Question | str],
+        questions: Sequence[MultipleChoice | str],
         folder: str | Path,
         each_token: bool = False,
         dtype: str = "bfloat16",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 if TYPE_CHECKING:
     from lightning_steer.lm.language_model import LLM
@@ -78,19 +78,19 @@ WORDS = {
 }
 
 
-def text_of(question: Question | str) -> str:
+def text_of(question: MultipleChoice | str) -> str:
     """Return the text that :meth:`LLM.activations` reads: the prompt and its first option."""
     return question if isinstance(question, str) else question.prompt + "".join(question.options[:1])
 
 
 def positions_of(llm: "LLM") -> str:
     """Which tokens are read."""
-    settings = ", ".join(f"{name}={value!r}" for name, value in vars(llm.reads).items())
-    return f"{type(llm.reads).__name__}({settings})"
+    settings = ", ".join(f"{name}={value!r}" for name, value in vars(llm.read_positions).items())
+    return f"{type(llm.read_positions).__name__}({settings})"
 
 
 def origin_of(
-    llm: "LLM", texts: Iterable[Question | str], each_token: bool, dtype: str, texts_per_shard: int, fresh: bool
+    llm: "LLM", texts: Iterable[MultipleChoice | str], each_token: bool, dtype: str, texts_per_shard: int, fresh: bool
 ) -> Origin:
     """The origin of what ``llm`` would record of ``texts``; the weights are loaded only if all else fails.
 

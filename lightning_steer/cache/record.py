@@ -50,12 +50,14 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
     index = index.where(index < length.unsqueeze(1), -1)
     padded = torch.full(index.shape, llm.pad)
     padded[index >= 0] = torch.tensor(list(chain.from_iterable(ids)))
-    picked = llm.reads.mask(index, length)
+    picked = llm.read_positions.mask(index, length)
     picked = index >= 0 if picked is None else picked
     count = picked.sum(1)
     if not count.all():
         empty = int((count == 0).nonzero()[0])
-        raise ValueError(f"{type(llm.reads).__name__} picks no token of text {first + empty}: {texts[empty][:60]!r}")
+        raise ValueError(
+            f"{type(llm.read_positions).__name__} picks no token of text {first + empty}: {texts[empty][:60]!r}"
+        )
     per_token = each_token or int(count.max()) == 1
     count = count if each_token else torch.ones_like(count)
     start = count.cumsum(0) - count

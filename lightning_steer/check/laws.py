@@ -14,7 +14,7 @@ from lightning_steer.check import long_laws, scoring_laws
 from lightning_steer.check.tool import Bench
 from lightning_steer.hooks import capture
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, From, Generated, Scope
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, Positions, TokensFrom
 from lightning_steer.lm.windows import every_expert, small_copy
 
 
@@ -32,7 +32,7 @@ def arrives_exactly(bench: Bench) -> tuple[bool, str]:
     _, plain = bench.baseline
     names = list(plain)
     strength = bench.strengths() * torch.tensor([1, 0] * 2, device=bench.llm.device, dtype=bench.vector.dtype)
-    with bench.steered(strength, From(1)), capture(bench.llm.model, names) as captured:
+    with bench.steered(strength, TokensFrom(1)), capture(bench.llm.model, names) as captured:
         bench.tool.forward(bench.llm, ids, mask)
     below = all(torch.equal(captured[name], plain[name]) for name in names[:-1])
     index = torch.where(mask == 1, mask.cumsum(1) - 1, -1)
@@ -87,7 +87,7 @@ def _rows_agree(bench: Bench, rows: list[Tensor]) -> tuple[bool, str]:
 
 def cache_is_no_cache(bench: Bench) -> tuple[bool, str]:
     """With a key-value cache and without the same comes out."""
-    return _in_steps(bench, All())
+    return _in_steps(bench, AllTokens())
 
 
 def generated_tokens(bench: Bench) -> tuple[bool, str]:
@@ -95,19 +95,19 @@ def generated_tokens(bench: Bench) -> tuple[bool, str]:
     row = bench.rows[0].unsqueeze(0)
     half = torch.tensor([row.shape[1] // 2], device=row.device)
     plain = bench.llm.model(row, use_cache=False).logits
-    with bench.steered(bench.strengths()[:1], Generated(), half):
+    with bench.steered(bench.strengths()[:1], GeneratedTokens(), half):
         steered = bench.llm.model(row, use_cache=False).logits
     untouched, _ = bench.close(steered[:, : int(half)], plain[:, : int(half)])  # experts round by what else they get
     moved = bool(((plain - steered)[:, int(half) :].abs().amax(-1) > 0).all())
-    same, detail = _in_steps(bench, Generated())
+    same, detail = _in_steps(bench, GeneratedTokens())
     return untouched and moved and same, f"prompt untouched: {untouched}; all generated moved: {moved}; {detail}"
 
 
-def _in_steps(bench: Bench, scope: Scope) -> tuple[bool, str]:
+def _in_steps(bench: Bench, positions: Positions) -> tuple[bool, str]:
     row = bench.rows[0].unsqueeze(0)
     half = row.shape[1] // 2
     prompt = torch.tensor([half], device=row.device)
-    with bench.steered(bench.strengths()[:1], scope, prompt):
+    with bench.steered(bench.strengths()[:1], positions, prompt):
         at_once = bench.llm.model(row, use_cache=False).logits
         out = bench.llm.model(row[:, :half], use_cache=True)
         steps = [out.logits]
@@ -166,7 +166,7 @@ def low_precision(bench: Bench) -> tuple[bool, str]:
         if model is not llm.model or dtype != torch.float32:
             llm = LLM(llm.llm, layer).adopt(copy.deepcopy(model).to(dtype), llm.tokenizer)
         vector, strength = bench.vector.to(dtype), torch.ones(1, device=llm.device, dtype=dtype)
-        with bench.tool.steer(llm, layer, vector, strength, All(), bench.lengths()[:1]):
+        with bench.tool.steer(llm, layer, vector, strength, AllTokens(), bench.lengths()[:1]):
             logits.append(llm.model(row, use_cache=False).logits.float())
     difference = float((logits[0] - logits[1]).abs().max() / logits[0].abs().max())
     return difference < 0.1, f"largest difference {difference:.1%} of the logits' size{note}"

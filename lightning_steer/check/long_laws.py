@@ -5,8 +5,8 @@ from torch import Tensor
 
 from lightning_steer.check.tool import TOLERANCE, Bench, plain_score
 from lightning_steer.lm.continuations import continuation
-from lightning_steer.lm.positions import All, From, Generated, Last, Prompt
-from lightning_steer.lm.tokens import Question, rows_of
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, PromptTokens, TokensFrom
+from lightning_steer.lm.tokens import MultipleChoice, rows_of
 
 
 def logits_are_the_models_own(bench: Bench) -> tuple[bool, str]:
@@ -24,7 +24,7 @@ def long_prompts_are_plain_forwards(bench: Bench) -> tuple[bool, str]:
     """After a prompt longer than every window and chunk, scores are those of single forward passes."""
     llm, worst = bench.long, 0.0
     prompts, context = bench.long_prompts()
-    questions = [Question(text, bench.options) for text in prompts]
+    questions = [MultipleChoice(text, bench.options) for text in prompts]
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
         for j, option in enumerate(question.options):
@@ -37,10 +37,10 @@ def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:
     """A row longer than every window comes out the same beside others and by itself."""
     llm, tolerance = bench.long, TOLERANCE[bench.long.model.dtype]
     prompts, context = bench.long_prompts()
-    question = Question(prompts[0], bench.options[:1])
-    beside = bench.tool.score(llm, [question, *(Question(text, bench.options) for text in prompts[1:])])[0, 0]
+    question = MultipleChoice(prompts[0], bench.options[:1])
+    beside = bench.tool.score(llm, [question, *(MultipleChoice(text, bench.options) for text in prompts[1:])])[0, 0]
     worst = float((beside - bench.tool.score(llm, [question])[0, 0]).abs()) / 20
-    ids = [rows_of(llm.tokenizer, i, Question(text), True, False)[0].ids for i, text in enumerate(prompts)]
+    ids = [rows_of(llm.tokenizer, i, MultipleChoice(text), True, False)[0].ids for i, text in enumerate(prompts)]
     batch = torch.full((len(ids), max(map(len, ids))), llm.pad, device=llm.device)
     mask = torch.zeros_like(batch)
     for i, row in enumerate(ids):
@@ -55,23 +55,25 @@ def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:
 
 def generation_needs_no_cache(bench: Bench) -> tuple[bool, str]:
     """With use_cache=False the same is generated as with a cache, whichever tokens are steered."""
-    scopes = (All(), Prompt(), Last(), Generated(), From(1))
-    for scope in scopes:
-        (with_cache, logits), (without, others) = (_generated(bench, scope, cached) for cached in (True, False))
+    rules = (AllTokens(), PromptTokens(), LastPromptToken(), GeneratedTokens(), TokensFrom(1))
+    for positions in rules:
+        (with_cache, logits), (without, others) = (_generated(bench, positions, cached) for cached in (True, False))
         alike = (with_cache == without).cumprod(1).bool()  # after a near tie the two go on with other tokens
         alike = torch.cat([alike.new_ones(len(alike), 1), alike[:, :-1]], 1)
         same, detail = bench.close(others[alike], logits[alike])
         if not same:
-            return False, f"{type(scope).__name__}: {detail}"
-    return True, f"{len(scopes)} scopes, 2 prompts of different lengths"
+            return False, f"{type(positions).__name__}: {detail}"
+    return True, f"{len(rules)} rules of positions, 2 prompts of different lengths"
 
 
-def _generated(bench: Bench, scope: All | Prompt | Last | Generated | From, cached: bool) -> tuple[Tensor, Tensor]:
+def _generated(
+    bench: Bench, positions: AllTokens | PromptTokens | LastPromptToken | GeneratedTokens | TokensFrom, cached: bool
+) -> tuple[Tensor, Tensor]:
     """``[B, n]`` tokens and ``[B, n, V]`` their logits."""
     rows = [row[:8] for row in bench.rows[:2]]  # the law is about which tokens are steered, not about long texts
     ids, mask = bench.padded("left", rows)
     settings = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "pad_token_id": bench.llm.pad}
-    with bench.steered(bench.strengths()[:2], scope, mask.sum(1)):
+    with bench.steered(bench.strengths()[:2], positions, mask.sum(1)):
         out = bench.llm.model.generate(
             input_ids=ids,
             attention_mask=mask,

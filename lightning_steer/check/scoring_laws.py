@@ -2,7 +2,7 @@
 
 from lightning_steer.check.tool import PROMPTS, Bench, plain_score
 from lightning_steer.lm.continuations import continuation
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 STRANGE = (
     "\u201cIt is cold,\u201d she said: \u2018we go\u2019 and",
@@ -16,7 +16,7 @@ STRANGE = (
 def scoring_is_a_plain_forward(bench: Bench) -> tuple[bool, str]:
     """Scores of continuations are those of single forward passes."""
     llm, worst = bench.llm, 0.0
-    questions = [Question(text, bench.options) for text in PROMPTS]
+    questions = [MultipleChoice(text, bench.options) for text in PROMPTS]
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
         for j, option in enumerate(question.options):
@@ -29,7 +29,7 @@ def scoring_is_a_plain_forward(bench: Bench) -> tuple[bool, str]:
 def options_after_any_character(bench: Bench) -> tuple[bool, str]:
     """Quotes, accents, emoji and CJK before an option leave its score on its own tokens."""
     llm, worst = bench.llm, 0.0
-    scores = bench.tool.score(llm, [Question(text, bench.options) for text in STRANGE])
+    scores = bench.tool.score(llm, [MultipleChoice(text, bench.options) for text in STRANGE])
     for i, text in enumerate(STRANGE):
         for j, option in enumerate(bench.options):
             ids = list(llm.tokenizer(text + option)["input_ids"])

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_steer.hooks import capture
 from lightning_steer.lm.continuations import continuation
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All, Scope
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import AllTokens, Positions
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.lm.windows import LONGEST_WINDOW, SMALL_WINDOW, small_copy, windows
 
 PROMPTS = ("The weather was cold and the", "Yes", "She looked at the old map, and then she", "One day in the town")
@@ -28,13 +28,13 @@ class Tool:
     """The hooks that are checked: steer, read, run a padded batch, score. This class uses this project's own."""
 
     def steer(
-        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, scope: Scope, prompt: Tensor
+        self, llm: LLM, layer: int, vector: Tensor, strength: Tensor, positions: Positions, prompt: Tensor
     ) -> AbstractContextManager[None]:
-        """Add ``strength [B] * vector [d]`` to a block's output at the tokens in scope; ``prompt [B]`` tokens each."""
+        """Add ``strength [B] * vector [d]`` to a block's output at the chosen tokens; ``prompt [B]`` tokens each."""
 
         @contextmanager
         def within() -> Iterator[None]:
-            previous, llm.scope = llm.scope, scope
+            previous, llm.positions = llm.positions, positions
             site = f"{llm.blocks}.{layer}"
 
             def add(h: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Tool:
                 with llm.steered({site: add}, prompt):
                     yield
             finally:
-                llm.scope = previous
+                llm.positions = previous
 
         return within()
 
@@ -60,7 +60,7 @@ class Tool:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)
         return llm.model(input_ids=ids, use_cache=False, **inputs).logits
 
-    def score(self, llm: LLM, questions: Sequence[Question]) -> Tensor:
+    def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         """Sum of log-probabilities ``[B, options]`` of continuations."""
         return llm.scores(questions)[0]
 
@@ -152,11 +152,11 @@ class Bench:
         return torch.tensor([len(row) for row in self.rows], device=self.llm.device)
 
     def steered(
-        self, strength: Tensor, scope: Scope | None = None, prompt: Tensor | None = None
+        self, strength: Tensor, positions: Positions | None = None, prompt: Tensor | None = None
     ) -> AbstractContextManager:
         """Steer with the tool while the block runs."""
         lengths = self.lengths() if prompt is None else prompt
-        return self.tool.steer(self.llm, self.layer, self.vector, strength, scope or All(), lengths)
+        return self.tool.steer(self.llm, self.layer, self.vector, strength, positions or AllTokens(), lengths)
 
     def close(self, a: Tensor, b: Tensor) -> tuple[bool, str]:
         """Compare logits up to rounding."""

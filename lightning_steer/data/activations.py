@@ -16,7 +16,7 @@ from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
 from lightning_steer.files import check_folder
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.numbers import ranged
 from lightning_steer.resources import shipped
 
@@ -101,10 +101,10 @@ class ActivationsDataModule(L.LightningDataModule):
         self.columns = (text,) if prompt is None or completion is None else (prompt, completion)
         self.each_token, self.dtype, self.texts_per_shard = each_token, dtype, texts_per_shard
 
-    def questions(self) -> Sequence[Question | str]:
+    def questions(self) -> Sequence[MultipleChoice | str]:
         """Return the texts to record; raises FileNotFoundError or ValueError."""
         documents = read(Path(shipped(self.file)), self.columns)
-        return [Question(document[0], document[1:]) for document in documents]
+        return [MultipleChoice(document[0], document[1:]) for document in documents]
 
     def prepare_data(self) -> None:
         """Record missing activations if the module has a language model; ``predict`` records them itself."""

@@ -18,11 +18,11 @@ from lightning_steer.cache import Cache, ensure, fingerprints, locked
 from lightning_steer.cache.files import digest, write
 from lightning_steer.cache.origin import Origin, origin_of, positions_of
 from lightning_steer.cache.record import tokens_of
+from lightning_steer.data.base import Observed
 from lightning_steer.data.mera.generated_answers import Answering, answers
-from lightning_steer.data.questions import Observed
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 NAME = "answers.safetensors"
 AT_ONCE = 256
@@ -44,7 +44,7 @@ class Observations:
     """
 
     def __init__(
-        self, folder: str | Path, llm: LLM, questions: Sequence[Question], answering: Answering | None = None
+        self, folder: str | Path, llm: LLM, questions: Sequence[MultipleChoice], answering: Answering | None = None
     ) -> None:
         self.cache = Cache(folder, verified=True)  # compared with their sha256 before the fit
         self.scores, written, answered = _read(Path(folder))
@@ -70,7 +70,7 @@ class Observations:
 
 def observe_once(
     llm: LLM,
-    questions: Sequence[Question],
+    questions: Sequence[MultipleChoice],
     folder: str | Path,
     answering: Answering | None = None,
     device: torch.device | str | None = None,
@@ -106,20 +106,20 @@ def observe_once(
     ensure(llm, _activation_texts(questions, written), path, dtype="float32", device=device)
 
 
-def _activation_texts(questions: Sequence[Question], written: Sequence[str]) -> list[str]:
+def _activation_texts(questions: Sequence[MultipleChoice], written: Sequence[str]) -> list[str]:
     """Return the texts to record: each prompt with the text generated before the label."""
     return [question.prompt + before for question, before in zip(questions, written, strict=True)]
 
 
-def _answer_inputs(llm: LLM, questions: Sequence[Question], answering: Answering | None) -> Iterator[str]:
+def _answer_inputs(llm: LLM, questions: Sequence[MultipleChoice], answering: Answering | None) -> Iterator[str]:
     """Yield what the answers depend on besides the model."""
-    settings = [llm.per, None if answering is None else answering.max_new_tokens]
+    settings = [llm.normalize, None if answering is None else answering.max_new_tokens]
     return (json.dumps([*settings, question.prompt, *question.options]) for question in questions)
 
 
 @torch.no_grad()
 def _answer(
-    llm: LLM, questions: Sequence[Question], folder: Path, answering: Answering | None, origin: Origin
+    llm: LLM, questions: Sequence[MultipleChoice], folder: Path, answering: Answering | None, origin: Origin
 ) -> list[str]:
     llm.eval()
     scores, scored = [], []
@@ -140,7 +140,7 @@ def _answer(
     return written
 
 
-def _check_prompts(llm: LLM, questions: Sequence[Question]) -> None:
+def _check_prompts(llm: LLM, questions: Sequence[MultipleChoice]) -> None:
     """Check that a prompt alone has the same tokens as the prompt before its label."""
     ids = tokens_of(llm, [question.prompt for question in questions])
     for row in llm.rows(questions):
@@ -152,7 +152,7 @@ def _check_prompts(llm: LLM, questions: Sequence[Question]) -> None:
             )
 
 
-def _origin(llm: LLM, questions: Sequence[Question], answering: Answering | None, fresh: bool) -> Origin:
+def _origin(llm: LLM, questions: Sequence[MultipleChoice], answering: Answering | None, fresh: bool) -> Origin:
     return origin_of(llm, _answer_inputs(llm, questions, answering), False, "float32", 0, fresh)._replace(
         layers=[], part="", positions=""
     )

@@ -8,18 +8,18 @@ from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.limits import TooLongError
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.networks.backbone import Backbone
 
 TooLong = Literal["refuse", "skip", "truncate_left"]
 """How to treat rows that are longer than the model's context."""
 PARTS = ("fitted", "selection", "held-out")
 """Names of the parts of pair data, for the report."""
-Part = Sequence[tuple[str, Question]]
+Part = Sequence[tuple[str, MultipleChoice]]
 """Every row's name, for messages, with its question."""
 
 
@@ -48,7 +48,7 @@ def held_out_names(data: Any) -> list[tuple[int, str]]:
 
 
 def _loaded(backbone: Any) -> LLM | None:
-    backbone = backbone.plain if isinstance(backbone, InOwnWords) else backbone
+    backbone = backbone.plain if isinstance(backbone, GeneratedAnswerBackbone) else backbone
     return backbone if isinstance(backbone, LLM) and backbone.tokenizer is not None else None
 
 
@@ -75,7 +75,7 @@ class Reader:
 
     def read(
         self, llm: LLM, parts: Sequence[Part], new: int = 0, whole: Sequence[int] = ()
-    ) -> list[list[tuple[int, Question]]]:
+    ) -> list[list[tuple[int, MultipleChoice]]]:
         """Return the readable rows of each part: their positions in it, and their questions.
 
         Args:
@@ -106,14 +106,14 @@ class Reader:
 
     def neutral(self, llm: LLM, texts: Sequence[str]) -> list[str]:
         """Return the neutral texts, cut or skipped by the same rule; raises ValueError naming one that is too long."""
-        part = [(f"{number} of the neutral texts", Question(text)) for number, text in enumerate(texts, 1)]
+        part = [(f"{number} of the neutral texts", MultipleChoice(text)) for number, text in enumerate(texts, 1)]
         return [question.prompt for _, question in self._part(llm, "neutral text", part, _Use())]
 
-    def _part(self, llm: LLM, name: str, part: Part, reading: "_Use") -> list[tuple[int, Question]]:
-        rows: list[tuple[int, Question]] = []
+    def _part(self, llm: LLM, name: str, part: Part, reading: "_Use") -> list[tuple[int, MultipleChoice]]:
+        rows: list[tuple[int, MultipleChoice]] = []
         count = 0
         for place, (number, question) in enumerate(_with_room(llm, part, reading)):
-            readable: Question | None = question
+            readable: MultipleChoice | None = question
             if isinstance(number, str):
                 try:
                     problem = _length_error(llm, question, reading)
@@ -135,7 +135,7 @@ class Reader:
         return rows
 
 
-def _check_distinct(rows: Iterable[tuple[tuple[str, Question], Question]]) -> None:
+def _check_distinct(rows: Iterable[tuple[tuple[str, MultipleChoice], MultipleChoice]]) -> None:
     """Raise ValueError if different prompts of one part become equal when cut: they would count as two rows."""
     first_rows: dict[str, tuple[str, str]] = {}
     for (name, question), cut in rows:
@@ -154,7 +154,7 @@ class _Use(NamedTuple):
     whole: tuple[int, ...] = ()
 
 
-def _with_room(llm: LLM, part: Part, reading: _Use) -> list[tuple[str | None, Question]]:
+def _with_room(llm: LLM, part: Part, reading: _Use) -> list[tuple[str | None, MultipleChoice]]:
     """Return the rows; those that surely fit, by an upper bound from one tokenizer call, lose their name."""
     if not part:
         return []
@@ -163,14 +163,14 @@ def _with_room(llm: LLM, part: Part, reading: _Use) -> list[tuple[str | None, Qu
     size = dict(zip(options, sizes, strict=True))
     texts = [llm.prompt(question.prompt) for _, question in part]
     encoded = llm.tokenizer(texts, add_special_tokens=not llm.chat)["input_ids"]
-    rows: list[tuple[str | None, Question]] = []
+    rows: list[tuple[str | None, MultipleChoice]] = []
     for (name, question), ids in zip(part, encoded, strict=True):
         room = max((size[option] for option in question.options), default=0) + reading.new + 2
         rows.append((name if not ids or len(ids) + room > llm.longest else None, question))
     return rows
 
 
-def _length_error(llm: LLM, question: Question, reading: _Use) -> TooLongError | None:
+def _length_error(llm: LLM, question: MultipleChoice, reading: _Use) -> TooLongError | None:
     """Return the error of the first pass for which this question is too long, or None."""
     try:
         rows = llm.rows([question])
@@ -180,21 +180,21 @@ def _length_error(llm: LLM, question: Question, reading: _Use) -> TooLongError |
             longest = max(prompt + count - 1 for (prompt, _), count in tokens.items())
             written = reading.new - min(tokens.values())  # before the label, which is one of the options
             llm.check_length(longest + max(written, 0), question.prompt)
-        llm.texts([Question(question.prompt, (question.options[i],)) for i in reading.whole])
+        llm.texts([MultipleChoice(question.prompt, (question.options[i],)) for i in reading.whole])
     except TooLongError as error:
         return error
     return None
 
 
-def _refuse(_llm: LLM, _question: Question, _reading: _Use, problem: TooLongError) -> Question | None:
+def _refuse(_llm: LLM, _question: MultipleChoice, _reading: _Use, problem: TooLongError) -> MultipleChoice | None:
     raise problem
 
 
-def _skip(_llm: LLM, _question: Question, _reading: _Use, _problem: TooLongError) -> Question | None:
+def _skip(_llm: LLM, _question: MultipleChoice, _reading: _Use, _problem: TooLongError) -> MultipleChoice | None:
     return None
 
 
-def _truncate_left(llm: LLM, question: Question, reading: _Use, problem: TooLongError) -> Question | None:
+def _truncate_left(llm: LLM, question: MultipleChoice, reading: _Use, problem: TooLongError) -> MultipleChoice | None:
     """Cut the prompt to its longest readable end, starting at a word if possible."""
     prompt = question.prompt
 
@@ -209,14 +209,14 @@ def _truncate_left(llm: LLM, question: Question, reading: _Use, problem: TooLong
     raise ValueError(f"{problem}; nothing of the prompt would be left before the longest option: use too_long skip")
 
 
-_RULES: dict[str, tuple[Callable[[LLM, Question, _Use, TooLongError], Question | None], str]] = {
+_RULES: dict[str, tuple[Callable[[LLM, MultipleChoice, _Use, TooLongError], MultipleChoice | None], str]] = {
     "refuse": (_refuse, "refused"),
     "skip": (_skip, "skipped"),
     "truncate_left": (_truncate_left, "read without the beginning of their prompt"),
 }
 
 
-def check_pairs(llm: LLM, rows: Iterable[tuple[str, Question]], first: int, second: int) -> None:
+def check_pairs(llm: LLM, rows: Iterable[tuple[str, MultipleChoice]], first: int, second: int) -> None:
     """Raise ValueError for rows without tokens, or whose two compared options have the same tokens.
 
     Args:
@@ -230,7 +230,7 @@ def check_pairs(llm: LLM, rows: Iterable[tuple[str, Question]], first: int, seco
     """
     for name, question in rows:
         try:
-            token_rows = [llm.rows([Question(question.prompt, (option,))])[0] for option in question.options]
+            token_rows = [llm.rows([MultipleChoice(question.prompt, (option,))])[0] for option in question.options]
         except ValueError as error:
             raise ValueError(f"row {name}: {error}") from error
         first_ids, second_ids = ([*token_rows[i].ids, token_rows[i].reads[-1][1]] for i in (first, second))

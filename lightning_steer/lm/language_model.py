@@ -1,7 +1,7 @@
 """A frozen Hugging Face decoder with its tokenizer: score continuations, read activations, generate, all steerable.
 
-One class, and so one file: what it is asked for shares the model, the tokenizer, the scope and the chat template. What
-needs no text, the decoder by itself, is in :mod:`lightning_steer.lm.decoder`.
+One class, and so one file: what it is asked for shares the model, the tokenizer, the positions and the chat template.
+What needs no text, the decoder by itself, is in :mod:`lightning_steer.lm.decoder`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,16 @@ from lightning_steer.lm.continuations import continuation, text_tokens
 from lightning_steer.lm.decoder import PARTS, Decoder, blocks, entry, site_of
 from lightning_steer.lm.limits import TooLongError, why_shorter
 from lightning_steer.lm.loading import load
-from lightning_steer.lm.positions import All, Generated, Last, Scope, check_order, follow, scoped
-from lightning_steer.lm.tokens import Batch, Question, Row, batches, rows_of
+from lightning_steer.lm.positions import (
+    AllTokens,
+    GeneratedTokens,
+    LastPromptToken,
+    Positions,
+    check_order,
+    follow,
+    restricted,
+)
+from lightning_steer.lm.tokens import Batch, MultipleChoice, Row, batches, rows_of
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
@@ -37,10 +45,10 @@ class LLM(Backbone):
         llm: a hub name or a local folder in Hugging Face form.
         layers: the decoder blocks that are steered, counted from 0; negative from the end.
         part: what is steered of each: the block's output (the residual stream), or its attention's or MLP's output.
-        scope: which tokens are steered; None for all.
-        read: which tokens of a text a method is fitted to (their mean, if several); None for the last one. Generated
-            reads the continuation of a prompt.
-        per: scores are sums over a continuation's tokens, or means over its tokens or its UTF-8 bytes.
+        positions: which tokens are steered; None for all.
+        read_positions: which tokens of a text a method is fitted to (their mean, if several); None for the last one.
+            GeneratedTokens reads the continuation of a prompt.
+        normalize: a continuation's score is the sum over its tokens (none), or their mean over tokens or UTF-8 bytes.
         chat: put every prompt into the tokenizer's chat template, as a user's turn.
         system: the chat's system message.
         dtype: ``auto`` takes the weights as they are stored.
@@ -56,9 +64,9 @@ class LLM(Backbone):
         llm: str,
         layers: int | list[int] = -1,
         part: Literal["block", "attention", "mlp"] = "block",
-        scope: Scope | None = None,
-        read: Scope | None = None,
-        per: Literal["sum", "token", "byte"] = "sum",
+        positions: Positions | None = None,
+        read_positions: Positions | None = None,
+        normalize: Literal["none", "tokens", "bytes"] = "none",
         chat: bool = False,
         system: str | None = None,
         dtype: str = "auto",
@@ -68,14 +76,17 @@ class LLM(Backbone):
         tokens_per_batch: int = 8192,
     ) -> None:
         super().__init__()
-        if part not in PARTS or per not in ("sum", "token", "byte"):
-            raise ValueError(f"part is {', '.join(PARTS)} and per is sum, token or byte, not {part!r} and {per!r}")
+        if part not in PARTS or normalize not in ("none", "tokens", "bytes"):
+            raise ValueError(
+                f"part is {', '.join(PARTS)}, normalize is none, tokens or bytes; not {part!r} and {normalize!r}"
+            )
         if tokens_per_batch < 1 or layers == []:
             raise ValueError(f"tokens_per_batch and layers must name at least one, not {tokens_per_batch} and {layers}")
         if system is not None and not chat:
             raise ValueError("a system message is part of a chat: set chat, or leave system out")
         self.llm, self.layers, self.part = shipped(llm), [layers] if isinstance(layers, int) else list(layers), part
-        self.scope, self.reads, self.per = scope or All(), read or Last(), per
+        self.positions, self.read_positions = positions or AllTokens(), read_positions or LastPromptToken()
+        self.normalize = normalize
         self.chat, self.system = chat, system
         self.loading = (dtype, revision, device_map, load_in_4bit)
         self.tokens_per_batch = tokens_per_batch
@@ -176,19 +187,21 @@ class LLM(Backbone):
         except Exception as error:  # a template raises what it likes, as a rule because of a system message
             raise ValueError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
 
-    def rows(self, questions: Sequence[Question]) -> list[Row]:
+    def rows(self, questions: Sequence[MultipleChoice]) -> list[Row]:
         """Tokens of questions or texts, a chat template bringing its own special ones; raises ValueError."""
         check_order(self.model)
-        asked = [Question(self.prompt(q.prompt), q.options) for q in questions]
+        asked = [MultipleChoice(self.prompt(q.prompt), q.options) for q in questions]
         rows = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
         for row in rows:
             self.check_length(max(row.position) + 1, asked[row.example].prompt)
         return rows
 
-    def texts(self, inputs: Sequence[Question]) -> list[Row]:
+    def texts(self, inputs: Sequence[MultipleChoice]) -> list[Row]:
         """Tokens of questions with their first option, each as one text that is read whole; raises ValueError."""
         texts = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs]
-        rows = [rows_of(self.tokenizer, i, Question(text), not self.chat, False)[0] for i, text in enumerate(texts)]
+        rows = [
+            rows_of(self.tokenizer, i, MultipleChoice(text), not self.chat, False)[0] for i, text in enumerate(texts)
+        ]
         for row in rows:
             self.check_length(len(row.ids), texts[row.example])
         return rows
@@ -213,24 +226,26 @@ class LLM(Backbone):
             reads = f"the {self.longest} that {self.llm} reads{why_shorter(self.decoder.config)}"
             raise TooLongError(f"{needed} are more than {reads}: {text[:60]!r}")
 
-    def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
+    def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
 
-        A question is read with its first option, as one text; ``Generated`` reads what the option has added.
+        A question is read with its first option, as one text; ``GeneratedTokens`` reads what the option has added.
         """
         check_order(self.model)
         rows, means = self.texts(inputs), self._empty_means(inputs)
-        if isinstance(self.reads, Generated):
+        if isinstance(self.read_positions, GeneratedTokens):
             split = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
             rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, split, strict=True)]
         for batch_rows in batches(rows, self.tokens_per_batch):
             batch = self.decoder.collate(batch_rows, self.pad)
             with capture(self.model, self.sites) as captured:
                 self.decoder.run_up_to(batch, self.sites[-1])
-            self._add_means(means, captured, batch_rows, self.reads.mask(batch.index, batch.prompt), batch.index >= 0)
+            self._add_means(
+                means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), batch.index >= 0
+            )
         return means
 
-    def observe(self, inputs: Sequence[Question]) -> tuple[Tensor, dict[str, Tensor]]:
+    def observe(self, inputs: Sequence[MultipleChoice]) -> tuple[Tensor, dict[str, Tensor]]:
         """``[B, options]`` as :meth:`scores` unsteered, and ``{site: [B, d]}`` of the prompts alone, in one pass."""
         rows, means = self.rows(inputs), self._empty_means(inputs)
         options = max(len(question.options) for question in inputs)
@@ -241,10 +256,10 @@ class LLM(Backbone):
                 h = self.decoder.states(batch)
             total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), batch_rows, options))
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
-            self._add_means(means, captured, batch_rows, self.reads.mask(batch.index, batch.prompt), real)
+            self._add_means(means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), real)
         return self._normalize(total, inputs, options)[0], means
 
-    def _empty_means(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
+    def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return {site: self.decoder.embedding.new_zeros(len(inputs), self.decoder.width) for site in self.sites}
 
     def _add_means(
@@ -253,14 +268,18 @@ class LLM(Backbone):
         """Put the mean over each row's tokens to be read where its example stands."""
         mask = real if mask is None else mask & real
         if not mask.any(1).all():
-            raise ValueError(f"{type(self.reads).__name__} picks no token to read in example {rows[0].example}")
+            raise ValueError(
+                f"{type(self.read_positions).__name__} picks no token to read in example {rows[0].example}"
+            )
         examples = torch.tensor([row.example for row in rows], device=mask.device)
         for site, h in h_at.items():
             weight = mask / mask.sum(1, keepdim=True)  # in float32: in half precision 1/n would be off by up to .4 %
             mean = weight.unsqueeze(1).float() @ h.reshape(*real.shape, -1).float().masked_fill(~mask.unsqueeze(-1), 0)
             means[site] = means[site].index_copy(0, examples.to(h.device), mean.squeeze(1).to(h.dtype))
 
-    def scores(self, inputs: Sequence[Question], edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
+    def scores(
+        self, inputs: Sequence[MultipleChoice], edits: Mapping[str, Edit] | None = None, copies: int = 1
+    ) -> Tensor:
         """``[copies, B, options]`` log-probabilities of the continuations; -inf where a question has fewer options."""
         if not inputs or not all(question.options for question in inputs):
             raise ValueError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
@@ -268,24 +287,24 @@ class LLM(Backbone):
         total = torch.zeros(copies, len(inputs) * options, device=self.device)
         for batch_rows in batches(rows, max(1, self.tokens_per_batch // copies)):
             batch = self.decoder.collate(batch_rows, self.pad)
-            with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
+            with self.decoder.steered(batch, edits, self.positions.mask(batch.index, batch.prompt), copies):
                 h = self.decoder.states(batch)
             h = h.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
             total = total.index_add(1, *self.decoder.scored(h, batch_rows, options))
         return self._normalize(total, inputs, options)
 
-    def _normalize(self, total: Tensor, inputs: Sequence[Question], options: int) -> Tensor:
-        """Sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``per``."""
+    def _normalize(self, total: Tensor, inputs: Sequence[MultipleChoice], options: int) -> Tensor:
+        """Sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``normalize``."""
         total = total.unflatten(1, (len(inputs), options))
         counts = torch.tensor([[self._count(q, i) for i in range(options)] for q in inputs], device=total.device)
         return torch.where(counts > 0, total / counts.clamp_min(1), -torch.inf)
 
-    def _count(self, question: Question, i: int) -> int:
+    def _count(self, question: MultipleChoice, i: int) -> int:
         if i >= len(question.options):
             return 0
-        if self.per == "token":
-            return len(self.rows([Question(question.prompt, (question.options[i],))])[0].reads)
-        return len(question.options[i].encode()) if self.per == "byte" else 1
+        if self.normalize == "tokens":
+            return len(self.rows([MultipleChoice(question.prompt, (question.options[i],))])[0].reads)
+        return len(question.options[i].encode()) if self.normalize == "bytes" else 1
 
     def logits(self, h: Tensor) -> Tensor:
         """Vocabulary logits ``[m, V]`` float32 of decoder states ``[m, d]``."""
@@ -297,10 +316,10 @@ class LLM(Backbone):
     def drift(self, texts: Sequence[str], edits: Mapping[str, Edit], copies: int = 1) -> TextDrift:
         """What the edits do to texts that they are not about.
 
-        A text is read as a prompt; where the scope picks no token of a prompt, as generated after its first token.
+        A text is read as a prompt; where the positions pick no token of a prompt, as generated after its first token.
         Only tokens from the first steered one on count.
         """
-        rows = self.rows([Question(text) for text in texts])
+        rows = self.rows([MultipleChoice(text) for text in texts])
         longest = max(len(row.ids) for row in rows)
         kl = torch.full((copies, len(rows), longest), torch.nan, dtype=torch.float64)
         logp = torch.zeros(copies + 1, len(rows), dtype=torch.float64)
@@ -310,7 +329,7 @@ class LLM(Backbone):
             if self._steered_tokens(batch).sum() == 0:
                 batch = batch._replace(prompt=torch.ones_like(batch.prompt))
             plain = self.decoder.states(batch)
-            with self.decoder.steered(batch, edits, self.scope.mask(batch.index, batch.prompt), copies):
+            with self.decoder.steered(batch, edits, self.positions.mask(batch.index, batch.prompt), copies):
                 steered = self.decoder.states(batch)
             steered = steered.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
             r, t = (self._steered_tokens(batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
@@ -329,21 +348,23 @@ class LLM(Backbone):
         return TextDrift(kl, logp[0], logp[1:], tokens)
 
     def _steered_tokens(self, batch: Batch) -> Tensor:
-        mask = self.scope.mask(batch.index, batch.prompt)
+        mask = self.positions.mask(batch.index, batch.prompt)
         return (batch.index >= 0) if mask is None else mask & (batch.index >= 0)
 
     # ---- generating
 
     @contextmanager
     def steered(self, edits: Mapping[str, Edit], prompt_lengths: Tensor | None = None) -> Iterator[None]:
-        """While the block runs, every use of the model, ``generate`` too, is steered on the tokens in scope."""
-        if isinstance(self.scope, All):  # where the tokens stand does not matter
+        """While the block runs, every use of the model, ``generate`` too, is steered at its positions."""
+        if isinstance(self.positions, AllTokens):  # where the tokens stand does not matter
             with edit(self.model, edits):
                 yield
             return
         with follow(self.model, entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
-            scoped_edits = {site: scoped(function, tokens, self.scope) for site, function in edits.items()}
-            stack.enter_context(edit(self.model, scoped_edits))
+            edits_at_positions = {
+                site: restricted(function, tokens, self.positions) for site, function in edits.items()
+            }
+            stack.enter_context(edit(self.model, edits_at_positions))
             yield
 
     @overload

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_steer.numbers import ranged
 
 
-class Scope(ABC):
+class Positions(ABC):
     """A rule that picks tokens."""
 
     needs_prompt = True
@@ -30,7 +30,7 @@ class Scope(ABC):
         """
 
 
-class All(Scope):
+class AllTokens(Positions):
     """Every token."""
 
     needs_prompt = False
@@ -39,28 +39,28 @@ class All(Scope):
         return None
 
 
-class Prompt(Scope):
+class PromptTokens(Positions):
     """The prompt, none of what follows it."""
 
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         return (index >= 0) & (index < prompt.unsqueeze(1))
 
 
-class Last(Scope):
+class LastPromptToken(Positions):
     """The last token of the prompt: the one that predicts the first token of the answer."""
 
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         return index == prompt.unsqueeze(1) - 1
 
 
-class Generated(Scope):
+class GeneratedTokens(Positions):
     """What follows the prompt, and none of the prompt."""
 
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         return index >= prompt.unsqueeze(1)
 
 
-class From(Scope):
+class TokensFrom(Positions):
     """A token and all after it.
 
     Args:
@@ -91,18 +91,18 @@ class Tokens:
         self.prompts: int | None = None  # of the generate under way, each of which may have several beams
         self.first: Tensor | None = None  # what the latest prompt was
 
-    def mask(self, scope: Scope) -> Tensor | None:
+    def mask(self, positions: Positions) -> Tensor | None:
         """Picked tokens of this pass, ``[B, T]`` bool or None for all."""
         if self.index is None or self.prompt is None:
-            if isinstance(scope, All):
+            if isinstance(positions, AllTokens):
                 return None
             raise RuntimeError("the decoder has not run since its tokens are followed: nothing is known of them yet")
-        if self.in_doubt and scope.needs_prompt:
+        if self.in_doubt and positions.needs_prompt:
             raise ValueError(
                 "this call begins with all tokens of the call before and has no cache, so it may be a text that grows "
                 "or another prompt: say with prompt_lengths where the prompt ends, or use generate"
             )
-        return scope.mask(self.index, self.per_row(self.prompt, len(self.index)))
+        return positions.mask(self.index, self.per_row(self.prompt, len(self.index)))
 
     def per_row(self, values: Tensor, rows: int) -> Tensor:
         """``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
@@ -215,11 +215,13 @@ def check_order(model: nn.Module) -> None:
         )
 
 
-def scoped(function: Callable[[Tensor], Tensor], tokens: Tokens, scope: Scope) -> Callable[[Tensor], Tensor]:
-    """Apply the edit to the tokens in scope only; all others keep their bits."""
+def restricted(
+    function: Callable[[Tensor], Tensor], tokens: Tokens, positions: Positions
+) -> Callable[[Tensor], Tensor]:
+    """Apply the edit to the chosen tokens only; all others keep their bits."""
 
     def edit(h: Tensor) -> Tensor:
-        mask = tokens.mask(scope)
+        mask = tokens.mask(positions)
         if mask is None:
             return function(h)
         rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_steer.lm.continuations import continuations, text_tokens
 
 
-class Question(NamedTuple):
+class MultipleChoice(NamedTuple):
     """A prompt and the continuations to be scored after it; without any, a text to be read."""
 
     prompt: str
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     """(slot whose output predicts it, token, option) for every token that is scored."""
 
 
-def rows_of(tokenizer: Any, example: int, question: Question, special: bool, pack: bool) -> list[Row]:
+def rows_of(tokenizer: Any, example: int, question: MultipleChoice, special: bool, pack: bool) -> list[Row]:
     """Return the rows that score a question: one if all options follow the same prompt tokens, else one per option.
 
     Rows leave out the last token of an option: nothing is predicted from it.

@@ -1,7 +1,7 @@
 """One file per steering method; the laws in ``tests/test_methods.py`` test every method listed here."""
 
 from lightning_steer.methods.ace import ACE
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
 from lightning_steer.methods.identity import Identity
@@ -37,7 +37,7 @@ __all__ = [
     "ProbeAdditive",
     "RandomDirection",
     "Ridge",
-    "Steering",
+    "SteeringMethod",
 ]
 
 for _method in (globals()[name] for name in __all__):

@@ -8,11 +8,11 @@ difference);  ``h' = h + strength * (f(h) - h)``. Source: Marshall, Scherlis & B
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class ACE(Steering):
+class ACE(SteeringMethod):
     """Replace the component along the concept by the wanted class's. Strength: share of that way (1 = all of it).
 
     Args:

@@ -13,7 +13,7 @@ THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.
 """Error thresholds that a search tries for the methods of the MERA family, from the weakest shift to the strongest."""
 
 
-class Steering(nn.Module, ABC):
+class SteeringMethod(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
 
     off: ClassVar[float] = 0.0  # the strength at which the map is exactly the identity
@@ -35,7 +35,7 @@ class Steering(nn.Module, ABC):
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         """Return the change of ``h [*, n, d]``; ``strength`` is a number or broadcasts against ``h``."""
 
-    def fit(self, seen: Activations) -> "Steering":
+    def fit(self, seen: Activations) -> "SteeringMethod":
         """Fit the map to activations; raises ValueError for a wrong width, values not finite, or a missing class."""
         if seen.h.shape[-1] != self.width:
             raise ValueError(f"activations are {seen.h.shape[-1]} wide, but this map was made for {self.width}")

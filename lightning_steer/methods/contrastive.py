@@ -7,11 +7,11 @@ et al. 2025 (MERA), arXiv 2510.13290, there with k = 50, 100 and 200.
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class Contrastive(Steering):
+class Contrastive(SteeringMethod):
     """Add the difference of the means of the least and the most mistaken rows. Strength: multiples of it.
 
     Args:

@@ -9,12 +9,12 @@ moves the other way and keeps the last k only.
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import THRESHOLDS, Steering
+from lightning_steer.methods.base import THRESHOLDS, SteeringMethod
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
 
 
-class ContrastiveMERA(Steering):
+class ContrastiveMERA(SteeringMethod):
     """Lower the predicted error to a threshold along a contrast. Strength: the threshold alpha; none is above 1.
 
     Args:

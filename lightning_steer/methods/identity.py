@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class Identity(Steering):
+class Identity(SteeringMethod):
     """Change nothing, at any strength."""
 
     def estimate(self, seen: Activations) -> None:

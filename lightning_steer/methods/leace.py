@@ -8,11 +8,11 @@ columns of ``W Sigma_hz``;  ``h' = h + strength * (f(h) - h)``. After f no linea
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class LEACE(Steering):
+class LEACE(SteeringMethod):
     """Erase the concept, then shift to the wanted mean. Strength: share of that way (1 = all of it).
 
     Args:

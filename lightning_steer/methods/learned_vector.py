@@ -6,11 +6,11 @@ v starts at zero and is optimised at strength 1. Source: Subramani et al. 2022, 
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class LearnedVector(Steering):
+class LearnedVector(SteeringMethod):
     """Add a vector trained through the output. Strength: multiples of the trained vector."""
 
     trained, classes = True, False

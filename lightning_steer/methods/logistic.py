@@ -9,11 +9,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class Logistic(Steering):
+class Logistic(SteeringMethod):
     """Add the logistic-regression direction, as long as the mean difference. Strength: multiples of that length.
 
     Args:

@@ -8,12 +8,12 @@ whose code moves the other way. The solver is scikit-learn's.
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import THRESHOLDS, Steering
+from lightning_steer.methods.base import THRESHOLDS, SteeringMethod
 from lightning_steer.probes import logistic
 from lightning_steer.records import Activations
 
 
-class LogisticMERA(Steering):
+class LogisticMERA(SteeringMethod):
     """Lower the predicted chance of a mistake to a threshold. Strength: the threshold; from 1 on no row is above it.
 
     Args:

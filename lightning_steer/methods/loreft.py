@@ -7,11 +7,11 @@ W starts at R and b at zero, so training starts from the identity. Source: Wu et
 import torch
 from torch import Tensor, nn
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class LoReFT(Steering):
+class LoReFT(SteeringMethod):
     """Low-rank linear subspace edit trained through the output. Strength: share of the way (1 = all of it).
 
     Args:

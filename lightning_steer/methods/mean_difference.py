@@ -7,11 +7,11 @@ moves to the mean of the positive ones. Source: Rimsky et al. 2024, arXiv 2312.0
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class MeanDifference(Steering):
+class MeanDifference(SteeringMethod):
     """Add the difference of the class means. Strength: multiples of that difference."""
 
     def __init__(self, width: int) -> None:

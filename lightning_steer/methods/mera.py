@@ -9,12 +9,12 @@ filter w (Haufe et al. 2014, NeuroImage 87:96): w predicts, but lies along direc
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import THRESHOLDS, Steering
+from lightning_steer.methods.base import THRESHOLDS, SteeringMethod
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
 
 
-class MERA(Steering):
+class MERA(SteeringMethod):
     """Lower the predicted error to a threshold. Strength: the threshold alpha; from 1 on no row is above it.
 
     Args:

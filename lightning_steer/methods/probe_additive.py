@@ -7,12 +7,12 @@ logit by ``strength``. A baseline of Hedström et al. 2025 (MERA), arXiv 2510.13
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
 
 
-class ProbeAdditive(Steering):
+class ProbeAdditive(SteeringMethod):
     """Subtract the error probe's direction. Strength: by how much the predicted logit of the error falls.
 
     Args:

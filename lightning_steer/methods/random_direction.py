@@ -6,11 +6,11 @@
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class RandomDirection(Steering):
+class RandomDirection(SteeringMethod):
     """Add a random vector as long as the mean difference. Strength: multiples of that length.
 
     Args:

@@ -9,11 +9,11 @@ Krasheninnikov & Krueger 2024; undefined without pairs, where the regression tar
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
-class Ridge(Steering):
+class Ridge(SteeringMethod):
     """Affine map fitted to pairs. Strength: share of the way (1 = all of it).
 
     Args:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lightning_steer import probes
-from lightning_steer.methods.base import THRESHOLDS, Steering
+from lightning_steer.methods.base import THRESHOLDS, SteeringMethod
 from lightning_steer.records import Activations
 
 
-class SAEMERA(Steering):
+class SAEMERA(SteeringMethod):
     """Lower the error predicted from sparse features to a threshold. Strength: the threshold; from 1 on none is above.
 
     Args:

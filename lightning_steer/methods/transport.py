@@ -7,7 +7,7 @@ Source: Singh et al. 2024 (MiMiC), arXiv 2402.09631, equation 5.
 import torch
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
 
@@ -27,7 +27,7 @@ def roots(sigma: Tensor) -> tuple[Tensor, Tensor]:
     return axes * size @ axes.mT, axes * inverse @ axes.mT
 
 
-class GaussianTransport(Steering):
+class GaussianTransport(SteeringMethod):
     """Optimal transport between two normal distributions. Strength: share of the way (1 = all of it).
 
     Args:

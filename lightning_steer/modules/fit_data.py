@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.data.questions import Graded
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.records import Activations
@@ -15,7 +15,7 @@ from lightning_steer.statistics.kinds import Share
 NO_LABEL = Share()
 
 
-def observe(backbone: Backbone, batch: Graded) -> tuple[Tensor, dict[str, Tensor]]:
+def observe(backbone: Backbone, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
     """``[B, options]`` scores and ``{site: [B, d]}``: what was recorded, or else what the network does now."""
     return batch.seen or backbone.observe(batch.x)
 
@@ -27,7 +27,7 @@ def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Te
     A pair gives two: the unwanted one (error 1), then the wanted one (error 0). A graded question gives one, with the
     network's own error.
     """
-    if isinstance(batch, Graded):
+    if isinstance(batch, LabelledBatch):
         scores, h = observe(backbone, batch)
         error = evaluation.error(scores, batch)
         columns = {"error": error.unsqueeze(1), "value": batch.y.reshape(-1, 1, 1)}

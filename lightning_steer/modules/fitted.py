@@ -7,12 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from lightning_steer import checkpoint
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.mean_difference import MeanDifference
 from lightning_steer.runs import saving
 
 
-def load(path: str | Path, method: Callable[[int], Steering] | None, widths: Mapping[str, int]) -> dict[str, Steering]:
+def load(
+    path: str | Path, method: Callable[[int], SteeringMethod] | None, widths: Mapping[str, int]
+) -> dict[str, SteeringMethod]:
     """A fitted map for every site.
 
     Args:
@@ -27,7 +29,7 @@ def load(path: str | Path, method: Callable[[int], Steering] | None, widths: Map
     if method is None:
         return {site: _adding(vector, path, site, widths[site]) for site, vector in _vectors(content, widths, path)}
     state = content.get("state_dict", {})
-    found: dict[str, Steering] = {}
+    found: dict[str, SteeringMethod] = {}
     for number, (site, width) in enumerate(widths.items()):
         prefix = f"maps.{number}."
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -66,7 +68,7 @@ def _vectors(content: Any, widths: Mapping[str, int], path: Path) -> list[tuple[
     return found
 
 
-def _adding(vector: Tensor, path: Path, site: str, width: int) -> Steering:
+def _adding(vector: Tensor, path: Path, site: str, width: int) -> SteeringMethod:
     if not vector.is_floating_point():
         raise ValueError(f"the vector for {site} in {path} holds {vector.dtype}: save it as float32")
     vector = vector.detach().float().squeeze()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_steer.data.questions import Contrast
+from lightning_steer.data.base import PairBatch
 
 FITTED, SELECTION, HELD_OUT = "fitted", "selection", "held_out"
 CONTINUATIONS = "continuations"
@@ -17,14 +17,14 @@ CONTINUATIONS = "continuations"
 
 def cluster(batch: Any) -> Tensor:
     """``[B]`` within which rows are not independent, for the report and for the choice of the strength alike."""
-    if isinstance(batch, Contrast):
+    if isinstance(batch, PairBatch):
         return batch.y
     return batch.row if getattr(batch, "group", None) is None else batch.group
 
 
 def columns(batch: Any) -> dict[str, Tensor]:
     """``[B]`` of a batch: each row's cluster and, of pairs of texts, a number of what is compared in it."""
-    if not isinstance(batch, Contrast):
+    if not isinstance(batch, PairBatch):
         return {"cluster": cluster(batch)}
     numbers = [_number(pair) for pair in zip(batch.unwanted, batch.wanted, strict=True)]
     compared = torch.tensor(numbers, dtype=torch.int64, device=batch.row.device)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.data import readable
-from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.probe_scores import AUC, R2, RMSE
@@ -82,7 +82,7 @@ class ErrorProbe(TracedModule):
         self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.load()
         readable.read_all(self.trainer.datamodule, self.backbone)  # type: ignore[attr-defined]
-        self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone = GeneratedAnswerBackbone.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         settings = {name: getattr(self, name) for name in ("penalties", "logistic_penalties", "sparse", "folds")}
         data = self.trainer.datamodule  # type: ignore[attr-defined]

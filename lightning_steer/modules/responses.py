@@ -19,7 +19,7 @@ from lightning_steer import numbers
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
 from lightning_steer.hooks import Edit, edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.modules import fitted
 from lightning_steer.modules.sampling import Sampler
 from lightning_steer.numbers import ranged
@@ -57,7 +57,7 @@ class Responses(L.LightningModule):
         self,
         backbone: LLM,
         steering: str | None = None,
-        method: Callable[[int], Steering] | None = None,
+        method: Callable[[int], SteeringMethod] | None = None,
         strengths: Sequence[float] = (1.0,),
         tuned: LLM | None = None,
         max_new_tokens: int = 64,
@@ -81,7 +81,7 @@ class Responses(L.LightningModule):
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
         self.samples, self.seed = samples, seed
         self.maps = nn.ModuleDict()
-        self.at_site: dict[str, Steering] = {}
+        self.at_site: dict[str, SteeringMethod] = {}
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         self.mismatches: list[str] = []
 
@@ -141,7 +141,7 @@ class Responses(L.LightningModule):
             method=type(map_).__name__,
             settings=provenance.settings_of(map_),
             sites=list(self.backbone.sites),
-            scope=provenance.rule(self.backbone.scope),
+            positions=provenance.rule(self.backbone.positions),
         )
         self.mismatches = provenance.compared(path, saved.differences(now), self.accept_mismatch)
 
@@ -174,13 +174,20 @@ class Responses(L.LightningModule):
         files = [data.file, *([] if self.steering is None else [self.steering])]
         return {
             "models": [
-                [provenance.of_network(llm), llm.layers, llm.part, repr(vars(llm.scope)), llm.chat, str(llm.loading)]
+                [
+                    provenance.of_network(llm),
+                    llm.layers,
+                    llm.part,
+                    repr(vars(llm.positions)),
+                    llm.chat,
+                    str(llm.loading),
+                ]
                 for llm in (self.backbone, *models)
             ],
             "method": [
                 [site, type(map_).__name__, repr(provenance.settings_of(map_))] for site, map_ in self.at_site.items()
             ],
-            "scope": type(self.backbone.scope).__name__,
+            "positions": type(self.backbone.positions).__name__,
             "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
             "systems": data.systems,
             "batch_size": data.batch_size,
@@ -236,7 +243,7 @@ class Responses(L.LightningModule):
             for (model, strength), (prompt, sample), text in zip(found, itertools.cycle(rows), texts, strict=False)
         ]
 
-    def _at(self, map_: Steering, rows: int) -> Edit:
+    def _at(self, map_: SteeringMethod, rows: int) -> Edit:
         """The first rows unsteered, bit for bit, then as many at each strength."""
 
         def edit(h: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lightning_steer import numbers
 from lightning_steer.data import readable
-from lightning_steer.data.mera.generated_backbone import InOwnWords
-from lightning_steer.data.questions import Contrast
-from lightning_steer.methods.base import Steering
+from lightning_steer.data.base import PairBatch
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
 from lightning_steer.modules import cautions, fit_data, interventions, parts, written
@@ -58,7 +58,7 @@ class SteeringAdaptor(TracedModule):
     def __init__(
         self,
         backbone: Backbone,
-        method: Callable[[int], Steering],
+        method: Callable[[int], SteeringMethod],
         evaluation: Evaluation,
         strengths: Sequence[float] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0),
         selection: Selection | None = None,
@@ -96,7 +96,7 @@ class SteeringAdaptor(TracedModule):
         self.backbone.check(data)
         self.backbone.load()
         readable.read_all(data, self.backbone)
-        self.backbone = InOwnWords.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone = GeneratedAnswerBackbone.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         self._check_strengths()
@@ -107,7 +107,7 @@ class SteeringAdaptor(TracedModule):
                 map_.fit(Activations(torch.zeros(0, map_.width), *_NO_ROWS))
 
     def _check_strengths(self) -> None:
-        map_ = cast(Steering, self.maps[0])
+        map_ = cast(SteeringMethod, self.maps[0])
         low, high = map_.strength_range
         for strength in self.strengths:
             if not low <= strength <= high:
@@ -119,12 +119,12 @@ class SteeringAdaptor(TracedModule):
     @property
     def trained(self) -> bool:
         """Whether the method is optimised through the output."""
-        return cast(Steering, self.maps[0]).trained
+        return cast(SteeringMethod, self.maps[0]).trained
 
     @property
-    def at_site(self) -> dict[str, Steering]:
+    def at_site(self) -> dict[str, SteeringMethod]:
         """The maps by site."""
-        return dict(zip(self.backbone.sites, cast(Iterable[Steering], self.maps), strict=True))
+        return dict(zip(self.backbone.sites, cast(Iterable[SteeringMethod], self.maps), strict=True))
 
     @property
     def strength(self) -> float:
@@ -133,7 +133,7 @@ class SteeringAdaptor(TracedModule):
             raise RuntimeError("no strength was chosen yet: run fit first, or give the checkpoint that it wrote")
         return float(self.choice[0])
 
-    def _scores(self, inputs: Any, groups: list[interventions.Candidates]) -> Tensor:
+    def _scores(self, inputs: Any, groups: list[interventions.Interventions]) -> Tensor:
         edits, copies = interventions.together(groups, self.backbone.sites)
         return self.backbone.scores(inputs, edits, copies)
 
@@ -159,7 +159,7 @@ class SteeringAdaptor(TracedModule):
     def _collect(self, seen: Table, batch: Any) -> None:
         seen.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
 
-    def _fit(self, maps: dict[str, Steering], seen: dict[str, Tensor], rows: int) -> None:
+    def _fit(self, maps: dict[str, SteeringMethod], seen: dict[str, Tensor], rows: int) -> None:
         """Fit every site's map to the first rows, the same ones on every process."""
         paired = bool(self.trainer.datamodule.paired)  # type: ignore[attr-defined]
         for site, map_ in maps.items():
@@ -187,7 +187,7 @@ class SteeringAdaptor(TracedModule):
         compared, cluster = (success[:, 0], success[:, 1:], loss[:, 1:]), swept["cluster"].cpu().reshape(-1)
         found = self.selection.choose(self.strengths, *compared, self.evaluation.change, cluster)
         best = 0 if found.index is None else 1 + found.index
-        strength = [cast(Steering, self.maps[0]).off, *self.strengths][best]
+        strength = [cast(SteeringMethod, self.maps[0]).off, *self.strengths][best]
         if self.trainer.state.fn == "fit":
             self.choice.copy_(torch.tensor([strength, found.low, found.high, len(loss), found.bound]))
             self.reason, self.clusters = found.reason, found.clusters
@@ -238,7 +238,7 @@ class SteeringAdaptor(TracedModule):
         """Held-out rows come first, those that the method was fitted to second."""
         groups = self.groups
         columns = parts.columns(batch)
-        if isinstance(batch, Contrast):  # what is moved are the texts, which a method was fitted to
+        if isinstance(batch, PairBatch):  # what is moved are the texts, which a method was fitted to
             base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.unwanted)
         else:
             base, before = self.backbone.observe(batch.x)
@@ -262,7 +262,7 @@ class SteeringAdaptor(TracedModule):
         summary = Summary(
             self.tested.compute(), self.relearned.compute(), self.evaluation, axes, self.selection.searched
         )
-        data, map_ = self.trainer.datamodule, cast(Steering, self.maps[0])  # type: ignore[attr-defined]
+        data, map_ = self.trainer.datamodule, cast(SteeringMethod, self.maps[0])  # type: ignore[attr-defined]
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
             **identify(self.folder.parent.name, data.task, self.backbone.name, map_),

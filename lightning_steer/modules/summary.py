@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.bypass import bypass
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
 from lightning_steer.metrics.drift import TextDrift, drift_estimates
@@ -264,7 +264,7 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
     return estimate._asdict()
 
 
-def identify(experiment: str, task: str, backbone: str, map_: Steering) -> dict[str, Any]:
+def identify(experiment: str, task: str, backbone: str, map_: SteeringMethod) -> dict[str, Any]:
     """What a report is about, and with which versions it was made."""
     settings = list(inspect.signature(type(map_)).parameters.values())[1:]
     changed = [f"{p.name}={getattr(map_, p.name)!r}" for p in settings if getattr(map_, p.name) != p.default]

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question, Row, batches, row_of
+from lightning_steer.lm.tokens import MultipleChoice, Row, batches, row_of
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Mean
@@ -51,7 +51,7 @@ def continued(llm: LLM, prompts: Sequence[str], edits: Mapping[str, Edit] | None
     return Written(texts, surprise(llm, rows), torch.tensor([repetition(text) for text in texts]))
 
 
-def of_wanted(llm: LLM, wanted: Sequence[Question]) -> float:
+def of_wanted(llm: LLM, wanted: Sequence[MultipleChoice]) -> float:
     """Return how unlikely the unsteered model finds the continuations of questions with one option, in nats a token."""
     return float(surprise(llm, llm.rows(wanted)).mean())
 

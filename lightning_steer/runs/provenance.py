@@ -1,4 +1,4 @@
-"""Where a fitted result comes from: network, method, sites, scope and rows, by content; compared wherever it is used.
+"""Where a fitted result comes from: network, method, sites, positions and rows, by content; compared at every use.
 
 A checkpoint carries its record. ``test``, ``validate``, ``predict``, ``export``, a resumed ``fit`` and responses make
 the record of what they were given, and refuse in one sentence a result with another one, unless ``accept_mismatch`` is
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
-from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.runs.row_keys import INPUT, Limits, part_rows, phrase
@@ -46,7 +46,7 @@ class Provenance:
     settings: dict[str, Any]
     """Its arguments beside the width."""
     sites: list[str]
-    scope: str
+    positions: str
     """Which tokens are steered."""
     read_positions: str
     """Which tokens are read when fitting."""
@@ -116,15 +116,15 @@ def of(
     ``limits`` say how much of the data is read; None for what the data's trainer reads.
     """
     prompts = ""
-    if isinstance(backbone, InOwnWords):
+    if isinstance(backbone, GeneratedAnswerBackbone):
         prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
-    scope = read_positions = ""
+    positions = read_positions = ""
     if isinstance(backbone, LLM):
-        scope, read_positions = rule(backbone.scope), rule(backbone.reads)
+        positions, read_positions = rule(backbone.positions), rule(backbone.read_positions)
         template = _short(digest(str(backbone.tokenizer.chat_template).encode()))
         prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
-        prompts += f"; scores by {backbone.per}"
-    how = {"sites": list(backbone.sites), "scope": scope, "read_positions": read_positions, "prompts": prompts}
+        prompts += f"; scores normalized by {backbone.normalize}"
+    how = {"sites": list(backbone.sites), "positions": positions, "read_positions": read_positions, "prompts": prompts}
     return of_training(of_network(backbone), method, settings, data, limits=limits, **how)
 
 
@@ -147,7 +147,7 @@ def of_training(
         method=method,
         settings=_plain(dict(settings)),
         sites=list(sites),
-        **{**dict.fromkeys(("scope", "read_positions", "prompts"), ""), **how},
+        **{**dict.fromkeys(("positions", "read_positions", "prompts"), ""), **how},
         task=str(getattr(data, "task", type(data).__name__)),
         fitted_rows=rows[0],
         selection_rows=rows[1],

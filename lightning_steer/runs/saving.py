@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightning_steer import checkpoint
 from lightning_steer.files import check_regular, is_regular, read_text, write
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 from lightning_steer.runs import provenance
 from lightning_steer.runs.run_lock import RunLock
@@ -56,7 +56,7 @@ def record_of(path: Path) -> str | None:
     return record if isinstance(record, str) else None
 
 
-def restore(map_: Steering, state: Mapping[str, Tensor], source: object) -> Steering:
+def restore(map_: SteeringMethod, state: Mapping[str, Tensor], source: object) -> SteeringMethod:
     """Fill a method of which nothing is fitted with what a checkpoint has of it; raises ValueError."""
     if map_.trained:  # its parameters are made by fitting
         map_.fit(Activations(torch.zeros(0, map_.width), torch.zeros(0), torch.zeros(0, 1).long(), False))

@@ -2,7 +2,9 @@
 
 from typing import Any, NamedTuple
 
-FORMAT = 1
+from lightning_steer.vectors.old_cards import OLD_FORMAT, renamed
+
+FORMAT = 2
 """Goes up whenever a reader of this version could misread the file."""
 LARGEST = 3e38
 """What float32 can hold."""
@@ -54,13 +56,13 @@ class Card(NamedTuple):
     """The whole card. Values that were not measured are empty or None."""
 
     method: str
-    """The method's class, or ``Given`` for a vector that comes from elsewhere."""
+    """The method's class, or ``ImportedVector`` for a vector that comes from elsewhere."""
     settings: dict[str, Any]
     """The method's arguments beside the width."""
     sites: list[Site]
     strength: Strength
-    scope: dict[str, Any]
-    """The tokens that are steered: ``{"name": "From", "offset": -1}``."""
+    positions: dict[str, Any]
+    """The tokens that are steered: ``{"name": "TokensFrom", "offset": -1}``."""
     model: Model | None = None
     task: str = ""
     data: str | None = None
@@ -88,10 +90,11 @@ class Card(NamedTuple):
 
 def read(value: Any) -> Card:
     """The card in what a file holds; raises ValueError saying which entry is not what it should be."""
-    entries = _entries(value, "card", Card, {"format"})
-    version = entries.pop("format", None)
-    if version != FORMAT:
+    version = _checked(value, dict, "card").get("format")
+    if version not in (FORMAT, OLD_FORMAT):
         raise ValueError(f"its format is {version!r}, and {FORMAT} is read: update one of the two")
+    entries = _entries(renamed(value) if version == OLD_FORMAT else value, "card", Card, {"format"})
+    del entries["format"]
     sites = [_site(site) for site in _checked(entries["sites"], list, "sites")]
     if not sites:
         raise ValueError("sites is empty")
@@ -104,7 +107,7 @@ def read(value: Any) -> Card:
     entries["model"] = None if model is None else _model(model)
     for name, kind in (("method", str), ("task", str), ("licence", str), ("source", str)):
         _checked(entries.get(name, ""), kind, name)
-    for name in ("settings", "scope", "effect", "drift", "versions"):
+    for name in ("settings", "positions", "effect", "drift", "versions"):
         _checked(entries.get(name, {}), dict, name)
     _checked(entries.get("warnings", []), list, "warnings")
     for text in entries.get("warnings", []):
@@ -114,7 +117,7 @@ def read(value: Any) -> Card:
     for name in ("data", "selection"):
         if entries.get(name) is not None:
             _checked(entries[name], str, name)
-    _checked(entries["scope"].get("name"), str, "scope.name")
+    _checked(entries["positions"].get("name"), str, "positions.name")
     return Card(**entries)
 
 

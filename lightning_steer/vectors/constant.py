@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_steer.strength import check_readable
 from lightning_steer.vectors.card import Card, Site, Strength
 from lightning_steer.vectors.file import SteeringVector, state
-from lightning_steer.vectors.imported import Given
+from lightning_steer.vectors.imported import ImportedVector
 
 
 def constant(map_: nn.Module, strength: float) -> Tensor:
@@ -83,13 +83,15 @@ def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | Non
         value = as_vector(value, f"layer {layer}")
         if len(value) != width:
             raise ValueError(f"layer {layer} has {len(value)} values, and the first one has {width}")
-        map_ = Given(width)
+        map_ = ImportedVector(width)
         map_.vector = value
         maps.append(map_)
         sites.append(Site(layer, part, "", width))
     strength = Strength(1.0, "multiples of the vector as it came")
-    names = ("model", "task", "licence", "scope", "data", "selection")
-    info: dict[str, Any] = {"scope": {"name": "All"}} if card is None else {name: getattr(card, name) for name in names}
+    names = ("model", "task", "licence", "positions", "data", "selection")
+    info: dict[str, Any] = (
+        {"positions": {"name": "AllTokens"}} if card is None else {name: getattr(card, name) for name in names}
+    )
     return SteeringVector(
-        maps, Card(method=Given.__name__, settings={}, sites=sites, strength=strength, source=source, **info)
+        maps, Card(method=ImportedVector.__name__, settings={}, sites=sites, strength=strength, source=source, **info)
     )

@@ -115,13 +115,13 @@ def export(vector: SteeringVector, path: Path, form: str, strength: float | None
         "is its coefficient" if form == "steered" else "is multiplied in: 1 in the other tool is what was chosen here"
     )
     notes = [f"The strength {amount:g} ({card.strength.units}) {strength_note}."]
-    if card.scope["name"] != "All":
-        notes.append(f"It was chosen on {_describe_scope(card)} tokens; the receiving tool steers every token.")
+    if card.positions["name"] != "AllTokens":
+        notes.append(f"It was chosen on {_describe_positions(card)} tokens; the receiving tool steers every token.")
     if form == "steered":
         notes.append("The form has no room for the card: keep the vector file beside it.")
     return notes
 
 
-def _describe_scope(card: Card) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in card.scope.items() if key != "name")
-    return f"{card.scope['name']}({settings})" if settings else card.scope["name"]
+def _describe_positions(card: Card) -> str:
+    settings = ", ".join(f"{key}={value}" for key, value in card.positions.items() if key != "name")
+    return f"{card.positions['name']}({settings})" if settings else card.positions["name"]

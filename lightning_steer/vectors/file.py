@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from lightning_steer import methods
 from lightning_steer.files import write
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.vectors import card as cards
 from lightning_steer.vectors.card import Card
-from lightning_steer.vectors.imported import Given
+from lightning_steer.vectors.imported import ImportedVector
 from lightning_steer.vectors.summary import summary
 
 KEY = "lightning_steer"
@@ -54,7 +54,7 @@ def save(path: str | Path, vector: SteeringVector) -> Path:
     """Write a vector file, aside and then renamed; raises ValueError or OSError."""
     tensors = {}
     for i, (map_, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
-        if isinstance(map_, Steering) and not map_.fitted:
+        if isinstance(map_, SteeringMethod) and not map_.fitted:
             raise ValueError(f"the map of {site.module or site} is not fitted: there is nothing to save")
         tensors |= {f"{i}.{name}": value.detach().cpu().contiguous() for name, value in state(map_).items()}
     try:
@@ -116,8 +116,8 @@ def units(map_: nn.Module) -> str:
 
 
 def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
-    known = {name: getattr(methods, name) for name in methods.__all__ if name != Steering.__name__}
-    known[Given.__name__] = Given
+    known = {name: getattr(methods, name) for name in methods.__all__ if name != SteeringMethod.__name__}
+    known[ImportedVector.__name__] = ImportedVector
     if card.method not in known:
         raise ValueError(f"the method {card.method[:60]!r} is not known; known are {', '.join(sorted(known))}")
     unused, maps = dict(tensors), []
@@ -142,7 +142,7 @@ def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[s
         if value.dtype != torch.float32 or not value.isfinite().all():
             raise ValueError(f"tensor {name!r} is not of finite float32 numbers")
     map_.load_state_dict(tensors, strict=False, assign=True)
-    if isinstance(map_, Steering):
+    if isinstance(map_, SteeringMethod):
         map_.fitted = True
     return map_.requires_grad_(False).eval()
 

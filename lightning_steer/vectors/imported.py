@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from lightning_steer.strength import readable
 
 
-class Given(nn.Module):
+class ImportedVector(nn.Module):
     """Add a given vector. Strength: multiples of the vector as it came."""
 
     vector: Tensor

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import All
+from lightning_steer.lm.positions import AllTokens
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Site, Strength
@@ -51,13 +51,13 @@ def of(
     ]
     ordered = [maps[site.module] for site in places]
     low, high = interval or (None, None)
-    scope = backbone.scope if isinstance(backbone, LLM) else All()
+    positions = backbone.positions if isinstance(backbone, LLM) else AllTokens()
     card = Card(
         method=type(ordered[0]).__name__,
         settings=settings(ordered[0]),
         sites=places,
         strength=Strength(float(strength), units(ordered[0]), low, high, rows),
-        scope=as_plain(scope),
+        positions=as_plain(positions),
         model=fingerprint.of_backbone(backbone),
         versions=versions(),
         **known,

@@ -14,9 +14,9 @@ from torch import Tensor
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
-from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.files import check_no_links, read_bytes
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.runs import provenance, saving
 from lightning_steer.runs.row_keys import Limits
@@ -51,7 +51,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
     first_map = next(iter(maps.values()))
-    network, settings = InOwnWords.if_asked(backbone, data), provenance.settings_of(first_map)
+    network, settings = GeneratedAnswerBackbone.if_asked(backbone, data), provenance.settings_of(first_map)
     current = provenance.of(network, type(first_map).__name__, settings, data, _limits(config.get("trainer") or {}))
     if provenance.KEY in checkpoint or not accept_mismatch:
         fitted = provenance.read(checkpoint.get(provenance.KEY), path)
@@ -108,17 +108,17 @@ def _limits(trainer: dict[str, Any]) -> Limits:
 
 def _objects(
     backbone: Any, method: Any, data: Any
-) -> tuple[Backbone, Callable[[int], Steering], L.LightningDataModule]:
+) -> tuple[Backbone, Callable[[int], SteeringMethod], L.LightningDataModule]:
     """Instantiate backbone, method and data as the command line does, from known classes only."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
-    parser.add_argument("--method", type=Callable[[int], Steering])  # type: ignore[arg-type]
+    parser.add_argument("--method", type=Callable[[int], SteeringMethod])  # type: ignore[arg-type]
     parser.add_argument("--data", type=L.LightningDataModule)
     objects = parser.instantiate_classes(parser.parse_object({"backbone": backbone, "method": method, "data": data}))
     return objects["backbone"], objects["method"], objects["data"]
 
 
-def _map(map_: Steering, state: dict[str, Tensor], number: int) -> Steering:
+def _map(map_: SteeringMethod, state: dict[str, Tensor], number: int) -> SteeringMethod:
     prefix = f"maps.{number}."
     map_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return saving.restore(map_, map_state, "best.ckpt")

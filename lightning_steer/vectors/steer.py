@@ -60,8 +60,8 @@ def edit(
             tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths))
         edits = {name: _edit(network, name, map_, amount, tokens) for name, map_ in maps.items()}
         if tokens is not None:
-            scope = scope_of(vector.card)
-            edits = {name: positions.scoped(function, tokens, scope) for name, function in edits.items()}
+            rule = positions_of(vector.card)
+            edits = {name: positions.restricted(function, tokens, rule) for name, function in edits.items()}
         if isinstance(amount, Tensor) and amount.dim():
             stack.enter_context(positions.row_by_row(network))
         stack.enter_context(hooks.edit(network, edits))
@@ -83,22 +83,20 @@ def module_of(network: nn.Module, site: Site) -> str:
     return site_of(network, site.layer, site.part)
 
 
-def scope_of(card: Card) -> positions.Scope:
+def positions_of(card: Card) -> positions.Positions:
     """The rule that picks the tokens; raises ValueError on one that is not known."""
-    known = {kind.__name__: kind for kind in positions.Scope.__subclasses__()}
-    name, settings = card.scope["name"], {key: value for key, value in card.scope.items() if key != "name"}
-    scope_text = str(card.scope)[:80]
+    known = {kind.__name__: kind for kind in positions.Positions.__subclasses__()}
+    name, settings = card.positions["name"], {key: value for key, value in card.positions.items() if key != "name"}
+    text = str(card.positions)[:80]
     if name not in known or any(not isinstance(value, int) for value in settings.values()):
-        raise ValueError(
-            f"the card steers tokens by {scope_text}, which is not known; known are {', '.join(sorted(known))}"
-        )
+        raise ValueError(f"the card steers tokens by {text}, which is not known; known are {', '.join(sorted(known))}")
     try:
         return known[name](**settings)
     except TypeError as error:
-        raise ValueError(f"the card steers tokens by {scope_text}: {error}") from error
+        raise ValueError(f"the card steers tokens by {text}: {error}") from error
 
 
-def as_plain(rule: positions.Scope) -> dict[str, Any]:
+def as_plain(rule: positions.Positions) -> dict[str, Any]:
     """How a card writes a rule."""
     return {"name": type(rule).__name__, **vars(rule)}
 

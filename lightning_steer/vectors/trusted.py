@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 
 from lightning_steer.lm import language_model  # noqa: F401  # their classes are what may be named
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
 
 PROJECT = "lightning_steer"
@@ -25,7 +25,7 @@ PLAIN = (str, int, float, bool, bytes, type(None), list, dict, tuple, set)
 def classes() -> dict[str, type]:
     """Return the classes that a run is made of, by every path under which they can be named."""
     known: dict[str, type] = {}
-    todo: list[type] = [Backbone, Steering, L.LightningDataModule]
+    todo: list[type] = [Backbone, SteeringMethod, L.LightningDataModule]
     seen: set[type] = set()
     while todo:
         kind = todo.pop()

@@ -13,9 +13,9 @@ from lightning_steer import numbers
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Generated
+from lightning_steer.lm.positions import GeneratedTokens
 from lightning_steer.methods import MeanDifference
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.quiet import silent
@@ -27,7 +27,7 @@ def fit(
     llm: LLM | str,
     pairs: Sequence[ContrastPair],
     layers: int | Sequence[int] | None = None,
-    method: Callable[[int], Steering] = MeanDifference,
+    method: Callable[[int], SteeringMethod] = MeanDifference,
     strengths: Sequence[float] = (1.0,),
     reference_texts: Sequence[str] = (),
     epochs: int = 1,
@@ -106,7 +106,7 @@ def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
     given.load()
     wanted = given.layers if layers is None else layers
     wanted = wanted if isinstance(wanted, int) else list(wanted)
-    other = LLM(given.llm, wanted, given.part, given.scope, Generated(), "token", given.chat, given.system)
+    other = LLM(given.llm, wanted, given.part, given.positions, GeneratedTokens(), "token", given.chat, given.system)
     other.loading, other.tokens_per_batch = given.loading, given.tokens_per_batch
     other.adopt(given.model, given.tokenizer)
     if any(given.model.get_submodule(site)._forward_hooks for site in other.sites):

@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
 from lightning_steer.selection.grid import Grid
@@ -35,7 +35,7 @@ class Search:
 
     @torch.no_grad()
     def __init__(
-        self, llm: LLM, data: BehaviourDataModule, method: Callable[[int], Steering], texts: Sequence[str]
+        self, llm: LLM, data: BehaviourDataModule, method: Callable[[int], SteeringMethod], texts: Sequence[str]
     ) -> None:
         self.llm, self.evaluation = llm, BehaviourEffect()
         self.methods = {site: method(llm.width(site)) for site in llm.sites}

@@ -13,7 +13,7 @@ from lightning_steer.data.text import read
 from lightning_steer.lint import lint_pairs
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MeanDifference
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
@@ -71,7 +71,7 @@ def steer(
     llm: LLM | str,
     pairs: Sequence[ContrastPair],
     layers: Sequence[int] | Literal["auto"] = "auto",
-    method: Callable[[int], Steering] = MeanDifference,
+    method: Callable[[int], SteeringMethod] = MeanDifference,
     strengths: Sequence[float] | None = None,
     budget: float = 0.1,
     reference_texts: Sequence[str] | None = None,
@@ -109,7 +109,7 @@ def searched(
     llm: LLM | str,
     pairs: Sequence[ContrastPair],
     layers: Sequence[int] | Literal["auto"] = "auto",
-    method: Callable[[int], Steering] = MeanDifference,
+    method: Callable[[int], SteeringMethod] = MeanDifference,
     strengths: Sequence[float] | None = None,
     budget: float = 0.1,
     reference_texts: Sequence[str] | None = None,
@@ -182,7 +182,7 @@ def searched(
 
 
 def _fluent(
-    model: LLM, data: BehaviourDataModule, grid: Grid, methods: Mapping[str, Steering], budget: float
+    model: LLM, data: BehaviourDataModule, grid: Grid, methods: Mapping[str, SteeringMethod], budget: float
 ) -> tuple[Setting, int]:
     """The setting with the largest effect within the budget whose text at the pairs' own prompts is not broken.
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import lightning as L
 from torch.utils.data import DataLoader
 
+from lightning_steer.data.base import PairBatch
 from lightning_steer.data.batches import share
 from lightning_steer.data.behaviours.examples import BehaviourExample
 from lightning_steer.data.behaviours.sources import (
@@ -22,12 +23,11 @@ from lightning_steer.data.behaviours.sources import (
     ResponsesFile,
 )
 from lightning_steer.data.clusters import are_labels
-from lightning_steer.data.contrasts import Contrasts, checked_shares, rank
-from lightning_steer.data.questions import Contrast
+from lightning_steer.data.pair_batches import PairBatches, checked_shares, rank
 from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
 from lightning_steer.data.text import neutral_texts
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
 from lightning_steer.numbers import ranged
 
@@ -135,39 +135,39 @@ class BehaviourDataModule(L.LightningDataModule):
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
         self._read_by = llm
 
-    def continued(self, part: int, most: int) -> list[Question]:
+    def continued(self, part: int, most: int) -> list[MultipleChoice]:
         """Return at most ``most`` different prompts of a part, each with its wanted continuation."""
         self.setup()
-        questions: dict[str, Question] = {}
+        questions: dict[str, MultipleChoice] = {}
         for both in map(question, self.parts[part]):
-            questions.setdefault(both.prompt, Question(both.prompt, (both.options[self.wanted],)))
+            questions.setdefault(both.prompt, MultipleChoice(both.prompt, (both.options[self.wanted],)))
         return list(questions.values())[:most]
 
-    def _loader(self, part: int) -> DataLoader[Contrast]:
+    def _loader(self, part: int) -> DataLoader[PairBatch]:
         self.setup()
         llm = language_model(self)
         if llm is not None:
             self.read_by(llm)
         questions, cluster = [question(example) for example in self.parts[part]], self.clusters[part]
-        return Contrasts(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()
+        return PairBatches(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()
 
-    def train_dataloader(self) -> DataLoader[Contrast]:
+    def train_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(FIT)
 
-    def val_dataloader(self) -> DataLoader[Contrast]:
+    def val_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(SELECT)
 
-    def test_dataloader(self) -> list[DataLoader[Contrast]]:
+    def test_dataloader(self) -> list[DataLoader[PairBatch]]:
         """Return loaders of the held-out prompts and of those that the method was fitted to."""
         return [self._loader(TEST), self._loader(FIT)]
 
-    def predict_dataloader(self) -> DataLoader[Contrast]:
+    def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(TEST)
 
 
-def question(example: BehaviourExample) -> Question:
+def question(example: BehaviourExample) -> MultipleChoice:
     """Return both continuations as options, each after a blank; the positive one comes first."""
-    return Question(example.prompt, (f" {example.positive}", f" {example.negative}"))
+    return MultipleChoice(example.prompt, (f" {example.positive}", f" {example.negative}"))
 
 
 __all__ = [

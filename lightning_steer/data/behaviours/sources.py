@@ -8,7 +8,7 @@ from lightning_steer import numbers
 from lightning_steer.data.behaviours import examples as behaviour_examples
 from lightning_steer.data.behaviours.examples import BehaviourExample
 from lightning_steer.data.clusters import connected
-from lightning_steer.data.contrasts import in_chat
+from lightning_steer.data.pair_batches import in_chat
 from lightning_steer.data.pocket import items as pocket_items
 from lightning_steer.data.pocket import prompts as pocket_prompts
 from lightning_steer.numbers import ranged

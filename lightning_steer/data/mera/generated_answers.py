@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lightning_steer.data.questions import Graded
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 NEVER = -1e5
 """A log-probability so low that its probability is 0 in float64; minus infinity would have no gradient."""
@@ -45,7 +45,7 @@ class Answering:
 class Answered(NamedTuple):
     """A model's generated answers to prompts."""
 
-    questions: list[Question]
+    questions: list[MultipleChoice]
     """The prompts, each with the text generated before the label; unchanged where there is no label."""
     option: Tensor
     """``[n]`` int64: index of the generated option; -1 where there is none."""
@@ -57,7 +57,7 @@ class Answered(NamedTuple):
         """Return ``[n]`` bool: whether the answer has a label."""
         return self.option >= 0
 
-    def graded(self, batch: Graded) -> Graded:
+    def graded(self, batch: LabelledBatch) -> LabelledBatch:
         """Return the batch with these prompts, so that its error is read at the label."""
         return batch._replace(x=self.questions)
 
@@ -86,7 +86,7 @@ def first_label(text: str, options: Sequence[str]) -> tuple[int, int]:
 
 def answer(
     llm: LLM,
-    questions: Sequence[Question],
+    questions: Sequence[MultipleChoice],
     edits: Mapping[str, Edit] | None = None,
     max_new_tokens: int = 100,
     rows_at_once: int = 32,
@@ -107,7 +107,7 @@ def answer(
 
 
 def answers(
-    llm: LLM, questions: Sequence[Question], edits: Mapping[str, Edit] | None, copies: int, answering: Answering
+    llm: LLM, questions: Sequence[MultipleChoice], edits: Mapping[str, Edit] | None, copies: int, answering: Answering
 ) -> list[Answered]:
     """Generate answers as :func:`answer`, ``copies`` times: an edit gets the rows of all copies, copy by copy."""
     if llm.chat:
@@ -126,7 +126,7 @@ def answers(
     return [_cut(questions, copy_texts) for copy_texts in texts]
 
 
-def _cut(questions: Sequence[Question], texts: list[str]) -> Answered:
+def _cut(questions: Sequence[MultipleChoice], texts: list[str]) -> Answered:
     chosen, answered = [], []
     for question, text in zip(questions, texts, strict=True):
         option, begin = first_label(text, question.options)

@@ -9,12 +9,12 @@ from torch import Tensor
 from lightning_steer.data.mera.generated_answers import Answering, answers
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.drift import TextDrift
 from lightning_steer.networks.backbone import Backbone
 
 
-class InOwnWords(Backbone):
+class GeneratedAnswerBackbone(Backbone):
     """A language model that generates its answer and is graded where its first label begins.
 
     Scores have one more column after the options: ``no label``, with probability 1 where the answer has none, else 0.
@@ -44,15 +44,17 @@ class InOwnWords(Backbone):
     def width(self, site: str) -> int:
         return self.plain.width(site)
 
-    def activations(self, inputs: Sequence[Question]) -> dict[str, Tensor]:
+    def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return self.observe(inputs)[1]
 
-    def observe(self, inputs: Sequence[Question]) -> tuple[Tensor, dict[str, Tensor]]:
+    def observe(self, inputs: Sequence[MultipleChoice]) -> tuple[Tensor, dict[str, Tensor]]:
         (answered,) = answers(self.plain, inputs, None, 1, self.answering)
         scores, h = self.plain.observe(answered.questions)
         return answered.scored(scores), h
 
-    def scores(self, inputs: Sequence[Question], edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
+    def scores(
+        self, inputs: Sequence[MultipleChoice], edits: Mapping[str, Edit] | None = None, copies: int = 1
+    ) -> Tensor:
         steering = {site: _folded(function, copies) for site, function in (edits or {}).items()}
         copy_scores = []
         for i, answered in enumerate(answers(self.plain, inputs, steering, copies, self.answering)):

@@ -7,19 +7,19 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from lightning_steer import numbers
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.data.batches import share
-from lightning_steer.data.graded_batches import GradedBatches
+from lightning_steer.data.labelled_batches import LabelledBatches
 from lightning_steer.data.labelled_rows import Example, check_labels, contradictions, shared_text
 from lightning_steer.data.mera.generated_answers import Answering
-from lightning_steer.data.mera.generated_backbone import InOwnWords
+from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.data.mera.tasks import Sizes, Task
 from lightning_steer.data.observations import Observations, observe_once
-from lightning_steer.data.questions import Graded
 from lightning_steer.data.readable import Reader, TooLong, language_model
 from lightning_steer.data.splits import split
 from lightning_steer.lm.continuations import continuation
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.numbers import ranged
 
 
@@ -98,14 +98,14 @@ class MERADataModule(L.LightningDataModule):
         if self.reader.changes:  # which rows are left is known only once they are tokenized
             self._llm.load()
             self.read_by(self._llm)
-        questions = [Question(example.prompt, self.options) for example in self.train]
+        questions = [MultipleChoice(example.prompt, self.options) for example in self.train]
         observe_once(self._llm, questions, self.cache, self.answering, trainer.strategy.root_device)
 
     @property
     def _llm(self) -> LLM | None:
         """Return the module's language model, if it has one."""
         backbone = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
-        backbone = backbone.plain if isinstance(backbone, InOwnWords) else backbone
+        backbone = backbone.plain if isinstance(backbone, GeneratedAnswerBackbone) else backbone
         return backbone if isinstance(backbone, LLM) else None
 
     def setup(self, stage: str | None = None) -> None:
@@ -135,7 +135,7 @@ class MERADataModule(L.LightningDataModule):
         self.setup()
         self.check_tokens(llm)
         rows = iter(range(1, 1 + sum(map(len, self._whole))))
-        questions = [[(str(next(rows)), Question(e.prompt, self.options)) for e in part] for part in self._whole]
+        questions = [[(str(next(rows)), MultipleChoice(e.prompt, self.options)) for e in part] for part in self._whole]
         readable = self.reader.read(llm, questions, 0 if self.answering is None else self.answering.max_new_tokens)
         parts = [
             [part[i]._replace(prompt=q.prompt) for i, q in places]
@@ -182,13 +182,13 @@ class MERADataModule(L.LightningDataModule):
     def _label(self, option: int) -> str:
         return self.labels[self.label_of[option]]
 
-    def batches(self, examples: Sequence[Example], seen: Observations | None = None) -> GradedBatches:
+    def batches(self, examples: Sequence[Example], seen: Observations | None = None) -> LabelledBatches:
         """Return this process's rows of a split, in batches."""
         no_label = () if self.answering is None else (len(self.labels),)  # an additional label: no label at all
         label_of = self.label_of + no_label
-        return GradedBatches(examples, self.options, label_of, self.groups, self.batch_size, share(self), seen)
+        return LabelledBatches(examples, self.options, label_of, self.groups, self.batch_size, share(self), seen)
 
-    def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[Graded]:
+    def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[LabelledBatch]:
         return self.batches(examples, seen).loader()
 
     def _checked(self) -> "MERADataModule":
@@ -197,19 +197,19 @@ class MERADataModule(L.LightningDataModule):
             self.read_by(llm)
         return self
 
-    def train_dataloader(self) -> DataLoader[Graded]:
+    def train_dataloader(self) -> DataLoader[LabelledBatch]:
         self._checked()
         if self.cache is None or self._llm is None:
             return self._loader(self.train)
-        questions = [Question(example.prompt, self.options) for example in self.train]
+        questions = [MultipleChoice(example.prompt, self.options) for example in self.train]
         return self._loader(self.train, Observations(self.cache, self._llm, questions, self.answering))
 
-    def val_dataloader(self) -> DataLoader[Graded]:
+    def val_dataloader(self) -> DataLoader[LabelledBatch]:
         return self._loader(self._checked().calibration)
 
-    def test_dataloader(self) -> list[DataLoader[Graded]]:
+    def test_dataloader(self) -> list[DataLoader[LabelledBatch]]:
         """Return loaders of the held-out rows and of the training rows."""
         return [self._loader(self._checked().test), self._loader(self.train)]
 
-    def predict_dataloader(self) -> DataLoader[Graded]:
+    def predict_dataloader(self) -> DataLoader[LabelledBatch]:
         return self._loader(self._checked().test)

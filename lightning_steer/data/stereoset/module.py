@@ -12,11 +12,11 @@ from typing import Any
 import lightning as L
 from torch.utils.data import DataLoader
 
+from lightning_steer.data.base import PairBatch
 from lightning_steer.data.batches import share
-from lightning_steer.data.contrasts import Contrasts, checked_shares, in_chat
+from lightning_steer.data.pair_batches import PairBatches, checked_shares, in_chat
 from lightning_steer.data.pocket import items as pocket_items
 from lightning_steer.data.pocket import stereotypes as pocket_stereotypes
-from lightning_steer.data.questions import Contrast
 from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
 from lightning_steer.data.stereoset.examples import (
     INTERSENTENCE,
@@ -30,7 +30,7 @@ from lightning_steer.data.stereoset.examples import (
 from lightning_steer.data.stereoset.hub import of_folder, of_hub
 from lightning_steer.data.text import neutral_texts
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.numbers import ranged
 
@@ -144,26 +144,26 @@ class StereoSetDataModule(L.LightningDataModule):
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
         self._read_by = llm
 
-    def _loader(self, part: int) -> DataLoader[Contrast]:
+    def _loader(self, part: int) -> DataLoader[PairBatch]:
         self.setup()
         llm = language_model(self)
         if llm is not None:
             self.read_by(llm)
         examples = self.parts[part]
         questions, term = [question(e) for e in examples], [self.term[_term(e)] for e in examples]
-        return Contrasts(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
+        return PairBatches(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
 
-    def train_dataloader(self) -> DataLoader[Contrast]:
+    def train_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(FIT)
 
-    def val_dataloader(self) -> DataLoader[Contrast]:
+    def val_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(SELECT)
 
-    def test_dataloader(self) -> list[DataLoader[Contrast]]:
+    def test_dataloader(self) -> list[DataLoader[PairBatch]]:
         """Return loaders of the held-out terms and of those that the method was fitted to."""
         return [self._loader(TEST), self._loader(FIT)]
 
-    def predict_dataloader(self) -> DataLoader[Contrast]:
+    def predict_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(TEST)
 
 
@@ -212,12 +212,12 @@ class PocketStereoSetDataModule(StereoSetDataModule):
         ]
 
 
-def question(example: StereoSetExample) -> Question:
+def question(example: StereoSetExample) -> MultipleChoice:
     """Return the three sentences as options: after the context and a blank, or (intrasentence) without a prompt."""
     sentences = tuple(sentence.strip() for sentence in example.sentences)
     if example.task == INTRASENTENCE:
-        return Question("", sentences)
-    return Question(example.context.rstrip(), tuple(f" {sentence}" for sentence in sentences))
+        return MultipleChoice("", sentences)
+    return MultipleChoice(example.context.rstrip(), tuple(f" {sentence}" for sentence in sentences))
 
 
 def _with_prompt(example: StereoSetExample, prompt: str) -> StereoSetExample:

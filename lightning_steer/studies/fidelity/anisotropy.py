@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_steer.hooks import capture
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question, batches, collate
+from lightning_steer.lm.tokens import MultipleChoice, batches, collate
 from lightning_steer.metrics import anisotropy
 from lightning_steer.metrics.columns import as_numbers, estimate_columns
 from lightning_steer.metrics.stereoset_effect import KINDS
@@ -62,7 +62,7 @@ def states(llm: LLM, texts: list[str]) -> tuple[dict[str, Tensor], Tensor]:
     """``{site: [n, d]}`` of every token but the first of each text, and which text it is of, ``[n]``."""
     found: dict[str, list[Tensor]] = {site: [] for site in llm.sites}
     of_text = []
-    for part in batches(llm.rows([Question(text) for text in texts]), llm.tokens_per_batch):
+    for part in batches(llm.rows([MultipleChoice(text) for text in texts]), llm.tokens_per_batch):
         batch = collate(part, llm.pad, llm.model.dtype, llm.device)
         with capture(llm.model, llm.sites) as seen:
             llm.model.base_model(input_ids=batch.ids, use_cache=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.behaviours.module import FIT, TEST, BehaviourDataModule, PocketBehaviour, question
-from lightning_steer.data.contrasts import Contrasts
+from lightning_steer.data.pair_batches import PairBatches
 from lightning_steer.metrics.behaviour_effect import (
     BehaviourEffect,
     behaviour_estimates,
@@ -28,11 +28,11 @@ UNSTEERED = {**BehaviourEffect.by_definition, "auc_change": 0.0, "cohens_d_chang
 OF_DRAWS = ("margin", "preference", "margin_change", "positive_change", "negative_change")
 
 
-def part(data: BehaviourDataModule, number: int) -> Contrasts:
+def part(data: BehaviourDataModule, number: int) -> PairBatches:
     """Questions of one part, fitted away from the negative continuations."""
     questions = [question(example) for example in data.parts[number]]
     cluster = data.clusters[number]
-    return Contrasts(questions, data.unwanted, data.wanted, cluster, len(questions))
+    return PairBatches(questions, data.unwanted, data.wanted, cluster, len(questions))
 
 
 def figure(control: Tensor, steered: Tensor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.methods import ACE, LEACE, GaussianTransport, Logistic, MeanDifference, RandomDirection, Ridge
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.stereoset_effect import KINDS
@@ -29,7 +29,7 @@ KL = 0.01
 OUTCOMES = ("intended", "opposed", "collateral", "fidelity", "p_unrelated", "margin_change")
 
 
-def methods(draws: int) -> dict[str, Callable[[int], Steering]]:
+def methods(draws: int) -> dict[str, Callable[[int], SteeringMethod]]:
     """Closed forms by name, and random directions as long as the mean difference."""
     random = {f"random {i}": lambda width, i=i: RandomDirection(width, seed=i) for i in range(draws)}
     return {
@@ -73,7 +73,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
     for name, make in methods(draws).items():
         map_ = make(llm.width(site)).fit(seen)
 
-        def sweep(h: Tensor, map_: Steering = map_) -> Tensor:
+        def sweep(h: Tensor, map_: SteeringMethod = map_) -> Tensor:
             return map_(h.expand(len(strength), -1, -1, -1), strength)
 
         scores = llm.scores(list(test.contrasts.questions), {site: sweep}, len(strength))

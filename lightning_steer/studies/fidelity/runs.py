@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_steer.data.contrasts import in_chat
+from lightning_steer.data.pair_batches import in_chat
 from lightning_steer.data.pocket.prompts import task_prompts
 from lightning_steer.data.pocket.tasks import NAMES as TASKS
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.columns import as_numbers, estimate_columns
 from lightning_steer.metrics.drift import by_task, entanglement, flips
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect
@@ -55,7 +55,8 @@ def other_tasks(llm: LLM, site: str, vectors: Tensor, chat: bool) -> dict[str, A
     for number, name in enumerate(TASKS):
         items = task_prompts(name, PROMPTS, chat=chat)
         asked = [
-            Question(in_chat(i.prompt) if chat else i.prompt, tuple(f" {label}" for label in i.labels)) for i in items
+            MultipleChoice(in_chat(i.prompt) if chat else i.prompt, tuple(f" {label}" for label in i.labels))
+            for i in items
         ]
         plain_, steered = (
             llm.scores(asked),

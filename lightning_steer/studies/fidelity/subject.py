@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.data.contrasts import Contrasts
+from lightning_steer.data.pair_batches import PairBatches
 from lightning_steer.data.pocket.items import neutral_texts
 from lightning_steer.data.pocket.text import BOS
 from lightning_steer.data.stereoset.examples import StereoSetExample
 from lightning_steer.data.stereoset.module import FIT, SELECT, TEST, PocketStereoSetDataModule, question
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Generated
+from lightning_steer.lm.positions import GeneratedTokens
 from lightning_steer.studies.fidelity.settings import Arm
 
 TOKENS = 16384
@@ -24,7 +24,7 @@ class Split(NamedTuple):
     """Questions of one part of a bias type's examples."""
 
     examples: list[StereoSetExample]
-    contrasts: Contrasts
+    contrasts: PairBatches
 
     @property
     def term(self) -> Tensor:
@@ -35,7 +35,13 @@ class Split(NamedTuple):
 @lru_cache(maxsize=8)
 def language_model(folder: Path, continuation: bool = False) -> LLM:
     """A pocket model, every layer of which can be read; ``continuation`` reads all of its tokens, not the last one."""
-    llm = LLM(str(folder), [0], per="token", read=Generated() if continuation else None, tokens_per_batch=TOKENS)
+    llm = LLM(
+        str(folder),
+        [0],
+        normalize="tokens",
+        read_positions=GeneratedTokens() if continuation else None,
+        tokens_per_batch=TOKENS,
+    )
     llm.load()
     return llm.every_layer()
 
@@ -50,11 +56,11 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
     chosen = data.parts[part]
     term = [data.term[example.target.strip().casefold()] for example in chosen]
     questions = [question(example) for example in chosen]
-    return Split(chosen, Contrasts(questions, data.unwanted, data.wanted, term, len(questions)))
+    return Split(chosen, PairBatches(questions, data.unwanted, data.wanted, term, len(questions)))
 
 
 @torch.no_grad()
-def lessons(llm: LLM, contrasts: Contrasts) -> dict[str, tuple[Tensor, Tensor]]:
+def lessons(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
     """``{site: (unwanted [n, d], wanted [n, d])}``."""
     batch = contrasts[0]
     unwanted, wanted = llm.activations(batch.unwanted), llm.activations(batch.wanted)
@@ -62,7 +68,7 @@ def lessons(llm: LLM, contrasts: Contrasts) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def added(llm: LLM, questions: Contrasts, site: str | None, vectors: Tensor) -> Tensor:
+def added(llm: LLM, questions: PairBatches, site: str | None, vectors: Tensor) -> Tensor:
     """``[C, n, options]`` scores with each of ``vectors [C, d]`` added to every token; unsteered without a site."""
     asked = list(questions.questions)
     if site is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_steer.data.pocket.items import Traits, stereotype_items, traits
 from lightning_steer.data.stereoset.module import TEST
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.stereoset_effect import KINDS as EFFECTS
 from lightning_steer.statistics.estimate import Estimate
@@ -53,7 +53,7 @@ def odds_share(llm: LLM, options: Sequence[tuple[str, ...]], scores: Tensor) -> 
 def words(subject: Subject, site: str, found: Sequence[Traits], strengths: Sequence[float]) -> Tensor:
     """``[1 + S, n, 20]`` log-probabilities of all words: unsteered, then at each strength."""
     llm = subject.llm
-    asked = [Question(f"{one.prompt} {one.begun}", tuple(f" {word}" for word in one.words)) for one in found]
+    asked = [MultipleChoice(f"{one.prompt} {one.begun}", tuple(f" {word}" for word in one.words)) for one in found]
     vectors = torch.tensor([0.0, *strengths])[:, None] * subject.vectors[site]
     return llm.scores(asked, {site: lambda h: h + vectors[:, None, None]}, len(vectors))
 

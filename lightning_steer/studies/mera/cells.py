@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import Example, PocketTask
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.positions import Last
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.positions import LastPromptToken
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.probe_scores import R2, R2_GAIN
@@ -35,14 +35,14 @@ def load(folder: str, chat: bool) -> LLM:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    llm = LLM(folder, layers=[0], scope=Last(), chat=chat)
+    llm = LLM(folder, layers=[0], positions=LastPromptToken(), chat=chat)
     llm.load()
     return llm.every_layer()
 
 
-def questions(data: MERADataModule, examples: Sequence[Example], before: str = "") -> list[Question]:
+def questions(data: MERADataModule, examples: Sequence[Example], before: str = "") -> list[MultipleChoice]:
     """Prompts with the labels as options."""
-    return [Question(before + example.prompt, data.options) for example in examples]
+    return [MultipleChoice(before + example.prompt, data.options) for example in examples]
 
 
 def split(llm: LLM, data: MERADataModule, examples: list[Example]) -> Split:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
-from lightning_steer.methods import Steering
+from lightning_steer.lm.tokens import MultipleChoice
+from lightning_steer.methods import SteeringMethod
 
 
 class Group(NamedTuple):
@@ -39,7 +39,7 @@ class Decisions:
     """
 
     @torch.no_grad()
-    def __init__(self, llm: LLM, questions: Sequence[Question], rows_at_once: int = 512) -> None:
+    def __init__(self, llm: LLM, questions: Sequence[MultipleChoice], rows_at_once: int = 512) -> None:
         self.llm, self.count = llm, len(questions)
         rows = llm.rows(questions)
         tokens = [[token for _, token, _ in row.reads] for row in rows]
@@ -74,7 +74,7 @@ class Decisions:
         return self.llm.decoder.logits(h[:, 0], self.tokens)
 
     @torch.no_grad()
-    def observe(self, maps: Mapping[int, Steering], strength: float, layer: int) -> tuple[Tensor, Tensor]:
+    def observe(self, maps: Mapping[int, SteeringMethod], strength: float, layer: int) -> tuple[Tensor, Tensor]:
         """``[n, options]`` logits with these maps, and ``[n, d]`` what a layer gives before its own map, if any."""
         site, h, found = self.llm.site(layer), torch.empty_like(self.h[0]), torch.empty_like(self.base)
         edits = {self.llm.site(k): (lambda h, m=m: m(h, strength)) for k, m in maps.items()}
@@ -85,7 +85,7 @@ class Decisions:
         return found, h
 
     @torch.no_grad()
-    def scores(self, maps: Mapping[int, Steering], strengths: Sequence[float]) -> Tensor:
+    def scores(self, maps: Mapping[int, SteeringMethod], strengths: Sequence[float]) -> Tensor:
         """``[S, n, options]`` logits of the options, up to a constant for each row, at each strength.
 
         Args:

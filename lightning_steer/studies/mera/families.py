@@ -15,7 +15,7 @@ from lightning_steer.methods import (
     LogisticMERA,
     ProbeAdditive,
     RandomDirection,
-    Steering,
+    SteeringMethod,
 )
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.probes.probe_selection import PENALTIES, Selected
@@ -34,7 +34,7 @@ class Family(NamedTuple):
 
     name: str
     strengths: Sequence[float]
-    maps: Sequence[Mapping[int, Steering]]
+    maps: Sequence[Mapping[int, SteeringMethod]]
     """For each strength the map of every steered layer; a single entry serves all strengths."""
 
     def scores(self, decisions: Decisions, which: Sequence[int] | None = None) -> Tensor:
@@ -44,7 +44,7 @@ class Family(NamedTuple):
             return decisions.scores(self.maps[0], [self.strengths[s] for s in which])
         return torch.cat([decisions.scores(self.maps[s], [self.strengths[s]]) for s in which])
 
-    def at(self, s: int) -> Mapping[int, Steering]:
+    def at(self, s: int) -> Mapping[int, SteeringMethod]:
         """The maps of one strength."""
         return self.maps[0 if len(self.maps) == 1 else s]
 
@@ -62,10 +62,10 @@ def families(h: Tensor, error: Tensor, selected: Selected) -> list[Family]:
     penalty = {layer: PENALTIES[int(selected.best[layer])] for layer in range(len(h))}
     width, nothing = h.shape[-1], torch.zeros(h.shape[1], 1, dtype=torch.int64)
 
-    def fitted(layer: int, make: Callable[[int], Steering]) -> Mapping[int, Steering]:
+    def fitted(layer: int, make: Callable[[int], SteeringMethod]) -> Mapping[int, SteeringMethod]:
         return {layer: make(width).fit(Activations(h[layer], error, nothing, False))}
 
-    def mera(layer: int, mahalanobis: bool) -> Mapping[int, Steering]:
+    def mera(layer: int, mahalanobis: bool) -> Mapping[int, SteeringMethod]:
         return fitted(layer, lambda d: MERA(d, penalty[layer], mahalanobis=mahalanobis))
 
     one = {layer: mera(layer, False) for layer in {best, median, worst, last}}
@@ -112,9 +112,9 @@ def sequential(decisions: Decisions, y: Tensor, mahalanobis: bool, name: str) ->
         mahalanobis: which form.
         name: the family's.
     """
-    label_of, rows, maps = torch.arange(len(decisions.tokens)), torch.arange(len(y)), list[dict[int, Steering]]()
+    label_of, rows, maps = torch.arange(len(decisions.tokens)), torch.arange(len(y)), list[dict[int, SteeringMethod]]()
     for alpha in FEW:
-        below: dict[int, Steering] = {}
+        below: dict[int, SteeringMethod] = {}
         for layer in decisions.llm.layers:
             scores, h = decisions.observe(below, alpha, layer)
             error = 1 - label_probabilities(scores, label_of)[rows, y]

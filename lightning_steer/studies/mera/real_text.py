@@ -18,8 +18,8 @@ from lightning_steer.cli import CLI
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import Example, SmsSpam
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Question
-from lightning_steer.methods import Steering
+from lightning_steer.lm.tokens import MultipleChoice
+from lightning_steer.methods import SteeringMethod
 from lightning_steer.metrics.answers import label_probabilities
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.studies.mera import cells, controls, judging
@@ -40,7 +40,7 @@ class Whole:
         label_of: the label of each variant.
     """
 
-    def __init__(self, llm: LLM, questions: Sequence[Question], label_of: Sequence[int]) -> None:
+    def __init__(self, llm: LLM, questions: Sequence[MultipleChoice], label_of: Sequence[int]) -> None:
         self.llm, self.questions, self.label_of = llm, list(questions), torch.tensor(label_of)
         scores, h = llm.observe(self.questions)
         self.base, self.h = self._labels(scores), torch.stack([h[site] for site in llm.sites])
@@ -48,7 +48,7 @@ class Whole:
     def _labels(self, scores: Tensor) -> Tensor:
         return label_probabilities(scores, self.label_of).log().float()
 
-    def scores(self, maps: Mapping[int, Steering], strengths: Sequence[float]) -> Tensor:
+    def scores(self, maps: Mapping[int, SteeringMethod], strengths: Sequence[float]) -> Tensor:
         """``[S, n, labels]`` log-probabilities at each strength."""
         many = torch.tensor(strengths, dtype=torch.float32)
         edits = {self.llm.site(layer): (lambda h, m=m: m(h, many)) for layer, m in maps.items()}

@@ -22,7 +22,7 @@ from lightning_steer.methods import (
     RandomDirection,
     Ridge,
 )
-from lightning_steer.methods.base import Steering
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.records import Activations
 from lightning_steer.selection.strength import choose
@@ -33,7 +33,7 @@ MAP_STRENGTHS = (1.0, 1.5, 2.0, 3.0)
 FAMILY = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Fixed strengths at which the mean difference is shown beside the chosen one."""
 
-Factory = Callable[[int], Steering]
+Factory = Callable[[int], SteeringMethod]
 CLOSED_FORMS: dict[str, tuple[list[Factory], Sequence[float]]] = {
     "random direction": ([RandomDirection], VECTOR_STRENGTHS),
     "mean difference": ([MeanDifference], VECTOR_STRENGTHS),
@@ -86,7 +86,7 @@ def judge(scores: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return right.prod(-1), target, others, loss
 
 
-def steer(map_: Steering, h: Tensor, strengths: Tensor) -> Tensor:
+def steer(map_: SteeringMethod, h: Tensor, strengths: Tensor) -> Tensor:
     """``h [N, T, R, d] -> [N, T, S, R, d]`` with strengths ``[S]``, or ``[N, T, S]`` of its own for each problem."""
     n, t, r, _ = h.shape
     strengths = strengths.expand(n, t, -1)
@@ -208,7 +208,7 @@ def trained(
 
 @torch.no_grad()
 def keep_best(
-    map_: Steering, best: dict[str, Tensor], best_loss: Tensor, ensemble: Ensemble, looked_at: list[Pool]
+    map_: SteeringMethod, best: dict[str, Tensor], best_loss: Tensor, ensemble: Ensemble, looked_at: list[Pool]
 ) -> None:
     """Remember the parameters of every job that has improved on its own selection rows."""
     t = looked_at[0].h.shape[1]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 
 class Observed(NamedTuple):
@@ -17,10 +17,10 @@ class Observed(NamedTuple):
     """``{site: [B, d]}`` activations at the tokens that are read."""
 
 
-class Graded(NamedTuple):
+class LabelledBatch(NamedTuple):
     """Questions with known right answers; the model's error decides which rows are negatives."""
 
-    x: list[Question]
+    x: list[MultipleChoice]
     """Prompts with the written variants of all labels as options, the same options in every row."""
     y: Tensor
     """``[B]`` int64: the right label."""
@@ -39,14 +39,14 @@ class Graded(NamedTuple):
         return (self.x,), (self.y, [self.label_of.tolist()] * len(self.x))
 
 
-class Contrast(NamedTuple):
+class PairBatch(NamedTuple):
     """Pairs of texts that differ in the concept to steer, and questions that measure the effect."""
 
-    x: list[Question]
+    x: list[MultipleChoice]
     """Prompts with the continuations that are scored."""
-    unwanted: list[Question]
+    unwanted: list[MultipleChoice]
     """Negative texts, whose activations steering moves away from: a prompt and one option each."""
-    wanted: list[Question]
+    wanted: list[MultipleChoice]
     """Positive texts, whose activations steering moves towards."""
     y: Tensor
     """``[B]`` int64: each row's cluster of dependent rows (target term, prompt)."""

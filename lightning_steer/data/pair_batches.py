@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_steer.data.base import PairBatch
 from lightning_steer.data.pocket.text import BOS, chat
-from lightning_steer.data.questions import Contrast
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 
-class Contrasts(Dataset[Contrast]):
+class PairBatches(Dataset[PairBatch]):
     """Batches of consecutive rows of nearly equal size, so that each process gets a share of each.
 
     Args:
@@ -26,7 +26,7 @@ class Contrasts(Dataset[Contrast]):
 
     def __init__(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[MultipleChoice],
         unwanted: int,
         wanted: int,
         cluster: Sequence[int],
@@ -39,27 +39,27 @@ class Contrasts(Dataset[Contrast]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, j: int) -> Contrast:
+    def __getitem__(self, j: int) -> PairBatch:
         if not 0 <= j < self.count:
             raise IndexError(j)
         n = len(self.questions)
         rows = range(j * n // self.count, (j + 1) * n // self.count)[self.own]
         questions = [self.questions[row] for row in rows]
-        sides = [[Question(q.prompt, (q.options[i],)) for q in questions] for i in (self.unwanted, self.wanted)]
-        return Contrast(
+        sides = [[MultipleChoice(q.prompt, (q.options[i],)) for q in questions] for i in (self.unwanted, self.wanted)]
+        return PairBatch(
             questions,
             *sides,
             y=torch.tensor([self.cluster[row] for row in rows], dtype=torch.int64),
             row=torch.tensor(list(rows), dtype=torch.int64),
         )
 
-    def loader(self) -> DataLoader[Contrast]:
+    def loader(self) -> DataLoader[PairBatch]:
         """Return a loader of the batches in row order."""
         collate: Any = _identity
         return DataLoader(self, batch_size=None, collate_fn=collate)
 
 
-def _identity(batch: Contrast) -> Contrast:
+def _identity(batch: PairBatch) -> PairBatch:
     """Return the batch unchanged; the default collation would turn tuples of options into lists."""
     return batch
 

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_steer.data.base import LabelledBatch
 from lightning_steer.data.labelled_rows import Example
 from lightning_steer.data.observations import Observations
-from lightning_steer.data.questions import Graded
-from lightning_steer.lm.tokens import Question
+from lightning_steer.lm.tokens import MultipleChoice
 
 
-class GradedBatches(Dataset[Graded]):
+class LabelledBatches(Dataset[LabelledBatch]):
     """Item j is the j-th batch of a split, as near to ``size`` rows as equal batches can be.
 
     Args:
@@ -44,21 +44,21 @@ class GradedBatches(Dataset[Graded]):
     def __len__(self) -> int:
         return len(self.edges) - 1
 
-    def __getitem__(self, j: int) -> Graded:
+    def __getitem__(self, j: int) -> LabelledBatch:
         if not 0 <= j < len(self):
             raise IndexError(f"batch {j} does not exist: there are {len(self)}")
         row = torch.arange(self.edges[j], self.edges[j + 1])[self.own]
         examples = [self.examples[i] for i in row.tolist()]
-        questions = [Question(example.prompt, self.options) for example in examples]
+        questions = [MultipleChoice(example.prompt, self.options) for example in examples]
         y, seen = torch.tensor([e.label for e in examples], dtype=torch.int64), self.seen and self.seen.at(row)
-        return Graded(questions, y, self.label_of, row, seen, None if self.group is None else self.group[row])
+        return LabelledBatch(questions, y, self.label_of, row, seen, None if self.group is None else self.group[row])
 
-    def loader(self) -> DataLoader[Graded]:
+    def loader(self) -> DataLoader[LabelledBatch]:
         """Return a loader of the batches in order."""
         collate: Any = _identity
         return DataLoader(self, batch_size=None, collate_fn=collate)
 
 
-def _identity(batch: Graded) -> Graded:
+def _identity(batch: LabelledBatch) -> LabelledBatch:
     """Return the batch unchanged; the default collation would turn the options into a list."""
     return batch
