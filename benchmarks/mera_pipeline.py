@@ -85,24 +85,24 @@ def our_exact_cache(llm: LLM, questions: list[MultipleChoice], folder: Path) -> 
 
 
 def their_decisions(
-    llm: LLM, map_: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice], label_ids: Tensor
+    llm: LLM, method: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice], label_ids: Tensor
 ) -> list[int]:
     """Every threshold on every calibration prompt, one on every test prompt."""
     site, found = llm.sites[-1], []
     for alpha, questions in [*((alpha, calibration) for alpha in ALPHAS), (ALPHAS[-1], test)]:
         for question in questions:
-            with edit(llm.model, {site: lambda h, a=alpha: map_(h, a)}):
+            with edit(llm.model, {site: lambda h, a=alpha: method(h, a)}):
                 found.append(released(llm, question, label_ids)[0])
     return found
 
 
 def our_decisions(
-    llm: LLM, map_: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice]
+    llm: LLM, method: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice]
 ) -> list[int]:
     """The same decisions at the last token, where they are made."""
     layer = llm.layers[-1]
-    first = Decisions(llm, calibration).scores({layer: map_}, ALPHAS)
-    second = Decisions(llm, test).scores({layer: map_}, ALPHAS[-1:])
+    first = Decisions(llm, calibration).scores({layer: method}, ALPHAS)
+    second = Decisions(llm, test).scores({layer: method}, ALPHAS[-1:])
     return [*first.argmax(-1).flatten().tolist(), *second.argmax(-1).flatten().tolist()]
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     y = torch.tensor([example.label for example in data.train])
     error = 1 - label_probabilities(scores, torch.arange(len(data.options)))[torch.arange(len(y)), y]
     seen = Activations(h[llm.sites[-1]], error, y.unsqueeze(1), False)
-    map_ = MERA(h[llm.sites[-1]].shape[-1], mahalanobis=True).fit(seen)
+    method = MERA(h[llm.sites[-1]].shape[-1], mahalanobis=True).fit(seen)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
         f"{torch.get_num_threads()} threads; {asked.llm}, {data.task}\n"
@@ -154,9 +154,9 @@ def main() -> None:
             seconds, ours = timed(lambda: our_exact_cache(llm, prompts, folder))
             cache["exact"].append(seconds)
             same["exact"] = sum(a == t for a, (_, t) in zip(ours, theirs, strict=True)) / len(ours)
-            seconds, theirs = timed(lambda: their_decisions(llm, map_, calibration, test, label_ids))
+            seconds, theirs = timed(lambda: their_decisions(llm, method, calibration, test, label_ids))
             cache["their decisions"].append(seconds)
-            seconds, ours = timed(lambda: our_decisions(llm, map_, calibration, test))
+            seconds, ours = timed(lambda: our_decisions(llm, method, calibration, test))
             cache["our decisions"].append(seconds)
             same["decisions"] = sum(a == t for a, t in zip(ours, theirs, strict=True)) / len(ours)
     n = len(ours)

@@ -94,17 +94,17 @@ def main() -> None:
         (folder / "task.json").write_text(json.dumps(task))
         llm = LLM(name, LAYER)
         llm.load()
-        site, map_ = llm.sites[0], MeanDifference(llm.width(""))
+        site, method = llm.sites[0], MeanDifference(llm.width(""))
 
         def train() -> None:
             texts = [text for pair in task["pairs"] for text in pair]
             h = llm.activations([MultipleChoice(text) for text in texts])[site]
             error = torch.tensor([0.0, 1.0]).repeat(len(fitted))
-            map_.fit(Activations(h, error, torch.zeros(len(h), 1, dtype=torch.int64), paired=True))
+            method.fit(Activations(h, error, torch.zeros(len(h), 1, dtype=torch.int64), paired=True))
 
         def sweep() -> None:
             strength = torch.tensor(STRENGTHS).view(-1, 1, 1, 1)
-            found["scores"] = llm.scores(asked, {site: lambda h: h + strength * map_.vector}, len(STRENGTHS))
+            found["scores"] = llm.scores(asked, {site: lambda h: h + strength * method.vector}, len(STRENGTHS))
 
         worker = Worker(folder)
         sizes = {batch: min(worker(f"train {batch}") for _ in range(2)) for batch in (8, 32, 100)}
@@ -113,7 +113,7 @@ def main() -> None:
         training = by_turns(lambda: worker("train"), lambda: seconds(train), 7, "training")
         sweeping = by_turns(lambda: worker("sweep"), lambda: seconds(sweep), 5, "sweep")
         theirs = worker.results()
-    of_vector = float((map_.vector - torch.tensor(theirs["vector"])).abs().max() / map_.vector.abs().max())
+    of_vector = float((method.vector - torch.tensor(theirs["vector"])).abs().max() / method.vector.abs().max())
     of_scores = float((found["scores"] - torch.tensor(theirs["scores"])).abs().max())
     assert max(of_vector, of_scores) < 1e-4 < float(found["scores"].std(0).max()), (of_vector, of_scores)
     what = f"of {PEER} over ours, {size(llm)}"

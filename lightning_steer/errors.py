@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 PACKAGE = str(Path(__file__).parent)
-RENAMED = {"scope": "positions", "read": "read_positions", "per": "normalize"}
+RENAMED = {"scope": "positions", "read": "read_positions", "per": "normalize", "neutral_file": "reference_texts"}
 """Options of version 0.1 under another name now."""
 SPEAKING = (OSError, MisconfigurationException)
 """Errors of libraries that already name what is wrong: a path, a trainer option."""

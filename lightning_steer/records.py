@@ -19,20 +19,20 @@ class Activations(NamedTuple):
     value: Tensor
     """``[*, n, m]`` int64: the value of each of the m attributes to be steered (m = 1 in a single task)."""
     paired: bool
-    """The i-th wanted and the i-th unwanted row differ in nothing but what is to be steered."""
+    """The i-th positive and the i-th negative row differ in nothing but what is to be steered."""
 
     @property
-    def wanted(self) -> Tensor:
+    def positive(self) -> Tensor:
         """``[*, n+, d]`` rows with error below one half."""
         return self.h[..., self.error < 0.5, :]
 
     @property
-    def unwanted(self) -> Tensor:
+    def negative(self) -> Tensor:
         """``[*, n-, d]`` rows with error of one half or more."""
         return self.h[..., self.error >= 0.5, :]
 
     def concept(self, by_value: bool) -> Tensor:
-        """``[*, n, k]`` indicators: of every value of every attribute, or (k = 1) of being wanted."""
+        """``[*, n, k]`` indicators: of every value of every attribute, or (k = 1) of being positive."""
         if not by_value:
             return (self.error < 0.5).double().unsqueeze(-1).expand(*self.h.shape[:-1], 1)
         return torch.nn.functional.one_hot(self.value).flatten(-2).double()

@@ -41,14 +41,14 @@ def readable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     @functools.wraps(forward)
-    def checked(map_: Any, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
+    def checked(method: Any, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         if isinstance(strength, Tensor) and strength.shape != h.shape[: strength.dim()]:
             raise ValueError(
                 f"strengths of shape {list(strength.shape)} do not go with activations of shape {list(h.shape)}: give "
                 "a number, or one for each row"
             )
-        steered = forward(map_, h, strength)
-        check_readable(type(map_).__name__, strength, h, steered)
+        steered = forward(method, h, strength)
+        check_readable(type(method).__name__, strength, h, steered)
         return steered
 
     return checked

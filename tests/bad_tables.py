@@ -25,7 +25,7 @@ def source(kind: str, **settings: str) -> tuple[str, ...]:
 CSV = "text,label\nx,a\ny,b\n"
 HALVES = source("HalvesFile", path="x.json", behaviour="b", first_half_positive="true")
 PROMPTS = (*BASES["unsteered"], f"--{D}file=x.jsonl")
-NEUTRAL = (*BASES["behaviour"], f"--{D}neutral_file=n.jsonl")
+NEUTRAL = (*BASES["behaviour"], f"--{D}reference_texts=n.jsonl")
 VECTOR = (*BASES["responses"], f"--{M}method=null", f"--{M}steering=v.safetensors")
 TEXTS: list[tuple[str, tuple[str, ...], str, str | bytes, tuple[str, ...]]] = [
     ("a header alone", table("x.csv"), "x.csv", "text,label\n", ("x.csv", "no rows")),

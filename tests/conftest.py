@@ -69,7 +69,7 @@ def toy_backbone(toy_checkpoints: dict[str, Path]) -> ToyBackbone:
 
 
 def rows(seed: int = 0, n: int = 60, d: int = 8, stack: tuple[int, ...] = (), paired: bool = True) -> Activations:
-    """Correlated rows of three classes; wanted ones read value 0, unwanted ones 1 or 2."""
+    """Correlated rows of three classes; positive ones read value 0, negative ones 1 or 2."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=g) / d**0.5 + torch.eye(d)
     offsets = 1.5 * torch.randn(3, d, generator=g)

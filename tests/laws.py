@@ -14,46 +14,46 @@ Make = Callable[[int], SteeringMethod]
 
 
 def is_the_identity_when_off(make: Make, seen: Activations) -> None:
-    map_ = trained(make, seen)
+    method = trained(make, seen)
     for dtype in (torch.float32, torch.bfloat16):
-        h = (100 * torch.randn(3, 5, map_.width)).to(dtype)
-        assert torch.equal(map_(h, map_.off), h)
-        assert torch.equal(map_(h, torch.full((3,), map_.off)), h)
+        h = (100 * torch.randn(3, 5, method.width)).to(dtype)
+        assert torch.equal(method(h, method.identity_strength), h)
+        assert torch.equal(method(h, torch.full((3,), method.identity_strength)), h)
 
 
 def keeps_shape_and_dtype(make: Make, seen: Activations) -> None:
-    map_ = trained(make, seen)
+    method = trained(make, seen)
     for dtype in (torch.float32, torch.bfloat16):
-        for shape in ((4, map_.width), (2, 3, map_.width), (2, 0, map_.width)):
-            steered = map_(torch.randn(shape).to(dtype), 1.0)
+        for shape in ((4, method.width), (2, 3, method.width), (2, 0, method.width)):
+            steered = method(torch.randn(shape).to(dtype), 1.0)
             assert steered.shape == shape
             assert steered.dtype == dtype
 
 
 def steers_every_row_by_itself(make: Make, seen: Activations) -> None:
-    map_ = trained(make, seen)
-    h = torch.randn(7, map_.width)
-    batch = map_(h, 1.5)
-    single = torch.cat([map_(row, 1.5) for row in h.split(1)])
+    method = trained(make, seen)
+    h = torch.randn(7, method.width)
+    batch = method(h, 1.5)
+    single = torch.cat([method(row, 1.5) for row in h.split(1)])
     torch.testing.assert_close(batch, single, rtol=1e-5, atol=1e-5)
 
 
 def takes_a_strength_for_each_row(make: Make, seen: Activations) -> None:
-    map_ = trained(make, seen)
-    h, strengths = torch.randn(3, 4, map_.width), torch.tensor([0.25, 1.0, 3.0])
-    together = map_(h, strengths)
+    method = trained(make, seen)
+    h, strengths = torch.randn(3, 4, method.width), torch.tensor([0.25, 1.0, 3.0])
+    together = method(h, strengths)
     for i, strength in enumerate(strengths.tolist()):
-        torch.testing.assert_close(together[i], map_(h[i], strength), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together[i], method(h[i], strength), rtol=1e-5, atol=1e-5)
 
 
 def is_the_same_after_saving_and_loading(make: Make, seen: Activations) -> None:
-    map_, other = trained(make, seen), make(seen.h.shape[-1])
+    method, other = trained(make, seen), make(seen.h.shape[-1])
     file = io.BytesIO()
-    torch.save(map_.state_dict(), file)
+    torch.save(method.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
-    h = torch.randn(5, map_.width)
-    assert torch.equal(map_(h, 0.7), other(h, 0.7))
+    h = torch.randn(5, method.width)
+    assert torch.equal(method(h, 0.7), other(h, 0.7))
 
 
 def refuses_before_it_is_fitted(make: Make, seen: Activations) -> None:
@@ -82,12 +82,12 @@ def is_fitted_the_same_in_a_stack(make: Make, seen: Activations) -> None:
     together = make(seen.h.shape[-1]).fit(stacked)
     h = torch.randn(4, seen.h.shape[-1])
     for i, alone in enumerate((seen, other)):
-        map_ = make(seen.h.shape[-1]).fit(alone)
-        if isinstance(map_.state_dict().get("vector"), torch.Tensor) and type(map_).__name__ == "RandomDirection":
+        method = make(seen.h.shape[-1]).fit(alone)
+        if isinstance(method.state_dict().get("vector"), torch.Tensor) and type(method).__name__ == "RandomDirection":
             continue  # its draws are a sequence; the lengths are checked by its own test
-        if map_.trained:
+        if method.trained:
             continue  # starting points are random; nothing is learned in fit
-        torch.testing.assert_close(together(h.expand(2, -1, -1), 1.0)[i], map_(h, 1.0), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(together(h.expand(2, -1, -1), 1.0)[i], method(h, 1.0), rtol=1e-4, atol=1e-4)
 
 
 def is_fitted_the_same_twice(make: Make, seen: Activations) -> None:
@@ -111,8 +111,8 @@ LAWS = [
 
 def trained(make: Make, seen: Activations) -> SteeringMethod:
     """A fitted map that is no longer the identity, also where training starts from it."""
-    map_ = make(seen.h.shape[-1]).fit(seen)
+    method = make(seen.h.shape[-1]).fit(seen)
     with torch.no_grad():
-        for parameter in map_.parameters():
+        for parameter in method.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    return map_
+    return method

@@ -140,8 +140,10 @@ def test_estimates_hold_together():
     assert found["accuracy"].value == pytest.approx(after)
     assert found["accuracy_change"].value == pytest.approx(after - before)
     assert found["spi"].value == pytest.approx((after - before) / (1 - before if after > before else before))
-    assert sum(found[name].value for name in ("0->1", "1->0", "0->0", "1->1")) == pytest.approx(1)
-    assert found["0->1"].value - found["1->0"].value == pytest.approx(after - before)
+    assert sum(
+        found[name].value for name in ("answers_fixed", "answers_broken", "answers_still_wrong", "answers_still_right")
+    ) == pytest.approx(1)
+    assert found["answers_fixed"].value - found["answers_broken"].value == pytest.approx(after - before)
     for name, estimate in found.items():
         assert estimate.low <= estimate.value <= estimate.high, name
         assert (estimate.n, estimate.clusters) == (len(truth), None)
@@ -181,7 +183,12 @@ def test_a_class_flip_is_called_one():
 def test_transitions_part_the_rows():
     base, steered = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
     found = transitions(base, steered)
-    assert [name for i in range(4) for name, rows in found.items() if rows[i]] == ["0->0", "0->1", "1->0", "1->1"]
+    assert [name for i in range(4) for name, rows in found.items() if rows[i]] == [
+        "answers_still_wrong",
+        "answers_fixed",
+        "answers_broken",
+        "answers_still_right",
+    ]
 
 
 def test_the_evaluation_gives_what_the_functions_give():
@@ -233,7 +240,13 @@ def of(value, low=None, high=None):
 
 
 def test_the_verdict_says_flip_and_noise_and_nothing():
-    good = {"0->1": of(0.2), "1->0": of(0.01), "spi": of(0.5, 0.4, 0.6), "accuracy": of(0.8), "accuracy_base": of(0.6)}
+    good = {
+        "answers_fixed": of(0.2),
+        "answers_broken": of(0.01),
+        "spi": of(0.5, 0.4, 0.6),
+        "accuracy": of(0.8),
+        "accuracy_base": of(0.6),
+    }
     good["accuracy_change"] = of(0.2, 0.1, 0.3)
     good |= {"balanced_accuracy_change": of(0.2, 0.1, 0.3), "mcc_change": of(0.4, 0.2, 0.6)}
     assert "SPI +0.50" in Answers().verdict(good, {})
@@ -244,10 +257,10 @@ def test_the_verdict_says_flip_and_noise_and_nothing():
         assert "This may be a class flip" in sentence
     assert "noise" in Answers().warnings({**good, "accuracy_change": of(0.2, -0.1, 0.3)}, {})[0]
     draws = {"value": 0.0, "low": -0.1, "high": 0.6, "n": 20, "p": 2 / 21}
-    (reached,) = Answers().warnings(good, {"random": {"spi": draws}})
+    (reached,) = Answers().warnings(good, {"random_control": {"spi": draws}})
     assert "1 of 20 random directions of equal norm reach 0.500 or more" in reached
-    assert Answers().warnings(good, {"random": {"spi": draws | {"high": 0.4, "p": 1 / 21}}}) == []
+    assert Answers().warnings(good, {"random_control": {"spi": draws | {"high": 0.4, "p": 1 / 21}}}) == []
     (constant,) = Answers().warnings({**good, "accuracy_over_constant_class": of(0.02, -0.01, 0.05)}, {})
     assert "most frequent class may do as well: the accuracy is 2.0 points [-1.0, 5.0] above" in constant
     assert Answers().warnings({**good, "accuracy_over_constant_class": of(0.02, 0.01, 0.03)}, {}) == []
-    assert "No answer" in Answers().verdict({**good, "0->1": of(0.0), "1->0": of(0.0)}, {})
+    assert "No answer" in Answers().verdict({**good, "answers_fixed": of(0.0), "answers_broken": of(0.0)}, {})

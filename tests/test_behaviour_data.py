@@ -40,15 +40,15 @@ def test_every_kind_of_file_becomes_contrasts(kind: str, tmp_path: Path) -> None
     batch = batches(data.train_dataloader())[0]
     example = data.parts[0][0]
     assert batch.x[0] == MultipleChoice(example.prompt, (f" {example.positive}", f" {example.negative}"))
-    assert batch.wanted[0].options == (f" {example.positive}",)
-    assert batch.unwanted[0].options == (f" {example.negative}",)
+    assert batch.positive[0].options == (f" {example.positive}",)
+    assert batch.negative[0].options == (f" {example.negative}",)
     assert data.paired
     clusters = [{cluster for *_, cluster in rows(getattr(data, part)())} for part in PARTS]
     assert [len(part) for part in clusters] == [5, 1, 6]
     assert not clusters[0] & clusters[1] | clusters[0] & clusters[2] | clusters[1] & clusters[2]
     other = BehaviourDataModule(source(kind, tmp_path), suppress=True)
     turned = batches(other.train_dataloader())[0]
-    assert (turned.x, turned.wanted, turned.unwanted) == (batch.x, batch.unwanted, batch.wanted)
+    assert (turned.x, turned.positive, turned.negative) == (batch.x, batch.negative, batch.positive)
     assert "away from" in other.task
     assert "towards" in data.task
 
@@ -58,8 +58,8 @@ def test_the_polarity_of_the_halves_is_what_the_configuration_says(tmp_path: Pat
     first, second = (BehaviourDataModule(HalvesFile(path, "x", polarity)) for polarity in (True, False))
     a, b = (batches(data.train_dataloader())[0] for data in (first, second))
     assert [q.options for q in a.x] == [q.options[::-1] for q in b.x]
-    assert "Later" in a.wanted[0].options[0]
-    assert "Now" in b.wanted[0].options[0]
+    assert "Later" in a.positive[0].options[0]
+    assert "Now" in b.positive[0].options[0]
 
 
 def test_pocket_topics_stay_together_and_have_their_planted_margin() -> None:

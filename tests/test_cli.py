@@ -101,11 +101,11 @@ def test_fit_then_test_writes_a_report_and_the_command_line_wins_over_the_checkp
     assert first["experiment"] == "steer_toy"
     for estimate in first["metrics"].values():
         assert estimate.keys() == {"value", "low", "high", "n", "clusters", "how"}
-    assert first["metrics"]["target"]["n"] == 50
+    assert first["metrics"]["target_accuracy"]["n"] == 50
     assert len(first["curves"]["strength"]["x"]) == 11
     assert main(["test", *STEER, "--data.init_args.test_rows=30", "--model.init_args.strengths", "[1,2]"]) == 0
     second = json.loads((folder / "report.json").read_text())
-    assert second["metrics"]["target"]["n"] == 30
+    assert second["metrics"]["target_accuracy"]["n"] == 30
     assert second["curves"]["strength"]["x"] == [1, 2]
     assert second["metrics"]["strength"] == first["metrics"]["strength"]  # what was chosen stays chosen
     assert list(folder.glob("events.out.tfevents.*"))
@@ -113,7 +113,7 @@ def test_fit_then_test_writes_a_report_and_the_command_line_wins_over_the_checkp
     capsys.readouterr()
     assert report_main(["logs"]) == 0
     assert "steer_toy/mean_difference" in capsys.readouterr().out
-    assert "target_low" in (workshop / "logs/runs.csv").read_text().splitlines()[0]
+    assert "target_accuracy_low" in (workshop / "logs/runs.csv").read_text().splitlines()[0]
 
 
 def test_two_processes_from_the_command_line(workshop: Path) -> None:
@@ -139,6 +139,6 @@ def test_tensorboard_shows_scalars_figures_and_settings(workshop: Path) -> None:
     assert main(["test", *STEER]) == 0
     seen = EventAccumulator("logs/steer_toy/mean_difference").Reload()
     tags = seen.Tags()
-    assert {"val/strength", "test/target", "test/bypass"} <= set(tags["scalars"])
+    assert {"val/strength", "test/target_accuracy", "test/bypass"} <= set(tags["scalars"])
     assert {"dose_response", "drift", "pairs"} <= set(tags["images"])
     assert "_hparams_/session_start_info" in seen.summary_metadata

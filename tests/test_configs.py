@@ -61,4 +61,4 @@ def test_every_method_runs_in_every_toy_experiment(
         assert main(["test", *given]) == 0
         report = json.loads((networks / "logs" / experiment / method / "report.json").read_text())
         assert report["experiment"] == experiment
-        assert report["metrics"]["target"]["n"] == 40
+        assert report["metrics"]["target_accuracy"]["n"] == 40

@@ -35,33 +35,36 @@ def test_drift_lower_than_that_of_every_random_direction_is_the_best_rank() -> N
 
 def test_a_column_without_a_direction_is_refused() -> None:
     class Silent(AttributeEffect):
-        higher_is_better: ClassVar = {"target": True}
+        higher_is_better: ClassVar = {"target_accuracy": True}
 
-    rows = {name: torch.rand(30, 4) for name in ("target", "kept", "others", "exact", "drift_kl")}
-    tested = {f"random/{name}": column.round() for name, column in rows.items()} | {"cluster": torch.arange(30)}
+    rows = {
+        name: torch.rand(30, 4)
+        for name in ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match", "drift_kl")
+    }
+    tested = {f"random_control/{name}": column.round() for name, column in rows.items()} | {"cluster": torch.arange(30)}
     summary = Summary(tested, {}, Silent(), {})
-    with pytest.raises(ValueError, match="'kept' of Silent does not say which direction is wanted"):
-        summary.random(summary.estimates(summary.tested, "random"))
+    with pytest.raises(ValueError, match="'target_unchanged' of Silent does not say which direction is wanted"):
+        summary.random(summary.estimates(summary.tested, "random_control"))
 
 
 def test_the_footnote_names_what_is_good_and_what_has_no_p() -> None:
     draws = np.arange(20.0)
     columns = {"accuracy": True, "error": False, "margin": None}
     random = {name: random_range(draws, 1.0, better) for name, better in columns.items()}
-    said = random_row({"baselines": {"random": random}})
+    said = random_row({"baselines": {"random_control": random}})
     assert "draws at least as good" in said
     assert "high accuracy and low error; no p for margin" in said
     assert cell(random["error"]) == "9.500 (0.000 to 19.000; p 0.143)"
     assert cell(random["margin"]) == "9.500 (0.000 to 19.000)"  # never as an interval
     assert footnotes([random]) == []
     old = {name: {key: one[key] for key in one if key != "higher_is_better"} for name, one in random.items()}
-    assert "high accuracy, error, margin." in random_row({"baselines": {"random": old}})
+    assert "high accuracy, error, margin." in random_row({"baselines": {"random_control": old}})
 
 
 def test_after_a_search_random_directions_have_a_range_and_no_p() -> None:
     random = {"margin": random_range(np.arange(20.0), 30.0, True, searched=True)}
     assert cell(random["margin"]) == "9.500 (0.000 to 19.000)"
-    said = random_row({"searched": True, "baselines": {"random": random}})
+    said = random_row({"searched": True, "baselines": {"random_control": random}})
     assert "No rank p-value: the setting was chosen for the vector and not for them" in said
     assert "(1 + draws" not in said
 

@@ -159,7 +159,7 @@ def test_steering_a_model_that_answers_in_its_own_words(method: Any, model: Path
     trainer.fit(module, data)
     trainer.test(module, data, verbose=False)
     report = json.loads((tmp_path / "report.json").read_text())["metrics"]
-    site_edits = {s: (lambda h, m=m: m(h, module.strength)) for s, m in module.at_site.items()}
+    site_edits = {s: (lambda h, m=m: m(h, module.strength)) for s, m in module.methods.items()}
     asked = [MultipleChoice(e.prompt, data.options) for e in data.test]
     truth = torch.tensor([e.label for e in data.test])
     for name, edits in (("_base", None), ("", site_edits)):

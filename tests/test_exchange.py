@@ -149,14 +149,14 @@ def test_the_harness_finds_its_modules_in_every_family(family: str, tmp_path: Pa
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=list(VARIANTS))
 def test_what_is_exported_is_all_that_the_method_does(make: Make) -> None:
     """A method is either a vector, for any activation, or refused."""
-    map_ = laws.trained(make, rows(d=8))
+    method = laws.trained(make, rows(d=8))
     try:
-        found = constant(map_, 1.5)
+        found = constant(method, 1.5)
     except ValueError:
-        assert set(map_.state_dict()) != {"vector", "_extra_state"}
+        assert set(method.state_dict()) != {"vector", "_extra_state"}
     else:
         h = 30 * torch.randn(500, 8)
-        torch.testing.assert_close(map_(h, 1.5), h + found)
+        torch.testing.assert_close(method(h, 1.5), h + found)
 
 
 class SparesSomeRows(MeanDifference):

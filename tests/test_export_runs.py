@@ -49,8 +49,8 @@ def test_every_run_is_exported(
     assert vector.card.task == record["task"]
     for name, rows in (("data", "fitted_rows"), ("selection", "selection_rows")):
         assert getattr(vector.card, name) == sha256(json.dumps(record[rows]).encode()).hexdigest()
-    for i, map_ in enumerate(vector.maps):
-        for name, value in state(map_).items():
+    for i, site_method in enumerate(vector.maps):
+        for name, value in state(site_method).items():
             assert torch.equal(value, saved["state_dict"][f"maps.{i}.{name}"])
     if experiment != "steer_toy":
         capsys.readouterr()

@@ -47,13 +47,13 @@ def sweep(largest: float, value: float = 0.15) -> dict[str, Any]:
 
 
 def run() -> dict[str, Any]:
-    names = (*fidelity_tables.HEADLINE, "neutral_kl", "layer", "strength")
+    names = (*fidelity_tables.HEADLINE, "reference_kl", "layer", "strength")
     fields = ("value", "low", "high", "n", "clusters", "how")
     metrics = {name: dict(zip(fields, estimate(0.2), strict=True)) for name in names}
-    metrics["neutral_kl"] |= {"n": 64, "clusters": None, "how": "jackknife-t over rows"}
+    metrics["reference_kl"] |= {"n": 64, "clusters": None, "how": "jackknife-t over rows"}
     metrics["layer"]["value"], metrics["strength"]["value"] = 2, 1.5
     random = {"value": 0.01, "low": -0.1, "high": 0.17, "n": DRAWS, "p": 1 / 21, "how": "range of random draws"}
-    return {"metrics": metrics, "baselines": {"unsteered": metrics, "random": {"fidelity": random}}}
+    return {"metrics": metrics, "baselines": {"baseline": metrics, "random_control": {"fidelity": random}}}
 
 
 def behaviour() -> dict[str, Any]:
@@ -183,7 +183,7 @@ def test_runs_are_counted_by_examples_and_terms_and_drift_by_texts() -> None:
     table = fidelity_tables.runs(PARTS)
     assert rows(table, "base-town")[0][-2:] == ["0.010 (-0.100 to 0.170)", "0.048"]
     assert "Rows: 60 examples in 12 target terms." in table
-    assert "Rows: 64 neutral texts (neutral_kl). Intervals: jackknife-t over rows." in table
+    assert "Rows: 64 neutral texts (reference_kl). Intervals: jackknife-t over rows." in table
 
 
 def test_the_papers_table_stands_without_intervals_and_says_why_once() -> None:

@@ -94,8 +94,8 @@ def test_drift_of_neutral_text_has_the_intervals_of_drift() -> None:
             assert same(Estimate(*column[i]), expected[name][i])
         assert column[1][0] == (1 if name == "perplexity_ratio" else 0)
         assert column[1][-1] == BY_DEFINITION
-    assert found["neutral_kl"][0][3] == 20
-    assert found["neutral_kl_p95"][0][3:5] == [20 * 25, 20]
+    assert found["reference_kl"][0][3] == 20
+    assert found["reference_kl_p95"][0][3:5] == [20 * 25, 20]
 
 
 def test_differences_may_be_as_large_as_they_can_be() -> None:

@@ -199,7 +199,7 @@ def test_the_tuned_model_is_judged_as_a_method(models: dict[str, Path]) -> None:
         assert (found["curves"][name][zero][0], found["curves"][name][zero][-1]) == (0, BY_DEFINITION)
         assert found["curves"][name][zero + 1][1] < found["curves"][name][zero + 1][2]
     assert found["curves"]["auc"][zero][1] < found["curves"]["auc"][zero][2]
-    assert found["drift"]["neutral_kl"][zero][-1] == BY_DEFINITION
+    assert found["drift"]["reference_kl"][zero][-1] == BY_DEFINITION
     assert found["kl"][zero] == pytest.approx(0, abs=1e-6)
 
 
@@ -214,24 +214,24 @@ def test_a_run_stands_beside_the_range_of_its_draws(models: dict[str, Path], mon
         "strengths": [-1.0, 0.0, 1.0],
         "select": {"2": [0.1, 0.0, 0.2]},
         "steered": {"2": {name: [here, known if name == "fidelity" else here, here] for name in names}},
-        "drift": {"2": {"neutral_kl": [here] * 3, "neutral_kl_p95": [tail] * 3}},
+        "drift": {"2": {"reference_kl": [here] * 3, "reference_kl_p95": [tail] * 3}},
         "random": {"2": {aim: {"fidelity": [[0.1], [-0.3], [0.2]]} for aim in ("suppress", "promote")}},
     }
     report = runs.report(ARMS[0], models, "town", "suppress", stored, SCALE)
-    random = report["baselines"]["random"]["fidelity"]
+    random = report["baselines"]["random_control"]["fidelity"]
     assert random == {
         "value": 0.1, "low": -0.3, "high": 0.2, "n": 3, "clusters": None, "how": "range of random draws", "p": 0.5,
         "higher_is_better": True,
     }  # fmt: skip
     assert report["metrics"]["fidelity"] == dict(zip(Estimate._fields, here, strict=True))
-    unsteered = report["baselines"]["unsteered"]["fidelity"]
+    unsteered = report["baselines"]["baseline"]["fidelity"]
     assert (unsteered["value"], unsteered["how"], unsteered["clusters"]) == (0, BY_DEFINITION, 24)
     assert math.isnan(unsteered["low"])
-    assert math.isnan(report["metrics"]["neutral_kl_p95"]["high"])
+    assert math.isnan(report["metrics"]["reference_kl_p95"]["high"])
     assert report["metrics"]["strength"]["how"] == "none: it was chosen"
     for task in TASKS:
         name = f"flips_{task}"
-        metric, draws = report["metrics"][name], report["baselines"]["random"][name]
+        metric, draws = report["metrics"][name], report["baselines"]["random_control"][name]
         assert (metric["n"], metric["clusters"], metric["how"]) == (6, None, "exact (Clopper-Pearson)")
         assert metric["low"] <= metric["value"] < metric["high"] or metric["value"] == metric["high"] == 1
         assert (draws["n"], draws["how"]) == (SCALE.draws, "range of random draws")
@@ -254,7 +254,7 @@ def test_parts_are_made_once_and_become_pages(
     assert {report["run"] for report in reports} == {
         f"{arm}-town-{aim}" for arm in ("base", "tuned", "tuned-base_vector") for aim in ("suppress", "promote")
     }
-    needed = {"ss", "lms", "icat", "p_stereotype", "p_anti", "p_unrelated", "fidelity", "neutral_kl", "entanglement"}
+    needed = {"ss", "lms", "icat", "p_stereotype", "p_anti", "p_unrelated", "fidelity", "reference_kl", "entanglement"}
     test = Subject(ARMS[0], models, "town").test
     examples, terms = len(test.examples), len(test.term.unique())
     for report in reports:
@@ -263,16 +263,16 @@ def test_parts_are_made_once_and_become_pages(
             if name in ("layer", "strength"):
                 assert (metric["low"], metric["high"], metric["how"]) == (None, None, "none: it was chosen")
             elif metric["how"].startswith("none: "):  # few rows may carry it
-                assert name in {"neutral_kl", "perplexity_ratio"} | {
+                assert name in {"reference_kl", "perplexity_ratio"} | {
                     n for n in report["metrics"] if n.startswith("kl_")
                 }
                 assert (metric["low"], metric["high"]) == (None, None)
             else:
                 assert metric["low"] <= metric["value"] + 1e-9 <= metric["high"] + 2e-9, name
         assert (report["metrics"]["fidelity"]["n"], report["metrics"]["fidelity"]["clusters"]) == (examples, terms)
-        assert report["metrics"]["neutral_kl"]["n"] == 64
+        assert report["metrics"]["reference_kl"]["n"] == 64
         assert (report["metrics"]["flips_sms_spam"]["n"], report["metrics"]["flips_sms_spam"]["clusters"]) == (8, None)
-        unsteered, random = report["baselines"]["unsteered"], report["baselines"]["random"]
+        unsteered, random = report["baselines"]["baseline"], report["baselines"]["random_control"]
         assert (unsteered["fidelity"]["value"], unsteered["fidelity"]["how"]) == (0, BY_DEFINITION)
         assert unsteered["p_anti"]["low"] is not None
         for name, draws in random.items():

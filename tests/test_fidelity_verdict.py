@@ -57,9 +57,9 @@ def parts(pattern: float = -0.03, explained: float = 0.0) -> dict[str, Any]:
 def test_every_contrast_points_the_way_it_says() -> None:
     found = declared.results(parts())
     values = {name: result.estimate.value for name, result in found[declared.LOST.name].items()}
-    wanted = {"vector, in the narrow model": 0.038, "vector, in the base model": 0.038,
+    positive = {"vector, in the narrow model": 0.038, "vector, in the base model": 0.038,
               "response, to the base model's vector": 0.01, "response, to the narrow model's vector": 0.01}  # fmt: skip
-    assert values == pytest.approx(wanted, abs=1e-3)
+    assert values == pytest.approx(positive, abs=1e-3)
     assert [result.p < 0.01 for result in found[declared.NATS.name].values()] == [True] * 4
     turned = declared.results(parts(pattern=0.03))[declared.NATS.name]
     assert [result.p > 0.99 for result in turned.values()] == [True] * 4

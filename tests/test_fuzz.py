@@ -30,7 +30,7 @@ Make = Callable[[random.Random], bytes]
 @pytest.fixture(scope="module")
 def vector() -> SteeringVector:
     llm = LLM("tiny", [1, 2]).adopt(decoder("llama"), letters())
-    figures = {"target": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
+    figures = {"target_accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
     maps = {site: MeanDifference(32).fit(rows(d=32)) for site in llm.sites}
     return of(
         llm, maps, 1.5, (1.0, 2.0), 16, task="a task", data="ab" * 32, effect=figures, drift=figures, warnings=["w"]
@@ -68,8 +68,8 @@ def read_and_use(path: Path) -> None:
     """A vector that is read can also be used, or refused."""
     found = load(path)
     h = torch.randn(3, found.card.sites[0].width)
-    for map_ in found.maps:
-        assert map_(h, 0.5).shape == h.shape
+    for method in found.maps:
+        assert method(h, 0.5).shape == h.shape
     positions_of(found.card)
     module_of(NETWORK, found.card.sites[0])
 
@@ -115,13 +115,14 @@ def control_vector(vector: SteeringVector, chance: random.Random) -> bytes:
 def report_of(chance: random.Random) -> bytes:
     estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
     column = {key: [0.1, 0.2, None] for key in ("value", "low", "high")}
-    row = {"target": estimate, "drift_kl": estimate}
+    row = {"target_accuracy": estimate, "drift_kl": estimate}
     whole = {
         "experiment": "e", "task": "t", "backbone": "b", "method": "M", "seed": 0, "versions": {"torch": "2"},
         "verdict": "v", "choice": "c", "warnings": ["w"], "metrics": {**row, "strength": estimate},
-        "baselines": {"unsteered": row, "random": row, "site_mean": row, "oracle_patch": row},
-        "fitted_rows": row, "dose_response": {"measures": ["target"], "unit": "share"},
-        "curves": {"strength": {"x": [0.5, 1.0, 2.0], "target": column, "drift_kl": column}}, "profile": {"kl": column},
+        "baselines": {"baseline": row, "random_control": row, "mean_ablation": row, "oracle_patch": row},
+        "fitted_rows": row, "dose_response": {"measures": ["target_accuracy"], "unit": "share"},
+        "curves": {"strength": {"x": [0.5, 1.0, 2.0], "target_accuracy": column, "drift_kl": column}},
+        "profile": {"kl": column},
     }  # fmt: skip
     text = json_changed(whole, chance) if chance.random() < 0.8 else json.dumps(whole).encode()
     return text if chance.random() < 0.7 else bytes_changed(text, chance)
@@ -225,7 +226,7 @@ def test_format(
 
 def test_the_fuzzer_finds_a_reader_that_breaks(tmp_path: Path) -> None:
     def careless(path: Path) -> Any:
-        return json.loads(path.read_bytes())["metrics"]["target"]
+        return json.loads(path.read_bytes())["metrics"]["target_accuracy"]
 
     with pytest.raises(pytest.fail.Exception):
         refuses_or_reads(careless, inputs(report_of, 300), tmp_path / "report.json")

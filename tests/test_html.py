@@ -20,7 +20,7 @@ COLUMN = {"value": [0.1, 0.5, 0.2], "low": [0.0, 0.4, 0.1], "high": [0.2, 0.6, 0
 
 
 def report(**changes: Any) -> dict[str, Any]:
-    row = {"target": ESTIMATE, "drift_kl": ESTIMATE}
+    row = {"target_accuracy": ESTIMATE, "drift_kl": ESTIMATE}
     whole = {
         "experiment": "e",
         "task": "a task",
@@ -32,10 +32,10 @@ def report(**changes: Any) -> dict[str, Any]:
         "choice": "Strength 1 is certified.",
         "warnings": ["take care"],
         "metrics": {**row, "strength": {"value": 1.0, "low": 0.5, "high": 2.0, "n": 16}, "certified_bound": ESTIMATE},
-        "baselines": dict.fromkeys(("unsteered", "random", "site_mean", "oracle_patch"), row),
+        "baselines": dict.fromkeys(("baseline", "random_control", "mean_ablation", "oracle_patch"), row),
         "fitted_rows": row,
-        "dose_response": {"measures": ["target"], "unit": "share of rows"},
-        "curves": {"strength": {"x": [0.5, 1.0, 2.0], "target": COLUMN, "drift_kl": COLUMN}},
+        "dose_response": {"measures": ["target_accuracy"], "unit": "share of rows"},
+        "curves": {"strength": {"x": [0.5, 1.0, 2.0], "target_accuracy": COLUMN, "drift_kl": COLUMN}},
         "profile": {"kl": {key: [None, 0.1, 0.2] for key in ("value", "low", "high")}},
     }
     return {**whole, **changes}
@@ -118,13 +118,13 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
 
 def test_nothing_in_a_report_becomes_markup(tmp_path: Path) -> None:
-    estimate = {HOSTILE: ESTIMATE, "drift_" + HOSTILE: ESTIMATE, "target": ESTIMATE}
+    estimate = {HOSTILE: ESTIMATE, "drift_" + HOSTILE: ESTIMATE, "target_accuracy": ESTIMATE}
     hostile = report(
         **dict.fromkeys(("experiment", "task", "backbone", "method", "verdict", "choice"), HOSTILE),
         warnings=[HOSTILE],
         versions={HOSTILE: HOSTILE},
         metrics=estimate,
-        baselines={"unsteered": estimate, "random": estimate, HOSTILE: estimate},
+        baselines={"baseline": estimate, "random_control": estimate, HOSTILE: estimate},
         dose_response={"measures": [HOSTILE], "unit": HOSTILE},
         curves={"strength": {"x": [0.5, 1.0, 2.0], HOSTILE: COLUMN}},
         profile={HOSTILE: COLUMN},
@@ -146,10 +146,13 @@ def test_a_report_with_little_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"metrics": {"target": {"value": "0.5"}}}, "metrics.target.value is '0.5', not a number"),
-        ({"metrics": {"target": {"value": 1}}}, "lacks 'low'"),
+        ({"metrics": {"target_accuracy": {"value": "0.5"}}}, "metrics.target_accuracy.value is '0.5', not a number"),
+        ({"metrics": {"target_accuracy": {"value": 1}}}, "lacks 'low'"),
         ({"warnings": "none"}, "warnings is 'none', not a list"),
-        ({"curves": {"strength": {"x": [1.0], "target": COLUMN}}}, "curves.strength.target.value has 3 values, not 1"),
+        (
+            {"curves": {"strength": {"x": [1.0], "target_accuracy": COLUMN}}},
+            "curves.strength.target_accuracy.value has 3 values, not 1",
+        ),
         ({"profile": {"kl": [1]}}, "profile.kl is '[1]', not a dict"),
         ({"verdict": {"a": 1}}, "verdict is"),
         ({"intervals": 1}, "intervals is"),

@@ -295,11 +295,11 @@ def shipped(request):
 def test_shipped_models_are_small_and_complete(shipped):
     left = (".ckpt", ".yaml")  # of a fit by hand: ignored by git
     files = {path.name: path.stat().st_size for path in shipped.iterdir() if path.suffix not in left}
-    wanted = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
-    wanted |= {"README.md", "evaluation.json", "training.json"}
-    wanted |= {"chat_template.jinja"} if shipped.name == "tuned" else set()
+    positive = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+    positive |= {"README.md", "evaluation.json", "training.json"}
+    positive |= {"chat_template.jinja"} if shipped.name == "tuned" else set()
     assert sum(files.values()) < 10e6
-    assert set(files) == wanted
+    assert set(files) == positive
 
 
 @pytest.mark.slow

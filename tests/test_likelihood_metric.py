@@ -293,7 +293,7 @@ def test_the_page_prints_what_it_says_of_a_swap(capsys: pytest.CaptureFixture[st
 
 def test_the_page_names_only_what_a_report_has() -> None:
     page = (ROOT / "docs/likelihood.md").read_text(encoding="utf-8")
-    reported = {*BehaviourEffect.headline, *BehaviourEffect.also, "neutral_kl", "perplexity_ratio"}
+    reported = {*BehaviourEffect.headline, *BehaviourEffect.also, "reference_kl", "perplexity_ratio"}
     named = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
     assert {name for cell in named for name in re.findall(r"`(\w+)`", cell)} <= reported
     assert "The paper's table, and beside it" not in page  # no report of `test` has it

@@ -72,7 +72,7 @@ def test_a_sweep_is_each_strength_by_itself_and_zero_is_no_steering(family: str,
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
-    "scope",
+    "positions",
     [AllTokens(), PromptTokens(), LastPromptToken(), GeneratedTokens(), TokensFrom(2), TokensFrom(-2)],
     ids=lambda s: type(s).__name__,
 )

@@ -60,7 +60,7 @@ def test_own_data_in_one_yaml(own, method, capsys):
         "metrics"
     ].keys()
     assert report["metrics"]["accuracy"]["n"] == 60
-    assert report["baselines"]["unsteered"]["spi"]["how"] == "by definition"
+    assert report["baselines"]["baseline"]["spi"]["how"] == "by definition"
 
 
 def test_probes_of_own_data(own, capsys):

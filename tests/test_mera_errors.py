@@ -135,8 +135,8 @@ def weights_of_their_own(every) -> None:
     shifts = {}
     h, _ = graded()
     for family in every:
-        (layer, map_), *_ = family.at(0).items()
-        shifts[family.name] = map_(h[layer], 0.05 if map_.off == 1 else 1.0) - h[layer]
+        (layer, method), *_ = family.at(0).items()
+        shifts[family.name] = method(h[layer], 0.05 if method.identity_strength == 1 else 1.0) - h[layer]
     names = [
         name for name in shifts if "paper's thresholds" not in name and "layer" not in name and "probe" not in name
     ]
@@ -276,8 +276,8 @@ def exact_at_every_layer(llm, maps, edits, alpha=0.2) -> None:
         llm.model(llm.tokenizer("hello world", return_tensors="pt")["input_ids"])
     with edit(llm.model, edits(plain)), capture(llm.model, llm.sites) as seen:
         llm.model(llm.tokenizer("hello world", return_tensors="pt")["input_ids"])
-    for site, map_ in maps.items():
-        predicted = (seen[site].double() @ map_.weight.double() + map_.intercept.double()).sigmoid()
+    for site, method in maps.items():
+        predicted = (seen[site].double() @ method.weight.double() + method.intercept.double()).sigmoid()
         assert predicted.max() <= alpha + 1e-5
 
 

@@ -45,18 +45,18 @@ def graded(seed=0, n=N, outlier=1.0):
     return Activations(h, error, torch.zeros(n, 1, dtype=torch.int64), False)
 
 
-def predicted(map_: SteeringMethod, h: Tensor) -> Tensor:
+def predicted(method: SteeringMethod, h: Tensor) -> Tensor:
     """Error that the map's own probe predicts, in float64."""
-    return (h.double() @ map_.weight.double() + map_.intercept.double()).sigmoid()
+    return (h.double() @ method.weight.double() + method.intercept.double()).sigmoid()
 
 
-def exact(map_: SteeringMethod, h: Tensor, alpha: float) -> None:
+def exact(method: SteeringMethod, h: Tensor, alpha: float) -> None:
     """The law: predicted error alpha after an edit; rows at or below alpha unchanged, bit for bit."""
-    before, after = predicted(map_, h), map_(h, alpha)
+    before, after = predicted(method, h), method(h, alpha)
     above = before > alpha * (1 + 1e-4) + 1e-6
     below = before < alpha * (1 - 1e-4) - 1e-6
     assert above.any()
-    assert (predicted(map_, after)[above] - alpha).abs().max() < 1e-5
+    assert (predicted(method, after)[above] - alpha).abs().max() < 1e-5
     assert torch.equal(after[below], h[below])
     assert (after[above] != h[above]).any(-1).all()
 
@@ -105,10 +105,10 @@ def test_the_law_catches_a_broken_copy(broken):
 def test_every_threshold_steers_the_rows_above_it_and_no_others(make):
     """Of the release's ten thresholds five always steer and three never."""
     seen = graded()
-    map_ = make(D).fit(seen)
+    method = make(D).fit(seen)
     for alpha in np.linspace(0, 1, 12)[1:-1]:
-        edited = (map_(seen.h, float(alpha)) != seen.h).any(-1)
-        assert torch.equal(edited, (seen.h @ map_.weight + map_.intercept) > math.log(alpha / (1 - alpha)))
+        edited = (method(seen.h, float(alpha)) != seen.h).any(-1)
+        assert torch.equal(edited, (seen.h @ method.weight + method.intercept) > math.log(alpha / (1 - alpha)))
 
 
 @given(st.integers(0, 10_000), st.sampled_from(ALPHAS), st.floats(1e-3, 3.0))
@@ -120,12 +120,12 @@ def test_no_shorter_shift_reaches_the_threshold(seed, alpha, size):
     x = seen.h.double() - seen.h.double().mean(0)
     sigma = x.T @ x / N
     for mahalanobis in (False, True):
-        map_ = MERA(D, mahalanobis=mahalanobis).fit(seen)
+        method = MERA(D, mahalanobis=mahalanobis).fit(seen)
         metric = torch.linalg.inv(sigma) if mahalanobis else torch.eye(D).double()
-        h = seen.h[predicted(map_, seen.h) > alpha][:20].double()
-        shift = map_.shift(h, alpha).double()
+        h = seen.h[predicted(method, seen.h) > alpha][:20].double()
+        shift = method.shift(h, alpha).double()
         other = shift + size * shift.norm(dim=-1, keepdim=True) * torch.randn(h.shape, generator=g).double()
-        reached = predicted(map_, h + other) <= alpha + 1e-9
+        reached = predicted(method, h + other) <= alpha + 1e-9
         length, theirs = (((v @ metric) * v).sum(-1) for v in (shift, other))
         assert (theirs[reached] >= length[reached] * (1 - 1e-5)).all()
 
@@ -144,30 +144,30 @@ def test_along_the_wrong_direction_the_shift_is_longer():
 
 def test_the_mahalanobis_direction_is_the_covariance_with_the_prediction():
     seen = graded()
-    map_ = MERA(D, mahalanobis=True).fit(seen)
-    prediction = seen.h.double() @ map_.weight.double()
+    method = MERA(D, mahalanobis=True).fit(seen)
+    prediction = seen.h.double() @ method.weight.double()
     x = seen.h.double() - seen.h.double().mean(0)
     pattern = x.T @ prediction / N / prediction.var(correction=0)
-    torch.testing.assert_close(map_.along.double(), pattern, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(method.along.double(), pattern, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("mahalanobis", [False, True])
 def test_a_probe_of_nothing_but_zeros_edits_nothing(mahalanobis):
     seen = graded()
-    map_ = MERA(D, penalty=100.0, mahalanobis=mahalanobis).fit(seen)
-    assert (map_.weight == 0).all()
+    method = MERA(D, penalty=100.0, mahalanobis=mahalanobis).fit(seen)
+    assert (method.weight == 0).all()
     for alpha in (0.001, 0.5):
-        assert torch.equal(map_(seen.h, alpha), seen.h)
+        assert torch.equal(method(seen.h, alpha), seen.h)
     for other in (ContrastiveMERA(D, penalty=100.0), LogisticMERA(D, penalty=100.0), ProbeAdditive(D, penalty=100.0)):
         steered = other.fit(seen)(seen.h, 0.5)
         assert steered.isfinite().all()
         assert torch.equal(steered, seen.h)
 
 
-def lowers(map_: SteeringMethod, seen: Activations, strength: float) -> None:
+def lowers(method: SteeringMethod, seen: Activations, strength: float) -> None:
     """The law of direction: the error that an independent probe predicts falls."""
     probe = fit_error_probe(seen.h, seen.error, 0.0, False)
-    before, after = (h.double() @ probe.weight + probe.intercept for h in (seen.h, map_(seen.h, strength)))
+    before, after = (h.double() @ probe.weight + probe.intercept for h in (seen.h, method(seen.h, strength)))
     assert after.mean() < before.mean() - 0.1
 
 
@@ -177,8 +177,8 @@ DIRECTED = {**GATED, "Contrastive": Contrastive, "ProbeAdditive": ProbeAdditive}
 @pytest.mark.parametrize("make", DIRECTED.values(), ids=list(DIRECTED))
 def test_errors_are_steered_down(make):
     seen = graded()
-    map_ = make(D).fit(seen)
-    lowers(map_, seen, 0.1 if map_.off == 1 else 1.0)
+    method = make(D).fit(seen)
+    lowers(method, seen, 0.1 if method.identity_strength == 1 else 1.0)
 
 
 @pytest.mark.parametrize("kind", [LogisticMERA, ContrastiveMERA, Contrastive])
@@ -190,17 +190,17 @@ def test_the_law_of_direction_catches_the_releases_error(kind):
             return -super().shift(h, strength)
 
     seen = graded()
-    map_ = Backwards(D).fit(seen)
+    method = Backwards(D).fit(seen)
     with pytest.raises(AssertionError):
-        lowers(map_, seen, 0.1 if map_.off == 1 else 1.0)
+        lowers(method, seen, 0.1 if method.identity_strength == 1 else 1.0)
 
 
 def test_a_contrast_that_does_not_lower_the_predicted_error_is_not_followed():
     seen = graded()
     lowest = seen.error.argmin()
     alike = seen._replace(error=torch.full((N,), 0.5).index_fill(0, lowest, 0.4))  # nothing that a lasso would learn
-    map_ = ContrastiveMERA(D, k=1, penalty=10.0).fit(alike)
-    assert torch.equal(map_(seen.h, 0.01), seen.h)
+    method = ContrastiveMERA(D, k=1, penalty=10.0).fit(alike)
+    assert torch.equal(method(seen.h, 0.01), seen.h)
 
 
 @pytest.mark.parametrize("kind", [Contrastive, ContrastiveMERA])
@@ -208,7 +208,7 @@ def test_every_k_is_another_direction(kind):
     """Errors 5 and 6 of the release: one set of weights for all, and only the last k."""
     seen = graded()
     along = [kind(D, k=k).fit(seen) for k in (50, 100, 200)]
-    vectors = [map_.vector if kind is Contrastive else map_.along for map_ in along]
+    vectors = [method.vector if kind is Contrastive else method.along for method in along]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert not torch.allclose(vectors[i], vectors[j], rtol=1e-3)
 
@@ -224,9 +224,9 @@ def test_contrastive_is_the_difference_of_the_extremes():
 
 def test_additive_lowers_the_predicted_logit_by_its_strength():
     seen = graded()
-    map_ = ProbeAdditive(D).fit(seen)
+    method = ProbeAdditive(D).fit(seen)
     probe = fit_error_probe(seen.h, seen.error, 0.01, True)
-    before, after = (h.double() @ probe.weight for h in (seen.h, map_(seen.h, 2.5)))
+    before, after = (h.double() @ probe.weight for h in (seen.h, method(seen.h, 2.5)))
     torch.testing.assert_close(before - after, torch.full((N,), 2.5).double(), rtol=0, atol=1e-3)
 
 

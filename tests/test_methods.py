@@ -132,15 +132,15 @@ def spread(means: Tensor) -> float:
 def test_erasure_makes_class_means_equal(method: type[SteeringMethod], by_value: bool) -> None:
     seen = rows(n=200)
     classes = seen.value[:, 0] if by_value else seen.error.long()
-    map_ = method(8, by_value=by_value).fit(seen)  # type: ignore[call-arg]
+    site_method = method(8, by_value=by_value).fit(seen)  # type: ignore[call-arg]
     assert spread(class_means(seen.h, classes)) > 0.5
-    after = map_(seen.h, 1.0)
+    after = site_method(seen.h, 1.0)
     assert spread(class_means(after, classes)) < 1e-4
-    torch.testing.assert_close(after.mean(0), seen.wanted.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after.mean(0), seen.positive.mean(0), rtol=1e-4, atol=1e-4)
 
 
 def test_rank_one_erasure_leaves_the_other_values_apart() -> None:
-    """The broken copy of the law above: erasing wanted against unwanted does not erase every value."""
+    """The broken copy of the law above: erasing positives against negatives does not erase every value."""
     seen = rows(n=200)
     assert spread(class_means(LEACE(8).fit(seen)(seen.h, 1.0), seen.value[:, 0])) > 0.1
 
@@ -160,28 +160,30 @@ def test_leace_changes_the_rows_less_than_any_other_projection_that_erases() -> 
 
 def test_mean_difference_at_strength_one_moves_one_mean_onto_the_other() -> None:
     seen = rows()
-    map_ = MeanDifference(8).fit(seen)
-    torch.testing.assert_close(map_(seen.unwanted, 1.0).mean(0), seen.wanted.mean(0), rtol=1e-5, atol=1e-5)
-    assert (map_(seen.unwanted, 0.5).mean(0) - seen.wanted.mean(0)).abs().max() > 0.1
+    site_method = MeanDifference(8).fit(seen)
+    torch.testing.assert_close(site_method(seen.negative, 1.0).mean(0), seen.positive.mean(0), rtol=1e-5, atol=1e-5)
+    assert (site_method(seen.negative, 0.5).mean(0) - seen.positive.mean(0)).abs().max() > 0.1
 
 
 def test_transport_matches_mean_and_covariance() -> None:
     seen = rows(n=300, paired=False)
-    map_ = GaussianTransport(8, shrinkage=0.0).fit(seen)
-    moved = map_(seen.unwanted, 1.0)
-    torch.testing.assert_close(moved.mean(0), seen.wanted.mean(0), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(torch.cov(moved.T), torch.cov(seen.wanted.T), rtol=1e-3, atol=1e-3)
-    assert (torch.cov(seen.unwanted.T) - torch.cov(seen.wanted.T)).abs().max() > 0.1
-    torch.testing.assert_close(map_.matrix, map_.matrix.T, rtol=1e-4, atol=1e-5)  # the gradient of a convex function
-    assert torch.linalg.eigvalsh(map_.matrix).min() > 0
+    site_method = GaussianTransport(8, shrinkage=0.0).fit(seen)
+    moved = site_method(seen.negative, 1.0)
+    torch.testing.assert_close(moved.mean(0), seen.positive.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cov(moved.T), torch.cov(seen.positive.T), rtol=1e-3, atol=1e-3)
+    assert (torch.cov(seen.negative.T) - torch.cov(seen.positive.T)).abs().max() > 0.1
+    torch.testing.assert_close(
+        site_method.matrix, site_method.matrix.T, rtol=1e-4, atol=1e-5
+    )  # the gradient of a convex function
+    assert torch.linalg.eigvalsh(site_method.matrix).min() > 0
 
 
 def test_ridge_is_the_minimum_of_its_objective() -> None:
     seen = rows(n=100)
-    map_ = Ridge(8, penalty=0.3).fit(seen)
-    x, y = (part.double() for part in (seen.unwanted, seen.wanted - seen.unwanted))
+    site_method = Ridge(8, penalty=0.3).fit(seen)
+    x, y = (part.double() for part in (seen.negative, seen.positive - seen.negative))
     x, y = x - x.mean(0), y - y.mean(0)
-    b = map_.matrix.double().requires_grad_()
+    b = site_method.matrix.double().requires_grad_()
     scale = x.square().mean()
     objective = (y - x @ b).square().sum() / len(x) + 0.3 * scale * b.square().sum()
     (gradient,) = torch.autograd.grad(objective, b)
@@ -232,8 +234,8 @@ def test_another_seed_is_another_random_direction() -> None:
 
 def test_loreft_starts_as_the_identity_and_moves_within_its_subspace() -> None:
     seen, h = rows(), torch.randn(6, 8)
-    map_ = LoReFT(8, rank=3).fit(seen)
-    torch.testing.assert_close(map_(h), h)
+    site_method = LoReFT(8, rank=3).fit(seen)
+    torch.testing.assert_close(site_method(h), h)
     moved = laws.trained(lambda width: LoReFT(width, rank=3), seen)
     basis = torch.linalg.qr(moved.subspace).Q
     shift = moved.shift(h, 1.0)

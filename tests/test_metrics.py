@@ -19,32 +19,32 @@ def case(seed: int = 0, targets: tuple[int, ...] = (1, 3)) -> tuple[Tensor, Tens
     base = torch.randn(B, A, K, generator=g).log_softmax(-1)
     scores = torch.randn(C, B, A, K, generator=g).log_softmax(-1)
     y = torch.randint(K, (B, A), generator=g)
-    y_wanted = y.clone()
+    y_positive = y.clone()
     for target in targets:
         y[:, target] = torch.randint(1, K, (B,), generator=g)
-        y_wanted[:, target] = 0
-    return base, scores, y, y_wanted
+        y_positive[:, target] = 0
+    return base, scores, y, y_positive
 
 
-def reference(base: Tensor, scores: Tensor, y: Tensor, y_wanted: Tensor) -> dict[str, list[list[float]]]:
+def reference(base: Tensor, scores: Tensor, y: Tensor, y_positive: Tensor) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {}
     for c in range(C):
         for b in range(B):
-            targets = [a for a in range(A) if y[b, a] != y_wanted[b, a]]
+            targets = [a for a in range(A) if y[b, a] != y_positive[b, a]]
             others = [a for a in range(A) if a not in targets]
             read = [max(range(K), key=lambda k, a=a: float(scores[c, b, a, k])) for a in range(A)]
             before = [max(range(K), key=lambda k, a=a: float(base[b, a, k])) for a in range(A)]
-            right = [float(read[a] == int(y_wanted[b, a])) for a in range(A)]
+            right = [float(read[a] == int(y_positive[b, a])) for a in range(A)]
             p, q = base[b].exp().tolist(), scores[c, b].exp().tolist()
             kl = [sum(p[a][k] * math.log(p[a][k] / q[a][k]) for k in range(K)) for a in range(A)]
             distance = [sum(abs(p[a][k] - q[a][k]) for k in range(K)) / 2 for a in range(A)]
-            gap = [float(scores[c, b, a, y_wanted[b, a]] - scores[c, b, a, y[b, a]]) for a in targets]
+            gap = [float(scores[c, b, a, y_positive[b, a]] - scores[c, b, a, y[b, a]]) for a in targets]
             row = {
-                "target": mean([right[a] for a in targets]),
-                "kept": mean([float(read[a] == int(y[b, a])) for a in targets]),
-                "others": mean([right[a] for a in others]),
-                "mean60": mean(right),
-                "exact": float(all(right)),
+                "target_accuracy": mean([right[a] for a in targets]),
+                "target_unchanged": mean([float(read[a] == int(y[b, a])) for a in targets]),
+                "off_target_accuracy": mean([right[a] for a in others]),
+                "mean_accuracy": mean(right),
+                "exact_match": float(all(right)),
                 "drift_kl": mean([kl[a] for a in others]),
                 "drift_flip": mean([float(read[a] != before[a]) for a in others]),
                 "gap": mean(gap),
@@ -70,19 +70,19 @@ def test_attribute_effect_is_the_loops(targets: tuple[int, ...]) -> None:
 
 def test_an_unsteered_network_shows_in_mean60_only() -> None:
     """Why one accuracy misleads: doing nothing scores (A - 1) / A."""
-    _, _, y, y_wanted = case(targets=(2,))
+    _, _, y, y_positive = case(targets=(2,))
     perfect = (20 * torch.nn.functional.one_hot(y, K).float()).log_softmax(-1)
-    effect = attribute_effect(perfect, perfect.unsqueeze(0), y, y_wanted)
-    assert (effect["mean60"] == (A - 1) / A).all()
-    assert (effect["target"] == 0).all()
-    assert (effect["kept"] == 1).all()
+    effect = attribute_effect(perfect, perfect.unsqueeze(0), y, y_positive)
+    assert (effect["mean_accuracy"] == (A - 1) / A).all()
+    assert (effect["target_accuracy"] == 0).all()
+    assert (effect["target_unchanged"] == 1).all()
     assert (effect["drift_kl"] == 0).all()
 
 
 def test_loss_is_cross_entropy_and_profile_leaves_targets_out() -> None:
-    base, scores, y, y_wanted = case(targets=(1,))
-    evaluation, labels = AttributeEffect(), Labels(y, y_wanted)
-    expected = torch.nn.functional.cross_entropy(scores[1].flatten(0, 1), y_wanted.flatten())
+    base, scores, y, y_positive = case(targets=(1,))
+    evaluation, labels = AttributeEffect(), Labels(y, y_positive)
+    expected = torch.nn.functional.cross_entropy(scores[1].flatten(0, 1), y_positive.flatten())
     torch.testing.assert_close(evaluation.loss(scores, labels)[1].mean(), expected)
     profile = evaluation.profile(base, scores[0], labels)
     assert profile["kl"][:, 1].isnan().all()
@@ -90,10 +90,10 @@ def test_loss_is_cross_entropy_and_profile_leaves_targets_out() -> None:
 
 
 def test_bypass_is_zero_through_the_site_and_one_round_it() -> None:
-    before, wanted = -torch.rand(10) - 1, torch.rand(10) + 1
-    assert bypass(before, wanted, wanted) == 0
-    assert bypass(before, before, wanted) == 1
-    torch.testing.assert_close(bypass(before, before + 0.25 * (wanted - before), wanted), torch.tensor(0.75))
+    before, positive = -torch.rand(10) - 1, torch.rand(10) + 1
+    assert bypass(before, positive, positive) == 0
+    assert bypass(before, before, positive) == 1
+    torch.testing.assert_close(bypass(before, before + 0.25 * (positive - before), positive), torch.tensor(0.75))
 
 
 def test_bootstrap_weights_draw_n_rows_and_whole_clusters() -> None:

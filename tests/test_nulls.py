@@ -21,7 +21,7 @@ def report(**metrics: dict[str, Any]) -> dict[str, Any]:
     metrics = {"accuracy": figure(0.5, 0.4, 0.6), "spi": figure(0.2, 0.1, 0.3), **metrics}
     return {
         "experiment": "e", "method": "m", "verdict": "V.", "choice": "c", "warnings": [], "task": "t", "backbone": "b",
-        "seed": 0, "metrics": metrics, "baselines": {"unsteered": unsteered}, "fitted_rows": {}, "versions": {},
+        "seed": 0, "metrics": metrics, "baselines": {"baseline": unsteered}, "fitted_rows": {}, "versions": {},
     }  # fmt: skip
 
 
@@ -36,9 +36,9 @@ def test_only_changes_that_hold_0_are_named() -> None:
 
 def test_a_change_that_cannot_be_is_not_named() -> None:
     """A share changes by 1 at most: an interval so wide could have seen no change at all."""
-    wide = {**report(wanted_change=figure(0.3, -0.5, 1.0)), "largest": {"wanted_change": 1}}
+    wide = {**report(intended_preferred_change=figure(0.3, -0.5, 1.0)), "largest": {"intended_preferred_change": 1}}
     assert nulls(wide).endswith("wanted_change (none, since there is none above 1.000).")
-    assert "or more" in nulls(report(wanted_change=figure(0.3, -0.5, 1.0)))
+    assert "or more" in nulls(report(intended_preferred_change=figure(0.3, -0.5, 1.0)))
 
 
 def test_it_stands_in_the_page_and_in_the_terminal() -> None:

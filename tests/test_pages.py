@@ -54,7 +54,7 @@ def test_blocks_run_in_their_order(name: str, tmp_path: Path) -> None:
     if name == "README.md":
         shown = [(block.text, said) for block, said in zip(found, printed, strict=True) if block.language == "python"]
         assert len(shown) == 2  # by a search, and by a vector file
-        assert "drift on neutral text" in shown[0][1]  # damage is said with the effect
+        assert "drift on reference texts" in shown[0][1]  # damage is said with the effect
         for text, said in shown:
             baseline, steered = [line.strip() for line in said.splitlines() if line.strip()][-2:]
             assert [baseline, steered] == re.findall(r"print\(.*# (.*)$", text, re.MULTILINE)

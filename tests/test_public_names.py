@@ -61,7 +61,7 @@ def test_the_vector_is_that_of_the_command_line(
         *("--config", str(ROOT / "configs/steer_behaviour.yaml")),
         *("--config", str(ROOT / "configs/methods/mean_difference.yaml")),
         *("--model.init_args.backbone.init_args.llm", BASE, "--model.init_args.strengths", "[1.0]"),
-        *("--data.init_args.source", json.dumps(source), "--data.init_args.neutral_file", "neutral.txt"),
+        *("--data.init_args.source", json.dumps(source), "--data.init_args.reference_texts", "neutral.txt"),
     ]
     for command in ("fit", "test"):
         assert main([command, *options]) in (0, None)
@@ -69,9 +69,9 @@ def test_the_vector_is_that_of_the_command_line(
     assert torch.equal(saved["maps.0.vector"], vector.maps[0].vector)
     report = json.loads(Path("logs/steer_behaviour/mean_difference/report.json").read_text())
     assert {name: report["metrics"][name] for name in vector.card.effect} == vector.card.effect
-    assert report["metrics"]["neutral_kl"] == vector.card.drift["neutral_kl"]
+    assert report["metrics"]["reference_kl"] == vector.card.drift["reference_kl"]
     assert vector.card.drift.keys() == {
-        *("neutral_kl", "neutral_kl_p95", "neutral_probability_lost", "perplexity_ratio"),
+        *("reference_kl", "reference_kl_p95", "reference_probability_lost", "perplexity_ratio"),
         *("text_nats", "text_repetition"),
     }
 
@@ -100,7 +100,7 @@ def test_printing_says_effect_damage_and_warnings(llm: ls.LLM, vector: ls.Steeri
     assert "MeanDifference at block 2" in said
     assert "strength 1 " in said
     assert "n 10" in said
-    effect, damage = vector.card.effect["margin_change"], vector.card.drift["neutral_kl"]
+    effect, damage = vector.card.effect["margin_change"], vector.card.drift["reference_kl"]
     assert f"{effect['value']:.3f} [{effect['low']:.3f}, {effect['high']:.3f}]" in said
     assert f"{damage['value']:.3f}" in said
     assert "side effects on other text: not measured" in str(ls.fit(llm, PAIRS))
@@ -110,7 +110,7 @@ def test_other_layers_leave_the_model_as_it_was(llm: ls.LLM) -> None:
     vector = ls.fit(llm, PAIRS, layers=[1, -1], method=partial(LearnedVector), epochs=2)
     assert [site.layer for site in vector.card.sites] == [1, 4]
     assert llm.layers == [2]
-    assert all(map_.vector.any() for map_ in vector.maps)
+    assert all(method.vector.any() for method in vector.maps)
 
 
 def test_pairs_are_read(tmp_path: Path) -> None:

@@ -59,10 +59,18 @@ def report(pocket_decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def test_the_change_of_what_is_wanted_is_estimated_row_by_row(report: dict[str, Any]) -> None:
-    change, plain = report["metrics"]["wanted_change"], report["baselines"]["unsteered"]
-    assert change["value"] == pytest.approx(report["metrics"]["wanted"]["value"] - plain["wanted"]["value"])
+    change, plain = report["metrics"]["intended_preferred_change"], report["baselines"]["baseline"]
+    assert change["value"] == pytest.approx(
+        report["metrics"]["intended_preferred"]["value"] - plain["intended_preferred"]["value"]
+    )
     assert change["low"] <= change["value"] <= change["high"]
-    assert plain["wanted_change"] == {**change, "value": 0.0, "low": None, "high": None, "how": "by definition"}
+    assert plain["intended_preferred_change"] == {
+        **change,
+        "value": 0.0,
+        "low": None,
+        "high": None,
+        "how": "by definition",
+    }
     assert "a change of " in report["verdict"]
     assert f"[{100 * change['low']:.1f}, {100 * change['high']:.1f}]" in report["verdict"]
 
@@ -70,13 +78,15 @@ def test_the_change_of_what_is_wanted_is_estimated_row_by_row(report: dict[str, 
 def test_a_change_of_rows_is_narrower_than_that_of_two_means() -> None:
     base = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     effect = BehaviourEffect()
-    batch = type("Batch", (), {"x": [], "unwanted": []})()
+    batch = type("Batch", (), {"x": [], "negative": []})()
     steered = base.clone()
     steered[:20] = steered[:20].flip(1)  # 20 of 400 rows change sides
     columns = effect.rows(base, steered.unsqueeze(0), batch)
     found = effect.estimates({name: column.T for name, column in columns.items()}, None)
-    width = {name: found[name][0].high - found[name][0].low for name in ("wanted", "wanted_change")}
-    assert width["wanted_change"] < width["wanted"] / 2
+    width = {
+        name: found[name][0].high - found[name][0].low for name in ("intended_preferred", "intended_preferred_change")
+    }
+    assert width["intended_preferred_change"] < width["intended_preferred"] / 2
 
 
 @pytest.mark.parametrize("evaluation", [BehaviourEffect, AttributeEffect, StereoSetEffect])
@@ -182,20 +192,20 @@ def test_the_record_names_all_that_computes(report: dict[str, Any]) -> None:
 
 def test_the_price_stands_in_the_table_beside_the_effect_and_the_baseline() -> None:
     drift = {name: {"value": 2.0, "low": 1.0, "high": 3.0, "n": 9, "clusters": None, "how": "a way"}
-             for name in ("neutral_kl", "perplexity_ratio")}  # fmt: skip
+             for name in ("reference_kl", "perplexity_ratio")}  # fmt: skip
     plain = undisturbed(drift)
     assert [plain[name]["value"] for name in drift] == [0.0, 1.0]
-    ways = {"wanted": True, "neutral_kl": False, "perplexity_ratio": None}
-    ranked = {name: {**drift["neutral_kl"], "higher_is_better": way} for name, way in ways.items()}
-    baselines = {"unsteered": {"wanted": drift["neutral_kl"], **plain}, "random": ranked}
+    ways = {"intended_preferred": True, "reference_kl": False, "perplexity_ratio": None}
+    ranked = {name: {**drift["reference_kl"], "higher_is_better": way} for name, way in ways.items()}
+    baselines = {"baseline": {"intended_preferred": drift["reference_kl"], **plain}, "random_control": ranked}
     shown = {
         "method": "M",
         "fitted_rows": {},
         "baselines": baselines,
-        "metrics": {"wanted": drift["neutral_kl"], **drift},
+        "metrics": {"intended_preferred": drift["reference_kl"], **drift},
     }
     table = comparison(shown)
-    assert table["unsteered"].keys() == table["M"].keys() == {"wanted", *drift}
+    assert table["baseline"].keys() == table["M"].keys() == {"intended_preferred", *drift}
     lines = legend(shown).splitlines()
     assert [line.split("|")[3].strip() for line in lines[2:]] == ["higher", "lower", "-"]
     assert all(line.split("|")[4].strip() == "9" for line in lines[2:])

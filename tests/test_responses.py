@@ -219,8 +219,8 @@ def test_plain_vectors_are_loaded_by_site_or_layer(tmp_path: Path) -> None:
     torch.save({1: v}, tmp_path / "v.pt")
     torch.save(v, tmp_path / "one.pt")
     for name in ("v.safetensors", "v.pt", "one.pt"):
-        map_ = fitted.load(tmp_path / name, None, {"model.layers.1": 8})["model.layers.1"]
-        torch.testing.assert_close(map_(torch.zeros(1, 8), 2.0)[0], 2 * v)
+        method = fitted.load(tmp_path / name, None, {"model.layers.1": 8})["model.layers.1"]
+        torch.testing.assert_close(method(torch.zeros(1, 8), 2.0)[0], 2 * v)
 
 
 def saved(folder: Path, value: Any) -> Path:
@@ -344,7 +344,7 @@ def test_a_vector_without_a_record_is_named_as_such(model: Path, vector: Path, t
 def test_responses_steered_at_other_tokens_are_refused_or_named(model: Path, tmp_path: Path) -> None:
     llm = LLM(str(model), layers=[1], chat=True)
     llm.load()
-    map_ = MeanDifference(32).fit(
+    method = MeanDifference(32).fit(
         Activations(torch.randn(4, 32), torch.tensor([1.0, 1, 0, 0]), torch.zeros(4, 1), True)
     )
     record = provenance.Provenance(
@@ -352,7 +352,7 @@ def test_responses_steered_at_other_tokens_are_refused_or_named(model: Path, tmp
         read_positions="LastPromptToken()", prompts="", task="t", fitted_rows=["a"], selection_rows=["b"],
     )  # fmt: skip
     path = tmp_path / "best.ckpt"
-    state = {f"maps.0.{key}": value for key, value in map_.state_dict().items()}
+    state = {f"maps.0.{key}": value for key, value in method.state_dict().items()}
     torch.save({"state_dict": state, "provenance": record.as_json()}, path)
     data = PromptsDataModule(str(prompts(tmp_path, 2)), batch_size=2)
 

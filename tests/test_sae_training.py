@@ -129,10 +129,10 @@ def test_the_method_steers_along_what_was_trained(tmp_path: Path) -> None:
     fitted(tmp_path, 60)
     h = planted()[0][0, :N]
     error = (read_sparse_autoencoder(tmp_path / "first", D).encode(h)[:, :5].sum(1) - 1).sigmoid()
-    map_ = SAEMERA(D, str(tmp_path / "first")).fit(Activations(h, error, torch.zeros(N, 1, dtype=torch.int64), False))
-    edited = (map_(h, 0.4) != h).any(-1)
+    method = SAEMERA(D, str(tmp_path / "first")).fit(Activations(h, error, torch.zeros(N, 1, dtype=torch.int64), False))
+    edited = (method(h, 0.4) != h).any(-1)
     assert 0 < edited.double().mean() < 1
-    assert torch.equal(map_(h, 1.0), h)
+    assert torch.equal(method(h, 1.0), h)
 
 
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:

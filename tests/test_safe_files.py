@@ -17,7 +17,14 @@ SOURCES = sorted((ROOT / "lightning_steer").rglob("*.py"))
 WRITES = {"write_text", "write_bytes", "savefig", "save_file", "mkstemp"}
 """Calls that open a file by its name and follow links; what writes is ``files.write``."""
 ESTIMATE = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
-REPORT = {"experiment": "e", "task": "t", "backbone": "b", "method": "M", "seed": 0, "metrics": {"target": ESTIMATE}}
+REPORT = {
+    "experiment": "e",
+    "task": "t",
+    "backbone": "b",
+    "method": "M",
+    "seed": 0,
+    "metrics": {"target_accuracy": ESTIMATE},
+}
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def test_the_vector_is_that_of_the_chosen_setting(llm: ls.LLM) -> None:
     assert card.certificate["reason"] == found.reason
     assert f"{found.grid.damage[found.setting]:.3f}" in found.reason
     assert card.effect["margin_change"]["n"] == 6
-    assert card.drift["neutral_kl"]["n"] == 2 + len(own_text(llm, TEXTS[1::2]))
+    assert card.drift["reference_kl"]["n"] == 2 + len(own_text(llm, TEXTS[1::2]))
 
 
 def table(effect: list[list[float]], damage: list[list[float]]) -> Grid:
@@ -273,14 +273,14 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "baseline: " in printed
     assert "steered: " in printed
-    assert "drift on neutral text" in printed
+    assert "drift on reference texts" in printed
     assert "random direction" in printed
     folder = Path("logs/steer/pairs")
     assert {path.name for path in folder.iterdir()} >= {"vector.safetensors", "report.md", "search.md", "search.png"}
     assert "| 4 |" in (folder / "search.md").read_text()
     vector = ls.load(folder / "vector.safetensors")
     report = json.loads((folder / "report.json").read_text())
-    random = report["baselines"]["random"]
+    random = report["baselines"]["random_control"]
     assert {figure["p"] for figure in random.values()} == {None}  # the search was for the vector alone
     assert "the setting was chosen for the vector and not for them" in printed
     assert "the setting was chosen for the vector and not for them" in (folder / "report.md").read_text()

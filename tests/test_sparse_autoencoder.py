@@ -102,10 +102,10 @@ def test_the_method_lowers_the_predicted_error_with_its_own_and_a_given_autoenco
     seen = Activations(h, error, torch.zeros(N, 1, dtype=torch.int64), False)
     save_sparse_autoencoder(train_sparse_autoencoder(h, M), tmp_path)
     probe = fit_error_probe(h, error, 0.0, False)
-    for map_ in (SAEMERA(D).fit(seen), SAEMERA(D, str(tmp_path)).fit(seen)):
-        before, after = (x.double() @ probe.weight + probe.intercept for x in (h, map_(h, 0.1)))
+    for method in (SAEMERA(D).fit(seen), SAEMERA(D, str(tmp_path)).fit(seen)):
+        before, after = (x.double() @ probe.weight + probe.intercept for x in (h, method(h, 0.1)))
         high = before > 0
         assert after[high].mean() < before[high].mean() - 1
-        assert torch.equal(map_(h, 1.0), h)
-        edited = (map_(h, 0.5) != h).any(-1)
+        assert torch.equal(method(h, 1.0), h)
+        edited = (method(h, 0.5) != h).any(-1)
         assert 0 < edited.double().mean() < 0.6

@@ -45,16 +45,16 @@ def run(module: SteeringAdaptor, pairs: ToyDataModule, tmp_path: Path, **setting
 
 def test_mean_difference_steers_a_network_without_by_pass(toy_checkpoints: dict, tmp_path: Path) -> None:
     report = run(adaptor(toy_checkpoints["none"], MeanDifference), data(), tmp_path)
-    metrics, unsteered = report["metrics"], report["baselines"]["unsteered"]
-    assert unsteered["target"]["value"] == 0
-    assert metrics["target"]["value"] > 0.9
-    assert metrics["others"]["value"] > 0.9
-    assert report["baselines"]["random"]["target"]["value"] < 0.2
-    assert report["baselines"]["oracle_patch"]["target"]["value"] > 0.95
+    metrics, unsteered = report["metrics"], report["baselines"]["baseline"]
+    assert unsteered["target_accuracy"]["value"] == 0
+    assert metrics["target_accuracy"]["value"] > 0.9
+    assert metrics["off_target_accuracy"]["value"] > 0.9
+    assert report["baselines"]["random_control"]["target_accuracy"]["value"] < 0.2
+    assert report["baselines"]["oracle_patch"]["target_accuracy"]["value"] > 0.95
     assert abs(metrics["bypass"]["value"]) < 0.05
     assert metrics["cosine_class"]["value"] > max(0.95, metrics["cosine_pair"]["value"])
     assert metrics["strength"]["n"] == 16
-    assert metrics["target"]["n"] == 200
+    assert metrics["target_accuracy"]["n"] == 200
     assert not report["warnings"]
     for figure in ("dose_response", "drift", "pairs"):
         assert (tmp_path / f"{figure}.png").stat().st_size > 1000
@@ -67,8 +67,8 @@ def test_a_by_pass_is_measured_and_warned_of(toy_checkpoints: dict, tmp_path: Pa
     report = run(adaptor(toy_checkpoints["projection"], MeanDifference, strengths=(1.0, 2.0)), data(), tmp_path)
     assert report["metrics"]["bypass"]["value"] > 0.5
     assert "by-passes this site" in report["warnings"][0]
-    assert report["metrics"]["target"]["value"] < 0.1
-    assert report["fitted_rows"]["target"]["value"] < 0.1
+    assert report["metrics"]["target_accuracy"]["value"] < 0.1
+    assert report["fitted_rows"]["target_accuracy"]["value"] < 0.1
 
 
 @pytest.mark.parametrize("method", [LearnedVector, partial(LoReFT, rank=4)])
@@ -77,14 +77,14 @@ def test_trained_methods_steer_round_the_by_pass(
 ) -> None:
     module = adaptor(toy_checkpoints["projection"], method, learning_rate=0.05)
     report = run(module, data(), tmp_path, max_epochs=80, check_val_every_n_epoch=40)
-    assert report["metrics"]["target"]["value"] > 0.7
+    assert report["metrics"]["target_accuracy"]["value"] > 0.7
     assert "pairs" not in report["curves"]
 
 
 def test_no_steering_changes_nothing(toy_checkpoints: dict, tmp_path: Path) -> None:
     report = run(adaptor(toy_checkpoints["none"], Identity), data(), tmp_path)
-    for name in ("target", "kept", "others", "exact", "drift_kl"):
-        steered, unsteered = report["metrics"][name], report["baselines"]["unsteered"][name]
+    for name in ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match", "drift_kl"):
+        steered, unsteered = report["metrics"][name], report["baselines"]["baseline"][name]
         assert [steered[key] for key in ("value", "n")] == [unsteered[key] for key in ("value", "n")]
         assert unsteered["how"] == "by definition" or steered == unsteered
     assert report["metrics"]["drift_kl"]["value"] == 0
@@ -92,7 +92,7 @@ def test_no_steering_changes_nothing(toy_checkpoints: dict, tmp_path: Path) -> N
 
 def test_several_attributes_are_steered_at_once(toy_checkpoints: dict, tmp_path: Path) -> None:
     report = run(adaptor(toy_checkpoints["none"], Ridge), data(pairs=400, target=[0, 2]), tmp_path)
-    assert report["metrics"]["target"]["value"] > 0.8
+    assert report["metrics"]["target_accuracy"]["value"] > 0.8
     drift = report["profile"]["kl"]["value"]
     assert [value != value for value in drift] == [True, False, True, False, False, False]  # NaN at the targets
 
@@ -101,7 +101,7 @@ def test_several_attributes_are_steered_at_once(toy_checkpoints: dict, tmp_path:
 def test_any_layer_before_or_after_its_activation(site: str, toy_checkpoints: dict, tmp_path: Path) -> None:
     module = adaptor(toy_checkpoints["none"], MeanDifference)
     module.backbone = ToyBackbone(str(toy_checkpoints["none"]), site)
-    assert run(module, data(), tmp_path)["metrics"]["target"]["value"] > 0.8
+    assert run(module, data(), tmp_path)["metrics"]["target_accuracy"]["value"] > 0.8
 
 
 def test_the_strength_is_chosen_on_rows_that_the_test_never_sees(toy_checkpoints: dict, tmp_path: Path) -> None:
@@ -115,15 +115,15 @@ def test_the_strength_is_chosen_on_rows_that_the_test_never_sees(toy_checkpoints
 def test_a_sweep_is_each_strength_by_itself(toy_backbone: ToyBackbone) -> None:
     batch = next(iter(data().test_dataloader()[0]))
     site = toy_backbone.sites[0]
-    h = toy_backbone.activations(torch.cat([batch.x, batch.x_wanted]))[site]
+    h = toy_backbone.activations(torch.cat([batch.x, batch.x_positive]))[site]
     from lightning_steer.records import Activations
 
     error = torch.cat([torch.ones(200), torch.zeros(200)])
-    map_ = MeanDifference(h.shape[1]).fit(Activations(h, error, torch.zeros(400, 1).long(), True))
-    groups = [interventions.unsteered(), interventions.steered("", {site: map_}, STRENGTHS)]
+    method = MeanDifference(h.shape[1]).fit(Activations(h, error, torch.zeros(400, 1).long(), True))
+    groups = [interventions.unsteered(), interventions.steered("", {site: method}, STRENGTHS)]
     scores = toy_backbone.scores(batch.x, *interventions.together(groups, [site]))
     for strength, together in zip((0.0, *STRENGTHS), scores, strict=True):
-        alone = toy_backbone.scores(batch.x, {site: lambda h, s=strength: map_(h, s)})[0]
+        alone = toy_backbone.scores(batch.x, {site: lambda h, s=strength: method(h, s)})[0]
         torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores[0], toy_backbone.scores(batch.x)[0], rtol=1e-5, atol=1e-5)
 

@@ -47,7 +47,7 @@ def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Pat
     assert report["experiment"] == experiment
     graded = {"constant_class"} if experiment == "steer_mera" else set()
     assert ("accuracy_over_constant_class" in report["metrics"]) == bool(graded)
-    assert set(report["baselines"]) == {"unsteered", "random", "site_mean"} | graded
+    assert set(report["baselines"]) == {"baseline", "random_control", "mean_ablation"} | graded
     for estimate in report["metrics"].values():
         assert {"value", "low", "high", "n"} <= set(estimate)
     assert f"Why this strength: {report['choice']}." in found.with_name("report.md").read_text()

@@ -31,9 +31,9 @@ def batches(loader: Any) -> list[PairBatch]:
 def rows(loader: Any) -> list[tuple[Any, ...]]:
     """Everything about every row, in order."""
     return [
-        (int(number), asked, unwanted, wanted, int(term))
+        (int(number), asked, negative, positive, int(term))
         for batch in batches(loader)
-        for asked, unwanted, wanted, term, number in zip(*batch, strict=True)
+        for asked, negative, positive, term, number in zip(*batch, strict=True)
     ]
 
 
@@ -42,13 +42,13 @@ def test_a_batch_holds_three_sentences_and_both_sides(tmp_path: Path) -> None:
     first = batches(data.train_dataloader())[0]
     example = data.parts[0][0]
     assert first.x[0] == MultipleChoice(example.context, (" They are quick.", " They are slow.", " They are hollow."))
-    assert first.unwanted[0] == MultipleChoice(example.context, (" They are quick.",))
-    assert first.wanted[0] == MultipleChoice(example.context, (" They are slow.",))
+    assert first.negative[0] == MultipleChoice(example.context, (" They are quick.",))
+    assert first.positive[0] == MultipleChoice(example.context, (" They are slow.",))
     assert first.row.tolist() == list(range(len(first.x)))
     assert data.paired
     promoted = StereoSetDataModule(dev(tmp_path), batch_size=7, promote=True)
     other = batches(promoted.train_dataloader())[0]
-    assert (other.x, other.unwanted, other.wanted) == (first.x, first.wanted, first.unwanted)
+    assert (other.x, other.negative, other.positive) == (first.x, first.positive, first.negative)
     assert promoted.task != data.task
 
 
@@ -154,15 +154,18 @@ def test_a_pocket_chat_is_written_out_but_for_the_begin_mark() -> None:
 
 
 def test_neutral_texts_come_from_a_file_or_the_language(tmp_path: Path) -> None:
-    assert StereoSetDataModule(dev(tmp_path)).neutral == []
+    assert StereoSetDataModule(dev(tmp_path)).reference_texts == []
     (tmp_path / "some.txt").write_text("One.\n\nTwo,\nwith two lines.\n")
     for kind, origin in ((StereoSetDataModule, {"source": dev(tmp_path)}), (PocketStereoSetDataModule, {})):
-        assert kind(neutral_file=str(tmp_path / "some.txt"), **origin).neutral == ["One.", "Two,\nwith two lines."]
-    texts = PocketStereoSetDataModule().neutral
+        assert kind(reference_texts=str(tmp_path / "some.txt"), **origin).reference_texts == [
+            "One.",
+            "Two,\nwith two lines.",
+        ]
+    texts = PocketStereoSetDataModule().reference_texts
     assert len(texts) == 64
     assert not any(term in text for text in texts for term in ("bakers", "corlins"))
     with pytest.raises(FileNotFoundError, match=r"no text file at .*none.txt"):
-        _ = StereoSetDataModule(dev(tmp_path), neutral_file=str(tmp_path / "none.txt")).neutral
+        _ = StereoSetDataModule(dev(tmp_path), reference_texts=str(tmp_path / "none.txt")).reference_texts
 
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -30,9 +30,9 @@ def case(n: int = 60, candidates: int = 4, options: int = 3, seed: int = 0) -> t
     return base, scores, torch.arange(n) * 7 // n  # seven clusters of unequal size
 
 
-def contrast(options: tuple[str, ...], unwanted: int, wanted: int, n: int) -> PairBatch:
+def contrast(options: tuple[str, ...], negative: int, positive: int, n: int) -> PairBatch:
     asked = [MultipleChoice("p", options)] * n
-    sides = [[MultipleChoice("p", (options[i],))] * n for i in (unwanted, wanted)]
+    sides = [[MultipleChoice("p", (options[i],))] * n for i in (negative, positive)]
     return PairBatch(asked, *sides, y=torch.zeros(n), row=torch.arange(n))
 
 
@@ -146,7 +146,7 @@ def test_behaviour_rows_and_estimates_are_those_of_the_metrics() -> None:
         assert found["auc_change"][c].value == pytest.approx(float(auc(one) - auc(base)), abs=1e-6)
         assert found["positive_change"][c].value == pytest.approx(float((one - base)[:, 0].mean()), abs=1e-6)
     suppress = behaviour_rows(base, scores, 0, 1)
-    torch.testing.assert_close(suppress["wanted"], 1 - suppress["preference"])
+    torch.testing.assert_close(suppress["intended_preferred"], 1 - suppress["preference"])
     table = table_estimates(base - 2, scores[0] - 2)
     torch.testing.assert_close(
         torch.tensor([[cell.value for cell in quarter] for quarter in table], dtype=torch.float64),
@@ -178,7 +178,7 @@ def test_words_say_what_moved_besides() -> None:
     small, large = estimate(0.05, 0.02, 0.08), estimate(0.2, 0.15, 0.25)
     metrics = dict.fromkeys((*StereoSetEffect.headline, "strength"), small) | {"collateral": large}
     plain = dict.fromkeys(StereoSetEffect.headline, small)
-    baselines = {"unsteered": plain, "random": {"fidelity": draws(-0.1, 0.1, 3 / 21)}}
+    baselines = {"baseline": plain, "random_control": {"fidelity": draws(-0.1, 0.1, 3 / 21)}}
     warnings = StereoSetEffect().warnings(metrics, baselines)
     assert len(warnings) == 2
     assert "2 of 20 random directions of equal norm reach 0.050 or more" in warnings[1]
@@ -193,10 +193,10 @@ def test_words_say_what_moved_besides() -> None:
     fallen = estimate(-0.3, -0.4, -0.2)
     moved = dict.fromkeys((*BehaviourEffect.headline, "strength"), large)
     both = moved | {"positive_change": fallen, "negative_change": fallen}
-    assert len(BehaviourEffect().warnings(both, {"unsteered": moved})) == 1
-    by_chance = {"unsteered": moved, "random": {"margin_change": draws(-0.3, 0.3, 5 / 21)}}
+    assert len(BehaviourEffect().warnings(both, {"baseline": moved})) == 1
+    by_chance = {"baseline": moved, "random_control": {"margin_change": draws(-0.3, 0.3, 5 / 21)}}
     assert len(BehaviourEffect().warnings(moved, by_chance)) == 1
-    (noise,) = BehaviourEffect().warnings(moved | {"margin_change": estimate(0.3, -0.1, 0.7)}, {"unsteered": moved})
+    (noise,) = BehaviourEffect().warnings(moved | {"margin_change": estimate(0.3, -0.1, 0.7)}, {"baseline": moved})
     assert "change includes 0" in noise
     assert "held-out prompts" in BehaviourEffect().verdict(moved, by_chance)
 

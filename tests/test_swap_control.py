@@ -61,15 +61,15 @@ def test_what_cannot_be_exchanged_is_refused(pair: Pair, sentence: str) -> None:
 class Model:
     """Steering adds ``letter`` to the answer (A), and ``said`` to the answers of the set ``wanted``."""
 
-    def __init__(self, letter: float, said: float, wanted: Sequence[str]) -> None:
-        self.letter, self.said, self.wanted = letter, said, set(wanted)
+    def __init__(self, letter: float, said: float, positive: Sequence[str]) -> None:
+        self.letter, self.said, self.positive = letter, said, set(positive)
 
     def scores(self, questions: Sequence[MultipleChoice], edits: Mapping[str, Any] | None = None) -> Tensor:
         return torch.tensor([[[self._score(q.prompt, option, bool(edits)) for option in q.options] for q in questions]])
 
     def _score(self, prompt: str, option: str, steered: bool) -> float:
         noise = random.Random(f"{prompt}{option}{steered}").gauss(0, 0.1)
-        push = self.letter * ("(A)" in option) + self.said * (answer(prompt, option.strip()) in self.wanted)
+        push = self.letter * ("(A)" in option) + self.said * (answer(prompt, option.strip()) in self.positive)
         return noise + steered * push
 
 

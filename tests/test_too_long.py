@@ -112,8 +112,10 @@ def test_every_part_is_cut_and_batches_hold_what_is_left(tmp_path: Path) -> None
     read_all(data, reads())
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()[0]):
         for batch in loader:
-            reads().rows([*batch.x, *batch.wanted, *batch.unwanted])
-            assert [q.prompt for q in batch.x] == [q.prompt for q in batch.wanted] == [q.prompt for q in batch.unwanted]
+            reads().rows([*batch.x, *batch.positive, *batch.negative])
+            assert (
+                [q.prompt for q in batch.x] == [q.prompt for q in batch.positive] == [q.prompt for q in batch.negative]
+            )
 
 
 @pytest.mark.parametrize(
@@ -240,14 +242,14 @@ def test_neutral_texts_are_read_before_a_fit_and_as_the_rule_says(
     Path("other.txt").write_text(f"the sea\n\n{WORDS}\n\na town\n")
     more = [
         *pairs(ROWS[1:4] + ROWS[5:8]),
-        "--data.init_args.neutral_file=other.txt",
+        "--data.init_args.reference_texts=other.txt",
         f"--data.init_args.too_long={rule}",
     ]
     code = fit("steer_behaviour", model, *more)
     output = capsys.readouterr()
     if rule == "refuse":
         assert code == 2
-        assert "text 2 of the neutral texts: " in output.err
+        assert "text 2 of the reference texts: " in output.err
         assert f"more than the {LONGEST}" in output.err
         assert not Path("logs").exists()
         return
@@ -257,14 +259,14 @@ def test_neutral_texts_are_read_before_a_fit_and_as_the_rule_says(
     assert run("test", "steer_behaviour", model, *more) == 0
     (path,) = Path("logs").rglob("report.json")
     report = json.loads(path.read_text())
-    assert report["metrics"]["neutral_kl"]["n"] == (2 if rule == "skip" else 3)
+    assert report["metrics"]["reference_kl"]["n"] == (2 if rule == "skip" else 3)
     done = {"skip": "skipped", "truncate_left": "read without the beginning of their prompt"}[rule]
-    assert f"1 of 3 neutral texts {done}: longer than {LONGEST} tokens" in report["warnings"]
+    assert f"1 of 3 reference texts {done}: longer than {LONGEST} tokens" in report["warnings"]
 
 
 def test_a_neutral_text_without_a_token_is_refused_by_number() -> None:
-    with pytest.raises(ValueError, match="text 1 of the neutral texts: the text '' has no token"):
-        Reader("skip", []).neutral(LLM("tiny").adopt(decoder("llama"), letters(bos=False)), [""])
+    with pytest.raises(ValueError, match="text 1 of the reference texts: the text '' has no token"):
+        Reader("skip", []).reference_texts(LLM("tiny").adopt(decoder("llama"), letters(bos=False)), [""])
 
 
 def test_every_prompt_is_counted_with_its_response_before_a_folder_is_written(

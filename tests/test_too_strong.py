@@ -24,9 +24,9 @@ METHODS = [MeanDifference, LEACE, ACE, Ridge, GaussianTransport, ImportedVector]
 def fitted(kind: Any, width: int = 8) -> Any:
     h = torch.randn(40, width, generator=torch.Generator().manual_seed(0))
     if kind is ImportedVector:
-        map_ = ImportedVector(width)
-        map_.vector = h[0]
-        return map_
+        method = ImportedVector(width)
+        method.vector = h[0]
+        return method
     error = torch.arange(40) % 2
     return kind(width).fit(Activations(h + error[:, None], error.float(), error[:, None], True))
 
@@ -44,13 +44,13 @@ def fitted(kind: Any, width: int = 8) -> Any:
     ],
 )
 def test_what_the_network_cannot_read_is_refused_by_every_method(kind: Any, strength: Any, dtype: torch.dtype) -> None:
-    map_, h = fitted(kind), torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
+    method, h = fitted(kind), torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
     largest = float(torch.as_tensor(strength).flatten()[-1])
     with pytest.raises(
         ValueError, match=rf"strength {largest:g} of {kind.__name__} makes activations".replace("+", r"\+")
     ):
-        map_(h, strength)
-    assert map_(h, 2.0).isfinite().all()
+        method(h, strength)
+    assert method(h, 2.0).isfinite().all()
 
 
 def test_what_was_unreadable_before_is_not_the_strengths_doing() -> None:

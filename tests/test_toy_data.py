@@ -53,7 +53,7 @@ def test_processes_share_out_the_very_rows_of_one(world: int) -> None:
 
 def test_the_first_pairs_do_not_depend_on_how_many_follow() -> None:
     few, many = (all_rows(ToyDataModule(pairs=n, **WORLD).train_dataloader()) for n in (16, 200))
-    assert torch.equal(few.x_wanted, many.x_wanted[: len(few.x)])
+    assert torch.equal(few.x_positive, many.x_positive[: len(few.x)])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -62,14 +62,14 @@ def test_positives_and_negatives_are_what_they_claim(paired: bool, variant: dict
     data = ToyDataModule(pairs=300, target=[1, 3], target_value=2, paired=paired, noise=0.0, **WORLD, **variant)
     pairs = all_rows(data.train_dataloader())
     assert (pairs.y[:, [1, 3]] != 2).all()
-    assert (pairs.y_wanted[:, [1, 3]] == 2).all()
+    assert (pairs.y_positive[:, [1, 3]] == 2).all()
     others = [0, 2, 4, 5]
-    assert torch.equal(pairs.y[:, others], pairs.y_wanted[:, others])
+    assert torch.equal(pairs.y[:, others], pairs.y_positive[:, others])
     counts = pairs.y[:, 1].bincount(minlength=4)
     assert counts[2] == 0
     assert counts[[0, 1, 3]].min() > 50
     if not variant:
-        same = (pairs.x == pairs.x_wanted).reshape(-1, 6, 4).all(-1)
+        same = (pairs.x == pairs.x_positive).reshape(-1, 6, 4).all(-1)
         assert not same[:, [1, 3]].any()
         assert same[:, others].all() if paired else same[:, others].float().mean() < 0.5
 

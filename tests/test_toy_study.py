@@ -153,9 +153,9 @@ def test_stacked_fits_are_the_single_fits(tmp_path: Path) -> None:
 def test_pairs_differ_in_the_targets_only(tmp_path: Path) -> None:
     ensemble = networks.trained(SMALL.network, 2, tmp_path)
     pool = pools.draw(SMALL, ensemble, 2, 3, pools.TEST, 20)
-    changed = pool.y != pool.y_wanted
+    changed = pool.y != pool.y_positive
     assert (changed.sum(-1) == 2).all()
-    assert (pool.y_wanted.gather(-1, pool.targets.unsqueeze(2).expand(-1, -1, 20, -1)) == 0).all()
+    assert (pool.y_positive.gather(-1, pool.targets.unsqueeze(2).expand(-1, -1, 20, -1)) == 0).all()
 
 
 def test_choosing_costs_pairs() -> None:

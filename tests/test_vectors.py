@@ -59,7 +59,7 @@ def logits(model: nn.Module, tokenizer: object) -> torch.Tensor:
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=list(VARIANTS))
 def test_every_method_comes_back_bit_for_bit(make: Make, llm: LLM, tmp_path: Path) -> None:
-    figures = {"target": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
+    figures = {"target_accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
     more = {"effect": figures, "drift": figures, "certificate": {"bound": 0.1, "reason": "so"}, "licence": "CC0-1.0"}
     made = vectors.of(llm, fitted(llm, make), 0.75, (0.5, 1.0), 16, task="t", data="00", warnings=["w"], **more)
     found = vectors.load(vectors.save(tmp_path / "a.safetensors", made))
@@ -95,7 +95,7 @@ def test_the_file_says_all_that_a_reader_needs(llm: LLM, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "scope",
+    "positions",
     [AllTokens(), PromptTokens(), LastPromptToken(), GeneratedTokens(), TokensFrom(-2), TokensFrom(1)],
     ids=lambda s: type(s).__name__,
 )
@@ -103,7 +103,7 @@ def test_steering_with_a_file_is_steering_with_the_maps(positions: Positions, tm
     llm = tiny(positions=positions)
     maps = fitted(llm)
     found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, maps, 0.75)))
-    edits = {site: partial(map_, strength=0.75) for site, map_ in maps.items()}
+    edits = {site: partial(method, strength=0.75) for site, method in maps.items()}
     plain = logits(llm.model, llm.tokenizer)
     with llm.steered(edits):
         expected = logits(llm.model, llm.tokenizer)
@@ -307,7 +307,7 @@ def test_a_run_is_exported_with_what_was_reported(run: Path, monkeypatch: pytest
     assert {path for path in run.rglob("*") if path.is_file()} - before == {run / "out/a.safetensors"}
     card = vectors.load("out/a.safetensors").card
     report = json.loads(Path("logs/steer_toy/mean_difference/report.json").read_text())
-    assert card.effect["target"] == report["metrics"]["target"]
+    assert card.effect["target_accuracy"] == report["metrics"]["target_accuracy"]
     assert card.drift["drift_kl"] == report["metrics"]["drift_kl"]
     assert card.strength.value == report["metrics"]["strength"]["value"]
     assert card.licence == "CC-BY-4.0"
@@ -354,12 +354,12 @@ def test_mistake(
 
 
 def test_a_given_vector_is_kept_as_what_it_is(llm: LLM, tmp_path: Path) -> None:
-    map_ = ImportedVector(32)
-    map_.vector = torch.randn(32)
-    found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, {llm.sites[0]: map_}, 2.0)))
+    method = ImportedVector(32)
+    method.vector = torch.randn(32)
+    found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, {llm.sites[0]: method}, 2.0)))
     assert found.card.method == "ImportedVector"
     h = torch.randn(4, 32)
-    assert torch.equal(found.maps[0](h, 2.0), h + 2.0 * map_.vector)
+    assert torch.equal(found.maps[0](h, 2.0), h + 2.0 * method.vector)
 
 
 @pytest.mark.parametrize("strength", [0.5, 2.0])

@@ -39,9 +39,9 @@ def test_a_vector_is_refused_by_a_model_that_was_edited_in_another_precision(
     llm = LLM(str(pocket_decoder), 1)
     llm.load()
     (site,) = llm.sites
-    map_ = MeanDifference(llm.width(site))
-    map_.vector, map_.fitted = torch.ones(llm.width(site)), True
-    vectors.save(tmp_path / "v.safetensors", vectors.of(llm, {site: map_}, 1.0))
+    method = MeanDifference(llm.width(site))
+    method.vector, method.fitted = torch.ones(llm.width(site)), True
+    vectors.save(tmp_path / "v.safetensors", vectors.of(llm, {site: method}, 1.0))
     tokenizer = AutoTokenizer.from_pretrained(pocket_decoder)
     half = AutoModelForCausalLM.from_pretrained(pocket_decoder, dtype=torch.bfloat16)
     vector = vectors.load(tmp_path / "v.safetensors")

@@ -48,9 +48,9 @@ def test_what_is_measured_is_what_is_written(llm: ls.LLM) -> None:
 
 
 def test_wanted_continuations(llm: ls.LLM) -> None:
-    wanted = [MultipleChoice(prompt, (" kind",)) for prompt in PROMPTS]
-    scores = [float(llm.scores([question])[0, 0, 0]) for question in wanted]
-    torch.testing.assert_close(written.of_wanted(llm, wanted), -sum(scores) / len(scores), rtol=0, atol=1e-5)
+    positive = [MultipleChoice(prompt, (" kind",)) for prompt in PROMPTS]
+    scores = [float(llm.scores([question])[0, 0, 0]) for question in positive]
+    torch.testing.assert_close(written.of_positives(llm, positive), -sum(scores) / len(scores), rtol=0, atol=1e-5)
 
 
 def test_tokens_end_where_a_text_ends(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +87,8 @@ def text(nats: float, repeated: float) -> Written:
         (float("inf"), 0.0, 2.0, ["less likely"]),
     ],
 )
-def test_what_is_broken(nats: float, repeated: float, wanted: float, faults: list[str]) -> None:
-    found = written.broken(text(nats, repeated), text(1.5, 0.0), wanted)
+def test_what_is_broken(nats: float, repeated: float, positive: float, faults: list[str]) -> None:
+    found = written.broken(text(nats, repeated), text(1.5, 0.0), positive)
     assert [fault in said for fault, said in zip(faults, found, strict=True)] == [True] * len(faults)
 
 
@@ -102,9 +102,9 @@ def test_text_that_breaks_at_the_pairs_is_said_though_other_text_is_left_alone(
     module = SteeringAdaptor(llm, MeanDifference, BehaviourEffect(), [400.0], learning_curve=False)
     run(module, data, folder=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["metrics"]["neutral_kl"]["value"] == 0
+    assert report["metrics"]["reference_kl"]["value"] == 0
     assert any("Text steered at held-out prompts" in warning for warning in report["warnings"])
-    assert report["metrics"]["text_nats"]["value"] > report["baselines"]["unsteered"]["text_nats"]["value"]
+    assert report["metrics"]["text_nats"]["value"] > report["baselines"]["baseline"]["text_nats"]["value"]
     asked = [question.prompt for question in data.continued(TEST, 5)]
     assert [one["prompt"] for one in report["texts"]] == asked
     assert [one["baseline"] for one in report["texts"]] == llm.generate(asked, max_new_tokens=written.NEW)

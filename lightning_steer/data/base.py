@@ -44,9 +44,9 @@ class PairBatch(NamedTuple):
 
     x: list[MultipleChoice]
     """Prompts with the continuations that are scored."""
-    unwanted: list[MultipleChoice]
+    negative: list[MultipleChoice]
     """Negative texts, whose activations steering moves away from: a prompt and one option each."""
-    wanted: list[MultipleChoice]
+    positive: list[MultipleChoice]
     """Positive texts, whose activations steering moves towards."""
     y: Tensor
     """``[B]`` int64: each row's cluster of dependent rows (target term, prompt)."""
@@ -61,4 +61,4 @@ class PairBatch(NamedTuple):
     @property
     def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return the columns of each row's input, and of its fitting target; clusters are numbered over all parts."""
-        return (self.x,), (self.unwanted, self.wanted)
+        return (self.x,), (self.negative, self.positive)

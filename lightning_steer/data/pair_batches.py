@@ -17,8 +17,8 @@ class PairBatches(Dataset[PairBatch]):
 
     Args:
         questions: the questions to score, one a row.
-        unwanted: index of the option to move away from.
-        wanted: index of the option to move towards.
+        negative: index of the option to move away from.
+        positive: index of the option to move towards.
         cluster: ``[n]`` the target term or prompt of each row, as a number.
         size: maximum rows of a batch.
         own: the rows of a batch that this process takes.
@@ -27,13 +27,13 @@ class PairBatches(Dataset[PairBatch]):
     def __init__(
         self,
         questions: Sequence[MultipleChoice],
-        unwanted: int,
-        wanted: int,
+        negative: int,
+        positive: int,
         cluster: Sequence[int],
         size: int,
         own: slice = slice(None),
     ) -> None:
-        self.questions, self.unwanted, self.wanted, self.cluster = questions, unwanted, wanted, cluster
+        self.questions, self.negative, self.positive, self.cluster = questions, negative, positive, cluster
         self.own, self.count = own, -(-len(questions) // size)
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class PairBatches(Dataset[PairBatch]):
         n = len(self.questions)
         rows = range(j * n // self.count, (j + 1) * n // self.count)[self.own]
         questions = [self.questions[row] for row in rows]
-        sides = [[MultipleChoice(q.prompt, (q.options[i],)) for q in questions] for i in (self.unwanted, self.wanted)]
+        sides = [[MultipleChoice(q.prompt, (q.options[i],)) for q in questions] for i in (self.negative, self.positive)]
         return PairBatch(
             questions,
             *sides,

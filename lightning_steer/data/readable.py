@@ -104,10 +104,10 @@ class Reader:
         self.held_out = [(place, parts[-1][place][0]) for place, _ in readable[-1]]
         return readable
 
-    def neutral(self, llm: LLM, texts: Sequence[str]) -> list[str]:
-        """Return the neutral texts, cut or skipped by the same rule; raises ValueError naming one that is too long."""
-        part = [(f"{number} of the neutral texts", MultipleChoice(text)) for number, text in enumerate(texts, 1)]
-        return [question.prompt for _, question in self._part(llm, "neutral text", part, _Use())]
+    def reference_texts(self, llm: LLM, texts: Sequence[str]) -> list[str]:
+        """Return the reference texts, cut or skipped by the same rule; raises ValueError for one that is too long."""
+        part = [(f"{number} of the reference texts", MultipleChoice(text)) for number, text in enumerate(texts, 1)]
+        return [question.prompt for _, question in self._part(llm, "reference text", part, _Use())]
 
     def _part(self, llm: LLM, name: str, part: Part, reading: "_Use") -> list[tuple[int, MultipleChoice]]:
         rows: list[tuple[int, MultipleChoice]] = []

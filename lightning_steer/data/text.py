@@ -139,7 +139,7 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
     return documents
 
 
-def neutral_texts(path: str | Path) -> list[str]:
+def read_texts(path: str | Path) -> list[str]:
     """Return the texts of a file, in a column ``text`` if it has columns; raises ValueError if there is none."""
     texts = [text for (text,) in read(Path(path), ("text",))]
     if not texts:

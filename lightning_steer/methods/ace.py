@@ -13,10 +13,10 @@ from lightning_steer.records import Activations
 
 
 class ACE(SteeringMethod):
-    """Replace the component along the concept by the wanted class's. Strength: share of that way (1 = all of it).
+    """Replace the component along the concept by the positive class's. Strength: share of that way (1 = all of it).
 
     Args:
-        by_value: replace what tells all values apart (rank K - 1), not only wanted from unwanted (rank 1).
+        by_value: replace what tells all values apart (rank K - 1), not only positives from negatives (rank 1).
     """
 
     def __init__(self, width: int, by_value: bool = False) -> None:
@@ -26,7 +26,7 @@ class ACE(SteeringMethod):
         self.register_buffer("target", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
-        self.target = seen.wanted.mean(-2)
+        self.target = seen.positive.mean(-2)
         z = seen.concept(self.by_value)
         cross = (seen.h - seen.h.mean(-2, keepdim=True)).mT @ (z - z.mean(-2, keepdim=True)) / z.shape[-2]
         basis, size, _ = torch.linalg.svd(cross, full_matrices=False)

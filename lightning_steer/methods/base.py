@@ -16,7 +16,7 @@ THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.
 class SteeringMethod(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
 
-    off: ClassVar[float] = 0.0  # the strength at which the map is exactly the identity
+    identity_strength: ClassVar[float] = 0.0  # the strength at which the map is exactly the identity
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # valid strengths
     default_strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
     classes: ClassVar[bool] = True  # fit needs both positive and negative rows

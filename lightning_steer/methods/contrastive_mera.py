@@ -23,7 +23,7 @@ class ContrastiveMERA(SteeringMethod):
         sparse: lasso, else ridge.
     """
 
-    off = 1.0
+    identity_strength = 1.0
     strength_range = (0.0, 1.0)
     default_strengths = THRESHOLDS
 

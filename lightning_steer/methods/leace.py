@@ -2,7 +2,7 @@
 
 ``f(h) = h - W^+ P W (h - mu) + (mu_wanted - mu)`` with ``W = Sigma^(-1/2)`` and P the orthogonal projection onto the
 columns of ``W Sigma_hz``;  ``h' = h + strength * (f(h) - h)``. After f no linear map of h tells the classes apart
-(Belrose et al. 2023, arXiv 2306.03819, theorem 4.3) and all of them have the wanted mean. The shift is ours.
+(Belrose et al. 2023, arXiv 2306.03819, theorem 4.3) and all of them have the positive mean. The shift is ours.
 """
 
 import torch
@@ -13,10 +13,10 @@ from lightning_steer.records import Activations
 
 
 class LEACE(SteeringMethod):
-    """Erase the concept, then shift to the wanted mean. Strength: share of that way (1 = all of it).
+    """Erase the concept, then shift to the positive mean. Strength: share of that way (1 = all of it).
 
     Args:
-        by_value: erase what tells all values apart (rank K - 1), not only wanted from unwanted (rank 1).
+        by_value: erase what tells all values apart (rank K - 1), not only positives from negatives (rank 1).
     """
 
     def __init__(self, width: int, by_value: bool = False) -> None:
@@ -27,7 +27,7 @@ class LEACE(SteeringMethod):
         self.register_buffer("target", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
-        self.mean, self.target = seen.h.mean(-2), seen.wanted.mean(-2)
+        self.mean, self.target = seen.h.mean(-2), seen.positive.mean(-2)
         z = seen.concept(self.by_value)
         h, z = seen.h - self.mean.unsqueeze(-2), z - z.mean(-2, keepdim=True)
         variance, axes = torch.linalg.eigh(h.mT @ h / h.shape[-2])

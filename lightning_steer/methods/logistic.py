@@ -26,15 +26,15 @@ class Logistic(SteeringMethod):
         self.register_buffer("vector", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
-        length = (seen.wanted.mean(-2) - seen.unwanted.mean(-2)).norm(dim=-1, keepdim=True)
-        wanted = (seen.error < 0.5).cpu().numpy()
+        length = (seen.positive.mean(-2) - seen.negative.mean(-2)).norm(dim=-1, keepdim=True)
+        positive = (seen.error < 0.5).cpu().numpy()
         problems = seen.h.reshape(-1, *seen.h.shape[-2:]).cpu().numpy()
-        normals = torch.from_numpy(np.stack([self._normal(rows, wanted) for rows in problems]))
+        normals = torch.from_numpy(np.stack([self._normal(rows, positive) for rows in problems]))
         self.vector = length * normals.reshape(*length.shape[:-1], self.width).to(length.device)
 
-    def _normal(self, rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    def _normal(self, rows: np.ndarray, positive: np.ndarray) -> np.ndarray:
         scaled = rows / np.sqrt((rows**2).mean())
-        weight = LogisticRegression(C=self.inverse_penalty, max_iter=10_000).fit(scaled, wanted).coef_[0]
+        weight = LogisticRegression(C=self.inverse_penalty, max_iter=10_000).fit(scaled, positive).coef_[0]
         return weight / np.linalg.norm(weight)
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:

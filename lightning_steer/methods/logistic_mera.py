@@ -21,7 +21,7 @@ class LogisticMERA(SteeringMethod):
         sparse: penalise the L1 norm of the weights, else the squared L2 norm.
     """
 
-    off = 1.0
+    identity_strength = 1.0
     strength_range = (0.0, 1.0)
     default_strengths = THRESHOLDS
 

@@ -1,6 +1,6 @@
 """Mean difference (contrastive activation addition, CAA).
 
-``v = mean(h wanted) - mean(h unwanted)``,  ``h' = h + strength * v``;  at strength 1 the mean of the negative rows
+``v = mean(h positive) - mean(h negative)``,  ``h' = h + strength * v``;  at strength 1 the mean of the negative rows
 moves to the mean of the positive ones. Source: Rimsky et al. 2024, arXiv 2312.06681; Krasheninnikov & Krueger 2024.
 """
 
@@ -19,7 +19,7 @@ class MeanDifference(SteeringMethod):
         self.register_buffer("vector", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
-        self.vector = seen.wanted.mean(-2) - seen.unwanted.mean(-2)
+        self.vector = seen.positive.mean(-2) - seen.negative.mean(-2)
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         return strength * self.vector.unsqueeze(-2)

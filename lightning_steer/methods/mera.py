@@ -23,7 +23,7 @@ class MERA(SteeringMethod):
         mahalanobis: smallest shift in the metric of the activations' covariance, else the smallest Euclidean one.
     """
 
-    off, classes = 1.0, False
+    identity_strength, classes = 1.0, False
     strength_range = (0.0, 1.0)
     default_strengths = THRESHOLDS
 

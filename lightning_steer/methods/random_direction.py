@@ -23,7 +23,7 @@ class RandomDirection(SteeringMethod):
         self.register_buffer("vector", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
-        length = (seen.wanted.mean(-2) - seen.unwanted.mean(-2)).norm(dim=-1, keepdim=True)
+        length = (seen.positive.mean(-2) - seen.negative.mean(-2)).norm(dim=-1, keepdim=True)
         generator = torch.Generator().manual_seed(self.seed)
         u = torch.randn(*length.shape[:-1], self.width, dtype=length.dtype, generator=generator).to(length.device)
         self.vector = length * u / u.norm(dim=-1, keepdim=True)

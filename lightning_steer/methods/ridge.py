@@ -32,11 +32,11 @@ class Ridge(SteeringMethod):
     def estimate(self, seen: Activations) -> None:
         if not seen.paired:
             raise ValueError("Ridge needs pairs that differ in nothing but the target; set data.paired to true")
-        self.source, self.vector = seen.unwanted.mean(-2), (seen.wanted - seen.unwanted).mean(-2)
-        x = seen.unwanted - self.source.unsqueeze(-2)
+        self.source, self.vector = seen.negative.mean(-2), (seen.positive - seen.negative).mean(-2)
+        x = seen.negative - self.source.unsqueeze(-2)
         gram = x.mT @ x / x.shape[-2]
         ridge = self.penalty * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None].clamp_min(1e-12)
-        cross = x.mT @ (seen.wanted - seen.unwanted - self.vector.unsqueeze(-2)) / x.shape[-2]
+        cross = x.mT @ (seen.positive - seen.negative - self.vector.unsqueeze(-2)) / x.shape[-2]
         self.matrix = torch.linalg.solve(gram + ridge * torch.eye(self.width).to(gram), cross)
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:

@@ -22,7 +22,7 @@ class SAEMERA(SteeringMethod):
         penalty: of the probe, a lasso on standardised features; 0 for least squares.
     """
 
-    off = 1.0
+    identity_strength = 1.0
     strength_range = (0.0, 1.0)
     default_strengths = THRESHOLDS
 

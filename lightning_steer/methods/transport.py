@@ -43,9 +43,9 @@ class GaussianTransport(SteeringMethod):
         self.register_buffer("offset", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
-        root, inverse = roots(covariance(seen.unwanted, self.shrinkage))
-        self.matrix = inverse @ roots(root @ covariance(seen.wanted, self.shrinkage) @ root)[0] @ inverse
-        self.offset = seen.wanted.mean(-2) - (seen.unwanted.mean(-2, keepdim=True) @ self.matrix).squeeze(-2)
+        root, inverse = roots(covariance(seen.negative, self.shrinkage))
+        self.matrix = inverse @ roots(root @ covariance(seen.positive, self.shrinkage) @ root)[0] @ inverse
+        self.offset = seen.positive.mean(-2) - (seen.negative.mean(-2, keepdim=True) @ self.matrix).squeeze(-2)
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         return strength * (h.float() @ self.matrix + self.offset.unsqueeze(-2) - h.float())

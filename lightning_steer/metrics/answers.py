@@ -52,7 +52,17 @@ class Answers(Evaluation):
     also = (
         *("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base"),
         *("accuracy_change", "balanced_accuracy_change", "mcc_change", "error_change"),
-        *("f1", "precision", "recall", "0->1", "1->0", "0->0", "1->1", "kl", "changed"),
+        *(
+            "f1",
+            "precision",
+            "recall",
+            "answers_fixed",
+            "answers_broken",
+            "answers_still_wrong",
+            "answers_still_right",
+            "kl",
+            "changed",
+        ),
         *(f"error_q{100 * q:02.0f}" for q in QUANTILES),
     )
     shown = ("accuracy", "balanced_accuracy", "error")
@@ -114,7 +124,7 @@ class Answers(Evaluation):
         return {"constant_class": {**unsteered, **columns}}
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
-        fixed, broken = metrics["0->1"]["value"], metrics["1->0"]["value"]
+        fixed, broken = metrics["answers_fixed"]["value"], metrics["answers_broken"]["value"]
         if fixed == broken == 0:
             return f"No answer changed between right and wrong: the accuracy stays {metrics['accuracy']['value']:.3f}."
         return (
@@ -129,7 +139,7 @@ class Answers(Evaluation):
             messages.append("The interval of the change of accuracy includes 0, so SPI may be noise.")
         if value["spi"] > 0:
             messages += _class_flip(metrics["balanced_accuracy_change"], metrics["mcc_change"])
-        random = baselines.get("random", {}).get("spi")
+        random = baselines.get("random_control", {}).get("spi")
         if random and value["spi"] > 0 and random["high"] >= value["spi"]:
             messages.append(f"A push in a random direction may give this SPI: {random_reach(random, value['spi'])}.")
         constant = metrics.get("accuracy_over_constant_class")

@@ -36,8 +36,8 @@ def _pair_statistic(measure: Callable[..., Tensor], change: bool, weights: NDArr
 
 
 KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("preference", "wanted"), Mean(0, 1)),  # a tie is one half
-    **dict.fromkeys(("preference_change", "wanted_change"), Mean(-1, 1)),
+    **dict.fromkeys(("preference", "intended_preferred"), Mean(0, 1)),  # a tie is one half
+    **dict.fromkeys(("preference_change", "intended_preferred_change"), Mean(-1, 1)),
     **dict.fromkeys(("margin", "positive", "negative"), Mean()),
     **dict.fromkeys(("margin_change", "positive_change", "negative_change"), Mean()),
 }
@@ -51,19 +51,21 @@ OF_HALVES = {
 """Statistics of all rows together."""
 
 
-def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: int = POSITIVE) -> dict[str, Tensor]:
+def behaviour_rows(
+    base: Tensor, scores: Tensor, negative: int = NEGATIVE, positive: int = POSITIVE
+) -> dict[str, Tensor]:
     """Compute every measure of every prompt.
 
     Args:
         base: ``[B, 2]`` unsteered log-likelihoods of the positive and the negative continuation, in nats per token.
         scores: ``[C, B, 2]`` steered log-likelihoods of C interventions.
-        source: the continuation that steering should make less likely.
-        sink: the continuation that it should make likelier.
+        negative: the continuation that steering should make less likely.
+        positive: the continuation that it should make likelier.
 
     Returns:
         ``{name: [C, B]}``: ``margin`` positive - negative, ``preference`` whether the positive is likelier (a tie is
-        one half), ``positive`` and ``negative`` themselves, ``wanted`` whether the intended is likelier; the changes
-        ``margin_change``, ``positive_change`` and ``negative_change``; and the unsteered ``positive_before`` and
+        one half), ``positive`` and ``negative`` themselves, ``intended_preferred`` whether the intended is likelier; the
+        changes ``margin_change``, ``positive_change`` and ``negative_change``; and the unsteered ``positive_before`` and
         ``negative_before``.
     """
     if scores.isnan().any() or base.isnan().any():
@@ -77,7 +79,7 @@ def behaviour_rows(base: Tensor, scores: Tensor, source: int = NEGATIVE, sink: i
         "preference": preference,
         "positive": after[..., POSITIVE],
         "negative": after[..., NEGATIVE],
-        "wanted": preference if sink == POSITIVE else 1 - preference,
+        "intended_preferred": preference if positive == POSITIVE else 1 - preference,
         "margin_change": change[..., POSITIVE] - change[..., NEGATIVE],
         "positive_change": change[..., POSITIVE],
         "negative_change": change[..., NEGATIVE],
@@ -133,23 +135,36 @@ class BehaviourEffect(Evaluation):
     """Metrics of steering a behaviour: which continuation became likelier or less likely, and by how much."""
 
     subject = "behaviours"
-    headline = ("wanted", "wanted_change", "margin", "margin_change", "positive_change", "negative_change")
+    headline = (
+        "intended_preferred",
+        "intended_preferred_change",
+        "margin",
+        "margin_change",
+        "positive_change",
+        "negative_change",
+    )
     also = (
         *("preference", "preference_change", "positive", "negative"),
         *("auc", "auc_change", "cohens_d", "cohens_d_change"),
     )
-    shown = ("wanted",)
+    shown = ("intended_preferred",)
     unit = "share of held-out prompts"
-    success = "wanted"
+    success = "intended_preferred"
     kinds = KINDS
-    paired = ("wanted", "preference")
+    paired = ("intended_preferred", "preference")
     # for the others it depends on the intended direction
-    higher_is_better: Mapping[str, bool | None] = {**dict.fromkeys(headline), "wanted": True, "wanted_change": True}
-    by_definition = dict.fromkeys(("wanted_change", "margin_change", "positive_change", "negative_change"), 0.0)
+    higher_is_better: Mapping[str, bool | None] = {
+        **dict.fromkeys(headline),
+        "intended_preferred": True,
+        "intended_preferred_change": True,
+    }
+    by_definition = dict.fromkeys(
+        ("intended_preferred_change", "margin_change", "positive_change", "negative_change"), 0.0
+    )
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
-        source, sink = direction(batch)
-        return torch.nn.functional.softplus(scores[..., source] - scores[..., sink])
+        negative, positive = direction(batch)
+        return torch.nn.functional.softplus(scores[..., negative] - scores[..., positive])
 
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         ends = direction(batch)
@@ -159,11 +174,15 @@ class BehaviourEffect(Evaluation):
         return behaviour_estimates(rows, cluster, self.kinds)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
-        wanted, plain, change = metrics["wanted"], baselines["unsteered"]["wanted"], metrics["wanted_change"]
-        clusters = f" in {wanted['clusters']} clusters" if wanted["clusters"] else ""
+        positive, plain, change = (
+            metrics["intended_preferred"],
+            baselines["baseline"]["intended_preferred"],
+            metrics["intended_preferred_change"],
+        )
+        clusters = f" in {positive['clusters']} clusters" if positive["clusters"] else ""
         return (
-            f"At strength {metrics['strength']['value']:g} the wanted continuation is the likelier one of the two in "
-            f"{100 * wanted['value']:.1f} % of {wanted['n']} held-out prompts{clusters}, unsteered in "
+            f"At strength {metrics['strength']['value']:g} the intended continuation is the likelier one of the two in "
+            f"{100 * positive['value']:.1f} % of {positive['n']} held-out prompts{clusters}, unsteered in "
             f"{100 * plain['value']:.1f} %: a change of {with_ends(change, 100, 1, ' points')}{_maybe_none(change)}. "
             f"Continuations that show the behaviour changed by {with_ends(metrics['positive_change'])} nats per token, "
             f"the others by {with_ends(metrics['negative_change'])}."
@@ -173,7 +192,7 @@ class BehaviourEffect(Evaluation):
         messages = []
         if max(metrics["positive_change"]["high"], metrics["negative_change"]["high"]) < 0:
             messages.append("Both continuations became less likely: whatever the margin did, so did everything else.")
-        random = baselines.get("random", {}).get("margin_change")
+        random = baselines.get("random_control", {}).get("margin_change")
         change = metrics["margin_change"]["value"]
         if change and metrics["margin_change"]["low"] <= 0 <= metrics["margin_change"]["high"]:
             messages.append("The interval of the margin's change includes 0: this may be noise.")
@@ -190,8 +209,8 @@ def _maybe_none(change: Mapping[str, Any]) -> str:
 
 
 def direction(batch: Any) -> tuple[int, int]:
-    """Return the continuations that a batch's method moves away from and towards: ``(source, sink)``."""
-    for question, unwanted in zip(batch.x, batch.unwanted, strict=True):
-        source = question.options.index(unwanted.options[0])
-        return source, POSITIVE + NEGATIVE - source
+    """Return the continuations that a batch's method moves away from and towards: ``(negative, positive)``."""
+    for question, negative in zip(batch.x, batch.negative, strict=True):
+        negative = question.options.index(negative.options[0])
+        return negative, POSITIVE + NEGATIVE - negative
     return NEGATIVE, POSITIVE

@@ -3,19 +3,19 @@
 from torch import Tensor
 
 
-def bypass(before: Tensor, patched: Tensor, wanted: Tensor) -> Tensor:
+def bypass(before: Tensor, patched: Tensor, positive: Tensor) -> Tensor:
     """Return the by-pass score ``rho = 1 - (gap closed by the oracle patch) / (total gap)``.
 
-    The gap of a row is log p(wanted value) - log p(old value). The oracle patch replaces the negative's activation at
+    The gap of a row is log p(intended value) - log p(old value). The oracle patch replaces the negative's activation at
     the site by the positive's.
 
     Args:
         before: ``[n]`` gap of the negatives.
         patched: ``[n]`` gap of the negatives with the positives' activation at the site.
-        wanted: ``[n]`` gap of the positives.
+        positive: ``[n]`` gap of the positives.
 
     Returns:
         A number: 0 if everything passes through the site, 1 if nothing does. Ratio of means over rows, or with
         leading dimensions ``[..., n]`` over the last one.
     """
-    return 1 - (patched - before).mean(-1) / (wanted - before).mean(-1)
+    return 1 - (patched - before).mean(-1) / (positive - before).mean(-1)

@@ -81,23 +81,25 @@ def perplexity_ratio(base: Tensor, steered: Tensor, tokens: Tensor, weights: Ten
 
 
 def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
-    """Estimate the drift of each of C edits on neutral texts; intervals are over texts.
+    """Estimate the drift of each of C edits on reference texts; intervals are over texts.
 
-    ``neutral_kl``, ``neutral_kl_p95`` and ``perplexity_ratio`` are as measured, ``neutral_probability_lost`` the mean
-    over tokens of ``1 - exp(-KL)``, in [0, 1].
+    ``reference_kl``, ``reference_kl_p95`` and ``perplexity_ratio`` are as measured; ``reference_probability_lost`` is the
+    mean over tokens of ``1 - exp(-KL)``, in [0, 1].
     """
-    names = ("neutral_kl", "neutral_probability_lost", "neutral_kl_p95", "perplexity_ratio")
+    names = ("reference_kl", "reference_probability_lost", "reference_kl_p95", "perplexity_ratio")
     columns: dict[str, list[Estimate]] = {name: [] for name in names}
     text = torch.arange(len(found.base))
     ratios = perplexity_ratio(found.base, found.steered.T, found.tokens).tolist()
     for kl in found.kl:
         present = ~kl.isnan()
-        columns["neutral_kl"].append(Estimate.described(float(kl_mean(kl)), len(text), None, CARRIED))
+        columns["reference_kl"].append(Estimate.described(float(kl_mean(kl)), len(text), None, CARRIED))
         text_of_position = text[:, None].expand_as(kl)[present.cpu()]
         clusters = as_clusters(text_of_position)
         tail = Quantile(TAIL).estimate(as_numbers(kl[present]), clusters)[0]
-        columns["neutral_kl_p95"].append(tail._replace(value=float(kl_percentile(kl))))
-        columns["neutral_probability_lost"] += LOST.estimate(as_numbers(-torch.expm1(-kl[present].double())), clusters)
+        columns["reference_kl_p95"].append(tail._replace(value=float(kl_percentile(kl))))
+        columns["reference_probability_lost"] += LOST.estimate(
+            as_numbers(-torch.expm1(-kl[present].double())), clusters
+        )
     columns["perplexity_ratio"] = [Estimate.described(ratio, len(text), None, CARRIED) for ratio in ratios]
     return columns
 

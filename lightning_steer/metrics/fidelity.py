@@ -1,11 +1,11 @@
 """Intervention fidelity: did the edit move what it was meant to move, and nothing else?
 
-An edit is meant to move examples from one choice (``source``) to another (``sink``): suppressing stereotypes from
+An edit is meant to move examples from one choice (``negative``) to another (``positive``): suppressing stereotypes from
 STEREOTYPE to ANTI, promoting them the other way. What it did is counted example by example, never from the change of
 the shares, in which opposite moves cancel:
 
-``intended``    1 if the choice moved from source to sink;
-``opposed``     1 if the choice moved from sink to source;
+``intended``    1 if the choice moved from negative to positive;
+``opposed``     1 if the choice moved from positive to negative;
 ``collateral``  how far the unrelated sentence moved: 1 if it won or lost the choice; else, whether or not the choice
                 moved, the change of its rank, up or down: the change in the share (0, 1/2, 1) of related sentences
                 that score higher, which is the example's part in LMS. What ``opposed`` counts is not counted again;
@@ -60,19 +60,22 @@ class Split(NamedTuple):
     """Contribution of the change of the stereotype score."""
 
 
-def shift_rows(before: Tensor, after: Tensor, source: int = STEREOTYPE, sink: int = ANTI) -> Shift:
+def shift_rows(before: Tensor, after: Tensor, negative: int = STEREOTYPE, positive: int = ANTI) -> Shift:
     """Compute the moves of each example, ``[n, *]``.
 
     Args:
         before: ``[n, 3]`` unsteered scores.
         after: ``[n, *, 3]`` steered ones.
-        source: the choice that the edit was meant to leave.
-        sink: the choice that it was meant to reach; raises ValueError unless it is the other of STEREOTYPE and ANTI.
+        negative: the choice that the edit was meant to leave.
+        positive: the choice that it was meant to reach; raises ValueError unless it is the other of STEREOTYPE
+            and ANTI.
     """
-    if {source, sink} != {STEREOTYPE, ANTI}:
-        raise ValueError(f"an edit moves stereotypes to their opposites or back, not choice {source} to choice {sink}")
+    if {negative, positive} != {STEREOTYPE, ANTI}:
+        raise ValueError(
+            f"an edit moves stereotypes to their opposites or back, not choice {negative} to choice {positive}"
+        )
     moved = moves(before, after)
-    intended, opposed = moved[..., source, sink], moved[..., sink, source]
+    intended, opposed = moved[..., negative, positive], moved[..., positive, negative]
     unrelated_moves = moved[..., UNRELATED, :UNRELATED].sum(-1) + moved[..., :UNRELATED, UNRELATED].sum(-1)
     unsteered = related(before).reshape(len(before), *[1] * (after.dim() - 2))
     rank_change = (related(after) - unsteered).abs()
@@ -80,10 +83,10 @@ def shift_rows(before: Tensor, after: Tensor, source: int = STEREOTYPE, sink: in
 
 
 def shift(
-    before: Tensor, after: Tensor, source: int = STEREOTYPE, sink: int = ANTI, weights: Tensor | None = None
+    before: Tensor, after: Tensor, negative: int = STEREOTYPE, positive: int = ANTI, weights: Tensor | None = None
 ) -> Shift:
     """Return means of :func:`shift_rows` over examples, ``[*]``, or ``[R, *]`` under ``weights [R, n]``."""
-    return Shift(*(weighted_mean(rows, weights) for rows in shift_rows(before, after, source, sink)))
+    return Shift(*(weighted_mean(rows, weights) for rows in shift_rows(before, after, negative, positive)))
 
 
 def icat_split(before: Association, after: Association) -> Split:
@@ -107,16 +110,16 @@ class Fidelity(Table):
     ``update`` takes the examples' positions ``row [B]`` and the scores ``before [B, 3]`` and ``after [B, *, 3]``.
 
     Args:
-        source: the choice that the edit was meant to leave.
-        sink: the choice that it was meant to reach.
+        negative: the choice that the edit was meant to leave.
+        positive: the choice that it was meant to reach.
     """
 
-    def __init__(self, source: int = STEREOTYPE, sink: int = ANTI) -> None:
+    def __init__(self, negative: int = STEREOTYPE, positive: int = ANTI) -> None:
         super().__init__()
-        self.source, self.sink = source, sink
+        self.negative, self.positive = negative, positive
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``intended``, ``opposed``, ``collateral``, ``fidelity`` and ``selectivity``, each ``[*]``."""
         columns = super().compute()
-        means = shift(columns["before"], columns["after"], self.source, self.sink)
+        means = shift(columns["before"], columns["after"], self.negative, self.positive)
         return {**means._asdict(), "fidelity": means.fidelity, "selectivity": means.selectivity}

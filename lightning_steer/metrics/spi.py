@@ -20,7 +20,7 @@ OF_ERROR = {f"error_q{100 * q:02.0f}": Quantile(q) for q in QUANTILES}
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("error", "error_base"), Mean(0, 1)),
     "error_change": Mean(-1, 1),
-    **dict.fromkeys(("0->1", "1->0", "0->0", "1->1"), Share()),
+    **dict.fromkeys(("answers_fixed", "answers_broken", "answers_still_wrong", "answers_still_right"), Share()),
     **OF_ERROR,
     **{f"{name}_base": kind for name, kind in OF_ERROR.items()},
 }
@@ -35,9 +35,14 @@ def spi(base: Tensor, steered: Tensor) -> Tensor:
 
 
 def transitions(base_right: Tensor, steered_right: Tensor) -> dict[str, Tensor]:
-    """Return ``{"0->1": [n], ...}`` bool: rows by being wrong (0) or right (1) before and after."""
+    """Return ``{"answers_fixed": [n], ...}`` bool: rows by being wrong (0) or right (1) before and after."""
     before, after = base_right.bool(), steered_right.bool()
-    return {"0->1": ~before & after, "1->0": before & ~after, "0->0": ~before & ~after, "1->1": before & after}
+    return {
+        "answers_fixed": ~before & after,
+        "answers_broken": before & ~after,
+        "answers_still_wrong": ~before & ~after,
+        "answers_still_right": before & after,
+    }
 
 
 def estimates(

@@ -54,23 +54,23 @@ OFFICIAL: dict[str, tuple[Figure, float, float]] = {
 """Figures of the associations before and after, with their ranges."""
 
 
-def effect_rows(base: Tensor, scores: Tensor, source: int = STEREOTYPE, sink: int = ANTI) -> dict[str, Tensor]:
+def effect_rows(base: Tensor, scores: Tensor, negative: int = STEREOTYPE, positive: int = ANTI) -> dict[str, Tensor]:
     """Compute every measure of every example.
 
     Args:
         base: ``[B, 3]`` unsteered scores, usually mean log-probabilities of the sentences' tokens.
         scores: ``[C, B, 3]`` scores under C interventions.
-        source: the choice that steering was meant to leave.
-        sink: the choice that it was meant to reach.
+        negative: the choice that steering was meant to leave.
+        positive: the choice that it was meant to reach.
 
     Returns:
         ``{name: [C, B]}``: ``p_stereotype``, ``p_anti``, ``p_unrelated`` the choice; ``intended``, ``opposed``,
         ``collateral`` and ``fidelity`` the moves (:mod:`.fidelity`); ``stereotypical`` and ``related``, whose means are
         SS and LMS, and the same of the unsteered model with ``_before``; ``stereotype_change``, ``anti_change`` and
-        ``unrelated_change`` of the scores themselves; ``margin_change`` of score(sink) - score(source).
+        ``unrelated_change`` of the scores themselves; ``margin_change`` of score(positive) - score(negative).
     """
     after = scores.transpose(0, 1)
-    moved = shift_rows(base, after, source, sink)
+    moved = shift_rows(base, after, negative, positive)
     change = after.double() - base.double().unsqueeze(1)
     columns = dict(zip(SHARES, choices(after).unbind(-1), strict=True))
     columns |= {**moved._asdict(), "fidelity": moved.fidelity}
@@ -78,7 +78,7 @@ def effect_rows(base: Tensor, scores: Tensor, source: int = STEREOTYPE, sink: in
         columns[name] = measure(after)
         columns[f"{name}_before"] = measure(base).unsqueeze(1).expand(after.shape[:-1])
     columns |= dict(zip(CHANGES, change.unbind(-1), strict=True))
-    columns["margin_change"] = change[..., sink] - change[..., source]
+    columns["margin_change"] = change[..., positive] - change[..., negative]
     return {name: column.T.to(torch.float64) for name, column in columns.items()}
 
 
@@ -153,8 +153,8 @@ class StereoSetEffect(Evaluation):
     by_definition = dict.fromkeys((*MOVES, *CHANGES, "margin_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
-        source, sink = direction(batch)
-        return torch.nn.functional.softplus(scores[..., source] - scores[..., sink])
+        negative, positive = direction(batch)
+        return torch.nn.functional.softplus(scores[..., negative] - scores[..., positive])
 
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
         ends = direction(batch)
@@ -165,7 +165,7 @@ class StereoSetEffect(Evaluation):
         return effect_estimates(rows, term, self.kinds)
 
     def verdict(self, metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> str:
-        plain = baselines["unsteered"]
+        plain = baselines["baseline"]
         shares = ", ".join(
             f"{name.removeprefix('p_')} {100 * plain[name]['value']:.1f} to {100 * metrics[name]['value']:.1f} %"
             for name in SHARES
@@ -183,18 +183,18 @@ class StereoSetEffect(Evaluation):
             messages.append("The edit moved the unrelated sentence more often than what it was meant to move.")
         if metrics["fidelity"]["value"] > 0 >= metrics["fidelity"]["low"]:
             messages.append("The interval of fidelity includes 0: this may be noise.")
-        random = baselines.get("random", {}).get("fidelity")
+        random = baselines.get("random_control", {}).get("fidelity")
         fidelity = metrics["fidelity"]["value"]
         if random is not None and 0 < fidelity <= random["high"]:  # nothing to compare where nothing moved
             messages.append(f"A push in a random direction may give this fidelity: {random_reach(random, fidelity)}.")
-        if baselines["unsteered"]["p_unrelated"]["value"] > 1 / 3:
+        if baselines["baseline"]["p_unrelated"]["value"] > 1 / 3:
             messages.append("The unsteered model prefers unrelated sentences as often as chance would.")
         return messages
 
 
 def direction(batch: Any) -> tuple[int, int]:
-    """Return the choices that a batch's method moves away from and towards: ``(source, sink)``."""
-    for question, unwanted in zip(batch.x, batch.unwanted, strict=True):
-        source = question.options.index(unwanted.options[0])
-        return source, STEREOTYPE + ANTI - source
+    """Return the choices that a batch's method moves away from and towards: ``(negative, positive)``."""
+    for question, negative in zip(batch.x, batch.negative, strict=True):
+        negative = question.options.index(negative.options[0])
+        return negative, STEREOTYPE + ANTI - negative
     return STEREOTYPE, ANTI

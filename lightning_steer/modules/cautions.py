@@ -14,12 +14,12 @@ FEW = 10
 
 def damage(metrics: Mapping[str, Any]) -> list[str]:
     """Return a warning if other text was not looked at, or was changed by more than ``BROKEN``."""
-    if "neutral_kl" not in metrics:
+    if "reference_kl" not in metrics:
         return [
-            "What steering does to other text was not measured: give the data a neutral_file of such text, and read "
-            "some steered text before you quote a figure."
+            "What steering does to other text was not measured: give the data a file of such text as "
+            "reference_texts, and read some steered text before you quote a figure."
         ]
-    kl = metrics["neutral_kl"]["value"]
+    kl = metrics["reference_kl"]["value"]
     if kl <= BROKEN:
         return []
     return [

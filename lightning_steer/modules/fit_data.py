@@ -24,7 +24,7 @@ def observe(backbone: Backbone, batch: LabelledBatch) -> tuple[Tensor, dict[str,
 def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Tensor]:
     """Columns ``h/site [B, k, d]``, ``error [B, k]`` and ``value [B, k, m]`` of k lessons in each row of a batch.
 
-    A pair gives two: the unwanted one (error 1), then the wanted one (error 0). A graded question gives one, with the
+    A pair gives two: the negative (error 1), then the positive (error 0). A graded question gives one, with the
     network's own error.
     """
     if isinstance(batch, LabelledBatch):
@@ -32,10 +32,10 @@ def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Te
         error = evaluation.error(scores, batch)
         columns = {"error": error.unsqueeze(1), "value": batch.y.reshape(-1, 1, 1)}
         return columns | {f"h/{site}": rows.unsqueeze(1) for site, rows in h.items()}
-    unwanted, wanted = backbone.activations(batch.unwanted), backbone.activations(batch.wanted)
+    negative, positive = backbone.activations(batch.negative), backbone.activations(batch.positive)
     error = torch.tensor([1.0, 0.0]).expand(len(batch.row), 2)
     columns = {"error": error.to(batch.row.device), "value": batch.values}
-    return columns | {f"h/{site}": torch.stack([unwanted[site], wanted[site]], 1) for site in unwanted}
+    return columns | {f"h/{site}": torch.stack([negative[site], positive[site]], 1) for site in negative}
 
 
 def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: bool) -> Activations:

@@ -35,8 +35,8 @@ def load(
         part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not part:
             raise ValueError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
-        found[site] = map_ = method(width)
-        saving.restore(map_, part, f"{path} does not fit {type(map_).__name__} at {site}")
+        found[site] = site_method = method(width)
+        saving.restore(site_method, part, f"{path} does not fit {type(site_method).__name__} at {site}")
         for key, value in part.items():
             _checked(value, path, f"{site}, {key}")
     return found
@@ -74,12 +74,12 @@ def _adding(vector: Tensor, path: Path, site: str, width: int) -> SteeringMethod
     vector = vector.detach().float().squeeze()
     if vector.shape != (width,):
         raise ValueError(f"the vector for {site} in {path} has shape {list(vector.shape)}, but {site} is {width} wide")
-    map_ = MeanDifference(width)
-    map_.vector = _checked(vector, path, site)
+    site_method = MeanDifference(width)
+    site_method.vector = _checked(vector, path, site)
     if not vector.any():
         raise ValueError(f"the vector for {site} in {path} is all zeros: it would steer nothing")
-    map_.fitted = True
-    return map_
+    site_method.fitted = True
+    return site_method
 
 
 def _checked(tensor: Tensor, path: Path, name: str) -> Tensor:

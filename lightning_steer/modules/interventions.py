@@ -23,7 +23,7 @@ class Interventions(NamedTuple):
 
 def unsteered() -> Interventions:
     """The network as it is."""
-    return Interventions("unsteered", 1, lambda _site, h: h)
+    return Interventions("baseline", 1, lambda _site, h: h)
 
 
 def steered(name: str, maps: Mapping[str, SteeringMethod], strengths: Sequence[float]) -> Interventions:

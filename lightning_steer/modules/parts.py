@@ -26,7 +26,7 @@ def columns(batch: Any) -> dict[str, Tensor]:
     """``[B]`` of a batch: each row's cluster and, of pairs of texts, a number of what is compared in it."""
     if not isinstance(batch, PairBatch):
         return {"cluster": cluster(batch)}
-    numbers = [_number(pair) for pair in zip(batch.unwanted, batch.wanted, strict=True)]
+    numbers = [_number(pair) for pair in zip(batch.negative, batch.positive, strict=True)]
     compared = torch.tensor(numbers, dtype=torch.int64, device=batch.row.device)
     return {"cluster": cluster(batch), CONTINUATIONS: compared}
 

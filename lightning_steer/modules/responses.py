@@ -81,7 +81,7 @@ class Responses(L.LightningModule):
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
         self.samples, self.seed = samples, seed
         self.maps = nn.ModuleDict()
-        self.at_site: dict[str, SteeringMethod] = {}
+        self.methods: dict[str, SteeringMethod] = {}
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         self.mismatches: list[str] = []
 
@@ -98,8 +98,8 @@ class Responses(L.LightningModule):
         if self.steering is not None:
             self._compare(self.steering)
             widths = {site: self.backbone.width(site) for site in self.backbone.sites}
-            self.at_site = fitted.load(self.steering, self.method, widths)
-            self.maps = nn.ModuleDict({site.replace(".", "/"): map_ for site, map_ in self.at_site.items()})
+            self.methods = fitted.load(self.steering, self.method, widths)
+            self.maps = nn.ModuleDict({site.replace(".", "/"): method for site, method in self.methods.items()})
             self._try()
 
     def _check(self, llm: LLM) -> None:
@@ -124,7 +124,7 @@ class Responses(L.LightningModule):
         """Steer the beginning of the first prompt, so that a strength too large is refused before a file is written."""
         llm, data = self.backbone, self.trainer.datamodule  # type: ignore[attr-defined]
         ids = torch.tensor(llm.prompts([data.prompts[0].text], 1), device=llm.device)[:, :8]
-        edits = {site: self._at(map_.to(llm.device), 1) for site, map_ in self.at_site.items()}
+        edits = {site: self._at(method.to(llm.device), 1) for site, method in self.methods.items()}
         with torch.no_grad(), edit(llm.model, edits):
             llm.model(ids.expand(1 + len(self.strengths), -1), use_cache=False)
 
@@ -134,12 +134,12 @@ class Responses(L.LightningModule):
             self.mismatches = [f"{path} does not say what it was fitted to: model, layer and tokens were not compared."]
             return
         saved = provenance.read(saving.load(Path(path)).get(provenance.KEY), path)
-        map_ = self.method(self.backbone.width(self.backbone.sites[0]))
+        method = self.method(self.backbone.width(self.backbone.sites[0]))
         now = replace(
             saved,
             **provenance.of_network(self.backbone),
-            method=type(map_).__name__,
-            settings=provenance.settings_of(map_),
+            method=type(method).__name__,
+            settings=provenance.settings_of(method),
             sites=list(self.backbone.sites),
             positions=provenance.rule(self.backbone.positions),
         )
@@ -185,7 +185,8 @@ class Responses(L.LightningModule):
                 for llm in (self.backbone, *models)
             ],
             "method": [
-                [site, type(map_).__name__, repr(provenance.settings_of(map_))] for site, map_ in self.at_site.items()
+                [site, type(method).__name__, repr(provenance.settings_of(method))]
+                for site, method in self.methods.items()
             ],
             "positions": type(self.backbone.positions).__name__,
             "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
@@ -224,7 +225,7 @@ class Responses(L.LightningModule):
     def respond(self, system: str | None, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """The lines of some prompts: all strengths are rows of one batch."""
         rows = [(prompt, sample) for prompt in prompts for sample in range(self.samples)]
-        edits = {site: self._at(map_, len(rows)) for site, map_ in self.at_site.items()} if self.strengths else {}
+        edits = {site: self._at(method, len(rows)) for site, method in self.methods.items()} if self.strengths else {}
         texts = self._generate(self.backbone, system, rows, 1 + len(self.strengths), edits)
         found = [(self.backbone.llm, strength) for strength in (None, *self.strengths) for _ in rows]
         if self.tuned is not None:
@@ -243,12 +244,12 @@ class Responses(L.LightningModule):
             for (model, strength), (prompt, sample), text in zip(found, itertools.cycle(rows), texts, strict=False)
         ]
 
-    def _at(self, map_: SteeringMethod, rows: int) -> Edit:
+    def _at(self, method: SteeringMethod, rows: int) -> Edit:
         """The first rows unsteered, bit for bit, then as many at each strength."""
 
         def edit(h: Tensor) -> Tensor:
             strength = torch.tensor(self.strengths, device=h.device).repeat_interleave(rows)
-            return torch.cat([h[:rows], map_(h[rows:], strength)])
+            return torch.cat([h[:rows], method(h[rows:], strength)])
 
         return edit
 

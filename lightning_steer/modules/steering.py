@@ -23,7 +23,7 @@ from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
 from lightning_steer.modules import cautions, fit_data, interventions, parts, written
-from lightning_steer.modules.summary import Summary, identify, neutral_drift, undisturbed
+from lightning_steer.modules.summary import Summary, identify, reference_drift, undisturbed
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
@@ -40,7 +40,7 @@ class SteeringAdaptor(TracedModule):
     Training learns the map: closed forms collect activations and are solved at the end of the epoch, trained methods
     are optimised through the network's output. Validation runs all strengths in one pass and chooses one, or none. The
     test compares with the unsteered network, random directions of equal norm, the site replaced by its mean and, where
-    the data tell which activations were wanted, the oracle patch; and writes the report.
+    the data tell the positive of each row, the oracle patch; and writes the report.
 
     Args:
         backbone: the frozen network and the sites to steer.
@@ -103,16 +103,16 @@ class SteeringAdaptor(TracedModule):
         self.trace(provenance.of(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]), data))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
-            for map_ in self.at_site.values():
-                map_.fit(Activations(torch.zeros(0, map_.width), *_NO_ROWS))
+            for method in self.methods.values():
+                method.fit(Activations(torch.zeros(0, method.width), *_NO_ROWS))
 
     def _check_strengths(self) -> None:
-        map_ = cast(SteeringMethod, self.maps[0])
-        low, high = map_.strength_range
+        method = cast(SteeringMethod, self.maps[0])
+        low, high = method.strength_range
         for strength in self.strengths:
             if not low <= strength <= high:
                 raise ValueError(
-                    f"strengths of {type(map_).__name__} lie between {low:g} and {high:g}, not at {strength:g}: set "
+                    f"strengths of {type(method).__name__} lie between {low:g} and {high:g}, not at {strength:g}: set "
                     "model.init_args.strengths"
                 )
 
@@ -122,7 +122,7 @@ class SteeringAdaptor(TracedModule):
         return cast(SteeringMethod, self.maps[0]).trained
 
     @property
-    def at_site(self) -> dict[str, SteeringMethod]:
+    def methods(self) -> dict[str, SteeringMethod]:
         """The maps by site."""
         return dict(zip(self.backbone.sites, cast(Iterable[SteeringMethod], self.maps), strict=True))
 
@@ -146,7 +146,7 @@ class SteeringAdaptor(TracedModule):
         if not self.trained:
             self._collect(self.seen, batch)
             return 0 * self.nothing
-        scores = self._scores(batch.x, [interventions.steered("", self.at_site, [1.0])])
+        scores = self._scores(batch.x, [interventions.steered("", self.methods, [1.0])])
         loss = self.evaluation.loss(scores, batch)
         loss = loss.sum() / max(loss.numel(), 1)  # a process may have got no row of this batch
         self.log("train/loss", loss, batch_size=len(batch.row))
@@ -162,8 +162,8 @@ class SteeringAdaptor(TracedModule):
     def _fit(self, maps: dict[str, SteeringMethod], seen: dict[str, Tensor], rows: int) -> None:
         """Fit every site's map to the first rows, the same ones on every process."""
         paired = bool(self.trainer.datamodule.paired)  # type: ignore[attr-defined]
-        for site, map_ in maps.items():
-            map_.fit(fit_data.activations(seen, site, rows, paired))
+        for site, method in maps.items():
+            method.fit(fit_data.activations(seen, site, rows, paired))
 
     # ---- validate: choose the strength
 
@@ -172,11 +172,11 @@ class SteeringAdaptor(TracedModule):
         # Lightning validates before the training epoch's own end, so the map is solved here
         if self.trainer.state.fn == "fit" and not self.trained and not self.trainer.sanity_checking:
             seen = self.seen.compute()
-            self._fit(self.at_site, seen, len(seen["error"]))
+            self._fit(self.methods, seen, len(seen["error"]))
 
     def validation_step(self, batch: Any, _batch_idx: int) -> None:
         base = self.backbone.scores(batch.x)
-        scores = torch.cat([base, self._scores(batch.x, [interventions.steered("", self.at_site, self.strengths)])])
+        scores = torch.cat([base, self._scores(batch.x, [interventions.steered("", self.methods, self.strengths)])])
         success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
         loss = self.evaluation.loss(scores, batch)
         self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=parts.cluster(batch))
@@ -187,7 +187,7 @@ class SteeringAdaptor(TracedModule):
         compared, cluster = (success[:, 0], success[:, 1:], loss[:, 1:]), swept["cluster"].cpu().reshape(-1)
         found = self.selection.choose(self.strengths, *compared, self.evaluation.change, cluster)
         best = 0 if found.index is None else 1 + found.index
-        strength = [cast(SteeringMethod, self.maps[0]).off, *self.strengths][best]
+        strength = [cast(SteeringMethod, self.maps[0]).identity_strength, *self.strengths][best]
         if self.trainer.state.fn == "fit":
             self.choice.copy_(torch.tensor([strength, found.low, found.high, len(loss), found.bound]))
             self.reason, self.clusters = found.reason, found.clusters
@@ -211,24 +211,24 @@ class SteeringAdaptor(TracedModule):
         self.used = {parts.FITTED: fitted.compute(), parts.SELECTION: selection.compute()}
         seen = training.compute()
         means, self.pushes = {}, {}
-        for site, map_ in self.at_site.items():
+        for site, method in self.methods.items():
             h = seen[f"h/{site}"][:, 0]
             means[site] = h.mean(0)
-            length = (map_(h, self.strength) - h).norm(dim=-1).mean()
+            length = (method(h, self.strength) - h).norm(dim=-1).mean()
             u = torch.randn(self.random_draws, h.shape[-1], generator=torch.Generator().manual_seed(0)).to(h)
             self.pushes[site] = length * u / u.norm(dim=-1, keepdim=True)
         most = len(seen["error"])
         few = self.trained or not self.learning_curve
         self.sizes = [] if few else sorted({min(2**k, most) for k in range(most.bit_length() + 1)})
-        family = [copy.deepcopy(self.at_site) for _ in self.sizes]
+        family = [copy.deepcopy(self.methods) for _ in self.sizes]
         for size, maps in zip(self.sizes, family, strict=True):
             self._fit(maps, seen, size)
         self.groups = [
             interventions.unsteered(),
-            interventions.steered("steered", self.at_site, [self.strength]),
-            interventions.shifted("random", self.pushes),
-            interventions.replaced("site_mean", means),
-            interventions.steered("strength", self.at_site, self.strengths),
+            interventions.steered("steered", self.methods, [self.strength]),
+            interventions.shifted("random_control", self.pushes),
+            interventions.replaced("mean_ablation", means),
+            interventions.steered("strength", self.methods, self.strengths),
             *([interventions.refitted("pairs", family, self.strength)] if family else []),
         ]
         self.tested.reset()
@@ -239,17 +239,17 @@ class SteeringAdaptor(TracedModule):
         groups = self.groups
         columns = parts.columns(batch)
         if isinstance(batch, PairBatch):  # what is moved are the texts, which a method was fitted to
-            base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.unwanted)
+            base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.negative)
         else:
             base, before = self.backbone.observe(batch.x)
-        for site, map_ in self.at_site.items():
-            columns[f"moved/{site}"] = map_(before[site], self.strength) - before[site]
-        if hasattr(batch, "x_wanted"):
-            reached, wanted = self.backbone.observe(batch.x_wanted)  # type: ignore[attr-defined]
-            groups = [*groups, interventions.replaced("oracle_patch", wanted)]
+        for site, method in self.methods.items():
+            columns[f"moved/{site}"] = method(before[site], self.strength) - before[site]
+        if hasattr(batch, "x_positive"):
+            reached, positive = self.backbone.observe(batch.x_positive)  # type: ignore[attr-defined]
+            groups = [*groups, interventions.replaced("oracle_patch", positive)]
             effect = self.evaluation.rows(base, reached.unsqueeze(0), batch)
-            columns |= {f"wanted_input/{name}": column.T for name, column in effect.items()}
-            columns |= {f"truth/{site}": wanted[site] - before[site] for site in wanted}
+            columns |= {f"positive_input/{name}": column.T for name, column in effect.items()}
+            columns |= {f"truth/{site}": positive[site] - before[site] for site in positive}
         scores = self._scores(batch.x, groups)
         for name, column in self.evaluation.rows(base, scores, batch).items():
             of_group = column.T.split([group.copies for group in groups], 1)
@@ -262,10 +262,10 @@ class SteeringAdaptor(TracedModule):
         summary = Summary(
             self.tested.compute(), self.relearned.compute(), self.evaluation, axes, self.selection.searched
         )
-        data, map_ = self.trainer.datamodule, cast(SteeringMethod, self.maps[0])  # type: ignore[attr-defined]
+        data, method = self.trainer.datamodule, cast(SteeringMethod, self.maps[0])  # type: ignore[attr-defined]
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
-            **identify(self.folder.parent.name, data.task, self.backbone.name, map_),
+            **identify(self.folder.parent.name, data.task, self.backbone.name, method),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
             "searched": self.selection.searched,
         }
@@ -277,23 +277,23 @@ class SteeringAdaptor(TracedModule):
             *readable.notes(data),
             *self.report["warnings"],
             *cautions.old_continuations(self.report["data"]),
-            *cautions.at_the_edge(self.strength, self.strengths, map_.strength_range),
+            *cautions.at_the_edge(self.strength, self.strengths, method.strength_range),
             *cautions.few_to_choose_on(
                 self.report["data"][parts.SELECTION], "certified_bound" in self.report["metrics"]
             ),
         ]
-        said = {"no_label": "steered/answer", "no_label_base": "unsteered/answer"}
+        said = {"no_label": "steered/answer", "no_label_base": "baseline/answer"}
         self.report["metrics"] |= fit_data.no_label(data, summary.tested, **said)
-        if texts := getattr(data, "neutral", []):
+        if texts := getattr(data, "reference_texts", []):
             edits, copies = interventions.together([self.groups[1], self.groups[2]], self.backbone.sites)
             drift = self.backbone.drift(texts, edits, copies)  # type: ignore[operator]
-            found = neutral_drift(drift, self.selection.searched)
-            for part, figures in zip(("metrics", "random"), found, strict=True):
+            found = reference_drift(drift, self.selection.searched)
+            for part, figures in zip(("metrics", "random_control"), found, strict=True):
                 (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
-            self.report["baselines"]["unsteered"] |= undisturbed(found[0])
-        steering = {site: partial(map_, strength=self.strength) for site, map_ in self.at_site.items()}
+            self.report["baselines"]["baseline"] |= undisturbed(found[0])
+        steering = {site: partial(method, strength=self.strength) for site, method in self.methods.items()}
         written.add_to(self.report, data, self.backbone, steering)
-        if hasattr(data, "neutral"):
+        if hasattr(data, "reference_texts"):
             self.report["warnings"] = [*cautions.damage(self.report["metrics"]), *self.report["warnings"]]
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})
 
@@ -312,7 +312,7 @@ class SteeringAdaptor(TracedModule):
 
     def predict_step(self, batch: Any, _batch_idx: int) -> Tensor:
         """``[B, ..., options]`` log-probabilities of the network steered at the chosen strength."""
-        return self._scores(batch.x, [interventions.steered("", self.at_site, [self.strength])])[0]
+        return self._scores(batch.x, [interventions.steered("", self.methods, [self.strength])])[0]
 
     # ---- checkpoints
 

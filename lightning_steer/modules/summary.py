@@ -28,7 +28,7 @@ from lightning_steer.versions import versions
 
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, None, "none: it was meant to move")
 COSINE = Mean(-1, 1)
-EDITED = Share()
+MOVED = Share()
 CHOICE = "not an interval: in brackets the middle 95 % of choices over re-samplings of the validation rows"
 ALONE = "the choice was not repeated on other rows"
 BOUND = (
@@ -69,7 +69,7 @@ class Summary:
         """The table's measures of a single candidate; of the unsteered one some are known by definition."""
         every = self.estimates(self.tested, name)
         figures = {measure: every[measure][0] for measure in self.evaluation.headline}
-        if name == "unsteered":
+        if name == "baseline":
             for measure, value in self.evaluation.by_definition.items():
                 if measure in figures:
                     rows = self.tested["cluster"]
@@ -79,7 +79,7 @@ class Summary:
     def controls(self) -> tuple[dict[str, Figures], Figures]:
         """What could be had without steering, on the same rows, and what the method's success has over it, paired."""
         success, cluster = self.evaluation.success, self.tested["cluster"]
-        given = self.evaluation.controls(_columns(self.tested, "unsteered"), _columns(self.relearned, "unsteered"))
+        given = self.evaluation.controls(_columns(self.tested, "baseline"), _columns(self.relearned, "baseline"))
         found = {name: self.evaluation.estimates(columns, cluster) for name, columns in given.items()}
         steered = self.tested[f"steered/{success}"]
         above = {f"{success}_over_{name}": steered - columns[success] for name, columns in given.items()}
@@ -91,7 +91,7 @@ class Summary:
 
     def random(self, steered: Mapping[str, list[Estimate]]) -> Figures:
         """Median, minimum and maximum of the random directions, and the rank of the method's own figure."""
-        draws, found = self.estimates(self.tested, "random"), {}
+        draws, found = self.estimates(self.tested, "random_control"), {}
         for measure in self.evaluation.headline:
             if measure not in self.evaluation.higher_is_better:
                 raise ValueError(
@@ -112,7 +112,7 @@ class Summary:
 
     def bypass(self) -> dict[str, Any]:
         """By-pass score."""
-        names = ("unsteered/gap", "oracle_patch/gap", "wanted_input/gap")
+        names = ("baseline/gap", "oracle_patch/gap", "positive_input/gap")
         gaps = [as_numbers(self.tested[name][:, 0]) for name in names]
         return self._of_rows(_bypass, *gaps)
 
@@ -139,10 +139,10 @@ class Summary:
                 found[measure] = {key: [getattr(p, key) for p in points] for key in ("value", "low", "high")}
         return found
 
-    def edited(self, sites: Sequence[str]) -> dict[str, Any]:
+    def intervention_rate(self, sites: Sequence[str]) -> dict[str, Any]:
         """Share of rows that the method moved at all, at any site."""
         moved = torch.stack([self.tested[f"moved/{site}"].abs().amax(1) > 0 for site in sites]).any(0)
-        return _plain(EDITED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
+        return _plain(MOVED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
 
     def report(
         self, choice: Sequence[float], reason: str, sites: Sequence[str], clusters: int | None = None
@@ -163,14 +163,14 @@ class Summary:
             **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
             **over,
             "strength": _plain(_chosen(strength, low, high, int(rows), certified=not math.isnan(bound))),
-            "edited": self.edited(sites),
+            "intervention_rate": self.intervention_rate(sites),
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
         if not math.isnan(bound):
             least = Estimate(bound, bound, math.nan, int(rows), clusters, BOUND)
             metrics["certified_bound"] = _plain(least)
-        groups = ("unsteered", "site_mean", *(["oracle_patch"] if patched else []))
-        baselines = {name: self.group(name) for name in groups} | {"random": self.random(steered), **controls}
+        groups = ("baseline", "mean_ablation", *(["oracle_patch"] if patched else []))
+        baselines = {name: self.group(name) for name in groups} | {"random_control": self.random(steered), **controls}
         relearned, kinds = self.estimates(self.relearned, "steered"), self.evaluation.kinds
         return {
             "verdict": self.evaluation.verdict(metrics, baselines),
@@ -248,8 +248,8 @@ def undisturbed(drift: Mapping[str, Mapping[str, Any]]) -> Figures:
     return {name: {**one, **known, "value": float(name == "perplexity_ratio")} for name, one in drift.items()}
 
 
-def neutral_drift(found: TextDrift, searched: bool = False) -> tuple[Figures, Figures]:
-    """Drift on neutral texts of the first candidate, and the range of the random directions that follow it."""
+def reference_drift(found: TextDrift, searched: bool = False) -> tuple[Figures, Figures]:
+    """Drift on reference texts of the first candidate, and the range of the random directions that follow it."""
     each = drift_estimates(found)
     own = {name: _plain(estimates[0]) for name, estimates in each.items()}
     random = {
@@ -264,15 +264,15 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
     return estimate._asdict()
 
 
-def identify(experiment: str, task: str, backbone: str, map_: SteeringMethod) -> dict[str, Any]:
+def identify(experiment: str, task: str, backbone: str, method: SteeringMethod) -> dict[str, Any]:
     """What a report is about, and with which versions it was made."""
-    settings = list(inspect.signature(type(map_)).parameters.values())[1:]
-    changed = [f"{p.name}={getattr(map_, p.name)!r}" for p in settings if getattr(map_, p.name) != p.default]
+    settings = list(inspect.signature(type(method)).parameters.values())[1:]
+    changed = [f"{p.name}={getattr(method, p.name)!r}" for p in settings if getattr(method, p.name) != p.default]
     return {
         "experiment": experiment,
         "task": task,
         "backbone": backbone,
-        "method": f"{type(map_).__name__}({', '.join(changed)})" if changed else type(map_).__name__,
+        "method": f"{type(method).__name__}({', '.join(changed)})" if changed else type(method).__name__,
         "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
         "versions": versions(),
     }

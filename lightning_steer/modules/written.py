@@ -2,7 +2,7 @@
 
 Drift on unrelated text does not see a model that breaks at the very prompts of the pairs. So their held-out prompts are
 continued, and the unsteered model says how likely it finds what was written; text that it finds less likely than the
-wanted continuations themselves is no text that was asked for.
+positive continuations themselves is no text that was asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,9 +51,9 @@ def continued(llm: LLM, prompts: Sequence[str], edits: Mapping[str, Edit] | None
     return Written(texts, surprise(llm, rows), torch.tensor([repetition(text) for text in texts]))
 
 
-def of_wanted(llm: LLM, wanted: Sequence[MultipleChoice]) -> float:
+def of_positives(llm: LLM, positive: Sequence[MultipleChoice]) -> float:
     """Return how unlikely the unsteered model finds the continuations of questions with one option, in nats a token."""
-    return float(surprise(llm, llm.rows(wanted)).mean())
+    return float(surprise(llm, llm.rows(positive)).mean())
 
 
 @torch.no_grad()
@@ -73,13 +73,13 @@ def repetition(text: str) -> float:
     return sum(word in words[max(0, i - NEAR) : i] for i, word in enumerate(words)) / max(len(words), 1)
 
 
-def broken(steered: Written, baseline: Written, wanted: float) -> list[str]:
+def broken(steered: Written, baseline: Written, positive: float) -> list[str]:
     """Return what is wrong with steered text: it repeats itself, or it is less likely than what was wanted of it.
 
     Args:
         steered: what the steered model wrote.
         baseline: what the model wrote after the same prompts, unsteered.
-        wanted: :func:`of_wanted` for these prompts.
+        positive: :func:`of_positives` for these prompts.
     """
     found = []
     before, after = float(baseline.repeated.mean()), float(steered.repeated.mean())
@@ -89,10 +89,10 @@ def broken(steered: Written, baseline: Written, wanted: float) -> list[str]:
             f"{100 * before:.0f} %"
         )
     usual, now = float(baseline.nats.mean()), float(steered.nats.mean())
-    if not now <= max(usual, wanted):
+    if not now <= max(usual, positive):
         found.append(
-            f"is less likely to the unsteered model ({now:.2f} nats per token) than the wanted continuations are "
-            f"({wanted:.2f}; its own text {usual:.2f})"
+            f"is less likely to the unsteered model ({now:.2f} nats per token) than the positive continuations are "
+            f"({positive:.2f}; its own text {usual:.2f})"
         )
     return found
 
@@ -114,9 +114,9 @@ def add_to(report: dict[str, Any], data: Any, backbone: Backbone, edits: Mapping
     if baseline is None or steered is None:
         report["warnings"].append("No text was generated: the longest prompt leaves no room for new tokens.")
         return
-    faults = broken(steered, baseline, of_wanted(backbone, asked))
+    faults = broken(steered, baseline, of_positives(backbone, asked))
     report["warnings"] = [*(f"Text steered at held-out prompts {fault}." for fault in faults), *report["warnings"]]
     report["metrics"] |= figures(steered)
-    report["baselines"]["unsteered"] |= figures(baseline)
+    report["baselines"]["baseline"] |= figures(baseline)
     columns = {"prompt": prompts, "baseline": baseline.texts, "steered": steered.texts}
     report["texts"] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)][:SHOWN]

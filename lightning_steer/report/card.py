@@ -13,9 +13,9 @@ from lightning_steer.report.labels import word
 from lightning_steer.report.nulls import nulls
 
 ROWS = {
-    "unsteered": "unsteered",
-    "random": "random direction, equal norm",
-    "site_mean": "mean ablation of the site",
+    "baseline": "baseline (unsteered)",
+    "random_control": "random direction, equal norm",
+    "mean_ablation": "mean ablation of the site",
     "constant_class": "constant class",
     "steered": "",
     "fitted_rows": "",
@@ -38,13 +38,15 @@ SHOWN = (
 
 def random_row(report: Mapping[str, Any]) -> str:
     """What the row of random directions shows."""
-    columns = report.get("baselines", {}).get("random", {})
+    columns = report.get("baselines", {}).get("random_control", {})
     draws = next(iter(columns.values()), None)
     if draws is None:
         return ""
     # reports of older versions ranked every column as if more were better
     better = {name: column.get("higher_is_better", True) for name, column in columns.items()}
-    high, low, none = ([name for name, way in better.items() if way is wanted] for wanted in (True, False, None))
+    high, low, none = (
+        [name for name, way in better.items() if way is better_way] for better_way in (True, False, None)
+    )
     good = " and ".join(f"{way} {', '.join(names)}" for way, names in (("high", high), ("low", low)) if names)
     unranked = f"; no p for {', '.join(none)}, where neither direction is wanted as such" if none else ""
     what = (
@@ -90,8 +92,8 @@ def _rows(part: Mapping[str, int]) -> str:
 
 
 def price(report: Mapping[str, Any]) -> str:
-    """What it cost: drift of other outputs, and of neutral text."""
-    costs = [name for name in report["metrics"] if name.startswith(("drift", "neutral_", "text_")) or name == "kl"]
+    """What it cost: drift of other outputs, and of reference texts."""
+    costs = [name for name in report["metrics"] if name.startswith(("drift", "reference_", "text_")) or name == "kl"]
     shown = "; ".join(f"{word(name)} {tables.cell(report['metrics'][name])}" for name in costs)
     return f"At the price of: {shown}." if shown else ""
 
@@ -101,9 +103,9 @@ WAYS = {True: "higher", False: "lower", None: "-"}
 
 def legend(report: Mapping[str, Any]) -> str:
     """What each column of the table is, in which direction it is good, and over how many rows."""
-    ranked = report["baselines"].get("random", {})
+    ranked = report["baselines"].get("random_control", {})
     lines = ["| column | what it is | better | n | clusters |", "|---|---|---|---|---|"]
-    for name in report["baselines"]["unsteered"]:
+    for name in report["baselines"]["baseline"]:
         estimate = report["metrics"].get(name, {})
         counts = [f"{count:,.0f}" if count else "-" for count in (estimate.get("n"), estimate.get("clusters"))]
         better = WAYS[ranked.get(name, {}).get("higher_is_better")]
@@ -118,7 +120,7 @@ def footnotes(report: Mapping[str, Any]) -> list[str]:
 
 def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
     """The report as text."""
-    columns = list(report["baselines"]["unsteered"])
+    columns = list(report["baselines"]["baseline"])
     rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     lines = [
         f"# {for_markdown(report['experiment'])}: {for_markdown(report['method'])}\n",
@@ -151,7 +153,7 @@ def texts(written: Sequence[Mapping[str, str]]) -> str:
 def text(report: Mapping[str, Any]) -> str:
     """The report for a terminal: verdict, why this strength, warnings, the method between its baselines."""
     warnings = "".join(f"\nWarning: {warning}" for warning in report["warnings"])
-    table = tables.text(comparison(report), list(report["baselines"]["unsteered"]))
+    table = tables.text(comparison(report), list(report["baselines"]["baseline"]))
     why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
     return f"{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{why}{warnings}\n\n{table}\n{notes}\n"

@@ -12,10 +12,10 @@ from lightning_steer.report.svg import COLOURS
 DASHES = ("solid", (0, (4, 3)), (0, (1, 2)), (0, (6, 3)), "dashed", "dotted", "dashdot")
 """As many, each with gaps in which the ones before are seen."""
 NAMES = {
-    "target": "target reads the wanted value",
-    "kept": "target still reads its old value",
-    "others": "other attributes right",
-    "exact": "everything right",
+    "target_accuracy": "target reads the intended value",
+    "target_unchanged": "target still reads its old value",
+    "off_target_accuracy": "other attributes right",
+    "exact_match": "everything right",
     "drift_kl": "drift of the others, KL (nats)",
     "drift_flip": "others whose reading changed",
 }

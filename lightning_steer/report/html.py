@@ -12,9 +12,9 @@ from lightning_steer.report.svg import COLOURS
 from lightning_steer.report.tables import cell, counted, number
 
 CONTROLS = {
-    "unsteered": "the network as it is",
-    "random": "directions drawn at random, as long as the method's mean shift: would any push have done it?",
-    "site_mean": "the site's output replaced by its mean: how much does the network need this site?",
+    "baseline": "the unsteered network",
+    "random_control": "directions drawn at random, as long as the method's mean shift: would any push have done it?",
+    "mean_ablation": "the site's output replaced by its mean: how much does the network need this site?",
     "constant_class": "always the class that is the most frequent in the fitted rows: no steering at all",
     "oracle_patch": "the site's output replaced by that of a positive row: the most that a change at the site can do",
     "fitted_rows": "the rows that the method was fitted to: how much better it is there shows how far it carries over",
@@ -72,7 +72,11 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
 def _dose_response(report: Mapping[str, Any]) -> str:
     curve = report.get("curves", {}).get("strength", {})
     shown = report.get("dose_response", {})
-    measures = [name for name in shown.get("measures", ("target", "kept", "others", "exact")) if name in curve]
+    measures = [
+        name
+        for name in shown.get("measures", ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match"))
+        if name in curve
+    ]
     if not measures or not curve["x"]:
         return ""
     curves = {word(name): curve[name] for name in measures}
@@ -101,7 +105,7 @@ def _profile(report: Mapping[str, Any]) -> str:
 
 def _compared(report: Mapping[str, Any]) -> str:
     baselines = report.get("baselines", {})
-    columns = list(baselines.get("unsteered", {}))
+    columns = list(baselines.get("baseline", {}))
     if not columns:
         return ""
     rows = comparison({"fitted_rows": {}, **report})
@@ -160,7 +164,7 @@ def _texts(report: Mapping[str, Any]) -> str:
 
 
 def _rest(report: Mapping[str, Any]) -> str:
-    columns = report.get("baselines", {}).get("unsteered", {})
+    columns = report.get("baselines", {}).get("baseline", {})
     rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     entries = "".join(
         f'<div><dt>{escape(word(name))}</dt><dd>{cell(e)} <span class="soft">n = {_count(e["n"])}</span></dd></div>'

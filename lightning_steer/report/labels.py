@@ -4,19 +4,19 @@ from lightning_steer.report.figures import NAMES
 
 WORDS = {
     **NAMES,
-    "mean60": "accuracy over all attributes",
+    "mean_accuracy": "accuracy over all attributes",
     "output_difference": "change of the whole output (total variation)",
     "strength": "chosen strength",
     "certified_bound": "certified improvement, at least",
-    "edited": "rows that were edited at all",
+    "intervention_rate": "share of rows that the method moved",
     "bypass": "share of the evidence that by-passes the site",
     "cosine_class": "cosine of the mean shift with the class difference",
     "cosine_pair": "cosine of each shift with its own pair's difference",
-    # neutral text
-    "neutral_kl": "drift on neutral text, KL (nats per token)",
-    "neutral_probability_lost": "drift on neutral text, share of a token's probability lost (1 - exp(-KL))",
-    "neutral_kl_p95": "drift on neutral text, 95th percentile over tokens",
-    "perplexity_ratio": "perplexity of neutral text, steered : unsteered",
+    # reference texts
+    "reference_kl": "drift on reference texts, KL (nats per token)",
+    "reference_probability_lost": "drift on reference texts, share of a token's probability lost (1 - exp(-KL))",
+    "reference_kl_p95": "drift on reference texts, 95th percentile over tokens",
+    "perplexity_ratio": "perplexity of reference texts, steered : unsteered",
     "text_nats": "text at held-out prompts, nats per token under the unsteered model",
     "text_repetition": "text at held-out prompts, share of words that repeat one of the four before",
     "entanglement": "root mean square change of other tasks' accuracy",
@@ -34,11 +34,14 @@ WORDS = {
     "balanced_accuracy_change": "change of balanced accuracy",
     "mcc_change": "change of MCC",
     "error_change": "change of the error",
-    **{f"{name}_change": f"change: {NAMES[name]}" for name in ("target", "kept", "others", "exact")},
-    "0->1": "wrong answers made right",
-    "1->0": "right answers made wrong",
-    "0->0": "answers wrong before and after",
-    "1->1": "answers right before and after",
+    **{
+        f"{name}_change": f"change: {NAMES[name]}"
+        for name in ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match")
+    },
+    "answers_fixed": "wrong answers made right",
+    "answers_broken": "right answers made wrong",
+    "answers_still_wrong": "answers wrong before and after",
+    "answers_still_right": "answers right before and after",
     "kl": "KL to the unsteered answer (nats)",
     "changed": "answers that changed",
     **{f"error_q{q:02}": f"{q} % quantile of the error" for q in (5, 25, 50, 75, 95)},
@@ -64,8 +67,8 @@ WORDS = {
     "anti_change": "change of the anti-stereotypes' score (nats per token)",
     "unrelated_change": "change of the unrelated sentences' score (nats per token)",
     # behaviours
-    "wanted": "wanted continuation likelier",
-    "wanted_change": "change of the wanted continuation being likelier",
+    "intended_preferred": "intended continuation likelier",
+    "intended_preferred_change": "change of the intended continuation being likelier",
     "preference": "positive continuation likelier",
     "preference_change": "change of the positive continuation being likelier",
     "margin": "margin, positive - negative (nats per token)",

@@ -14,7 +14,7 @@ def nulls(report: Mapping[str, Any]) -> str:
 
     A change is a metric that the unsteered model has as 0 by definition, or that is named one.
     """
-    unsteered = report["baselines"]["unsteered"]
+    unsteered = report["baselines"]["baseline"]
     found = []
     for name, figure in report["metrics"].items():
         known = unsteered.get(name, {})

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning_steer.escapes import for_markdown, for_spreadsheet
 from lightning_steer.files import read_bytes
+from lightning_steer.report.old_names import renamed
 from lightning_steer.report.tables import cell
 
 
@@ -22,6 +24,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is not a report ({error}): delete it, or run its test again") from error
         if missing:
             raise ValueError(f"{path} is not a report: it lacks {', '.join(sorted(missing))}")
+        report, old = renamed(report)
+        if old:
+            warnings.warn(f"{path} was written by version 0.1: its keys are read by today's names", stacklevel=2)
         found.append({**report, "run": str(path.parent.relative_to(folder))})  # whatever a file calls itself
     return found
 

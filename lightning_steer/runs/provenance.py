@@ -168,9 +168,9 @@ def of_network(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def settings_of(map_: nn.Module) -> dict[str, Any]:
+def settings_of(method: nn.Module) -> dict[str, Any]:
     """The arguments that a method was made with, beside its width."""
-    return {name: getattr(map_, name) for name in inspect.signature(type(map_)).parameters if name != "width"}
+    return {name: getattr(method, name) for name in inspect.signature(type(method)).parameters if name != "width"}
 
 
 def overlap(saved: Provenance, rows: Sequence[str]) -> list[str]:

@@ -56,21 +56,21 @@ def record_of(path: Path) -> str | None:
     return record if isinstance(record, str) else None
 
 
-def restore(map_: SteeringMethod, state: Mapping[str, Tensor], source: object) -> SteeringMethod:
+def restore(method: SteeringMethod, state: Mapping[str, Tensor], source: object) -> SteeringMethod:
     """Fill a method of which nothing is fitted with what a checkpoint has of it; raises ValueError."""
-    if map_.trained:  # its parameters are made by fitting
-        map_.fit(Activations(torch.zeros(0, map_.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
+    if method.trained:  # its parameters are made by fitting
+        method.fit(Activations(torch.zeros(0, method.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
     for key, value in state.items():  # buffers of methods that were fitted have the shapes of the fit
-        if key in dict(map_.named_buffers()):
-            map_.register_buffer(key, torch.zeros_like(value))
+        if key in dict(method.named_buffers()):
+            method.register_buffer(key, torch.zeros_like(value))
     try:
-        map_.load_state_dict(dict(state))
+        method.load_state_dict(dict(state))
     except RuntimeError as error:
-        held, own = (", ".join(sorted(names)) or "nothing" for names in (state, map_.state_dict()))
+        held, own = (", ".join(sorted(names)) or "nothing" for names in (state, method.state_dict()))
         raise ValueError(
             f"{source}: it holds {held}, and the method has {own}; name the method that it was fitted with"
         ) from error
-    return map_.requires_grad_(False).eval()
+    return method.requires_grad_(False).eval()
 
 
 class WholeCheckpoint(ModelCheckpoint):

@@ -49,32 +49,32 @@ class Design(ABC):
     def of(self, units: int) -> Self:
         """Return the same design with another number of rows, or of clusters like these."""
 
-    def smallest_effect(self, wanted: float = WANTED) -> float:
-        """Return the smallest positive effect that is found with chance ``wanted``; infinite if none is."""
-        if self.power(self.most) < wanted:
+    def smallest_effect(self, chance: float = WANTED) -> float:
+        """Return the smallest positive effect that is found with chance ``chance``; infinite if none is."""
+        if self.power(self.most) < chance:
             return math.inf
         low, high = 0.0, self.most
         for _ in range(14):
             middle = (low + high) / 2
-            low, high = (low, middle) if self.power(middle) >= wanted else (middle, high)
+            low, high = (low, middle) if self.power(middle) >= chance else (middle, high)
         return high
 
-    def units_needed(self, effect: float, wanted: float = WANTED, largest: int = 100_000) -> int | None:
-        """Return the fewest rows, or clusters, that find ``effect`` with chance ``wanted``, and so do the next ten.
+    def units_needed(self, effect: float, chance: float = WANTED, largest: int = 100_000) -> int | None:
+        """Return the fewest rows, or clusters, that find ``effect`` with chance ``chance``, and so do the next ten.
 
         None if ``largest`` rows do not.
         """
         low, high = 1, 2
-        while self.of(high).power(effect) < wanted:
+        while self.of(high).power(effect) < chance:
             low, high = high, 2 * high
             if low >= largest:
                 return None
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.of(middle).power(effect) >= wanted else (middle, high)
+            low, high = (low, middle) if self.of(middle).power(effect) >= chance else (middle, high)
         held = 0
         while held < RUN:
-            held = held + 1 if self.of(high).power(effect) >= wanted else 0
+            held = held + 1 if self.of(high).power(effect) >= chance else 0
             high += 1
         return high - RUN if high - RUN <= largest else None
 
@@ -205,8 +205,8 @@ class ClusteredDesign(Design):
         return replace(self, sizes=tuple(np.resize(self.sizes, units).tolist()))
 
 
-def could_have_seen(estimate: Estimate, wanted: float = WANTED) -> float:
-    """Return the smallest change that an interval as wide as this one excludes 0 for, with chance ``wanted``.
+def could_have_seen(estimate: Estimate, chance: float = WANTED) -> float:
+    """Return the smallest change that an interval as wide as this one excludes 0 for, with chance ``chance``.
 
     ``h (1 + t_w / t_.975)`` with h the longer arm of the interval and Student's quantiles of its rows or clusters: the
     standard errors between 0 and a mean found so often (Cohen 1988). Infinite without an interval; the value plays no
@@ -216,4 +216,4 @@ def could_have_seen(estimate: Estimate, wanted: float = WANTED) -> float:
     if not math.isfinite(arm):
         return math.inf
     free = max((estimate.n if estimate.clusters is None else estimate.clusters) - 1, 1)
-    return float(arm * (1 + student.ppf(wanted, free) / student.ppf((1 + LEVEL) / 2, free)))
+    return float(arm * (1 + student.ppf(chance, free) / student.ppf((1 + LEVEL) / 2, free)))

@@ -25,7 +25,7 @@ A toy network reads 60 attributes of a sample, each with 8 possible values. Stee
 attribute 0, and leave the other 59 alone: something is added to the output of one hidden layer of a network that is
 otherwise frozen. Two networks: in the first a residual carries the input past that layer (as in the student report
 whose reproduction failed), in the second everything passes through it."""
-COLUMNS = ("target", "kept", "others", "exact", "drift_kl")
+COLUMNS = ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match", "drift_kl")
 LEGEND = """\
 target: attribute 0 reads 0.  kept: it still reads its old value.  others: the other 59 read right.  exact: all right.
 drift_kl: how far the output for the others moved, in nats.  Each value with its 95 % interval over 2,000 held-out rows;
@@ -81,8 +81,8 @@ def main() -> int:
         vectors[TITLES[network]] = compared
         baselines = compared["baselines"]
         rows = {
-            "unsteered": baselines["unsteered"],
-            "20 random directions, as long": baselines["random"],
+            "baseline": baselines["baseline"],
+            "20 random directions, as long": baselines["random_control"],
             **rows,
             "oracle patch": baselines["oracle_patch"],
         }

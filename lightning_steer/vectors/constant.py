@@ -12,13 +12,13 @@ from lightning_steer.vectors.file import SteeringVector, state
 from lightning_steer.vectors.imported import ImportedVector
 
 
-def constant(map_: nn.Module, strength: float) -> Tensor:
+def constant(method: nn.Module, strength: float) -> Tensor:
     """Return ``[d]`` float32 that the map adds at this strength; raises ValueError if it depends on the activation.
 
     A map is a vector if a vector is all that it has learned, and random activations of many sizes are all moved by it.
     """
-    kind = type(map_).__name__
-    tensors = state(map_)
+    kind = type(method).__name__
+    tensors = state(method)
     vector = tensors.get("vector")
     if set(tensors) != {"vector"} or vector is None or vector.dim() != 1:
         raise ValueError(
@@ -27,7 +27,7 @@ def constant(map_: nn.Module, strength: float) -> Tensor:
         )
     generator = torch.Generator().manual_seed(0)
     h = torch.randn(64, len(vector), generator=generator) * torch.logspace(-3, 3, 64).unsqueeze(1)
-    cpu_map = copy.deepcopy(map_).cpu()  # the map itself may be at work on a GPU
+    cpu_map = copy.deepcopy(method).cpu()  # the map itself may be at work on a GPU
     moved = cpu_map.shift(h, strength).detach().expand_as(h)  # type: ignore[operator]
     expected = strength * vector.detach().cpu().float()
     check_readable(kind, strength, torch.zeros_like(expected), expected)
@@ -49,7 +49,7 @@ def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int,
                 "decoder's residual stream"
             )
     pairs = zip(vector.card.sites, vector.maps, strict=True)
-    return {site.layer: constant(map_, amount) for site, map_ in pairs if site.layer is not None}
+    return {site.layer: constant(method, amount) for site, method in pairs if site.layer is not None}
 
 
 def as_vector(value: Tensor, name: object) -> Tensor:
@@ -83,9 +83,9 @@ def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | Non
         value = as_vector(value, f"layer {layer}")
         if len(value) != width:
             raise ValueError(f"layer {layer} has {len(value)} values, and the first one has {width}")
-        map_ = ImportedVector(width)
-        map_.vector = value
-        maps.append(map_)
+        method = ImportedVector(width)
+        method.vector = value
+        maps.append(method)
         sites.append(Site(layer, part, "", width))
     strength = Strength(1.0, "multiples of the vector as it came")
     names = ("model", "task", "licence", "positions", "data", "selection")

@@ -53,10 +53,10 @@ class SteeringVector(NamedTuple):
 def save(path: str | Path, vector: SteeringVector) -> Path:
     """Write a vector file, aside and then renamed; raises ValueError or OSError."""
     tensors = {}
-    for i, (map_, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
-        if isinstance(map_, SteeringMethod) and not map_.fitted:
+    for i, (method, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
+        if isinstance(method, SteeringMethod) and not method.fitted:
             raise ValueError(f"the map of {site.module or site} is not fitted: there is nothing to save")
-        tensors |= {f"{i}.{name}": value.detach().cpu().contiguous() for name, value in state(map_).items()}
+        tensors |= {f"{i}.{name}": value.detach().cpu().contiguous() for name, value in state(method).items()}
     try:
         text = json.dumps(vector.card.as_plain(), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -97,20 +97,20 @@ def read_card(text: str) -> Card:
         raise ValueError("the card is nested too deeply") from error
 
 
-def state(map_: nn.Module) -> dict[str, Tensor]:
+def state(method: nn.Module) -> dict[str, Tensor]:
     """A map's tensors, without the mark that it is fitted: what is in a file is."""
-    return {name: value for name, value in map_.state_dict().items() if name != "_extra_state"}
+    return {name: value for name, value in method.state_dict().items() if name != "_extra_state"}
 
 
-def settings(map_: nn.Module) -> dict[str, Any]:
+def settings(method: nn.Module) -> dict[str, Any]:
     """Return the arguments of a map except its width."""
-    names = [name for name in inspect.signature(type(map_)).parameters if name != "width"]
-    return {name: getattr(map_, name) for name in names}
+    names = [name for name in inspect.signature(type(method)).parameters if name != "width"]
+    return {name: getattr(method, name) for name in names}
 
 
-def units(map_: nn.Module) -> str:
+def units(method: nn.Module) -> str:
     """Return the unit of strength, taken from the method's docstring."""
-    docstring = " ".join((inspect.getdoc(type(map_)) or "").split())
+    docstring = " ".join((inspect.getdoc(type(method)) or "").split())
     match = re.search(r"Strength: (.+?)(?:\. |\.$|$)", docstring)
     return match[1] if match else "none"
 
@@ -132,8 +132,8 @@ def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
 def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
         with torch.device("meta"):  # whatever sizes a file claims, nothing is allocated for them
-            map_ = kind(width, **arguments)
-        expected = {name: value.shape for name, value in state(map_).items()}
+            method = kind(width, **arguments)
+        expected = {name: value.shape for name, value in state(method).items()}
     except Exception as error:  # whatever a method says to settings that are none
         raise ValueError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
     if expected != {name: value.shape for name, value in tensors.items()}:
@@ -141,10 +141,10 @@ def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[s
     for name, value in tensors.items():
         if value.dtype != torch.float32 or not value.isfinite().all():
             raise ValueError(f"tensor {name!r} is not of finite float32 numbers")
-    map_.load_state_dict(tensors, strict=False, assign=True)
-    if isinstance(map_, SteeringMethod):
-        map_.fitted = True
-    return map_.requires_grad_(False).eval()
+    method.load_state_dict(tensors, strict=False, assign=True)
+    if isinstance(method, SteeringMethod):
+        method.fitted = True
+    return method.requires_grad_(False).eval()
 
 
 def brief(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from lightning_steer.vectors.file import SteeringVector
 def encode(vector: SteeringVector, strength: float) -> bytes:
     """The file's content; raises ValueError if a map is not a vector, or its module is not known."""
     entries: dict[str, Any] = {}
-    for site, map_ in zip(vector.card.sites, vector.maps, strict=True):
+    for site, method in zip(vector.card.sites, vector.maps, strict=True):
         module = site.module.partition(".")[2]  # the base model is a direct child of a causal language model
         if site.layer is None or not module:
             raise ValueError(
@@ -29,7 +29,7 @@ def encode(vector: SteeringVector, strength: float) -> bytes:
             )
         entries[module] = {
             "action": "add",
-            "steering_vector": constant(map_, 1.0),
+            "steering_vector": constant(method, 1.0),
             "steering_coefficient": float(strength),
             "bias": None,
             "head_index": None,

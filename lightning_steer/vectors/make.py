@@ -36,7 +36,7 @@ def of(
     Raises:
         ValueError: the maps differ in kind or settings, or a site is not one of the backbone's.
     """
-    kinds = {(type(map_).__name__, str(settings(map_))) for map_ in maps.values()}
+    kinds = {(type(method).__name__, str(settings(method))) for method in maps.values()}
     if len(kinds) != 1 or not maps.keys() <= set(backbone.sites):
         raise ValueError(
             f"a vector is one kind of map at sites of its backbone ({', '.join(backbone.sites)}), not "

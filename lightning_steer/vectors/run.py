@@ -59,7 +59,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
     else:
         fitted, mismatches = current, [f"{path} does not say what it was fitted to."]
     report = _report(config, fingerprints.of_tensors(state))
-    metrics, compared = report.get("metrics", {}), report.get("baselines", {}).get("unsteered", {})
+    metrics, compared = report.get("metrics", {}), report.get("baselines", {}).get("baseline", {})
     return of(
         backbone,
         maps,
@@ -118,10 +118,10 @@ def _objects(
     return objects["backbone"], objects["method"], objects["data"]
 
 
-def _map(map_: SteeringMethod, state: dict[str, Tensor], number: int) -> SteeringMethod:
+def _map(method: SteeringMethod, state: dict[str, Tensor], number: int) -> SteeringMethod:
     prefix = f"maps.{number}."
     map_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return saving.restore(map_, map_state, "best.ckpt")
+    return saving.restore(method, map_state, "best.ckpt")
 
 
 def _report(config: dict[str, Any], result: str) -> dict[str, Any]:

@@ -53,12 +53,12 @@ def edit(
         fingerprint.refuse(vector.card.model, identify)
     amount = vector.card.strength.value if strength is None else strength
     check_strength(amount)
-    maps = {module_of(network, site): map_ for site, map_ in zip(vector.card.sites, vector.maps, strict=True)}
+    maps = {module_of(network, site): method for site, method in zip(vector.card.sites, vector.maps, strict=True)}
     with ExitStack() as stack:
         tokens = None
         if hasattr(network, "config"):
             tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths))
-        edits = {name: _edit(network, name, map_, amount, tokens) for name, map_ in maps.items()}
+        edits = {name: _edit(network, name, method, amount, tokens) for name, method in maps.items()}
         if tokens is not None:
             rule = positions_of(vector.card)
             edits = {name: positions.restricted(function, tokens, rule) for name, function in edits.items()}
@@ -102,16 +102,16 @@ def as_plain(rule: positions.Positions) -> dict[str, Any]:
 
 
 def _edit(
-    network: nn.Module, name: str, map_: nn.Module, strength: Tensor | float, tokens: positions.Tokens | None
+    network: nn.Module, name: str, method: nn.Module, strength: Tensor | float, tokens: positions.Tokens | None
 ) -> Callable[[Tensor], Tensor]:
     weight = next(network.get_submodule(name).parameters(), None)
     if weight is not None and not weight.is_meta:
-        map_.to(weight.device)
+        method.to(weight.device)
 
     def function(h: Tensor) -> Tensor:
         if isinstance(strength, Tensor) and strength.dim():
             row_strengths = strength.to(h.device)
-            return map_(h, row_strengths if tokens is None else tokens.per_row(row_strengths, len(h)))
-        return map_(h, strength)
+            return method(h, row_strengths if tokens is None else tokens.per_row(row_strengths, len(h)))
+        return method(h, strength)
 
     return function

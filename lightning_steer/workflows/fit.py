@@ -104,9 +104,11 @@ def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
     """Read the model at a continuation's tokens and score in nats per token, as the behaviours' configuration does."""
     given = LLM(llm) if isinstance(llm, str) else llm
     given.load()
-    wanted = given.layers if layers is None else layers
-    wanted = wanted if isinstance(wanted, int) else list(wanted)
-    other = LLM(given.llm, wanted, given.part, given.positions, GeneratedTokens(), "token", given.chat, given.system)
+    requested = given.layers if layers is None else layers
+    requested = requested if isinstance(requested, int) else list(requested)
+    other = LLM(
+        given.llm, requested, given.part, given.positions, GeneratedTokens(), "tokens", given.chat, given.system
+    )
     other.loading, other.tokens_per_batch = given.loading, given.tokens_per_batch
     other.adopt(given.model, given.tokenizer)
     if any(given.model.get_submodule(site)._forward_hooks for site in other.sites):
@@ -118,11 +120,11 @@ def _vector(module: SteeringAdaptor) -> SteeringVector:
     """The fitted methods with a card of what their test has found."""
     report: dict[str, Any] = finite(module.report)  # as in report.json
     strength, low, high, rows, bound = module.choice.tolist()
-    figures, compared = report["metrics"], report["baselines"]["unsteered"]
-    side = {name: one for name, one in figures.items() if name.startswith(("neutral", "perplexity", "text_"))}
+    figures, compared = report["metrics"], report["baselines"]["baseline"]
+    side = {name: one for name, one in figures.items() if name.startswith(("reference_", "perplexity", "text_"))}
     return of(
         module.backbone,
-        module.at_site,
+        module.methods,
         strength,
         None if math.isnan(low + high) else (low, high),
         int(rows),

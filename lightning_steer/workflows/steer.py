@@ -139,7 +139,9 @@ def searched(
     model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
     unfitted = method(model.width(model.sites[0]))
     low, high = unfitted.strength_range
-    tried = sorted(strengths or unfitted.default_strengths, key=lambda strength: abs(strength - unfitted.off))
+    tried = sorted(
+        strengths or unfitted.default_strengths, key=lambda strength: abs(strength - unfitted.identity_strength)
+    )
     if outside := [strength for strength in tried if not low <= strength <= high]:
         raise ValueError(
             f"strengths of {type(unfitted).__name__} lie between {low:g} and {high:g}, not at {outside[0]:g}: "
@@ -167,7 +169,7 @@ def searched(
     rule = AlreadyChosen(setting.strength, reason)
     module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     vector = run(module, data, 1, progress, folder)
-    edits = {site: partial(map_, strength=module.strength) for site, map_ in module.at_site.items()}
+    edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
     if not (kl := float(damage(at_layer, judging, edits))) <= budget:
         module.report["warnings"].insert(
             0,
@@ -189,12 +191,12 @@ def _fluent(
     And how many that have a larger effect break it; raises ValueError if there is none.
     """
     asked = data.continued(SELECT, written.PROMPTS)
-    prompts, wanted = [question.prompt for question in asked], written.of_wanted(model, asked)
+    prompts, positive = [question.prompt for question in asked], written.of_positives(model, asked)
     baseline, settings = written.continued(model, prompts), within_budget(grid, budget)
     for passed, setting in enumerate(settings):
         site, strength = model.sites[setting.layer], grid.strengths[setting.strength]
         steered = written.continued(model, prompts, {site: partial(methods[site], strength=strength)})
-        if baseline is None or steered is None or not written.broken(steered, baseline, wanted):
+        if baseline is None or steered is None or not written.broken(steered, baseline, positive):
             return setting, passed
     helping, largest = int((grid.effect > ROUNDING).sum()), float(grid.effect.nan_to_num(-math.inf).max())
     raise ValueError(

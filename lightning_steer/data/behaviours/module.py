@@ -25,7 +25,7 @@ from lightning_steer.data.behaviours.sources import (
 from lightning_steer.data.clusters import are_labels
 from lightning_steer.data.pair_batches import PairBatches, checked_shares, rank
 from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
-from lightning_steer.data.text import neutral_texts
+from lightning_steer.data.text import read_texts
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
@@ -43,8 +43,8 @@ class BehaviourDataModule(L.LightningDataModule):
         suppress: steer away from the behaviour instead of towards it.
         fit_share: share of the prompts that a method is fitted to.
         select_share: share used to choose the strength; the rest is held out, or unused if there is a ``test``.
-        neutral_file: texts that steering should leave alone, ``.txt`` (parted by blank lines) or ``.jsonl`` (``text``),
-            to measure drift on; null for those of the source.
+        reference_texts: a file of texts that steering should leave alone, to measure drift on: ``.txt`` (parted by blank
+            lines) or ``.jsonl`` (``text``); null for those of the source.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the split.
         too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
@@ -65,7 +65,7 @@ class BehaviourDataModule(L.LightningDataModule):
         suppress: bool = False,
         fit_share: float = 0.4,
         select_share: float = 0.1,
-        neutral_file: str | None = None,
+        reference_texts: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
         too_long: TooLong = "refuse",
@@ -73,9 +73,9 @@ class BehaviourDataModule(L.LightningDataModule):
         super().__init__()
         self.reader = Reader(too_long, PARTS)
         self.source, self.test, self.batch_size, self.seed = source, test, batch_size, seed
-        self.unwanted, self.wanted = (POSITIVE, NEGATIVE) if suppress else (NEGATIVE, POSITIVE)
+        self.negative, self.positive = (POSITIVE, NEGATIVE) if suppress else (NEGATIVE, POSITIVE)
         self.shares = checked_shares(fit_share, select_share)
-        self.suppress, self.neutral_file = suppress, neutral_file
+        self.suppress, self.reference_file = suppress, reference_texts
         self._read_by: LLM | None = None
 
     @property
@@ -85,10 +85,10 @@ class BehaviourDataModule(L.LightningDataModule):
         return f"behaviour {self.parts[FIT][0].behaviour}: {'away from' if self.suppress else 'towards'} it"
 
     @property
-    def neutral(self) -> list[str]:
+    def reference_texts(self) -> list[str]:
         """Return texts that steering should leave alone."""
         self.setup()
-        return self._neutral
+        return self._reference_texts
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the examples, once."""
@@ -105,7 +105,9 @@ class BehaviourDataModule(L.LightningDataModule):
         select_start = min(max(round(self.shares[FIT] * n), 1), n - 2)
         test_start = min(max(round((1 - self.shares[TEST]) * n), select_start + 1), n - 1)
         part_of = {name: (place >= select_start) + (place >= test_start) for place, name in enumerate(order)}
-        self._neutral = self.source.neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
+        self._reference_texts = (
+            self.source.reference_texts() if self.reference_file is None else read_texts(self.reference_file)
+        )
         self.parts = [[e for e in examples if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         if self.test is not None:
             self.parts[TEST] = self.test.read()
@@ -119,28 +121,28 @@ class BehaviourDataModule(L.LightningDataModule):
         for source, part in zip(sources, self.parts, strict=True):
             offset = sum(len(earlier) for earlier in self.parts[: len(self.clusters)])
             self.clusters.append([offset + number for number in source.clusters(part, labels)])
-        self._whole = self.parts, self.clusters, self._neutral
+        self._whole = self.parts, self.clusters, self._reference_texts
 
     def read_by(self, llm: LLM) -> None:
         """Check with a loaded model that all parts can be read; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
-        parts, clusters, neutral = self._whole
+        parts, clusters, texts = self._whole
         texts = [[(e.id, question(e)) for e in part] for part in parts]
-        readable = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
-        self._neutral = self.reader.neutral(llm, neutral)
+        readable = self.reader.read(llm, texts, whole=(self.negative, self.positive))
+        self._reference_texts = self.reader.reference_texts(llm, texts)
         self.parts = [[parts[k][i]._replace(prompt=q.prompt) for i, q in rows] for k, rows in enumerate(readable)]
         self.clusters = [[clusters[k][i] for i, _ in rows] for k, rows in enumerate(readable)]
-        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
+        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.negative, self.positive)
         self._read_by = llm
 
     def continued(self, part: int, most: int) -> list[MultipleChoice]:
-        """Return at most ``most`` different prompts of a part, each with its wanted continuation."""
+        """Return at most ``most`` different prompts of a part, each with its positive continuation."""
         self.setup()
         questions: dict[str, MultipleChoice] = {}
         for both in map(question, self.parts[part]):
-            questions.setdefault(both.prompt, MultipleChoice(both.prompt, (both.options[self.wanted],)))
+            questions.setdefault(both.prompt, MultipleChoice(both.prompt, (both.options[self.positive],)))
         return list(questions.values())[:most]
 
     def _loader(self, part: int) -> DataLoader[PairBatch]:
@@ -149,7 +151,7 @@ class BehaviourDataModule(L.LightningDataModule):
         if llm is not None:
             self.read_by(llm)
         questions, cluster = [question(example) for example in self.parts[part]], self.clusters[part]
-        return PairBatches(questions, self.unwanted, self.wanted, cluster, self.batch_size, share(self)).loader()
+        return PairBatches(questions, self.negative, self.positive, cluster, self.batch_size, share(self)).loader()
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(FIT)

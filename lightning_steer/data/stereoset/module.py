@@ -28,7 +28,7 @@ from lightning_steer.data.stereoset.examples import (
     split_by_term,
 )
 from lightning_steer.data.stereoset.hub import of_folder, of_hub
-from lightning_steer.data.text import neutral_texts
+from lightning_steer.data.text import read_texts
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
@@ -49,8 +49,8 @@ class StereoSetDataModule(L.LightningDataModule):
         promote: steer towards stereotypes instead of away from them.
         fit_share: share of every bias type's target terms that a method is fitted to.
         select_share: share used to choose the strength; the rest is held out.
-        neutral_file: texts that steering should leave alone, ``.txt`` (parted by blank lines) or ``.jsonl`` (``text``),
-            to measure drift on; null for none.
+        reference_texts: a file of texts that steering should leave alone, to measure drift on: ``.txt`` (parted by blank
+            lines) or ``.jsonl`` (``text``); null for none.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the sample and the split.
         too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
@@ -71,7 +71,7 @@ class StereoSetDataModule(L.LightningDataModule):
         promote: bool = False,
         fit_share: float = 0.4,
         select_share: float = 0.1,
-        neutral_file: str | None = None,
+        reference_texts: str | None = None,
         batch_size: int = 64,
         seed: int = 0,
         too_long: TooLong = "refuse",
@@ -81,9 +81,9 @@ class StereoSetDataModule(L.LightningDataModule):
         if not tasks or set(tasks) - {INTERSENTENCE, INTRASENTENCE}:
             raise ValueError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
         self.source, self.tasks, self.bias_types, self.per_type = source, list(tasks), bias_types, per_type
-        self.unwanted, self.wanted = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
+        self.negative, self.positive = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
         self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
-        self.neutral_file = neutral_file
+        self.reference_file = reference_texts
         self._read_by: LLM | None = None
         types = "all bias types" if bias_types is None else " and ".join(bias_types)
         aim = "towards" if promote else "away from"
@@ -97,15 +97,15 @@ class StereoSetDataModule(L.LightningDataModule):
         rows = of_folder if path.is_dir() else of_hub
         return [example for task in self.tasks for example in of_hub_rows(rows(self.source, task), task)]
 
-    def own_neutral(self) -> list[str]:
+    def own_reference_texts(self) -> list[str]:
         """Return the source's texts that steering should leave alone; none here, but a subclass may have some."""
         return []
 
     @property
-    def neutral(self) -> list[str]:
+    def reference_texts(self) -> list[str]:
         """Return texts that steering should leave alone."""
         self.setup()
-        return self._neutral
+        return self._reference_texts
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the examples, once."""
@@ -123,25 +123,27 @@ class StereoSetDataModule(L.LightningDataModule):
             examples = [example for example in examples if example.bias_type in self.bias_types]
         if self.per_type is not None:
             examples = sample(examples, self.per_type, self.seed)
-        self._neutral = self.own_neutral() if self.neutral_file is None else neutral_texts(self.neutral_file)
+        self._reference_texts = (
+            self.own_reference_texts() if self.reference_file is None else read_texts(self.reference_file)
+        )
         self.parts = split_by_term(examples, self.shares, self.seed)
         terms = sorted({_term(example) for example in examples})
         self.term = {term: number for number, term in enumerate(terms)}
-        self._whole = self.parts, self._neutral
+        self._whole = self.parts, self._reference_texts
 
     def read_by(self, llm: LLM) -> None:
         """Check with a loaded model that all parts can be read; raises ValueError naming a row."""
         if llm is self._read_by:
             return
         self.setup()
-        parts, neutral = self._whole
+        parts, texts = self._whole
         texts = [[(e.id, question(e)) for e in part] for part in parts]
-        readable = self.reader.read(llm, texts, whole=(self.unwanted, self.wanted))
-        self._neutral = self.reader.neutral(llm, neutral)
+        readable = self.reader.read(llm, texts, whole=(self.negative, self.positive))
+        self._reference_texts = self.reader.reference_texts(llm, texts)
         self.parts = [
             [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, readable, strict=True)
         ]
-        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.unwanted, self.wanted)
+        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.negative, self.positive)
         self._read_by = llm
 
     def _loader(self, part: int) -> DataLoader[PairBatch]:
@@ -151,7 +153,7 @@ class StereoSetDataModule(L.LightningDataModule):
             self.read_by(llm)
         examples = self.parts[part]
         questions, term = [question(e) for e in examples], [self.term[_term(e)] for e in examples]
-        return PairBatches(questions, self.unwanted, self.wanted, term, self.batch_size, share(self)).loader()
+        return PairBatches(questions, self.negative, self.positive, term, self.batch_size, share(self)).loader()
 
     def train_dataloader(self) -> DataLoader[PairBatch]:
         return self._loader(FIT)
@@ -190,7 +192,7 @@ class PocketStereoSetDataModule(StereoSetDataModule):
         """Return the examples with their ground truth, in the same order and with the same ids."""
         return pocket_items.stereotype_items(self.tone, self.held_frames, self.chat, self.seed)
 
-    def own_neutral(self) -> list[str]:
+    def own_reference_texts(self) -> list[str]:
         """Return the language's stories."""
         return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]
 

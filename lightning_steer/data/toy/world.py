@@ -115,25 +115,25 @@ class Pairs(NamedTuple):
     """``[n, inputs]`` negatives: no target attribute has the target value."""
     y: Tensor
     """``[n, attributes]`` values of the negatives."""
-    x_wanted: Tensor
+    x_positive: Tensor
     """``[n, inputs]`` positives: the target attributes have the target value."""
-    y_wanted: Tensor
+    y_positive: Tensor
     """``[n, attributes]`` the negatives' values with the target attributes set to the target value."""
 
     @property
-    def unwanted(self) -> Tensor:
+    def negative(self) -> Tensor:
         """Return the negatives, which a method learns to move away from."""
         return self.x
 
     @property
-    def wanted(self) -> Tensor:
+    def positive(self) -> Tensor:
         """Return the positives, which a method learns to move towards."""
-        return self.x_wanted
+        return self.x_positive
 
     @property
     def values(self) -> Tensor:
         """Return ``[n, 2, attributes]`` values of negatives and positives."""
-        return torch.stack([self.y, self.y_wanted], 1)
+        return torch.stack([self.y, self.y_positive], 1)
 
 
 def generator(*seeds: int) -> Generator:
@@ -183,16 +183,16 @@ class PairsSplit(Dataset[Pairs]):
         values, offsets = self.world.draw(self.batch_size, random)
         value_shift = torch.randint(1, self.world.values, (self.batch_size, len(self.target)), generator=random)
         values[:, self.target] = (self.target_value + value_shift) % self.world.values
-        y_wanted = values.clone()
-        y_wanted[:, self.target] = self.target_value
+        y_positive = values.clone()
+        y_positive[:, self.target] = self.target_value
         positives, positions = self.world.draw(self.batch_size, random)
         positives[:, self.target] = self.target_value
         if self.paired:
             target_positions = positions[:, self.target]
-            positives, positions = y_wanted, offsets.clone()
+            positives, positions = y_positive, offsets.clone()
             positions[:, self.target] = target_positions
         x = self.world.render(values, offsets, random)
-        x_wanted = self.world.render(positives, positions, random)
+        x_positive = self.world.render(positives, positions, random)
         row = torch.arange(self.batch_size) + j * self.batch_size
         n = min(self.batch_size, self.rows - j * self.batch_size)
-        return Pairs(*(column[:n][self.share] for column in (row, x, values, x_wanted, y_wanted)))
+        return Pairs(*(column[:n][self.share] for column in (row, x, values, x_positive, y_positive)))

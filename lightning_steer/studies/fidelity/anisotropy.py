@@ -150,7 +150,9 @@ def run(models: Mapping[str, Path], scale: Scale) -> dict[str, Any]:
         if model == "base":
             longest = {(s.kind, site): v.norm() for s in subjects for site, v in s.vectors.items()}
         pairs = [subject.fit.contrasts[0] for subject in subjects]
-        texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.unwanted, *batch.wanted)] + neutral(False)
+        texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(
+            False
+        )
         h, text = states(llm, texts)
         layers = range(len(llm.sites)) if scale.layers is None else scale.layers
         found["anisotropy"][model] = {str(layer): shape(h[llm.sites[layer]], text) for layer in layers}

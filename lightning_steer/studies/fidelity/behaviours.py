@@ -32,7 +32,7 @@ def part(data: BehaviourDataModule, number: int) -> PairBatches:
     """Questions of one part, fitted away from the negative continuations."""
     questions = [question(example) for example in data.parts[number]]
     cluster = data.clusters[number]
-    return PairBatches(questions, data.unwanted, data.wanted, cluster, len(questions))
+    return PairBatches(questions, data.negative, data.positive, cluster, len(questions))
 
 
 def figure(control: Tensor, steered: Tensor) -> dict[str, Any]:
@@ -71,8 +71,8 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
     data.setup()
     fit, test = part(data, FIT), part(data, TEST)
     topic, site = torch.tensor(test.cluster), llm.sites[layer]
-    unwanted, wanted = lessons(llm, fit)[site]
-    vector = (wanted - unwanted).mean(0)
+    negative, positive = lessons(llm, fit)[site]
+    vector = (positive - negative).mean(0)
     positive = [c for c in scale.strengths if c > 0]
     random = directions(scale.draws, len(vector), float(vector.norm()))
     own = torch.tensor(scale.strengths)[:, None] * vector

@@ -65,16 +65,16 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
     llm, test = subject.llm, subject.test
     site, texts = llm.sites[layer], neutral(arm.chat)
     base = added(llm, test.contrasts, None, torch.zeros(1, 1))[0]
-    unwanted, wanted = lessons(llm, subject.fit.contrasts)[site]
-    error = torch.cat([torch.ones(len(unwanted)), torch.zeros(len(wanted))])
-    seen = Activations(torch.cat([unwanted, wanted]), error, (error < 0.5).long().unsqueeze(1), True)
+    negative, positive = lessons(llm, subject.fit.contrasts)[site]
+    error = torch.cat([torch.ones(len(negative)), torch.zeros(len(positive))])
+    seen = Activations(torch.cat([negative, positive]), error, (error < 0.5).long().unsqueeze(1), True)
     strength = torch.tensor(STRENGTHS)
     found: dict[str, Any] = {"arm": arm.name, "kind": kind, "layer": layer, "strengths": STRENGTHS, "methods": {}}
     for name, make in methods(draws).items():
-        map_ = make(llm.width(site)).fit(seen)
+        method = make(llm.width(site)).fit(seen)
 
-        def sweep(h: Tensor, map_: SteeringMethod = map_) -> Tensor:
-            return map_(h.expand(len(strength), -1, -1, -1), strength)
+        def sweep(h: Tensor, method: SteeringMethod = method) -> Tensor:
+            return method(h.expand(len(strength), -1, -1, -1), strength)
 
         scores = llm.scores(list(test.contrasts.questions), {site: sweep}, len(strength))
         kl = [float(kl_mean(one)) for one in llm.drift(texts, {site: sweep}, len(strength)).kl]

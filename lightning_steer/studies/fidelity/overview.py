@@ -28,12 +28,12 @@ def stereotypes(found: Parts) -> str:
     if not runs:
         return ""
     columns = "stereotypes suppressed, bias type, layer and strength, stereotype chosen, opposite, unrelated, fidelity"
-    draws = next(iter(runs.values()))["baselines"]["random"]["fidelity"]["n"]
+    draws = next(iter(runs.values()))["baselines"]["random_control"]["fidelity"]["n"]
     head = [*columns.split(", "), f"{draws} random directions: median (range)", "rank p", "KL on neutral text"]
     estimates = []
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, part in runs.items():
-        metrics, before = part["metrics"], part["baselines"]["unsteered"]
+        metrics, before = part["metrics"], part["baselines"]["baseline"]
         arm, _, kind = name.removeprefix("run-").removesuffix("-suppress").rpartition("-")
         moved = [
             f"{before[share]['value']:.2f} -> {metrics[share]['value']:.2f} "
@@ -47,8 +47,8 @@ def stereotypes(found: Parts) -> str:
             f"{metrics['layer']['value']:.0f}, {metrics['strength']['value']:g}",
             *moved,
             as_cell(of_report(metrics["fidelity"])),
-            *reported_random_cells(part["baselines"]["random"]["fidelity"]),
-            number(metrics["neutral_kl"]["value"]),
+            *reported_random_cells(part["baselines"]["random_control"]["fidelity"]),
+            number(metrics["reference_kl"]["value"]),
         ]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines) + "\n" + footnote(estimates, "held-out examples")

@@ -132,7 +132,7 @@ def report(
     better = StereoSetEffect.higher_is_better
     random = {n: random_range(draws[n], metrics[n]["value"], better.get(n)) for n in HEADLINE if n in draws}
     random |= aside["random"]
-    baselines = {"unsteered": unsteered, "random": random}
+    baselines = {"baseline": unsteered, "random_control": random}
     curve: dict[str, Any] = {"x": sweep["strengths"]}
     for name in HEADLINE:
         curve[name] = {end: [cell[j] for cell in steered[name]] for j, end in enumerate(("value", "low", "high"))}

@@ -56,15 +56,15 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
     chosen = data.parts[part]
     term = [data.term[example.target.strip().casefold()] for example in chosen]
     questions = [question(example) for example in chosen]
-    return Split(chosen, PairBatches(questions, data.unwanted, data.wanted, term, len(questions)))
+    return Split(chosen, PairBatches(questions, data.negative, data.positive, term, len(questions)))
 
 
 @torch.no_grad()
 def lessons(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
-    """``{site: (unwanted [n, d], wanted [n, d])}``."""
+    """``{site: (negative [n, d], positive [n, d])}``."""
     batch = contrasts[0]
-    unwanted, wanted = llm.activations(batch.unwanted), llm.activations(batch.wanted)
-    return {site: (unwanted[site], wanted[site]) for site in llm.sites}
+    negative, positive = llm.activations(batch.negative), llm.activations(batch.positive)
+    return {site: (negative[site], positive[site]) for site in llm.sites}
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ class Subject:
         origin = language_model(models[arm.vector])
         self.fit, self.select, self.test = (split(kind, arm.chat, part, seed=seed) for part in (FIT, SELECT, TEST))
         pairs = lessons(origin, self.fit.contrasts)
-        self.vectors = {site: (wanted - unwanted).mean(0) for site, (unwanted, wanted) in pairs.items()}
+        self.vectors = {site: (positive - negative).mean(0) for site, (negative, positive) in pairs.items()}
 
     def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
         """``[S + draws * P, d]``: the vector at S strengths, then each random one at the P positive strengths."""

@@ -30,7 +30,12 @@ UNSTEERED = {
     **dict.fromkeys((*PATTERN, "ss_change", "lms_change", "icat_change", "icat_lms_part", "icat_ss_part"), 0.0),
 }
 """What moves and changes are at strength 0, whatever the rows."""
-UNSTEERED_DRIFT = {"neutral_kl": 0.0, "neutral_probability_lost": 0.0, "neutral_kl_p95": 0.0, "perplexity_ratio": 1.0}
+UNSTEERED_DRIFT = {
+    "reference_kl": 0.0,
+    "reference_probability_lost": 0.0,
+    "reference_kl_p95": 0.0,
+    "perplexity_ratio": 1.0,
+}
 
 
 def rows_of(base: Tensor, scores: Tensor, aim: str) -> dict[str, Tensor]:
@@ -115,7 +120,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[s
         "examples": len(base),
         **{name: {} for name in ("steered", "random", "select", "drift", "random_drift", "norms")},
     }
-    texts, stream = neutral(arm.chat), llm.activations(subject.fit.contrasts[0].unwanted)
+    texts, stream = neutral(arm.chat), llm.activations(subject.fit.contrasts[0].negative)
     for layer in layers:
         site, key = llm.sites[layer], str(layer)
         vector = subject.vectors[site]

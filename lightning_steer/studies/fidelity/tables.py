@@ -61,19 +61,19 @@ def runs(found: Parts) -> str:
     chosen = {name.removeprefix("run-"): part for name, part in found.items() if name.startswith("run-")}
     if not chosen:
         return ""
-    draws = next(iter(chosen.values()))["baselines"]["random"]["fidelity"]["n"]
+    draws = next(iter(chosen.values()))["baselines"]["random_control"]["fidelity"]["n"]
     random = f"fidelity, {draws} random directions: median (range)"
-    head = ["run", "layer", "strength", *HEADLINE, "neutral_kl", random, "rank p of fidelity"]
+    head = ["run", "layer", "strength", *HEADLINE, "reference_kl", random, "rank p of fidelity"]
     judged, neutral = [], []
     lines = ["## Runs: layer and strength chosen on other terms\n", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, part in chosen.items():
-        metrics, chance = part["metrics"], reported_random_cells(part["baselines"]["random"]["fidelity"])
-        columns = [of_report(metrics[m]) for m in (*HEADLINE, "neutral_kl")]
+        metrics, chance = part["metrics"], reported_random_cells(part["baselines"]["random_control"]["fidelity"])
+        columns = [of_report(metrics[m]) for m in (*HEADLINE, "reference_kl")]
         judged += columns[:-1]
         neutral.append(columns[-1])
         place = [f"{metrics['layer']['value']:.0f}", f"{metrics['strength']['value']:g}"]
         lines.append(f"| {' | '.join([name, *place, *map(as_cell, columns), *chance])} |")
-    return "\n".join(lines) + "\n" + footnote(judged) + footnote(neutral, "neutral texts (neutral_kl)")
+    return "\n".join(lines) + "\n" + footnote(judged) + footnote(neutral, "neutral texts (reference_kl)")
 
 
 def pattern(found: Parts) -> str:

@@ -93,7 +93,7 @@ class Decisions:
             strengths: S of them.
         """
         found = torch.empty(len(strengths), self.count, len(self.tokens))
-        sites = {self.llm.site(layer): map_ for layer, map_ in maps.items()}
+        sites = {self.llm.site(layer): method for layer, method in maps.items()}
         top = self.llm.site(self.llm.decoder.depth - 1)
         for group in self.groups:
             if set(sites) == {top}:  # above it every row stands by itself: all strengths at once

@@ -95,8 +95,8 @@ def weighed_families(h: Tensor, error: Tensor, selected: Selected) -> list[Famil
     nothing, last = torch.zeros(h.shape[1], 1, dtype=torch.int64), len(h) - 1
     penalty, found = PENALTIES[int(selected.best[last])], []
     for name, ours in (("labels weighed, then MERA", False), ("labels weighed, then Mahalanobis MERA", True)):
-        map_ = MERA(h.shape[-1], penalty, mahalanobis=ours).fit(Activations(h[last], error, nothing, False))
-        found.append(Family(name, THRESHOLDS, [{last: map_}]))
+        method = MERA(h.shape[-1], penalty, mahalanobis=ours).fit(Activations(h[last], error, nothing, False))
+        found.append(Family(name, THRESHOLDS, [{last: method}]))
     return found
 
 

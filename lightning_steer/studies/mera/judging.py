@@ -134,4 +134,4 @@ def drift(llm: LLM, maps: Any, strength: float, others: list[Split]) -> dict[str
         answer = other.decisions.scores(maps, [strength])[0].argmax(-1)
         change.append(float((answer == other.y).double().mean() - other.right.double().mean()))
         moved.append(float((answer != other.decisions.base.argmax(-1)).double().mean()))
-    return {"neutral_kl": float(kl.nanmean()), "other_accuracy_change": change, "other_answers_moved": moved}
+    return {"reference_kl": float(kl.nanmean()), "other_accuracy_change": change, "other_answers_moved": moved}

@@ -18,7 +18,7 @@ from lightning_steer.studies.mera.promise import BOUNDS, RESAMPLES
 from lightning_steer.studies.mera.settings import DELTA
 from lightning_steer.versions import versions
 
-DEPLOYED = ("spi", "accuracy", "balanced_accuracy", "mcc", "f1", "error", "0->1", "1->0")
+DEPLOYED = ("spi", "accuracy", "balanced_accuracy", "mcc", "f1", "error", "answers_fixed", "answers_broken")
 CONTROLS = ("label bias, fitted", "label bias, contextual", "constant class")
 WEIGHED = ("labels weighed, then MERA", "labels weighed, then Mahalanobis MERA")
 
@@ -37,7 +37,7 @@ def metrics(methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     repaired = [m.get("repaired", {}).get("value") if m["certified"] else 0.0 for m in methods]
     found["repaired"] = over_draws(repaired)
     drifts = [m["drift"] for m in methods if "drift" in m]
-    found["neutral_kl"] = over_draws(d["neutral_kl"] for d in drifts)
+    found["reference_kl"] = over_draws(d["reference_kl"] for d in drifts)
     found["other_accuracy_change"] = over_draws(
         np.mean(d["other_accuracy_change"]) for d in drifts if d["other_accuracy_change"]
     )

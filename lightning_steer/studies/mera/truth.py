@@ -40,13 +40,13 @@ class Planted:
         return Share().estimate((logits.argmax(-1) == test.y)[repairable].double().numpy())[0]
 
 
-def figures(data: MERADataModule, h: Tensor, map_: Any, test: Any, planted: Planted) -> dict[str, Any]:
+def figures(data: MERADataModule, h: Tensor, method: Any, test: Any, planted: Planted) -> dict[str, Any]:
     """Cosines of the last layer's probe and pattern with the cue, correlations of predicted and true errors.
 
     The cue is the difference of the mean activations of careless and careful markers' training prompts: who marked a
     prompt was drawn independently of all else in it.
     """
-    learned, probe, layer = Planted(data, data.train), cast(MERA, map_), len(h) - 1
+    learned, probe, layer = Planted(data, data.train), cast(MERA, method), len(h) - 1
     rows = h[layer].double()
     cue = rows[learned.careless].mean(0) - rows[~learned.careless].mean(0)
     predicted = (test.decisions.h[layer].double() @ probe.weight.double() + probe.intercept.double()).sigmoid()

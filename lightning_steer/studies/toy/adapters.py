@@ -77,21 +77,21 @@ def read(ensemble: Ensemble, h: Tensor, pool: Pool) -> Tensor:
 
 def judge(scores: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``[N, T, S, R]`` exact, target, others and cross-entropy of every row."""
-    wanted = pool.y_wanted.unsqueeze(2).expand(scores.shape[:-1])
-    right = (scores.argmax(-1) == wanted).float()
-    is_target = (pool.y != pool.y_wanted).unsqueeze(2)
+    positive = pool.y_positive.unsqueeze(2).expand(scores.shape[:-1])
+    right = (scores.argmax(-1) == positive).float()
+    is_target = (pool.y != pool.y_positive).unsqueeze(2)
     target = (right * is_target).sum(-1) / is_target.sum(-1)
     others = (right * ~is_target).sum(-1) / (~is_target).sum(-1)
-    loss = -scores.gather(-1, wanted.unsqueeze(-1)).squeeze(-1).mean(-1)
+    loss = -scores.gather(-1, positive.unsqueeze(-1)).squeeze(-1).mean(-1)
     return right.prod(-1), target, others, loss
 
 
-def steer(map_: SteeringMethod, h: Tensor, strengths: Tensor) -> Tensor:
+def steer(method: SteeringMethod, h: Tensor, strengths: Tensor) -> Tensor:
     """``h [N, T, R, d] -> [N, T, S, R, d]`` with strengths ``[S]``, or ``[N, T, S]`` of its own for each problem."""
     n, t, r, _ = h.shape
     strengths = strengths.expand(n, t, -1)
     rows = h.unsqueeze(2).expand(-1, -1, strengths.shape[-1], -1, -1).flatten(2, 3)
-    return map_(rows, strengths.repeat_interleave(r, -1)).unflatten(2, (-1, r))
+    return method(rows, strengths.repeat_interleave(r, -1)).unflatten(2, (-1, r))
 
 
 @torch.no_grad()
@@ -102,11 +102,11 @@ def closed_form(
     d = fit.h.shape[-1]
     maps = [make(d).fit(fit.activations()) for make in family]
     offered = torch.tensor(strengths)
-    judged = [judge(read(ensemble, steer(map_, select.h, offered), select), select) for map_ in maps]
+    judged = [judge(read(ensemble, steer(method, select.h, offered), select), select) for method in maps]
     exact, loss = (torch.cat([part[i] for part in judged], 2) for i in (0, 3))
     best = choose_each(exact, loss)
     member, strength = best // len(strengths), offered[best % len(strengths)]
-    moved = torch.stack([steer(map_, test.h, strength.unsqueeze(-1)).squeeze(2) for map_ in maps])
+    moved = torch.stack([steer(method, test.h, strength.unsqueeze(-1)).squeeze(2) for method in maps])
     moved = moved[member, torch.arange(best.shape[0]).unsqueeze(1), torch.arange(best.shape[1])]
     return result(moved, strength, ensemble, test)
 
@@ -120,7 +120,7 @@ def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> Result:
         ).flatten(-2)
         for pool in (fit, test)
     )
-    shifts = torch.linalg.pinv(z_fit.double()) @ (fit.h_wanted - fit.h).double()
+    shifts = torch.linalg.pinv(z_fit.double()) @ (fit.h_positive - fit.h).double()
     moved = test.h + (z_test.double() @ shifts).float()
     return result(moved, torch.ones(moved.shape[:2]), ensemble, test)
 
@@ -142,7 +142,7 @@ def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> R
     exact, target, others, _ = (
         part[:, :, 0].mean(-1) for part in judge(read(ensemble, moved.unsqueeze(2), test), test)
     )
-    shift, truth = moved - test.h, test.h_wanted - test.h
+    shift, truth = moved - test.h, test.h_positive - test.h
     of_class = torch.cosine_similarity(shift.mean(2), truth.mean(2), dim=-1)
     of_pair = torch.cosine_similarity(shift, truth, dim=-1).mean(2)
     return Result(exact, target, others, strength, of_class, of_pair)
@@ -151,8 +151,8 @@ def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> R
 @torch.no_grad()
 def strength_family(ensemble: Ensemble, fit: Pool, test: Pool) -> Tensor:
     """Exact match ``[N, T, S]`` of the mean difference at fixed strengths."""
-    map_ = MeanDifference(fit.h.shape[-1]).fit(fit.activations())
-    return judge(read(ensemble, steer(map_, test.h, torch.tensor(FAMILY)), test), test)[0].mean(-1)
+    method = MeanDifference(fit.h.shape[-1]).fit(fit.activations())
+    return judge(read(ensemble, steer(method, test.h, torch.tensor(FAMILY)), test), test)[0].mean(-1)
 
 
 def trained(
@@ -170,9 +170,9 @@ def trained(
     """Train a method through the output at every budget side by side; step and strength are chosen on ``select``."""
     n, t, _, d = pool.h.shape
     jobs, rows = t * len(sizes), torch.tensor([budget(size) for size in sizes])
-    map_ = make(d).fit(Activations(torch.zeros(n, jobs, 0, d), torch.zeros(0), torch.zeros(0, 1).long(), False))
-    optimizer = torch.optim.Adam(map_.parameters(), lr=learning_rate)
-    best = {key: value.clone() for key, value in map_.state_dict().items() if key != "_extra_state"}
+    method = make(d).fit(Activations(torch.zeros(n, jobs, 0, d), torch.zeros(0), torch.zeros(0, 1).long(), False))
+    optimizer = torch.optim.Adam(method.parameters(), lr=learning_rate)
+    best = {key: value.clone() for key, value in method.state_dict().items() if key != "_extra_state"}
     best_loss = torch.full((n, jobs), torch.inf)
     random = torch.Generator().manual_seed(0)
     looked_at = [
@@ -181,20 +181,22 @@ def trained(
     for step in tqdm(range(1, steps + 1), desc=f"train {name}", leave=False, mininterval=0.5):
         drawn = torch.rand(n, t, len(sizes), ROWS_PER_STEP, generator=random)
         index = (drawn * rows[:, :1]).long().flatten(2)
-        h, x, wanted = (take(part, index).unflatten(2, (len(sizes), -1)) for part in (pool.h, pool.x, pool.y_wanted))
-        steered = map_(h.flatten(1, 2), 1.0)
+        h, x, positive = (
+            take(part, index).unflatten(2, (len(sizes), -1)) for part in (pool.h, pool.x, pool.y_positive)
+        )
+        steered = method(h.flatten(1, 2), 1.0)
         logits = ensemble.above(steered.flatten(1, 2), x.flatten(1, 3)).unflatten(1, (jobs, ROWS_PER_STEP))
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 2).mT, wanted.flatten(0, -2)) * (n * jobs)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 2).mT, positive.flatten(0, -2)) * (n * jobs)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % STEPS_BETWEEN_LOOKS == 0:
-            keep_best(map_, best, best_loss, ensemble, looked_at)
-    map_.load_state_dict(best, strict=False)
+            keep_best(method, best, best_loss, ensemble, looked_at)
+    method.load_state_dict(best, strict=False)
     offered, results = torch.tensor(strengths), []
 
     def steered_by(s: int, h: Tensor, strength: Tensor | float) -> Tensor:
-        return map_(spread(h, len(sizes)), strength).unflatten(1, (t, len(sizes)))[:, :, s]
+        return method(spread(h, len(sizes)), strength).unflatten(1, (t, len(sizes)))[:, :, s]
 
     with torch.no_grad():
         for s, few in enumerate(looked_at):
@@ -208,18 +210,18 @@ def trained(
 
 @torch.no_grad()
 def keep_best(
-    map_: SteeringMethod, best: dict[str, Tensor], best_loss: Tensor, ensemble: Ensemble, looked_at: list[Pool]
+    method: SteeringMethod, best: dict[str, Tensor], best_loss: Tensor, ensemble: Ensemble, looked_at: list[Pool]
 ) -> None:
     """Remember the parameters of every job that has improved on its own selection rows."""
     t = looked_at[0].h.shape[1]
     losses = []
     for s, pool in enumerate(looked_at):
-        moved = map_(spread(pool.h, len(looked_at)), 1.0).unflatten(1, (t, len(looked_at)))[:, :, s]
+        moved = method(spread(pool.h, len(looked_at)), 1.0).unflatten(1, (t, len(looked_at)))[:, :, s]
         losses.append(judge(read(ensemble, moved.unsqueeze(2), pool), pool)[3].mean((2, 3)))
     loss = torch.stack(losses, 2).flatten(1)
     better = loss < best_loss
     best_loss[better] = loss[better]
-    for key, value in map_.state_dict().items():
+    for key, value in method.state_dict().items():
         if key != "_extra_state":
             best[key][better] = value[better]
 

@@ -54,7 +54,9 @@ def run(
     bounds = {
         "clean_accuracy": accuracy.tolist(),
         "clean_exact": exact.tolist(),
-        "oracle_patch": adapters.result(test.h_wanted, test.h.new_ones(networks, sets), ensemble, test).exact.tolist(),
+        "oracle_patch": adapters.result(
+            test.h_positive, test.h.new_ones(networks, sets), ensemble, test
+        ).exact.tolist(),
         "told_old_value": adapters.told_old_value(ensemble, fit, test).exact.tolist(),
     }
     return {"methods": found, "family": {"strengths": adapters.FAMILY, "exact": family_curve}, "bounds": bounds}

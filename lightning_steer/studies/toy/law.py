@@ -33,7 +33,7 @@ def measure(cell: Cell, networks: int, sets: int, folder: Path) -> dict[str, Any
         pools.draw(cell, ensemble, networks, sets, split, rows)
         for split, rows in ((pools.FIT, FIT_ROWS), (pools.TEST, TEST_ROWS))
     )
-    v = (fit.h_wanted - fit.h).mean(2)
+    v = (fit.h_positive - fit.h).mean(2)
     shares = []
     for strengths in STRENGTHS.split(16):
         moved = test.h.unsqueeze(2) + strengths[:, None, None] * v[:, :, None, None]
@@ -43,7 +43,7 @@ def measure(cell: Cell, networks: int, sets: int, folder: Path) -> dict[str, Any
     rho = bypass(
         *(
             gap(ensemble, h, x, test)
-            for h, x in ((test.h, test.x), (test.h_wanted, test.x), (test.h_wanted, test.x_wanted))
+            for h, x in ((test.h, test.x), (test.h_positive, test.x), (test.h_positive, test.x_positive))
         )
     )
     accuracy, exact = clean_accuracy(ensemble, cell.network, networks)
@@ -57,19 +57,19 @@ def measure(cell: Cell, networks: int, sets: int, folder: Path) -> dict[str, Any
 
 
 def gap(ensemble: pools.Ensemble, h: Tensor, x: Tensor, pool: pools.Pool) -> Tensor:
-    """``[N, T, R]`` log p(wanted) - log p(old) of the target."""
+    """``[N, T, R]`` log p(positive) - log p(old) of the target."""
     scores = adapters.read(ensemble, h.unsqueeze(2), pool._replace(x=x)).squeeze(2)
     index = pool.targets.unsqueeze(2).expand(-1, -1, h.shape[2], -1)
     at_target = scores.gather(3, index.unsqueeze(-1).expand(-1, -1, -1, -1, scores.shape[-1]))
-    wanted, old = (at_target.gather(-1, y.gather(-1, index).unsqueeze(-1)) for y in (pool.y_wanted, pool.y))
-    return (wanted - old).flatten(3).mean(-1)
+    positive, old = (at_target.gather(-1, y.gather(-1, index).unsqueeze(-1)) for y in (pool.y_positive, pool.y))
+    return (positive - old).flatten(3).mean(-1)
 
 
 def alignment(fit: pools.Pool, v: Tensor) -> Tensor:
     """``alpha [N, T] = mean_k <v, D_k> / |D_k|^2`` over the old values k of a single target."""
     old = fit.y.gather(-1, fit.targets.unsqueeze(2).expand(-1, -1, fit.y.shape[2], -1)).squeeze(-1)
     member = torch.nn.functional.one_hot(old).to(fit.h.dtype)
-    shifts = member.mT @ (fit.h_wanted - fit.h) / member.sum(2).unsqueeze(-1).clamp_min(1)
+    shifts = member.mT @ (fit.h_positive - fit.h) / member.sum(2).unsqueeze(-1).clamp_min(1)
     seen = member.sum(2) > 0
     ratio = (shifts * v.unsqueeze(2)).sum(-1) / shifts.square().sum(-1).clamp_min(1e-12)
     return (ratio * seen).sum(-1) / seen.sum(-1)

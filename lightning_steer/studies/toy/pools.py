@@ -19,15 +19,15 @@ class Pool(NamedTuple):
 
     h: Tensor
     """``[N, T, R, d]`` negatives at the site."""
-    h_wanted: Tensor
+    h_positive: Tensor
     """``[N, T, R, d]`` their positives."""
     x: Tensor
     """``[N, T, R, inputs]`` the negatives, as a residual reads them."""
-    x_wanted: Tensor
+    x_positive: Tensor
     """``[N, T, R, inputs]`` the positives."""
     y: Tensor
     """``[N, T, R, A]`` values before."""
-    y_wanted: Tensor
+    y_positive: Tensor
     """``[N, T, R, A]`` values the steered network should read."""
     targets: Tensor
     """``[N, T, m]`` the attributes steered."""
@@ -37,12 +37,12 @@ class Pool(NamedTuple):
         return Pool(*(part if part is self.targets else part[:, :, :rows] for part in self))
 
     def activations(self) -> Activations:
-        """What closed forms are fitted to: ``h [N, T, 2R, d]``, unwanted rows first."""
+        """What closed forms are fitted to: ``h [N, T, 2R, d]``, negative rows first."""
         rows = self.h.shape[2]
         error = torch.cat([torch.ones(rows), torch.zeros(rows)])
         index = self.targets.unsqueeze(2).expand(-1, -1, rows, -1)
-        value = torch.cat([self.y.gather(-1, index), self.y_wanted.gather(-1, index)], 2)
-        return Activations(torch.cat([self.h, self.h_wanted], 2), error, value, True)
+        value = torch.cat([self.y.gather(-1, index), self.y_positive.gather(-1, index)], 2)
+        return Activations(torch.cat([self.h, self.h_positive], 2), error, value, True)
 
 
 def target_sets(cell: Cell, network: int, sets: int) -> list[list[int]]:
@@ -61,9 +61,9 @@ def draw(cell: Cell, ensemble: Ensemble, networks: int, sets: int, split: int, r
             seeds = (1000 + 100 * i + t, split)
             drawn.append(PairsSplit(world, rows, rows, seeds, slice(None), chosen, 0, True)[0])
             targets.append(torch.tensor(chosen))
-    x, y, x_wanted, y_wanted = (
+    x, y, x_positive, y_positive = (
         torch.stack([getattr(part, name) for part in drawn]).unflatten(0, (networks, sets))
-        for name in ("x", "y", "x_wanted", "y_wanted")
+        for name in ("x", "y", "x_positive", "y_positive")
     )
-    h, h_wanted = (ensemble.below(part.flatten(1, 2)).unflatten(1, (sets, rows)) for part in (x, x_wanted))
-    return Pool(h, h_wanted, x, x_wanted, y, y_wanted, torch.stack(targets).unflatten(0, (networks, sets)))
+    h, h_positive = (ensemble.below(part.flatten(1, 2)).unflatten(1, (sets, rows)) for part in (x, x_positive))
+    return Pool(h, h_positive, x, x_positive, y, y_positive, torch.stack(targets).unflatten(0, (networks, sets)))

@@ -42,10 +42,10 @@ def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict
         at_low[name] = adapters.judge(scores, pool)[1].mean(-1).tolist()
     gaps = (
         gap(ensemble, h, x, test)
-        for h, x in ((test.h, test.x), (test.h_wanted, test.x), (test.h_wanted, test.x_wanted))
+        for h, x in ((test.h, test.x), (test.h_positive, test.x), (test.h_positive, test.x_positive))
     )
     accuracy, exact = clean_accuracy(ensemble, kind, networks)
-    patched = adapters.result(test.h_wanted, torch.ones(networks, attributes), ensemble, test)
+    patched = adapters.result(test.h_positive, torch.ones(networks, attributes), ensemble, test)
     return {
         "attributes": [[chosen[0] for chosen in pools.target_sets(cell, i, attributes)] for i in range(networks)],
         "exact_64_pairs": small.exact.tolist(),

@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.verdict and not opened(options.log, declaration.DECLARATION, "verdict", asked):
         return 2
     nets, folder = options.out / "networks", out / "cells"
-    wanted = [key for key in jobs.keys(declared) if not options.kinds or key.kind in options.kinds]
-    paths = {key: folder / f"{key.file}.json" for key in wanted}
+    requested = [key for key in jobs.keys(declared) if not options.kinds or key.kind in options.kinds]
+    paths = {key: folder / f"{key.file}.json" for key in requested}
     controls = {(kind, n): folder / f"planted {kind} {n}.json" for kind in planted.KINDS for n in range(PARTS)}
     power = {name: folder / f"certificate {name}.json" for name in certificate.SETS}
     each = declaration.REPEATS // PARTS if declared else 1
@@ -86,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         todo[path] = (jobs.repeats, kind, range(100 + n * each, 100 + (n + 1) * each))
     for name, path in power.items():
         todo[path] = (certificate.by_effect, name, 400 if options.small else certificate.REPEATS)
-    first = min(key.draw for key in wanted)
+    first = min(key.draw for key in requested)
     if options.prepare:
-        trained = {(key.kind, key.network) for key in wanted if not key.task}
+        trained = {(key.kind, key.network) for key in requested if not key.task}
         todo |= {nets / f"gap {kind} {seed}.json": (jobs.gap, nets, kind, int(seed)) for kind, seed in sorted(trained)}
     else:
         todo |= {path: (jobs.one, key, options.models_in, nets, key.draw == first, options.small)

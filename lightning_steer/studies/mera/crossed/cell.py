@@ -48,7 +48,7 @@ class Parts(NamedTuple):
 
 
 def run(
-    parts: Parts, answer: Answer, seed: int, resample: bool, wanted: Callable[[Family], bool] = lambda _: True
+    parts: Parts, answer: Answer, seed: int, resample: bool, is_judged: Callable[[Family], bool] = lambda _: True
 ) -> dict[str, Any]:
     """Return ``{"families": [...], "controls": ..., ...}`` of one draw.
 
@@ -57,7 +57,7 @@ def run(
         answer: from states on.
         seed: draws the random directions.
         resample: also resample calibrations from the test rows, for the certificate's power.
-        wanted: tells the families that are judged.
+        is_judged: tells the families that are judged.
     """
     began = time.process_time()
     train, test = parts.train, parts.test
@@ -65,7 +65,7 @@ def run(
     error = 1 - p[torch.arange(len(p)), train.y]
     probes = error_probes.fit(train.h, error)
     every = families(answer, train.h, train.y, error, probes, seed)
-    of = [f for f in every if wanted(f)]
+    of = [f for f in every if is_judged(f)]
     changes = {
         name: _changes(part, answer, of) for name, part in (("choice", parts.choice), ("cal", parts.calibration))
     }
