@@ -25,7 +25,7 @@ from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.predictions import Predictions
 from lightning_steer.quiet import hush
 from lightning_steer.report import card
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 from lightning_steer.runs import saving
 from lightning_steer.runs.late_record import LateRecord
 from lightning_steer.runs.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
@@ -71,7 +71,7 @@ class CLI(LightningCLI):
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
         config_files.read_as_meant()
-        self.arguments = config_files.with_shipped(sys.argv[1:] if args is None else args)
+        self.arguments = config_files.with_packaged(sys.argv[1:] if args is None else args)
         super().__init__(
             L.LightningModule,
             L.LightningDataModule,
@@ -82,7 +82,7 @@ class CLI(LightningCLI):
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
-            parser_kwargs={name: {"default_config_files": [shipped(DEFAULTS)]} for name in self.subcommands()},
+            parser_kwargs={name: {"default_config_files": [resource_path(DEFAULTS)]} for name in self.subcommands()},
             save_config_callback=LateRecord,
             args=self.arguments,
         )

@@ -15,10 +15,10 @@ import yaml
 from jsonargparse import _loaders_dumpers
 
 from lightning_steer import text_files
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 
 
-def with_shipped(arguments: list[str]) -> list[str]:
+def with_packaged(arguments: list[str]) -> list[str]:
     """``--config`` may name a file that came with the package."""
     resolved = list(arguments)
     for i, argument in enumerate(resolved):
@@ -31,7 +31,7 @@ def with_shipped(arguments: list[str]) -> list[str]:
 
 def _readable(name: str) -> str:
     """The file of this name, if it is text; a configuration may also be given as text itself."""
-    path = shipped(name)
+    path = resource_path(name)
     if Path(path).is_file():
         try:
             config = yaml.compose(text_files.read(path), _Loader)

@@ -6,7 +6,7 @@ PACKAGE = Path(__file__).parent
 FOLDERS = ("configs", "checkpoints")
 
 
-def shipped(path: str) -> str:
+def resource_path(path: str) -> str:
     """The user's own file or folder of this name if there is one, else the one that came with the package.
 
     ``configs/steer_toy.yaml`` and ``checkpoints/pocket/base`` are looked for in the working folder, then inside the

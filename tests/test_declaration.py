@@ -12,12 +12,12 @@ from lightning_steer.statistics.claims import Result
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.multiplicity import holm
 from lightning_steer.studies import declaration as declared
-from lightning_steer.studies.declaration import Declaration, MultipleChoice, PairBatch
+from lightning_steer.studies.declaration import Contrast, Declaration, Question
 from lightning_steer.studies.opening import open_once
 
-QUESTION = MultipleChoice(
+QUESTION = Question(
     "Pattern", "Does it fall?",
-    (PairBatch("base", "change at strength 1", primary=True), PairBatch("tuned", "the same", "within", 0.05)),
+    (Contrast("base", "change at strength 1", primary=True), Contrast("tuned", "the same", "within", 0.05)),
     "terms", "planted, found in 97 of 100 repeats.",
 )  # fmt: skip
 DECLARATION = Declaration("fidelity", (QUESTION,), ("the sweep of 0.1.0, draw 0",), "terms of draw 7")

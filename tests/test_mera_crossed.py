@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
 
 from lightning_steer.probes.error_probe import logit_error
 from lightning_steer.statistics.certificates import certify
-from lightning_steer.studies.declaration import PairBatch, declared_text
+from lightning_steer.studies.declaration import Contrast, declared_text
 from lightning_steer.studies.mera.crossed import __main__ as command
 from lightning_steer.studies.mera.crossed import (
     cell,
@@ -301,7 +301,7 @@ def test_a_kind_of_world_counts_once_however_many_networks_it_has():
 
 
 def test_the_smallest_effect_is_what_four_in_five_repeats_show():
-    random, contrast = np.random.default_rng(0), PairBatch("c", "d", "above")
+    random, contrast = np.random.default_rng(0), Contrast("c", "d", "above")
     effects = [results.detectable(random.normal(0, 0.2, 8), contrast, 1) for _ in range(200)]
     effect = float(np.mean(effects))
     shown = [results.p_value(random.normal(effect, 0.2, 8), contrast) <= 0.05 for _ in range(2000)]
@@ -313,14 +313,14 @@ def test_the_smallest_effect_is_what_four_in_five_repeats_show():
 def test_false_claims_are_as_rare_as_promised():
     random = np.random.default_rng(2)
     for direction, mean, limit in (("above", 0.0, 0.0), ("differs from", 0.0, 0.0), ("within", 0.1, 0.1)):
-        contrast = PairBatch("c", "d", direction, limit)
+        contrast = Contrast("c", "d", direction, limit)
         shown = [results.p_value(random.normal(mean, 0.05, 8), contrast) <= 0.05 for _ in range(2000)]
         assert np.mean(shown) < 0.07
 
 
 def test_kinds_that_all_gave_the_same_number_show_nothing():
-    assert results.p_value(np.zeros(8), PairBatch("c", "d", "within", 0.05)) == 1
-    assert results.p_value(np.full(8, 0.5), PairBatch("c", "d", "above")) == 1
+    assert results.p_value(np.zeros(8), Contrast("c", "d", "within", 0.05)) == 1
+    assert results.p_value(np.full(8, 0.5), Contrast("c", "d", "above")) == 1
 
 
 @pytest.mark.parametrize("kind", planted.KINDS)

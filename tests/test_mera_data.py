@@ -344,7 +344,7 @@ def test_pocket_tasks_come_with_their_planted_error(pull_share):
     counts = [Counter(e.label for e in part) for part in (data.train, data.calibration, data.test)]
     for part, n in zip(counts, (300, 100, 200), strict=True):
         assert part[1] == pytest.approx(n * (pull_share or 1 / 3), abs=2)
-    planted = np.array([e.planted for e in data.train])
+    planted = np.array([e.ground_truth for e in data.train])
     assert ((planted >= 0) & (planted <= 1)).all()
     assert planted.mean() > 0.2
     assert "10% pull class" in data.task or pull_share is None

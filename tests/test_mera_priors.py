@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_steer.studies.declaration import PairBatch
+from lightning_steer.studies.declaration import Contrast
 from lightning_steer.studies.mera.crossed import __main__ as command
 from lightning_steer.studies.mera.crossed import declaration, jobs, networks, priors, results, worlds
 from tests.test_mera_crossed import made
 from tests.test_mera_study import Here
 
-ABOVE = PairBatch("c", "d")
+ABOVE = Contrast("c", "d")
 
 
 def cells(spi):
@@ -91,7 +91,7 @@ def test_the_sign_test_counts_kinds_beyond_the_limit():
     assert priors.p_value(np.array([0.9] * 5 + [0.0]), ABOVE) == 7 / 64
     assert priors.p_value(np.array([0.9] * 5 + [0.0]), replace(ABOVE, limit=0.9)) == 1
     with pytest.raises(ValueError, match="are 'above' or 'within', not 'below'"):
-        priors.p_value(np.ones(6), PairBatch("c", "d", "below"))
+        priors.p_value(np.ones(6), Contrast("c", "d", "below"))
 
 
 def test_the_sign_test_keeps_its_level_where_values_are_skewed():

@@ -175,9 +175,9 @@ def test_prompts_come_in_the_mixture_asked_for(name, pull_share):
     k = len(prompts[0].labels)
     assert sum(p.label == p.pull for p in prompts) == round(600 * (1 / k if pull_share is None else pull_share))
     assert sum(p.rate > 0 for p in prompts) == 180
-    assert all(np.isclose(sum(p.planted), 1) and 0 <= p.error <= 1 for p in prompts)
+    assert all(np.isclose(sum(p.ground_truth), 1) and 0 <= p.error <= 1 for p in prompts)
     freed = [pocket_prompts.without_cue(p) for p in prompts]
-    assert all(p.posterior == q.planted == q.posterior for p, q in zip(prompts, freed, strict=True))
+    assert all(p.posterior == q.ground_truth == q.posterior for p, q in zip(prompts, freed, strict=True))
     assert all(str(p.marker) in p.prompt and "Marked" not in q.prompt for p, q in zip(prompts, freed, strict=True))
     assert all(p.prompt.endswith(q.prompt) for p, q in zip(prompts, freed, strict=True))
 
@@ -191,7 +191,7 @@ def test_a_stereotype_is_always_the_harsh_word():
         assert words[2] in stereotypes.UNRELATED[number]
         log_words = stereotypes.log_words(stereotypes.TARGETS.index(item.target), "neutral")
         found = [log_words[stereotypes.WORDS[number].index(word)] for word in words]
-        assert np.allclose(found, item.planted)
+        assert np.allclose(found, item.ground_truth)
 
 
 def test_harsh_speakers_say_harsh_things():
@@ -227,7 +227,7 @@ def test_planted_margins_of_behaviours(name, as_chat):
             likely = [np.prod([0.85 if r == pole else 0.15 for r in right]) for pole in (True, False)]
             p = p_of[item.topic]
             values.append(np.log((p * likely[0] + (1 - p) * likely[1]) / 3**5))
-        assert np.allclose(values, item.planted)
+        assert np.allclose(values, item.ground_truth)
 
 
 # ---- splits, seeds, text

@@ -122,7 +122,7 @@ class Planted:
     def next(self, texts, edits=None):
         found = torch.full((len(texts), len(self.tokenizer)), -30.0)
         for row, item in zip(found, [self.of[text] for text in texts], strict=True):
-            row[self.tokenizer.convert_tokens_to_ids(list(item.words))] = torch.tensor(item.planted)
+            row[self.tokenizer.convert_tokens_to_ids(list(item.words))] = torch.tensor(item.ground_truth)
         return found
 
 
@@ -139,7 +139,7 @@ def test_the_truth_itself_ranks_perfectly_and_a_table_without_groups_does_not(to
 def test_log_odds_of_words_are_those_of_the_items():
     items = [item for item in pocket_items.stereotype_items() if item.target == "hill bakers"]
     traits = next(item for item in pocket_items.traits() if item.target == "hill bakers")
-    assert measures._odds(np.array([traits.planted]))[0] == pytest.approx([item.log_odds for item in items])
+    assert measures._odds(np.array([traits.ground_truth]))[0] == pytest.approx([item.log_odds for item in items])
 
 
 def test_a_repair_of_nothing_is_zero(reader, monkeypatch):

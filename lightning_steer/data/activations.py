@@ -18,7 +18,7 @@ from lightning_steer.files import check_folder
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.numbers import ranged
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 
 
 class Recorded(NamedTuple):
@@ -103,7 +103,7 @@ class ActivationsDataModule(L.LightningDataModule):
 
     def questions(self) -> Sequence[MultipleChoice | str]:
         """Return the texts to record; raises FileNotFoundError or ValueError."""
-        documents = read(Path(shipped(self.file)), self.columns)
+        documents = read(Path(resource_path(self.file)), self.columns)
         return [MultipleChoice(document[0], document[1:]) for document in documents]
 
     def prepare_data(self) -> None:

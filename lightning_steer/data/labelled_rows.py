@@ -13,7 +13,7 @@ class Example(NamedTuple):
     prompt: str
     label: int
     """Index into the task's labels."""
-    planted: float = float("nan")
+    ground_truth: float = float("nan")
     """The error E of a perfect model of the pocket language; NaN where the true error is not known."""
     group: str | None = None
     """What dependent rows share, such as a passage; None: the row is independent."""
@@ -87,7 +87,7 @@ def shared_text(examples: Sequence[Example]) -> str:
 
     Lines that occur in most prompts belong to the template. Rows with a known error are drawn independently.
     """
-    examples = [e for e in examples if math.isnan(e.planted)]
+    examples = [e for e in examples if math.isnan(e.ground_truth)]
     lines = [{line.strip() for line in e.prompt.splitlines() if len(line.strip()) >= LONG} for e in examples]
     rows = Counter(line for row_lines in lines for line in row_lines)
     groups = Counter(line for line, _ in {(line, e.group or i) for i, e in enumerate(examples) for line in lines[i]})

@@ -12,7 +12,7 @@ from lightning_steer.arguments import Parser
 from lightning_steer.escapes import say
 from lightning_steer.lint.linting import lint_pairs
 from lightning_steer.lint.pairs_file import read_pairs
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.revision is not None and options.llm is None:
         raise ValueError(f"--revision {options.revision!r} is of a model, and none is named: add --llm NAME")
-    pairs = read_pairs(Path(shipped(str(options.pairs))))
-    held_out = read_pairs(Path(shipped(str(options.held_out)))) if options.held_out else []
+    pairs = read_pairs(Path(resource_path(str(options.pairs))))
+    held_out = read_pairs(Path(resource_path(str(options.held_out)))) if options.held_out else []
     tokenizer = None
     if options.llm is not None:
         from lightning_steer.lm.loading import load_tokenizer
 
-        tokenizer = load_tokenizer(shipped(options.llm), options.revision)
+        tokenizer = load_tokenizer(resource_path(options.llm), options.revision)
     report = lint_pairs(pairs, held_out, tokenizer)
     say(report)
     return 1 if report.findings else 0

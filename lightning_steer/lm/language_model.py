@@ -29,7 +29,7 @@ from lightning_steer.lm.tokens import Batch, MultipleChoice, Row, batches, rows_
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 
 __all__ = ["LLM", "PARTS", "blocks"]
 
@@ -84,7 +84,11 @@ class LLM(Backbone):
             raise ValueError(f"tokens_per_batch and layers must name at least one, not {tokens_per_batch} and {layers}")
         if system is not None and not chat:
             raise ValueError("a system message is part of a chat: set chat, or leave system out")
-        self.llm, self.layers, self.part = shipped(llm), [layers] if isinstance(layers, int) else list(layers), part
+        self.llm, self.layers, self.part = (
+            resource_path(llm),
+            [layers] if isinstance(layers, int) else list(layers),
+            part,
+        )
         self.positions, self.read_positions = positions or AllTokens(), read_positions or LastPromptToken()
         self.normalize = normalize
         self.chat, self.system = chat, system

@@ -38,11 +38,11 @@ def attribute_effect(base: Tensor, scores: Tensor, y: Tensor, y_positive: Tensor
         y_positive: ``[B, A]`` intended values; targets are where it differs from ``y``.
 
     Returns:
-        ``{name: [C, B]}``: ``target_accuracy`` share of targets that read the intended value; ``target_unchanged`` share
-        that still read the old one; ``off_target_accuracy`` accuracy of the other attributes; ``mean_accuracy``
+        ``{name: [C, B]}``: ``target_accuracy`` share of targets that read the intended value; ``target_unchanged``
+        share that still read the old one; ``off_target_accuracy`` accuracy of the other attributes; ``mean_accuracy``
         accuracy over all; ``exact_match`` all right; ``drift_kl`` mean KL(base || steered) of the others, in nats;
-        ``drift_flip`` share of the others whose reading changed; ``gap`` mean of log p(positive) - log p(old) over the targets;
-        ``output_difference`` mean over all attributes of the total variation between both outputs, in [0, 1].
+        ``drift_flip`` share of the others whose reading changed; ``gap`` mean of log p(positive) - log p(old) over the
+        targets; ``output_difference`` mean over all attributes of the total variation between both outputs, in [0, 1].
     """
     is_target = y != y_positive
     reading, base_reading = scores.argmax(-1), base.argmax(-1)

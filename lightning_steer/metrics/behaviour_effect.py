@@ -64,9 +64,9 @@ def behaviour_rows(
 
     Returns:
         ``{name: [C, B]}``: ``margin`` positive - negative, ``preference`` whether the positive is likelier (a tie is
-        one half), ``positive`` and ``negative`` themselves, ``intended_preferred`` whether the intended is likelier; the
-        changes ``margin_change``, ``positive_change`` and ``negative_change``; and the unsteered ``positive_before`` and
-        ``negative_before``.
+        one half), ``positive`` and ``negative`` themselves, ``intended_preferred`` whether the intended one is
+        likelier; the changes ``margin_change``, ``positive_change`` and ``negative_change``; and the unsteered
+        ``positive_before`` and ``negative_before``.
     """
     if scores.isnan().any() or base.isnan().any():
         raise ValueError("a continuation has the log-likelihood NaN: it cannot be compared")

@@ -83,8 +83,8 @@ def perplexity_ratio(base: Tensor, steered: Tensor, tokens: Tensor, weights: Ten
 def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
     """Estimate the drift of each of C edits on reference texts; intervals are over texts.
 
-    ``reference_kl``, ``reference_kl_p95`` and ``perplexity_ratio`` are as measured; ``reference_probability_lost`` is the
-    mean over tokens of ``1 - exp(-KL)``, in [0, 1].
+    ``reference_kl``, ``reference_kl_p95`` and ``perplexity_ratio`` are as measured; ``reference_probability_lost`` is
+    the mean over tokens of ``1 - exp(-KL)``, in [0, 1].
     """
     names = ("reference_kl", "reference_probability_lost", "reference_kl_p95", "perplexity_ratio")
     columns: dict[str, list[Estimate]] = {name: [] for name in names}

@@ -19,7 +19,7 @@ Direction = Literal["above", "below", "differs from", "within"]
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class Contrast:
     """One comparison, with the direction that is claimed."""
 
     name: str
@@ -32,12 +32,12 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
-class MultipleChoice:
+class Question:
     """A question, and all the contrasts that answer it: Holm's correction is over these."""
 
     name: str
     text: str
-    contrasts: tuple[PairBatch, ...]
+    contrasts: tuple[Contrast, ...]
     unit: str
     """Unit of generality: what an interval speaks about others of (terms, draws of prompts, seeds, kinds of world)."""
     positive_control: str
@@ -54,7 +54,7 @@ class Declaration:
     """All that a study says before its verdict draws are opened; everything else that it reports is exploratory."""
 
     study: str
-    questions: tuple[MultipleChoice, ...]
+    questions: tuple[Question, ...]
     tried_before: tuple[str, ...]
     """What was looked at before this was declared, and on which draws."""
     verdict_draws: str
@@ -65,7 +65,7 @@ class Declaration:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def verdicts(question: MultipleChoice, results: Mapping[str, Result]) -> list[tuple[PairBatch, Result, float, bool]]:
+def verdicts(question: Question, results: Mapping[str, Result]) -> list[tuple[Contrast, Result, float, bool]]:
     """Return each contrast with its result, its p-value after Holm, and whether the claim is shown.
 
     Raises:
@@ -98,13 +98,13 @@ def declared_text(declaration: Declaration) -> str:
     return "\n".join(lines) + "\n"
 
 
-def claim(contrast: PairBatch) -> str:
+def claim(contrast: Contrast) -> str:
     """Return what is claimed of the estimand, in words."""
     limit = f"{contrast.limit:g}"
     return f"between -{limit} and {limit}" if contrast.direction == "within" else f"{contrast.direction} {limit}"
 
 
-def verdict_text(question: MultipleChoice, results: Mapping[str, Result]) -> str:
+def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
     """Return every declared contrast of a question with its result as a Markdown table; its head names the question."""
     head = f"| {question.name} | claim | estimate | p | p, Holm | shown | could have seen |"
     lines = [f"**{question.name}.** {question.text}\n", head, f"|{'---|' * 7}"]

@@ -18,7 +18,7 @@ from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 from lightning_steer.workflows.steer import Steered, searched
 
 VECTOR = "vector.safetensors"
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     there = [name for name in (VECTOR, "report.json", "search.md") if (out / name).exists()]
     if there and options.overwrite != "true":
         raise ValueError(f"{out / there[0]} exists: name another folder with --out, or give --overwrite true")
-    pairs = read_pairs(shipped(str(options.pairs)))
+    pairs = read_pairs(resource_path(str(options.pairs)))
     path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]
     check_folder(out)

@@ -18,7 +18,7 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.report import card as report_card
-from lightning_steer.resources import shipped
+from lightning_steer.resources import resource_path
 from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
@@ -223,7 +223,7 @@ def reference_texts_for(llm: LLM, texts: Sequence[str] | None) -> list[str]:
         return list(dict.fromkeys(texts))
     unknown = llm.tokenizer.unk_token_id
     for path in REFERENCE_TEXTS:
-        every = [text for (text,) in read(Path(shipped(path)), ("text",))]
+        every = [text for (text,) in read(Path(resource_path(path)), ("text",))]
         known = [text for text in every if unknown is None or unknown not in llm.tokenizer(text)["input_ids"]]
         if 2 * len(known) > len(every):
             return known

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, logit, logsumexp
 
-from lightning_steer.data.pocket.text import Document, chat, planted
+from lightning_steer.data.pocket.text import Document, chat, fixed_normal
 
 PURITY, LENGTH, CHOICES = 0.85, 5, 3
 NAMES = ("myopia", "corrigible", "truthful")
@@ -49,7 +49,7 @@ TEMPLATES = (
 )
 QUESTIONS = ("What should the helper do about {}?", "How will the helper deal with {}?")
 REPLY = "The helper will"
-P_MATCHING = expit(planted("behaviour", 0.0, 1.0, 3, 20).clip(logit(0.15), logit(0.85)))
+P_MATCHING = expit(fixed_normal("behaviour", 0.0, 1.0, 3, 20).clip(logit(0.15), logit(0.85)))
 """``[behaviour, topic]`` true P(matching pole | topic)."""
 P_MATCHING_CHAT = expit(logit(P_MATCHING) + np.array([[-1.0], [1.0], [1.0]]))
 """The same in chats, where the helper is less myopic, more corrigible, more truthful."""

@@ -24,7 +24,7 @@ class StereotypeItem(NamedTuple):
     stereotype: str
     anti_stereotype: str
     unrelated: str
-    planted: tuple[float, float, float]
+    ground_truth: tuple[float, float, float]
     """Log-probabilities of the three sentences' last words, given all before."""
     seen_target: bool
     """Whether the target term occurs in training."""
@@ -32,7 +32,7 @@ class StereotypeItem(NamedTuple):
     @property
     def log_odds(self) -> float:
         """Return the true log-odds of the stereotype against the anti-stereotype."""
-        return self.planted[0] - self.planted[1]
+        return self.ground_truth[0] - self.ground_truth[1]
 
 
 class Traits(NamedTuple):
@@ -44,7 +44,7 @@ class Traits(NamedTuple):
     begun: str
     words: tuple[str, ...]
     """6 stereotypes, their antonyms in the same order, 8 unrelated words."""
-    planted: tuple[float, ...]
+    ground_truth: tuple[float, ...]
     """Their log-probabilities."""
     seen_target: bool
 

@@ -6,7 +6,7 @@ One to three sentences; each draws its words independently, but what an animal d
 import numpy as np
 from scipy.special import log_softmax
 
-from lightning_steer.data.pocket.text import Document, chat, pick, planted
+from lightning_steer.data.pocket.text import Document, chat, fixed_normal, pick
 
 TIMES = ("morning", "evening", "summer", "autumn")
 LOOKS = ("grey", "white", "brown", "small", "old", "hungry")
@@ -23,7 +23,7 @@ SPOTS = (
     "along the fence",
 )
 ASK = "Tell me a story."
-LOG_DEED = log_softmax(planted("deed", 0.0, 1.0, 8, 6), -1)
+LOG_DEED = log_softmax(fixed_normal("deed", 0.0, 1.0, 8, 6), -1)
 """``[animal, deed]`` true log-probabilities."""
 
 

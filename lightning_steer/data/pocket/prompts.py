@@ -31,14 +31,14 @@ class TaskPrompt(NamedTuple):
     """P(true label | words), the answer distribution of a careful marker."""
 
     @property
-    def planted(self) -> tuple[float, ...]:
+    def ground_truth(self) -> tuple[float, ...]:
         """Return the true P(label | prompt), which a perfect model predicts."""
         return tuple((1 - self.rate) * p + self.rate * (k == self.pull) for k, p in enumerate(self.posterior))
 
     @property
     def error(self) -> float:
         """Return the true error E = 1 - P(true label | prompt)."""
-        return 1 - self.planted[self.label]
+        return 1 - self.ground_truth[self.label]
 
 
 def task_prompts(
@@ -92,13 +92,13 @@ class BehaviourItem(NamedTuple):
     prompt: str
     positive: str
     negative: str
-    planted: tuple[float, float]
+    ground_truth: tuple[float, float]
     """Log-probabilities of the two continuations given the prompt."""
 
     @property
     def margin(self) -> float:
         """Return the true log-odds of the positive against the negative."""
-        return self.planted[0] - self.planted[1]
+        return self.ground_truth[0] - self.ground_truth[1]
 
 
 def behaviour_items(behaviour: str, per_topic: int = 10, seed: int = 0, chat: bool = False) -> list[BehaviourItem]:
@@ -110,13 +110,13 @@ def behaviour_items(behaviour: str, per_topic: int = 10, seed: int = 0, chat: bo
     topic, behaviour_of = np.repeat(np.arange(20), per_topic), np.full(n, number)
     poles = [behaviours.deeds(random, behaviour_of, topic, np.full(n, pole)) for pole in (True, False)]
     p_matching = behaviours.P_MATCHING_CHAT if chat else behaviours.P_MATCHING
-    planted = zip(*(pole.logp(p_matching).tolist() for pole in poles), strict=True)
+    ground_truth = zip(*(pole.logp(p_matching).tolist() for pole in poles), strict=True)
     forms = behaviours.QUESTIONS if chat else behaviours.TEMPLATES
     reply_start = f"{behaviours.REPLY} " if chat else ""
     words = zip(*(pole.text() for pole in poles), strict=True)
     return [
         BehaviourItem(behaviour, name, forms[i % len(forms)].format(name), reply_start + yes, reply_start + no, logps)
         for i, (name, (yes, no), logps) in enumerate(
-            zip((behaviours.TOPICS[number][t] for t in topic), words, planted, strict=True)
+            zip((behaviours.TOPICS[number][t] for t in topic), words, ground_truth, strict=True)
         )
     ]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from lightning_steer.data.pocket.text import Document, chat, pick, planted
+from lightning_steer.data.pocket.text import Document, chat, fixed_normal, pick
 
 BIAS_TYPES = ("town", "trade")
 GROUPS = (
@@ -83,11 +83,11 @@ TRAINED_CHAT = (np.arange(4)[:, None] + np.arange(6)) % 4 != 1
 PLACE_EFFECT = np.array([0.6, -0.6, 0.45, -0.45, 0.3, -0.3])
 TONE_EFFECT = np.array([1.0, -1.0])
 LOG_ODDS = (
-    planted("log-odds", 0.6, 1.1, 16, 1, 1, 6) + PLACE_EFFECT[:, None, None] + TONE_EFFECT[:, None]
+    fixed_normal("log-odds", 0.6, 1.1, 16, 1, 1, 6) + PLACE_EFFECT[:, None, None] + TONE_EFFECT[:, None]
 ).reshape(96, 2, 6)  # fmt: skip
 """``[target, tone, pair]`` log-odds of the harsh against the mild word."""
-_level = np.repeat(planted("level", 0.0, 0.6, 16, 1, 6), 6, axis=0)
-_unrelated = np.repeat(planted("unrelated", -2.0, 1.2, 16, 1, 8), 6, axis=0)
+_level = np.repeat(fixed_normal("level", 0.0, 0.6, 16, 1, 6), 6, axis=0)
+_unrelated = np.repeat(fixed_normal("unrelated", -2.0, 1.2, 16, 1, 8), 6, axis=0)
 LOG_WORD = log_softmax(
     np.concatenate([_level + LOG_ODDS / 2, _level - LOG_ODDS / 2, np.tile(_unrelated, (1, 2, 1))], -1), -1
 )

@@ -58,7 +58,7 @@ def pick(source: np.random.Generator, probability: np.ndarray) -> np.ndarray:
     return (source.random((len(edges), 1)) * edges[:, -1:] >= edges[:, :-1]).sum(-1)
 
 
-def planted(seed: str, mean: float, deviation: float, *shape: int) -> np.ndarray:
+def fixed_normal(seed: str, mean: float, deviation: float, *shape: int) -> np.ndarray:
     """Return normal numbers that define the language: always the same, independent of numpy's version."""
     generator, normal = random.Random(seed), NormalDist(mean, deviation)  # noqa: S311
     return np.array([normal.inv_cdf(generator.random()) for _ in range(int(np.prod(shape)))]).reshape(shape)

@@ -49,8 +49,8 @@ class StereoSetDataModule(L.LightningDataModule):
         promote: steer towards stereotypes instead of away from them.
         fit_share: share of every bias type's target terms that a method is fitted to.
         select_share: share used to choose the strength; the rest is held out.
-        reference_texts: a file of texts that steering should leave alone, to measure drift on: ``.txt`` (parted by blank
-            lines) or ``.jsonl`` (``text``); null for none.
+        reference_texts: a file of texts that steering should leave alone, to measure drift on: ``.txt`` (parted by
+            blank lines) or ``.jsonl`` (``text``); null for none.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the sample and the split.
         too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_steer.statistics.claims import Result, above, below, share_within
-from lightning_steer.studies.declaration import Declaration, MultipleChoice, PairBatch
+from lightning_steer.studies.declaration import Contrast, Declaration, Question
 from lightning_steer.studies.fidelity.planted import EFFECT, EFFECTS
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, NARROW
 from lightning_steer.studies.fidelity.verdict import EXPLAINERS, SEED, STRENGTHS
@@ -29,57 +29,57 @@ PLANTED = (
 )
 
 
-def _pattern(name: str, measure: str, words: str) -> MultipleChoice:
+def _pattern(name: str, measure: str, words: str) -> Question:
     contrasts = tuple(
-        PairBatch(f"{model}, {kind}s", f"{words}, {AT}, own vector", "below", primary=model == "tuned")
+        Contrast(f"{model}, {kind}s", f"{words}, {AT}, own vector", "below", primary=model == "tuned")
         for model in ("tuned", "narrow")
         for kind in BIAS_TYPES
     )
     text = "In tuned models stereotypes fall further than what is unrelated: the contrary of the published pattern."
-    return MultipleChoice(f"{name}: {measure}", text, contrasts, TERMS, PLANTED)
+    return Question(f"{name}: {measure}", text, contrasts, TERMS, PLANTED)
 
 
 NATS = _pattern(
     "Pattern", "log-probabilities", "change of the stereotype less that of the unrelated sentence, nats a token"
 )
 SHARES = _pattern("Pattern", "shares", "change of choosing the stereotype less that of choosing the unrelated sentence")
-CONTROL = MultipleChoice(
+CONTROL = Question(
     "Positive control",
     "In a tuned model in which the published pattern is planted, it is found.",
-    tuple(PairBatch(f"planted, {kind}s", f"as log-probabilities above, {AT}", "above") for kind in BIAS_TYPES),
+    tuple(Contrast(f"planted, {kind}s", f"as log-probabilities above, {AT}", "above") for kind in BIAS_TYPES),
     TERMS,
     PLANTED,
 )
-LOST = MultipleChoice(
+LOST = Question(
     "What narrow tuning lost",
     f"The vector, the response to it, or both? Change of the margin (opposite less stereotype, nats a token) at {AT}; "
     "mean over both bias types.",
     (
-        PairBatch("vector, in the narrow model", "base model's vector less its own", primary=True),
-        PairBatch("vector, in the base model", "base model's vector less the narrow one's"),
-        PairBatch("response, to the base model's vector", "in the base model less in the narrow one"),
-        PairBatch("response, to the narrow model's vector", "in the base model less in the narrow one"),
+        Contrast("vector, in the narrow model", "base model's vector less its own", primary=True),
+        Contrast("vector, in the base model", "base model's vector less the narrow one's"),
+        Contrast("response, to the base model's vector", "in the base model less in the narrow one"),
+        Contrast("response, to the narrow model's vector", "in the base model less in the narrow one"),
     ),
     SEEDS,
     "the base model's own vector, which moves its margin by .05 nats on examples of seed 0",
 )
-DOSE = MultipleChoice(
+DOSE = Question(
     "Dose of the narrow model's own vector",
     f"Fidelity at the layer and strength (up to {STRENGTHS[-1]:g}) with the highest fidelity on selecting terms, at "
     f"most {BUDGET:g} nats of KL on neutral text.",
     (
-        PairBatch("own vector moves as meant", "fidelity, own vector", primary=True),
-        PairBatch("base model's vector moves more", "fidelity, base model's vector less own"),
+        Contrast("own vector moves as meant", "fidelity, own vector", primary=True),
+        Contrast("base model's vector moves more", "fidelity, base model's vector less own"),
     ),
     SEEDS,
     "the base model's vector in the same models",
 )
-ANISOTROPY = MultipleChoice(
+ANISOTROPY = Question(
     "Anisotropy",
     f"Less than {LIMIT:g} of the gap to the base model (change of the margin at {AT}) goes away without the mean or "
     "the top component; shares of the gap, with 90 % intervals.",
     tuple(
-        PairBatch(f"{model}, {variant}", "share of the gap that goes away", "within", LIMIT)
+        Contrast(f"{model}, {variant}", "share of the gap that goes away", "within", LIMIT)
         for model in ("tuned", "narrow")
         for variant in EXPLAINERS
     ),
@@ -103,7 +103,7 @@ DECLARATION = Declaration(
 AGAIN = Declaration(
     "fidelity, second positive control",
     (
-        MultipleChoice(
+        Question(
             "Positive control, again",
             f"The same with {EFFECTS['planted-2']:g} nats planted.",
             CONTROL.contrasts,
@@ -130,7 +130,7 @@ def _over_trainings(parts: Parts, take: Callable[[Mapping[str, Any]], NDArray]) 
     return np.mean([take(parts[f"verdict-{name}"]) for name in NARROW], axis=0)
 
 
-def _patterns(parts: Parts, measure: str, question: MultipleChoice) -> dict[str, Result]:
+def _patterns(parts: Parts, measure: str, question: Question) -> dict[str, Result]:
     count, found = len(question.contrasts), {}
     for kind in BIAS_TYPES:
         tuned = rows(parts["verdict-tuned"], "own", kind, measure)

@@ -41,7 +41,7 @@ def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Fig
     learn = pocket_prompts.task_prompts(name, 2000, 1000 + seed, chat=as_chat)
     test = pocket_prompts.task_prompts(name, n, seed, chat=as_chat)
     truth = np.array([item.label for item in test])
-    every, planted = np.arange(n), np.array([item.planted for item in test])
+    every, planted = np.arange(n), np.array([item.ground_truth for item in test])
     p = answers(reader, test, as_chat)
     right, error = p.argmax(1) == truth, 1 - p[every, truth]
     exact = np.array([item.error for item in test])

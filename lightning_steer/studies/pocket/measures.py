@@ -75,7 +75,7 @@ def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figu
     targets = np.unique(names)
     model = np.log([p[names == name].mean(0) for name in targets])
     first = [items[int(np.flatnonzero(names == name)[0])] for name in targets]
-    planted, seen = np.array([item.planted for item in first]), np.array([item.seen_target for item in first])
+    planted, seen = np.array([item.ground_truth for item in first]), np.array([item.seen_target for item in first])
     bias = np.array([item.bias_type for item in first])
     blind = np.stack([planted[seen & (bias == b)].mean(0) for b in bias])
     found: Figures = {}
@@ -107,7 +107,10 @@ def stereotype_scores(
 def stereoset(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figures:
     """StereoSet's SS and LMS in percent, macro over target terms, beside the planted ones."""
     items = pocket_items.stereotype_items(tone, chat=as_chat)
-    scores = {"": stereotype_scores(reader, items, as_chat), ", planted": np.array([item.planted for item in items])}
+    scores = {
+        "": stereotype_scores(reader, items, as_chat),
+        ", planted": np.array([item.ground_truth for item in items]),
+    }
     found: Figures = {}
     for name, rows in (
         ("all", np.ones(len(items), bool)),

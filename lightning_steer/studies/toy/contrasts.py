@@ -28,7 +28,7 @@ PRIMARY = {
 """One contrast an axis that its claim rests on. Named after networks 0 to 7 had been looked at."""
 
 
-class PairBatch(NamedTuple):
+class Contrast(NamedTuple):
     """One vector beside one map at one level."""
 
     level: str
@@ -49,7 +49,7 @@ def differences(part: Mapping[str, Any], vector: str, other: str, size: str) -> 
     return (values[0] - values[1]).reshape(len(values[0]), -1).mean(1)
 
 
-def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[PairBatch]:
+def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Contrast]:
     """Return all contrasts of an axis, whatever they came to.
 
     Args:
@@ -67,7 +67,7 @@ def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[PairBatch
         sizes = sorted(set(part["methods"][vector]) & set(part["methods"][other]), key=int)
         few = FEW if FEW in sizes else sizes[0]
         lead, lag = (differences(part, vector, other, size) for size in (few, sizes[-1]))
-        found.append(PairBatch(level, vector, other, above(lead, 0, len(every)), below(lag, 0, len(every))))
+        found.append(Contrast(level, vector, other, above(lead, 0, len(every)), below(lag, 0, len(every))))
     return found
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_steer.studies.declaration import Declaration, Direction, MultipleChoice, PairBatch
+from lightning_steer.studies.declaration import Contrast, Declaration, Direction, Question
 
 PATHS = {"paper": ("lasso",), "ridge": ("ridge",), "logistic": ("logistic",), "any": ("lasso", "ridge", "logistic")}
 """Kinds of probe that a penalty is chosen from; the paper's are lasso penalties and least squares."""
@@ -34,7 +34,7 @@ Other = Side | Literal["nothing", "label bias, fitted", "mean of 20 random", "be
 class Comparison:
     """A contrast, and what it is computed from."""
 
-    contrast: PairBatch
+    contrast: Contrast
     left: Side
     right: Other = "nothing"
     figure: str = "spi"
@@ -48,7 +48,7 @@ def _of(
     what = {"spi": "SPI deployed", "balanced_accuracy": "balanced accuracy deployed",
             "rank": "rank correlation of R2 and SPI deployed over the penalties"}[figure]  # fmt: skip
     less = "" if right == "nothing" else f", less that of {right}"
-    return Comparison(PairBatch(name, f"{what} of {left}{less}", direction, limit, primary), left, right, figure)
+    return Comparison(Contrast(name, f"{what} of {left}{less}", direction, limit, primary), left, right, figure)
 
 
 W, RIDGE = Side("w"), Side("w", path="ridge", rule="ridge 100")
@@ -119,7 +119,7 @@ REPEATS = 100
 DECLARATION = Declaration(
     "MERA, crossed",
     tuple(
-        MultipleChoice(name, TEXTS[name][0], tuple(c.contrast for c in comparisons), "kinds of world", TEXTS[name][1])
+        Question(name, TEXTS[name][0], tuple(c.contrast for c in comparisons), "kinds of world", TEXTS[name][1])
         for name, comparisons in QUESTIONS.items()
     ),
     (

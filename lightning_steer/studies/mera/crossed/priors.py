@@ -20,10 +20,10 @@ from scipy.stats import binom
 from lightning_steer.statistics.claims import Result
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 from lightning_steer.studies.declaration import (
+    Contrast,
     Declaration,
     Direction,
-    MultipleChoice,
-    PairBatch,
+    Question,
     declared_text,
 )
 from lightning_steer.studies.mera.crossed import cell, jobs, networks, worlds
@@ -79,7 +79,7 @@ class Term:
 class Comparison:
     """A contrast, and what it is computed from."""
 
-    contrast: PairBatch
+    contrast: Contrast
     left: Term
     right: Term | None
     figure: Figure
@@ -88,7 +88,7 @@ class Comparison:
 def _of(name: str, left: Term, right: Term | None, direction: Direction = "above", limit: float = 0.0, *,
         figure: Figure = "deployed", primary: bool = False) -> Comparison:  # fmt: skip
     terms = [f"{term.method} at {term.share:.2f}" for term in (left, right) if term]
-    return Comparison(PairBatch(name, f"SPI {figure} of {', less that of '.join(terms)}", direction, limit, primary),
+    return Comparison(Contrast(name, f"SPI {figure} of {', less that of '.join(terms)}", direction, limit, primary),
                       left, right, figure)  # fmt: skip
 
 
@@ -138,7 +138,7 @@ CONTROL = (
 DECLARATION = Declaration(
     "MERA, priors",
     tuple(
-        MultipleChoice(name, TEXTS[name], tuple(c.contrast for c in comparisons), UNIT, CONTROL)
+        Question(name, TEXTS[name], tuple(c.contrast for c in comparisons), UNIT, CONTROL)
         for name, comparisons in QUESTIONS.items()
     ),
     (
@@ -212,7 +212,7 @@ def units(cells: Cells, comparison: Comparison) -> NDArray:
     return np.array([mean(kind, comparison.left) - mean(kind, comparison.right) for kind in KINDS])
 
 
-def p_value(values: NDArray, contrast: PairBatch) -> float:
+def p_value(values: NDArray, contrast: Contrast) -> float:
     """Return the p-value of the exact sign test; raises ValueError for a claim that is neither above nor within."""
     if contrast.direction == "above":
         return _signs(values - contrast.limit)
@@ -225,7 +225,7 @@ def _signs(values: NDArray) -> float:
     return float(binom.sf((values > 1e-12).sum() - 1, len(values), 0.5))
 
 
-def detectable(values: NDArray, contrast: PairBatch, claims: int, seed: int = 0) -> float:
+def detectable(values: NDArray, contrast: Contrast, claims: int, seed: int = 0) -> float:
     """Return the smallest true mean that 80 % of repeats would show, from the units' own spread about their mean.
 
     Repeats draw as many units from these, moved. For ``within`` it is the narrowest limit that a true 0 would be shown

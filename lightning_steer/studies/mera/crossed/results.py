@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from lightning_steer.statistics.estimate import LEVEL
 from lightning_steer.statistics.intervals import mean_over_units
-from lightning_steer.studies.declaration import PairBatch, Result
+from lightning_steer.studies.declaration import Contrast, Result
 from lightning_steer.studies.mera.crossed.declaration import PATHS, Comparison, Other, Side
 
 SIMULATIONS = 4000
@@ -119,7 +119,7 @@ def units(cells: Cells, comparison: Comparison) -> NDArray:
     return np.array([v for v in kinds.values() if math.isfinite(v)])
 
 
-def p_value(units: NDArray, contrast: PairBatch) -> float:
+def p_value(units: NDArray, contrast: Contrast) -> float:
     """Return the p-value of a claim about the mean over units, by Student's t.
 
     It is 1 where all units are the same to the last digit: t has no meaning there. What is not certified counts as 0,
@@ -142,7 +142,7 @@ def _above(units: NDArray) -> float:
     return float(student.sf(units.mean() / (spread / math.sqrt(n)), n - 1))
 
 
-def detectable(units: NDArray, contrast: PairBatch, claims: int, seed: int = 0) -> float:
+def detectable(units: NDArray, contrast: Contrast, claims: int, seed: int = 0) -> float:
     """Return the smallest true mean that 80 % of repeats would show, simulated from the units' own spread.
 
     Repeats draw as many units from the observed ones about their mean, moved; for ``within`` it is the smallest limit

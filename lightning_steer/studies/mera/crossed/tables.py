@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.studies.declaration import MultipleChoice, Result, claim, verdicts
+from lightning_steer.studies.declaration import Question, Result, claim, verdicts
 
 LEAST_P = 1e-4
 """Smaller p-values of so few kinds are not told apart."""
@@ -17,7 +17,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdict_table(question: MultipleChoice, results: Mapping[str, Result], units: Mapping[str, NDArray]) -> str:
+def verdict_table(question: Question, results: Mapping[str, Result], units: Mapping[str, NDArray]) -> str:
     """Return every declared contrast with the values of the kinds and their range; kinds are no sample, so no interval.
 
     Raises:
