@@ -32,8 +32,8 @@ REDRAWN = (
 """What it means that a positive control is found."""
 SIGNS = (
     "By the signs of five trainings none of these claims would be shown: after Holm's correction the least p is .125 "
-    "for what narrow tuning lost and .0625 for the dose. The p-values are Student's, which takes trainings for draws of "
-    "a normal law."
+    "for what narrow tuning lost and .0625 for the dose. The p-values are Student's, which takes trainings for draws "
+    "of a normal law."
 )
 """How little five trainings carry without a normal law."""
 UNMATCHED = "No random direction was given the same choice of layer and strength"
