@@ -178,6 +178,10 @@ def test_the_page_limits_the_verdicts_as_the_study_does() -> None:
     """A verdict about 24 of 48 terms that had been seen says so, and a control that restates p as well."""
     written = " ".join((ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8").split())
     made = verdict_page.text(parts(), [])
-    for limit in (verdict_page.SCOPE, verdict_page.REDRAWN):
+    for limit in (verdict_page.SCOPE, verdict_page.REDRAWN, verdict_page.SIGNS, verdict_page.UNMATCHED):
         assert limit in written
         assert limit in made
+    for question in (declared.LOST, declared.DOSE):
+        least = len(question.contrasts) * 0.5 ** len(declared.NARROW)
+        assert least > 0.05
+        assert f"{least:g}".removeprefix("0") in verdict_page.SIGNS

@@ -7,10 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
+from lightning_steer.statistics.bounds import ExactPaired
 from lightning_steer.studies.declaration import Contrast
+from lightning_steer.studies.mera import settings
 from lightning_steer.studies.mera.crossed import __main__ as command
-from lightning_steer.studies.mera.crossed import declaration, jobs, networks, priors, results, worlds
+from lightning_steer.studies.mera.crossed import (
+    certificate,
+    declaration,
+    jobs,
+    networks,
+    priors,
+    results,
+    summary,
+    worlds,
+)
 from tests.test_mera_crossed import made
 from tests.test_mera_study import Here
 
@@ -86,6 +98,32 @@ def test_that_r2_repairs_nothing_can_fail():
     assert priors.p_value(priors.units(harm, third), third.contrast) == 1 / 64
 
 
+def test_changing_nothing_is_chosen_before_many_a_gain_as_the_page_says():
+    bound = ExactPaired(resolution=0.005).at(np.array([0, 30, 31]), np.array([0, 15, 15]), 250, settings.DELTA / 10)
+    assert bound[0] == bound[1] < bound[2]
+    changes = np.zeros((1, 10, 250), dtype=np.int8)
+    changes[:, 1:, :30], changes[:, 1:, 30:45] = 1, -1
+    assert certificate.chosen(changes)[0] == 0
+    changes[:, 1, 45] = 1
+    assert certificate.chosen(changes)[0] == 1
+
+
+def test_the_page_limits_the_verdicts_as_the_study_does():
+    written = " ".join((ROOT / "docs" / "mera.md").read_text(encoding="utf-8").split())
+    contrasts = sum(map(len, priors.QUESTIONS.values()))
+    assert contrasts == 15
+    assert min(0.5**4, contrasts * 0.5 ** len(priors.KINDS)) > 0.05  # four kinds; all contrasts
+    for limit in (priors.SIGNS, priors.NO_OP):
+        assert limit in written
+
+
+def test_kinds_that_differ_in_the_probes_rows_alone_share_their_networks():
+    wide, fewer = (networks.train(world, 3, steps=2) for world in worlds.WORLDS if world.width == 256)
+    for one, other in zip(wide.network.parameters(), fewer.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert summary.networks({"wide": wide.gap, "fewer": fewer.gap}).startswith("Small networks: 1,")
+
+
 def test_the_sign_test_counts_kinds_beyond_the_limit():
     assert priors.p_value(np.full(6, 0.1), ABOVE) == 1 / 64
     assert priors.p_value(np.array([0.9] * 5 + [0.0]), ABOVE) == 7 / 64
@@ -121,6 +159,8 @@ def test_it_opens_once_writes_its_tables_and_goes_on(tmp_path, monkeypatch, caps
     assert command.main(asked) == 0
     said = capsys.readouterr().out
     assert "SPI undeployed, by share of the pull label" in said
+    assert priors.SIGNS in said
+    assert priors.NO_OP in said
     assert "| w, ridge 100 | above 0 | -0.23 | -0.23 to -0.23 |" in said
     monkeypatch.setattr(priors, "one", None)
     assert command.main(asked) == 0
