@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_steer import config_files, data, errors, methods, metrics, modules, networks, numbers
 from lightning_steer.cache import fingerprints
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.lm.language_model import LLM
@@ -74,7 +75,7 @@ class CLI(LightningCLI):
         self.arguments = config_files.with_packaged(sys.argv[1:] if args is None else args)
         super().__init__(
             L.LightningModule,
-            L.LightningDataModule,
+            SteeringDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_steer.cache import Build, Cache, ensure
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
 from lightning_steer.files import check_folder
@@ -59,7 +59,7 @@ class RecordedBatches(Dataset[Recorded]):
         return Recorded(row, self.cache.rows(row))
 
 
-class ActivationsDataModule(L.LightningDataModule):
+class ActivationsDataModule(SteeringDataModule):
     """The activations of a file's texts, in a cache.
 
     ``predict`` with an ``ActivationRecorder`` records them on all devices. A module with a language model as its

@@ -1,11 +1,89 @@
-"""Batches of language tasks: questions for the model, and texts that a method is fitted to."""
+"""What a module asks of its data: the data module, and the batches of language tasks."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
+import lightning as L
 import torch
 from torch import Tensor
 
 from lightning_steer.lm.tokens import MultipleChoice
+
+if TYPE_CHECKING:
+    from lightning_steer.data.mera.generated_answers import Answering
+    from lightning_steer.data.readable import Reader
+    from lightning_steer.lm.language_model import LLM
+
+
+class SteeringDataModule(L.LightningDataModule):
+    """The base of the project's data modules; a subclass sets what applies to it."""
+
+    subject: ClassVar[str] = ""
+    """What a row is, for evaluations that judge one kind of rows only; empty if it does not matter."""
+    task: str = ""
+    """What is done with the rows, for tables."""
+    paired: bool = False
+    """Whether the i-th positive and the i-th negative differ in nothing but what is steered."""
+    labels: Sequence[str] = ()
+    """Names of the labels; none where rows have no label."""
+    answering: "Answering | None" = None
+    """How the model answers in generated text; None where continuations are scored."""
+    reader: "Reader | None" = None
+    """Refuses, skips or cuts rows that are too long; None where no language model reads them."""
+    notes: Sequence[str] = ()
+    """Sentences on the rows for the report."""
+    reference_texts: Sequence[str] | None = None
+    """Texts that steering should leave alone; None where rows are no text, or answers alone are looked at."""
+
+    def read_by(self, llm: "LLM") -> None:
+        """Check with a loaded model that it can read all rows; raises ValueError naming one that it cannot."""
+
+    def row_parts(self) -> Sequence[Any] | None:
+        """Return what generates or identifies each row of the three parts; None to hash the rows themselves."""
+        return None
+
+
+Data = TypeVar("Data", bound=SteeringDataModule)
+
+
+def data_of(trainer: L.Trainer, kind: type[Data]) -> Data:
+    """Return a trainer's data module, which is of this kind."""
+    return cast(Data, cast(Any, trainer).datamodule)
+
+
+class SteeringBatch(Protocol):
+    """A batch of rows with a steering task."""
+
+    @property
+    def x(self) -> Any:
+        """Inputs whose outputs are scored."""
+
+    @property
+    def row(self) -> Tensor:
+        """``[B]`` int64: row numbers in the split."""
+        ...
+
+    @property
+    def cluster(self) -> Tensor:
+        """``[B]`` int64: rows of one cluster are not independent."""
+        ...
+
+    @property
+    def pair(self) -> tuple[Any, Any] | None:
+        """Negative and positive inputs that a method is fitted to; None where the network's own error tells them."""
+
+    @property
+    def values(self) -> Tensor:
+        """``[B, k, attributes]`` int64 values of what a method is fitted to, k = 2 for a pair, else 1."""
+        ...
+
+    @property
+    def moved(self) -> Any:
+        """Inputs whose displacement is reported."""
+
+    @property
+    def known_positive(self) -> Any | None:
+        """Each row's own positive input, for the oracle patch; None where it has none."""
 
 
 class Observed(NamedTuple):
@@ -34,6 +112,29 @@ class LabelledBatch(NamedTuple):
     """``[B]`` int64: each row's group of dependent rows; None if all rows are independent."""
 
     @property
+    def cluster(self) -> Tensor:
+        """Return ``[B]`` int64: the rows' groups, or each row by itself."""
+        return self.row if self.group is None else self.group
+
+    @property
+    def pair(self) -> None:
+        """Return None: the network's own error tells positives from negatives."""
+
+    @property
+    def values(self) -> Tensor:
+        """Return ``[B, 1, 1]`` int64: the right labels."""
+        return self.y.reshape(-1, 1, 1)
+
+    @property
+    def moved(self) -> list[MultipleChoice]:
+        """Return the prompts."""
+        return self.x
+
+    @property
+    def known_positive(self) -> None:
+        """Return None: no row has a positive of its own."""
+
+    @property
     def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return the columns of each row's input, and of its fitting target."""
         return (self.x,), (self.y, [self.label_of.tolist()] * len(self.x))
@@ -52,6 +153,25 @@ class PairBatch(NamedTuple):
     """``[B]`` int64: each row's cluster of dependent rows (target term, prompt)."""
     row: Tensor
     """``[B]`` int64: row numbers in the split."""
+
+    @property
+    def cluster(self) -> Tensor:
+        """Return ``[B]`` int64: the rows' clusters."""
+        return self.y
+
+    @property
+    def pair(self) -> tuple[list[MultipleChoice], list[MultipleChoice]]:
+        """Return negative and positive texts."""
+        return self.negative, self.positive
+
+    @property
+    def moved(self) -> list[MultipleChoice]:
+        """Return the negative texts, which a method was fitted to."""
+        return self.negative
+
+    @property
+    def known_positive(self) -> None:
+        """Return None: a row's positive is another text, not another state of the same one."""
 
     @property
     def values(self) -> Tensor:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import lightning as L
 from torch.utils.data import DataLoader
 
 from lightning_steer import text_files
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.data.text import read
 from lightning_steer.numbers import ranged
@@ -43,7 +43,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     return list(map(Prompt, ids, texts))
 
 
-class PromptsDataModule(L.LightningDataModule):
+class PromptsDataModule(SteeringDataModule):
     """Prompts to respond to, each under every system prompt.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
@@ -23,28 +24,26 @@ Part = Sequence[tuple[str, MultipleChoice]]
 """Every row's name, for messages, with its question."""
 
 
-def language_model(data: Any) -> LLM | None:
+def language_model(data: SteeringDataModule) -> LLM | None:
     """Return the language model of a data module's LightningModule; None if there is none or it is not loaded."""
     return _loaded(getattr(getattr(data.trainer, "lightning_module", None), "backbone", None))
 
 
-def read_all(data: Any, backbone: Backbone) -> None:
+def read_all(data: SteeringDataModule, backbone: Backbone) -> None:
     """Check with a loaded language model that it can read all rows of a data module; raises ValueError naming a row."""
     llm = _loaded(backbone)
-    if llm is not None and hasattr(data, "read_by"):
+    if llm is not None:
         data.read_by(llm)
 
 
-def notes(data: Any) -> list[str]:
+def notes(data: SteeringDataModule) -> list[str]:
     """Return sentences for the report on skipped or cut rows, and on text that rows share."""
-    reader = getattr(data, "reader", None)
-    return [*(reader.notes if isinstance(reader, Reader) else []), *getattr(data, "notes", [])]
+    return [*(data.reader.notes if data.reader else []), *data.notes]
 
 
-def held_out_names(data: Any) -> list[tuple[int, str]]:
+def held_out_names(data: SteeringDataModule) -> list[tuple[int, str]]:
     """Return the position (skipped rows counted) and name of each held-out row; empty if no model read the data."""
-    reader = getattr(data, "reader", None)
-    return reader.held_out if isinstance(reader, Reader) else []
+    return data.reader.held_out if data.reader else []
 
 
 def _loaded(backbone: Any) -> LLM | None:

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
 from lightning_steer import text_files
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import Batches, Row, Tokens
 from lightning_steer.lm.continuations import prompt_tokens
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TextDataModule(L.LightningDataModule):
+class TextDataModule(SteeringDataModule):
     """A user's own text: ``.jsonl`` (an object per line) or ``.txt`` (documents parted by blank lines).
 
     With ``prompt`` and ``completion`` columns, the loss covers only the completion; else the whole ``text``.

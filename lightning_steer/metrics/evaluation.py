@@ -46,9 +46,9 @@ class Evaluation(ABC):
     by_definition: Mapping[str, float] = {}
     """Columns that compare with the unsteered network, and their values for that network itself."""
 
-    def check_subject(self, data: object) -> None:
+    def check_subject(self, data: Any) -> None:
         """Raise ValueError if this evaluation does not apply to a data module's rows."""
-        subject = getattr(data, "subject", "")
+        subject = data.subject
         if self.subject and subject and self.subject != subject:
             raise ValueError(
                 f"{type(self).__name__} judges {self.subject}, and a {type(data).__name__} has {subject}: give the "

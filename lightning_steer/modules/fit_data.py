@@ -27,12 +27,12 @@ def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Te
     A pair gives two: the negative (error 1), then the positive (error 0). A graded question gives one, with the
     network's own error.
     """
-    if isinstance(batch, LabelledBatch):
+    if batch.pair is None:
         scores, h = observe(backbone, batch)
         error = evaluation.error(scores, batch)
-        columns = {"error": error.unsqueeze(1), "value": batch.y.reshape(-1, 1, 1)}
+        columns = {"error": error.unsqueeze(1), "value": batch.values}
         return columns | {f"h/{site}": rows.unsqueeze(1) for site, rows in h.items()}
-    negative, positive = backbone.activations(batch.negative), backbone.activations(batch.positive)
+    negative, positive = (backbone.activations(inputs) for inputs in batch.pair)
     error = torch.tensor([1.0, 0.0]).expand(len(batch.row), 2)
     columns = {"error": error.to(batch.row.device), "value": batch.values}
     return columns | {f"h/{site}": torch.stack([negative[site], positive[site]], 1) for site in negative}
@@ -54,7 +54,7 @@ def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, d
 
     A model that answers in its own words may write no label, which counts as one label more; empty for any other.
     """
-    if getattr(data, "answering", None) is None:
+    if data.answering is None:
         return {}
     none = {name: (columns[column].flatten() == len(data.labels)).cpu() for name, column in of.items()}
     return {name: NO_LABEL.estimate(column.double().numpy())[0]._asdict() for name, column in none.items()}

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lightning_steer import checkpoint, numbers
 from lightning_steer.cache import fingerprints
+from lightning_steer.data.base import data_of
+from lightning_steer.data.text import TextDataModule
 from lightning_steer.data.tokens import IGNORED, Tokens
 from lightning_steer.files import check_regular, folder_aside
 from lightning_steer.lm.loading import load
@@ -73,13 +75,13 @@ class LanguageModel(TracedModule):
     @property
     def tokenizer(self) -> Any:
         """The data module's."""
-        return self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        return data_of(self.trainer, TextDataModule).tokenizer
 
     def configure_model(self) -> None:
         """Build the network, or read it; called by the trainer, on the right device."""
         if hasattr(self, "network"):
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, TextDataModule)
         if getattr(data, "tokenizer", None) is None:
             raise ValueError(f"a language model learns from texts, and a {type(data).__name__} has no tokenizer")
         if self.architecture is not None:

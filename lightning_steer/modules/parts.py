@@ -15,20 +15,13 @@ FITTED, SELECTION, HELD_OUT = "fitted", "selection", "held_out"
 CONTINUATIONS = "continuations"
 
 
-def cluster(batch: Any) -> Tensor:
-    """``[B]`` within which rows are not independent, for the report and for the choice of the strength alike."""
-    if isinstance(batch, PairBatch):
-        return batch.y
-    return batch.row if getattr(batch, "group", None) is None else batch.group
-
-
 def columns(batch: Any) -> dict[str, Tensor]:
     """``[B]`` of a batch: each row's cluster and, of pairs of texts, a number of what is compared in it."""
     if not isinstance(batch, PairBatch):
-        return {"cluster": cluster(batch)}
+        return {"cluster": batch.cluster}
     numbers = [_number(pair) for pair in zip(batch.negative, batch.positive, strict=True)]
     compared = torch.tensor(numbers, dtype=torch.int64, device=batch.row.device)
-    return {"cluster": cluster(batch), CONTINUATIONS: compared}
+    return {"cluster": batch.cluster, CONTINUATIONS: compared}
 
 
 def _number(pair: tuple[Any, Any]) -> int:

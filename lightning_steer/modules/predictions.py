@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
+from lightning_steer.data.base import SteeringDataModule, data_of
 from lightning_steer.report.files import write_text
 from lightning_steer.runs.traced import TracedModule
 
@@ -37,7 +38,7 @@ class Predictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Keep the lines of a batch; ``prediction [B, ..., options]``."""
-        names = readable.held_out_names(trainer.datamodule)  # type: ignore[attr-defined]
+        names = readable.held_out_names(data_of(trainer, SteeringDataModule))
         for number, values in zip(batch.row.tolist(), prediction.tolist(), strict=True):
             row, name = names[number] if names else (number, None)
             self.lines.append({"row": row, "id": name, "log_probabilities": values})
@@ -61,7 +62,7 @@ class Predictions(BasePredictionWriter):
 
 def _about(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
     """Of which run, result and data the predictions are, and what differs from what it was fitted to."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = data_of(trainer, SteeringDataModule)
     about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path), "task": data.task}
     if isinstance(module, TracedModule):
         whole = isinstance(trainer.limit_predict_batches, float) and trainer.limit_predict_batches == 1.0

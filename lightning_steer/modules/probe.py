@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.data import readable
+from lightning_steer.data.base import data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.probe_scores import AUC, R2, RMSE
@@ -78,14 +80,14 @@ class ErrorProbe(TracedModule):
         """Load the frozen network; called by the trainer."""
         if self.weight is not None:
             return
-        self.evaluation.check_subject(self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.evaluation.check_subject(data_of(self.trainer, MERADataModule))
+        self.backbone.check(data_of(self.trainer, MERADataModule))
         self.backbone.load()
-        readable.read_all(self.trainer.datamodule, self.backbone)  # type: ignore[attr-defined]
-        self.backbone = GeneratedAnswerBackbone.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        readable.read_all(data_of(self.trainer, MERADataModule), self.backbone)
+        self.backbone = GeneratedAnswerBackbone.if_asked(self.backbone, data_of(self.trainer, MERADataModule))
         self.backbone.requires_grad_(False).eval()
         settings = {name: getattr(self, name) for name in ("penalties", "logistic_penalties", "sparse", "folds")}
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, MERADataModule)
         self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
         kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
@@ -197,8 +199,8 @@ class ErrorProbe(TracedModule):
         used = (self.weight[0] != 0).sum(-1).tolist()
         penalties = [self.penalties[int(i)] for i in self.best]
         metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in found.items()}
-        metrics |= fit_data.no_label(self.trainer.datamodule, self.scored.compute(), no_label="answer")  # type: ignore[attr-defined]
-        data, sites = self.trainer.datamodule, self.backbone.sites  # type: ignore[attr-defined]
+        metrics |= fit_data.no_label(data_of(self.trainer, MERADataModule), self.scored.compute(), no_label="answer")
+        data, sites = data_of(self.trainer, MERADataModule), self.backbone.sites
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         curve = {name: [e._asdict() for e in values] for name, values in found.items() if len(values) == len(sites)}
         self.found = {

@@ -7,6 +7,7 @@ import torch
 
 from lightning_steer.cache import locked
 from lightning_steer.data.activations import ActivationsDataModule
+from lightning_steer.data.base import data_of
 from lightning_steer.lm.language_model import LLM
 
 
@@ -30,7 +31,7 @@ class ActivationRecorder(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the model and see what it would record; called by the trainer, in every process."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, ActivationsDataModule)
         if not isinstance(data, ActivationsDataModule):
             raise ValueError(f"activations are recorded of an ActivationsDataModule, not of a {type(data).__name__}")
         if self.trainer.precision != "32-true":  # the cache would be taken for what the model gives in its own

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer import numbers
+from lightning_steer.data.base import data_of
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
 from lightning_steer.hooks import Edit, edit
 from lightning_steer.lm.language_model import LLM
@@ -91,7 +92,7 @@ class Responses(L.LightningModule):
             return
         for llm in (self.backbone, self.tuned):
             if llm is not None:
-                llm.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+                llm.check(data_of(self.trainer, PromptsDataModule))
                 llm.load()
                 llm.requires_grad_(False).eval()
                 self._check(llm)
@@ -104,8 +105,8 @@ class Responses(L.LightningModule):
 
     def _check(self, llm: LLM) -> None:
         """Refuse what this model cannot be asked, before anything is written."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        systems = getattr(data, "systems", [])
+        data = data_of(self.trainer, PromptsDataModule)
+        systems = data.systems
         for system in systems if not llm.chat else []:
             if system is not None:
                 raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
@@ -122,7 +123,7 @@ class Responses(L.LightningModule):
 
     def _try(self) -> None:
         """Steer the beginning of the first prompt, so that a strength too large is refused before a file is written."""
-        llm, data = self.backbone, self.trainer.datamodule  # type: ignore[attr-defined]
+        llm, data = self.backbone, data_of(self.trainer, PromptsDataModule)
         ids = torch.tensor(llm.prompts([data.prompts[0].text], 1), device=llm.device)[:, :8]
         edits = {site: self._at(method.to(llm.device), 1) for site, method in self.methods.items()}
         with torch.no_grad(), edit(llm.model, edits):
@@ -149,7 +150,7 @@ class Responses(L.LightningModule):
 
     def on_predict_start(self) -> None:
         """Go on with the parts that are there, if they are of this very run."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, PromptsDataModule)
         if not isinstance(data, PromptsDataModule):
             raise ValueError(f"responses are to the prompts of a PromptsDataModule, not of a {type(data).__name__}")
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
@@ -201,7 +202,7 @@ class Responses(L.LightningModule):
 
     def predict_step(self, number: int, _batch_idx: int) -> int:
         """Write a part, unless it is there or there is no such part; returns its number."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, PromptsDataModule)
         if number < data.parts and not self._path(number).is_file():
             lines = self.respond(*data.part(number))
             write_text(self._path(number), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -212,7 +213,7 @@ class Responses(L.LightningModule):
         self.trainer.strategy.barrier("responded")
         if not self.trainer.is_global_zero:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, PromptsDataModule)
         text = "".join(self._path(number).read_text(encoding="utf-8") for number in range(data.parts))
         write_text(self.folder / "responses.jsonl", text)
         lines = [json.loads(line) for line in text.split("\n") if line]

@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lightning_steer.data.activations import Recorded
+from lightning_steer.data.activations import ActivationsDataModule, Recorded
+from lightning_steer.data.base import data_of
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.table import Table
 from lightning_steer.modules import fit_data
@@ -85,11 +86,14 @@ class SparseCoder(TracedModule):
         """Load the frozen network and draw the first directions; called by the trainer."""
         if hasattr(self, "weights"):
             return
-        self.backbone.check(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone.check(data_of(self.trainer, ActivationsDataModule))
         self.backbone.load()
         self.backbone.requires_grad_(False).eval()
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
-        settings, data = {"features": self.features, "sparsity": self.sparsity}, self.trainer.datamodule  # type: ignore[attr-defined]
+        settings, data = (
+            {"features": self.features, "sparsity": self.sparsity},
+            data_of(self.trainer, ActivationsDataModule),
+        )
         self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         self.weights = nn.ParameterList(begin(torch.zeros(sites, 1, width), self.features * width, self.seed)[:4])
         self.register_buffer("centre", torch.zeros(sites, 1, width))
@@ -210,7 +214,7 @@ class SparseCoder(TracedModule):
 
     def on_test_epoch_end(self) -> None:
         rows = {name: as_numbers(column) for name, column in self.scored.compute().items()}
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, ActivationsDataModule)
         table: dict[str, dict[str, dict[str, Any]]] = {}
         for i, site in enumerate(self.backbone.sites):
             share = LOST.estimate(rows["lost"][:, i], rows["spread"][:, i])[0]
@@ -220,7 +224,7 @@ class SparseCoder(TracedModule):
         seconds = json.loads((self._folder() / self.backbone.sites[0] / "cost.json").read_text())["core_seconds"]
         self.found = {
             "experiment": folder.parent.name,
-            "task": getattr(data, "task", "activations"),
+            "task": data.task or "activations",
             "backbone": self.backbone.name,
             "method": type(self).__name__,
             "seed": self.seed,

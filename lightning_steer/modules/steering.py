@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_steer import numbers
 from lightning_steer.data import readable
-from lightning_steer.data.base import PairBatch
+from lightning_steer.data.base import SteeringDataModule, data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
@@ -91,12 +91,12 @@ class SteeringAdaptor(TracedModule):
         """Load the frozen network and make one unfitted map for every site; called by the trainer."""
         if len(self.maps):
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, SteeringDataModule)
         self.evaluation.check_subject(data)
         self.backbone.check(data)
         self.backbone.load()
         readable.read_all(data, self.backbone)
-        self.backbone = GeneratedAnswerBackbone.if_asked(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.backbone = GeneratedAnswerBackbone.if_asked(self.backbone, data_of(self.trainer, SteeringDataModule))
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         self._check_strengths()
@@ -161,7 +161,7 @@ class SteeringAdaptor(TracedModule):
 
     def _fit(self, maps: dict[str, SteeringMethod], seen: dict[str, Tensor], rows: int) -> None:
         """Fit every site's map to the first rows, the same ones on every process."""
-        paired = bool(self.trainer.datamodule.paired)  # type: ignore[attr-defined]
+        paired = bool(data_of(self.trainer, SteeringDataModule).paired)
         for site, method in maps.items():
             method.fit(fit_data.activations(seen, site, rows, paired))
 
@@ -179,7 +179,7 @@ class SteeringAdaptor(TracedModule):
         scores = torch.cat([base, self._scores(batch.x, [interventions.steered("", self.methods, self.strengths)])])
         success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
         loss = self.evaluation.loss(scores, batch)
-        self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=parts.cluster(batch))
+        self.swept.update(batch.row, success=success.T, loss=loss.T, cluster=batch.cluster)
 
     def on_validation_epoch_end(self) -> None:
         swept = self.swept.compute()
@@ -238,14 +238,14 @@ class SteeringAdaptor(TracedModule):
         """Held-out rows come first, those that the method was fitted to second."""
         groups = self.groups
         columns = parts.columns(batch)
-        if isinstance(batch, PairBatch):  # what is moved are the texts, which a method was fitted to
-            base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.negative)
-        else:
+        if batch.moved is batch.x:
             base, before = self.backbone.observe(batch.x)
+        else:  # what is moved are the texts, which a method was fitted to
+            base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.moved)
         for site, method in self.methods.items():
             columns[f"moved/{site}"] = method(before[site], self.strength) - before[site]
-        if hasattr(batch, "x_positive"):
-            reached, positive = self.backbone.observe(batch.x_positive)  # type: ignore[attr-defined]
+        if batch.known_positive is not None:
+            reached, positive = self.backbone.observe(batch.known_positive)
             groups = [*groups, interventions.replaced("oracle_patch", positive)]
             effect = self.evaluation.rows(base, reached.unsqueeze(0), batch)
             columns |= {f"positive_input/{name}": column.T for name, column in effect.items()}
@@ -262,7 +262,7 @@ class SteeringAdaptor(TracedModule):
         summary = Summary(
             self.tested.compute(), self.relearned.compute(), self.evaluation, axes, self.selection.searched
         )
-        data, method = self.trainer.datamodule, cast(SteeringMethod, self.maps[0])  # type: ignore[attr-defined]
+        data, method = data_of(self.trainer, SteeringDataModule), cast(SteeringMethod, self.maps[0])
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
             **identify(self.folder.parent.name, data.task, self.backbone.name, method),
@@ -284,7 +284,7 @@ class SteeringAdaptor(TracedModule):
         ]
         said = {"no_label": "steered/answer", "no_label_base": "baseline/answer"}
         self.report["metrics"] |= fit_data.no_label(data, summary.tested, **said)
-        if texts := getattr(data, "reference_texts", []):
+        if texts := data.reference_texts:
             edits, copies = interventions.together([self.groups[1], self.groups[2]], self.backbone.sites)
             drift = self.backbone.drift(texts, edits, copies)  # type: ignore[operator]
             found = reference_drift(drift, self.selection.searched)
@@ -293,7 +293,7 @@ class SteeringAdaptor(TracedModule):
             self.report["baselines"]["baseline"] |= undisturbed(found[0])
         steering = {site: partial(method, strength=self.strength) for site, method in self.methods.items()}
         written.add_to(self.report, data, self.backbone, steering)
-        if hasattr(data, "reference_texts"):
+        if data.reference_texts is not None:
             self.report["warnings"] = [*cautions.damage(self.report["metrics"]), *self.report["warnings"]]
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})
 

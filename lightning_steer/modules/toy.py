@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassExactMatch
 
 from lightning_steer import numbers
+from lightning_steer.data.base import data_of
 from lightning_steer.data.toy.module import ToyLabelDataModule
 from lightning_steer.data.toy.world import Labelled
 from lightning_steer.networks.mlp import MLP, Residual
@@ -50,7 +51,7 @@ class ToyClassifier(TracedModule):
         """Build the network for the data's world; called by the trainer, on the right device."""
         if hasattr(self, "network"):
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(self.trainer, ToyLabelDataModule)
         if not isinstance(data, ToyLabelDataModule):  # pairs have x and y too, but never the value that is steered to
             raise ValueError(
                 f"ToyClassifier learns from the labelled samples of a ToyLabelDataModule, not from a "
@@ -69,7 +70,7 @@ class ToyClassifier(TracedModule):
         self.world = world.identity
         self.network = MLP(**self.built)
         network = {"model": "the toy network", "precision": precision(self.network)}
-        settings, data = {**self.built, "world": self.world}, self.trainer.datamodule  # type: ignore[attr-defined]
+        settings, data = {**self.built, "world": self.world}, data_of(self.trainer, ToyLabelDataModule)
         self.trace(of_training(network, type(self).__name__, settings, data))
         measures = {
             "accuracy": MulticlassAccuracy(world.values, average="micro"),

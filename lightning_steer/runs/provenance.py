@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
-import lightning as L
 from torch import Tensor, nn
 
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.networks.backbone import Backbone
@@ -108,7 +108,7 @@ def of(
     backbone: Backbone,
     method: str,
     settings: Mapping[str, Any],
-    data: L.LightningDataModule,
+    data: SteeringDataModule,
     limits: Limits | None = None,
 ) -> Provenance:
     """The record of what is fitted to ``data`` on this network, which is loaded. Hashes all weights once.
@@ -132,7 +132,7 @@ def of_training(
     network: Mapping[str, Any],
     method: str,
     settings: Mapping[str, Any],
-    data: L.LightningDataModule,
+    data: SteeringDataModule,
     sites: Sequence[str] = (),
     limits: Limits | None = None,
     **how: str,
@@ -148,7 +148,7 @@ def of_training(
         settings=_plain(dict(settings)),
         sites=list(sites),
         **{**dict.fromkeys(("positions", "read_positions", "prompts"), ""), **how},
-        task=str(getattr(data, "task", type(data).__name__)),
+        task=data.task or type(data).__name__,
         fitted_rows=rows[0],
         selection_rows=rows[1],
     )

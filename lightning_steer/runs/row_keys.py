@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from lightning_steer.cache.files import digest
+from lightning_steer.data.base import SteeringDataModule
 
 INPUT = 16
 """Digits of a row's key that tell its input; the others tell what was learned from it."""
@@ -45,7 +46,7 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 """Of the parts, in the order of :class:`Limits`."""
 
 
-def part_rows(data: L.LightningDataModule, limits: Limits | None = None) -> tuple[list[str], list[str]]:
+def part_rows(data: SteeringDataModule, limits: Limits | None = None) -> tuple[list[str], list[str]]:
     """Keys of the rows that are fitted to and that are chosen on; the same in every process.
 
     Args:
@@ -57,7 +58,7 @@ def part_rows(data: L.LightningDataModule, limits: Limits | None = None) -> tupl
     return _part(data, 0, limits.fit), _part(data, 1, limits.select)
 
 
-def held_out_rows(data: L.LightningDataModule) -> list[str]:
+def held_out_rows(data: SteeringDataModule) -> list[str]:
     """Keys of the held-out rows that are tested; none where the data have no rows that are held out."""
     return _part(_whole(data), 2, Limits.of(data.trainer).held_out)
 
@@ -67,7 +68,7 @@ def first_batches(loader: DataLoader[Any], limit: int | float) -> Iterator[Any]:
     return islice(loader, _counts(loader, limit)[0])
 
 
-def left_out(data: L.LightningDataModule) -> list[str]:
+def left_out(data: SteeringDataModule) -> list[str]:
     """Return a sentence for a report on each part that a trainer's limits cut short; none as a rule."""
     sentences, whole = [], _whole(data)
     settings = ("limit_train_batches, overfit_batches", "limit_val_batches, overfit_batches", "limit_test_batches")
@@ -85,12 +86,13 @@ def row_keys(batches: Iterable[Any]) -> list[str]:
     """24 hexadecimal digits of each row: 16 of its input, 8 of what is learned from it; raises ValueError."""
     keys = []
     for batch in batches:
-        if not hasattr(batch, "content"):
+        content = getattr(batch, "content", None)  # of a class that somebody has added
+        if content is None:
             raise ValueError(
                 f"rows of a {type(batch).__name__} cannot be told apart: give its class a `content`, or the data "
                 "module `row_parts`, as docs/adding-a-dataset.md shows"
             )
-        inputs, targets = batch.content
+        inputs, targets = content
         for input_bytes, target_bytes in zip(_rows(inputs), _rows(targets), strict=True):
             keys.append(_key(input_bytes, target_bytes))
     return keys
@@ -109,7 +111,7 @@ def _single_rows(keys: Sequence[str]) -> list[str]:
     return [key for key in keys if not key.startswith(STREAM)]
 
 
-def _loader(data: L.LightningDataModule, place: int) -> DataLoader[Any]:
+def _loader(data: SteeringDataModule, place: int) -> DataLoader[Any]:
     loaders = getattr(data, LOADERS[place])()
     return loaders[0] if isinstance(loaders, list) else loaders
 
@@ -120,22 +122,22 @@ def _counts(loader: DataLoader[Any], limit: int | float) -> tuple[int, int]:
     return min(count, limit) if isinstance(limit, int) else int(count * limit), count
 
 
-def _part(data: L.LightningDataModule, place: int, limit: int | float) -> list[str]:
+def _part(data: SteeringDataModule, place: int, limit: int | float) -> list[str]:
     """Return keys of the rows of a part that are read."""
-    has_row_parts = hasattr(data, "row_parts")
-    rows = data.row_parts()[place] if has_row_parts else ()  # type: ignore[operator]
-    if has_row_parts and ((limit == 1.0 and isinstance(limit, float)) or not rows):
+    described = data.row_parts()
+    rows = () if described is None else described[place]
+    if described is not None and ((limit == 1.0 and isinstance(limit, float)) or not rows):
         return _keys(rows)
     loader = _loader(data, place)
     read, count = _counts(loader, limit)
-    if not has_row_parts:
+    if described is None:
         return row_keys(islice(loader, read))
     if read == count:
         return _keys(rows)
     if isinstance(rows, Mapping):
         return _keys({**rows, "batches": read})
     keys, batches = _keys(rows), list(islice(loader, read))
-    if isinstance(loader.sampler, SequentialSampler) and all(hasattr(batch, "row") for batch in batches):
+    if isinstance(loader.sampler, SequentialSampler) and all("row" in batch._fields for batch in batches):
         return [keys[row] for batch in batches for row in batch.row.tolist()]
     return [*keys, STREAM + digest(f"{read} of {count} batches".encode())[:23]]  # others in every epoch
 
@@ -151,7 +153,7 @@ def _keys(part: Mapping[str, Any] | Iterable[tuple[Any, Any]]) -> list[str]:
     return [_key(_plain(input_), _plain(target)) for input_, target in part]
 
 
-def _whole(data: L.LightningDataModule) -> L.LightningDataModule:
+def _whole(data: SteeringDataModule) -> SteeringDataModule:
     """The same data outside a trainer: all rows, and no cache of what a model does with them."""
     data.setup("fit")
     detached = copy.copy(data)

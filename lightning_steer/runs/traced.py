@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_steer.cache import fingerprints
+from lightning_steer.data.base import SteeringDataModule, data_of
 from lightning_steer.runs.provenance import KEY, Provenance, compared, overlap, read
 from lightning_steer.runs.row_keys import Limits, first_batches, held_out_rows, left_out
 
@@ -30,16 +31,16 @@ class TracedModule(L.LightningModule):
     @property
     def caveats(self) -> list[str]:
         """Warnings for a report: accepted mismatches, and rows that the trainer's limits left out."""
-        return [*self.mismatches, *left_out(self.trainer.datamodule)]  # type: ignore[attr-defined]
+        return [*self.mismatches, *left_out(data_of(self.trainer, SteeringDataModule))]
 
     def training_batches(self) -> Iterator[Any]:
         """Yield the batches that a fit reads in an epoch, for what is done outside Lightning's loop."""
-        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        loader = data_of(self.trainer, SteeringDataModule).train_dataloader()
         return first_batches(loader, Limits.of(self.trainer).fit)
 
     def selection_batches(self) -> Iterator[Any]:
         """Yield the batches that a strength or a checkpoint is chosen on."""
-        loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+        loader = data_of(self.trainer, SteeringDataModule).val_dataloader()
         return first_batches(loader, Limits.of(self.trainer).select)
 
     @property
@@ -72,7 +73,7 @@ class TracedModule(L.LightningModule):
             saved = read(text, path)
             differences = saved.differences(self.provenance)
             if self.trainer.state.fn == TrainerFn.TESTING:
-                differences += overlap(saved, held_out_rows(self.trainer.datamodule))  # type: ignore[attr-defined]
+                differences += overlap(saved, held_out_rows(data_of(self.trainer, SteeringDataModule)))
             sentences = compared(path, differences, self.accept_mismatch)
         self.mismatches += sentences
         for sentence in sentences if self.trainer.is_global_zero else []:

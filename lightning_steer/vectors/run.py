@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import yaml
 from jsonargparse import ArgumentParser
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import SteeringMethod
@@ -108,12 +108,12 @@ def _limits(trainer: dict[str, Any]) -> Limits:
 
 def _objects(
     backbone: Any, method: Any, data: Any
-) -> tuple[Backbone, Callable[[int], SteeringMethod], L.LightningDataModule]:
+) -> tuple[Backbone, Callable[[int], SteeringMethod], SteeringDataModule]:
     """Instantiate backbone, method and data as the command line does, from known classes only."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--method", type=Callable[[int], SteeringMethod])  # type: ignore[arg-type]
-    parser.add_argument("--data", type=L.LightningDataModule)
+    parser.add_argument("--data", type=SteeringDataModule)
     objects = parser.instantiate_classes(parser.parse_object({"backbone": backbone, "method": method, "data": data}))
     return objects["backbone"], objects["method"], objects["data"]
 

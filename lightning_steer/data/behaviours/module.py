@@ -7,10 +7,9 @@ prompt or both continuations as one cluster; continuations that are the same in 
 
 from collections.abc import Sequence
 
-import lightning as L
 from torch.utils.data import DataLoader
 
-from lightning_steer.data.base import PairBatch
+from lightning_steer.data.base import PairBatch, SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.data.behaviours.examples import BehaviourExample
 from lightning_steer.data.behaviours.sources import (
@@ -34,7 +33,7 @@ from lightning_steer.numbers import ranged
 FIT, SELECT, TEST = range(3)
 
 
-class BehaviourDataModule(L.LightningDataModule):
+class BehaviourDataModule(SteeringDataModule):
     """Examples of one behaviour, split by prompt.
 
     Args:
@@ -56,6 +55,8 @@ class BehaviourDataModule(L.LightningDataModule):
     paired = True
     notes: Sequence[str] = ()
     """Sentences for the report's warnings on the pairs themselves."""
+
+    reader: Reader
 
     @ranged
     def __init__(
@@ -106,7 +107,7 @@ class BehaviourDataModule(L.LightningDataModule):
         test_start = min(max(round((1 - self.shares[TEST]) * n), select_start + 1), n - 1)
         part_of = {name: (place >= select_start) + (place >= test_start) for place, name in enumerate(order)}
         self._reference_texts = (
-            self.source.reference_texts() if self.reference_file is None else read_texts(self.reference_file)
+            self.source.own_reference_texts() if self.reference_file is None else read_texts(self.reference_file)
         )
         self.parts = [[e for e in examples if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         if self.test is not None:
@@ -128,10 +129,10 @@ class BehaviourDataModule(L.LightningDataModule):
         if llm is self._read_by:
             return
         self.setup()
-        parts, clusters, texts = self._whole
+        parts, clusters, reference = self._whole
         texts = [[(e.id, question(e)) for e in part] for part in parts]
         readable = self.reader.read(llm, texts, whole=(self.negative, self.positive))
-        self._reference_texts = self.reader.reference_texts(llm, texts)
+        self._reference_texts = self.reader.reference_texts(llm, reference)
         self.parts = [[parts[k][i]._replace(prompt=q.prompt) for i, q in rows] for k, rows in enumerate(readable)]
         self.clusters = [[clusters[k][i] for i, _ in rows] for k, rows in enumerate(readable)]
         check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.negative, self.positive)

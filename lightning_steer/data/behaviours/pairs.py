@@ -53,6 +53,6 @@ class Pairs(BehaviourSource):
         """Return the pairs, numbered from 1; raises ValueError."""
         return behaviour_examples.of_pairs(self.name, self.pairs)
 
-    def reference_texts(self) -> list[str]:
+    def own_reference_texts(self) -> list[str]:
         """Return the texts that steering should leave alone."""
         return self.reference_texts

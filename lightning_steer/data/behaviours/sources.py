@@ -35,7 +35,7 @@ class BehaviourSource(ABC):
         shared_keys = (() if labels else (example.continuations,) for example in examples)
         return connected([(self.cluster(example), *keys) for example, keys in zip(examples, shared_keys, strict=True)])
 
-    def reference_texts(self) -> list[str]:
+    def own_reference_texts(self) -> list[str]:
         """Return unrelated texts in the same language, to measure drift on; empty by default."""
         return []
 
@@ -206,6 +206,6 @@ class PocketBehaviour(BehaviourSource):
         """Return the topic, which determines the ground truth."""
         return example.id.split("/")[0]
 
-    def reference_texts(self) -> list[str]:
+    def own_reference_texts(self) -> list[str]:
         """Return the language's stories."""
         return [text for text, _ in pocket_items.neutral_texts(64, self.seed)]

@@ -32,7 +32,7 @@ class GeneratedAnswerBackbone(Backbone):
     @classmethod
     def if_asked(cls, backbone: Backbone, data: Any) -> Backbone:
         """Return the loaded backbone, wrapped to generate its answers if the data module has an ``answering``."""
-        answering = getattr(data, "answering", None)
+        answering = data.answering
         return cls(backbone, answering) if answering is not None and isinstance(backbone, LLM) else backbone
 
     def load(self) -> None:

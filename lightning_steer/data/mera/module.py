@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from lightning_steer import numbers
-from lightning_steer.data.base import LabelledBatch
+from lightning_steer.data.base import LabelledBatch, SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.data.labelled_batches import LabelledBatches
 from lightning_steer.data.labelled_rows import Example, check_labels, contradictions, shared_text
@@ -23,7 +22,7 @@ from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.numbers import ranged
 
 
-class MERADataModule(L.LightningDataModule):
+class MERADataModule(SteeringDataModule):
     """Labelled prompts: rows to fit a model's errors on, rows to choose the threshold on, and held-out rows.
 
     Repeated prompts are used once, and all rows of a group go into one split, so splits share no rows.
@@ -46,6 +45,8 @@ class MERADataModule(L.LightningDataModule):
     """
 
     subject = "labelled prompts"
+
+    reader: Reader
 
     @ranged
     def __init__(

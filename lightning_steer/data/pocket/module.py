@@ -3,11 +3,11 @@
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
 from lightning_steer import numbers
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.pocket import behaviours as pocket_behaviours
 from lightning_steer.data.pocket import neutral as pocket_neutral
@@ -74,7 +74,7 @@ def documents(seeds: tuple[int, ...], n: int, chat_share: float = 0.0) -> list[D
     return [grouped[i] for i in random.permutation(n)]
 
 
-class PocketDataModule(L.LightningDataModule):
+class PocketDataModule(SteeringDataModule):
     """The pocket language for training: fresh documents in every step, a fixed held-out set.
 
     Args:

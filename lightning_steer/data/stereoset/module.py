@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from torch.utils.data import DataLoader
 
-from lightning_steer.data.base import PairBatch
+from lightning_steer.data.base import PairBatch, SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.data.pair_batches import PairBatches, checked_shares, in_chat
 from lightning_steer.data.pocket import items as pocket_items
@@ -37,7 +36,7 @@ from lightning_steer.numbers import ranged
 FIT, SELECT, TEST = range(3)
 
 
-class StereoSetDataModule(L.LightningDataModule):
+class StereoSetDataModule(SteeringDataModule):
     """StereoSet, split by target term: held-out terms occur neither in fitting nor in selection.
 
     Args:
@@ -60,6 +59,8 @@ class StereoSetDataModule(L.LightningDataModule):
 
     subject = "stereotypes"
     paired = True
+
+    reader: Reader
 
     @ranged
     def __init__(
@@ -136,10 +137,10 @@ class StereoSetDataModule(L.LightningDataModule):
         if llm is self._read_by:
             return
         self.setup()
-        parts, texts = self._whole
+        parts, reference = self._whole
         texts = [[(e.id, question(e)) for e in part] for part in parts]
         readable = self.reader.read(llm, texts, whole=(self.negative, self.positive))
-        self._reference_texts = self.reader.reference_texts(llm, texts)
+        self._reference_texts = self.reader.reference_texts(llm, reference)
         self.parts = [
             [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, readable, strict=True)
         ]

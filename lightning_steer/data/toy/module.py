@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import lightning as L
 from torch.utils.data import DataLoader
 
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.toy.world import Labelled, LabelledSplit, Pairs, PairsSplit, ToyWorld
 from lightning_steer.numbers import ranged
@@ -12,7 +12,7 @@ from lightning_steer.numbers import ranged
 TRAIN, SELECT, TEST = range(3)
 
 
-class ToyLabelDataModule(L.LightningDataModule):
+class ToyLabelDataModule(SteeringDataModule):
     """Labelled samples for training the toy network: fresh ones in every epoch, a fixed held-out set.
 
     Args:
@@ -66,7 +66,7 @@ class ToyLabelDataModule(L.LightningDataModule):
     predict_dataloader = test_dataloader
 
 
-class ToyDataModule(L.LightningDataModule):
+class ToyDataModule(SteeringDataModule):
     """Pairs for steering the toy network: some to fit, some to choose the strength, held-out negatives to test.
 
     Args:

@@ -121,13 +121,23 @@ class Pairs(NamedTuple):
     """``[n, attributes]`` the negatives' values with the target attributes set to the target value."""
 
     @property
-    def negative(self) -> Tensor:
-        """Return the negatives, which a method learns to move away from."""
+    def cluster(self) -> Tensor:
+        """Return ``[n]``: every row by itself."""
+        return self.row
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Return negatives and positives."""
+        return self.x, self.x_positive
+
+    @property
+    def moved(self) -> Tensor:
+        """Return the negatives."""
         return self.x
 
     @property
-    def positive(self) -> Tensor:
-        """Return the positives, which a method learns to move towards."""
+    def known_positive(self) -> Tensor:
+        """Return the positives."""
         return self.x_positive
 
     @property
