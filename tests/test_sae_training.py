@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from lightning_steer.__main__ import main
 from lightning_steer.data.activations import Recorded
+from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.hooks import Edit
 from lightning_steer.methods import SAEMERA
@@ -55,7 +56,7 @@ class Nothing(Backbone):
         raise AssertionError("the network was run")
 
 
-class Rows(L.LightningDataModule):
+class Rows(SteeringDataModule):
     """The planted rows in batches of 131, which no two processes share evenly."""
 
     task = "planted"
