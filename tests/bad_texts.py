@@ -19,6 +19,8 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         (B + "part", "head", "block"),
         (B + "normalize", "word", "token"),
         (B + "positions", "Some", "positions"),
+        (B + "scope", "LastPromptToken", "called 'positions' now"),
+        (B + "per", "token", "called 'normalize' now"),
         (B + "read_positions", "Some", "read_positions"),
         (B + "dtype", "float31", "float32"),
         (B + "dtype", "int8", "float32"),

@@ -3,6 +3,8 @@
 import warnings
 from typing import Any
 
+from lightning_steer.report.old_names import METRICS
+
 OLD_FORMAT = 1
 POSITIONS = {
     "All": "AllTokens",
@@ -25,6 +27,9 @@ def renamed(card: dict[str, Any]) -> dict[str, Any]:
     positions, method = entries.get("positions"), entries.get("method")
     if isinstance(positions, dict) and isinstance(positions.get("name"), str):
         entries["positions"] = {**positions, "name": POSITIONS.get(positions["name"], positions["name"])}
+    for group in ("effect", "drift"):
+        if isinstance(entries.get(group), dict):
+            entries[group] = {METRICS.get(name, name): figure for name, figure in entries[group].items()}
     if isinstance(method, str):
         entries["method"] = METHODS.get(method, method)
     return entries
