@@ -102,11 +102,11 @@ def test_fit_then_test_writes_a_report_and_the_command_line_wins_over_the_checkp
     for estimate in first["metrics"].values():
         assert estimate.keys() == {"value", "low", "high", "n", "clusters", "how"}
     assert first["metrics"]["target_accuracy"]["n"] == 50
-    assert len(first["curves"]["strength"]["x"]) == 11
+    assert len(first["curves"]["strength"]["x"]) == 12  # and 0
     assert main(["test", *STEER, "--data.init_args.test_rows=30", "--model.init_args.strengths", "[1,2]"]) == 0
     second = json.loads((folder / "report.json").read_text())
     assert second["metrics"]["target_accuracy"]["n"] == 30
-    assert second["curves"]["strength"]["x"] == [1, 2]
+    assert second["curves"]["strength"]["x"] == [0, 1, 2]
     assert second["metrics"]["strength"] == first["metrics"]["strength"]  # what was chosen stays chosen
     assert list(folder.glob("events.out.tfevents.*"))
     assert sorted(path.name for path in workshop.iterdir()) == ["checkpoints", "configs", "logs"]  # and nowhere else

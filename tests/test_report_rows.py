@@ -14,8 +14,8 @@ from lightning_steer.data.behaviours.sources import PairsFile
 from lightning_steer.data.clusters import connected
 from lightning_steer.metrics import AttributeEffect, BehaviourEffect, StereoSetEffect
 from lightning_steer.modules.cautions import at_the_edge, few_to_choose_on, old_continuations
+from lightning_steer.modules.damage import undisturbed
 from lightning_steer.modules.parts import described
-from lightning_steer.modules.summary import undisturbed
 from lightning_steer.report.card import comparison, legend
 from lightning_steer.report.runs import read
 from lightning_steer.versions import versions

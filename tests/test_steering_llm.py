@@ -50,6 +50,13 @@ def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Pat
     assert set(report["baselines"]) == {"baseline", "random_control", "mean_ablation"} | graded
     for estimate in report["metrics"].values():
         assert {"value", "low", "high", "n"} <= set(estimate)
+    if "damage" in report["curves"]:  # every strength's, from none to the chosen one's
+        curve = report["curves"]["damage"]
+        values = dict(zip(curve["x"], curve["reference_kl"]["value"], strict=True))
+        assert values[0] == 0
+        chosen = report["metrics"]["strength"]["value"]
+        assert chosen == 0 or values[chosen] == pytest.approx(report["metrics"]["reference_kl"]["value"], rel=1e-6)
+    assert ("damage" in report["curves"]) == (experiment != "steer_mera")
     assert f"Why this strength: {report['choice']}." in found.with_name("report.md").read_text()
     assert (found.parent / "dose_response.png").is_file()
 

@@ -19,11 +19,12 @@ from lightning_steer import numbers
 from lightning_steer.data import readable
 from lightning_steer.data.base import SteeringDataModule, data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
-from lightning_steer.modules import cautions, fit_data, interventions, parts, written
-from lightning_steer.modules.summary import Summary, identify, reference_drift, undisturbed
+from lightning_steer.modules import cautions, damage, fit_data, interventions, parts, written
+from lightning_steer.modules.summary import Summary, identify
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
@@ -50,6 +51,7 @@ class SteeringAdaptor(TracedModule):
         selection: how one of them is chosen; null for the best on the validation rows.
         learning_rate: Adam's, for methods that are trained through the output.
         random_draws: random directions in the control, each as long as the method's own mean displacement.
+        random_curve: how many of them are tried at every strength, for the band of the dose-response; 0 for none.
         learning_curve: test closed forms fitted to 1, 2, 4, ... rows too.
         resamples: bootstrap resamples behind the range of the chosen strength.
     """
@@ -64,6 +66,7 @@ class SteeringAdaptor(TracedModule):
         selection: Selection | None = None,
         learning_rate: float = 1e-2,
         random_draws: int = 20,
+        random_curve: int = 5,
         learning_curve: bool = True,
         resamples: int = 2000,
     ) -> None:
@@ -75,7 +78,8 @@ class SteeringAdaptor(TracedModule):
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""
         self.clusters: int | None = None  # that a certificate is of
-        self.random_draws, self.learning_curve = random_draws, learning_curve
+        self.random_draws, self.random_curve = random_draws, min(random_curve, random_draws)
+        self.learning_curve = learning_curve
         self.maps = nn.ModuleList()  # one for every site, made once the network is there
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         # the chosen strength, its interval over resamplings of the selection rows, their number, and the certified
@@ -210,13 +214,16 @@ class SteeringAdaptor(TracedModule):
             selection.update(batch.row, **parts.columns(batch))
         self.used = {parts.FITTED: fitted.compute(), parts.SELECTION: selection.compute()}
         seen = training.compute()
-        means, self.pushes = {}, {}
+        means, self.pushes, pushes_by_strength = {}, {}, {}
         for site, method in self.methods.items():
             h = seen[f"h/{site}"][:, 0]
             means[site] = h.mean(0)
             length = (method(h, self.strength) - h).norm(dim=-1).mean()
             u = torch.randn(self.random_draws, h.shape[-1], generator=torch.Generator().manual_seed(0)).to(h)
-            self.pushes[site] = length * u / u.norm(dim=-1, keepdim=True)
+            u = u / u.norm(dim=-1, keepdim=True)
+            self.pushes[site] = length * u
+            lengths = [(method(h, strength) - h).norm(dim=-1).mean() for strength in self.strengths]
+            pushes_by_strength[site] = torch.cat([length * u[: self.random_curve] for length in lengths])
         most = len(seen["error"])
         few = self.trained or not self.learning_curve
         self.sizes = [] if few else sorted({min(2**k, most) for k in range(most.bit_length() + 1)})
@@ -229,6 +236,7 @@ class SteeringAdaptor(TracedModule):
             interventions.shifted("random_control", self.pushes),
             interventions.replaced("mean_ablation", means),
             interventions.steered("strength", self.methods, self.strengths),
+            *([interventions.shifted("random_strength", pushes_by_strength)] if self.random_curve else []),
             *([interventions.refitted("pairs", family, self.strength)] if family else []),
         ]
         self.tested.reset()
@@ -258,11 +266,16 @@ class SteeringAdaptor(TracedModule):
         (self.relearned if dataloader_idx else self.tested).update(batch.row, **columns)
 
     def on_test_epoch_end(self) -> None:
+        data, method = data_of(self.trainer, SteeringDataModule), cast(SteeringMethod, self.maps[0])
         axes = {"strength": self.strengths, "pairs": [float(size) for size in self.sizes]}
         summary = Summary(
-            self.tested.compute(), self.relearned.compute(), self.evaluation, axes, self.selection.searched
+            self.tested.compute(),
+            self.relearned.compute(),
+            self.evaluation,
+            axes,
+            self.selection.searched,
+            method.identity_strength,
         )
-        data, method = data_of(self.trainer, SteeringDataModule), cast(SteeringMethod, self.maps[0])
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
             **identify(self.folder.parent.name, data.task, self.backbone.name, method),
@@ -285,12 +298,9 @@ class SteeringAdaptor(TracedModule):
         said = {"no_label": "steered/answer", "no_label_base": "baseline/answer"}
         self.report["metrics"] |= fit_data.no_label(data, summary.tested, **said)
         if texts := data.reference_texts:
-            edits, copies = interventions.together([self.groups[1], self.groups[2]], self.backbone.sites)
-            drift = self.backbone.drift(texts, edits, copies)  # type: ignore[operator]
-            found = reference_drift(drift, self.selection.searched)
-            for part, figures in zip(("metrics", "random_control"), found, strict=True):
-                (self.report if part == "metrics" else self.report["baselines"])[part] |= figures
-            self.report["baselines"]["baseline"] |= undisturbed(found[0])
+            damage.add_to(
+                self.report, cast(LLM, self.backbone), texts, self.groups, self.strengths, method.identity_strength
+            )
         steering = {site: partial(method, strength=self.strength) for site, method in self.methods.items()}
         written.add_to(self.report, data, self.backbone, steering)
         if data.reference_texts is not None:

@@ -17,11 +17,10 @@ from torch import Tensor
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.bypass import bypass
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
-from lightning_steer.metrics.drift import TextDrift, drift_estimates
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.cautions import without_interval
 from lightning_steer.report.tables import RANGE
-from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
+from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
 from lightning_steer.versions import versions
@@ -48,6 +47,7 @@ class Summary:
         evaluation: which measures there are, and which make the table.
         axes: what the copies of the groups ``strength`` and ``pairs`` stand for.
         searched: the setting was searched for the method and not for random directions, which give no p-value then.
+        identity_strength: the strength at which the method changes nothing, where the dose-response begins.
     """
 
     def __init__(
@@ -57,23 +57,26 @@ class Summary:
         evaluation: Evaluation,
         axes: Mapping[str, Sequence[float]],
         searched: bool = False,
+        identity_strength: float = 0.0,
     ) -> None:
         self.tested, self.relearned = _on_processor(tested), _on_processor(relearned)
         self.evaluation, self.axes, self.searched = evaluation, axes, searched
+        self.identity_strength = identity_strength
 
     def estimates(self, table: dict[str, Tensor], name: str) -> dict[str, list[Estimate]]:
         """Every figure of a group's candidates."""
         return self.evaluation.estimates(_columns(table, name), table["cluster"])
 
-    def group(self, name: str) -> Figures:
+    def group(self, name: str, table: dict[str, Tensor] | None = None) -> Figures:
         """The table's measures of a single candidate; of the unsteered one some are known by definition."""
-        every = self.estimates(self.tested, name)
+        table = self.tested if table is None else table
+        every = self.estimates(table, name)
         figures = {measure: every[measure][0] for measure in self.evaluation.headline}
         if name == "baseline":
             for measure, value in self.evaluation.by_definition.items():
                 if measure in figures:
-                    rows = self.tested["cluster"]
-                    figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(self.tested["cluster"]))[0]
+                    rows = table["cluster"]
+                    figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(rows))[0]
         return {measure: _plain(figure) for measure, figure in figures.items()}
 
     def controls(self) -> tuple[dict[str, Figures], Figures]:
@@ -103,12 +106,27 @@ class Summary:
         return found
 
     def curve(self, name: str, table: dict[str, Tensor]) -> dict[str, Any]:
-        """Every measure along an axis: ``{"x": [...], measure: {"value": [...], "low": [...], "high": [...]}}``."""
-        curve: dict[str, Any] = {"x": list(self.axes[name])}
-        points = self.estimates(table, name)
-        for measure in self.evaluation.headline:
-            curve[measure] = {key: [getattr(p, key) for p in points[measure]] for key in ("value", "low", "high")}
-        return curve
+        """Every measure along an axis; see :func:`points`."""
+        estimates = self.estimates(table, name)
+        return points(self.axes[name], {measure: estimates[measure] for measure in self.evaluation.headline})
+
+    def dose_response(self, table: dict[str, Tensor]) -> dict[str, Any]:
+        """Every measure by strength, from the strength at which nothing is changed; see :func:`by_strength`."""
+        start = {name: Estimate(**figure) for name, figure in self.group("baseline", table).items()}
+        estimates = self.estimates(table, "strength")
+        columns = {measure: estimates[measure] for measure in self.evaluation.headline}
+        return by_strength(self.axes["strength"], columns, self.identity_strength, start)
+
+    def random_band(self) -> dict[str, Any]:
+        """Median and range of some random directions at every strength, each as long as the method's own shift."""
+        draws, start, columns = self.estimates(self.tested, "random_strength"), {}, {}
+        for measure, figure in self.group("baseline").items():
+            values = np.array([one.value for one in draws[measure]]).reshape(len(self.axes["strength"]), -1)
+            unknown = Estimate(**figure)
+            ends = zip(np.median(values, 1).tolist(), values.min(1).tolist(), values.max(1).tolist(), strict=True)
+            columns[measure] = [unknown._replace(value=m, low=low, high=high) for m, low, high in ends]
+            start[measure] = unknown._replace(low=unknown.value, high=unknown.value)
+        return by_strength(self.axes["strength"], columns, self.identity_strength, start)
 
     def bypass(self) -> dict[str, Any]:
         """By-pass score."""
@@ -184,8 +202,11 @@ class Summary:
             "fitted_rows": {m: _plain(relearned[m][0]) for m in self.evaluation.headline},
             "dose_response": {"measures": list(self.evaluation.shown), "unit": self.evaluation.unit},
             "curves": {
-                "strength": self.curve("strength", self.tested),
-                "strength_on_fitted_rows": self.curve("strength", self.relearned),
+                "strength": self.dose_response(self.tested),
+                "strength_on_fitted_rows": self.dose_response(self.relearned),
+                **(
+                    {"random": self.random_band()} if any(n.startswith("random_strength/") for n in self.tested) else {}
+                ),
                 **({"pairs": self.curve("pairs", self.tested)} if self.axes["pairs"] else {}),
             },
             "profile": self.profile(),
@@ -194,6 +215,29 @@ class Summary:
 
     def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:
         return _plain(Smooth(statistic, low, high).estimate(*tables, cluster=as_clusters(self.tested["cluster"]))[0])
+
+
+def by_strength(
+    strengths: Sequence[float],
+    columns: Mapping[str, Sequence[Estimate]],
+    identity_strength: float,
+    start: Mapping[str, Estimate],
+) -> dict[str, Any]:
+    """Return a curve in ascending order of strength, with ``start`` where nothing is changed."""
+    x = list(strengths)
+    if identity_strength not in x:
+        x = [identity_strength, *x]
+        columns = {name: [start[name], *column] for name, column in columns.items()}
+    order = sorted(range(len(x)), key=lambda i: x[i])
+    return points([x[i] for i in order], {name: [column[i] for i in order] for name, column in columns.items()})
+
+
+def points(x: Sequence[float], columns: Mapping[str, Sequence[Estimate]]) -> dict[str, Any]:
+    """Return a curve, ``{"x": [...], measure: {"value": [...], "low": [...], "high": [...]}}``."""
+    keys = ("value", "low", "high")
+    return {"x": list(x)} | {
+        name: {k: [getattr(p, k) for p in column] for k in keys} for name, column in columns.items()
+    }
 
 
 def _bypass(weights: NDArray, *gaps: NDArray) -> NDArray:
@@ -240,24 +284,6 @@ def random_range(
     ends = {"value": one.median, "low": one.minimum, "high": one.maximum}
     ranked = {"p": one.p, "higher_is_better": higher_is_better}
     return {**ends, "n": one.draws, "clusters": None, "how": RANGE, **ranked}
-
-
-def undisturbed(drift: Mapping[str, Mapping[str, Any]]) -> Figures:
-    """Drift of the unsteered network from itself, beside that of the steered one: known by definition."""
-    known = {"value": 0.0, "low": math.nan, "high": math.nan, "how": BY_DEFINITION}
-    return {name: {**one, **known, "value": float(name == "perplexity_ratio")} for name, one in drift.items()}
-
-
-def reference_drift(found: TextDrift, searched: bool = False) -> tuple[Figures, Figures]:
-    """Drift on reference texts of the first candidate, and the range of the random directions that follow it."""
-    each = drift_estimates(found)
-    own = {name: _plain(estimates[0]) for name, estimates in each.items()}
-    random = {
-        name: random_range([one.value for one in estimates[1:]], estimates[0].value, False, searched)
-        for name, estimates in each.items()
-        if len(estimates) > 1
-    }
-    return own, random
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from lightning_steer.report.svg import COLOURS
 
 DASHES = ("solid", (0, (4, 3)), (0, (1, 2)), (0, (6, 3)), "dashed", "dotted", "dashdot")
 """As many, each with gaps in which the ones before are seen."""
+DAMAGE = "reference_kl"
+"""Measure of the damage curve."""
+RANDOM = "range of random directions, equal shift"
 NAMES = {
     "target_accuracy": "target reads the intended value",
     "target_unchanged": "target still reads its old value",
@@ -30,21 +33,34 @@ def bands(axes: Axes, curve: Mapping[str, Any], measures: Sequence[str]) -> None
         axes.fill_between(curve["x"], values["low"], values["high"], alpha=0.2, color=colour, linewidth=0)
 
 
-def below(figure: Figure, axes: Axes) -> None:
+def below(figure: Figure, *axes: Axes) -> None:
     """The legend under the axes, where it hides nothing; each label once."""
-    handles, labels = axes.get_legend_handles_labels()
+    found = [panel.get_legend_handles_labels() for panel in axes]
+    handles, labels = [handle for one, _ in found for handle in one], [label for _, one in found for label in one]
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
-    """Measures against strength; the chosen strength is marked."""
-    figure, axes = _figure(f"Dose-response, {report['method']}")
-    curve = report["curves"]["strength"]
-    bands(axes, curve, measures)
-    axes.axvline(report["metrics"]["strength"]["value"], color="grey", linestyle=":", label="chosen strength")
-    axes.set(xlabel="strength", ylabel=report["dose_response"]["unit"])
-    below(figure, axes)
+    """Measures against strength, with the range of random directions, and the damage below; the choice is marked."""
+    curves, chosen = report["curves"], report["metrics"]["strength"]["value"]
+    damage = curves.get("damage", {}).get(DAMAGE)
+    figure, axes = _figure(f"Dose-response, {report['method']}", 2 if damage else 1)
+    bands(axes[0], curves["strength"], measures)
+    if "random" in curves and len(measures) == 1:  # several bands would hide each other
+        random = curves["random"]
+        ends = random[measures[0]]
+        axes[0].fill_between(random["x"], ends["low"], ends["high"], color="grey", alpha=0.3, linewidth=0, label=RANDOM)
+    axes[0].set_ylabel(report["dose_response"]["unit"])
+    if damage:
+        axes[1].plot(curves["damage"]["x"], damage["value"], color="black", marker="o", markersize=3)
+        axes[1].set_ylabel("KL on reference texts,\nnats per token")
+        if "search" in report:
+            axes[1].axhline(report["search"]["budget"], color=COLOURS[1], linestyle="--", label="budget")
+    for panel in axes:
+        panel.axvline(chosen, color="grey", linestyle=":", label="chosen strength")
+    axes[-1].set_xlabel("strength")
+    below(figure, *axes)
     return figure
 
 
@@ -66,7 +82,7 @@ def side_by_side(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 def drift(report: Mapping[str, Any]) -> Figure:
     """Off-target drift of every attribute, targets left out."""
-    figure, axes = _figure(f"Off-target drift by attribute, {report['method']}")
+    figure, (axes,) = _figure(f"Off-target drift by attribute, {report['method']}")
     profile = report["profile"]["kl"]
     value, low, high = (np.array(profile[key], dtype=float) for key in ("value", "low", "high"))
     index = np.arange(len(value))
@@ -84,7 +100,7 @@ def drift(report: Mapping[str, Any]) -> Figure:
 
 def by_pairs(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     """Measures against the number of pairs that the method was fitted to."""
-    figure, axes = _figure(f"Accuracy by number of pairs, {report['method']}")
+    figure, (axes,) = _figure(f"Accuracy by number of pairs, {report['method']}")
     curve = report["curves"]["pairs"]
     bands(axes, curve, measures)
     axes.set_xscale("log", base=2)
@@ -104,9 +120,10 @@ def all_of(report: Mapping[str, Any]) -> dict[str, Figure]:
     return figures
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
+def _figure(title: str, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(6, 2.6 + 1.8 * panels), layout="constrained")
+    heights = [2.0, *[1.0] * (panels - 1)]
+    axes = list(np.atleast_1d(figure.subplots(panels, 1, sharex=True, height_ratios=heights)))
+    axes[0].set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

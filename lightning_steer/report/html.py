@@ -7,6 +7,7 @@ from typing import Any
 from lightning_steer.report import svg
 from lightning_steer.report.card import TEXTS, comparison, data, footnotes, price, random_row
 from lightning_steer.report.document import document
+from lightning_steer.report.figures import DAMAGE, RANDOM
 from lightning_steer.report.labels import word
 from lightning_steer.report.svg import COLOURS
 from lightning_steer.report.tables import cell, counted, number
@@ -58,7 +59,7 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
         f'<p class="soft">{escape(report["run"])} · {escape(report["task"])}</p>\n',
         f'<p class="soft">{escape(data(report))}</p>\n',
         f'<p class="verdict">{escape(report.get("verdict", ""))} {escape(price(report))}</p>\n{warnings}',
-        f'<div class="charts">{_dose_response(report)}{_profile(report)}</div>\n',
+        f'<div class="charts">{_dose_response(report)}{_damage(report)}{_profile(report)}</div>\n',
         _compared(report),
         _certificate(report),
         _texts(report),
@@ -85,8 +86,24 @@ def _dose_response(report: Mapping[str, Any]) -> str:
     inside = chosen is not None and min(0.0, *curve["x"]) <= chosen <= max(curve["x"])
     place = "Dotted: the" if inside else "Not in the picture: the"
     dotted = "" if chosen is None else f'<p class="soft">{place} chosen strength, {chosen:g}.</p>'
-    chart = svg.lines(curve["x"], curves, COLOURS, chosen, ("strength", unit))
-    return f"<figure><figcaption>Dose-response</figcaption>{chart}{svg.key(list(curves), COLOURS)}{dotted}</figure>"
+    random = report.get("curves", {}).get("random", {})
+    band = random[measures[0]] if len(measures) == 1 and measures[0] in random and random["x"] == curve["x"] else None
+    grey = "" if band is None else f'<p class="soft">Grey: {RANDOM}.</p>'
+    chart = svg.lines(curve["x"], curves, COLOURS, chosen, ("strength", unit), band)
+    key = svg.key(list(curves), COLOURS)
+    return f"<figure><figcaption>Dose-response</figcaption>{chart}{key}{grey}{dotted}</figure>"
+
+
+def _damage(report: Mapping[str, Any]) -> str:
+    curve = report.get("curves", {}).get("damage", {})
+    if DAMAGE not in curve:
+        return ""
+    chosen = report["metrics"].get("strength", {}).get("value")
+    chart = svg.lines(
+        curve["x"], {word(DAMAGE): curve[DAMAGE]}, COLOURS[1:], chosen, ("strength", "KL, nats per token")
+    )
+    what = '<p class="soft">KL to the unsteered model on reference texts.</p>'
+    return f"<figure><figcaption>Damage</figcaption>{chart}{what}</figure>"
 
 
 def _profile(report: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ def lines(
     colours: Sequence[str],
     mark: float | None,
     titles: tuple[str, str],
+    band: Mapping[str, Column] | None = None,
 ) -> str:
     """Measures with their intervals against ``x``.
 
@@ -30,8 +31,10 @@ def lines(
         colours: one for each curve, and again from the first.
         mark: an ``x`` to be marked; null for none.
         titles: of the two axes.
+        band: ``{"low", "high"}`` at the same ``x``, drawn grey behind the curves; None for none.
     """
-    values = _numbers([part for curve in curves.values() for name in KEYS for part in curve[name]])
+    behind = [] if band is None else [*band["low"], *band["high"]]
+    values = _numbers([*behind, *(part for curve in curves.values() for name in KEYS for part in curve[name])])
     top = 1.0 if max(values, default=1.0) <= 1 else max(values)
     low, high = min(0.0, *x), max(x)
     place = _Place((low, high if high > low else low + 1), _scale(min([0.0, *values]), top))
@@ -39,6 +42,9 @@ def lines(
     if mark is not None and low <= mark <= high:
         at = place.x(mark)
         parts.append(f'<line x1="{at}" y1="{TOP}" x2="{at}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
+    if band is not None:
+        outline = place.points([*_points(x, band["high"]), *reversed(_points(x, band["low"]))])
+        parts.append(f'<polygon points="{outline}" class="band"/>')
     for i, curve in enumerate(curves.values()):
         colour = escape(colours[i % len(colours)])
         low_at, high_at, seen = (_points(x, curve[name]) for name in ("low", "high", "value"))

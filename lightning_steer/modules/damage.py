@@ -1,0 +1,64 @@
+"""What steering does to texts that it is not about: at the chosen strength, at all others, in random directions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.metrics.drift import drift_estimates
+from lightning_steer.modules import interventions
+from lightning_steer.modules.interventions import Interventions
+from lightning_steer.modules.summary import by_strength, random_range
+from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
+
+Columns = dict[str, list[Estimate]]
+"""``{measure: [C estimates]}`` of C interventions."""
+
+
+def add_to(
+    report: dict[str, Any],
+    llm: LLM,
+    texts: Sequence[str],
+    groups: Sequence[Interventions],
+    strengths: Sequence[float],
+    identity_strength: float,
+) -> None:
+    """Add the drift of reference texts to a report's figures, baselines and curves.
+
+    Args:
+        report: the report of a test, complete but for this.
+        llm: the model.
+        texts: texts that steering should leave alone.
+        groups: all interventions of the test; ``steered``, ``random_control`` and ``strength`` are used.
+        strengths: the strengths of the group ``strength``.
+        identity_strength: the strength at which nothing is changed.
+    """
+    used = [group for group in groups if group.name in ("steered", "random_control", "strength")]
+    edits, copies = interventions.together(used, llm.sites)
+    of_group = split(drift_estimates(llm.drift(texts, edits, copies)), used)
+    own = {name: column[0]._asdict() for name, column in of_group["steered"].items()}
+    report["metrics"] |= own
+    report["baselines"]["random_control"] |= {
+        name: random_range([one.value for one in column], own[name]["value"], False, report["searched"])
+        for name, column in of_group["random_control"].items()
+    }
+    report["baselines"]["baseline"] |= undisturbed(own)
+    start = {name: Estimate(**one) for name, one in undisturbed(own).items()}
+    report["curves"]["damage"] = by_strength(strengths, of_group["strength"], identity_strength, start)
+
+
+def split(estimates: Columns, groups: Sequence[Interventions]) -> dict[str, Columns]:
+    """Part the estimates of all copies, ``{measure: [all copies]}``, into those of each group by its name."""
+    of_group: dict[str, Columns] = {}
+    start = 0
+    for group in groups:
+        part = slice(start, start + group.copies)
+        of_group[group.name] = {name: column[part] for name, column in estimates.items()}
+        start += group.copies
+    return of_group
+
+
+def undisturbed(drift: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the drift of the unsteered network from itself, beside that of the steered one: known by definition."""
+    known = {"value": 0.0, "low": math.nan, "high": math.nan, "how": BY_DEFINITION}
+    return {name: {**one, **known, "value": float(name == "perplexity_ratio")} for name, one in drift.items()}
