@@ -60,7 +60,7 @@ def test_mean_difference_steers_a_network_without_by_pass(toy_checkpoints: dict,
         assert (tmp_path / f"{figure}.png").stat().st_size > 1000
         assert (tmp_path / f"{figure}.svg").is_file()
     assert (tmp_path / "report.json").is_file()
-    assert "| unsteered |" in (tmp_path / "report.md").read_text()
+    assert "| baseline (unsteered) |" in (tmp_path / "report.md").read_text()
 
 
 def test_a_by_pass_is_measured_and_warned_of(toy_checkpoints: dict, tmp_path: Path) -> None:

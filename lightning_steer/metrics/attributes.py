@@ -98,7 +98,7 @@ class AttributeEffect(Evaluation):
     paired = ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match")
     also = (*(f"{name}_change" for name in paired), "mean_accuracy", "drift_flip", "output_difference")
     shown = ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match")
-    success = "exact"
+    success = "exact_match"
     kinds = KINDS
     higher_is_better: Mapping[str, bool | None] = {
         "target_accuracy": True,
