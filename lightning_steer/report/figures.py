@@ -125,5 +125,6 @@ def _figure(title: str, panels: int = 1) -> tuple[Figure, list[Axes]]:
     heights = [2.0, *[1.0] * (panels - 1)]
     axes = list(np.atleast_1d(figure.subplots(panels, 1, sharex=True, height_ratios=heights)))
     axes[0].set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
