@@ -1,253 +1,140 @@
-"""What answers are worth: label probabilities, SPI, and figures that see classes, against independent references."""
+"""Multiple-choice answers: probability that leaves them, and whether steering moves a letter or the behaviour."""
 
-import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from reweighted import bootstrap_weights
-from sklearn import metrics as sk
-from sklearn.dummy import DummyClassifier
 
-from lightning_steer.data.questions import Graded
-from lightning_steer.metrics import Answers, confusion
-from lightning_steer.metrics.answers import label_probabilities
-from lightning_steer.metrics.spi import QUANTILES, estimates, flip, spi, transitions
+from lightning_steer.outcomes import judge
+from lightning_steer.outcomes.__main__ import main
 
-LABEL_OF = torch.tensor([0, 0, 1, 2])
+STRENGTHS = (-2, -1, 0, 1, 2)
 
 
-def batch(y):
-    return Graded([], torch.tensor(y), LABEL_OF, torch.arange(len(y)))
+def answers(path: Path, p_a: Callable[[float, str], tuple[float, float]], n: int = 40) -> Path:
+    """Write a table of answers: half of the items have their matching answer at A."""
+    lines = ["item,strength,matching,p_a,p_b"]
+    for i in range(n):
+        matching = "AB"[i % 2]
+        for strength in STRENGTHS:
+            first, second = p_a(strength, matching)
+            lines.append(f"q{i},{strength},{matching},{first:.6f},{second:.6f}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
-def scores(*rows):
-    return torch.tensor(rows, dtype=torch.float64).log()
+def letter(strength: float, matching: str) -> tuple[float, float]:
+    """A vector for the letter A, whichever answer shows the behaviour."""
+    a = 0.5 + 0.2 * strength
+    return 0.98 * a, 0.98 * (1 - a)
 
 
-def test_variants_of_a_label_add_up_and_the_rest_of_the_vocabulary_does_not_count():
-    p = label_probabilities(scores([0.1, 0.2, 0.1, 0.0], [1e-9, 0, 2e-9, 1e-9]), LABEL_OF)
-    torch.testing.assert_close(p, torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.5, 0.25]], dtype=torch.float64))
+def behaviour(strength: float, matching: str) -> tuple[float, float]:
+    shown = 0.5 + 0.2 * strength
+    a = shown if matching == "A" else 1 - shown
+    return 0.98 * a, 0.98 * (1 - a)
 
 
-def test_error_is_one_minus_the_right_labels_share():
-    error = Answers().error(scores([0.1, 0.2, 0.1, 0.0], [0.1, 0.1, 0.1, 0.1]), batch([1, 0]))
-    torch.testing.assert_close(error, torch.tensor([0.75, 0.5], dtype=torch.float64))
+def test_a_vector_for_a_letter_is_told_from_one_for_the_behaviour(tmp_path: Path) -> None:
+    of_letter = judge(answers(tmp_path / "x.csv", letter))
+    step = of_letter.measures[0].positions.step
+    assert (step.start, step.end, step.rises_at, step.falls_at) == ("-2", "2", "A", "B")
+    assert step.p < 0.05
+    assert "moves the place, not matching" in str(of_letter)
+    of_behaviour = judge(answers(tmp_path / "y.csv", behaviour))
+    assert of_behaviour.measures[0].positions.step is None
+    assert of_behaviour.measures[0].shape.monotone
+    assert "moves the place" not in str(of_behaviour)
 
 
-def test_tiny_probabilities_keep_their_digits():
-    p = label_probabilities(torch.tensor([[-500.0, -500.0, -500.0, -501.0]]), LABEL_OF)
-    torch.testing.assert_close(p[0, 2] / p[0, 1], torch.tensor(math.exp(-1.0)).double())
+def test_changes_by_place(tmp_path: Path) -> None:
+    changes = judge(answers(tmp_path / "x.csv", letter)).measures[0].positions.changes
+    assert list(changes["1"]) == ["A", "B"]
+    assert {name: round(one.value, 4) for name, one in changes["1"].items()} == {"A": 0.2, "B": -0.2}
+    assert {one.n for one in changes["1"].values()} == {20}
 
 
-@pytest.mark.parametrize("bad", [[math.nan, -1.0, -1.0, -1.0], [-math.inf] * 4])
-def test_scores_without_meaning_are_refused(bad):
-    with pytest.raises(ValueError, match="NaN or -inf"):
-        label_probabilities(torch.tensor([bad]), LABEL_OF)
+def test_no_step_is_found_where_nothing_changes_but_noise(tmp_path: Path) -> None:
+    """The claim is false in at most .05 of tables: of 60, more than 8 have a chance below .005."""
+    false = 0
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+
+        def noise(strength: float, matching: str, random: np.random.Generator = random) -> tuple[float, float]:
+            a = float(random.beta(0.5, 0.5))
+            return 0.99 * a, 0.99 * (1 - a)
+
+        false += judge(answers(tmp_path / "x.csv", noise, 24)).measures[0].positions.step is not None
+    assert false <= 8
 
 
-def test_labels_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="labels are 0 to 2, not 3 to 3"):
-        Answers().error(scores([0.1, 0.2, 0.1, 0.0]), batch([3]))
+def test_probability_that_leaves_the_answers(tmp_path: Path) -> None:
+    def leaves(strength: float, matching: str) -> tuple[float, float]:
+        mass = 0.98 if abs(strength) < 2 else 0.3
+        return 0.6 * mass, 0.4 * mass
+
+    judgement = judge(answers(tmp_path / "x.csv", leaves))
+    matching, mass = judgement.measures
+    assert [(one.name, one.low, one.high) for one in judgement.measures] == [
+        ("matching", 0, 1),
+        ("answer_mass", 0, 1),
+    ]
+    assert [round(one.value.value, 4) for one in mass.settings] == [0.3, 0.98, 0.98, 0.98, 0.3]
+    assert {round(one.change.value, 9) for one in matching.settings} == {0.0}  # of what is left, nothing moved
+    assert mass.positions is None
+    (note,) = [note for note in judgement.notes if "all answers together" in note]
+    assert "At -2, 2 more than half" in note
 
 
-def test_loss_falls_as_the_right_label_rises():
-    right, wrong = scores([0.1, 0.1, 0.7, 0.1]), scores([0.4, 0.4, 0.1, 0.1])
-    loss = Answers().loss(torch.stack([right, wrong]), batch([1]))
-    torch.testing.assert_close(loss, -torch.tensor([[0.7], [0.1]], dtype=torch.float64).log())
+def test_a_place_in_any_table(tmp_path: Path) -> None:
+    """True and false with a column ``position``: the exact sign test of pairs."""
+    lines = ["item,setting,value,position"]
+    for i in range(40):
+        lines += [f"q{i},0,{i % 4 < 2},{'AB'[i % 2]}", f"q{i},1,{i % 2 == 0},{'AB'[i % 2]}"]
+    (tmp_path / "chosen.csv").write_text("\n".join(lines) + "\n")
+    (measure,) = judge(tmp_path / "chosen.csv").measures
+    assert measure.positions.step.p == 2 * 2.0**-10  # ten items of either place changed, and there are two claims
+    assert {name: one.value for name, one in measure.positions.changes["1"].items()} == {"A": 0.5, "B": -0.5}
+
+
+def test_every_form_says_it(tmp_path: Path) -> None:
+    judgement = judge(f"survey={answers(tmp_path / 'x.csv', letter)}")
+    for name in ("j.html", "j.md", "j.json"):
+        judgement.save(tmp_path / name)
+        text = (tmp_path / name).read_text()
+        assert "survey_answer_mass" in text
+    assert "where the answer is A" in (tmp_path / "j.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("base", "steered", "expected"),
-    [(0.5, 0.75, 0.5), (0.8, 0.6, -0.25), (0.5, 0.5, 0.0), (1.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, 1.0, 1.0),
-     (1.0, 0.0, -1.0), (0.108, 0.892, 0.784 / 0.892)],
-)  # fmt: skip
-def test_spi(base, steered, expected):
-    assert float(spi(torch.tensor(base).double(), torch.tensor(steered).double())) == pytest.approx(expected)
+    ("row", "expected"),
+    [
+        ("q0,0,C,.5,.4", ("column matching", "'C'", "a, b")),
+        ("q0,0,,.5,.4", ("column matching", "''")),
+        ("q0,0,A,1.5,.4", ("column p_a", "'1.5'", "between 0 and 1")),
+        ("q0,0,A,-.1,.4", ("column p_a", "'-.1'")),
+        ("q0,0,A,true,.4", ("column p_a", "'true'")),
+        ("q0,0,A,nan,.4", ("column p_a", "'nan'")),
+        ("q0,0,A,.5,", ("column p_b", "empty")),
+        ("q0,0,A,.7,.7", ("sum to 1.4",)),
+        ("q0,0,A,0,0", ("sum to 0",)),
+        ("q0,0,A,.5", ("4 cells", "5 columns")),
+        ("q0,0,A,=1/2,.5", ("column p_a", "'=1/2'")),
+    ],
+)
+def test_bad_answers(row: str, expected: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"item,strength,matching,p_a,p_b\nq1,0,A,.5,.4\n{row}\n")
+    assert main([str(path), "--json", str(tmp_path / "j.json")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert all(part in said for part in ("row 3", *expected)), said
+    assert not (tmp_path / "j.json").exists()
 
 
-@given(st.integers(0, 1000), st.integers(0, 1000))
-@settings(max_examples=200)
-def test_spi_lies_between_minus_one_and_one_with_the_sign_of_the_change(base, steered):
-    base, steered = base / 1000, steered / 1000
-    value = float(spi(torch.tensor(base).double(), torch.tensor(steered).double()))
-    assert -1 <= value <= 1
-    assert np.sign(value) == np.sign(steered - base)
-
-
-def rows(seed, n=200, classes=4, skew=(0.7, 0.2, 0.1, 0.0)):
-    rng = np.random.default_rng(seed)
-    truth, base = (rng.choice(classes, n, p=skew) for _ in range(2))
-    return truth, np.where(rng.random(n) < 0.6, truth, base), np.where(rng.random(n) < 0.7, truth, base)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_figures_are_scikit_learns(seed):
-    truth, answer, _ = rows(seed)
-    matrix = confusion.confusion(torch.tensor(truth), torch.tensor(answer), 4)
-    np.testing.assert_array_equal(matrix.numpy(), sk.confusion_matrix(truth, answer, labels=range(4)))
-    settings = {"average": "weighted", "zero_division": 0}
-    for ours, theirs in (
-        (confusion.accuracy, sk.accuracy_score(truth, answer)),
-        (confusion.balanced_accuracy, sk.balanced_accuracy_score(truth, answer)),
-        (confusion.matthews, sk.matthews_corrcoef(truth, answer)),
-        (confusion.f1, sk.f1_score(truth, answer, **settings)),
-        (confusion.precision, sk.precision_score(truth, answer, **settings)),
-    ):
-        assert float(ours(matrix)) == pytest.approx(theirs, abs=1e-12)
-
-
-def test_a_constant_answer_has_no_correlation_and_chance_balanced_accuracy():
-    truth = torch.tensor([0] * 9 + [1])
-    matrix = confusion.confusion(truth, torch.zeros(10), 2)
-    assert float(confusion.accuracy(matrix)) == 0.9
-    assert float(confusion.balanced_accuracy(matrix)) == 0.5
-    assert float(confusion.matthews(matrix)) == 0
-
-
-def test_weights_are_as_good_as_repeated_rows():
-    truth, answer, _ = (torch.tensor(x) for x in rows(1))
-    weights = bootstrap_weights(len(truth), 7)
-    together = confusion.confusion(truth, answer, 4, weights)
-    for w, matrix in zip(weights.long(), together, strict=True):
-        again = confusion.confusion(truth.repeat_interleave(w), answer.repeat_interleave(w), 4)
-        torch.testing.assert_close(matrix, again)
-
-
-def test_quantiles_of_the_error_are_numpys():
-    errors = torch.rand(101, generator=torch.Generator().manual_seed(0)).double()
-    truth = torch.zeros(101, dtype=torch.long)
-    found = estimates(truth, truth, truth, errors, 1 - errors, 2)
-    for q in QUANTILES:
-        name = f"error_q{100 * q:02.0f}"
-        assert found[f"{name}_base"][0].value == np.quantile(errors.numpy(), q, method="inverted_cdf")
-        assert found[name][0].value == np.quantile(1 - errors.numpy(), q, method="inverted_cdf")
-
-
-def everything(truth, base, steered):
-    truth, base, steered = (torch.as_tensor(x) for x in (truth, base, steered))
-    errors = ((base != truth).double(), (steered != truth).double())
-    return {name: one[0] for name, one in estimates(truth, base, steered, *errors, 4).items()}
-
-
-def test_estimates_hold_together():
-    truth, base, steered = rows(3)
-    found = everything(truth, base, steered)
-    before, after = (base == truth).mean(), (steered == truth).mean()
-    assert found["accuracy_base"].value == pytest.approx(before)
-    assert found["accuracy"].value == pytest.approx(after)
-    assert found["accuracy_change"].value == pytest.approx(after - before)
-    assert found["spi"].value == pytest.approx((after - before) / (1 - before if after > before else before))
-    assert sum(found[name].value for name in ("0->1", "1->0", "0->0", "1->1")) == pytest.approx(1)
-    assert found["0->1"].value - found["1->0"].value == pytest.approx(after - before)
-    for name, estimate in found.items():
-        assert estimate.low <= estimate.value <= estimate.high, name
-        assert (estimate.n, estimate.clusters) == (len(truth), None)
-
-
-def test_the_interval_of_the_change_is_paired():
-    """Two models that agree on most rows: far narrower than from two independent samples."""
-    truth = np.zeros(400, dtype=int)
-    base = (np.arange(400) % 2).astype(int)
-    steered = np.where(np.arange(400) < 40, 0, base)
-    change = everything(truth, base, steered)["accuracy_change"]
-    assert 0 < change.low < 0.05 < change.high < 0.08
-
-
-def test_intervals_cover_the_truth():
-    """The change of accuracy over 200 simulated tests: 95 % give or take."""
-    covered, rng = 0, np.random.default_rng(0)
-    for _ in range(200):
-        truth = np.zeros(250, dtype=int)
-        base = rng.choice(2, 250, p=(0.6, 0.4))
-        steered = np.where((base == 1) & (rng.random(250) < 0.3), 0, base)
-        change = everything(truth, base, steered)["accuracy_change"]
-        covered += change.low <= 0.12 <= change.high
-    assert 0.90 <= covered / 200 <= 0.99
-
-
-def test_a_class_flip_is_called_one():
-    """.892 ham: from always spam to always ham, SPI .879 (EXPERIMENTS: +.87 on SMS spam)."""
-    truth = torch.tensor([0] * 892 + [1] * 108)
-    before, after = (confusion.confusion(truth, torch.full((1000,), k), 2) for k in (1, 0))
-    assert float(spi(confusion.accuracy(before), confusion.accuracy(after))) == pytest.approx(0.879, abs=1e-3)
-    assert flip(before, after)
-    assert not flip(before, confusion.confusion(truth, truth, 2))
-    assert not flip(after, before)  # nothing has risen
-
-
-def test_transitions_part_the_rows():
-    base, steered = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
-    found = transitions(base, steered)
-    assert [name for i in range(4) for name, rows in found.items() if rows[i]] == ["0->0", "0->1", "1->0", "1->1"]
-
-
-def test_the_evaluation_gives_what_the_functions_give():
-    g = torch.Generator().manual_seed(0)
-    base, candidates = torch.randn(60, 4, generator=g), torch.randn(3, 60, 4, generator=g)
-    y = torch.randint(3, (60,), generator=g)
-    asked = Graded([], y, LABEL_OF, torch.arange(60))
-    columns = {name: column.T for name, column in Answers().rows(base, candidates, asked).items()}
-    found = Answers().estimates(columns, None)
-    p, q = label_probabilities(base, LABEL_OF), label_probabilities(candidates, LABEL_OF)
-    for c in range(3):
-        errors = (1 - p[torch.arange(60), y], 1 - q[c, torch.arange(60), y])
-        expected = estimates(y, p.argmax(-1), q[c].argmax(-1), *errors, 3)
-        for name, (estimate,) in expected.items():
-            assert found[name][c][:4] == pytest.approx(estimate[:4], nan_ok=True), name
-            assert found[name][c][4:] == estimate[4:], name
-    assert set(Answers.headline) | set(Answers.also) <= found.keys()
-
-
-def test_the_constant_class_is_scikit_learns():
-    g = torch.Generator().manual_seed(0)
-    held, learned = torch.randint(3, (80,), generator=g), torch.randint(2, (50,), generator=g) + 1
-    base = torch.randn(80, 4, generator=g)
-    rows = Answers().rows(base, base[None], Graded([], held, LABEL_OF, torch.arange(80)))
-    columns = {name: column.T for name, column in rows.items()}
-    (given,) = Answers().controls(columns, {"truth": learned.double()[:, None]}).values()
-    found = Answers().estimates(given, None)
-    always = DummyClassifier(strategy="most_frequent").fit(np.zeros((50, 1)), learned).predict(np.zeros((80, 1)))
-    before = columns["answer_base"][:, 0].long()
-    assert found["accuracy"][0].value == pytest.approx(sk.accuracy_score(held, always))
-    assert found["balanced_accuracy"][0].value == pytest.approx(sk.balanced_accuracy_score(held, always))
-    assert found["error"][0].value == pytest.approx(1 - sk.accuracy_score(held, always))
-    assert found["changed"][0].value == pytest.approx(float((before.numpy() != always).mean()))
-    assert found["spi"][0].value == pytest.approx(
-        float(spi(*(torch.tensor(sk.accuracy_score(held, answer)) for answer in (before, always))))
-    )
-
-
-def test_kl_is_from_the_unsteered_answer():
-    base = scores([0.4, 0.4, 0.1, 0.1])
-    rows = Answers().rows(base, torch.stack([base, scores([0.1, 0.1, 0.4, 0.4])]), batch([0]))
-    assert rows["kl"][:, 0].tolist() == pytest.approx([0, 0.8 * math.log(4) + 0.2 * math.log(0.25)])
-    assert rows["changed"][:, 0].tolist() == [0, 1]
-
-
-def of(value, low=None, high=None):
-    ends = {"low": value if low is None else low, "high": value if high is None else high}
-    return {"value": value, **ends, "n": 100, "how": "a way"}
-
-
-def test_the_verdict_says_flip_and_noise_and_nothing():
-    good = {"0->1": of(0.2), "1->0": of(0.01), "spi": of(0.5, 0.4, 0.6), "accuracy": of(0.8), "accuracy_base": of(0.6)}
-    good["accuracy_change"] = of(0.2, 0.1, 0.3)
-    good |= {"balanced_accuracy_change": of(0.2, 0.1, 0.3), "mcc_change": of(0.4, 0.2, 0.6)}
-    assert "SPI +0.50" in Answers().verdict(good, {})
-    assert Answers().warnings(good, {}) == []
-    assert "This is a class flip" in Answers().warnings({**good, "mcc_change": of(-0.1, -0.2, 0.0)}, {})[0]
-    for unsure in (of(0.1, -0.01, 0.2), of(-0.1, -0.3, 0.01), of(0.1, math.nan, math.nan)):
-        (sentence,) = Answers().warnings({**good, "balanced_accuracy_change": unsure}, {})
-        assert "This may be a class flip" in sentence
-    assert "noise" in Answers().warnings({**good, "accuracy_change": of(0.2, -0.1, 0.3)}, {})[0]
-    draws = {"value": 0.0, "low": -0.1, "high": 0.6, "n": 20, "p": 2 / 21}
-    (reached,) = Answers().warnings(good, {"random": {"spi": draws}})
-    assert "1 of 20 random directions of equal norm reach 0.500 or more" in reached
-    assert Answers().warnings(good, {"random": {"spi": draws | {"high": 0.4, "p": 1 / 21}}}) == []
-    (constant,) = Answers().warnings({**good, "accuracy_over_constant_class": of(0.02, -0.01, 0.05)}, {})
-    assert "most frequent class may do as well: the accuracy is 2.0 points [-1.0, 5.0] above" in constant
-    assert Answers().warnings({**good, "accuracy_over_constant_class": of(0.02, 0.01, 0.03)}, {}) == []
-    assert "No answer" in Answers().verdict({**good, "0->1": of(0.0), "1->0": of(0.0)}, {})
+def test_an_item_with_two_places(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("item,strength,matching,p_a,p_b\nq1,0,A,.5,.4\nq1,1,B,.5,.4\n")
+    with pytest.raises(ValueError, match=r"row 3, column position.*'B'.*'A'"):
+        judge(path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.outcomes import calls, choosing, judges, pairing, promise_text, reading
+from lightning_steer.outcomes import answers, calls, choosing, judges, pairing, positions, promise_text, reading
 from lightning_steer.outcomes.records import (
     JudgeComparison,
     Judgement,
@@ -89,7 +89,8 @@ def judge(
         "ranges": sorted(declared.items()),
         "judges": who,
     }
-    described = tuple(_describe(measure) for measure in measures.values())
+    masses = {one.mass for one in rows.answers}  # no answer's place says anything about all answers together
+    described = tuple(_describe(measure, name not in masses) for name, measure in measures.items())
     return Judgement(
         tuple(rows.sources),
         len(rows),
@@ -102,7 +103,7 @@ def judge(
         compared,
         other_verdicts,
         labelled,
-        (*notes, *apart),
+        (*notes, *answers.notes(rows.answers, described), *apart),
         calls.call(measures, options, split, seed),
     )
 
@@ -154,7 +155,7 @@ def _range(name: str, low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _describe(measure: Measure) -> MeasureOutcome:
+def _describe(measure: Measure, places: bool) -> MeasureOutcome:
     """Return all units' outcomes, settings in the order of the dose."""
     strengths = [setting.strength for setting in measure.settings]
     order = _dose_order(measure)
@@ -186,7 +187,7 @@ def _describe(measure: Measure) -> MeasureOutcome:
     clusters = None if measure.cluster is None else len(np.unique(measure.cluster))
     return MeasureOutcome(
         measure.name, measure.share, measure.low, measure.high, n, len(set(measure.items)), clusters, settings, shape,
-        tuple(same),
+        tuple(same), positions.describe(measure) if places else None,
     )  # fmt: skip
 
 
