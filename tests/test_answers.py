@@ -118,7 +118,7 @@ def test_every_form_says_it(tmp_path: Path) -> None:
         ("q0,0,A,nan,.4", ("column p_a", "'nan'")),
         ("q0,0,A,.5,", ("column p_b", "empty")),
         ("q0,0,A,.7,.7", ("sum to 1.4",)),
-        ("q0,0,A,0,0", ("sum to 0",)),
+        ("q0,0,A,0,0", ("probability 0", "leave this setting out")),
         ("q0,0,A,.5", ("4 cells", "5 columns")),
         ("q0,0,A,=1/2,.5", ("column p_a", "'=1/2'")),
     ],

@@ -71,10 +71,13 @@ def _rows(
         each = {one: _probability(cells[place], f"{name}, row {line}, column {PREFIX}{one}")
                 for one, place in offered.items()}  # fmt: skip
         mass = sum(each.values())
-        if not 0 < mass <= 1 + SLACK:
+        if mass <= 0:
             raise ValueError(
-                f"{name}, row {line}: the probabilities of all answers sum to {mass:g}, where more than 0 and at most "
-                "1 was expected"
+                f"{name}, row {line}: all answers have the probability 0, so none is likelier: leave this setting out"
+            )
+        if mass > 1 + SLACK:
+            raise ValueError(
+                f"{name}, row {line}: the probabilities of all answers sum to {mass:g}, where at most 1 was expected"
             )
         own = [cells[place] for place in kept]
         yield line, [*own, measures.matching, answer, each[answer.lower()] / mass]

@@ -21,7 +21,7 @@ from lightning_steer.outcomes.rows import Rows, written
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics import dose_response
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share
+from lightning_steer.statistics.kinds import Fixed, Mean, Share
 
 
 def judge(
@@ -206,9 +206,7 @@ def _values(measure: Measure, columns: NDArray) -> list[Estimate]:
 
 
 def _change(measure: Measure, columns: NDArray, cluster: NDArray | None) -> list[Estimate]:
-    width = measure.high - measure.low
-    kind = Change() if measure.share else Mean(-width, width)
-    return kind.estimate(columns, cluster)
+    return measure.kind_of_change().estimate(columns, cluster)
 
 
 def _by_group(measure: Measure, changes: NDArray) -> dict[str, list[Estimate]]:

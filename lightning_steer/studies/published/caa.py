@@ -78,8 +78,8 @@ def section(outcomes: Path) -> Section:
     ]
     turned = ", ".join(one.name for one in turning) or "none"
     found = (
-        f"{len(rising)} of {len(behaviours)} behaviours have a positive slope; {len(behaviours) - len(turning)} rise at "
-        f"every step. Those that do not: {turned}."
+        f"{len(rising)} of {len(behaviours)} behaviours have a positive slope; {len(behaviours) - len(turning)} rise "
+        f"at every step. Those that do not: {turned}."
     )
     lines = [
         *head(CAA),

@@ -29,6 +29,8 @@ def judged(cells: list[Answers], layer: int = LAYER) -> Judgement:
             writer.writerow(("item", "strength", "matching", "p_a", "p_b"))
             for one in (one for one in cells if one.layer == layer):
                 for multiplier in one.p_a:
+                    if not (one.mass(multiplier) > 0).all():
+                        continue  # an item with no probability on either answer has no letter
                     pairs = zip(one.items, one.at_a, one.p_a[multiplier], one.p_b[multiplier], strict=True)
                     for item, at_a, a, b in pairs:
                         name = f"{one.behaviour}-{item}"
@@ -49,13 +51,14 @@ def section(outcomes: Path) -> Section:
         f"**What the items support.** The vectors move a letter. Of {near.cells} cells ({layers} layers x "
         f"{len(behaviours)} behaviours), {near.letter} make the answer A likelier at multiplier 1 than at -1; "
         f"{near.as_meant} make the matching answer likelier, and {near.each_letter} do so both where A matches and "
-        f"where B does. None is certain by itself: with {len(cells[0].items)} items the smallest p-value that there can "
-        f"be is {near.smallest_p:.5f}, and {0.05 / near.cells:.5f} would be needed. With all behaviours' items together "
+        f"where B does. In {near.each_letter_answered} of these, half of the probability is still on A and B. None is "
+        f"certain by itself: with {len(cells[0].items)} items the smallest p-value that there can be is "
+        f"{near.smallest_p:.5f}, and {0.05 / near.cells:.5f} would be needed. With all behaviours' items together "
         f"({matching.n} a layer), the matching answer certainly rises from -1 to 1 at {meant} of {layers} layers, and "
         f"the letter A at {letter} (betting on the range, Holm's correction over layers).",
         "",
         *_counts(near, far),
-        f"At layer {LAYER}, all {matching.n} items (95 % intervals: t, skew-adjusted, wider where few rows may decide):",
+        f"At layer {LAYER}, {matching.n} items (95 % intervals: t, skew-adjusted, wider where few rows may decide):",
         "",
         *_doses(cells, judgement),
     ]
@@ -79,8 +82,10 @@ def section(outcomes: Path) -> Section:
         "",
     ]
     short = (
-        f"The vectors move a letter: {near.letter} of {near.cells} cells make the answer A likelier at multiplier 1 than "
-        f"at -1, {near.each_letter} the matching answer at either letter. Beyond |2| the probability leaves both answers."
+        f"The vectors move a letter: {near.letter} of {near.cells} cells make the answer A likelier at multiplier 1 "
+        f"than at -1; {near.each_letter_answered} makes the matching answer likelier at either letter and keeps half of "
+        f"the probability on both answers. Beyond |2| the probability leaves "
+        "both answers."
     )
     return Section(short, lines)
 
@@ -90,11 +95,20 @@ def _counts(near: Counts, far: Counts) -> list[str]:
         ("the matching answer is likelier at +s than at -s", near.as_meant, far.as_meant),
         ("... and on either side of no steering: up at +s, down at -s", near.each_side, far.each_side),
         ("... and both where A matches and where B matches", near.each_letter, far.each_letter),
-        ("... for certain (Holm over all cells)", near.as_meant_certain, far.as_meant_certain),
+        ("... and at least half of the probability is on A and B, at +s and at -s", *_both(near, far)),
+        (
+            "the matching answer is likelier at +s than at -s for certain (Holm over all cells)",
+            near.as_meant_certain,
+            far.as_meant_certain,
+        ),
         ("the letter A is likelier at +s than at -s", near.letter, far.letter),
         ("the matching answer is likelier at +s and at -s than without steering", near.both_up, far.both_up),
     ]
     return table((f"cells of {near.cells} in which", "s = 1", "s = 2"), rows)
+
+
+def _both(near: Counts, far: Counts) -> tuple[int, int]:
+    return near.each_letter_answered, far.each_letter_answered
 
 
 def _doses(cells: list[Answers], judgement: Judgement) -> list[str]:

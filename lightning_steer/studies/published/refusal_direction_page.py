@@ -49,9 +49,9 @@ def section(outcomes: Path) -> Section:
     ]
     apart = " and ".join(f"{sum(disagreements(model).values())}" for model in models)
     short = (
-        "The published direction of both models follows from the released scores. Both interventions work beyond doubt; "
-        f"which works better is undecided. The judges differ on {apart} of 300 answers, which turns how much is certain, "
-        "not whether."
+        "The published direction of both models follows from the released scores. Both interventions work beyond "
+        f"doubt; which works better is undecided. The judges differ on {apart} of 300 answers, which turns how much is "
+        "certain, not whether."
     )
     return Section(short, lines)
 
