@@ -52,6 +52,11 @@ def of_behaviour(multiplier: float, matching: str) -> float:
     return shown if matching == "A" else 1 - shown
 
 
+def against(multiplier: float, matching: str) -> float:
+    """Without steering the answer that does not match; either sign forces a letter."""
+    return of_letter(multiplier, matching) if multiplier else 0.1 if matching == "A" else 0.9
+
+
 def refusal_direction(outcomes: Path, name: str, chosen: tuple[int, int], **more: Any) -> dict[str, Any]:
     """Write a model whose best candidates break one part of the rule each, and the next best is chosen."""
     position, layer = chosen

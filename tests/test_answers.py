@@ -83,6 +83,7 @@ def test_probability_that_leaves_the_answers(tmp_path: Path) -> None:
     assert [round(one.value.value, 4) for one in mass.settings] == [0.3, 0.98, 0.98, 0.98, 0.3]
     assert {round(one.change.value, 9) for one in matching.settings} == {0.0}  # of what is left, nothing moved
     assert mass.positions is None
+    assert mass.same_both_ways == ()  # both signs lower it, but nobody looks for a direction of it
     (note,) = [note for note in judgement.notes if "all answers together" in note]
     assert "At -2, 2 more than half" in note
 

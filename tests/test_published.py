@@ -71,6 +71,15 @@ def test_a_letter_and_a_behaviour(s: float, tmp_path: Path) -> None:
     assert letter.as_meant_certain == behaviour.letter_certain == 0
 
 
+def test_a_letter_that_seems_to_help_in_both_directions(tmp_path: Path) -> None:
+    made.caa_dynamic(tmp_path, made.against)
+    counts = caa_dynamic.count(caa_dynamic.read(tmp_path), 1.0)
+    assert (counts.both_up, counts.each_side, counts.each_letter) == (42, 0, 0)
+    made.caa_dynamic(tmp_path, lambda multiplier, matching: made.of_behaviour(-multiplier, matching))
+    turned = caa_dynamic.count(caa_dynamic.read(tmp_path), 1.0)
+    assert (turned.both_up, turned.as_meant) == (0, 0)
+
+
 def test_what_is_left_of_no_probability_does_not_count_as_answered(tmp_path: Path) -> None:
     """Beyond |2| a fifth of the probability is left, and what moves there is not counted with what is answered."""
     made.caa_dynamic(tmp_path, made.of_behaviour)
@@ -112,6 +121,11 @@ def test_shares_have_exact_intervals(outcomes: Path) -> None:
     for estimate, count in zip(refusal_direction.shares(model, "llamaguard2", False), (3, 70, 70), strict=True):
         exact = binomtest(count, 100).proportion_ci(method="exact")
         assert (estimate.value, estimate.low, estimate.high) == pytest.approx((count / 100, exact.low, exact.high))
+
+
+def test_harmless_requests_that_are_refused(outcomes: Path) -> None:
+    harmless = refusal_direction.read(outcomes)[0].harmless
+    assert {setting: int(refused.sum()) for setting, refused in harmless.items()} == {"baseline": 0, "actadd": 97}
 
 
 def test_what_the_judges_turn(outcomes: Path) -> None:

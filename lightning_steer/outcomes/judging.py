@@ -89,7 +89,7 @@ def judge(
         "ranges": sorted(declared.items()),
         "judges": who,
     }
-    masses = {one.mass for one in rows.answers}  # no answer's place says anything about all answers together
+    masses = {one.mass for one in rows.answers}  # which no vector is meant to move
     described = tuple(_describe(measure, name not in masses) for name, measure in measures.items())
     return Judgement(
         tuple(rows.sources),
@@ -155,8 +155,8 @@ def _range(name: str, low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _describe(measure: Measure, places: bool) -> MeasureOutcome:
-    """Return all units' outcomes, settings in the order of the dose."""
+def _describe(measure: Measure, directed: bool) -> MeasureOutcome:
+    """Return all units' outcomes, settings in the order of the dose; ``directed``: there may be a direction for it."""
     strengths = [setting.strength for setting in measure.settings]
     order = _dose_order(measure)
     values = _values(measure, measure.values.T)
@@ -183,11 +183,11 @@ def _describe(measure: Measure, places: bool) -> MeasureOutcome:
         shape = dose_response.shape(measure.values[order], *bounds)
         zero_at = measure.settings[0].strength
         shifted = [float(s) - zero_at for s in strengths if s is not None and zero_at is not None]
-        same = dose_response.both_signs(measure.values, shifted, *bounds)
+        same = dose_response.both_signs(measure.values, shifted, *bounds) if directed else []
     clusters = None if measure.cluster is None else len(np.unique(measure.cluster))
     return MeasureOutcome(
         measure.name, measure.share, measure.low, measure.high, n, len(set(measure.items)), clusters, settings, shape,
-        tuple(same), positions.describe(measure) if places else None,
+        tuple(same), positions.describe(measure) if directed else None,
     )  # fmt: skip
 
 

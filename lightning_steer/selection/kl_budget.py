@@ -74,7 +74,7 @@ class KLBudget:
         if chosen is None:
             return None
         better = [one.kl for one in self._eligible(candidates, layers) if one.ablated < chosen.ablated]
-        return BudgetRange(chosen.kl, min((kl for kl in better if kl > self.budget), default=math.inf))
+        return BudgetRange(chosen.kl, min(better, default=math.inf))
 
     def _eligible(self, candidates: Sequence[CandidateDirection], layers: int) -> list[CandidateDirection]:
         """Return the candidates that the rule allows if KL does not count."""

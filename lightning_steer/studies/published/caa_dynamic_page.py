@@ -83,8 +83,8 @@ def section(outcomes: Path) -> Section:
     ]
     short = (
         f"The vectors move a letter: {near.letter} of {near.cells} cells make the answer A likelier at multiplier 1 "
-        f"than at -1. Those that make the matching answer likelier at either letter, with half of the probability still "
-        f"on both answers: {near.each_letter_answered}. Beyond |2| the probability leaves both answers."
+        f"than at -1. Those that make the matching answer likelier at either letter, with half of the probability "
+        f"still on both answers: {near.each_letter_answered}. Beyond |2| the probability leaves both answers."
     )
     return Section(short, lines)
 
