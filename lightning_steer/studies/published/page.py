@@ -11,7 +11,9 @@ statistics of this library: what was claimed, what the released items support, w
 Nothing here says that a claim is false in general; it says what these items can show.
 
 Written by `python -m lightning_steer.studies.published --data FOLDER`. The folder holds verdicts and probabilities
-only, no prompts and no answers. [Judge any steering](judge.md) explains the terms.
+only, no prompts and no answers. `python -m lightning_steer.studies.published.clones CLONES OUTCOMES` makes the tables
+of CAA_Dynamic and refusal_direction from clones of their repositories. [Judge any steering](judge.md) explains the
+terms.
 """
 
 

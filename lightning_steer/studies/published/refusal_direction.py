@@ -1,6 +1,7 @@
 """refusal_direction: its choice of a direction from the scores, and the verdicts of its two judges."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ MODELS = {"gemma-2b-it": 18, "llama-2-7b-chat-hf": 32}
 """Models whose outcomes are read, and their layers."""
 PREFIX = "refusal_direction_"
 SETTINGS = ("baseline", "ablation", "actadd")
+SCORES = ("refusal", "steering", "kl_div")
 JUDGES = ("substring_matching", "llamaguard2")
 
 
@@ -68,7 +70,9 @@ def _model(name: str, layers: int, record: Mapping[str, Any]) -> Model:
         (record["chosen"]["pos"], record["chosen"]["layer"]),
         tuple(
             CandidateDirection(
-                one["position"], one["layer"], one["refusal_score"], one["steering_score"], one["kl_div_score"]
+                one["position"],
+                one["layer"],
+                *(math.nan if one[f"{name}_score"] is None else one[f"{name}_score"] for name in SCORES),
             )
             for one in record["candidates"]
         ),
