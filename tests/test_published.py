@@ -14,7 +14,8 @@ from scipy.stats import binomtest
 
 from lightning_steer.studies.published import alphasteer, caa, caa_dynamic, caa_dynamic_page, page, refusal_direction
 from lightning_steer.studies.published.__main__ import main
-from lightning_steer.studies.published.refusal_direction_page import RULE, judged
+from lightning_steer.studies.published.refusal_direction_judges import judged
+from lightning_steer.studies.published.refusal_direction_page import RULE
 from lightning_steer.studies.published.sources import folder
 
 needs_data = pytest.mark.skipif(

@@ -89,11 +89,13 @@ def section(outcomes: Path) -> Section:
 
 
 def _short(calls: list[Call]) -> str:
-    half = {call.loss: call.choice.chosen for call in calls if call.benefit == BENEFITS[0] and call.split == SPLITS[0]}
-    said = "; ".join(f"a loss below {loss:g}: {chosen or 'no strength'}" for loss, chosen in half.items())
+    half = [call for call in calls if call.split == SPLITS[0]]
+    sure = [sum(one.promises[0].kept for one in call.choice.candidates) for call in half if call.loss == LOSSES[0]]
+    chosen = {f"{call.choice.chosen or 'no strength'} at a loss below {call.loss:g}": None for call in half}
     return (
-        f"More refusals of attacks are certain at most strengths. That they cost little is harder to show with "
-        f"{calls[0].judgement.measures[1].n} problems. With half of the items choosing, certified is for {said}."
+        f"More refusals of attacks are certain at {' and '.join(map(str, sure))} of {len(half[0].choice.candidates)} "
+        f"strengths. That they cost little is harder to show with {calls[0].judgement.measures[1].n} problems. "
+        f"Certified with half of the items choosing: {'; '.join(chosen)}."
     )
 
 

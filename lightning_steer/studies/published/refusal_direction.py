@@ -19,6 +19,8 @@ from lightning_steer.studies.published.sources import table as path_of
 MODELS = {"gemma-2b-it": 18, "llama-2-7b-chat-hf": 32}
 """Models whose outcomes are read, and their layers."""
 PREFIX = "refusal_direction_"
+NAMES = {"baseline": "no steering", "ablation": "ablation", "actadd": "addition"}
+"""Of the settings, on the page."""
 SETTINGS = ("baseline", "ablation", "actadd")
 SCORES = ("refusal", "steering", "kl_div")
 JUDGES = ("substring_matching", "llamaguard2")
@@ -124,3 +126,8 @@ def disagreements(model: Model) -> dict[str, int]:
     """Return by setting how many answers the judges score differently."""
     first, second = JUDGES
     return {s: int((model.complied[s, first] != model.complied[s, second]).sum()) for s in SETTINGS}
+
+
+def answers(model: Model) -> int:
+    """Return how many answers each judge scored."""
+    return sum(len(model.complied[setting, JUDGES[0]]) for setting in SETTINGS)

@@ -1,14 +1,10 @@
 """What the page says of refusal_direction."""
 
-import csv
 import math
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from lightning_steer.outcomes import judge
-from lightning_steer.outcomes.records import Judgement
 from lightning_steer.selection.kl_budget import KLBudget
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.statistics.power import PairedDesign
@@ -16,23 +12,23 @@ from lightning_steer.studies.published import choice_noise
 from lightning_steer.studies.published.markdown import table
 from lightning_steer.studies.published.refusal_direction import (
     JUDGES,
+    NAMES,
     SETTINGS,
     Model,
+    answers,
     disagreements,
     paired,
     read,
     shares,
 )
+from lightning_steer.studies.published.refusal_direction_judges import judges_section
 from lightning_steer.studies.published.sources import REFUSAL_DIRECTION, Section, head
 
 RULE = KLBudget()
-NAMES = {"baseline": "no steering", "ablation": "ablation", "actadd": "addition"}
 ERRORS = ((0.1, 0.0), (0.3, 0.0), (1.0, 0.0), (0.3, 0.2), (1.0, 0.2))
 """Standard errors of the mean scores, and relative ones of the mean KL, that are tried."""
 PROMPTS = 32
 """Validation prompts behind a score, by the repository's configuration, before any were filtered out."""
-LIMITS = (0.5, 0.6, 0.7, 0.8)
-"""Promised rises of answered requests under which the judges' verdicts are compared."""
 
 
 def section(outcomes: Path) -> Section:
@@ -43,17 +39,28 @@ def section(outcomes: Path) -> Section:
         *_choice(models),
         *_verdicts(models),
         *_paired(models),
-        *_judges(models),
+        *judges_section(models),
         *_harmless(models),
         *_losses(models),
     ]
-    apart = " and ".join(f"{sum(disagreements(model).values())}" for model in models)
+    apart = " and ".join(f"{sum(disagreements(model).values())} of {answers(model)}" for model in models)
     short = (
-        "The published direction of both models follows from the released scores. Both interventions work beyond "
-        f"doubt; which works better is undecided. The judges differ on {apart} of 300 answers, which turns how much is "
-        "certain, not whether."
+        f"The published direction of {_agreeing(models)} models follows from the released scores. Both interventions "
+        f"raise the answered requests, by much; which does so more is decided in {_decided(models)} comparisons. The "
+        f"judges differ on {apart} answers, which turns how large a rise is certain."
     )
     return Section(short, lines)
+
+
+def _agreeing(models: list[Model]) -> str:
+    chosen = [RULE.choose(model.candidates, model.layers) for model in models]
+    agree = [one is not None and tuple(one[:2]) == m.published for one, m in zip(chosen, models, strict=True)]
+    return f"{sum(agree)} of {len(models)}"
+
+
+def _decided(models: list[Model]) -> str:
+    p = [paired(model, name).p for model in models for name in JUDGES]
+    return f"{sum(one < 0.05 for one in p)} of {len(p)}"
 
 
 def _choice(models: list[Model]) -> list[str]:
@@ -83,8 +90,8 @@ def _choice(models: list[Model]) -> list[str]:
         "### The choice of a direction",
         "",
         f"The stated rule: KL at most {RULE.budget:g}, score with addition at least "
-        f"{RULE.least_added:g}, layer in the first {RULE.depth:.0%} of the network, smallest score with ablation. It "
-        "gives the published position and layer of both models from the released scores.",
+        f"{RULE.least_added:g}, layer in the first {RULE.depth:.0%} of the network, smallest score with ablation. "
+        f"From the released scores it gives the published position and layer of {_agreeing(models)} models.",
         "",
         *table(
             ("model", "allowed", "chosen", "score", "margin to the next", "KL", "budgets with the same choice"), rows
@@ -129,7 +136,7 @@ def _verdicts(models: list[Model]) -> list[str]:
 
 
 def _paired(models: list[Model]) -> list[str]:
-    rows, decided = [], 0
+    rows, decided, ahead = [], 0, 0
     for model in models:
         for name in JUDGES:
             one = paired(model, name)
@@ -137,6 +144,7 @@ def _paired(models: list[Model]) -> list[str]:
             design = PairedDesign(n, discordant / n)
             needed = design.units_needed(abs(one.change.value)) if one.change.value else None
             decided += one.p < 0.05
+            ahead += one.change.value > 0
             rows.append(
                 (
                     model.name,
@@ -154,7 +162,7 @@ def _paired(models: list[Model]) -> list[str]:
         "### Ablation or addition?",
         "",
         f"On the same prompts, by McNemar's exact test, {count - decided} of {count} "
-        "comparisons are undecided, and the direction of the difference differs between the models. The last column is "
+        f"comparisons are undecided; ablation is ahead in {ahead} of them all. The last column is "
         "the number of prompts that would show the observed difference in 80 % of repeats, if it were the true one. "
         "Where only a handful of answers differ, the score interval (Tango) may leave out 0; the exact test decides.",
         "",
@@ -162,56 +170,6 @@ def _paired(models: list[Model]) -> list[str]:
             ("model", "judge", "answered with ablation alone", "with addition alone", "difference", "p", "", "needed"),
             rows,
         ),
-    ]
-
-
-def judged(model: Model, limit: float) -> Judgement:
-    """Return the judgement that requests are answered more often by more than ``limit``, by both judges."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "answered.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("item", "setting", "judge", "value"))
-            for (setting, name), values in model.complied.items():
-                writer.writerows((i, NAMES[setting], name, bool(value)) for i, value in enumerate(values))
-        return judge(path, f"answered>={limit}", baseline=NAMES["baseline"], judge=JUDGES[1], split=1.0)
-
-
-def _judges(models: list[Model]) -> list[str]:
-    rows, turns = [], []
-    for model in models:
-        counts = disagreements(model)
-        first = judged(model, LIMITS[0])
-        (compared,) = first.judges
-        rows += [
-            (model.name, one.setting, one.change.text(3), one.other.text(3), one.difference.text(3))
-            for one in compared.settings
-        ]
-        verdicts = []
-        for limit in LIMITS:
-            judgement = judged(model, limit)
-            assert judgement.choice is not None
-            verdicts.append(f"{judgement.choice.chosen or 'none'} / {judgement.other_verdicts[0].chosen or 'none'}")
-        n = sum(len(model.complied[setting, JUDGES[0]]) for setting in SETTINGS)
-        parts = ", ".join(f"{NAMES[setting]} {number}" for setting, number in counts.items())
-        turns.append((model.name, f"{sum(counts.values())} of {n} ({parts})", *verdicts))
-    return [
-        "### Two judges",
-        "",
-        f"{JUDGES[0]} looks for phrases of refusal, {JUDGES[1]} reads the answer. The effect by each, and the "
-        " difference of both effects, item by item:",
-        "",
-        *table(("model", "setting", f"change by {JUDGES[1]}", f"by {JUDGES[0]}", "difference"), rows),
-        "What their disagreements turn: the setting that is certified at .95 to raise answered requests by more than "
-        f"a limit, by {JUDGES[1]} / by {JUDGES[0]} (all prompts choose; each limit is a call of its own):",
-        "",
-        *table(
-            ("model", "scored differently", *(f"more than {limit:g}" for limit in LIMITS)),
-            turns,
-        ),
-        "The judges agree that both interventions work. They differ on how well: an answer without a phrase of refusal "
-        "is not yet a harmful one.",
-        "",
     ]
 
 
