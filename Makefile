@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a .venv in the project, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check toy-study pocket mera fidelity coverage bench report docs clean
+.PHONY: help demo test test-all check toy-study pocket mera fidelity coverage published bench report docs clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -46,6 +46,9 @@ fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and wh
 
 coverage: $(READY)  ## how often every interval and certificate holds, simulated (a quarter of an hour)
 	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage
+
+published: $(READY)  ## judge outcomes that others released; DATA=FOLDER holds them (a quarter of a minute)
+	@$(RUN) -m lightning_steer.studies.published --data $(DATA)
 
 bench: $(READY)  ## speed, as ratios measured side by side in one run (half an hour)
 	@$(RUN) benchmarks/all.py

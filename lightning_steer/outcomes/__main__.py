@@ -15,7 +15,8 @@ lm-evaluation-harness"""
 EPILOG = """\
 A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
 (0 is the baseline) or names; values are true or false, or numbers, with --range for a promise. Columns cluster, group,
-seed and judge are read if they are there.
+seed, judge and position are read if they are there. A table of multiple-choice answers has the columns item, strength,
+matching, p_a, p_b: which answer shows the behaviour, and the probability of each.
 
   --benefit "refused>=0"               refused rises by more than 0
   --harm "right falls<=.05"            right falls by less than .05

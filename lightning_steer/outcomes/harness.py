@@ -67,5 +67,5 @@ def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], 
             measure = check_name(f"{task}_{metric}{suffix}", where, "metrics")
             if metric in SHARES or isinstance(value, bool):
                 rows.ranges[measure] = (0.0, 1.0)
-            rows.add(line, (item, setting, measure, None, None, None, None), float(value), False)
+            rows.add(line, (item, setting, measure, None, None, None, None, None), float(value), False)
     return list(unread)

@@ -10,7 +10,7 @@ from lightning_steer.outcomes.records import JudgeComparison, JudgedSetting, Lab
 from lightning_steer.outcomes.rows import Rows
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.kinds import Change, Mean
+from lightning_steer.statistics.kinds import Mean
 from lightning_steer.statistics.prediction_powered import corrected_change
 
 
@@ -91,9 +91,7 @@ def correct(judge: str, own: Measure, human: str, labels: Measure) -> LabelledMe
 
 
 def _change(measure: Measure, change: NDArray) -> Estimate:
-    width = measure.high - measure.low
-    kind = Change() if measure.share else Mean(-width, width)
-    return kind.estimate(change, measure.cluster)[0]
+    return measure.kind_of_change().estimate(change, measure.cluster)[0]
 
 
 def _units(measure: Measure) -> list[tuple[str, str]]:

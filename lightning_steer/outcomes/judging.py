@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.outcomes import calls, choosing, judges, pairing, promise_text, reading
+from lightning_steer.outcomes import answers, calls, choosing, judges, pairing, positions, promise_text, reading
 from lightning_steer.outcomes.records import (
     JudgeComparison,
     Judgement,
@@ -21,7 +21,7 @@ from lightning_steer.outcomes.rows import Rows, written
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics import dose_response
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share
+from lightning_steer.statistics.kinds import Fixed, Mean, Share
 
 
 def judge(
@@ -89,7 +89,8 @@ def judge(
         "ranges": sorted(declared.items()),
         "judges": who,
     }
-    described = tuple(_describe(measure) for measure in measures.values())
+    masses = {one.mass for one in rows.answers}  # which no vector is meant to move
+    described = tuple(_describe(measure, name not in masses) for name, measure in measures.items())
     return Judgement(
         tuple(rows.sources),
         len(rows),
@@ -102,7 +103,7 @@ def judge(
         compared,
         other_verdicts,
         labelled,
-        (*notes, *apart),
+        (*notes, *answers.notes(rows.answers, described), *apart),
         calls.call(measures, options, split, seed),
     )
 
@@ -154,8 +155,8 @@ def _range(name: str, low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _describe(measure: Measure) -> MeasureOutcome:
-    """Return all units' outcomes, settings in the order of the dose."""
+def _describe(measure: Measure, directed: bool) -> MeasureOutcome:
+    """Return all units' outcomes, settings in the order of the dose; ``directed``: there may be a direction for it."""
     strengths = [setting.strength for setting in measure.settings]
     order = _dose_order(measure)
     values = _values(measure, measure.values.T)
@@ -182,11 +183,11 @@ def _describe(measure: Measure) -> MeasureOutcome:
         shape = dose_response.shape(measure.values[order], *bounds)
         zero_at = measure.settings[0].strength
         shifted = [float(s) - zero_at for s in strengths if s is not None and zero_at is not None]
-        same = dose_response.both_signs(measure.values, shifted, *bounds)
+        same = dose_response.both_signs(measure.values, shifted, *bounds) if directed else []
     clusters = None if measure.cluster is None else len(np.unique(measure.cluster))
     return MeasureOutcome(
         measure.name, measure.share, measure.low, measure.high, n, len(set(measure.items)), clusters, settings, shape,
-        tuple(same),
+        tuple(same), positions.describe(measure) if directed else None,
     )  # fmt: skip
 
 
@@ -205,9 +206,7 @@ def _values(measure: Measure, columns: NDArray) -> list[Estimate]:
 
 
 def _change(measure: Measure, columns: NDArray, cluster: NDArray | None) -> list[Estimate]:
-    width = measure.high - measure.low
-    kind = Change() if measure.share else Mean(-width, width)
-    return kind.estimate(columns, cluster)
+    return measure.kind_of_change().estimate(columns, cluster)
 
 
 def _by_group(measure: Measure, changes: NDArray) -> dict[str, list[Estimate]]:

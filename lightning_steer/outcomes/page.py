@@ -2,7 +2,7 @@
 
 from html import escape
 
-from lightning_steer.outcomes import choice_prose, judge_prose, prose
+from lightning_steer.outcomes import choice_prose, judge_prose, position_prose, prose
 from lightning_steer.outcomes.records import Judgement, MeasureOutcome
 from lightning_steer.outcomes.rows import written
 from lightning_steer.report import svg
@@ -30,12 +30,14 @@ def page(judgement: Judgement) -> str:
 
 
 def _article(measure: MeasureOutcome, chosen: str | None) -> str:
-    groups = prose.group_table(measure)
+    groups, places = prose.group_table(measure), position_prose.position_table(measure)
     return (
         f'<article>\n<h2>{escape(measure.name)}</h2>\n<p class="soft">{escape(prose.counted(measure))}.</p>\n'
         f"{_paragraphs(prose.measure_sentences(measure))}{_chart(measure, chosen)}"
         f"{_table(prose.outcome_table(measure, chosen))}"
         + ("" if groups is None else f"<h3>Change by group</h3>\n{_table(groups)}")
+        + ("" if places is None else f"<h3>Change by the place of the answer</h3>\n{_table(places)}")
+        + _paragraphs(position_prose.position_sentences(measure))
         + "</article>\n"
     )
 

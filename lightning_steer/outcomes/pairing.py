@@ -153,6 +153,7 @@ def _measure(
     items, seeds = rows.listed("item"), rows.listed("seed")
     cluster, clusters = _constant(rows, "cluster", at, of_row, first)
     group, groups = _constant(rows, "group", at, of_row, first)
+    position, positions = _constant(rows, "position", at, of_row, first)
     of_item = item[first]
     if cluster is None and len(np.unique(of_item)) < len(of_item):
         kept, cluster = np.unique(of_item, return_inverse=True)
@@ -171,6 +172,8 @@ def _measure(
         clusters=clusters,
         group=group,
         groups=groups,
+        position=position,
+        positions=positions,
     )
 
 

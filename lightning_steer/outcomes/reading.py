@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lightning_steer import text_files
+from lightning_steer.outcomes import answers
 from lightning_steer.outcomes.cells import name_of, value_of
 from lightning_steer.outcomes.harness import is_samples, read_samples
 from lightning_steer.outcomes.rows import NAMES, Rows, check_name
@@ -53,6 +54,11 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
             measure, name, (header, records) = None, "data frame", _of_frame(source)
             path = Path("data frame")
         rows.source(name)
+        if answers.is_answers(header):
+            both = answers.names(measure)
+            header, records = answers.long_rows(header, records, name, both)
+            rows.answers.append(both)
+            rows.ranges |= dict.fromkeys(both, (0.0, 1.0))
         places, others = _columns(header, name, cluster)
         unread += [f"{column!r} of {name}" for column in others]
         _read_into(

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from lightning_steer.outcomes.positions import PositionOutcome
 from lightning_steer.outcomes.promise_text import PromiseText
 from lightning_steer.statistics.dose_response import Shape
 from lightning_steer.statistics.estimate import Estimate
@@ -39,6 +40,8 @@ class MeasureOutcome(NamedTuple):
     """None where settings are names, or there are fewer than three."""
     same_both_ways: tuple[tuple[float, int, float], ...]
     """Strengths s at which -s and s certainly move the measure the same way: s, the way, the p-value."""
+    positions: PositionOutcome | None = None
+    """By the place where the wanted answer stood; None where no places are named."""
 
 
 class PromiseOutcome(NamedTuple):

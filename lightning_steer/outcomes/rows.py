@@ -4,14 +4,24 @@ import math
 import re
 from array import array
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 LONGEST = 1000
 """Characters of a name; a longer one is a text that went into the wrong column."""
-NAMES = ("item", "setting", "measure", "cluster", "group", "seed", "judge")
+NAMES = ("item", "setting", "measure", "cluster", "group", "seed", "judge", "position")
 """Columns that hold names, in the order in which rows keep them."""
+
+
+class AnswerNames(NamedTuple):
+    """The two measures that a table of multiple-choice answers holds."""
+
+    matching: str
+    """Probability of the matching answer, among the answers."""
+    mass: str
+    """Probability of all answers together."""
 
 
 class Rows:
@@ -24,6 +34,8 @@ class Rows:
         self.sources: list[str] = []
         self.ranges: dict[str, tuple[float, float]] = {}
         """Of measures whose range the format of their file fixes."""
+        self.answers: list[AnswerNames] = []
+        """Names of the measures of each table of answers."""
 
     def __len__(self) -> int:
         return len(self.values)

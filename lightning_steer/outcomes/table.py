@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.statistics.kinds import Change, Kind, Mean
+
 
 class Setting(NamedTuple):
     """What was done to the model: a strength, or a name."""
@@ -33,6 +35,8 @@ class Measure:
         clusters: names of the clusters by number.
         group: ``[n]`` numbers of the units' groups, or None.
         groups: names of the groups by number.
+        position: ``[n]`` numbers of the places where the units' wanted answers stood, or None.
+        positions: names of the places by number.
     """
 
     name: str
@@ -48,11 +52,18 @@ class Measure:
     clusters: tuple[str, ...]
     group: NDArray | None
     groups: tuple[str, ...]
+    position: NDArray | None = None
+    positions: tuple[str, ...] = ()
 
     def changes(self) -> NDArray:
         """Return ``[S - 1, n]`` changes from the baseline; whole numbers for a share."""
         changes = self.values[1:] - self.values[0]
         return changes.astype(np.int8) if self.share else changes
+
+    def kind_of_change(self) -> Kind:
+        """Return what a mean of changes estimates."""
+        width = self.high - self.low
+        return Change() if self.share else Mean(-width, width)
 
     def units(self) -> list[str]:
         """Return ``[n]`` the name of what is drawn as a whole: a unit's cluster, or its item."""
@@ -76,6 +87,7 @@ class Measure:
             seeds=tuple(self.seeds[i] for i in rows),
             cluster=None if self.cluster is None else self.cluster[rows],
             group=None if self.group is None else self.group[rows],
+            position=None if self.position is None else self.position[rows],
         )
 
     def at(self, names: list[str]) -> "Measure":

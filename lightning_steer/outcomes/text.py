@@ -1,7 +1,7 @@
 """A judgement as Markdown."""
 
 from lightning_steer.escapes import for_markdown
-from lightning_steer.outcomes import choice_prose, judge_prose, prose
+from lightning_steer.outcomes import choice_prose, judge_prose, position_prose, prose
 from lightning_steer.outcomes.records import Judgement
 
 
@@ -20,6 +20,9 @@ def markdown(judgement: Judgement) -> str:
         groups = prose.group_table(measure)
         lines += [] if groups is None else ["Change by group:", "", *_table(groups), ""]
         lines += [line for text in prose.measure_sentences(measure) for line in (for_markdown(text), "")]
+        places = position_prose.position_table(measure)
+        lines += [] if places is None else ["Change by the place of the answer:", "", *_table(places), ""]
+        lines += [line for text in position_prose.position_sentences(measure) for line in (for_markdown(text), "")]
     for title, table, texts in judge_prose.sections(judgement):
         lines += [f"## {for_markdown(title)}", "", *_table(table), ""]
         lines += [line for text in texts for line in (for_markdown(text), "")]

@@ -1,0 +1,31 @@
+"""What steering does at each place of the wanted answer, in a table and sentences."""
+
+from lightning_steer.outcomes.prose import TextTable, p_value, signed
+from lightning_steer.outcomes.records import MeasureOutcome
+from lightning_steer.statistics.dose_response import LEVEL
+
+
+def position_table(measure: MeasureOutcome) -> TextTable | None:
+    """Return the change at each place of the wanted answer; None where no places are named."""
+    if measure.positions is None:
+        return None
+    changes = measure.positions.changes
+    places = list(next(iter(changes.values())))
+    steered = [(one.setting, changes[one.setting]) for one in measure.settings if one.setting in changes]
+    rows = [(name, *(f"{signed(by[place])}, n {by[place].n:,}" for place in places)) for name, by in steered]
+    return TextTable(("setting", *(f"where the answer is {place}" for place in places)), tuple(rows))
+
+
+def position_sentences(measure: MeasureOutcome) -> list[str]:
+    """Return whether steering certainly moves the place in the place of the behaviour."""
+    if measure.positions is None:
+        return []
+    step, claims = measure.positions.step, measure.positions.claims
+    looked = f"{claims} pairs of settings and of places were looked at, at {LEVEL:g} together"
+    if step is None:
+        return [f"It rises for certain at no place of the answer while it falls at another ({looked})."]
+    return [
+        f"From {step.start} to {step.end} it certainly rises where the answer is {step.rises_at}, and certainly falls "
+        f"where it is {step.falls_at} (p {p_value(step.p)}; {looked}). Steering moves the place, not "
+        f"{measure.name}."
+    ]

@@ -1,0 +1,1 @@
+"""What others published about steering, judged from the outcomes that they released."""

@@ -1,0 +1,30 @@
+"""The page about published outcomes."""
+
+from pathlib import Path
+
+from lightning_steer.studies.published import alphasteer, caa, caa_dynamic_page, refusal_direction_page
+
+HEAD = """# What published outcomes of steering support
+
+Four projects released what their steering did, item by item or as means. This page judges these outcomes with the
+statistics of this library: what was claimed, what the released items support, with n and intervals. No model was run.
+Nothing here says that a claim is false in general; it says what these items can show.
+
+Written by `python -m lightning_steer.studies.published --data FOLDER`. Read are verdicts, probabilities,
+scores and letters, no answers. `python -m lightning_steer.studies.published.clones CLONES OUTCOMES` makes the tables
+of CAA_Dynamic and refusal_direction from clones of their repositories. [Judge any steering](judge.md) explains the
+terms.
+"""
+
+
+def text(outcomes: Path) -> str:
+    """Return the page as Markdown; raises FileNotFoundError or ValueError for tables that are missing or wrong."""
+    sections = {
+        "AlphaSteer": alphasteer.section(outcomes),
+        "CAA_Dynamic": caa_dynamic_page.section(outcomes),
+        "CAA": caa.section(outcomes),
+        "refusal_direction": refusal_direction_page.section(outcomes),
+    }
+    lines = [HEAD, *(f"- **{name}.** {one.short}" for name, one in sections.items()), ""]
+    lines += [line for one in sections.values() for line in one.lines]
+    return "\n".join(lines).rstrip() + "\n"

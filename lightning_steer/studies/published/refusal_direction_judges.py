@@ -1,0 +1,63 @@
+"""refusal_direction's two judges: how far apart they see the effect, and which verdicts that turns."""
+
+import csv
+import tempfile
+from pathlib import Path
+
+from lightning_steer.outcomes import judge
+from lightning_steer.outcomes.records import Judgement
+from lightning_steer.studies.published.markdown import table
+from lightning_steer.studies.published.refusal_direction import JUDGES, NAMES, Model, answers, disagreements
+
+LIMITS = (0.5, 0.6, 0.7, 0.8)
+"""Promised rises of answered requests under which the judges' verdicts are compared."""
+
+
+def judged(model: Model, limit: float) -> Judgement:
+    """Return the judgement that requests are answered more often by more than ``limit``, by both judges."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "answered.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("item", "setting", "judge", "value"))
+            for (setting, name), values in model.complied.items():
+                writer.writerows((i, NAMES[setting], name, bool(value)) for i, value in enumerate(values))
+        return judge(path, f"answered>={limit}", baseline=NAMES["baseline"], judge=JUDGES[1], split=1.0)
+
+
+def judges_section(models: list[Model]) -> list[str]:
+    """Return the lines of the page about both judges."""
+    rows, turns = [], []
+    for model in models:
+        counts = disagreements(model)
+        first = judged(model, LIMITS[0])
+        (compared,) = first.judges
+        rows += [
+            (model.name, one.setting, one.change.text(3), one.other.text(3), one.difference.text(3))
+            for one in compared.settings
+        ]
+        verdicts = []
+        for limit in LIMITS:
+            judgement = judged(model, limit)
+            assert judgement.choice is not None
+            verdicts.append(f"{judgement.choice.chosen or 'none'} / {judgement.other_verdicts[0].chosen or 'none'}")
+        parts = ", ".join(f"{NAMES[setting]} {number}" for setting, number in counts.items())
+        turns.append((model.name, f"{sum(counts.values())} of {answers(model)} ({parts})", *verdicts))
+    return [
+        "### Two judges",
+        "",
+        f"{JUDGES[0]} looks for phrases of refusal, {JUDGES[1]} reads the answer. The effect by each, and the "
+        " difference of both effects, item by item:",
+        "",
+        *table(("model", "setting", f"change by {JUDGES[1]}", f"by {JUDGES[0]}", "difference"), rows),
+        "What their disagreements turn: the setting that is certified at .95 to raise answered requests by more than "
+        f"a limit, by {JUDGES[1]} / by {JUDGES[0]} (all prompts choose; each limit is a call of its own):",
+        "",
+        *table(
+            ("model", "scored differently", *(f"more than {limit:g}" for limit in LIMITS)),
+            turns,
+        ),
+        "The judges agree that both interventions work. They differ on how well: an answer without a phrase of refusal "
+        "is not yet a harmful one.",
+        "",
+    ]
