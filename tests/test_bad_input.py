@@ -29,7 +29,7 @@ BAD = {
         [*STEER, f"{MODEL}method", "LEACE", f"{MODEL}method.by_valeu", "true"],
         "no option 'by_valeu'; did you mean by_value?",
     ),
-    "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise?"),
+    "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise or normalize?"),
     "misspelt trainer key": ([*STEER, "--trainer.max_epocs", "1"], "'trainer.max_epocs'; did you mean max_epochs"),
     "text for a number": ([*STEER, f"{DATA}pairs", "many"], "pairs: expected int, not many"),
     "attribute 60 of 60": ([*STEER, f"{DATA}target", "60"], "target attribute 60 does not exist: there are 60"),
