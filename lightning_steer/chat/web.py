@@ -57,15 +57,18 @@ def serve(session: Session, port: int = 0) -> None:
     except OSError as error:
         raise ValueError(f"port {port} cannot be had ({error.strerror}): name another with --port") from error
     path = secrets.token_urlsafe(12)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(session, path), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1
-        )
-    )
     say(f"http://{HOST}:{listening.getsockname()[1]}/{path}/")
     say("Open this address in a browser on this machine; Ctrl-C ends the chat.")
     with suppress(KeyboardInterrupt):  # raised again by the server after it has shut down
-        server.run(sockets=[listening])
+        server(session, path).run(sockets=[listening])
+
+
+def server(session: Session, path: str) -> uvicorn.Server:
+    """Return a server of the page below ``path``, to be run on a socket that listens."""
+    app = application(session, path)
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1)
+    )
 
 
 def application(session: Session, path: str) -> Starlette:
