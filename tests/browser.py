@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from commands import LIMIT
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+NAMES = "chromium", "chromium-browser", "google-chrome"
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
@@ -79,7 +80,8 @@ class Browser:
 
     def _send(self, method: str, session: str | None = None, **parameters: Any) -> Any:
         self.number += 1
-        call = {"id": self.number, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
+        call = {"id": self.number, "method": method, "params": parameters, "sessionId": session}
+        call = {name: value for name, value in call.items() if value is not None}
         os.write(self.write, json.dumps(call).encode() + b"\0")
         while True:
             message = self._next()
@@ -127,9 +129,11 @@ class Browser:
     def wait(self, condition: str) -> None:
         """Wait until an expression holds, looking whenever the page changes."""
         self.run(
-            "new Promise((done) => { const look = () => { if (" + condition + ") { watch.disconnect(); done(true); } };"
+            "new Promise((done) => {"
+            "const look = () => { if (" + condition + ") { watch.disconnect(); done(true); } };"
             "const watch = new MutationObserver(look);"
-            "watch.observe(document, {attributes: true, childList: true, characterData: true, subtree: true}); look(); })"
+            "const all = {attributes: true, childList: true, characterData: true, subtree: true};"
+            "watch.observe(document, all); look(); })"
         )
 
     def type(self, selector: str, text: str) -> None:
@@ -146,10 +150,10 @@ class Browser:
 
     def click(self, selector: str, across: float = 0.5) -> None:
         """Click on an element with the mouse, at a share of its width."""
-        box = self.run(f"(({{x, y, width, height}}) => [x, y, width, height])(document.querySelector({selector!r}).getBoundingClientRect())")  # noqa: E501
-        place = {"x": box[0] + across * box[2], "y": box[1] + box[3] / 2, "button": "left", "clickCount": 1}
+        box = self.run(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+        place = {"x": box["x"] + across * box["width"], "y": box["y"] + box["height"] / 2}
         for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, **place)
+            self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
     def picture(self, path: Path) -> None:
         """Write a screenshot."""

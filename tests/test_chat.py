@@ -1,5 +1,6 @@
 """The chat: every column is what a row of its own would be, and no command breaks the conversation."""
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_what_is_streamed_is_what_is_returned(chat: bool) -> None:
     answers = talk.ask("the cat", streamed.append)
     assert streamed[-1] == answers
     assert len(streamed) > 2
-    for before, after in zip(streamed, streamed[1:], strict=False):
+    for before, after in itertools.pairwise(streamed):
         assert all(late.startswith(early) for early, late in zip(before, after, strict=True))
 
 
@@ -268,11 +269,9 @@ def test_what_is_wrong_is_answered_by_a_sentence_and_changes_nothing(
     answers = talk.ask("the cat")
     before = (talk.vector, list(talk.strengths), list(talk.turns), talk.layers, list(talk.messages))
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    act = (lambda: commands.run(talk, line)) if line.startswith("/") else (lambda: talk.ask(line))
     with pytest.raises((ValueError, OSError)) as caught:
-        if line.startswith("/"):
-            commands.run(talk, line)
-        else:
-            talk.ask(line)
+        act()
     sentence = errors.of_exception(caught.value)
     assert sentence is not None
     assert words in sentence

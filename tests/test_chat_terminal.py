@@ -118,7 +118,8 @@ def test_lines_from_a_pipe_are_answered_in_order(
     lines.write_text("The hill bakers are\n\n/layer 9\n/strength 0\n/again\n")
     with lines.open() as file:
         monkeypatch.setattr(sys, "stdin", file)
-        code = main(["chat", "--llm", folder, "--vector", str(vector), "--strengths", "0", "6", "--max_new_tokens", "6"])
+        options = ["--strengths", "0", "6", "--max_new_tokens", "6"]
+        code = main(["chat", "--llm", folder, "--vector", str(vector), *options])
     said = capfd.readouterr().out.split("\n")
     assert code == 0
     llm.chat = name == "tuned"

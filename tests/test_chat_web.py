@@ -1,4 +1,4 @@
-"""The chat as a page: served to this machine alone, and the steered text that the model writes is what is read on it."""
+"""The chat as a page: served to this machine alone; what the steered model writes is what is read on it."""
 
 import http.client
 import json
@@ -49,8 +49,8 @@ class Served:
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(web.HOST, self.port, timeout=LIMIT)
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        given = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
-        connection.request(method, path, content, given)
+        sent = {"Content_Type": "application/json", **headers}
+        connection.request(method, path, content, {name.replace("_", "-"): value for name, value in sent.items()})
         return connection.getresponse()
 
     def lines(self, message: str) -> list[dict[str, Any]]:
@@ -100,7 +100,10 @@ def test_commands_are_those_of_the_terminal(served: Served) -> None:
     assert served.command("/again")["ask"] == ["the cat"]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "0.0.0.0", "169.254.1.1"])
+HOSTS = ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "0.0.0.0", "169.254.1.1"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("path", ["/path/", "/path/state"])
 def test_another_name_of_the_host_is_refused(served: Served, host: str, path: str) -> None:
     """As a browser sends it that a hostile site has told that its name is this machine."""

@@ -1,7 +1,6 @@
 """What the user can say to the chat instead of to the model: lines that begin with a slash."""
 
 import json
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -64,11 +63,11 @@ def restarted(session: Session) -> Reply:
 
 def _numbers(words: list[str]) -> list[float]:
     numbers = []
-    for word in (part for word in words for part in re.split(",", word) if part):
+    for part in filter(None, ",".join(words).split(",")):
         try:
-            numbers.append(float(word))
+            numbers.append(float(part))
         except ValueError:
-            raise ValueError(f"{word[:40]!r} is no number: give strengths such as 0 1 2") from None
+            raise ValueError(f"{part[:40]!r} is no number: give strengths such as 0 1 2") from None
     return numbers
 
 
@@ -185,9 +184,7 @@ COMMANDS = {
     "/strength": Command("/strength 0 1 2", "set the strengths, a column each", _strength),
     "/layer": Command("/layer 3", "steer another block, counted from 0", _layer),
     "/vector": Command("/vector FILE", "steer with another vector; without a file, show the card", _vector),
-    "/save": Command(
-        "/save FILE [STRENGTH]", "save the vector (.safetensors) or the conversation (.jsonl)", _save
-    ),
+    "/save": Command("/save FILE [STRENGTH]", "save the vector (.safetensors) or the conversation (.jsonl)", _save),
     "/again": Command("/again", "ask the messages of the conversation again, as the vector is set now", _again),
     "/new": Command("/new", "forget the conversation and begin another", _new),
     "/help": Command("/help", "show this list", _help),

@@ -62,9 +62,8 @@ class Session:
         Raises:
             ValueError: it belongs to another model, or cannot be given these strengths; all stays as it was.
         """
-        if strengths is None:
-            strengths = dict.fromkeys((strength_range(vector).identity, vector.card.strength.value))
-        chosen = list(map(float, strengths))
+        own = dict.fromkeys((strength_range(vector).identity, vector.card.strength.value))
+        chosen = list(map(float, own if strengths is None else strengths))
         check_strengths(vector, chosen)
         with warnings.catch_warnings(record=True) as unchecked:
             warnings.simplefilter("always")

@@ -100,8 +100,8 @@ class _Page:
         )
 
     async def show(self, _request: Request) -> Response:
-        headers = {"Content-Security-Policy": self.policy, "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-        return HTMLResponse(self.html, headers=headers)
+        headers = {"Content-Security-Policy": self.policy, "Cache-Control": "no-store"}
+        return HTMLResponse(self.html, 200, headers)
 
     async def state(self, _request: Request) -> Response:
         return JSONResponse(state(self.session))

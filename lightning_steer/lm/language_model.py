@@ -392,7 +392,11 @@ class LLM(Backbone):
 
     @torch.no_grad()
     def continued(
-        self, prompts: Sequence[str | Conversation], edits: Mapping[str, Edit] | None, max_new_tokens: int, **settings: Any
+        self,
+        prompts: Sequence[str | Conversation],
+        edits: Mapping[str, Edit] | None,
+        max_new_tokens: int,
+        **settings: Any,
     ) -> list[list[int]]:
         """Return the tokens that :meth:`generate` writes after each prompt, up to the first that ends a text."""
         self.load()
