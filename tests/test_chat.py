@@ -177,6 +177,7 @@ def test_a_saved_vector_is_the_one_that_steers(tmp_path: Path) -> None:
     assert "strength 1" in commands.run(talk, f"/save {tmp_path}/v.safetensors 1").text
     vector = load(tmp_path / "v.safetensors")
     assert (vector.card.sites[0].layer, vector.card.strength.value) == (2, 1.0)
+    assert vector.card.sites[0].module == talk.llm.site(2)
     assert not vector.card.effect  # measured elsewhere
     assert "Nothing was measured at this setting" in vector.card.warnings[0]
     assert Session(talk.llm, vector, STRENGTHS, 8).ask("the cat") == talk.ask("the cat")

@@ -227,10 +227,8 @@ def test_wrapping_keeps_every_character_and_the_width(text: str, width: int) -> 
 
 
 def test_columns_stand_beside_each_other_or_below() -> None:
-    assert side_by_side(["a", "b"], ["one two", "漢字"], 43) == [
-        f"{'a':<20}{GAP}b",
-        f"{'one two':<20}{GAP}漢字",
-    ]
+    wide = f"漢字{' ' * 16}"  # two cells each
+    assert side_by_side(["a", "b"], ["漢字", "one two"], 43) == [f"{'a':<20}{GAP}b", f"{wide}{GAP}one two"]
     assert column_width(2, 43) == 20
     assert side_by_side(["a", "b"], ["one", "two"], 30) == ["a:", "one", "", "b:", "two", ""]
 

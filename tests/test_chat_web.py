@@ -197,6 +197,16 @@ def test_an_answer_that_nobody_reads_is_stopped(served: Served, monkeypatch: pyt
     assert 0 < len(served.session.turns[0].answers[0].split()) < LONG
 
 
+def test_a_server_that_is_told_to_stop_ends_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    llm = tiny(max_position_embeddings=1 << 20, eos_token_id=None)
+    made = Served(Session(llm, direction(llm), [0, 1], LONG))
+    answer = made.ask("POST", "/path/ask", {"message": "the cat"})
+    answer.readline()
+    made.close()
+    assert "state" in json.loads(answer.read().splitlines()[-1])  # and not broken off
+    assert "Traceback" not in capfd.readouterr().err
+
+
 # ---- in a browser
 
 
@@ -245,11 +255,18 @@ def use_the_page(page: browser.Browser, address: str, llm: LLM, vector: Any) -> 
     page.open(address)
     page.wait("document.querySelectorAll('.strength').length === 2")
     assert page.run("document.querySelector('#card').textContent") == str(vector)
+    page.run(
+        f"window.seen = []; new MutationObserver(() => window.seen.push({ANSWERS}))"
+        ".observe(document.querySelector('#turns'), {childList: true, subtree: true})"
+    )
     page.type("#message", message)
     page.press("Enter")
     page.wait(idle(1))
     assert page.run(HEADS) == ["baseline (unsteered)", "strength 6"]
-    assert page.run(ANSWERS) == expected(0, 6)
+    whole, seen = expected(0, 6), page.run("window.seen")
+    assert page.run(ANSWERS) == whole
+    assert any(texts != whole and all(texts) for texts in seen)  # streamed
+    assert all(text.startswith(begun) for texts in seen for text, begun in zip(whole, texts, strict=True))
 
     page.click("input[type=range]", 0.03)  # near its left end
     page.wait(idle(1, f"{HEADS}[1] !== 'strength 6'"))

@@ -13,6 +13,14 @@ from lightning_steer.arguments import Parser
 def main(arguments: list[str] | None = None) -> int:
     """Load the model and the vector once, and talk until the user ends it."""
     options = parser().parse_args(arguments)
+    try:
+        _chat(options)
+    except KeyboardInterrupt:  # while the model was loaded
+        return 130
+    return 0
+
+
+def _chat(options: argparse.Namespace) -> None:
     if options.port is not None and not options.web:
         raise ValueError(f"--port {options.port} is of the page: add --web, or leave it out")
     if options.web:
@@ -39,7 +47,6 @@ def main(arguments: list[str] | None = None) -> int:
         from lightning_steer.chat.terminal import chat
 
         chat(session)
-    return 0
 
 
 def parser() -> Parser:

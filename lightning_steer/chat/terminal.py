@@ -37,6 +37,8 @@ def chat(session: Session) -> None:
             return
         try:
             over = bool(line.strip()) and answered(session, line)
+        except KeyboardInterrupt:  # a file being loaded, or Ctrl-C twice
+            say("\nStopped.")
         except Exception as error:
             sentence = errors.of_exception(error)
             if sentence is None:

@@ -65,15 +65,27 @@ def serve(session: Session, port: int = 0) -> None:
 
 def server(session: Session, path: str) -> uvicorn.Server:
     """Return a server of the page below ``path``, to be run on a socket that listens."""
-    app = application(session, path)
-    return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=1)
-    )
-
-
-def application(session: Session, path: str) -> Starlette:
-    """Return the application: the page and what it asks for, below ``path``."""
     page = _Page(session)
+    settings = uvicorn.Config(
+        _application(page, path), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=5
+    )
+    return _Server(settings, page)
+
+
+class _Server(uvicorn.Server):
+    """Stops the answer that is being written before it shuts down."""
+
+    def __init__(self, config: uvicorn.Config, page: "_Page") -> None:
+        super().__init__(config)
+        self.page = page
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.page.stopping.set()
+        await super().shutdown(sockets)
+
+
+def _application(page: "_Page", path: str) -> Starlette:
+    """Return the application: the page and what it asks for, below ``path``."""
     routes = [
         Route("/", page.show),
         Route("/state", page.state),
