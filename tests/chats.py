@@ -11,6 +11,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import Question
 from lightning_steer.methods import MERA, MeanDifference
 from lightning_steer.vectors import SteeringVector, of
+from lightning_steer.vectors.imported import Given
 
 BASE = str(ROOT / "checkpoints/pocket/base")
 TUNED = str(ROOT / "checkpoints/pocket/tuned")
@@ -33,6 +34,14 @@ def direction(llm: LLM, strength: float = 2.0, seed: int = 1) -> SteeringVector:
     method.vector = scale * torch.randn(llm.width(site), generator=torch.Generator().manual_seed(seed))
     method.fitted = True
     return of(llm, {site: method}, strength, effect={"margin_change": {"value": 1.0, "low": 0.5, "high": 1.5, "n": 9}})
+
+
+def imported(llm: LLM) -> SteeringVector:
+    """The same vector as one of another tool, whose card names no model."""
+    vector = direction(llm)
+    given = Given(vector.card.sites[0].width)
+    given.vector = next(map_.vector for map_ in vector.maps)
+    return SteeringVector([given], vector.card._replace(method="Given", model=None))
 
 
 def threshold(llm: LLM) -> SteeringVector:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from chats import BASE, TEMPLATE, TUNED, alone, direction, threshold, tiny
+from chats import BASE, TEMPLATE, TUNED, alone, direction, imported, threshold, tiny
 from decoders import FAMILIES
 
 from lightning_steer import errors
@@ -301,6 +301,29 @@ def test_another_model_is_steered_on_purpose_alone() -> None:
     with pytest.raises(ValueError, match="is another model"):
         Session(tiny(), vector)
     assert len(Session(tiny(), vector, STRENGTHS, 4, other_model=True).ask("the cat")) == 3
+
+
+def test_an_imported_vector_steers_as_its_own_and_says_what_is_not_known(tmp_path: Path) -> None:
+    talk = session()
+    path = imported(talk.llm).save(tmp_path / "from elsewhere.safetensors")
+    answers = talk.ask("the cat")
+    assert talk.notes == []
+    assert "names no model" in commands.run(talk, f"/vector '{path}'").text
+    assert "names no model" in talk.notes[0]
+    assert talk.strengths == [0, 2]
+    talk.set_strengths(STRENGTHS)
+    assert talk.ask("the cat") == answers
+
+
+def test_a_vector_of_several_blocks_is_not_moved() -> None:
+    llm = tiny()
+    one = direction(llm)
+    sites = [one.card.sites[0], *direction(tiny(layer=2)).card.sites]
+    talk = Session(llm, one._replace(maps=one.maps * 2, card=one.card._replace(sites=sites)), STRENGTHS, 4)
+    with pytest.raises(ValueError, match="blocks 1, 2 together"):
+        commands.run(talk, "/layer 3")
+    assert talk.layers == [1, 2]
+    assert len(talk.ask("the cat")) == 3
 
 
 def test_a_conversation_without_a_template_is_refused() -> None:

@@ -94,9 +94,9 @@ def _vector(session: Session, words: list[str]) -> Reply:
         return Reply(f"{session.vector}\n{setting(session)}")
     if len(words) > 1:
         raise ValueError(f"/vector takes one file, not {len(words)}: put a name with blanks into quotation marks")
-    notes = session.set_vector(load(shipped(words[0])))
+    session.set_vector(load(shipped(words[0])))
     reply = restarted(session)
-    return reply._replace(text=" ".join([reply.text, *(f"Note: {note}." for note in notes)]))
+    return reply._replace(text=" ".join([reply.text, *(f"Note: {note}." for note in session.notes)]))
 
 
 def _save(session: Session, words: list[str]) -> Reply:

@@ -52,12 +52,12 @@ class Session:
         self.llm, self.max_new_tokens, self.other_model = llm, max_new_tokens, other_model
         self.turns: list[Turn] = []
         self.messages: list[str] = []  # of this conversation, or of the one before as long as this one repeats it
-        self.notes = self.set_vector(vector, strengths)
+        self.set_vector(vector, strengths)
 
     # ---- what is set
 
-    def set_vector(self, vector: SteeringVector, strengths: Sequence[float] | None = None) -> list[str]:
-        """Steer with another vector, in a new conversation; returns what could not be checked, in sentences.
+    def set_vector(self, vector: SteeringVector, strengths: Sequence[float] | None = None) -> None:
+        """Steer with another vector, in a new conversation; what could not be checked is in ``notes``, in sentences.
 
         Raises:
             ValueError: it belongs to another model, or cannot be given these strengths; all stays as it was.
@@ -72,7 +72,7 @@ class Session:
         self.vector, self.fitted = vector, vector
         self.strengths = chosen
         self.turns = []
-        return [str(warning.message) for warning in unchecked if warning.category is UserWarning]
+        self.notes = [str(warning.message) for warning in unchecked if warning.category is UserWarning]
 
     def set_strengths(self, strengths: Sequence[float]) -> None:
         """Have a column for each of these strengths, in a new conversation; raises ValueError."""
