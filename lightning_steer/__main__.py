@@ -19,6 +19,7 @@ commands:
   lint       look for what spoils pairs, such as positives that are all the answer A: lint pairs.jsonl
   check      try the laws of steering on your own model: check --llm NAME
   steer      from pairs to steered text, layer and strength chosen: steer --llm NAME --pairs FILE
+  chat       talk at several strengths side by side, or on a page with --web: chat --llm NAME --vector FILE
   export     write a vector file, or one for another tool: export checkpoints/EXPERIMENT/RUN FILE
 
 `COMMAND --help` lists the options of a command, `fit --model.help SteeringAdaptor` and `fit --data.help NAME` those of
@@ -52,6 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             from lightning_steer.workflows.command import main as steer
 
             return steer(given[1:])
+        if given[0] == "chat":
+            from lightning_steer.chat.__main__ import main as chat
+
+            return chat(given[1:])
         if given[0] == "export":
             from lightning_steer.vectors.__main__ import main as export
 
