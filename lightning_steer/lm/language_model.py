@@ -382,15 +382,16 @@ class LLM(Backbone):
 
     @overload
     def generate(
-        self, prompts: str, edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
+        self, prompts: str, max_new_tokens: int = 64, *, edits: Mapping[str, Edit] | None = None, **settings: Any
     ) -> str: ...
 
     @overload
     def generate(
         self,
         prompts: Sequence[str | Conversation],
-        edits: Mapping[str, Edit] | None = None,
         max_new_tokens: int = 64,
+        *,
+        edits: Mapping[str, Edit] | None = None,
         **settings: Any,
     ) -> list[str]: ...
 
@@ -398,8 +399,9 @@ class LLM(Backbone):
     def generate(
         self,
         prompts: str | Sequence[str | Conversation],
-        edits: Mapping[str, Edit] | None = None,
         max_new_tokens: int = 64,
+        *,
+        edits: Mapping[str, Edit] | None = None,
         **settings: Any,
     ) -> str | list[str]:
         """Continue a prompt or several, greedily unless ``settings`` (of transformers' ``generate``) say otherwise.
@@ -411,7 +413,7 @@ class LLM(Backbone):
             What follows the prompt; of several prompts a list, in their order.
         """
         if isinstance(prompts, str):
-            return self.generate([prompts], edits, max_new_tokens, **settings)[0]
+            return self.generate([prompts], max_new_tokens, edits=edits, **settings)[0]
         token_ids = self.continued(prompts, edits, max_new_tokens, **settings)
         return self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
 
