@@ -74,7 +74,7 @@ def text(nats: float, repeated: float) -> Written:
 
 
 @pytest.mark.parametrize(
-    ("nats", "repeated", "wanted", "faults"),
+    ("nats", "repeated", "positive", "faults"),
     [
         (1.0, 0.0, 2.0, []),
         (1.9, 0.04, 2.0, []),
