@@ -44,7 +44,7 @@ mera: $(READY)  ## repair a model's errors, certified: every method, then the cr
 fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
 	@$(RUN) -m lightning_steer.studies.fidelity
 
-coverage: $(READY)  ## how often every interval and certificate holds, simulated (a quarter of an hour)
+coverage: $(READY)  ## how often every interval and certificate holds, simulated (half an hour of processor time)
 	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage
 
 published: $(READY)  ## judge outcomes that others released; DATA=FOLDER holds them (a quarter of a minute)
