@@ -16,7 +16,7 @@ class Example(NamedTuple):
     ground_truth: float = float("nan")
     """The error E of a perfect model of the pocket language; NaN where the true error is not known."""
     group: str | None = None
-    """What dependent rows share, such as a passage; None: the row is independent."""
+    """The source that dependent rows share, such as a passage; None if the row is independent."""
 
 
 def check_labels(labels: Mapping[str, Sequence[str]]) -> None:

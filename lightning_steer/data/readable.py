@@ -147,7 +147,7 @@ def _check_distinct(rows: Iterable[tuple[tuple[str, MultipleChoice], MultipleCho
 
 
 class _Use(NamedTuple):
-    """What a run reads of a question besides scoring its options."""
+    """What a run does with a question besides scoring its options."""
 
     new: int = 0
     whole: tuple[int, ...] = ()

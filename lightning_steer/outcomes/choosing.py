@@ -114,8 +114,8 @@ def choose(
         promises, delta, choice.risk, chosen, candidates, tuple(remade), tuple(over_rows),
         {name: (groups.choosing.values.shape[1], groups.others.values.shape[1]) for name, groups in parts.items()},
         {name: "items" if groups.choosing.cluster is None else "clusters" for name, groups in parts.items()},
-        {owner: kept.least for owner, kept in zip(owners, choice.kept, strict=True) if kept.least is not None},
-        tuple(dict.fromkeys(kept.how for kept in choice.kept)),
+        {owner: result.least for owner, result in zip(owners, choice.kept, strict=True) if result.least is not None},
+        tuple(dict.fromkeys(result.how for result in choice.kept)),
     )  # fmt: skip
 
 
@@ -148,8 +148,8 @@ def _target(measures: Mapping[str, Measure], promise: PromiseText) -> Measure:
 
 def _candidates(targets: Mapping[str, Measure]) -> list[str]:
     """Return the steered settings that every promise's measure has, from the weakest to the strongest."""
-    first, *others = ([setting.name for setting in measure.settings[1:]] for measure in targets.values())
-    names = [name for name in first if all(name in other for other in others)]
+    first, *other_names = ([setting.name for setting in measure.settings[1:]] for measure in targets.values())
+    names = [name for name in first if all(name in measure_names for measure_names in other_names)]
     if not names:
         raise ValueError(f"no steered setting has rows of all of {', '.join(targets)}: there is nothing to choose from")
     return names
@@ -183,10 +183,10 @@ def _outcomes(
 ) -> tuple[PromiseOutcome, ...]:
     """Return every promise at candidate k; for a harm in either direction, the less certain side."""
     outcomes = {}
-    for owner, promise, kept in zip(owners, certified, choice.kept, strict=True):
-        needed = kept.needed[k]
+    for owner, promise, result in zip(owners, certified, choice.kept, strict=True):
+        needed = result.needed[k]
         outcome = PromiseOutcome(
-            owner, bool(kept.certified[k]), float(kept.p[k]), _upright(owner, promise, float(kept.estimate[k])),
+            owner, bool(result.certified[k]), float(result.p[k]), _upright(owner, promise, float(result.estimate[k])),
             None if needed is None else math.ceil(needed * scale[owner.target] - 1e-9),
         )  # fmt: skip
         previous = outcomes.get(owner)

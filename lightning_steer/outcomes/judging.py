@@ -80,7 +80,7 @@ def judge(
     notes = _notes(measures, unread, [] if choice is None else [c.setting for c in choice.candidates])
     if roles.judge is not None:
         notes = (f"Values, changes and the choice go by the scores of {roles.judge}, right or wrong.", *notes)
-    by_other = {other: pairing.measures(rows, baseline_name, declared, other) for other in roles.others}
+    by_other = {judge_name: pairing.measures(rows, baseline_name, declared, judge_name) for judge_name in roles.others}
     compared, other_verdicts, not_compared = _compare(rows, measures, by_other, roles, promises, (delta, split, seed))
     labelled = _label(rows, measures, baseline_name, declared, roles)
     options = {

@@ -59,8 +59,8 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
             header, records = answers.long_rows(header, records, name, answer_names)
             rows.answers.append(answer_names)
             rows.ranges |= dict.fromkeys(answer_names, (0.0, 1.0))
-        places, others = _columns(header, name, cluster)
-        unread += [f"{column!r} of {name}" for column in others]
+        places, unread_columns = _columns(header, name, cluster)
+        unread += [f"{column!r} of {name}" for column in unread_columns]
         _read_into(
             rows, records, places, len(header), name, measure or (path.stem if "measure" not in places else None)
         )

@@ -93,5 +93,5 @@ class Measure:
     def at(self, names: list[str]) -> "Measure":
         """Return the settings of these names."""
         places = {setting.name: i for i, setting in enumerate(self.settings)}
-        kept = [places[name] for name in names]
-        return replace(self, settings=tuple(self.settings[i] for i in kept), values=self.values[kept])
+        indices = [places[name] for name in names]
+        return replace(self, settings=tuple(self.settings[i] for i in indices), values=self.values[indices])

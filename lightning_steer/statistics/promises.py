@@ -110,11 +110,11 @@ def choose(promises: Sequence[Promise], delta: float) -> Choice:
         raise ValueError(f"promises are of the same candidates, at least one, not of {sorted(candidates)}")
     k = candidates.pop()
     check(delta, k=k)
-    kept = [keep(promise, delta / k) for promise in promises]
-    certified = np.all([kept_promise.certified for kept_promise in kept], axis=0)
-    benefit = np.where(certified, kept[0].estimate, -np.inf)
+    results = [keep(promise, delta / k) for promise in promises]
+    certified = np.all([result.certified for result in results], axis=0)
+    benefit = np.where(certified, results[0].estimate, -np.inf)
     chosen = int(np.argmax(benefit)) if certified.any() else None
-    return Choice(chosen, certified, np.max([kept_promise.p for kept_promise in kept], axis=0), kept, delta / k)
+    return Choice(chosen, certified, np.max([result.p for result in results], axis=0), results, delta / k)
 
 
 def keep(promise: Promise, risk: float) -> Kept:
