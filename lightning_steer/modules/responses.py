@@ -50,7 +50,7 @@ class Responses(L.LightningModule):
         seed: of the drawing; a response does not depend on the batch it is drawn in.
     """
 
-    needs_checkpoint = False  # what is fitted comes from ``steering``
+    needs_checkpoint = False  # ``steering`` holds everything that is fitted
     accept_mismatch = False  # go on with a checkpoint of another network, site or method; responses.md then says so
 
     @ranged

@@ -248,7 +248,7 @@ class SteeringAdaptor(TracedModule):
         columns = parts.columns(batch)
         if batch.moved is batch.x:
             base, before = self.backbone.observe(batch.x)
-        else:  # the texts are moved, which the method was fitted to
+        else:  # the inputs that the method was fitted to are moved
             base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.moved)
         for site, method in self.methods.items():
             columns[f"moved/{site}"] = method(before[site], self.strength) - before[site]

@@ -113,11 +113,11 @@ class JudgedSetting(NamedTuple):
     other: Estimate
     """By the other judge, on the same items."""
     difference: Estimate
-    """Of both changes, item by item."""
+    """Difference between the two changes, estimated item by item."""
     same_score: float
     """Share of items with the same score at this setting."""
     changed_alike: float | None
-    """Of the items that changed by either judge, the share that changed equally by both; None if none changed."""
+    """Share of equal changes among the items that changed by either judge; None if none changed."""
 
 
 class JudgeComparison(NamedTuple):
@@ -162,7 +162,7 @@ class LabelledMeasure(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What was judged and how, so that a later call recognises it."""
+    """Identifies the judged rows and the settings, so that a later call can recognise them."""
 
     options: str
     """Digest of promises, delta, baseline, clusters, ranges and judges."""

@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What is certain about a dose-response."""
+    """The statements about a dose-response that are certain."""
 
     rise: Step | None
     """The surest rise from a strength to a larger one; None if none is certain."""
