@@ -1,7 +1,7 @@
 """Activations on disk, recorded once and read memory-mapped.
 
-A cache is a folder: ``manifest.json`` says what was recorded, from what, and lists the shards: safetensors files of a
-fixed number of texts each. Nothing in it depends on how many processes recorded it, or on what interrupted them.
+A cache is a folder: ``manifest.json`` states what was recorded from what, and lists the shards: safetensors files of a
+fixed number of texts each. Its content depends neither on the number of processes nor on interruptions.
 """
 
 from lightning_steer.cache.build import Build, ensure

@@ -1,7 +1,7 @@
-"""Building a cache: shard by shard, on any number of processes, going on from whatever is finished.
+"""Build a cache shard by shard, on any number of processes, resuming from finished shards.
 
-A shard's content and name depend on nothing but its texts and the model. The manifest is written last and replaces an
-older cache's in one step; only then are the older cache's shards removed.
+A shard's content and name depend only on its texts and the model. The manifest is written last and replaces an
+older cache's atomically; only then are the older cache's shards removed.
 """
 
 import re
@@ -35,27 +35,27 @@ def ensure(
 ) -> Cache:
     """Return the cache of these activations: reuses the folder's cache if it matches, else records what is missing.
 
-    Prints what it records, and why. Other processes that want the same folder wait.
+    Prints what it records, and why. Other processes that need the same folder wait.
 
     Args:
-        llm: says the layers, the part of them and the tokens read; it is loaded only if something is to be recorded.
-        questions: texts, or prompts with options, the first of which is read with the prompt.
-        folder: where the cache is.
+        llm: defines layers, part and read tokens; it is loaded only if something must be recorded.
+        questions: texts, or prompts with options; the first option is read with the prompt.
+        folder: the cache's folder.
         each_token: keep a row for each token read, not a text's mean.
         dtype: ``bfloat16``, ``float32``, or ``float16``, scaled so that nothing overflows.
         texts_per_shard: texts that are recorded, written and, when interrupted, lost together; None for 1024, or 32
-            if each token is kept. Memory grows with it, and with nothing else.
-        device: where the model is put to record; None leaves it where it is.
+            if each token is kept. Memory grows only with it.
+        device: device for recording; None keeps the model's device.
 
     Raises:
         ValueError: a setting, a text or the model is unusable.
-        OSError: the folder cannot be written; what is finished stays, an older cache too.
+        OSError: the folder cannot be written; finished shards and an older cache remain.
     """
     fresh = llm.tokenizer is None
     with locked(Path(folder)):
         build = Build(llm, questions, folder, each_token, dtype, texts_per_shard, fresh)
         cache = build.reuse()
-        if cache is None and fresh:  # the model may have to be compared as it is in memory
+        if cache is None and fresh:  # its weights in memory may have to be compared
             llm.load()
             build = Build(llm, questions, folder, each_token, dtype, texts_per_shard, fresh)
             cache = build.reuse()
@@ -70,9 +70,9 @@ def ensure(
 
 
 class Build:
-    """A cache in the making.
+    """A cache being built.
 
-    The arguments are those of :func:`ensure`; ``fresh`` says that the model was not in memory before, where it may
+    The arguments are those of :func:`ensure`; ``fresh`` means that the model was not in memory before, where it could
     have been changed.
     """
 
@@ -94,7 +94,7 @@ class Build:
         self.llm, self.questions, self.folder = llm, questions, Path(folder)
         self.origin = origin_of(llm, questions, each_token, dtype, size, fresh)
         self.shards = -(-len(questions) // size)
-        self.found: dict[int, str] = {}  # sha256 of the shards that are finished
+        self.found: dict[int, str] = {}  # sha256 of the finished shards
 
     def reuse(self) -> Cache | None:
         """Return the folder's cache if its origin and every shard's sha256 match; else None."""
@@ -113,18 +113,18 @@ class Build:
         return Cache(self.folder, verified=True)
 
     def look(self, numbers: range) -> list[int]:
-        """Find the finished ones among these shards; returns the numbers of damaged ones."""
+        """Find the finished ones among these shards; return the numbers of damaged ones."""
         files = sorted(self.folder.glob(f"{self.origin.key}-*"))
         files = [file for file in files if SHARD.fullmatch(file.name) and is_regular(file)]
         files_of = {int(file.name.split("-")[1]): file for file in files}
         files_of = {number: files_of[number] for number in numbers if number in files_of}
         hashes = dict(zip(files_of, digests(list(files_of.values())), strict=True))
-        whole = {number: sha256 for number, sha256 in hashes.items() if files_of[number] == self._path(number, sha256)}
-        self.found |= whole
-        return sorted(files_of.keys() - whole.keys())
+        intact = {number: sha256 for number, sha256 in hashes.items() if files_of[number] == self._path(number, sha256)}
+        self.found |= intact
+        return sorted(files_of.keys() - intact.keys())
 
     def announce(self) -> None:
-        """Inspect the folder and print what will be recorded, and why; raises OSError if the disk is too full."""
+        """Inspect the folder and print what will be recorded, and why; raise OSError if the disk is too full."""
         damaged, missing = self.look(range(self.shards)), list[int]()
         try:
             differences = Manifest.read(self.folder).origin.differences(self.origin)
@@ -140,13 +140,15 @@ class Build:
             if numbers:
                 say(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {state}.")
         for number in set(range(self.shards)) - set(self.found):
-            tokens_of(self.llm, *self._texts(number))  # a text that cannot be read is refused before hours of others
-        left = self.shards - len(self.found)
-        say(f"Recording {self.origin.count} texts in {self.folder}: {left} of {self.shards} shards are left to do.")
-        self._check_room(left)
+            tokens_of(self.llm, *self._texts(number))  # reject unreadable texts before hours of recording
+        remaining = self.shards - len(self.found)
+        say(
+            f"Recording {self.origin.count} texts in {self.folder}: {remaining} of {self.shards} shards are left to do."
+        )
+        self._check_room(remaining)
 
     def shard(self, number: int) -> None:
-        """Record a shard, unless it was found finished; raises ValueError or OSError."""
+        """Record a shard, unless it is finished; raise ValueError or OSError."""
         if number in self.found:
             return
         texts, first = self._texts(number)
@@ -163,7 +165,7 @@ class Build:
         return [text_of(self.questions[i]) for i in range(first, min(end, self.origin.count))], first
 
     def finish(self) -> Cache:
-        """Write the manifest, which makes the shards the folder's cache; then remove what does not belong to it."""
+        """Write the manifest, which makes the shards the folder's cache; then remove other files."""
         absent = sorted(set(range(self.shards)) - set(self.found))
         if absent:
             raise ValueError(
@@ -189,9 +191,9 @@ class Build:
     def _path(self, number: int, sha256: str) -> Path:
         return self.folder / f"{self.origin.key}-{number:05d}-{sha256[:12]}.safetensors"
 
-    def _check_room(self, left: int) -> None:
-        """Check free disk space for one row per text; the number of tokens is not known yet."""
-        rows = min(left * self.origin.texts_per_shard, self.origin.count)
+    def _check_room(self, remaining: int) -> None:
+        """Check free disk space for one row per text; the number of tokens is unknown so far."""
+        rows = min(remaining * self.origin.texts_per_shard, self.origin.count)
         size = rows * len(self.llm.sites) * self.llm.width(self.llm.sites[0]) * DTYPES[self.origin.dtype].itemsize
         free = shutil.disk_usage(self.folder).free
         if size > free:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, known by their content, and written by one process at a time."""
+"""Hash files, and lock folders so that one process writes at a time."""
 
 import errno
 import hashlib
@@ -14,7 +14,7 @@ __all__ = ["digest", "digests", "locked", "write"]
 
 
 def digest(content: bytes | Path) -> str:
-    """sha256 in hexadecimal digits of bytes, or of a file, read piece by piece."""
+    """Return the sha256 of bytes, or of a file that is read piece by piece, in hexadecimal digits."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     hashed, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
@@ -25,23 +25,23 @@ def digest(content: bytes | Path) -> str:
 
 
 def digests(files: Sequence[Path]) -> list[str]:
-    """sha256 of files, several at once: hashing is what verifying waits for."""
+    """Return the sha256 of files, several at a time: hashing dominates verification."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(digest, files))
 
 
 @contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[None]:
-    """While the block runs, no other process builds a cache in this folder, which is made if need be.
+    """Keep other processes from building a cache in this folder, which is created if needed, inside the block.
 
-    The lock goes with the process, however that ends. Raises OSError if another process holds it and ``wait`` is off,
-    and ValueError if the folder's ``.lock`` is a link or no plain file.
+    The lock ends with the process. Raises OSError if another process holds it and ``wait`` is false,
+    and ValueError if the folder's ``.lock`` is a link or not a plain file.
     """
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # Windows has no such lock: one folder must not be built twice at once there
+    except ImportError:  # Windows has no such lock: a folder must not be built by two processes there
         yield
         return
     try:
@@ -49,7 +49,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS):
             raise
-        yield  # nothing can be written here: a cache that matches can still be read
+        yield  # the folder is read-only: a matching cache can still be read
         return
     try:
         try:

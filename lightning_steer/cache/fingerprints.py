@@ -1,7 +1,7 @@
 """Fingerprints (sha256) of a model's files, weights and configuration, of its tokenizer, and of texts.
 
-Weights are fingerprinted by their whole content, never by samples or times: an edit of a single matrix, or of one
-token's embedding, is another model. That costs one reading of files that are to be read anyway.
+Weights are fingerprinted by their whole content, never by samples or times: editing a single matrix, or one
+token's embedding, makes another model. This costs one read of files that must be read anyway.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ from lightning_steer.cache.files import digest
 
 INCIDENTAL = {"transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "quantization_config"}
 INCIDENTAL |= {"use_cache", "output_hidden_states", "transformers_weights"}
-"""Entries of a configuration that loading changes, or that do not act on activations; the precision is known apart."""
+"""Entries of a configuration that loading changes, or that do not affect activations; precision is recorded apart."""
 
 
 def of_texts(texts: Iterable[str]) -> tuple[str, int]:
-    """Of all texts in order, and their number; one at a time is in memory."""
+    """Return the fingerprint of all texts in order, and their number, with one text in memory at a time."""
     hashed, count = hashlib.sha256(), 0
     for text in texts:
         content = text.encode("utf-8", "surrogatepass")
-        hashed.update(len(content).to_bytes(8, "little") + content)  # so that no text runs into the next
+        hashed.update(len(content).to_bytes(8, "little") + content)  # separates each text from the next
         count += 1
     return hashed.hexdigest(), count
 
 
 def of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Of named tensors, such as what a method has learned: their names, kinds, shapes and bits."""
+    """Return the fingerprint of named tensors, such as a method's state: names, kinds, shapes and bits."""
     hashed = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         content = value.detach().cpu().contiguous()
@@ -53,17 +53,17 @@ def of_files(name: str, revision: str | None, model: nn.Module | None = None) ->
     Args:
         name: a local folder, or a hub name in the local cache.
         revision: branch, tag or commit on the hub.
-        model: weights in memory that must be those of the files, each in its own precision; None compares none.
+        model: model whose weights must equal the files', each in its own precision; None compares nothing.
 
     Returns:
-        None if there are no files, or if a weight in memory is another, or cannot be found in them.
+        None if there are no files, or if a weight in memory differs or is not in them.
     """
     from transformers.utils.hub import cached_file
 
     options = {"revision": revision, "local_files_only": True, "_raise_exceptions_for_missing_entries": False}
     try:
         config = cached_file(name, "config.json", **options)
-    except Exception:  # a name that is none: the model was not read from files
+    except Exception:  # an invalid name: the model was not read from files
         config = None
     files = [] if config is None else sorted(Path(config).parent.glob("*.safetensors"))
     if not files or (model is not None and not _matches_files(model, files)):
@@ -74,13 +74,13 @@ def of_files(name: str, revision: str | None, model: nn.Module | None = None) ->
 
 
 def _matches_files(model: nn.Module, files: Iterable[Path]) -> bool:
-    """Tell whether all weights in memory are those of the files; quantised weights are not compared."""
+    """Return whether all weights in memory equal the files'; quantised weights are not compared."""
     if getattr(getattr(model, "config", None), "quantization_config", None) is not None:
         return True
     from transformers.core_model_loading import revert_weight_conversion
 
     weights = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    with suppress(Exception):  # in names that are not the files', weights are not found, and count as unknown
+    with suppress(Exception):  # weights under other names than the files' are not found, and count as unknown
         weights = dict(revert_weight_conversion(model, weights))  # type: ignore[arg-type]
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     places = {(value.data_ptr(), value.shape) for value in weights.values()}
@@ -90,10 +90,14 @@ def _matches_files(model: nn.Module, files: Iterable[Path]) -> bool:
                 name = next((n for n in (key, prefix + key, key.removeprefix(prefix)) if n in weights), None)
                 if name is None:
                     continue
-                held, saved = weights[name], file.get_tensor(key)
-                if held.is_meta or held.shape != saved.shape or not torch.equal(held.cpu(), saved.to(held.dtype)):
+                loaded, saved = weights[name], file.get_tensor(key)
+                if (
+                    loaded.is_meta
+                    or loaded.shape != saved.shape
+                    or not torch.equal(loaded.cpu(), saved.to(loaded.dtype))
+                ):
                     return False
-                places.discard((held.data_ptr(), held.shape))  # with all that are tied to it
+                places.discard((loaded.data_ptr(), loaded.shape))  # with all weights tied to it
     return not places
 
 
@@ -104,16 +108,16 @@ def _state(file: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def _of_file(file: Path, _state: tuple[int, ...]) -> str:
-    """Read again by this process only if something was done to the file: as a rule several caches are asked for."""
+    """Hash a file; a process reads it again only if the file changed, since usually several caches need it."""
     return digest(file)
 
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """While the block runs, weights that nothing was written to are hashed once for each model.
+    """Hash unchanged weights only once for each model inside the block.
 
-    For a whole command, in which a cache, a checkpoint and a card ask for them by turns. Not for a user's Python:
-    writes through ``.data`` are not seen.
+    For a whole command, in which cache, checkpoint and card need them in turn. Not for a user's Python:
+    changes through ``.data`` are not noticed.
     """
     token = _KNOWN.set(WeakKeyDictionary())
     try:
@@ -123,22 +127,22 @@ def remembered() -> Iterator[None]:
 
 
 _KNOWN: "ContextVar[WeakKeyDictionary[nn.Module, tuple[Any, str | None]] | None]" = ContextVar("known", default=None)
-"""Models' weights, and the state in which they were hashed."""
+"""Fingerprints of models' weights, and the state in which they were hashed."""
 
 
 def of_memory(model: nn.Module) -> str | None:
-    """Of all weights as they are in memory; None if some are not there, but offloaded to disk."""
-    known = _KNOWN.get()
-    if known is None:
+    """Return the fingerprint of all weights in memory; None if some are offloaded to disk."""
+    hashed = _KNOWN.get()
+    if hashed is None:
         return _of_memory(model)
     state = tuple(
         (t.data_ptr(), 0 if t.is_inference() else t._version)
         for t in model.state_dict(keep_vars=True).values()
         if isinstance(t, torch.Tensor) and not t.is_meta
     )
-    if model not in known or known[model][0] != state:
-        known[model] = (state, _of_memory(model))
-    return known[model][1]
+    if model not in hashed or hashed[model][0] != state:
+        hashed[model] = (state, _of_memory(model))
+    return hashed[model][1]
 
 
 def _of_memory(model: nn.Module) -> str | None:
@@ -157,7 +161,7 @@ def _of_memory(model: nn.Module) -> str | None:
 
 
 def of_configuration(config: Any) -> str:
-    """Of what distinguishes a model's configuration from its family's defaults."""
+    """Return the fingerprint of a configuration's differences from its family's defaults."""
 
     def telling(value: Any) -> Any:
         if isinstance(value, dict):
@@ -168,12 +172,12 @@ def of_configuration(config: Any) -> str:
 
 
 def of_tokenizer(tokenizer: Any) -> str:
-    """Of vocabulary and rules."""
+    """Return the fingerprint of vocabulary and rules."""
     if not getattr(tokenizer, "is_fast", False):
         vocabulary = sorted(tokenizer.get_vocab().items())
         return _of([type(tokenizer).__name__, vocabulary, repr(tokenizer.init_kwargs)])
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    return _of({**rules, "padding": None, "truncation": None})  # these two are set anew by every call
+    return _of({**rules, "padding": None, "truncation": None})  # every call sets these two again
 
 
 def _of(value: Any) -> str:

@@ -14,8 +14,8 @@ from lightning_steer.files import is_regular, read_bytes
 
 NAME = "manifest.json"
 SHARD = re.compile(r"[0-9a-f]{12}-\d{5,}-[0-9a-f]{12}\.safetensors")
-"""Names of shards: the key of the origin, the shard's number, and the beginning of its own sha256, by which a shard
-is known to be whole before there is a manifest."""
+"""Names of shards: the key of the origin, the shard's number, and the beginning of its sha256, which shows that a
+shard is intact before there is a manifest."""
 
 
 class Entry(NamedTuple):
@@ -31,21 +31,21 @@ class Manifest(NamedTuple):
 
     origin: Origin
     model: str
-    """Its name; the same weights under another name are as good."""
+    """The model's name; the same weights under another name match too."""
     sites: list[str]
     """Module names, one for each layer."""
     width: int
     shards: list[Entry]
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's manifest, all at once; raises OSError."""
+        """Replace the folder's manifest atomically; raise OSError."""
         shards = [entry._asdict() for entry in self.shards]
         value = {**self._asdict(), "origin": self.origin._asdict(), "shards": shards}
         write(folder / NAME, (json.dumps({**value, "sha256": _sha256_of(value)}, indent=1) + "\n").encode())
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
-        """Read the folder's manifest; raises FileNotFoundError or ValueError."""
+        """Read the folder's manifest; raise FileNotFoundError or ValueError."""
         path = folder / NAME
         if not is_regular(path):
             raise FileNotFoundError(f"there is no cache in {folder}")
@@ -65,7 +65,7 @@ class Manifest(NamedTuple):
 
 
 def read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """A shard's tensors, their bytes left on disk until they are used; raises ValueError.
+    """Return a shard's tensors, memory-mapped; raise ValueError.
 
     Returns:
         ``h [layers, rows, d]`` as stored, ``scale [layers]`` that h is multiplied by, ``count [texts]`` rows of each.

@@ -1,4 +1,4 @@
-"""What the rows of a cache depend on, and how two caches differ in it."""
+"""The origin of a cache: all that its rows depend on, and how two origins differ."""
 
 import json
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from lightning_steer.lm.language_model import LLM
 
 FORMAT = 1
-"""Goes up whenever the same model and texts would give other files: older caches are then recorded again."""
+"""Version of the files: raised whenever the same model and texts give other files; older caches run again."""
 
 
 class Origin(NamedTuple):
-    """Two caches of one origin hold the same rows, up to rounding by another machine."""
+    """All that a cache's rows depend on; caches of one origin are equal up to rounding on another machine."""
 
     weights: str | None
-    """sha256 of the model's safetensors files; None if the weights in memory may be others."""
+    """sha256 of the model's safetensors files; None if the weights in memory may differ."""
     memory: str | None
-    """sha256 of the weights in memory, edited perhaps; None if the model is not loaded."""
+    """sha256 of the weights in memory, possibly edited; None if the model is not loaded."""
     configuration: str
     """sha256 of the model's configuration."""
     precision: str
-    """What the model computes in."""
+    """Data type that the model computes in."""
     tokenizer: str
     """sha256 of the tokenizer with all its rules."""
     template: str | None
@@ -35,7 +35,7 @@ class Origin(NamedTuple):
     positions: str
     """Which tokens are read."""
     each_token: bool
-    """Whether each token read has a row of its own; else a text has one row, their mean."""
+    """Whether each read token has its own row; else a text has one row, their mean."""
     dtype: str
     """``bfloat16``, ``float32``, or ``float16`` with a scale for every shard and layer."""
     count: int
@@ -47,23 +47,23 @@ class Origin(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Begins the names of all shards of this origin. Where the weights in memory are known, files do not matter."""
+        """Prefix of the names of this origin's shards. If the weights in memory are known, files do not matter."""
         hashed = self if self.memory is None else self._replace(weights=None)
         return digest(json.dumps(hashed._asdict(), sort_keys=True).encode())[:12]
 
     def differences(self, other: "Origin") -> str:
-        """Describe how another origin differs; empty if it does not.
+        """Describe how another origin differs; empty if it is equal.
 
-        Weights are compared by their files if both models are what their files say, else as they are in memory; if
-        neither can be, the model must be loaded first to know.
+        Weights are compared by their files if both models equal their files, else in memory; if
+        neither is possible, the model must be loaded first.
         """
         names, equal = [], [a == b for a, b in zip(self[:2], other[:2], strict=True) if a is not None and b is not None]
         if not all(equal) or not equal:
             names.append("model weights" if self.weights != other.weights else "model weights in memory")
-        for name, mine, its in zip(self._fields[2:], self[2:], other[2:], strict=True):
-            if mine != its:
+        for name, value, other_value in zip(self._fields[2:], self[2:], other[2:], strict=True):
+            if value != other_value:
                 hidden = name in ("configuration", "tokenizer", "template", "texts")
-                names.append(WORDS.get(name, name) + ("" if hidden else f" (it has {mine}, not {its})"))
+                names.append(WORDS.get(name, name) + ("" if hidden else f" (it has {value}, not {other_value})"))
         return ", ".join(names)
 
 
@@ -92,10 +92,10 @@ def positions_of(llm: "LLM") -> str:
 def origin_of(
     llm: "LLM", texts: Iterable[MultipleChoice | str], each_token: bool, dtype: str, texts_per_shard: int, fresh: bool
 ) -> Origin:
-    """The origin of what ``llm`` would record of ``texts``; the weights are loaded only if all else fails.
+    """Return the origin of a recording of ``texts`` by ``llm``; its weights are loaded only as a last resort.
 
-    ``fresh`` says that the weights in memory, if there are any, were read from the files just now. Else they count as
-    what the files say only if such weights were read from them before, by this process.
+    ``fresh`` means that weights in memory, if any, were just read from the files. Otherwise they count as equal to the
+    files only if this process read such weights from them before.
     """
     tokenizer, config = _parts(llm)
     depth = config.get_text_config().num_hidden_layers

@@ -1,4 +1,4 @@
-"""Reading a cache: one layer over all rows, or any rows across layers."""
+"""Read a cache: one layer over all rows, or any rows across layers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ RECORD += "what is whole is kept"
 
 
 class Cache:
-    """Recorded activations, read memory-mapped and given as float32.
+    """Recorded activations, memory-mapped and returned as float32.
 
-    A row is a text or, in a cache of each token, a token; rows come in the order of the texts. A shard's sha256 is
-    compared when it is first read.
+    A row is a text or, in a cache of tokens, a token; rows are in the order of the texts. A shard's sha256 is
+    checked when it is first read.
 
     Args:
-        folder: where the cache is.
-        verified: the shards were compared just now; do not do it again.
+        folder: the cache's folder.
+        verified: whether the shards were just checked, and need no other check.
     """
 
     def __init__(self, folder: str | Path, verified: bool = False) -> None:
@@ -43,9 +43,9 @@ class Cache:
         return type(self), (self.folder, self.verified)
 
     def layer(self, layer: int) -> Tensor:
-        """``[rows, d]`` float32 of one layer; raises ValueError if it was not recorded."""
+        """Return one layer, ``[rows, d]`` float32; raise ValueError if it was not recorded."""
         (layer_index,), start = self._layer_indices([layer]), 0
-        self.verify()  # before as much is allocated as the manifest claims
+        self.verify()  # before allocating what the manifest claims
         values = torch.empty(len(self), self.width)
         for number, entry in enumerate(self.manifest.shards):
             h, scale, _ = self._shard(number)
@@ -54,7 +54,7 @@ class Cache:
         return values
 
     def rows(self, index: Sequence[int] | Tensor, layers: Sequence[int] | None = None) -> Tensor:
-        """``[layers, B, d]`` float32 of some rows, in any order; of all layers unless some are named."""
+        """Return some rows in any order, ``[layers, B, d]`` float32, of all layers or of the given ones."""
         index, layer_index = torch.as_tensor(index, dtype=torch.int64), torch.tensor(self._layer_indices(layers))
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
             raise IndexError(
@@ -70,12 +70,12 @@ class Cache:
         return values
 
     def texts(self) -> Tensor:
-        """``[rows]`` int64: the text that each row is of, counted from 0."""
+        """Return each row's text, ``[rows]`` int64, counted from 0."""
         count = torch.cat([self._shard(number)[2] for number in range(len(self.manifest.shards))])
         return torch.arange(len(count)).repeat_interleave(count)
 
     def verify(self) -> None:
-        """Compare every shard's sha256 now; raises ValueError or FileNotFoundError naming the first that is wrong."""
+        """Check every shard's sha256 now; raise ValueError or FileNotFoundError naming the first wrong one."""
         for number in range(len(self.manifest.shards)):
             self._shard(number)
 
@@ -83,8 +83,8 @@ class Cache:
         layers = self.layers if layers is None else layers
         for layer in layers:
             if layer not in self.layers:
-                known = ", ".join(map(str, self.layers))
-                raise ValueError(f"layer {layer} is not in the cache {self.folder}, which holds {known}")
+                recorded = ", ".join(map(str, self.layers))
+                raise ValueError(f"layer {layer} is not in the cache {self.folder}, which holds {recorded}")
         return [self.layers.index(layer) for layer in layers]
 
     def _shard(self, number: int) -> tuple[Tensor, Tensor, Tensor]:

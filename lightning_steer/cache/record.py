@@ -1,6 +1,6 @@
-"""What one shard holds: activations of some texts, in their order, at the tokens to be read.
+"""Record one shard: the activations of some texts, in order, at the tokens to be read.
 
-Texts run in batches of like length. A hook at each site keeps the tokens to be read and lets the rest go; nothing is
+Texts run in batches of similar length. A hook at each site keeps only the tokens to be read; nothing is
 computed above the last site.
 """
 
@@ -23,11 +23,11 @@ class Shard(NamedTuple):
     """The tensors of a shard."""
 
     h: Tensor
-    """``[layers, rows, d]`` as stored; multiplied by ``scale`` as they were."""
+    """``[layers, rows, d]`` as stored; times ``scale``, the recorded values."""
     scale: Tensor
     """``[layers]`` float32, 1 unless stored as float16."""
     count: Tensor
-    """``[texts]`` int64 rows of each text."""
+    """``[texts]`` int64 number of rows of each text."""
 
 
 @torch.inference_mode()
@@ -35,14 +35,14 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
     """Record the activations of texts.
 
     Args:
-        llm: loaded; says layers, part, tokens to be read, chat, and tokens to a batch.
+        llm: the loaded model; defines layers, part, tokens to be read, chat, and tokens per batch.
         texts: prompts, without the chat template.
-        first: number of the first of them in the data, for messages.
-        each_token: keep a row for each token read, not their mean.
-        dtype: what they are stored in.
+        first: number of the first text in the data, for messages.
+        each_token: whether to keep a row for each read token instead of their mean.
+        dtype: data type of the stored values.
 
     Raises:
-        ValueError: a text has no token, no token to be read or too many, or an activation that is not finite.
+        ValueError: a text has no token, no token to be read or too many, or a non-finite activation.
     """
     ids = tokens_of(llm, texts, first)
     length = torch.tensor([len(row) for row in ids])
@@ -66,14 +66,14 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
     for batch_rows in batches([Row(row, [], [], len(row), i, []) for i, row in enumerate(ids)], llm.tokens_per_batch):
         text, longest = torch.tensor([row.example for row in batch_rows]), len(batch_rows[-1].ids)
         batch_picked = picked[text, :longest]
-        place = (start[text].unsqueeze(1) + batch_picked.cumsum(1) - 1)[batch_picked] if per_token else start[text]
-        h[:, place] = _forward(llm, padded[text, :longest], batch_picked, per_token, memory_dtype)
+        slots = (start[text].unsqueeze(1) + batch_picked.cumsum(1) - 1)[batch_picked] if per_token else start[text]
+        h[:, slots] = _forward(llm, padded[text, :longest], batch_picked, per_token, memory_dtype)
     _check_finite(llm, h, start, first)
     return Shard(*_stored(h, dtype), count)
 
 
 def tokens_of(llm: LLM, texts: list[str], first: int = 0) -> list[list[int]]:
-    """Token ids of texts as :meth:`LLM.rows` has them, in one call of the tokenizer; raises ValueError."""
+    """Return the token ids of texts as in :meth:`LLM.rows`, in one call of the tokenizer; raise ValueError."""
     encoded = text_tokens(llm.tokenizer, [llm.prompt(text) for text in texts], special=not llm.chat)
     for number, ids in enumerate(encoded, first):
         if not 0 < len(ids) <= llm.longest:
@@ -89,7 +89,7 @@ class _Enough(Exception):
 
 
 def _forward(llm: LLM, ids: Tensor, read: Tensor, per_token: bool, memory_dtype: torch.dtype) -> Tensor:
-    """``[layers, n, d]`` on the CPU: of each token picked by ``read [B, T]``, or of each row their mean."""
+    """Return ``[layers, n, d]`` on the CPU, of each token that ``read [B, T]`` selects, or of each row their mean."""
     recorded: list[Tensor] = []
     ids, rows = ids.to(llm.device), read.shape
     selection = read.flatten().nonzero().squeeze(1) if per_token else (read / read.sum(1, keepdim=True)).unsqueeze(1)
@@ -113,8 +113,8 @@ def _forward(llm: LLM, ids: Tensor, read: Tensor, per_token: bool, memory_dtype:
 def _stored(h: Tensor, dtype: str) -> tuple[Tensor, Tensor]:
     """Return ``h`` as stored, and its scales ``[layers]``.
 
-    float16 ends at 65,504, and some models have dimensions far beyond. Powers of two bring a layer's largest value
-    below 2^15: they lose nothing, as long as the values that matter are not 2^29 times smaller.
+    float16 ends at 65,504, and some models have much larger values. Powers of two bring a layer's largest value
+    below 2^15: this loses nothing unless relevant values are 2^29 times smaller.
     """
     scale = torch.ones(len(h))
     if dtype == "float16":

@@ -50,12 +50,12 @@ class RecordedBatches(Dataset[Recorded]):
         return -(-len(self.cache) // self.size)
 
     def __getitem__(self, j: int) -> Recorded:
-        epoch, place = divmod(j, len(self))
+        epoch, batch = divmod(j, len(self))
         if epoch != self.kept[0]:
             order = np.arange(len(self.cache))
             shuffle = None if self.seed is None else np.random.default_rng(np.random.SeedSequence((self.seed, epoch)))
             self.kept = (epoch, order if shuffle is None else shuffle.permutation(order))
-        row = torch.from_numpy(self.kept[1][place * self.size : (place + 1) * self.size][self.own])
+        row = torch.from_numpy(self.kept[1][batch * self.size : (batch + 1) * self.size][self.own])
         return Recorded(row, self.cache.rows(row))
 
 

@@ -1,4 +1,4 @@
-"""What a module asks of its data: the data module, and the batches of language tasks."""
+"""The interface between modules and their data: the base data module, and the batches of language tasks."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class SteeringDataModule(L.LightningDataModule):
-    """The base of the project's data modules; a subclass sets what applies to it."""
+    """Base class of the project's data modules; a subclass overrides the attributes that apply to it."""
 
     subject: ClassVar[str] = ""
-    """What a row is, for evaluations that judge one kind of rows only; empty if it does not matter."""
+    """The kind of the rows, for evaluations that accept one kind only; empty for any."""
     task: str = ""
-    """What is done with the rows, for tables."""
+    """The task's name in tables."""
     paired: bool = False
-    """Whether the i-th positive and the i-th negative differ in nothing but what is steered."""
+    """Whether the i-th positive and the i-th negative differ only in the steered property."""
     labels: Sequence[str] = ()
     """Names of the labels; none where rows have no label."""
     answering: "Answering | None" = None
@@ -33,13 +33,13 @@ class SteeringDataModule(L.LightningDataModule):
     notes: Sequence[str] = ()
     """Sentences on the rows for the report."""
     reference_texts: Sequence[str] | None = None
-    """Texts that steering should leave alone; None where rows are no text, or answers alone are looked at."""
+    """Texts that steering should leave alone; None where rows are not text or only answers are evaluated."""
 
     def read_by(self, llm: "LLM") -> None:
         """Check with a loaded model that it can read all rows; raises ValueError naming one that it cannot."""
 
     def row_parts(self) -> Sequence[Any] | None:
-        """Return what generates or identifies each row of the three parts; None to hash the rows themselves."""
+        """Return a generator or identifier of each row of the three parts; None to hash the rows themselves."""
         return None
 
 
@@ -47,7 +47,7 @@ Data = TypeVar("Data", bound=SteeringDataModule)
 
 
 def data_of(trainer: L.Trainer, kind: type[Data]) -> Data:
-    """Return a trainer's data module, which is of this kind."""
+    """Return a trainer's data module, typed as ``kind``."""
     return cast(Data, cast(Any, trainer).datamodule)
 
 
@@ -70,11 +70,11 @@ class SteeringBatch(Protocol):
 
     @property
     def pair(self) -> tuple[Any, Any] | None:
-        """Negative and positive inputs that a method is fitted to; None where the network's own error tells them."""
+        """Negative and positive inputs to fit a method to; None where the network's own error separates them."""
 
     @property
     def values(self) -> Tensor:
-        """``[B, k, attributes]`` int64 values of what a method is fitted to, k = 2 for a pair, else 1."""
+        """``[B, k, attributes]`` int64 attribute values of the inputs to fit to; k = 2 for a pair, else 1."""
         ...
 
     @property

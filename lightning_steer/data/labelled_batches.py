@@ -50,8 +50,10 @@ class LabelledBatches(Dataset[LabelledBatch]):
         row = torch.arange(self.edges[j], self.edges[j + 1])[self.own]
         examples = [self.examples[i] for i in row.tolist()]
         questions = [MultipleChoice(example.prompt, self.options) for example in examples]
-        y, seen = torch.tensor([e.label for e in examples], dtype=torch.int64), self.seen and self.seen.at(row)
-        return LabelledBatch(questions, y, self.label_of, row, seen, None if self.group is None else self.group[row])
+        y, observed = torch.tensor([e.label for e in examples], dtype=torch.int64), self.seen and self.seen.at(row)
+        return LabelledBatch(
+            questions, y, self.label_of, row, observed, None if self.group is None else self.group[row]
+        )
 
     def loader(self) -> DataLoader[LabelledBatch]:
         """Return a loader of the batches in order."""

@@ -16,20 +16,22 @@ class Example(NamedTuple):
     ground_truth: float = float("nan")
     """The error E of a perfect model of the pocket language; NaN where the true error is not known."""
     group: str | None = None
-    """What dependent rows share, such as a passage; None: the row is independent."""
+    """The source that dependent rows share, such as a passage; None if the row is independent."""
 
 
 def check_labels(labels: Mapping[str, Sequence[str]]) -> None:
     """Raise ValueError unless there are at least two labels, each with written variants of its own."""
     if len(labels) < 2:
         raise ValueError(f"a task needs at least 2 labels, not {list(labels)}")
-    seen: dict[str, str] = {}
+    label_of_variant: dict[str, str] = {}
     for label, variants in labels.items():
         if isinstance(variants, str) or not variants or not all(v.strip() for v in variants):
             raise ValueError(f"label {label!r} needs a list of written variants, none of them blank, not {variants!r}")
         for variant in variants:
-            if seen.setdefault(variant.strip(), label) != label:
-                raise ValueError(f"the variant {variant!r} stands for both {seen[variant.strip()]!r} and {label!r}")
+            if label_of_variant.setdefault(variant.strip(), label) != label:
+                raise ValueError(
+                    f"the variant {variant!r} stands for both {label_of_variant[variant.strip()]!r} and {label!r}"
+                )
 
 
 def fill(template: str, row: Mapping[str, Any], where: str) -> str:
@@ -57,16 +59,16 @@ def labelled(
     index = {str(label): i for i, label in enumerate(labels)}
     examples = []
     for number, row in enumerate(rows, 1):
-        place = f"{where}, row {number},"
+        row_name = f"{where}, row {number},"
         if label_column not in row:
-            raise ValueError(f"{place} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
+            raise ValueError(f"{row_name} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
         label = str(row[label_column]).strip()
         if label not in index:
-            raise ValueError(f"{place} has the label {label!r}; known are {', '.join(map(repr, index))}")
-        group = None if group_column is None else fill(f"{{{group_column}}}", row, place).strip()
+            raise ValueError(f"{row_name} has the label {label!r}; known are {', '.join(map(repr, index))}")
+        group = None if group_column is None else fill(f"{{{group_column}}}", row, row_name).strip()
         if group == "":
-            raise ValueError(f"{place} has nothing in column {group_column!r}: every row names its group")
-        examples.append(Example(fill(template, row, place), index[label], group=group))
+            raise ValueError(f"{row_name} has nothing in column {group_column!r}: every row names its group")
+        examples.append(Example(fill(template, row, row_name), index[label], group=group))
     return examples
 
 

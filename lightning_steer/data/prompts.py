@@ -33,13 +33,13 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         ids = [str(row.get("id", number)) for number, (_, row) in zip(ids, rows, strict=True)]
     if not texts:
         raise ValueError(f"{path} holds no prompt")
-    seen: set[str] = set()
+    known_ids: set[str] = set()
     for id_, text in zip(ids, texts, strict=True):
         if not text.strip():
             raise ValueError(f"{path}: prompt {id_} is empty")
-        if id_ in seen:
+        if id_ in known_ids:
             raise ValueError(f"{path}: the id {id_} occurs twice")
-        seen.add(id_)
+        known_ids.add(id_)
     return list(map(Prompt, ids, texts))
 
 

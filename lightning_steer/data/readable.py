@@ -92,15 +92,15 @@ class Reader:
         readable = [self._part(llm, f"{name} row", part, use) for name, part in zip(self.parts, parts, strict=True)]
         prompts = [{question.prompt for _, question in part} for part in readable]
         for number, (part, rows) in enumerate(zip(parts, readable, strict=True)):
-            _check_distinct([(part[place], question) for place, question in rows])
+            _check_distinct([(part[index], question) for index, question in rows])
             elsewhere = set().union(*prompts[:number], *prompts[number + 1 :])
-            for place, question in rows:
-                if question.prompt in elsewhere and question.prompt != part[place][1].prompt:
+            for index, question in rows:
+                if question.prompt in elsewhere and question.prompt != part[index][1].prompt:
                     raise ValueError(
-                        f"row {part[place][0]}: what can be read of its prompt, {question.prompt[-40:]!r}, is a prompt "
+                        f"row {part[index][0]}: what can be read of its prompt, {question.prompt[-40:]!r}, is a prompt "
                         "of another part too, so the held-out rows would not be new: use too_long skip"
                     )
-        self.held_out = [(place, parts[-1][place][0]) for place, _ in readable[-1]]
+        self.held_out = [(index, parts[-1][index][0]) for index, _ in readable[-1]]
         return readable
 
     def reference_texts(self, llm: LLM, texts: Sequence[str]) -> list[str]:
@@ -111,7 +111,7 @@ class Reader:
     def _part(self, llm: LLM, name: str, part: Part, reading: "_Use") -> list[tuple[int, MultipleChoice]]:
         rows: list[tuple[int, MultipleChoice]] = []
         count = 0
-        for place, (number, question) in enumerate(_with_room(llm, part, reading)):
+        for index, (number, question) in enumerate(_with_room(llm, part, reading)):
             readable: MultipleChoice | None = question
             if isinstance(number, str):
                 try:
@@ -122,7 +122,7 @@ class Reader:
                 except ValueError as error:
                     raise ValueError(f"{name.split(' ')[-1]} {number}: {error}") from error
             if readable is not None:
-                rows.append((place, readable))
+                rows.append((index, readable))
         if count:
             self.notes.append(f"{count:,} of {len(part):,} {name}s {self.done}: longer than {llm.longest:,} tokens")
             rank_zero_only(say)(f"{self.notes[-1]}.")
@@ -147,7 +147,7 @@ def _check_distinct(rows: Iterable[tuple[tuple[str, MultipleChoice], MultipleCho
 
 
 class _Use(NamedTuple):
-    """What a run reads of a question besides scoring its options."""
+    """What a run does with a question besides scoring its options."""
 
     new: int = 0
     whole: tuple[int, ...] = ()

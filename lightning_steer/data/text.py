@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TextDataModule(SteeringDataModule):
-    """A user's own text: ``.jsonl`` (an object per line) or ``.txt`` (documents parted by blank lines).
+    """A user's own text: ``.jsonl`` (an object per line) or ``.txt`` (documents separated by blank lines).
 
     With ``prompt`` and ``completion`` columns, the loss covers only the completion; else the whole ``text``.
 

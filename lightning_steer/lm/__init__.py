@@ -1,1 +1,1 @@
-"""A decoder of transformers: loaded, read, scored, steered at chosen tokens, and continued."""
+"""A decoder of transformers: load it, read activations, score, steer chosen tokens, generate."""

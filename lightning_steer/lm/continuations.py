@@ -1,8 +1,8 @@
-"""Find the tokens of a continuation in the tokens of prompt and continuation, and read them back to be sure.
+"""Find the tokens of a continuation in the tokens of prompt and continuation, and check them by decoding.
 
-Character offsets are not used: tokenizers that drop or normalise characters shift them. The prompt is tokenized by
-itself instead, and the continuation begins where the tokens of the whole text leave those of the prompt. Its tokens
-are then decoded, and must say what the continuation says.
+Character offsets are not used: tokenizers that drop or normalise characters shift them. Instead the prompt is
+tokenized alone, and the continuation begins where the tokens of the whole text differ from the prompt's. Its tokens
+are then decoded, and must give the continuation's text.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 PARTIAL = "\ufffd"
-"""What a decoder writes for bytes that are not yet a whole character."""
+"""Output of a tokenizer's decoder for bytes that are not a complete character."""
 
 
 def continuation(tokenizer: Any, prompt: str, option: str, special: bool) -> tuple[list[int], list[int]]:
@@ -44,7 +44,7 @@ def continuations(
         problem = texts.problem(ids, start, option)
         if problem:
             raise ValueError(f"the continuation {option!r} after {prompt[-40:]!r} {problem}")
-        if not begin and start == 0:  # its first token must be predicted from something
+        if not begin and start == 0:  # the first token needs a context
             first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
             if first is None:
                 raise ValueError(
@@ -118,7 +118,7 @@ class _Texts:
         start = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ids), len(self.prompt_ids)))
         if start == len(self.prompt_ids):
             return start
-        # The text after the prompt changed the tokens at its end: go on while the tokens decode to the prompt alone.
+        # The text after the prompt changed the prompt's last tokens: advance while they decode to the prompt alone.
         prompt = self.text(self.prompt_ids)
         prompt_bare = self.bare(prompt)
         for end in range(start + 1, len(ids)):
@@ -140,7 +140,7 @@ class _Texts:
         expected = _after(self.normalize(self.prompt), normalized)
         bare_read, bare_expected = self.bare(continuation), self.bare(expected)
         straddled = len(bare_read) - len(bare_expected)
-        if not bare_expected:  # nothing but blanks, which not every decoder keeps
+        if not bare_expected:  # only blanks, which not every decoder keeps
             fits = not bare_read if start == len(self.prompt_ids) else len(ids) == start + 1
         elif start == len(self.prompt_ids):
             fits = bare_read == bare_expected

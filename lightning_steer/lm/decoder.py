@@ -1,6 +1,6 @@
-"""A decoder of transformers without its tokenizer: its blocks, states and vocabulary head, and edits of rows in it.
+"""A decoder of transformers without its tokenizer: its blocks, states and vocabulary head, and edits of its rows.
 
-One class, and so one file: what it answers, and what :meth:`Decoder.verify` holds it to.
+One class and one file: its methods, and the checks of :meth:`Decoder.verify`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,14 +23,14 @@ PARTS = {
     "attention": ("self_attn", "attn", "attention", "self_attention"),
     "mlp": ("mlp", "feed_forward", "block_sparse_moe", "fc2"),
 }
-"""Names that families give to what can be steered inside a block; OPT's last linear layer is its MLP's output."""
+"""Families' names of the parts that can be steered inside a block; OPT's last linear layer is its MLP's output."""
 
 
 def blocks(model: nn.Module) -> str:
     """Return the name of the list of decoder blocks: the one ModuleList as long as the configuration has layers."""
     count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
     names = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if len(names) > 1 and reads_more_than_text(model):  # towers for images or sound may be as deep
+    if len(names) > 1 and reads_more_than_text(model):  # towers for images or sound may have the same depth
         decoder = next(name for name, m in model.named_modules() if m is model.get_decoder())  # type: ignore[operator]
         names = [name for name in names if name.startswith(f"{decoder}.")]
     if len(names) != 1:
@@ -42,7 +42,7 @@ def blocks(model: nn.Module) -> str:
 
 
 def reads_more_than_text(model: nn.Module) -> bool:
-    """Tell whether the text decoder is part of a model that also reads images or sound."""
+    """Return whether the text decoder is part of a model that also reads images or sound."""
     return model.config.get_text_config() is not model.config  # type: ignore[union-attr,operator]
 
 
@@ -54,7 +54,7 @@ def entry(model: nn.Module) -> nn.Module:
 
 
 def site_of(model: nn.Module, layer: int, part: str) -> str:
-    """Return the name of a block, or of its ``attention`` or ``mlp``; raises ValueError if it has no such part."""
+    """Return the name of a block, or of its ``attention`` or ``mlp``; raise ValueError if it has no such part."""
     block = f"{blocks(model)}.{layer}"
     if part == "block":
         return block
@@ -87,7 +87,7 @@ class Decoder:
 
     @property
     def embedding(self) -> Tensor:
-        """``[V, d]`` the weights of the tokens' embeddings."""
+        """The token embeddings' weights ``[V, d]``."""
         return self.model.get_input_embeddings().weight
 
     @property
@@ -119,11 +119,11 @@ class Decoder:
             self.states(batch)
 
     def logits(self, h: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Logits ``[m, V]`` float32 of states ``[m, d]``, or ``[m, n]`` of n tokens alone: the model's own."""
+        """Return the model's logits ``[m, V]`` float32 of states ``[m, d]``, or only those of n tokens, ``[m, n]``."""
         return head.logits(self.model, {self.base, self.model.get_submodule(self.blocks.rpartition(".")[0])}, h, tokens)
 
     def scored(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of all tokens of the rows that are to be scored.
+        """Return the log-probabilities of all tokens to be scored in the rows.
 
         Args:
             h: ``[copies, R, T, d]`` states.
@@ -140,15 +140,15 @@ class Decoder:
             for r, row in enumerate(rows)
             for slot, token, option in row.reads
         ]
-        of_slot, token, place = torch.tensor(reads, device=h.device).T
+        of_slot, token, index = torch.tensor(reads, device=h.device).T
         r, slot = torch.tensor(slots, device=h.device).T
         states = h[:, r, slot].flatten(0, 1)
         states_index = (of_slot + len(slots) * torch.arange(len(h), device=h.device).unsqueeze(1)).flatten()
         values = self._log_probabilities(states, states_index, token.repeat(len(h)))
-        return place.to(self.embedding.device), values.view(len(h), -1)
+        return index.to(self.embedding.device), values.view(len(h), -1)
 
     def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor, at_once: int = 1024) -> Tensor:
-        """Log-probability of ``token [n]`` after the states ``h [m, d]`` at ``row [n]``; the head a piece at a time."""
+        """Return log-probabilities of ``token [n]`` after states ``h [m, d]`` at ``row [n]``, ``at_once`` at a time."""
         pieces = []
         for start in range(0, len(h), at_once):
             index = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
@@ -161,19 +161,20 @@ class Decoder:
     def steered(
         self, batch: Batch, edits: Mapping[str, Edit] | None, mask: Tensor | None, copies: int
     ) -> Iterator[None]:
-        """While the block runs, :meth:`states` of this batch are steered, each copy by its own edit.
+        """Steer :meth:`states` of this batch inside the block, each copy by its own edit.
 
         Args:
-            batch: what will be run.
+            batch: the batch that will run.
             edits: by site; given ``h [copies, R, T, d]``, they return the same shape.
-            mask: ``[R, T]`` the tokens that are steered; None for all.
-            copies: how often each row is run; what lies below the first site is computed once.
+            mask: ``[R, T]`` the steered tokens; None for all.
+            copies: number of copies of each row; layers below the first site are computed once.
         """
         if not edits:
             yield
             return
         first = min(int(site.removeprefix(f"{self.blocks}.").split(".")[0]) for site in edits)
-        inside = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)  # the block itself needs all copies
+        # an edit inside the first block needs all copies of the block's input
+        nested = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)
 
         def on_rows(function: Edit) -> Edit:
             def steer(h: Tensor) -> Tensor:
@@ -187,17 +188,17 @@ class Decoder:
 
         with ExitStack() as stack:
             if copies > 1:
-                above = [f"{self.blocks}.{i}" for i in range(first if inside else first + 1, self.depth)]
-                stack.enter_context(fan_out(self.model, above, copies, repeat_input=inside))
+                above = [f"{self.blocks}.{i}" for i in range(first if nested else first + 1, self.depth)]
+                stack.enter_context(fan_out(self.model, above, copies, repeat_input=nested))
             stack.enter_context(edit(self.model, {site: on_rows(function) for site, function in edits.items()}))
             yield
 
     @torch.no_grad()
     def verify(self, name: str, pad: int) -> bool:
-        """Check on a few tokens that attention is causal, and that our states, cache and packed options are right.
+        """Check on a few tokens that attention is causal, and that our states, cache and packed options are correct.
 
         Args:
-            name: what the model is called in an error.
+            name: the model's name in errors.
             pad: a token to pad with.
 
         Returns:

@@ -3,7 +3,7 @@
 from typing import Any
 
 UNCOUNTED = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "recurrent_gemma")
-"""``model_type`` of the families whose state does not say how many tokens it has read."""
+"""``model_type`` of the families whose state does not record the number of read tokens."""
 ADVICE = "take a decoder with attention, such as Llama, Qwen or Gemma"
 
 

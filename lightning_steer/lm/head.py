@@ -1,7 +1,7 @@
-"""Logits by the model itself: its own code from the last states on, whatever it does with its vocabulary head.
+"""Compute logits with the model's own code after its last states, whatever it does with its vocabulary head.
 
 Families scale the logits (Cohere, Granite), multiply or bound them (Falcon-H1, Gemma 2). So the head is not rebuilt:
-the model runs, with states in the place of what its decoder would give.
+the model runs, with the states in place of its decoder's output.
 """
 
 from collections.abc import Callable, Collection, Iterator

@@ -1,7 +1,7 @@
 """A frozen Hugging Face decoder with its tokenizer: score continuations, read activations, generate, all steerable.
 
-One class, and so one file: what it is asked for shares the model, the tokenizer, the positions and the chat template.
-What needs no text, the decoder by itself, is in :mod:`lightning_steer.lm.decoder`.
+One class in one file, because its methods share the model, the tokenizer, the positions and the chat template.
+The decoder alone, without text, is in :mod:`lightning_steer.lm.decoder`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ __all__ = ["LLM", "PARTS", "blocks"]
 
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-"""What of a model's generation settings says which tokens it knows, and not how it is to speak."""
+"""Generation settings that name special tokens; the other settings of a model (sampling, lengths) are ignored."""
 
 
 Conversation = Sequence[Mapping[str, str]]
@@ -111,7 +111,7 @@ class LLM(Backbone):
         self.adopt(model, tokenizer)
 
     def adopt(self, model: nn.Module, tokenizer: Any) -> "LLM":
-        """Use a model that is there already, as :meth:`load` would use the one it reads."""
+        """Use a model that is already in memory, as :meth:`load` uses the one it reads."""
         decoder = self._decoder = Decoder(model)
         self.tokenizer = tokenizer
         if self.loading[2] is None:  # Lightning moves it to its device; a device map has placed it already
@@ -135,11 +135,11 @@ class LLM(Backbone):
         return layer % count
 
     def site(self, layer: int) -> str:
-        """Module name of what is steered in a block."""
+        """Return the name of the module that is steered in a block."""
         return site_of(self.model, layer, self.part)
 
     def every_layer(self) -> "LLM":
-        """Read and steer all blocks; for a model that is loaded, whose depth is known only then."""
+        """Read and steer all blocks. The model must be loaded: its depth is unknown before."""
         self.layers = list(range(self.decoder.depth))
         self.sites = [self.site(layer) for layer in self.layers]
         return self
@@ -157,11 +157,11 @@ class LLM(Backbone):
 
     @property
     def device(self) -> torch.device:
-        """Where the input goes."""
+        """The device that inputs must be on."""
         return self.decoder.embedding.device
 
     def check(self, data: Any) -> None:
-        """Any text can be read; refused: strategies that spread a model, and a device map in one of many processes."""
+        """Refuse strategies that spread a model, and a device map in one of several processes; any text can be read."""
         trainer = getattr(data, "trainer", None)
         if trainer is None:
             return
@@ -185,7 +185,7 @@ class LLM(Backbone):
     # ---- scoring and reading
 
     def prompt(self, text: str | Conversation) -> str:
-        """The prompt as the model is given it; raises ValueError if it is a conversation and there is no template."""
+        """Return the prompt as the model reads it; raise ValueError for a conversation without a chat template."""
         if isinstance(text, str):
             if not self.chat:
                 return text
@@ -201,16 +201,18 @@ class LLM(Backbone):
             raise ValueError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
 
     def rows(self, questions: Sequence[MultipleChoice]) -> list[Row]:
-        """Tokens of questions or texts, a chat template bringing its own special ones; raises ValueError."""
+        """Return the tokens of questions or texts; a chat template adds its own special tokens. Raises ValueError."""
         check_order(self.model)
-        asked = [MultipleChoice(self.prompt(q.prompt), q.options) for q in questions]
-        rows = [row for i, q in enumerate(asked) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)]
+        templated = [MultipleChoice(self.prompt(q.prompt), q.options) for q in questions]
+        rows = [
+            row for i, q in enumerate(templated) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)
+        ]
         for row in rows:
-            self.check_length(max(row.position) + 1, asked[row.example].prompt)
+            self.check_length(max(row.position) + 1, templated[row.example].prompt)
         return rows
 
     def texts(self, inputs: Sequence[MultipleChoice]) -> list[Row]:
-        """Tokens of questions with their first option, each as one text that is read whole; raises ValueError."""
+        """Return the tokens of questions, each read whole as one text with its first option; raises ValueError."""
         texts = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs]
         rows = [
             rows_of(self.tokenizer, i, MultipleChoice(text), not self.chat, False)[0] for i, text in enumerate(texts)
@@ -220,7 +222,7 @@ class LLM(Backbone):
         return rows
 
     def prompts(self, prompts: Sequence[str | Conversation], new: int) -> list[list[int]]:
-        """Tokens of prompts after which ``new`` ones are generated; raises ValueError naming a prompt."""
+        """Return the tokens of prompts that ``new`` generated tokens will follow; raises ValueError naming a prompt."""
         texts = [self.prompt(text) for text in prompts]
         token_ids = text_tokens(self.tokenizer, texts, special=not self.chat)
         for text, ids in zip(texts, token_ids, strict=True):
@@ -230,7 +232,7 @@ class LLM(Backbone):
         return token_ids
 
     def check_length(self, tokens: int, text: str, new: int = 0) -> None:
-        """Raise TooLongError if a text's tokens, and new ones but the last, are more than the model reads.
+        """Raise TooLongError if a text and its new tokens, except the last, exceed what the model reads.
 
         Nothing is predicted from the last new token, so it is never read.
         """
@@ -240,9 +242,9 @@ class LLM(Backbone):
             raise TooLongError(f"{needed} are more than {reads}: {text[:60]!r}")
 
     def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
-        """``{site: [B, d]}`` of texts, at the tokens to be read; what lies above the last site is not computed.
+        """Return ``{site: [B, d]}`` of texts at ``read_positions``; layers above the last site are not computed.
 
-        A question is read with its first option, as one text; ``GeneratedTokens`` reads what the option has added.
+        A question is read with its first option as one text; ``GeneratedTokens`` reads the tokens of the option.
         """
         check_order(self.model)
         rows, means = self.texts(inputs), self._empty_means(inputs)
@@ -259,7 +261,7 @@ class LLM(Backbone):
         return means
 
     def observe(self, inputs: Sequence[MultipleChoice]) -> tuple[Tensor, dict[str, Tensor]]:
-        """``[B, options]`` as :meth:`scores` unsteered, and ``{site: [B, d]}`` of the prompts alone, in one pass."""
+        """Return unsteered :meth:`scores` ``[B, options]`` and ``{site: [B, d]}`` of the prompts alone, in one pass."""
         rows, means = self.rows(inputs), self._empty_means(inputs)
         options = max(len(question.options) for question in inputs)
         total = torch.zeros(1, len(inputs) * options, device=self.device)
@@ -278,7 +280,7 @@ class LLM(Backbone):
     def _add_means(
         self, means: dict[str, Tensor], h_at: dict[str, Tensor], rows: Sequence[Row], mask: Tensor | None, real: Tensor
     ) -> None:
-        """Put the mean over each row's tokens to be read where its example stands."""
+        """Write the mean over each row's tokens at the read positions to the place of its example."""
         mask = real if mask is None else mask & real
         if not mask.any(1).all():
             raise ValueError(
@@ -293,7 +295,7 @@ class LLM(Backbone):
     def scores(
         self, inputs: Sequence[MultipleChoice], edits: Mapping[str, Edit] | None = None, copies: int = 1
     ) -> Tensor:
-        """``[copies, B, options]`` log-probabilities of the continuations; -inf where a question has fewer options."""
+        """Return log-probabilities of the options ``[copies, B, options]``; -inf where a question has fewer options."""
         if not inputs or not all(question.options for question in inputs):
             raise ValueError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
         rows, options = self.rows(inputs), max(len(question.options) for question in inputs)
@@ -307,7 +309,7 @@ class LLM(Backbone):
         return self._normalize(total, inputs, options)
 
     def _normalize(self, total: Tensor, inputs: Sequence[MultipleChoice], options: int) -> Tensor:
-        """Sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``normalize``."""
+        """Return sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``normalize``."""
         total = total.unflatten(1, (len(inputs), options))
         counts = torch.tensor([[self._count(q, i) for i in range(options)] for q in inputs], device=total.device)
         return torch.where(counts > 0, total / counts.clamp_min(1), -torch.inf)
@@ -320,17 +322,17 @@ class LLM(Backbone):
         return len(question.options[i].encode()) if self.normalize == "bytes" else 1
 
     def logits(self, h: Tensor) -> Tensor:
-        """Vocabulary logits ``[m, V]`` float32 of decoder states ``[m, d]``."""
+        """Return vocabulary logits ``[m, V]`` (float32) of decoder states ``[m, d]``."""
         return self.decoder.logits(h)
 
     # ---- neutral text
 
     @torch.no_grad()
     def drift(self, texts: Sequence[str], edits: Mapping[str, Edit], copies: int = 1) -> TextDrift:
-        """What the edits do to texts that they are not about.
+        """Return how the edits change the predictions for neutral texts.
 
-        A text is read as a prompt; where the positions pick no token of a prompt, as generated after its first token.
-        Only tokens from the first steered one on count.
+        A text is read as a prompt; if the positions select no token of a prompt, as generated after its first token.
+        Only tokens from the first steered one onward count.
         """
         rows = self.rows([MultipleChoice(text) for text in texts])
         longest = max(len(row.ids) for row in rows)
@@ -352,11 +354,12 @@ class LLM(Backbone):
             tokens.index_add_(0, example, has_next.float())
             base = self.logits(plain[r, t]).log_softmax(-1)
             for i, h in enumerate([plain, *steered]):
-                after = base if i == 0 else self.logits(h[r, t]).log_softmax(-1)
-                token_logp = after.gather(1, next_tokens.unsqueeze(1)).squeeze(1).cpu().double()
+                steered_logp = base if i == 0 else self.logits(h[r, t]).log_softmax(-1)
+                token_logp = steered_logp.gather(1, next_tokens.unsqueeze(1)).squeeze(1).cpu().double()
                 logp[i].index_add_(0, example, torch.where(has_next, token_logp, 0.0))
                 if i:
-                    values = next_token_kl(base, after).nan_to_num(nan=torch.inf, posinf=torch.inf)  # NaN says no token
+                    # NaN in kl marks a place without a token, so an undefined divergence is stored as infinite.
+                    values = next_token_kl(base, steered_logp).nan_to_num(nan=torch.inf, posinf=torch.inf)
                     kl[i - 1, example, t.cpu()] = values.cpu().double()
         return TextDrift(kl, logp[0], logp[1:], tokens)
 
@@ -368,8 +371,8 @@ class LLM(Backbone):
 
     @contextmanager
     def steered(self, edits: Mapping[str, Edit], prompt_lengths: Tensor | None = None) -> Iterator[None]:
-        """While the block runs, every use of the model, ``generate`` too, is steered at its positions."""
-        if isinstance(self.positions, AllTokens):  # where the tokens stand does not matter
+        """Steer every use of the model inside the block, ``generate`` included, at its positions."""
+        if isinstance(self.positions, AllTokens):  # token positions do not matter
             with edit(self.model, edits):
                 yield
             return
@@ -407,7 +410,7 @@ class LLM(Backbone):
         """Continue a prompt or several, greedily unless ``settings`` (of transformers' ``generate``) say otherwise.
 
         With ``chat`` a prompt of several may be a conversation, a list of turns with ``role`` and ``content``.
-        Nothing is taken from the model's own ``generation_config`` but its special tokens.
+        Only the special tokens are taken from the model's own ``generation_config``.
 
         Returns:
             What follows the prompt; of several prompts a list, in their order.

@@ -1,14 +1,14 @@
-"""How long a text may be for its tokens to be read the same whatever stands beside it in a batch."""
+"""The longest text that is read independently of the other texts in its batch."""
 
 import math
 from typing import Any
 
 
 def longest_text(config: Any) -> float:
-    """Return the most tokens of a text that a model of this configuration reads, or infinity.
+    """Return the largest number of tokens of a text that a model of this configuration reads, or infinity.
 
-    With longrope (Phi-3 of 128k tokens) the longest row of a batch decides with which frequencies all of its rows are
-    read, so that a longer text would change its neighbours: the limit is the length at which they change. Dynamic
+    With longrope (Phi-3 of 128k tokens) the longest row of a batch determines the frequencies of all its rows,
+    so a longer text would change its neighbours: the limit is the length at which they change. Dynamic
     frequencies change beyond ``max_position_embeddings``, which is the limit anyway.
 
     Args:
@@ -22,11 +22,11 @@ def longest_text(config: Any) -> float:
 
 
 def why_shorter(config: Any) -> str:
-    """Return what a message adds where the limit is below the length that the configuration names; else nothing."""
-    named = getattr(config, "max_position_embeddings", None)
-    if not named or longest_text(config) >= named:
+    """Return an explanation for messages if the limit is below the configured length; else an empty text."""
+    configured = getattr(config, "max_position_embeddings", None)
+    if not configured or longest_text(config) >= configured:
         return ""
-    return f" (of {named}: with longrope a longer text changes how its neighbours in a batch are read)"
+    return f" (of {configured}: with longrope a longer text changes how its neighbours in a batch are read)"
 
 
 class TooLongError(ValueError):

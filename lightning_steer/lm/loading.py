@@ -1,4 +1,4 @@
-"""Load a decoder and its tokenizer from the hub or a local folder; every failure is one sentence."""
+"""Load a decoder and its tokenizer from the hub or a local folder; every error is one sentence."""
 
 import json
 import math
@@ -11,9 +11,9 @@ import torch
 from lightning_steer.lm.families import check_family
 
 WEIGHTS = re.compile(r"[\w-][\w.-]*\.safetensors")
-"""Names of weight files: plain names, in the folder."""
+"""Pattern of weight file names: plain names in the folder."""
 ATTENTION = (None, "eager", "sdpa", "flex_attention")
-"""Implementations that need no code from anywhere else; the others fall back to kernels of the hub."""
+"""Implementations that need no external code; the others fall back to kernels of the hub."""
 
 
 def load(
@@ -62,7 +62,7 @@ def load(
             use_safetensors=True,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # they are rejected below, by name
             **options,
         )
     except ForeignFileError:
@@ -86,24 +86,24 @@ def _auto_class(config: Any) -> Any:
 
 
 class ForeignFileError(ValueError):
-    """A model names files that are not its own."""
+    """A model refers to files outside its folder."""
 
 
 def tame(config: Any) -> None:
-    """Drop what a model's own configuration must not decide: code from the hub for its attention, and other files.
+    """Remove what a model's configuration must not decide: attention code from the hub, and other files.
 
-    Of the names of attention implementations those remain that are part of torch and transformers, in parts of the
+    Only attention implementations of torch and transformers remain, also in parts of the
     configuration too; a name with a slash would be a repository whose compiled code is fetched and run.
     """
     vars(config).pop("transformers_weights", None)
     subconfigs = [config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", {}))]
     for subconfig in subconfigs:
         if subconfig is not None and subconfig._attn_implementation not in ATTENTION:
-            subconfig._attn_implementation_internal = None  # the setter would hand it on to the other parts
+            subconfig._attn_implementation_internal = None  # the setter would pass it on to the other parts
 
 
 def _check_index(name: str, revision: str | None) -> None:
-    """Raise ForeignFileError if a model of several files names one that is no safetensors file of its folder."""
+    """Raise ForeignFileError if a model's index names a file that is not a safetensors file of its folder."""
     from transformers.utils.hub import cached_file
 
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
@@ -123,7 +123,7 @@ def _check_index(name: str, revision: str | None) -> None:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is neither a model's folder nor a hub name, before any library looks for it."""
+    """Reject what is neither a model's folder nor a hub name, before any library looks for it."""
     folder = Path(name)
     if folder.is_file():
         raise ValueError(f"{name} is a file; a model is a folder with config.json, *.safetensors and a tokenizer")
@@ -138,7 +138,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_whole(name: str, info: dict[str, Any]) -> None:
-    """Refuse a model with tensors that transformers would make up at random, with a warning."""
+    """Reject a model with missing tensors, which transformers would initialise at random with a warning."""
     if info["mismatched_keys"]:
         tensor, saved, expected = min(info["mismatched_keys"])
         raise ValueError(
@@ -153,7 +153,7 @@ def _check_whole(name: str, info: dict[str, Any]) -> None:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """Return the tokenizer of a model alone; raises ValueError with the reason and what to do."""
+    """Return only the tokenizer of a model; raise ValueError with the reason and what to do."""
     _check_name(name)
     return _tokenizer(name, revision)
 
@@ -171,7 +171,7 @@ def _tokenizer(name: str, revision: str | None, embedded: float = math.inf) -> A
         ) from error
     if tokenizer.vocab_size == 0:
         raise ValueError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
-    if tokenizer.vocab_size > embedded:  # special tokens added later may lie beyond, as long as they are not used
+    if tokenizer.vocab_size > embedded:  # special tokens added later may lie beyond if they are not used
         raise ValueError(
             f"the tokenizer of {name} has {tokenizer.vocab_size} tokens, and the model embeds {embedded}: it is "
             "another model's"

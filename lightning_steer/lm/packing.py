@@ -1,4 +1,4 @@
-"""Whether options side by side in one row come out as each by itself: seen on the model, beyond all of its windows."""
+"""Test on the model, beyond all of its windows, whether options packed into one row score as each one alone."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from lightning_steer.lm.windows import LONGEST_WINDOW, SMALL_WINDOW, mask_forms,
 
 
 def options_fit(decoder: Any, pad: int, bound: float) -> bool:
-    """Tell whether several options can share one row after a prompt; keeps the working mask form in the decoder.
+    """Return whether several options can share one row after a prompt; store the working mask form in the decoder.
 
     Args:
         decoder: a :class:`~lightning_steer.lm.decoder.Decoder`.
         pad: a token to pad with.
-        bound: largest difference of logits that is rounding, as a share of their size.
+        bound: largest difference of logits that counts as rounding, as a share of their size.
     """
     return any(_fit(decoder, form, pad, bound) for form in mask_forms(decoder.config))
 
@@ -30,7 +30,7 @@ def _fit(decoder: Any, form: tuple[str, ...], pad: int, bound: float) -> bool:
             if distance(copied, _beyond(SMALL_WINDOW), 0) > 1e-4:
                 return False
         return distance(decoder, _beyond(max(real_windows, default=0)), pad) <= bound
-    except Exception:  # families whose masks, positions or biases cannot be given token by token
+    except Exception:  # families whose masks, positions or biases cannot be set for each token
         return False
 
 

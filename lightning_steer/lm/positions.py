@@ -1,4 +1,4 @@
-"""Which tokens are steered, whatever the padding, the cache, the beams or the pieces in which a prompt arrives.
+"""Select the steered tokens, independent of padding, cache, beams and the pieces in which a prompt arrives.
 
 Tokens are counted from the first real one of their row; padding has the index -1.
 """
@@ -18,15 +18,15 @@ class Positions(ABC):
     """A rule that picks tokens."""
 
     needs_prompt = True
-    """Whether it must be known where the prompt ends."""
+    """Whether the rule depends on the end of the prompt."""
 
     @abstractmethod
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
-        """Picked tokens ``[B, T]`` bool, or None for all of them.
+        """Return the selected tokens ``[B, T]`` bool, or None for all of them.
 
         Args:
             index: ``[B, T]`` position of each token in its row, -1 for padding.
-            prompt: ``[B]`` how many tokens each row's prompt has.
+            prompt: ``[B]`` number of tokens of each row's prompt.
         """
 
 
@@ -73,7 +73,7 @@ class TokensFrom(Positions):
 
     @property
     def needs_prompt(self) -> bool:  # type: ignore[override]
-        """Only a token counted from the prompt's end depends on it."""
+        """Whether the token is counted from the prompt's end."""
         return self.offset < 0
 
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
@@ -88,11 +88,11 @@ class Tokens:
         self.given, self.prompt = prompt_lengths, prompt_lengths
         self.index: Tensor | None = None
         self.generating = self.in_doubt = False
-        self.prompts: int | None = None  # of the generate under way, each of which may have several beams
-        self.first: Tensor | None = None  # what the latest prompt was
+        self.prompts: int | None = None  # number of prompts of the running generate; each may have several beams
+        self.first: Tensor | None = None  # the latest prompt
 
     def mask(self, positions: Positions) -> Tensor | None:
-        """Picked tokens of this pass, ``[B, T]`` bool or None for all."""
+        """Return the selected tokens of this pass, ``[B, T]`` bool, or None for all."""
         if self.index is None or self.prompt is None:
             if isinstance(positions, AllTokens):
                 return None
@@ -105,7 +105,7 @@ class Tokens:
         return positions.mask(self.index, self.per_row(self.prompt, len(self.index)))
 
     def per_row(self, values: Tensor, rows: int) -> Tensor:
-        """``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
+        """Expand ``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
 
         Raises:
             ValueError: the number of values is neither that of the rows nor of the prompts.
@@ -117,30 +117,30 @@ class Tokens:
         raise ValueError(f"{len(values)} values cannot be given to {rows} rows: give one for each row or prompt")
 
     def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the tokens of a call of the decoder."""
+        """Record the tokens of a call of the decoder."""
         ids: Any = kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         cache = kwargs.get("past_key_values")
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        cached = int(cache.get_seq_length()) if cache is not None else 0
         rows, length = ids.shape[:2]
         padding = kwargs.get("attention_mask")
         if isinstance(padding, Tensor) and padding.dim() == 2:
-            real = padding[:, : seen + length].long()
+            real = padding[:, : cached + length].long()
             index = torch.where(real == 1, real.cumsum(1) - 1, -1)[:, -length:]
         elif padding is None:
-            index = (torch.arange(length, device=ids.device) + seen).expand(rows, -1)
+            index = (torch.arange(length, device=ids.device) + cached).expand(rows, -1)
         else:
             raise ValueError(
                 "tokens cannot be told from padding in a prepared attention mask: pass the plain [B, T] one"
             )
-        if self.given is None and seen == 0:
+        if self.given is None and cached == 0:
             self._begin(ids, index)
         elif self.given is None and length > 1:
             raise ValueError("the prompt arrives in pieces: say with prompt_lengths where it ends")
         self.index = index
 
     def _begin(self, ids: Tensor, index: Tensor) -> None:
-        """Note a prompt, unless these are a prompt and what was generated after it, without a cache."""
+        """Record a prompt, unless these tokens are a prompt with its generated tokens, without a cache."""
         if self.generating and self.first is not None:
             return
         previous = self.first
@@ -151,7 +151,7 @@ class Tokens:
 
     @contextmanager
     def within_generate(self, prompts: int | None) -> Iterator[None]:
-        """Inside, the first call is a prompt and all others go on from it, whether there is a cache or not."""
+        """Treat the first call inside the block as a prompt and later calls as its continuation, cached or not."""
         self.generating, self.first, self.prompts = True, None, prompts
         try:
             yield
@@ -163,13 +163,13 @@ class Tokens:
 def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[Tokens]:
     """Track the tokens of every call of ``decoder`` while the block runs.
 
-    Without a cache every step of ``generate`` reads the prompt again and one token more; so ``model.generate`` is
-    wrapped for the time of the block, to tell its steps from new prompts.
+    Without a cache every step of ``generate`` reads the prompt again and one more token. So ``model.generate`` is
+    wrapped inside the block, to distinguish its steps from new prompts.
 
     Args:
         model: the model whose ``generate`` may be called.
         decoder: the module that owns the decoder layers and is given ids, mask and cache.
-        prompt_lengths: ``[B]`` real tokens of each row's prompt; None takes the first call for the whole prompt.
+        prompt_lengths: ``[B]`` real tokens of each row's prompt; None treats the first call as the whole prompt.
     """
     tokens = Tokens(prompt_lengths)
     handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: tokens.see(args, kwargs), with_kwargs=True)
@@ -193,12 +193,12 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
 
 
 ROW_BY_ROW = "steered_row_by_row"
-"""Marks a model that is steered with a strength of its own for each row, whose order must then be kept."""
+"""Marks a model that is steered with a separate strength for each row, so that the order of rows must not change."""
 
 
 @contextmanager
 def row_by_row(model: nn.Module) -> Iterator[None]:
-    """While the block runs, :func:`check_order` refuses to put the model's rows into another order."""
+    """Make :func:`check_order` reject a reordering of the model's rows inside the block."""
     vars(model)[ROW_BY_ROW] = True
     try:
         yield
@@ -207,7 +207,7 @@ def row_by_row(model: nn.Module) -> Iterator[None]:
 
 
 def check_order(model: nn.Module) -> None:
-    """Raise ValueError if rows that are sorted by length would get each other's strengths."""
+    """Raise ValueError if sorting rows by length would exchange their strengths."""
     if ROW_BY_ROW in vars(model):
         raise ValueError(
             "the model is steered with a strength for each row, and scores and activations put rows into batches of "
@@ -218,7 +218,7 @@ def check_order(model: nn.Module) -> None:
 def restricted(
     function: Callable[[Tensor], Tensor], tokens: Tokens, positions: Positions
 ) -> Callable[[Tensor], Tensor]:
-    """Apply the edit to the chosen tokens only; all others keep their bits."""
+    """Apply the edit only to the selected tokens; all others stay equal bit for bit."""
 
     def edit(h: Tensor) -> Tensor:
         mask = tokens.mask(positions)

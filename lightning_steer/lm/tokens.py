@@ -1,4 +1,4 @@
-"""From text to rows of tokens: how the options of one prompt share its tokens."""
+"""Turn text into rows of tokens, in which the options of one prompt share its tokens."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from lightning_steer.lm.continuations import continuations, text_tokens
 
 
 class MultipleChoice(NamedTuple):
-    """A prompt and the continuations to be scored after it; without any, a text to be read."""
+    """A prompt and the continuations to score after it; without any, a text to read."""
 
     prompt: str
     options: tuple[str, ...] = ()
@@ -21,11 +21,11 @@ class Row(NamedTuple):
 
     ids: list[int]
     position: list[int]
-    """Place of each token in its own text: every option begins again after the prompt."""
+    """Position of each token in its own text: every option starts again after the prompt."""
     segment: list[int]
     """0 for the prompt, else the option's number from 1: an option sees the prompt and itself."""
     prompt: int
-    """Tokens of the prompt."""
+    """Number of tokens of the prompt."""
     example: int
     reads: list[tuple[int, int, int]]
     """(slot whose output predicts it, token, option) for every token that is scored."""
@@ -68,11 +68,11 @@ class Batch(NamedTuple):
     position: Tensor
     """``[R, T]``; 0 at padding."""
     mask: Tensor | None
-    """``[R, 1, T, T]`` additive; None where plain causal attention is right (padding comes after all that is read)."""
+    """``[R, 1, T, T]`` additive; None if plain causal attention is correct (padding follows every token read)."""
     index: Tensor
     """``[R, T]`` as ``position``, but -1 at padding."""
     prompt: Tensor
-    """``[R]`` tokens of the prompt."""
+    """``[R]`` number of tokens of the prompt."""
 
 
 def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.device) -> Batch:
@@ -86,9 +86,14 @@ def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.dev
         segment[i, :n] = torch.tensor(row.segment)
     mask = None
     if any(row.segment and max(row.segment) > 0 and len(set(row.segment) - {0}) > 1 for row in rows):
-        seen = (segment.unsqueeze(1) == 0) | (segment.unsqueeze(1) == segment.unsqueeze(2))
-        seen &= torch.ones(longest, longest, dtype=torch.bool).tril()
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min).unsqueeze(1).to(device)
+        visible = (segment.unsqueeze(1) == 0) | (segment.unsqueeze(1) == segment.unsqueeze(2))
+        visible &= torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask = (
+            torch.zeros(visible.shape, dtype=dtype)
+            .masked_fill(~visible, torch.finfo(dtype).min)
+            .unsqueeze(1)
+            .to(device)
+        )
     prompt = torch.tensor([row.prompt for row in rows])
     return Batch(ids.to(device), index.clamp_min(0).to(device), mask, index.to(device), prompt.to(device))
 

@@ -1,7 +1,7 @@
-"""Attention windows and chunks of a decoder's layers, counted in the positions of a text and not in slots of a row.
+"""Attention windows and chunks of a decoder's layers, in positions of a text instead of slots of a row.
 
-A prepared 4-D mask replaces the one that a model would make, and with it the windows and chunks. So rows with options
-side by side need a mask for each kind of layer, with the window that the configuration names in it.
+A prepared 4-D mask replaces the model's own mask, and with it the windows and chunks. So rows with options
+side by side need a mask for each kind of layer, with the configured window in it.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 LONGEST_WINDOW = 256
-"""Windows up to here are tried on the model itself, longer ones on a small copy of its configuration."""
+"""Windows up to this size are tested on the model itself, longer ones on a small copy of its configuration."""
 SMALL_WINDOW = 16
 SIZES = ("sliding_window", "attention_chunk_size", "window_size", "floor_scale")
-"""What configurations call a number of tokens at which attention changes; the last is Llama 4's temperature."""
+"""Configuration entries of the number of tokens at which attention changes; the last is Llama 4's temperature."""
 KINDS = ("full_attention", "sliding_attention", "chunked_attention")
 """Layers whose mask can be prepared; a linear or convolutional layer reads its neighbours in the row."""
 
@@ -54,7 +54,7 @@ def masks(config: Any, form: Sequence[str], mask: Tensor, position: Tensor) -> T
         config: the text configuration.
         form: one of :func:`mask_forms`.
         mask: ``[R, 1, T, T]`` additive: the mask without windows.
-        position: ``[R, T]`` place of each token in its own text.
+        position: ``[R, T]`` position of each token in its own text.
     """
     by_kind = {kind.strip("*"): _within(config, kind.strip("*"), mask, position) for kind in form}
     return by_kind if len(form) > 1 or form[0].startswith("*") else by_kind[form[0]]
@@ -82,7 +82,7 @@ def every_expert(config: Any) -> dict[str, int]:
     count = max((getattr(config, name, None) or 0 for name in names), default=0)
     if not setting or count < 2:
         return {}
-    groups = getattr(config, "n_group", None)  # DeepSeek chooses among groups of experts first
+    groups = getattr(config, "n_group", None)  # DeepSeek first selects groups of experts
     return {setting: count, **({"topk_group": groups} if groups else {})}
 
 
@@ -91,7 +91,7 @@ def small_copy(model: Any, vocabulary: int | None = None, **changes: Any) -> Any
 
     Args:
         model: a model of transformers.
-        vocabulary: how many tokens the copy knows; None for as many as the model.
+        vocabulary: size of the copy's vocabulary; None for the model's.
         changes: other settings of the copy's configuration.
     """
     from transformers import AutoModelForCausalLM

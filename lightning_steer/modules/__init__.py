@@ -1,4 +1,4 @@
-"""One file per LightningModule; all of them are known to the command line by their bare names."""
+"""One file per LightningModule; the command line knows all of them by their class names."""
 
 from lightning_steer.modules.language_model import LanguageModel
 from lightning_steer.modules.probe import ErrorProbe

@@ -1,4 +1,4 @@
-"""Why a report's figures should not be taken at face value, whatever was steered: sentences for its warnings."""
+"""Sentences for a report's warnings: reasons not to take its figures at face value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,13 @@ from typing import Any
 from lightning_steer.statistics.estimate import Estimate
 
 BROKEN = 0.1
-"""Nats per token of neutral text beyond which a report warns."""
+"""A report warns if neutral text changes by more than this, in nats per token."""
 FEW = 10
-"""Fewer independent rows or clusters cannot tell strengths apart."""
+"""Fewer independent rows or clusters cannot distinguish strengths."""
 
 
 def damage(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a warning if other text was not looked at, or was changed by more than ``BROKEN``."""
+    """Return a warning if the effect on other text was not measured, or is larger than ``BROKEN``."""
     if "reference_kl" not in metrics:
         return [
             "What steering does to other text was not measured: give the data a file of such text as "
@@ -29,51 +29,51 @@ def damage(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def at_the_edge(strength: float, strengths: Sequence[float], possible: tuple[float, float]) -> list[str]:
-    """Return a warning if the chosen strength is the largest or the smallest that was tried, and others are possible.
+    """Return a warning if the chosen strength is the largest or smallest tried, and more extreme ones are possible.
 
     Args:
-        strength: the chosen one; one that was not tried (nothing is steered) is at no edge.
-        strengths: all that were tried.
-        possible: the least and the largest that the method takes.
+        strength: the chosen strength; one that was not tried (nothing is steered) gives no warning.
+        strengths: all strengths that were tried.
+        possible: the smallest and the largest strength that the method takes.
     """
     if strength not in strengths:
         return []
     if len(strengths) == 1:
         return [f"Only one strength was tried, {strength:g}: others may do better."]
-    for name, other, edge, limit in (
+    for name, comparative, edge, limit in (
         ("largest", "larger", max(strengths), possible[1]),
         ("smallest", "smaller", min(strengths), possible[0]),
     ):
         if strength == edge != limit:
             return [
-                f"The {name} strength tried, {strength:g}, was chosen: {other} ones may do better "
+                f"The {name} strength tried, {strength:g}, was chosen: {comparative} ones may do better "
                 "(model.init_args.strengths)."
             ]
     return []
 
 
 def few_to_choose_on(part: Mapping[str, int], certified: bool) -> list[str]:
-    """Return a warning if the strength was chosen on few independent rows, unless what was chosen is certified.
+    """Return a warning if the strength was chosen on few independent rows, unless it is certified.
 
     Args:
-        part: ``{"rows", "clusters"}`` of the rows that it was chosen on.
-        certified: a certificate knows how few they are.
+        part: ``{"rows", "clusters"}``, the numbers that it was chosen on.
+        certified: whether it is certified; a certificate accounts for the number of rows.
     """
     rows, clusters = part["rows"], part["clusters"]
     if certified or clusters >= FEW:
         return []
-    what = f"{rows:,} rows" if rows == clusters else f"{rows:,} rows in {clusters} cluster{'s' * (clusters > 1)}"
+    rows_text = f"{rows:,} rows" if rows == clusters else f"{rows:,} rows in {clusters} cluster{'s' * (clusters > 1)}"
     return [
-        f"The strength was chosen on {'a single row' if rows == 1 else what}: too few to tell strengths apart, so "
+        f"The strength was chosen on {'a single row' if rows == 1 else rows_text}: too few to tell strengths apart, so "
         "another draw of the rows may choose another one."
     ]
 
 
 def old_continuations(data: Mapping[str, Any]) -> list[str]:
-    """Return a warning of held-out rows whose two continuations a fitted or selecting row has, too.
+    """Return a warning if held-out rows share their two continuations with fitting or selection rows.
 
     Args:
-        data: what :func:`.parts.described` returns.
+        data: the result of :func:`.parts.described`.
     """
     repeated, rows = data.get("repeated"), data["held_out"]["rows"]
     if repeated is None or not repeated["used"]:
@@ -93,7 +93,7 @@ def old_continuations(data: Mapping[str, Any]) -> list[str]:
 
 
 def without_interval(name: str, estimate: Estimate) -> list[str]:
-    """Return a warning if the measure that the strength was chosen by has no interval."""
+    """Return a warning if the measure that chose the strength has no interval."""
     if not math.isnan(estimate.low) or not estimate.how.startswith("none: "):
         return []
     return [f"There is no interval for {name} ({estimate.how.removeprefix('none: ')}): what was seen may be noise."]

@@ -1,4 +1,4 @@
-"""What steering does to texts that it is not about: at the chosen strength, at all others, in random directions."""
+"""Effects of steering on unrelated texts: at the chosen strength, at all others, and in random directions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def add_to(
     """Add the drift of reference texts to a report's figures, baselines and curves.
 
     Args:
-        report: the report of a test, complete but for this.
+        report: the report of a test, otherwise complete.
         llm: the model.
         texts: texts that steering should leave alone.
         groups: all interventions of the test; ``steered``, ``random_control`` and ``strength`` are used.
@@ -35,30 +35,33 @@ def add_to(
     """
     used = [group for group in groups if group.name in ("steered", "random_control", "strength")]
     edits, copies = interventions.together(used, llm.sites)
-    of_group = split(drift_estimates(llm.drift(texts, edits, copies)), used)
-    own = {name: column[0]._asdict() for name, column in of_group["steered"].items()}
-    report["metrics"] |= own
+    by_group = split(drift_estimates(llm.drift(texts, edits, copies)), used)
+    drift = {name: column[0]._asdict() for name, column in by_group["steered"].items()}
+    report["metrics"] |= drift
     report["baselines"]["random_control"] |= {
-        name: random_range([one.value for one in column], own[name]["value"], False, report["searched"])
-        for name, column in of_group["random_control"].items()
+        name: random_range([estimate.value for estimate in column], drift[name]["value"], False, report["searched"])
+        for name, column in by_group["random_control"].items()
     }
-    report["baselines"]["baseline"] |= undisturbed(own)
-    start = as_estimates(undisturbed(own))
-    report["curves"]["damage"] = by_strength(strengths, of_group["strength"], identity_strength, start)
+    report["baselines"]["baseline"] |= undisturbed(drift)
+    start = as_estimates(undisturbed(drift))
+    report["curves"]["damage"] = by_strength(strengths, by_group["strength"], identity_strength, start)
 
 
 def split(estimates: Columns, groups: Sequence[Interventions]) -> dict[str, Columns]:
-    """Part the estimates of all copies, ``{measure: [all copies]}``, into those of each group by its name."""
-    of_group: dict[str, Columns] = {}
+    """Split the estimates of all copies, ``{measure: [all copies]}``, by the name of their group."""
+    by_group: dict[str, Columns] = {}
     start = 0
     for group in groups:
-        part = slice(start, start + group.copies)
-        of_group[group.name] = {name: column[part] for name, column in estimates.items()}
+        copies = slice(start, start + group.copies)
+        by_group[group.name] = {name: column[copies] for name, column in estimates.items()}
         start += group.copies
-    return of_group
+    return by_group
 
 
 def undisturbed(drift: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the drift of the unsteered network from itself, beside that of the steered one: known by definition."""
-    known = {"value": 0.0, "low": math.nan, "high": math.nan, "how": BY_DEFINITION}
-    return {name: {**one, **known, "value": float(name == "perplexity_ratio")} for name, one in drift.items()}
+    """Return the drift of the unsteered network from itself, which is known by definition, in the form of ``drift``."""
+    by_definition = {"value": 0.0, "low": math.nan, "high": math.nan, "how": BY_DEFINITION}
+    return {
+        name: {**estimate, **by_definition, "value": float(name == "perplexity_ratio")}
+        for name, estimate in drift.items()
+    }

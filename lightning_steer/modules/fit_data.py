@@ -1,4 +1,4 @@
-"""What a method is fitted to: rows of the residual stream, from pairs of inputs or from graded ones."""
+"""The rows that a method is fitted to: activations of pairs of inputs or of labelled inputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +16,16 @@ NO_LABEL = Share()
 
 
 def observe(backbone: Backbone, batch: LabelledBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """``[B, options]`` scores and ``{site: [B, d]}``: what was recorded, or else what the network does now."""
+    """Return scores ``[B, options]`` and activations ``{site: [B, d]}``, recorded ones if there are any."""
     return batch.seen or backbone.observe(batch.x)
 
 
 @torch.no_grad()
 def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Tensor]:
-    """Columns ``h/site [B, k, d]``, ``error [B, k]`` and ``value [B, k, m]`` of k lessons in each row of a batch.
+    """Return columns ``h/site [B, k, d]``, ``error [B, k]`` and ``value [B, k, m]`` of k examples in each row.
 
-    A pair gives two: the negative (error 1), then the positive (error 0). A graded question gives one, with the
-    network's own error.
+    A pair gives two examples: the negative (error 1), then the positive (error 0). A labelled question gives one, with
+    the network's own error.
     """
     if batch.pair is None:
         scores, h = observe(backbone, batch)
@@ -39,9 +39,9 @@ def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Te
 
 
 def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: bool) -> Activations:
-    """The first ``rows`` rows at a site, all first lessons before all second ones.
+    """Return the first ``rows`` rows at a site, all first examples before all second ones.
 
-    Of the values those are kept that differ within pairs: the attributes that are to be steered.
+    Only values that differ within pairs are kept: the attributes that are steered.
     """
     h, error, value = (columns[name][:rows].transpose(0, 1) for name in (f"h/{site}", "error", "value"))
     if len(value) == 2:
@@ -50,11 +50,11 @@ def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: boo
 
 
 def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, dict[str, Any]]:
-    """``{name: estimate}``: in what share of a column of answered labels there is none, for ``name="column"``.
+    """Return ``{name: estimate}`` of the share of answers without a label in a column, for each ``name="column"``.
 
-    A model that answers in its own words may write no label, which counts as one label more; empty for any other.
+    A model that generates its answers may write no label, which counts as an additional label. Otherwise empty.
     """
     if data.answering is None:
         return {}
-    none = {name: (columns[column].flatten() == len(data.labels)).cpu() for name, column in of.items()}
-    return {name: NO_LABEL.estimate(column.double().numpy())[0]._asdict() for name, column in none.items()}
+    is_unlabelled = {name: (columns[column].flatten() == len(data.labels)).cpu() for name, column in of.items()}
+    return {name: NO_LABEL.estimate(column.double().numpy())[0]._asdict() for name, column in is_unlabelled.items()}

@@ -1,4 +1,4 @@
-"""Fitted maps from files: checkpoints of a steering run, or plain vectors; tensors only, never code."""
+"""Load fitted methods from checkpoints of a steering run, or plain vectors; tensors only, never code."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ from lightning_steer.runs import saving
 def load(
     path: str | Path, method: Callable[[int], SteeringMethod] | None, widths: Mapping[str, int]
 ) -> dict[str, SteeringMethod]:
-    """A fitted map for every site.
+    """Return a fitted method for every site.
 
     Args:
         path: ``best.ckpt`` of a steering run; or ``.safetensors``, ``.pt``: one vector, or vectors by site or layer.
-        method: the method of the checkpoint; null for plain vectors, which are added.
-        widths: the sites, and how wide each is.
+        method: the method of the checkpoint; None for plain vectors, which are added.
+        widths: the width of each site.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,17 +29,17 @@ def load(
     if method is None:
         return {site: _adding(vector, path, site, widths[site]) for site, vector in _vectors(content, widths, path)}
     state = content.get("state_dict", {})
-    found: dict[str, SteeringMethod] = {}
+    methods: dict[str, SteeringMethod] = {}
     for number, (site, width) in enumerate(widths.items()):
         prefix = f"maps.{number}."
-        part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if not part:
+        site_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if not site_state:
             raise ValueError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
-        found[site] = site_method = method(width)
-        saving.restore(site_method, part, f"{path} does not fit {type(site_method).__name__} at {site}")
-        for key, value in part.items():
+        methods[site] = site_method = method(width)
+        saving.restore(site_method, site_state, f"{path} does not fit {type(site_method).__name__} at {site}")
+        for key, value in site_state.items():
             _checked(value, path, f"{site}, {key}")
-    return found
+    return methods
 
 
 def _tensors(path: Path) -> Any:
@@ -49,7 +49,7 @@ def _tensors(path: Path) -> Any:
 
             return load_file(path)
         return checkpoint.load(path)
-    except Exception as error:  # whatever torch, zipfile, safetensors or the unpickler say of a foreign file
+    except Exception as error:  # torch, zipfile, safetensors and the unpickler raise various types for a foreign file
         raise ValueError(f"{path} cannot be read as tensors: {_first(error)}") from None
 
 
@@ -59,13 +59,13 @@ def _vectors(content: Any, widths: Mapping[str, int], path: Path) -> list[tuple[
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path} is neither a vector nor vectors by site: if it is a checkpoint, say of which method")
     by_name = {str(key): value for key, value in content.items()}
-    found = []
-    for site in widths:  # model.layers.2, or the layer's number alone
+    vectors = []
+    for site in widths:  # model.layers.2, or only the layer's number
         name = site if site in by_name else site.rpartition(".")[2]
         if name not in by_name:
             raise ValueError(f"{path} has no vector for {site}; it has {', '.join(by_name) or 'none of one site'}")
-        found.append((site, by_name[name]))
-    return found
+        vectors.append((site, by_name[name]))
+    return vectors
 
 
 def _adding(vector: Tensor, path: Path, site: str, width: int) -> SteeringMethod:

@@ -1,4 +1,4 @@
-"""Weights that are spread over processes: each keeps its share, and is sent a block's when it is its turn (FSDP2)."""
+"""Shard weights over processes (FSDP2): each process keeps its share, and gathers a block's weights when it runs."""
 
 from typing import cast
 
@@ -10,11 +10,11 @@ from lightning_steer.lm import decoder
 
 
 def spread(network: nn.Module, strategy: Strategy, processes: int) -> None:
-    """Spread a decoder, block by block, if the trainer's strategy asks for it.
+    """Shard a decoder block by block, if the trainer's strategy asks for it.
 
-    Raises ValueError for strategies and settings that would give something else than one process gives.
+    Raises ValueError for strategies and settings whose results would differ from those of one process.
     """
-    if isinstance(strategy, FSDPStrategy):  # its shards are flat: weight decay would take none for a matrix
+    if isinstance(strategy, FSDPStrategy):  # its shards are flat, so weight decay would recognise no matrix
         raise ValueError(
             "FSDPStrategy is not used here, as its flat shards forget what a matrix is: ModelParallelStrategy does the "
             "same and keeps it, see configs/scale/fsdp.yaml"
@@ -32,5 +32,5 @@ def spread(network: nn.Module, strategy: Strategy, processes: int) -> None:
             "the best checkpoint is read as one file: give ModelParallelStrategy save_distributed_checkpoint false"
         )
     blocks = cast(nn.ModuleList, network.get_submodule(decoder.blocks(network)))
-    for part in (*blocks, network):
-        fully_shard(part, mesh=mesh["data_parallel"])
+    for module in (*blocks, network):
+        fully_shard(module, mesh=mesh["data_parallel"])

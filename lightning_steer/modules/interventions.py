@@ -1,4 +1,4 @@
-"""Several ways of steering side by side: each is some copies of the batch, and one forward pass answers all."""
+"""Several interventions side by side: each steers some copies of the batch in one forward pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ SiteEdit = Callable[[str, Tensor], Tensor]
 
 
 class Interventions(NamedTuple):
-    """``copies`` candidates under one name; the function edits all of them at once."""
+    """``copies`` candidates under one name; the function edits all of them together."""
 
     name: str
     copies: int
@@ -22,12 +22,12 @@ class Interventions(NamedTuple):
 
 
 def unsteered() -> Interventions:
-    """The network as it is."""
+    """Return the intervention that changes nothing."""
     return Interventions("baseline", 1, lambda _site, h: h)
 
 
 def steered(name: str, maps: Mapping[str, SteeringMethod], strengths: Sequence[float]) -> Interventions:
-    """One fitted map for each site, at every strength."""
+    """Return the intervention of one fitted method for each site, at every strength."""
 
     def function(site: str, h: Tensor) -> Tensor:
         return maps[site](h, torch.tensor(strengths, dtype=torch.float32, device=h.device))
@@ -36,7 +36,7 @@ def steered(name: str, maps: Mapping[str, SteeringMethod], strengths: Sequence[f
 
 
 def refitted(name: str, family: Sequence[Mapping[str, SteeringMethod]], strength: float) -> Interventions:
-    """Differently fitted maps at one strength."""
+    """Return the intervention of differently fitted methods at one strength."""
 
     def function(site: str, h: Tensor) -> Tensor:
         return torch.stack([maps[site](copy, strength) for maps, copy in zip(family, h, strict=True)])
@@ -45,12 +45,12 @@ def refitted(name: str, family: Sequence[Mapping[str, SteeringMethod]], strength
 
 
 def replaced(name: str, by: Mapping[str, Tensor]) -> Interventions:
-    """The site's output is overwritten by something of the same shape, or one row for all."""
+    """Return the intervention that replaces a site's output by values of the same shape, or by one row for all."""
     return Interventions(name, 1, lambda site, h: by[site].to(h.dtype).expand_as(h))
 
 
 def shifted(name: str, by: Mapping[str, Tensor]) -> Interventions:
-    """A vector is added for each copy: ``by[site] [copies, d]``."""
+    """Return the intervention that adds a vector to each copy: ``by[site] [copies, d]``."""
 
     def function(site: str, h: Tensor) -> Tensor:
         vectors = by[site].to(h.dtype)
@@ -60,14 +60,14 @@ def shifted(name: str, by: Mapping[str, Tensor]) -> Interventions:
 
 
 def together(groups: Sequence[Interventions], sites: Sequence[str]) -> tuple[dict[str, Edit], int]:
-    """The edits of all groups for :meth:`Backbone.scores`, and how many copies they take."""
+    """Return the edits of all groups for :meth:`Backbone.scores`, and the number of copies that they need."""
     sizes = [group.copies for group in groups]
 
-    def at(site: str) -> Edit:
+    def edit_at(site: str) -> Edit:
         def function(h: Tensor) -> Tensor:
             parts = h.split(sizes)
-            return torch.cat([group.function(site, part) for group, part in zip(groups, parts, strict=True)])
+            return torch.cat([group.function(site, copies) for group, copies in zip(groups, parts, strict=True)])
 
         return function
 
-    return {site: at(site) for site in sites}, sum(sizes)
+    return {site: edit_at(site) for site in sites}, sum(sizes)

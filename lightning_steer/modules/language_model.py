@@ -1,4 +1,4 @@
-"""Causal language-model training: any Hugging Face decoder, from random weights or on from trained ones."""
+"""Causal language-model training: any Hugging Face decoder, from random or trained weights."""
 
 import math
 from pathlib import Path
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class LanguageModel(TracedModule):
-    """A decoder that learns to predict the next token of what the data module reads.
+    """A decoder that learns to predict the next token of the data module's texts.
 
-    After ``fit`` the weights of the best checkpoint lie in ``folder`` with config and tokenizer, in Hugging Face's own
-    form: ``AutoModelForCausalLM`` and ``AutoTokenizer`` load them, and so does everything else here.
+    After ``fit``, ``folder`` holds the weights of the best checkpoint with config and tokenizer, in Hugging Face's
+    format: ``AutoModelForCausalLM`` and ``AutoTokenizer`` load them, and so does everything else here.
 
     Args:
         llm: local folder or hub name of a model to go on from; null starts from random weights.
@@ -74,11 +74,11 @@ class LanguageModel(TracedModule):
 
     @property
     def tokenizer(self) -> Any:
-        """The data module's."""
+        """The data module's tokenizer."""
         return data_of(self.trainer, TextDataModule).tokenizer
 
     def configure_model(self) -> None:
-        """Build the network, or read it; called by the trainer, on the right device."""
+        """Build or load the network; called by the trainer, on the right device."""
         if hasattr(self, "network"):
             return
         data = data_of(self.trainer, TextDataModule)
@@ -88,17 +88,17 @@ class LanguageModel(TracedModule):
             from transformers import AutoConfig, AutoModelForCausalLM
 
             tokens = {name: getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-            named = {f"{name}_token_id": token for name, token in tokens.items()}
-            asked = {"vocab_size": len(self.tokenizer), **named, **self.architecture}
+            token_ids = {f"{name}_token_id": token for name, token in tokens.items()}
+            settings = {"vocab_size": len(self.tokenizer), **token_ids, **self.architecture}
             try:
-                config = AutoConfig.for_model(**asked)
-                with torch.device("meta"):  # how large it is, before any memory is taken
-                    empty = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-                numbers.fits("its weights", sum(weight.numel() for weight in empty.parameters()), 4)
+                config = AutoConfig.for_model(**settings)
+                with torch.device("meta"):  # its size, before any memory is allocated
+                    meta_model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                numbers.fits("its weights", sum(weight.numel() for weight in meta_model.parameters()), 4)
                 self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-            except Exception as error:  # whatever a family's code says of sizes that do not go together
-                why = " ".join(str(error).split())[:200]
-                raise ValueError(f"no model can be built of the architecture {self.architecture} ({why})") from error
+            except Exception as error:  # a family's code raises various types for sizes that do not match
+                reason = " ".join(str(error).split())[:200]
+                raise ValueError(f"no model can be built of the architecture {self.architecture} ({reason})") from error
         else:
             self.network = load(str(self.llm), "float32")[0].requires_grad_(True)
         rows = cast(nn.Embedding, self.network.get_input_embeddings()).num_embeddings
@@ -116,23 +116,23 @@ class LanguageModel(TracedModule):
         spread(self.network, self.trainer.strategy, self.trainer.world_size)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """``ids [B, T] -> logits [B, T, vocabulary]``; right padding needs no mask, as nothing looks ahead."""
+        """Map ``ids [B, T] -> logits [B, T, vocabulary]``; right padding needs no mask, since attention is causal."""
         return self.network(input_ids=ids, use_cache=False).logits
 
     def nats(self, batch: Tokens) -> Tensor:
-        """``[B]`` negative log-probability of each row's labels, summed."""
-        if not len(batch.ids):  # a process may have got no row; where weights are spread, the others need its share
+        """Return the summed negative log-probability ``[B]`` of each row's labels."""
+        if not len(batch.ids):  # a process may get no row; where weights are sharded, the others need its share
             return self(batch.ids.new_zeros(1, 1)).flatten()[:0]
         logits, labels = self(batch.ids), nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED)
-        # with the vocabulary as the last dimension, which is what makes it fast
+        # the vocabulary is the last dimension, which makes it fast
         logits = logits.flatten(0, 1).float()
-        each = nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none")
-        return each.view_as(labels).sum(-1)
+        token_nats = nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="none")
+        return token_nats.view_as(labels).sum(-1)
 
     # ---- the loops
 
     def training_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
-        """Nats per token of the whole batch: processes average their gradients, so each counts its share as often."""
+        """Return nats per token of the whole batch: processes average gradients, so each multiplies its share."""
         loss = self.nats(batch).sum() * self.trainer.world_size / batch.total
         if len(batch.ids):
             self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
@@ -147,7 +147,7 @@ class LanguageModel(TracedModule):
         self.sums += torch.stack([nats, (batch.labels != IGNORED).sum(), -batch.logp.sum()])
 
     def on_validation_epoch_end(self) -> None:
-        """Loss in nats per token, and its distance from the entropy where the data know it."""
+        """Log the loss in nats per token, and its gap to the entropy if the data know it."""
         nats, tokens, entropy = self.trainer.strategy.reduce(self.sums, reduce_op="sum").tolist()
         step = "test" if self.trainer.testing else "val"
         self.log(f"{step}/loss", nats / tokens, prog_bar=True)
@@ -161,26 +161,26 @@ class LanguageModel(TracedModule):
     )
 
     def predict_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
-        """``[B]`` log-probability of each row's labels."""
+        """Return the log-probability ``[B]`` of each row's labels."""
         return -self.nats(batch)
 
     def rate(self, step: int) -> float:
-        """The learning rate at a step, as a share of its peak."""
+        """Return the learning rate at a step, as a share of its peak."""
         last = self.trainer.estimated_stepping_batches
         if not 0 < last < math.inf:
             raise ValueError(
                 f"the learning rate falls towards the last step, and with max_epochs {self.trainer.max_epochs} there "
                 "is none: set trainer.max_epochs to 1 or more"
             )
-        turn = self.flat * last
-        fallen = min(max(0.0, (step - turn) / max(last - turn, 1)), 1.0)
-        cosine = (1 + math.cos(math.pi * fallen)) / 2
+        start = self.flat * last
+        progress = min(max(0.0, (step - start) / max(last - start, 1)), 1.0)
+        cosine = (1 + math.cos(math.pi * progress)) / 2
         return min(1.0, (step + 1) / (self.warm_up + 1)) * (self.floor + (1 - self.floor) * cosine)
 
     def configure_optimizers(self) -> dict[str, Any]:
         matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        vectors = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -189,27 +189,27 @@ class LanguageModel(TracedModule):
 
     def on_fit_end(self) -> None:
         """Write the best checkpoint's weights in Hugging Face form."""
-        weights = self.trainer.strategy.lightning_module_state_dict()  # of all processes, gathered on the first
-        trying = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        if not self.trainer.is_global_zero or self.trainer.interrupted or trying:
+        weights = self.trainer.strategy.lightning_module_state_dict()  # gathered from all processes on the first
+        is_trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if not self.trainer.is_global_zero or self.trainer.interrupted or is_trial:
             return
-        kept = self.trainer.checkpoint_callback
-        best = Path(kept.best_model_path) if isinstance(kept, ModelCheckpoint) and kept.best_model_path else None
+        saver = self.trainer.checkpoint_callback
+        best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) and saver.best_model_path else None
         if best is not None and best.is_file():
             weights = checkpoint.load(best)["state_dict"]
         weights = {name.removeprefix("network."): value for name, value in weights.items()}
-        for name in self.network.all_tied_weights_keys:  # gathered from many processes, a copy would be saved besides
+        for name in self.network.all_tied_weights_keys:  # gathered from many processes, they would be saved twice
             weights.pop(name, None)
         folder = self.folder or (best.parent if best is not None else self.trainer.default_root_dir)
         save(self.network, self.tokenizer, weights, Path(folder))
 
 
 def save(network: "PreTrainedModel", tokenizer: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """Write weights, config and tokenizer into a folder, each file aside first, then renamed; the weights last."""
+    """Write weights, config and tokenizer into a folder; each file is written aside, then renamed, the weights last."""
     with folder_aside(folder, "writing") as aside:
         network.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
         for file in sorted(aside.iterdir(), key=lambda path: path.suffix == ".safetensors"):
-            file.chmod(0o644)  # safetensors writes for its owner alone
+            file.chmod(0o644)  # safetensors makes it readable only for its owner
             check_regular(folder / file.name)
             file.replace(folder / file.name)

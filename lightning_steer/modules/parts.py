@@ -1,4 +1,4 @@
-"""How many rows a method was fitted to, its strength was chosen on, and it was tested on; and how new the last are."""
+"""Count the rows that a method was fitted to, that chose its strength and that tested it, and how new the last are."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ CONTINUATIONS = "continuations"
 
 
 def columns(batch: Any) -> dict[str, Tensor]:
-    """``[B]`` of a batch: each row's cluster and, of pairs of texts, a number of what is compared in it."""
+    """Return columns ``[B]`` of a batch: each row's cluster and, for pairs of texts, a hash of its continuations."""
     if not isinstance(batch, PairBatch):
         return {"cluster": batch.cluster}
     numbers = [_number(pair) for pair in zip(batch.negative, batch.positive, strict=True)]
@@ -31,25 +31,25 @@ def _number(pair: tuple[Any, Any]) -> int:
 
 
 def described(tables: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """Return ``{part: {"rows", "clusters"}}`` and, of pairs of texts, how many held-out rows repeat continuations.
+    """Return ``{part: {"rows", "clusters"}}`` and, for pairs of texts, how many held-out rows repeat continuations.
 
     Args:
-        tables: what :func:`columns` gave of all rows of each part.
+        tables: the :func:`columns` of all rows of each part.
     """
-    found: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for name, table in tables.items():
-        clusters = table["cluster"].reshape(-1)  # torchmetrics makes a number of a single row
-        found[name] = {"rows": len(clusters), "clusters": len(clusters.unique())}
+        clusters = table["cluster"].reshape(-1)  # torchmetrics turns a single row into a scalar
+        counts[name] = {"rows": len(clusters), "clusters": len(clusters.unique())}
     if all(CONTINUATIONS in table for table in tables.values()):
-        found["repeated"] = _repeated(*(tables[name][CONTINUATIONS].cpu().reshape(-1).numpy() for name in tables))
-    return found
+        counts["repeated"] = _repeated(*(tables[name][CONTINUATIONS].cpu().reshape(-1).numpy() for name in tables))
+    return counts
 
 
 def _repeated(fitted: NDArray, selection: NDArray, held_out: NDArray) -> dict[str, int]:
     used = np.concatenate([fitted, selection])
-    _, of_row, count = np.unique(held_out, return_inverse=True, return_counts=True)
+    _, index, count = np.unique(held_out, return_inverse=True, return_counts=True)
     return {
         "distinct": len(np.unique(np.concatenate([used, held_out]))),
         "used": int(np.isin(held_out, used).sum()),
-        "held_out": int((count[of_row] > 1).sum()),
+        "held_out": int((count[index] > 1).sum()),
     }

@@ -1,4 +1,4 @@
-"""What a steered network says of each held-out row, written by ``predict`` into the run's log folder."""
+"""Write a steered network's log-probabilities of each held-out row into the run's log folder (``predict``)."""
 
 import json
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from lightning_steer.runs.traced import TracedModule
 
 
 class Predictions(BasePredictionWriter):
-    """Writes ``predictions-RANK.jsonl``, a line for each row, and ``predictions.json``, which says of what they are.
+    """Writes ``predictions-RANK.jsonl``, a line for each row, and ``predictions.json``, which records their origin.
 
-    A line has ``row``, the row's place in the held-out part (skipped ones counted), ``id``, its name in the data (null
-    where rows have none), ``log_probabilities``, and ``of``, the first digits of the sha256 of ``predictions.json``.
+    A line has ``row``, the row's index in the held-out part (counting skipped rows), ``id``, its name in the data (null
+    if rows have none), ``log_probabilities``, and ``of``, the first digits of the sha256 of ``predictions.json``.
     """
 
     def __init__(self) -> None:
@@ -37,36 +37,36 @@ class Predictions(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep the lines of a batch; ``prediction [B, ..., options]``."""
+        """Store the lines of a batch; ``prediction [B, ..., options]``."""
         names = readable.held_out_names(data_of(trainer, SteeringDataModule))
         for number, values in zip(batch.row.tolist(), prediction.tolist(), strict=True):
             row, name = names[number] if names else (number, None)
             self.lines.append({"row": row, "id": name, "log_probabilities": values})
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the files, each whole or not at all; what a line is of is never another run's record."""
+        """Write the files atomically; a line never refers to another run's record."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)
-        about = json.dumps(_about(trainer, pl_module), indent=1) + "\n"
+        record = json.dumps(_about(trainer, pl_module), indent=1) + "\n"
         if trainer.is_global_zero:
-            write_text(folder / "predictions.json", about)
-            for other in folder.glob("predictions-*.jsonl"):  # rows of more processes would stand there twice
-                rank = other.stem.removeprefix("predictions-")
+            write_text(folder / "predictions.json", record)
+            for old_path in folder.glob("predictions-*.jsonl"):  # files of a run with more processes would repeat rows
+                rank = old_path.stem.removeprefix("predictions-")
                 if rank.isdigit() and int(rank) >= trainer.world_size:
-                    other.unlink()
+                    old_path.unlink()
         path = folder / f"predictions-{trainer.global_rank}.jsonl"
-        of = digest(about.encode())[:12]
-        write_text(path, "".join(json.dumps({**line, "of": of}) + "\n" for line in self.lines))
+        fingerprint = digest(record.encode())[:12]
+        write_text(path, "".join(json.dumps({**line, "of": fingerprint}) + "\n" for line in self.lines))
         print(f"{len(self.lines)} predictions: {path}")
         self.lines = []
 
 
 def _about(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Any]:
-    """Of which run, result and data the predictions are, and what differs from what it was fitted to."""
+    """Return the record of the predictions: run, result, data, and differences from what it was fitted to."""
     data = data_of(trainer, SteeringDataModule)
-    about: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path), "task": data.task}
+    record: dict[str, Any] = {"checkpoint": str(trainer.ckpt_path), "task": data.task}
     if isinstance(module, TracedModule):
-        whole = isinstance(trainer.limit_predict_batches, float) and trainer.limit_predict_batches == 1.0
-        limits = [] if whole else ["Not all held-out rows (limit_predict_batches)."]
-        about |= {"result": module.result, "sites": module.provenance.sites, "method": module.provenance.method}
-        about |= {"mismatches": module.mismatches, "warnings": [*limits, *readable.notes(data)]}
-    return about
+        all_rows = isinstance(trainer.limit_predict_batches, float) and trainer.limit_predict_batches == 1.0
+        limits = [] if all_rows else ["Not all held-out rows (limit_predict_batches)."]
+        record |= {"result": module.result, "sites": module.provenance.sites, "method": module.provenance.method}
+        record |= {"mismatches": module.mismatches, "warnings": [*limits, *readable.notes(data)]}
+    return record

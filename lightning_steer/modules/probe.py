@@ -1,6 +1,6 @@
-"""Probes of a network's own error: all layers and penalties at once, from one pass over the training rows.
+"""Probes of a network's own error: all layers and penalties together, in one pass over the training rows.
 
-One file: Lightning calls a module's methods by turns, and fit and test share the sums, the rows and the scores.
+One file: Lightning calls a module's methods in turn, and fit and test share the sums, the rows and the scores.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ from lightning_steer.statistics.estimate import Estimate
 class ErrorProbe(TracedModule):
     """Linear probes of logit(error), and of right or wrong, at every site of a frozen network.
 
-    Training streams float64 moments of the activations, one set for each fold; its end cross-validates the penalties
-    within the training rows and fits the chosen one to all of them. Validation and test score other rows. Nothing is
-    optimised, and any number of processes gives what one gives.
+    Training accumulates float64 moments of the activations, one set for each fold. Then the penalties are
+    cross-validated within the training rows, and the chosen one is fitted to all of them. Validation and test score
+    other rows. Nothing is optimised, and results do not depend on the number of processes.
 
     Args:
         backbone: the frozen network, its layers and the tokens to read.
@@ -68,7 +68,7 @@ class ErrorProbe(TracedModule):
         self.penalties, self.folds = list(penalties), folds
         self.logistic_penalties, self.sparse = list(logistic_penalties), sparse
         self.strict_loading = False  # the frozen network is not part of a checkpoint
-        self.nothing = nn.Parameter(torch.zeros(()))  # strategies refuse a module without anything to train
+        self.nothing = nn.Parameter(torch.zeros(()))  # strategies reject a module without trainable parameters
         self.weight: Tensor
         self.intercept: Tensor
         for name in ("weight", "intercept", "best", "score", "mean"):
@@ -90,7 +90,7 @@ class ErrorProbe(TracedModule):
         data = data_of(self.trainer, MERADataModule)
         self.trace(provenance.of(self.backbone, type(self).__name__, settings, data))
         sites, width = len(self.backbone.sites), self.backbone.width(self.backbone.sites[0])
-        kinds = 1 + bool(self.logistic_penalties)  # chosen regression probe, and the logistic one
+        kinds = 1 + bool(self.logistic_penalties)  # the chosen regression probe and the logistic one
         self.weight = torch.zeros(kinds, sites, width, dtype=torch.float64)
         self.intercept = torch.zeros(kinds, sites, dtype=torch.float64)
         self.best = torch.zeros(sites, dtype=torch.int64)
@@ -98,7 +98,7 @@ class ErrorProbe(TracedModule):
 
     @torch.no_grad()
     def _observe(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """``h [sites, B, d]``, ``error [B]``, and all columns ``[B]`` of the evaluation, with ``wrong``."""
+        """Return ``h [sites, B, d]``, ``error [B]``, and all columns ``[B]`` of the evaluation, with ``wrong``."""
         scores, h = fit_data.observe(self.backbone, batch)
         rows = {name: x[0] for name, x in self.evaluation.rows(scores, scores.unsqueeze(0), batch).items()}
         error, rows["wrong"] = self.evaluation.error(scores, batch), rows[self.evaluation.success] < 0.5
@@ -125,7 +125,7 @@ class ErrorProbe(TracedModule):
         return None
 
     def on_validation_epoch_start(self) -> None:
-        """Lightning validates before the training epoch's own end, so the probes are solved here."""
+        """Solve the probes: Lightning validates before the training epoch ends."""
         self.scored.reset()
         if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
             return
@@ -162,47 +162,47 @@ class ErrorProbe(TracedModule):
         self.scored.update(batch.row, predicted=predicted, target=logit_error(error), **rows)
 
     def on_validation_epoch_end(self) -> None:
-        found, layer = self._scores(), int(self.score.nan_to_num(-torch.inf).argmax())
+        estimates, layer = self._scores(), int(self.score.nan_to_num(-torch.inf).argmax())
         for name in ("r2", "rmse", "auc"):
-            self.log(f"val/{name}", found[name][layer].value)
-        self.log("val/loss", found["rmse"][layer].value, prog_bar=True)
+            self.log(f"val/{name}", estimates[name][layer].value)
+        self.log("val/loss", estimates["rmse"][layer].value, prog_bar=True)
 
     def _scores(self) -> dict[str, list[Estimate]]:
-        """Of each site, on the rows that were scored."""
+        """Return the estimates of each site on the scored rows."""
         rows = {name: as_numbers(column) for name, column in self.scored.compute().items()}
-        found: dict[str, list[Estimate]] = {}
+        estimates: dict[str, list[Estimate]] = {}
         dummy = np.full(len(rows["target"]), float(self.mean))
         for site in range(rows["predicted"].shape[-1]):
-            guess = rows["predicted"][:, 0, site]
-            found.setdefault("r2", []).extend(R2.estimate(guess, rows["target"]))
-            found.setdefault("rmse", []).extend(RMSE.estimate(guess, rows["target"]))
-            found.setdefault("auc", []).extend(AUC.estimate(guess, rows["wrong"]))
+            predicted = rows["predicted"][:, 0, site]
+            estimates.setdefault("r2", []).extend(R2.estimate(predicted, rows["target"]))
+            estimates.setdefault("rmse", []).extend(RMSE.estimate(predicted, rows["target"]))
+            estimates.setdefault("auc", []).extend(AUC.estimate(predicted, rows["wrong"]))
             if self.logistic_penalties:
-                other = rows["predicted"][:, 1, site]
-                found.setdefault("auc_logistic", []).extend(AUC.estimate(other, rows["wrong"]))
-        found["r2_dummy"], found["rmse_dummy"] = (kind.estimate(dummy, rows["target"]) for kind in (R2, RMSE))
-        return found
+                logistic_scores = rows["predicted"][:, 1, site]
+                estimates.setdefault("auc_logistic", []).extend(AUC.estimate(logistic_scores, rows["wrong"]))
+        estimates["r2_dummy"], estimates["rmse_dummy"] = (kind.estimate(dummy, rows["target"]) for kind in (R2, RMSE))
+        return estimates
 
     # ---- test: report
 
     def on_test_epoch_start(self) -> None:
-        """Forget what validation scored."""
+        """Clear the rows that validation scored."""
         self.scored.reset()
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Held-out rows; the rows that were learned from, which follow, are no test."""
+        """Score held-out rows; the training rows that follow are not tested."""
         if dataloader_idx == 0:
             self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        found, layer = self._scores(), int(self.score.nan_to_num(-torch.inf).argmax())
+        estimates, layer = self._scores(), int(self.score.nan_to_num(-torch.inf).argmax())
         used = (self.weight[0] != 0).sum(-1).tolist()
         penalties = [self.penalties[int(i)] for i in self.best]
-        metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in found.items()}
+        metrics = {name: e[min(layer, len(e) - 1)]._asdict() for name, e in estimates.items()}
         metrics |= fit_data.no_label(data_of(self.trainer, MERADataModule), self.scored.compute(), no_label="answer")
         data, sites = data_of(self.trainer, MERADataModule), self.backbone.sites
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        curve = {name: [e._asdict() for e in values] for name, values in found.items() if len(values) == len(sites)}
+        curve = {name: [e._asdict() for e in values] for name, values in estimates.items() if len(values) == len(sites)}
         self.found = {
             "experiment": folder.parent.name,
             "task": data.task,

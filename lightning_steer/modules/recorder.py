@@ -14,8 +14,8 @@ from lightning_steer.lm.language_model import LLM
 class ActivationRecorder(L.LightningModule):
     """A language model whose activations ``predict`` writes into the cache of an ``ActivationsDataModule``.
 
-    Each process records whole shards, so any number of devices gives the same files. What an interrupted run has
-    finished is not recorded again. Rows go to the cache and are not returned: memory does not grow with their number.
+    Each process records whole shards, so the files do not depend on the number of devices. Shards that an interrupted
+    run has finished are not recorded again. Rows are written to the cache and not returned, so memory does not grow.
 
     Args:
         backbone: the model, with the layers, the part of them and the tokens to be read.
@@ -30,11 +30,11 @@ class ActivationRecorder(L.LightningModule):
         self._lock = ExitStack()
 
     def configure_model(self) -> None:
-        """Load the model and see what it would record; called by the trainer, in every process."""
+        """Load the model and plan the recording; called by the trainer, in every process."""
         data = data_of(self.trainer, ActivationsDataModule)
         if not isinstance(data, ActivationsDataModule):
             raise ValueError(f"activations are recorded of an ActivationsDataModule, not of a {type(data).__name__}")
-        if self.trainer.precision != "32-true":  # the cache would be taken for what the model gives in its own
+        if self.trainer.precision != "32-true":  # the cache would be read as the model's own precision
             raise ValueError(
                 f"trainer.precision {self.trainer.precision} is not recorded: say with the backbone's dtype what it "
                 "computes in"
@@ -44,7 +44,7 @@ class ActivationRecorder(L.LightningModule):
         self.backbone.requires_grad_(False).eval()
 
     def on_predict_start(self) -> None:
-        """Find what is finished; the first process says what is left."""
+        """Find the finished shards; the first process prints what is left."""
         self._lock.close()
         if self.trainer.is_global_zero:
             self._lock.enter_context(locked(self.building.folder, wait=False))
@@ -54,7 +54,7 @@ class ActivationRecorder(L.LightningModule):
             self.building.look(range(self.trainer.global_rank, self.building.shards, self.trainer.world_size))
 
     def predict_step(self, number: int, _batch_idx: int) -> int:
-        """Record and write a shard; there may be fewer shards than processes. Returns its number."""
+        """Record and write a shard, and return its number; there may be fewer shards than processes."""
         try:
             if number < self.building.shards:
                 self.building.shard(number)
@@ -64,12 +64,12 @@ class ActivationRecorder(L.LightningModule):
         return number
 
     def on_predict_end(self) -> None:
-        """Tell the first process what was written; it completes the cache."""
+        """Report the written shards to the first process, which completes the cache."""
         if self.trainer.world_size > 1:
-            every: list[dict[int, str]] = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(every, self.building.found)
-            for found in every:
-                self.building.found |= found
+            by_process: list[dict[int, str]] = [{} for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(by_process, self.building.found)
+            for digests in by_process:
+                self.building.found |= digests
         if self.trainer.is_global_zero:
             cache = self.building.finish()
             self._lock.close()

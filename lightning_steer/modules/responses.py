@@ -1,6 +1,6 @@
-"""Responses to a prompts file: unsteered, steered at several strengths, and of another model beside them.
+"""Responses to a prompts file: unsteered, steered at several strengths, and of another model.
 
-One class and one file: Lightning calls its methods by turns, and they hand on what was written.
+One class and one file: Lightning calls its methods in turn, and they share what was written.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ from lightning_steer.runs import provenance, saving
 class Responses(L.LightningModule):
     """``predict`` writes ``responses.jsonl`` and ``responses.md`` into the run's folder.
 
-    Each part (some prompts under one system prompt, at all strengths) is written whole or not at all, so that a run
-    that was killed goes on where it was, without a lost or a doubled line. A line has ``id``, ``prompt``, ``system``,
+    Each part (some prompts under one system prompt, at all strengths) is written atomically, so a killed run
+    resumes without a lost or repeated line. A line has ``id``, ``prompt``, ``system``,
     ``model``, ``strength`` (null: unsteered), ``sample`` and ``response``.
 
     Args:
@@ -50,7 +50,7 @@ class Responses(L.LightningModule):
         seed: of the drawing; a response does not depend on the batch it is drawn in.
     """
 
-    needs_checkpoint = False  # what is fitted comes from ``steering``
+    needs_checkpoint = False  # ``steering`` holds everything that is fitted
     accept_mismatch = False  # go on with a checkpoint of another network, site or method; responses.md then says so
 
     @ranged
@@ -104,7 +104,7 @@ class Responses(L.LightningModule):
             self._try()
 
     def _check(self, llm: LLM) -> None:
-        """Refuse what this model cannot be asked, before anything is written."""
+        """Reject prompts that this model cannot answer, before anything is written."""
         data = data_of(self.trainer, PromptsDataModule)
         systems = data.systems
         for system in systems if not llm.chat else []:
@@ -122,7 +122,7 @@ class Responses(L.LightningModule):
                     raise ValueError(f"prompt {prompt.id} of {data.file}: {error}") from error
 
     def _try(self) -> None:
-        """Steer the beginning of the first prompt, so that a strength too large is refused before a file is written."""
+        """Steer the start of the first prompt, so that too large a strength is rejected before files are written."""
         llm, data = self.backbone, data_of(self.trainer, PromptsDataModule)
         ids = torch.tensor(llm.prompts([data.prompts[0].text], 1), device=llm.device)[:, :8]
         edits = {site: self._at(method.to(llm.device), 1) for site, method in self.methods.items()}
@@ -130,13 +130,13 @@ class Responses(L.LightningModule):
             llm.model(ids.expand(1 + len(self.strengths), -1), use_cache=False)
 
     def _compare(self, path: str) -> None:
-        """Refuse a checkpoint that was fitted on another network, at other sites or with another method."""
+        """Reject a checkpoint that was fitted on another network, at other sites or with another method."""
         if self.method is None or Path(path).suffix != ".ckpt":
             self.mismatches = [f"{path} does not say what it was fitted to: model, layer and tokens were not compared."]
             return
         saved = provenance.read(saving.load(Path(path)).get(provenance.KEY), path)
         method = self.method(self.backbone.width(self.backbone.sites[0]))
-        now = replace(
+        current = replace(
             saved,
             **provenance.of_network(self.backbone),
             method=type(method).__name__,
@@ -144,12 +144,12 @@ class Responses(L.LightningModule):
             sites=list(self.backbone.sites),
             positions=provenance.rule(self.backbone.positions),
         )
-        self.mismatches = provenance.compared(path, saved.differences(now), self.accept_mismatch)
+        self.mismatches = provenance.compared(path, saved.differences(current), self.accept_mismatch)
 
     # ---- parts
 
     def on_predict_start(self) -> None:
-        """Go on with the parts that are there, if they are of this very run."""
+        """Resume with the existing parts, if they are of the same run."""
         data = data_of(self.trainer, PromptsDataModule)
         if not isinstance(data, PromptsDataModule):
             raise ValueError(f"responses are to the prompts of a PromptsDataModule, not of a {type(data).__name__}")
@@ -159,18 +159,18 @@ class Responses(L.LightningModule):
         self.trainer.strategy.barrier("begun")
 
     def _begin(self, data: PromptsDataModule) -> None:
-        asked, record = json.dumps(self._settings(data), indent=1), self.folder / "parts" / "settings.json"
-        if record.is_file() and record.read_text(encoding="utf-8") != asked:
+        settings, record = json.dumps(self._settings(data), indent=1), self.folder / "parts" / "settings.json"
+        if record.is_file() and record.read_text(encoding="utf-8") != settings:
             print(f"The responses in {self.folder} were of other settings: starting anew.")
             for path in (self.folder / "parts").glob("*.jsonl"):
                 path.unlink()
-        write_text(record, asked)
-        left = data.parts - sum(self._path(number).is_file() for number in range(data.parts))
-        if 0 < left < data.parts:
-            print(f"Going on: {left} of {data.parts} parts are left.")
+        write_text(record, settings)
+        missing = data.parts - sum(self._path(number).is_file() for number in range(data.parts))
+        if 0 < missing < data.parts:
+            print(f"Going on: {missing} of {data.parts} parts are left.")
 
     def _settings(self, data: PromptsDataModule) -> dict[str, Any]:
-        """All that the responses depend on."""
+        """Return all settings that the responses depend on."""
         models = [] if self.tuned is None else [self.tuned]
         files = [data.file, *([] if self.steering is None else [self.steering])]
         return {
@@ -201,7 +201,7 @@ class Responses(L.LightningModule):
         return self.folder / "parts" / f"{number:05d}.jsonl"
 
     def predict_step(self, number: int, _batch_idx: int) -> int:
-        """Write a part, unless it is there or there is no such part; returns its number."""
+        """Write a part, unless it exists or is out of range; return its number."""
         data = data_of(self.trainer, PromptsDataModule)
         if number < data.parts and not self._path(number).is_file():
             lines = self.respond(*data.part(number))
@@ -209,7 +209,7 @@ class Responses(L.LightningModule):
         return number
 
     def on_predict_end(self) -> None:
-        """Put the parts together."""
+        """Join the parts."""
         self.trainer.strategy.barrier("responded")
         if not self.trainer.is_global_zero:
             return
@@ -224,14 +224,14 @@ class Responses(L.LightningModule):
     # ---- responding
 
     def respond(self, system: str | None, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """The lines of some prompts: all strengths are rows of one batch."""
+        """Return the lines of some prompts; all strengths are rows of one batch."""
         rows = [(prompt, sample) for prompt in prompts for sample in range(self.samples)]
         edits = {site: self._at(method, len(rows)) for site, method in self.methods.items()} if self.strengths else {}
         texts = self._generate(self.backbone, system, rows, 1 + len(self.strengths), edits)
-        found = [(self.backbone.llm, strength) for strength in (None, *self.strengths) for _ in rows]
+        sources = [(self.backbone.llm, strength) for strength in (None, *self.strengths) for _ in rows]
         if self.tuned is not None:
             texts += self._generate(self.tuned, system, rows, 1, {})
-            found += [(self.tuned.llm, None)] * len(rows)
+            sources += [(self.tuned.llm, None)] * len(rows)
         return [
             {
                 "id": prompt.id,
@@ -242,11 +242,11 @@ class Responses(L.LightningModule):
                 "sample": sample,
                 "response": text,
             }
-            for (model, strength), (prompt, sample), text in zip(found, itertools.cycle(rows), texts, strict=False)
+            for (model, strength), (prompt, sample), text in zip(sources, itertools.cycle(rows), texts, strict=False)
         ]
 
     def _at(self, method: SteeringMethod, rows: int) -> Edit:
-        """The first rows unsteered, bit for bit, then as many at each strength."""
+        """Return an edit that leaves the first rows unsteered, bit for bit, and steers as many at each strength."""
 
         def edit(h: Tensor) -> Tensor:
             strength = torch.tensor(self.strengths, device=h.device).repeat_interleave(rows)

@@ -1,8 +1,8 @@
-"""Sampling that does not depend on the batch: each response has a source of randomness of its own.
+"""Sampling that does not depend on the batch: each response has its own random generator.
 
-A token is drawn by adding Gumbel noise to its log-probabilities and taking the largest, which draws it with just those
-probabilities. The noise of a response follows from the seed and the response's name alone, so that it comes out the
-same in any batch, alone, and in a run that was resumed.
+A token is drawn by adding Gumbel noise to the log-probabilities and taking the largest, which draws it with exactly
+those probabilities. A response's noise depends only on the seed and the response's name, so it is the
+same in any batch, alone, and in a resumed run.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 class Sampler:
-    """What ``generate`` is given as a logits processor; it then takes the largest, as in greedy decoding.
+    """A logits processor for ``generate``, which then takes the largest logit as in greedy decoding.
 
     Args:
-        names: of the responses, one for each row.
-        seed: with the name, begins a response's noise.
+        names: names of the responses, one for each row.
+        seed: with the name, seeds a response's noise.
         temperature: divides the logits; above 0.
-        top_p: only the likeliest tokens that reach this probability together are drawn from.
+        top_p: tokens are drawn from the likeliest ones that together reach this probability.
     """
 
     def __init__(self, names: Sequence[str], seed: int, temperature: float, top_p: float = 1.0) -> None:
@@ -27,11 +27,11 @@ class Sampler:
         self.sources = [torch.Generator().manual_seed(_number(f"{seed}/{name}")) for name in names]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """``[B, V]`` logits in, perturbed ones out."""
+        """Perturb logits ``[B, V]``."""
         logp = (scores.float() / self.temperature).log_softmax(-1)
         if self.top_p < 1:
             ordered, order = logp.sort(-1, descending=True)
-            before = ordered.exp().cumsum(-1) - ordered.exp()  # the likeliest is always kept
+            before = ordered.exp().cumsum(-1) - ordered.exp()  # the likeliest always stays
             logp = torch.full_like(logp, -torch.inf).scatter(
                 1, order, ordered.masked_fill(before >= self.top_p, -torch.inf)
             )

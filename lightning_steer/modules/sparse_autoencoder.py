@@ -1,6 +1,6 @@
 """Sparse autoencoders of a frozen network's activations, at all of its sites at once.
 
-One file: Lightning calls a module's methods by turns; the mathematics is in :mod:`lightning_steer.probes`.
+One file: Lightning calls a module's methods in turn; the mathematics is in :mod:`lightning_steer.probes`.
 """
 
 import json
@@ -49,9 +49,9 @@ LOST = Smooth(_ratio, low=0)
 class SparseCoder(TracedModule):
     """Learns activations as sums of few directions out of many; the network itself stays as it is.
 
-    Rows come from a data module of activations, or of questions with a ``cache``. Those of training are read once more
-    before, for their mean and length, and once after: features that are active in fewer than ten are switched off.
-    ``fit`` leaves a folder for every site, which SAELens and ``SAEMERA(folder=...)`` read; ``test`` scores those.
+    Rows come from a data module of activations, or of questions with a ``cache``. Training rows are read once before
+    training, for their mean and length, and once after it: features active in fewer than ten rows are switched off.
+    ``fit`` writes a folder for every site, which SAELens and ``SAEMERA(folder=...)`` read; ``test`` scores them.
 
     Args:
         backbone: the frozen network, its layers and the tokens to read.
@@ -62,7 +62,7 @@ class SparseCoder(TracedModule):
         seed: draws the first directions.
     """
 
-    needs_checkpoint = False  # a test reads what fit has written
+    needs_checkpoint = False  # test reads the folders that fit wrote
 
     @ranged
     def __init__(
@@ -101,13 +101,13 @@ class SparseCoder(TracedModule):
 
     @property
     def scaled(self) -> SparseAutoencoder:
-        """What is trained, for rows of mean 0 and unit mean square length: ``[sites]`` side by side."""
+        """The trained autoencoders ``[sites]``, for rows of mean 0 and unit mean square length."""
         weights = [cast(Tensor, weight) for weight in self.weights]
         return SparseAutoencoder._make([*weights, torch.zeros_like(weights[1])])
 
     @torch.no_grad()
     def _rows(self, batch: Any) -> Tensor:
-        """``[sites, B, d]`` float32."""
+        """Return the batch's activations ``[sites, B, d]``, float32."""
         if isinstance(batch, Recorded):
             return batch.h
         h = fit_data.observe(self.backbone, batch)[1]
@@ -117,16 +117,16 @@ class SparseCoder(TracedModule):
 
     @torch.no_grad()
     def _over_training(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Sum over the training rows of all processes of ``function(h [sites, B, d])``, in float64."""
+        """Return the sum of ``function(h [sites, B, d])`` over the training rows of all processes, in float64."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in self.training_batches():
             total = total + function(self._rows(self.transfer_batch_to_device(batch, self.device, 0))).double()
         return cast(Tensor, self.trainer.strategy.reduce(total, reduce_op="sum"))
 
     def on_fit_start(self) -> None:
-        """Mean of the rows, and their mean square length about it."""
+        """Compute the mean of the rows, and their mean square distance from it."""
         self.began = time.process_time()
-        if self.scale.any():  # going on where an interrupted run was
+        if self.scale.any():  # resumed after an interrupted run
             return
         count = self._over_training(lambda h: torch.tensor(h.shape[1], device=h.device))
         if count < 1:
@@ -137,11 +137,11 @@ class SparseCoder(TracedModule):
 
     def training_step(self, batch: Any, _batch_idx: int) -> Tensor:
         h = self._rows(batch)
-        if not h.shape[1]:  # a process may have got no row of this batch
+        if not h.shape[1]:  # a process may get no row of this batch
             loss = cast(Tensor, sum(weight.sum() * 0 for weight in self.weights))
         else:
             loss = self.scaled.loss((h - self.centre) / self.scale, self.sparsity).sum()
-        if self.trainer.world_size > 1:  # processes average their gradients, so each counts its rows as often
+        if self.trainer.world_size > 1:  # processes average gradients, so each weights its loss by its rows
             rows = torch.tensor(float(h.shape[1]), device=self.device)
             loss = loss * rows / cast(Tensor, self.trainer.strategy.reduce(rows.clone(), reduce_op="mean"))
         self.log("train/loss", loss, batch_size=max(h.shape[1], 1))
@@ -151,21 +151,23 @@ class SparseCoder(TracedModule):
         return torch.optim.Adam(self.weights.parameters(), lr=self.learning_rate)
 
     def on_fit_end(self) -> None:
-        """Switch rare features off, and write the autoencoders."""
+        """Switch off rare features and write the autoencoders."""
         sae = unscaled(SparseAutoencoder._make(x.detach() for x in self.scaled), self.centre, self.scale)
         active = self._over_training(lambda h: (sae.encode(h) > 0).sum(1))
         cost = {"core_seconds": time.process_time() - self.began}
         if not self.trainer.is_global_zero or self.trainer.interrupted:
             return
         for i, site in enumerate(self.backbone.sites):
-            one = without(SparseAutoencoder._make(x[i] for x in sae), active[i] < LEAST)
+            site_sae = without(SparseAutoencoder._make(x[i] for x in sae), active[i] < LEAST)
             record = {provenance.KEY: replace(self.provenance, sites=[site]).as_json()}
-            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in one), self._folder() / site, record)
+            save_sparse_autoencoder(SparseAutoencoder._make(x.cpu() for x in site_sae), self._folder() / site, record)
             write_json(self._folder() / site / "cost.json", cost)
 
     def _folder(self) -> Path:
-        kept = self.trainer.checkpoint_callback
-        default = kept.dirpath if isinstance(kept, ModelCheckpoint) and kept.dirpath else self.trainer.default_root_dir
+        saver = self.trainer.checkpoint_callback
+        default = (
+            saver.dirpath if isinstance(saver, ModelCheckpoint) and saver.dirpath else self.trainer.default_root_dir
+        )
         return Path(self.folder or default)
 
     # ---- score other rows
@@ -189,26 +191,26 @@ class SparseCoder(TracedModule):
     # ---- test: report
 
     def on_test_epoch_start(self) -> None:
-        """Read what fit has written."""
+        """Read the autoencoders that fit wrote."""
         self.scored.reset()
         sites, width = self.backbone.sites, self.backbone.width(self.backbone.sites[0])
         for site in sites:
             if not (self._folder() / site).is_dir():
                 raise FileNotFoundError(f"there is no sparse autoencoder in {self._folder() / site}: run fit first")
-        every = self.provenance
+        whole_provenance = self.provenance
         for site in sites:
-            self.provenance, folder = replace(every, sites=[site]), self._folder() / site
+            self.provenance, folder = replace(whole_provenance, sites=[site]), self._folder() / site
             self.accept(folder, read_metadata(folder).get(provenance.KEY))
-        self.provenance = every
-        found = [read_sparse_autoencoder(self._folder() / site, width) for site in sites]
-        self.judged = SparseAutoencoder._make(torch.stack(x).to(self.device) for x in zip(*found, strict=True))
+        self.provenance = whole_provenance
+        autoencoders = [read_sparse_autoencoder(self._folder() / site, width) for site in sites]
+        self.judged = SparseAutoencoder._make(torch.stack(x).to(self.device) for x in zip(*autoencoders, strict=True))
         self.on = (self.judged.W_enc != 0).any(-2).sum(-1).tolist()
-        if not self.scale.any():  # a run of its own: what the variance is measured about
+        if not self.scale.any():  # in a separate run, compute the centre of the variance
             count = self._over_training(lambda h: torch.tensor(h.shape[1], device=h.device))
             self.centre = (self._over_training(lambda h: h.double().sum(1, keepdim=True)) / count).to(self.centre)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Held-out rows; the rows that were learned from, which follow, are no test."""
+        """Score held-out rows; the training rows that follow are not tested."""
         if dataloader_idx == 0:
             self.validation_step(batch, batch_idx)
 
@@ -238,9 +240,9 @@ class SparseCoder(TracedModule):
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.found["metrics"].items()})
         if self.trainer.is_global_zero:
             total, on = self.features * self.centre.shape[-1], dict(zip(table, self.on, strict=True))
-            named = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
+            rows_by_site = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
             head = f"# Sparse autoencoders of {self.backbone.name}: {self.found['task']}\n\n"
             head += f"Held-out rows. Training took {seconds:.1f} core seconds for all sites together.\n\n"
             head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.found["warnings"])
-            write_text(folder / "report.md", head + markdown(named, list(self.found["metrics"])))
+            write_text(folder / "report.md", head + markdown(rows_by_site, list(self.found["metrics"])))
             write_json(folder / "report.json", self.found)

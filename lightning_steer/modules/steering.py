@@ -1,7 +1,7 @@
 """The steering adaptor: fit a method on training pairs, choose its strength on others, report on held-out rows.
 
-The only place where a task, a network and a method meet. One file: Lightning calls a module's methods by turns, and
-what fit, choice and test hand on to each other is seen at a glance.
+Only here a task, a network and a method meet. One file: Lightning calls a module's methods in turn, and
+the reader sees which values fit, choice and test share.
 """
 
 import copy
@@ -73,26 +73,26 @@ class SteeringAdaptor(TracedModule):
         super().__init__()
         if not strengths:
             raise ValueError("strengths is empty: give at least one to choose from")
-        numbers.distinct("strengths", strengths)  # a certificate would pay for each of them
+        numbers.distinct("strengths", strengths)  # a certificate splits its risk among all of them
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""
-        self.clusters: int | None = None  # that a certificate is of
+        self.clusters: int | None = None  # number of clusters behind a certificate
         self.random_draws, self.random_curve = random_draws, min(random_curve, random_draws)
         self.learning_curve = learning_curve
-        self.maps = nn.ModuleList()  # one for every site, made once the network is there
+        self.maps = nn.ModuleList()  # one for every site, made once the network is loaded
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         # the chosen strength, its interval over resamplings of the selection rows, their number, and the certified
         # improvement
         self.choice: Tensor
         self.register_buffer("choice", torch.full((5,), torch.nan, dtype=torch.float64))
-        # distributed strategies refuse a module without anything to train, and a step without a loss: closed forms
-        # pretend
+        # distributed strategies reject a module without trainable parameters, and a step without a loss: closed forms
+        # use this dummy
         self.nothing = nn.Parameter(torch.zeros(()))
         self.seen, self.swept, self.tested, self.relearned = Table(), Table(), Table(), Table()
 
     def configure_model(self) -> None:
-        """Load the frozen network and make one unfitted map for every site; called by the trainer."""
+        """Load the frozen network and make one unfitted method for every site; called by the trainer."""
         if len(self.maps):
             return
         data = data_of(self.trainer, SteeringDataModule)
@@ -127,12 +127,12 @@ class SteeringAdaptor(TracedModule):
 
     @property
     def methods(self) -> dict[str, SteeringMethod]:
-        """The maps by site."""
+        """The methods by site."""
         return dict(zip(self.backbone.sites, cast(Iterable[SteeringMethod], self.maps), strict=True))
 
     @property
     def strength(self) -> float:
-        """The chosen strength; raises RuntimeError before one is chosen."""
+        """The chosen strength; raises RuntimeError before it is chosen."""
         if self.choice[0].isnan():
             raise RuntimeError("no strength was chosen yet: run fit first, or give the checkpoint that it wrote")
         return float(self.choice[0])
@@ -152,7 +152,7 @@ class SteeringAdaptor(TracedModule):
             return 0 * self.nothing
         scores = self._scores(batch.x, [interventions.steered("", self.methods, [1.0])])
         loss = self.evaluation.loss(scores, batch)
-        loss = loss.sum() / max(loss.numel(), 1)  # a process may have got no row of this batch
+        loss = loss.sum() / max(loss.numel(), 1)  # a process may get no row of this batch
         self.log("train/loss", loss, batch_size=len(batch.row))
         return loss
 
@@ -160,23 +160,23 @@ class SteeringAdaptor(TracedModule):
         return torch.optim.Adam(self.maps.parameters(), lr=self.learning_rate) if self.trained else None
 
     @torch.no_grad()
-    def _collect(self, seen: Table, batch: Any) -> None:
-        seen.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
+    def _collect(self, table: Table, batch: Any) -> None:
+        table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
 
-    def _fit(self, maps: dict[str, SteeringMethod], seen: dict[str, Tensor], rows: int) -> None:
-        """Fit every site's map to the first rows, the same ones on every process."""
+    def _fit(self, maps: dict[str, SteeringMethod], columns: dict[str, Tensor], rows: int) -> None:
+        """Fit every site's method to the first rows, the same ones in every process."""
         paired = bool(data_of(self.trainer, SteeringDataModule).paired)
         for site, method in maps.items():
-            method.fit(fit_data.activations(seen, site, rows, paired))
+            method.fit(fit_data.activations(columns, site, rows, paired))
 
     # ---- validate: choose the strength
 
     def on_validation_epoch_start(self) -> None:
         self.swept.reset()
-        # Lightning validates before the training epoch's own end, so the map is solved here
+        # Lightning validates before the training epoch ends, so the method is solved here
         if self.trainer.state.fn == "fit" and not self.trained and not self.trainer.sanity_checking:
-            seen = self.seen.compute()
-            self._fit(self.methods, seen, len(seen["error"]))
+            columns = self.seen.compute()
+            self._fit(self.methods, columns, len(columns["error"]))
 
     def validation_step(self, batch: Any, _batch_idx: int) -> None:
         base = self.backbone.scores(batch.x)
@@ -187,14 +187,14 @@ class SteeringAdaptor(TracedModule):
 
     def on_validation_epoch_end(self) -> None:
         swept = self.swept.compute()
-        success, loss = swept["success"].cpu(), swept["loss"].cpu()  # of the unsteered network first
+        success, loss = swept["success"].cpu(), swept["loss"].cpu()  # the unsteered network comes first
         compared, cluster = (success[:, 0], success[:, 1:], loss[:, 1:]), swept["cluster"].cpu().reshape(-1)
-        found = self.selection.choose(self.strengths, *compared, self.evaluation.change, cluster)
-        best = 0 if found.index is None else 1 + found.index
+        choice = self.selection.choose(self.strengths, *compared, self.evaluation.change, cluster)
+        best = 0 if choice.index is None else 1 + choice.index
         strength = [cast(SteeringMethod, self.maps[0]).identity_strength, *self.strengths][best]
         if self.trainer.state.fn == "fit":
-            self.choice.copy_(torch.tensor([strength, found.low, found.high, len(loss), found.bound]))
-            self.reason, self.clusters = found.reason, found.clusters
+            self.choice.copy_(torch.tensor([strength, choice.low, choice.high, len(loss), choice.bound]))
+            self.reason, self.clusters = choice.reason, choice.clusters
         self.log("val/loss", loss[:, best].mean(), prog_bar=True)
         self.log(f"val/{self.evaluation.success}", success[:, best].mean(), prog_bar=True)
         self.log("val/strength", strength)
@@ -203,7 +203,7 @@ class SteeringAdaptor(TracedModule):
 
     @torch.no_grad()
     def on_test_start(self) -> None:
-        """What the controls need of the training rows: their mean, the displacement's length, smaller fits."""
+        """Prepare the controls from the training rows: their mean, the displacement's length, smaller fits."""
         training, fitted, selection = (Table().to(self.device) for _ in range(3))
         for batch in self.training_batches():
             batch = self.transfer_batch_to_device(batch, self.device, 0)
@@ -213,28 +213,28 @@ class SteeringAdaptor(TracedModule):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
             selection.update(batch.row, **parts.columns(batch))
         self.used = {parts.FITTED: fitted.compute(), parts.SELECTION: selection.compute()}
-        seen = training.compute()
-        means, self.pushes, pushes_by_strength = {}, {}, {}
+        columns = training.compute()
+        site_means, self.pushes, pushes_by_strength = {}, {}, {}
         for site, method in self.methods.items():
-            h = seen[f"h/{site}"][:, 0]
-            means[site] = h.mean(0)
+            h = columns[f"h/{site}"][:, 0]
+            site_means[site] = h.mean(0)
             length = (method(h, self.strength) - h).norm(dim=-1).mean()
             u = torch.randn(self.random_draws, h.shape[-1], generator=torch.Generator().manual_seed(0)).to(h)
             u = u / u.norm(dim=-1, keepdim=True)
             self.pushes[site] = length * u
             lengths = [(method(h, strength) - h).norm(dim=-1).mean() for strength in self.strengths]
             pushes_by_strength[site] = torch.cat([length * u[: self.random_curve] for length in lengths])
-        most = len(seen["error"])
-        few = self.trained or not self.learning_curve
-        self.sizes = [] if few else sorted({min(2**k, most) for k in range(most.bit_length() + 1)})
+        row_count = len(columns["error"])
+        no_curve = self.trained or not self.learning_curve
+        self.sizes = [] if no_curve else sorted({min(2**k, row_count) for k in range(row_count.bit_length() + 1)})
         family = [copy.deepcopy(self.methods) for _ in self.sizes]
         for size, maps in zip(self.sizes, family, strict=True):
-            self._fit(maps, seen, size)
+            self._fit(maps, columns, size)
         self.groups = [
             interventions.unsteered(),
             interventions.steered("steered", self.methods, [self.strength]),
             interventions.shifted("random_control", self.pushes),
-            interventions.replaced("mean_ablation", means),
+            interventions.replaced("mean_ablation", site_means),
             interventions.steered("strength", self.methods, self.strengths),
             *([interventions.shifted("random_strength", pushes_by_strength)] if self.random_curve else []),
             *([interventions.refitted("pairs", family, self.strength)] if family else []),
@@ -243,12 +243,12 @@ class SteeringAdaptor(TracedModule):
         self.relearned.reset()
 
     def test_step(self, batch: Any, _batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Held-out rows come first, those that the method was fitted to second."""
+        """Test held-out rows (first loader), then rows that the method was fitted to."""
         groups = self.groups
         columns = parts.columns(batch)
         if batch.moved is batch.x:
             base, before = self.backbone.observe(batch.x)
-        else:  # what is moved are the texts, which a method was fitted to
+        else:  # the inputs that the method was fitted to are moved
             base, before = self.backbone.scores(batch.x)[0], self.backbone.activations(batch.moved)
         for site, method in self.methods.items():
             columns[f"moved/{site}"] = method(before[site], self.strength) - before[site]
@@ -260,9 +260,11 @@ class SteeringAdaptor(TracedModule):
             columns |= {f"truth/{site}": positive[site] - before[site] for site in positive}
         scores = self._scores(batch.x, groups)
         for name, column in self.evaluation.rows(base, scores, batch).items():
-            of_group = column.T.split([group.copies for group in groups], 1)
-            columns |= {f"{group.name}/{name}": part for group, part in zip(groups, of_group, strict=True)}
-        columns |= {f"profile/{name}": part for name, part in self.evaluation.profile(base, scores[1], batch).items()}
+            by_group = column.T.split([group.copies for group in groups], 1)
+            columns |= {f"{group.name}/{name}": values for group, values in zip(groups, by_group, strict=True)}
+        columns |= {
+            f"profile/{name}": values for name, values in self.evaluation.profile(base, scores[1], batch).items()
+        }
         (self.relearned if dataloader_idx else self.tested).update(batch.row, **columns)
 
     def on_test_epoch_end(self) -> None:
@@ -295,8 +297,8 @@ class SteeringAdaptor(TracedModule):
                 self.report["data"][parts.SELECTION], "certified_bound" in self.report["metrics"]
             ),
         ]
-        said = {"no_label": "steered/answer", "no_label_base": "baseline/answer"}
-        self.report["metrics"] |= fit_data.no_label(data, summary.tested, **said)
+        answer_columns = {"no_label": "steered/answer", "no_label_base": "baseline/answer"}
+        self.report["metrics"] |= fit_data.no_label(data, summary.tested, **answer_columns)
         if texts := data.reference_texts:
             damage.add_to(
                 self.report, cast(LLM, self.backbone), texts, self.groups, self.strengths, method.identity_strength
@@ -308,35 +310,35 @@ class SteeringAdaptor(TracedModule):
         self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()})
 
     def on_test_end(self) -> None:
-        """Write the report into the run's log folder, and show it in TensorBoard."""
+        """Write the report into the run's log folder, and add it to TensorBoard."""
         if not self.trainer.is_global_zero:
             return
         figures = card.write(self.folder, self.report)
         if isinstance(self.logger, TensorBoardLogger):
-            for name in figures:  # as drawn for the report: drawing costs more than reading
+            for name in figures:  # reading the report's figures costs less than drawing them again
                 image = imread(self.folder / f"{name}.png")
                 self.logger.experiment.add_image(name, image, dataformats="HWC")
             settings = {key: self.report[key] for key in ("task", "backbone", "method", "seed")}
-            measured = {f"test/{name}": one["value"] for name, one in self.report["metrics"].items()}
+            measured = {f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()}
             self.logger.log_hyperparams(settings, measured)
 
     def predict_step(self, batch: Any, _batch_idx: int) -> Tensor:
-        """``[B, ..., options]`` log-probabilities of the network steered at the chosen strength."""
+        """Return log-probabilities ``[B, ..., options]`` of the network steered at the chosen strength."""
         return self._scores(batch.x, [interventions.steered("", self.methods, [self.strength])])[0]
 
     # ---- checkpoints
 
     def learned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return what was learned: the maps and the choice, not the frozen network."""
+        """Return what was learned: the methods and the choice, not the frozen network."""
         return {key: value for key, value in state.items() if key.startswith(("maps.", "choice"))}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Why the strength was chosen is saved too."""
+        """Save the reason for the chosen strength too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reason"], checkpoint["clusters"] = self.reason, self.clusters
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Why the strength was chosen is read too."""
+        """Read the reason for the chosen strength too."""
         super().on_load_checkpoint(checkpoint)
         self.reason, self.clusters = checkpoint.get("reason", ""), checkpoint.get("clusters")
 

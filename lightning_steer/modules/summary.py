@@ -1,6 +1,6 @@
-"""From the rows of a test to its report: every figure with an interval, beside its baselines.
+"""Turn the rows of a test into its report: every figure with an interval, and its baselines.
 
-One class and one file: the parts of a report are estimated from the same two tables of rows.
+One class and one file: all parts of a report are estimated from the same two tables of rows.
 """
 
 import inspect
@@ -35,18 +35,19 @@ BOUND = (
     "clusters, each counting once"
 )
 Figures = dict[str, dict[str, Any]]
-"""``{name: {"value", "low", "high", "n", "clusters", "how"}}``; of random draws ``p`` and ``higher_is_better`` too."""
+"""``{name: {"value", "low", "high", "n", "clusters", "how"}}``; random draws also have ``p`` and
+``higher_is_better``."""
 
 
 class Summary:
-    """Estimates of everything that one test has measured.
+    """Estimates of everything that one test measured.
 
     Args:
         tested: columns ``group/measure [n, copies]`` of the held-out rows, with ``moved/site`` and ``truth/site``.
         relearned: the same of the rows that the method was fitted to.
-        evaluation: which measures there are, and which make the table.
-        axes: what the copies of the groups ``strength`` and ``pairs`` stand for.
-        searched: the setting was searched for the method and not for random directions, which give no p-value then.
+        evaluation: defines the measures, and which of them are in the table.
+        axes: values of the copies in the groups ``strength`` and ``pairs``.
+        searched: whether the setting was searched for the method only; random directions then give no p-value.
         identity_strength: the strength at which the method changes nothing, where the dose-response begins.
     """
 
@@ -64,14 +65,14 @@ class Summary:
         self.identity_strength = identity_strength
 
     def estimates(self, table: dict[str, Tensor], name: str) -> dict[str, list[Estimate]]:
-        """Every figure of a group's candidates."""
+        """Return every figure of a group's candidates."""
         return self.evaluation.estimates(_columns(table, name), table["cluster"])
 
     def group(self, name: str, table: dict[str, Tensor] | None = None) -> Figures:
-        """The table's measures of a single candidate; of the unsteered one some are known by definition."""
+        """Return the table's measures of a single candidate; some of the baseline's are known by definition."""
         table = self.tested if table is None else table
-        every = self.estimates(table, name)
-        figures = {measure: every[measure][0] for measure in self.evaluation.headline}
+        estimates = self.estimates(table, name)
+        figures = {measure: estimates[measure][0] for measure in self.evaluation.headline}
         if name == "baseline":
             for measure, value in self.evaluation.by_definition.items():
                 if measure in figures:
@@ -80,62 +81,65 @@ class Summary:
         return {measure: _plain(figure) for measure, figure in figures.items()}
 
     def controls(self) -> tuple[dict[str, Figures], Figures]:
-        """What could be had without steering, on the same rows, and what the method's success has over it, paired."""
+        """Return the controls without steering on the same rows, and the paired gains of the method over them."""
         success, cluster = self.evaluation.success, self.tested["cluster"]
-        given = self.evaluation.controls(_columns(self.tested, "baseline"), _columns(self.relearned, "baseline"))
-        found = {name: self.evaluation.estimates(columns, cluster) for name, columns in given.items()}
+        controls = self.evaluation.controls(_columns(self.tested, "baseline"), _columns(self.relearned, "baseline"))
+        by_control = {name: self.evaluation.estimates(columns, cluster) for name, columns in controls.items()}
         steered = self.tested[f"steered/{success}"]
-        above = {f"{success}_over_{name}": steered - columns[success] for name, columns in given.items()}
-        over = estimate_columns(above, self.evaluation.kinds, cluster)
+        gains = {f"{success}_over_{name}": steered - columns[success] for name, columns in controls.items()}
+        gain_estimates = estimate_columns(gains, self.evaluation.kinds, cluster)
         return (
-            {name: {m: _plain(one[m][0]) for m in self.evaluation.headline} for name, one in found.items()},
-            {name: _plain(estimates[0]) for name, estimates in over.items()},
+            {
+                name: {m: _plain(estimates[m][0]) for m in self.evaluation.headline}
+                for name, estimates in by_control.items()
+            },
+            {name: _plain(estimates[0]) for name, estimates in gain_estimates.items()},
         )
 
     def random(self, steered: Mapping[str, list[Estimate]]) -> Figures:
-        """Median, minimum and maximum of the random directions, and the rank of the method's own figure."""
-        draws, found = self.estimates(self.tested, "random_control"), {}
+        """Return median, minimum and maximum of the random directions, and the rank of the method's figure."""
+        draws, ranges = self.estimates(self.tested, "random_control"), {}
         for measure in self.evaluation.headline:
             if measure not in self.evaluation.higher_is_better:
                 raise ValueError(
                     f"the column {measure!r} of {type(self.evaluation).__name__} does not say which direction is "
                     "wanted: add it to higher_is_better, as True, False, or None if it is not to be ranked"
                 )
-            drawn, better = [draw.value for draw in draws[measure]], self.evaluation.higher_is_better[measure]
-            found[measure] = random_range(drawn, steered[measure][0].value, better, self.searched)
-        return found
+            values, better = [draw.value for draw in draws[measure]], self.evaluation.higher_is_better[measure]
+            ranges[measure] = random_range(values, steered[measure][0].value, better, self.searched)
+        return ranges
 
     def curve(self, name: str, table: dict[str, Tensor]) -> dict[str, Any]:
-        """Every measure along an axis; see :func:`points`."""
+        """Return every measure along an axis; see :func:`points`."""
         estimates = self.estimates(table, name)
         return points(self.axes[name], {measure: estimates[measure] for measure in self.evaluation.headline})
 
     def dose_response(self, table: dict[str, Tensor]) -> dict[str, Any]:
-        """Every measure by strength, from the strength at which nothing is changed; see :func:`by_strength`."""
+        """Return every measure by strength, starting where nothing is changed; see :func:`by_strength`."""
         start = as_estimates(self.group("baseline", table))
         estimates = self.estimates(table, "strength")
         columns = {measure: estimates[measure] for measure in self.evaluation.headline}
         return by_strength(self.axes["strength"], columns, self.identity_strength, start)
 
     def random_band(self) -> dict[str, Any]:
-        """Median and range of some random directions at every strength, each as long as the method's own shift."""
+        """Return median and range of some random directions at every strength, each as long as the method's shift."""
         draws, start, columns = self.estimates(self.tested, "random_strength"), {}, {}
         for measure, unknown in as_estimates(self.group("baseline")).items():
-            values = np.array([one.value for one in draws[measure]]).reshape(len(self.axes["strength"]), -1)
+            values = np.array([draw.value for draw in draws[measure]]).reshape(len(self.axes["strength"]), -1)
             ends = zip(np.median(values, 1).tolist(), values.min(1).tolist(), values.max(1).tolist(), strict=True)
             columns[measure] = [unknown._replace(value=m, low=low, high=high) for m, low, high in ends]
             start[measure] = unknown._replace(low=unknown.value, high=unknown.value)
         return by_strength(self.axes["strength"], columns, self.identity_strength, start)
 
     def bypass(self) -> dict[str, Any]:
-        """By-pass score."""
+        """Return the by-pass score."""
         names = ("baseline/gap", "oracle_patch/gap", "positive_input/gap")
         gaps = [as_numbers(self.tested[name][:, 0]) for name in names]
         return self._of_rows(_bypass, *gaps)
 
     def cosines(self, sites: Sequence[str]) -> Figures:
-        """How well the mean displacement points to the class difference, and each displacement to its own pair's."""
-        tables = [self.tested[f"{part}/{site}"] for site in sites for part in ("moved", "truth")]
+        """Return cosines of the mean displacement with the class difference, and of displacements with their pairs'."""
+        tables = [self.tested[f"{kind}/{site}"] for site in sites for kind in ("moved", "truth")]
         pairs = zip(tables[::2], tables[1::2], strict=True)
         of_pair = torch.stack([torch.cosine_similarity(moved, truth, dim=1) for moved, truth in pairs]).mean(0)
         return {
@@ -144,48 +148,48 @@ class Summary:
         }
 
     def profile(self) -> dict[str, dict[str, list[float]]]:
-        """Off-target drift of every attribute, ``{measure: {"value": [k], ...}}``; NaN at the targets."""
-        found = {}
+        """Return the off-target drift of every attribute, ``{measure: {"value": [k], ...}}``; NaN at the targets."""
+        profile = {}
         for name, column in self.tested.items():
             if name.startswith("profile/"):
                 measure = name.removeprefix("profile/")
-                kept = {measure: column.nan_to_num()}
-                means = estimate_columns(kept, self.evaluation.kinds, self.tested["cluster"])[measure]
-                meant = column.isnan().any(0).tolist()
-                points = [_UNKNOWN if left else point for left, point in zip(meant, means, strict=True)]
-                found[measure] = {key: [getattr(p, key) for p in points] for key in ("value", "low", "high")}
-        return found
+                columns = {measure: column.nan_to_num()}
+                means = estimate_columns(columns, self.evaluation.kinds, self.tested["cluster"])[measure]
+                is_target = column.isnan().any(0).tolist()
+                points = [_UNKNOWN if skipped else point for skipped, point in zip(is_target, means, strict=True)]
+                profile[measure] = {key: [getattr(p, key) for p in points] for key in ("value", "low", "high")}
+        return profile
 
     def intervention_rate(self, sites: Sequence[str]) -> dict[str, Any]:
-        """Share of rows that the method moved at all, at any site."""
+        """Return the share of rows that the method moved at any site."""
         moved = torch.stack([self.tested[f"moved/{site}"].abs().amax(1) > 0 for site in sites]).any(0)
         return _plain(MOVED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
 
     def report(
         self, choice: Sequence[float], reason: str, sites: Sequence[str], clusters: int | None = None
     ) -> dict[str, Any]:
-        """All of it, as plain numbers.
+        """Return the report as plain numbers.
 
         Args:
-            choice: strength, its ends, rows that it was chosen on, certified improvement.
-            reason: why this strength.
-            sites: where it is steered.
+            choice: strength, its ends, number of rows that it was chosen on, certified improvement.
+            reason: reason for this strength.
+            sites: the steered sites.
             clusters: clusters over which a certificate takes the mean; None: over rows.
         """
         strength, low, high, rows, bound = choice
         steered, success = self.estimates(self.tested, "steered"), self.evaluation.success
-        controls, over = self.controls()
+        controls, gains = self.controls()
         patched = any(name.startswith("oracle_patch/") for name in self.tested)
         metrics = {
             **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
-            **over,
+            **gains,
             "strength": _plain(_chosen(strength, low, high, int(rows), certified=not math.isnan(bound))),
             "intervention_rate": self.intervention_rate(sites),
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
         if not math.isnan(bound):
-            least = Estimate(bound, bound, math.nan, int(rows), clusters, BOUND)
-            metrics["certified_bound"] = _plain(least)
+            lower_bound = Estimate(bound, bound, math.nan, int(rows), clusters, BOUND)
+            metrics["certified_bound"] = _plain(lower_bound)
         groups = ("baseline", "mean_ablation", *(["oracle_patch"] if patched else []))
         baselines = {name: self.group(name) for name in groups} | {"random_control": self.random(steered), **controls}
         relearned, kinds = self.estimates(self.relearned, "steered"), self.evaluation.kinds
@@ -222,7 +226,7 @@ def by_strength(
     identity_strength: float,
     start: Mapping[str, Estimate],
 ) -> dict[str, Any]:
-    """Return a curve in ascending order of strength, with ``start`` where nothing is changed."""
+    """Return a curve in ascending order of strength; ``start`` is its value where nothing is changed."""
     x = list(strengths)
     if identity_strength not in x:
         x = [identity_strength, *x]
@@ -249,7 +253,7 @@ def _bypass(weights: NDArray, *gaps: NDArray) -> NDArray:
 
 
 def _mean_cosine(weights: NDArray, *tables: NDArray) -> NDArray:
-    """``[R, 1]`` cosine of mean displacement and mean class difference, averaged over sites."""
+    """Return the cosine ``[R, 1]`` of mean displacement and mean class difference, averaged over sites."""
     means = [torch.from_numpy(weights @ table / weights.sum(1, keepdims=True)) for table in tables]
     pairs = zip(means[::2], means[1::2], strict=True)
     return torch.stack([torch.cosine_similarity(a, b, dim=1) for a, b in pairs]).mean(0).unsqueeze(1).numpy()
@@ -262,32 +266,32 @@ def _chosen(strength: float, low: float, high: float, rows: int, certified: bool
 
 
 def _on_processor(table: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Figures in float64; whole numbers, which are names and no figures, as they are."""
+    """Convert figures to float64; whole numbers are names, and stay as they are."""
     return {
         name: column.cpu().double() if column.is_floating_point() else column.cpu() for name, column in table.items()
     }
 
 
 def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{group}/"): part for key, part in table.items() if key.startswith(f"{group}/")}
+    return {key.removeprefix(f"{group}/"): column for key, column in table.items() if key.startswith(f"{group}/")}
 
 
 def random_range(
     draws: ArrayLike, fitted: float, higher_is_better: bool | None, searched: bool = False
 ) -> dict[str, Any]:
-    """Random draws as a report keeps them: the median as value, minimum and maximum as ends, and the rank p-value.
+    """Return random draws in the form of reports: the median, minimum and maximum as ends, and the rank p-value.
 
     Args:
-        draws: ``[D]`` their values.
+        draws: ``[D]`` values of the draws.
         fitted: the value that is ranked among them.
-        higher_is_better: which draws are at least as good; None: there is no rank.
-        searched: the setting was searched for the fitted value: there is no rank.
+        higher_is_better: tells which draws are at least as good; None: no rank.
+        searched: whether the setting was searched for the fitted value; if so, no rank.
     """
     values = np.asarray(draws, dtype=np.float64)
-    one = RandomControl(None if searched else higher_is_better).estimate(values, fitted)[0]
-    ends = {"value": one.median, "low": one.minimum, "high": one.maximum}
-    ranked = {"p": one.p, "higher_is_better": higher_is_better}
-    return {**ends, "n": one.draws, "clusters": None, "how": RANGE, **ranked}
+    control = RandomControl(None if searched else higher_is_better).estimate(values, fitted)[0]
+    ends = {"value": control.median, "low": control.minimum, "high": control.maximum}
+    ranked = {"p": control.p, "higher_is_better": higher_is_better}
+    return {**ends, "n": control.draws, "clusters": None, "how": RANGE, **ranked}
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:
@@ -295,7 +299,7 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 
 
 def identify(experiment: str, task: str, backbone: str, method: SteeringMethod) -> dict[str, Any]:
-    """What a report is about, and with which versions it was made."""
+    """Return what a report is about, and the versions that made it."""
     settings = list(inspect.signature(type(method)).parameters.values())[1:]
     changed = [f"{p.name}={getattr(method, p.name)!r}" for p in settings if getattr(method, p.name) != p.default]
     return {

@@ -1,4 +1,4 @@
-"""Training of the toy network: every attribute of a sample at once."""
+"""Training of the toy network on all attributes of a sample together."""
 
 import math
 from itertools import pairwise
@@ -20,7 +20,7 @@ from lightning_steer.runs.traced import TracedModule
 
 
 class ToyClassifier(TracedModule):
-    """The MLP with one linear classifier per attribute; its input and output sizes follow from the data.
+    """An MLP with one linear classifier per attribute; its input and output sizes follow from the data.
 
     Args:
         widths: sizes of the layers.
@@ -52,7 +52,7 @@ class ToyClassifier(TracedModule):
         if hasattr(self, "network"):
             return
         data = data_of(self.trainer, ToyLabelDataModule)
-        if not isinstance(data, ToyLabelDataModule):  # pairs have x and y too, but never the value that is steered to
+        if not isinstance(data, ToyLabelDataModule):  # pairs have x and y too, but lack the value that is steered to
             raise ValueError(
                 f"ToyClassifier learns from the labelled samples of a ToyLabelDataModule, not from a "
                 f"{type(data).__name__}"
@@ -80,13 +80,15 @@ class ToyClassifier(TracedModule):
         self.test_metrics = MetricCollection(measures, prefix="test/").clone()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x [B, inputs] -> logits [B, attributes, values]``."""
+        """Return ``x [B, inputs] -> logits [B, attributes, values]``."""
         return self.network(x)
 
     def training_step(self, batch: Labelled, _batch_idx: int) -> Tensor:
-        loss = nn.functional.cross_entropy(self(batch.x).mT, batch.y)  # values before attributes: several times faster
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % every == 0:  # what no logger writes need not cost anything
+        loss = nn.functional.cross_entropy(
+            self(batch.x).mT, batch.y
+        )  # values before attributes is several times faster
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.global_step + 1) % interval == 0:  # log only when a logger writes
             self.log("train/loss", loss, batch_size=len(batch.x))
         return loss
 
@@ -97,7 +99,7 @@ class ToyClassifier(TracedModule):
         self._measure(batch, self.test_metrics, "test/loss")
 
     def predict_step(self, batch: Labelled, _batch_idx: int) -> Tensor:
-        """``[B, attributes]`` the value read for every attribute."""
+        """Return the value read for every attribute, ``[B, attributes]``."""
         return self(batch.x).argmax(-1)
 
     def _measure(self, batch: Labelled, metrics: MetricCollection, loss_name: str) -> None:
@@ -127,6 +129,6 @@ class ToyClassifier(TracedModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Whoever loads the network later must know its shape and the world it reads."""
+        """Save the network's shape and world too, which loading needs."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["network"], checkpoint["world"] = self.built, self.world

@@ -1,4 +1,4 @@
-"""Judge outcomes of steering from any tool: a table in, a verdict out. Needs no torch."""
+"""Judge outcomes of steering from any tool: from a table to a verdict. Needs no torch."""
 
 from lightning_steer.outcomes.judging import judge
 from lightning_steer.outcomes.records import Judgement

@@ -26,7 +26,7 @@ matching, p_a, p_b: which answer shows the behaviour, and the probability of eac
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read, judge, print and write; a user's mistake ends it with one sentence and exit code 2."""
+    """Read, judge, print and write; a user's mistake ends with one sentence and exit code 2."""
     parser = Parser(
         prog="python -m lightning_steer judge",
         description=__doc__,
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
         if isinstance(error, ValueError) and not raised_in.startswith(str(Path(__file__).parents[1])):
-            raise  # a library's complaint is a fault of ours
+            raise  # a ValueError of a library is our bug
         say(f"lightning_steer: {' '.join(str(error).split())}", error=True)
         return 2
 

@@ -1,4 +1,4 @@
-"""How outcomes were judged, so that a saved page tells the next call on it: the best of several calls is no test."""
+"""Record how outcomes were judged, so that a saved page informs later calls: the best of several is not a test."""
 
 import hashlib
 import re
@@ -16,11 +16,11 @@ FORM = re.compile(
     r"Call (?P<options>[0-9a-f]{12}) of outcomes (?P<outcomes>[0-9a-f]{12}), split (?P<split>[0-9.e-]+), "
     r"seed (?P<seed>-?[0-9]+)"
 )
-"""In every format that a judgement is saved in."""
+"""The same in every format of a saved judgement."""
 
 
 def call(measures: Mapping[str, Measure], options: Mapping[str, Any], split: float, seed: int) -> Call:
-    """Return what was judged, whatever the order of its rows, and how."""
+    """Return the record of what was judged, independent of the order of rows, and how."""
     outcomes = hashlib.sha256()
     for name in sorted(measures):
         measure = measures[name]
@@ -33,12 +33,12 @@ def call(measures: Mapping[str, Measure], options: Mapping[str, Any], split: flo
 
 
 def line(one: Call) -> str:
-    """Return a call as notes hold it."""
+    """Format a call as in notes."""
     return f"Call {one.options} of outcomes {one.outcomes}, split {one.split:g}, seed {one.seed}"
 
 
 def with_earlier(judgement: Judgement, path: Path) -> Judgement:
-    """Return the judgement with the calls of the one that lies at ``path``, if any."""
+    """Return the judgement with the calls of the saved judgement at ``path``, if any."""
     if not is_regular(path):
         return judgement
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -52,31 +52,35 @@ def with_earlier(judgement: Judgement, path: Path) -> Judgement:
 
 
 def sentences(judgement: Judgement) -> list[str]:
-    """Return what earlier calls mean for the verdict."""
-    own, delta = judgement.call, judgement.choice and judgement.choice.delta
+    """Return sentences on what earlier calls mean for the verdict."""
+    call, delta = judgement.call, judgement.choice and judgement.choice.delta
     if delta is None:
         return []
-    same = [one for one in judgement.earlier if one.outcomes == own.outcomes]
-    others = [one for one in judgement.earlier if one.outcomes != own.outcomes and one.options == own.options]
-    found = []
-    if same:
-        ways = {
-            "seed": any(one.seed != own.seed for one in same),
-            "split": any(one.split != own.split for one in same),
-            "promises or options": any(one.options != own.options for one in same),
+    same_outcomes = [earlier for earlier in judgement.earlier if earlier.outcomes == call.outcomes]
+    same_options = [
+        earlier
+        for earlier in judgement.earlier
+        if earlier.outcomes != call.outcomes and earlier.options == call.options
+    ]
+    warnings = []
+    if same_outcomes:
+        differences = {
+            "seed": any(earlier.seed != call.seed for earlier in same_outcomes),
+            "split": any(earlier.split != call.split for earlier in same_outcomes),
+            "promises or options": any(earlier.options != call.options for earlier in same_outcomes),
         }
-        number = f"{len(same)} earlier call{'s' * (len(same) > 1)}"
-        found.append(
+        number = f"{len(same_outcomes)} earlier call{'s' * (len(same_outcomes) > 1)}"
+        warnings.append(
             f"WARNING: the page saved here holds {number} on the same outcomes with another "
-            f"{', '.join(way for way, differs in ways.items() if differs)}. The risk {delta:g} holds for a call that "
-            "was fixed beforehand, not for the best of several."
+            f"{', '.join(name for name, differs in differences.items() if differs)}. The risk {delta:g} holds for a "
+            "call that was fixed beforehand, not for the best of several."
         )
-    if others:
-        found.append(
+    if same_options:
+        warnings.append(
             "The page saved here was of other outcomes under the same promises. If these are the same items and more, "
             f"the risk {delta:g} does not hold: fix the number of items beforehand."
         )
-    return found
+    return warnings
 
 
 def _short(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""One cell of a table: a name or a value, or a sentence that says where it is neither."""
+"""Parse one cell of a table as a name or a value, or raise with its position."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ TRUTHS = {"true": 1.0, "false": 0.0}
 
 
 def name_of(cell: Any, name: str, line: int, column: str) -> str:
-    """Return a name that is not written as text: a whole number or, of settings, any number."""
+    """Return a name that is written as a number: a whole number, or any number for settings."""
     where = f"{name}, row {line}, column {column}"
     if cell is None:
         raise ValueError(f"{where}: it is empty, where a name was expected")

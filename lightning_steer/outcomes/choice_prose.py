@@ -6,7 +6,7 @@ from lightning_steer.outcomes.records import Candidate, Choice, Judgement, Measu
 
 
 def verdict(judgement: Judgement) -> list[str]:
-    """Return what is certified, with effect and damage in one breath, or why nothing is."""
+    """Return what is certified, with effect and damage, or why nothing is."""
     choice = judgement.choice
     if choice is None:
         return ["No promise was asked for, so no setting is chosen. Name what steering is for and what it may damage."]
@@ -18,16 +18,16 @@ def verdict(judgement: Judgement) -> list[str]:
 
 
 def _chosen(choice: Choice) -> list[str]:
-    own = next(candidate for candidate in choice.candidates if candidate.setting == choice.chosen)
-    kept = "; ".join(map(str, choice.promises))
+    chosen = next(candidate for candidate in choice.candidates if candidate.setting == choice.chosen)
+    promises = "; ".join(map(str, choice.promises))
     certified = sum(candidate.certified for candidate in choice.candidates)
-    first = own.promises[0]
+    benefit = chosen.promises[0]
     sentences = [
-        f"Setting {choice.chosen} is certified at confidence {1 - choice.delta:g} to keep every promise: {kept}"
+        f"Setting {choice.chosen} is certified at confidence {1 - choice.delta:g} to keep every promise: {promises}"
         + (f" (of {_clustered(choice)}: the mean over clusters, each counting once)." if _clustered(choice) else "."),
         *_over_rows(choice),
         f"{certified} of {len(choice.candidates)} settings are certified; of these it has the largest observed "
-        f"{_change_of(first, choice)}.",
+        f"{_change_of(benefit, choice)}.",
     ]
     if not choice.remade:
         return [
@@ -37,7 +37,7 @@ def _chosen(choice: Choice) -> list[str]:
         ]
     return [
         *sentences,
-        f"On the items that had no part in the choice: {'; '.join(_fresh(one) for one in choice.remade)}.",
+        f"On the items that had no part in the choice: {'; '.join(_fresh(measured) for measured in choice.remade)}.",
     ]
 
 
@@ -47,30 +47,30 @@ def _clustered(choice: Choice) -> str:
 
 
 def _over_rows(choice: Choice) -> list[str]:
-    """Return which promises the chosen setting does not keep, or may not, if every row counts once."""
-    place = "On the items that had no part in the choice" if choice.remade else "On the items, which all chose,"
+    """Return which promises the chosen setting breaks, or may break, if every row counts once."""
+    lead = "On the items that had no part in the choice" if choice.remade else "On the items, which all chose,"
     sentences = []
-    for one in choice.over_rows:
-        low, high = (one.promise.holds(end) for end in (one.change.low, one.change.high))
-        if not one.promise.holds(one.change.value):
+    for measured in choice.over_rows:
+        low, high = (measured.promise.holds(end) for end in (measured.change.low, measured.change.high))
+        if not measured.promise.holds(measured.change.value):
             verdict = "WARNING: the mean over rows breaks this promise"
         elif not (low and high):
             verdict = "The mean over rows may break this promise, for its interval reaches beyond the limit"
         else:
             continue
         sentences.append(
-            f"{verdict}: {one.promise}. {place} it is {signed(one.change)}, and nothing is certified about it."
+            f"{verdict}: {measured.promise}. {lead} it is {signed(measured.change)}, and nothing is certified about it."
         )
     return sentences
 
 
-def _fresh(one: Measured) -> str:
-    counts = f"{one.rose} rose, {one.fell} fell, n {one.change.n:,}"
-    if one.over_clusters is None:
-        return f"{one.promise.target} {signed(one.change)} ({counts})"
+def _fresh(measured: Measured) -> str:
+    counts = f"{measured.rose} rose, {measured.fell} fell, n {measured.change.n:,}"
+    if measured.over_clusters is None:
+        return f"{measured.promise.target} {signed(measured.change)} ({counts})"
     return (
-        f"{one.promise.target} {signed(one.over_clusters)} as a mean over {one.change.clusters:,} clusters, "
-        f"{signed(one.change)} as a mean over rows ({counts})"
+        f"{measured.promise.target} {signed(measured.over_clusters)} as a mean over {measured.change.clusters:,} "
+        f"clusters, {signed(measured.change)} as a mean over rows ({counts})"
     )
 
 
@@ -99,19 +99,19 @@ def _abstained(choice: Choice) -> list[str]:
             "Every setting is observed to break a promise: if these are the true changes, no number of items would "
             "certify one.",
         ]
-    failed = " ".join(_failed(one, choice) for one in nearest.promises if not one.kept)
+    failed = " ".join(_failed(outcome, choice) for outcome in nearest.promises if not outcome.kept)
     return [*sentences, f"The nearest is setting {nearest.setting}. {failed}"]
 
 
-def _failed(one: PromiseOutcome, choice: Choice) -> str:
-    unit, there = choice.counted[one.promise.target], sum(choice.units[one.promise.target])
-    have = f"; there are {there:,}" if unit == "items" else ""
+def _failed(outcome: PromiseOutcome, choice: Choice) -> str:
+    unit, count = choice.counted[outcome.promise.target], sum(choice.units[outcome.promise.target])
+    note = f"; there are {count:,}" if unit == "items" else ""
     return (
-        f"There it is not certified that {one.promise}: the observed change is {one.change:+.3f}"
+        f"There it is not certified that {outcome.promise}: the observed change is {outcome.change:+.3f}"
         f"{' as a mean over clusters' if unit == 'clusters' else ''}, p "
-        f"{p_value(one.p)}, and below {p_value(choice.risk)} is needed. If this is the true change, about "
-        f"{one.needed:,} {unit} would certify it in about half of tables or more{have}; if the true change is at the "
-        "limit or worse, no number would."
+        f"{p_value(outcome.p)}, and below {p_value(choice.risk)} is needed. If this is the true change, about "
+        f"{outcome.needed:,} {unit} would certify it in about half of tables or more{note}; if the true change is at "
+        "the limit or worse, no number would."
     )
 
 
@@ -119,18 +119,18 @@ def promise_table(choice: Choice) -> TextTable:
     """Return every promise at every setting, on the items that chose."""
     columns = ("setting", *map(str, choice.promises), "all promises")
     rows = [
-        (candidate.setting, *(_cell(one, choice) for one in candidate.promises), _all(candidate))
+        (candidate.setting, *(_cell(outcome, choice) for outcome in candidate.promises), _all(candidate))
         for candidate in choice.candidates
     ]
     return TextTable(columns, tuple(rows), choice.chosen)
 
 
-def _cell(one: PromiseOutcome, choice: Choice) -> str:
-    seen = f"{one.change:+.3f}, p {p_value(one.p)}"
-    if one.kept:
-        return f"certified ({seen})"
-    number = f"about {one.needed:,}" if one.needed else "no number of"
-    return f"not certified ({seen}; {number} {choice.counted[one.promise.target]} if this is true)"
+def _cell(outcome: PromiseOutcome, choice: Choice) -> str:
+    figures = f"{outcome.change:+.3f}, p {p_value(outcome.p)}"
+    if outcome.kept:
+        return f"certified ({figures})"
+    number = f"about {outcome.needed:,}" if outcome.needed else "no number of"
+    return f"not certified ({figures}; {number} {choice.counted[outcome.promise.target]} if this is true)"
 
 
 def _all(candidate: Candidate) -> str:
@@ -138,13 +138,13 @@ def _all(candidate: Candidate) -> str:
 
 
 def promise_notes(choice: Choice) -> list[str]:
-    """Return how the certificate was made and what it rests on."""
+    """Return how the certificate was computed and what it assumes."""
     units = "; ".join(
         f"{name}: {chose:,} chose, {others:,} did not" if others else f"{name}: all {chose:,} chose"
         for name, (chose, others) in choice.units.items()
     )
     clustered = [name for name, unit in choice.counted.items() if unit == "clusters"]
-    least = "; ".join(f"{promise}: {n:,} {choice.counted[promise.target]}" for promise, n in choice.least.items())
+    least_text = "; ".join(f"{promise}: {n:,} {choice.counted[promise.target]}" for promise, n in choice.least.items())
     notes = [
         f"Rows of the promised measures: {units}.",
         f"A setting is certified if every promise's p-value is below {p_value(choice.risk)}, which is delta "
@@ -157,8 +157,10 @@ def promise_notes(choice: Choice) -> list[str]:
         "before any outcome was seen. The best of several calls, or of several looks at a table that grows, is false "
         "more often.",
     ]
-    if least:
-        notes.append(f"If nothing changed at all, these many that choose would be needed to be sure of it: {least}.")
+    if least_text:
+        notes.append(
+            f"If nothing changed at all, these many that choose would be needed to be sure of it: {least_text}."
+        )
     if clustered:
         notes.append(f"In {', '.join(clustered)} the promise is of the mean over clusters, each counting once.")
     return notes

@@ -1,4 +1,4 @@
-"""Sample logs of lm-evaluation-harness (``--log_samples``): one file a task and run, each run being a setting.
+"""Sample logs of lm-evaluation-harness (``--log_samples``): a file for each task and run; each run is a setting.
 
 A line holds ``doc_id``, ``doc_hash``, ``filter``, the names of its ``metrics``, and the value of each under its name.
 """
@@ -12,24 +12,24 @@ from lightning_steer import text_files
 from lightning_steer.outcomes.rows import Rows, check_name
 
 NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
-"""Of a file, which ends in the time of the run."""
+"""Pattern of file names, which end in the time of the run."""
 SHARES = ("acc", "acc_norm", "acc_mutual_info", "exact_match")
-"""Metrics of the harness itself that lie between 0 and 1; a task's own metrics may be anything."""
+"""The harness's own metrics between 0 and 1; a task's own metrics may have any range."""
 
 
 def is_samples(row: Mapping[str, Any]) -> bool:
-    """Tell whether a JSON object is a line of a sample log."""
+    """Return whether a JSON object is a line of a sample log."""
     return "doc_id" in row and "item" not in row
 
 
 def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], rows: Rows) -> list[str]:
-    """Add a row for every metric of every document, and return what was not read.
+    """Add a row for every metric of every document, and return the names of unread metrics.
 
     Args:
-        path: the file, whose name holds the task.
-        setting: what was done to the model in this run.
+        path: the file, whose name contains the task.
+        setting: the setting of this run.
         lines: line numbers and texts.
-        rows: where to.
+        rows: the table that rows are added to.
 
     Raises:
         ValueError: naming the line.

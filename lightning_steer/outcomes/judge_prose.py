@@ -8,7 +8,7 @@ from lightning_steer.statistics.prediction_powered import FEWEST, FEWEST_CHANGES
 
 
 def comparison_table(one: JudgeComparison) -> TextTable:
-    """Return the effect as two judges see it."""
+    """Return the table of the effect by two judges."""
     columns = ("setting", f"change by {one.judge}", f"by {one.other}", "difference", "same score", "changed alike")
     rows = [
         (
@@ -25,7 +25,7 @@ def comparison_table(one: JudgeComparison) -> TextTable:
 
 
 def comparison_sentences(one: JudgeComparison) -> list[str]:
-    """Return where two judges disagree on the effect."""
+    """Return sentences on where two judges disagree about the effect."""
     apart = [s.setting for s in one.settings if s.difference.low > 0 or s.difference.high < 0]
     verdict = (
         f"On the effect at {', '.join(apart)} the judges disagree: the interval of the difference leaves out 0."
@@ -40,20 +40,22 @@ def comparison_sentences(one: JudgeComparison) -> list[str]:
 
 
 def verdict_sentences(judgement: Judgement) -> list[str]:
-    """Return which judge would turn the verdict."""
+    """Return sentences on which judge would change the verdict."""
     choice = judgement.choice
     if choice is None:
         return []
     sentences = []
-    for one in judgement.other_verdicts:
-        turned = "no setting would be certified" if one.chosen is None else f"setting {one.chosen} would be chosen"
-        outcome = "be the same" if one.chosen == choice.chosen else f"turn: {turned}"
-        sentences.append(f"If the scores of {one.judge} counted, the verdict would {outcome}.")
+    for other in judgement.other_verdicts:
+        alternative = (
+            "no setting would be certified" if other.chosen is None else f"setting {other.chosen} would be chosen"
+        )
+        outcome = "be the same" if other.chosen == choice.chosen else f"turn: {alternative}"
+        sentences.append(f"If the scores of {other.judge} counted, the verdict would {outcome}.")
     return sentences
 
 
 def label_table(one: LabelledMeasure) -> TextTable:
-    """Return each change by the judge, by labels alone, and corrected."""
+    """Return the table of each change by the judge, by labels alone, and corrected."""
     columns = ("setting", f"change by {one.judge}", f"by {one.human} alone", "corrected", "weight of the judge")
     rows = [
         (s.setting, signed(s.judged), signed(s.labels), signed(s.corrected), f"{s.weight:.2f}") for s in one.settings
@@ -62,7 +64,7 @@ def label_table(one: LabelledMeasure) -> TextTable:
 
 
 def label_sentences(one: LabelledMeasure) -> list[str]:
-    """Return what a corrected change rests on."""
+    """Return sentences on what a corrected change assumes."""
     return [
         f"{one.labelled:,} of {one.n:,} items are labelled by {one.human}. The corrected change is unbiased whatever "
         f"{one.judge} does, if the labelled items are a random sample of all.",
@@ -74,27 +76,30 @@ def label_sentences(one: LabelledMeasure) -> list[str]:
 
 
 def estimates(judgement: Judgement) -> list[dict[str, Any]]:
-    """Return the estimates of all comparisons by name, for the notes on how intervals were made."""
+    """Return the estimates of all comparisons by name, for the notes on how intervals were computed."""
     rows = [
-        {f"change of {one.measure} by {one.other}": s.other._asdict(), "difference of judges": s.difference._asdict()}
-        for one in judgement.judges
-        for s in one.settings
+        {
+            f"change of {entry.measure} by {entry.other}": s.other._asdict(),
+            "difference of judges": s.difference._asdict(),
+        }
+        for entry in judgement.judges
+        for s in entry.settings
     ]
     return rows + [
-        {f"{one.measure} by {one.human}": s.labels._asdict(), f"{one.measure} corrected": s.corrected._asdict()}
-        for one in judgement.labelled
-        for s in one.settings
+        {f"{entry.measure} by {entry.human}": s.labels._asdict(), f"{entry.measure} corrected": s.corrected._asdict()}
+        for entry in judgement.labelled
+        for s in entry.settings
     ]
 
 
 def sections(judgement: Judgement) -> list[tuple[str, TextTable, list[str]]]:
     """Return the title, table and sentences of every comparison, and of every measure that is labelled."""
     compared = [
-        (f"{one.measure}: {one.judge} and {one.other}", comparison_table(one), comparison_sentences(one))
-        for one in judgement.judges
+        (f"{entry.measure}: {entry.judge} and {entry.other}", comparison_table(entry), comparison_sentences(entry))
+        for entry in judgement.judges
     ]
     labelled = [
-        (f"{one.measure}, corrected by the labels of {one.human}", label_table(one), label_sentences(one))
-        for one in judgement.labelled
+        (f"{entry.measure}, corrected by the labels of {entry.human}", label_table(entry), label_sentences(entry))
+        for entry in judgement.labelled
     ]
     return [*compared, *labelled]

@@ -1,4 +1,4 @@
-"""Several judges of the same items: do they agree on the effect, would another turn the verdict, what do labels say?"""
+"""Compare several judges of the same items: agreement on the effect, change of the verdict, correction by labels."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,74 +19,74 @@ class NothingSharedError(ValueError):
 
 
 class Roles(NamedTuple):
-    """Who scored."""
+    """The roles of the judges."""
 
     judge: str | None
-    """Whose scores count; None where nobody is named in the table, or a single judge."""
+    """The judge whose scores count; None if the table names no judge, or a single one."""
     others: tuple[str, ...]
     human: str | None
 
 
 def roles(rows: Rows, judge: str | None, human: str | None) -> Roles:
-    """Return whose scores count and who is compared; raises ValueError for a name that is not in the table."""
-    known = rows.listed("judge")
-    if human is not None and human not in known:
-        names = ", ".join(known) or "none"
+    """Return whose scores count and who is compared; raise ValueError for a name that is not in the table."""
+    judges = rows.listed("judge")
+    if human is not None and human not in judges:
+        names = ", ".join(judges) or "none"
         raise ValueError(f"no row is of the judge {human!r}, whose labels count; there are {names}")
     if human is not None and human == judge:
         raise ValueError(f"the labels of {human!r} correct another judge: name that one with --judge")
-    rest = [name for name in known if name != human]
-    if judge is None and human is not None and len(rest) == 1:
-        judge = rest[0]
-    return Roles(judge, tuple(name for name in rest if name != judge) if judge is not None else (), human)
+    others = [name for name in judges if name != human]
+    if judge is None and human is not None and len(others) == 1:
+        judge = others[0]
+    return Roles(judge, tuple(name for name in others if name != judge) if judge is not None else (), human)
 
 
 def scored(rows: Rows, name: str) -> set[str]:
     """Return the measures that a judge scored."""
-    of_judge = rows.column("judge") == rows.listed("judge").index(name)
+    is_scored = rows.column("judge") == rows.listed("judge").index(name)
     measures = rows.listed("measure")
-    return {measures[i] for i in np.unique(rows.column("measure")[of_judge])}
+    return {measures[i] for i in np.unique(rows.column("measure")[is_scored])}
 
 
 def compare(judge: str, own: Measure, other: str, others: Measure) -> JudgeComparison:
-    """Return how two judges see the effect on the items and settings that both scored; may raise NothingSharedError."""
-    mine, theirs, names = _shared(own, others)
-    width = max(mine.high - mine.low, theirs.high - theirs.low)
+    """Compare two judges' effects on the items and settings that both scored; may raise NothingSharedError."""
+    own_shared, other_shared, names = _shared(own, others)
+    width = max(own_shared.high - own_shared.low, other_shared.high - other_shared.low)
     settings = []
     for i, name in enumerate(names[1:], 1):
-        a, b = (one.values[i] - one.values[0] for one in (mine, theirs))
-        moved = (a != 0) | (b != 0)
+        a, b = (measure.values[i] - measure.values[0] for measure in (own_shared, other_shared))
+        changed = (a != 0) | (b != 0)
         settings.append(
             JudgedSetting(
                 name,
-                _change(mine, a),
-                _change(theirs, b),
-                Mean(-2 * width, 2 * width).estimate(a - b, mine.cluster)[0],
-                float((mine.values[i] == theirs.values[i]).mean()),
-                float((a == b)[moved].mean()) if moved.any() else None,
+                _change(own_shared, a),
+                _change(other_shared, b),
+                Mean(-2 * width, 2 * width).estimate(a - b, own_shared.cluster)[0],
+                float((own_shared.values[i] == other_shared.values[i]).mean()),
+                float((a == b)[changed].mean()) if changed.any() else None,
             )
         )
-    return JudgeComparison(own.name, judge, other, mine.values.shape[1], tuple(settings))
+    return JudgeComparison(own.name, judge, other, own_shared.values.shape[1], tuple(settings))
 
 
 def correct(judge: str, own: Measure, human: str, labels: Measure) -> LabelledMeasure:
-    """Return each setting's change as labels correct it; raises ValueError if no labelled item was judged."""
+    """Return each setting's change, corrected by labels; raise ValueError if no labelled item was judged."""
     labelled, _, names = _shared(labels, own)
     units = dict(zip(_units(own), range(len(own.items)), strict=True))
     rows = np.array([units[unit] for unit in _units(labelled)])
-    rest = np.setdiff1d(np.arange(len(own.items)), rows)
-    at = {setting.name: i for i, setting in enumerate(own.settings)}
+    unlabelled = np.setdiff1d(np.arange(len(own.items)), rows)
+    index = {setting.name: i for i, setting in enumerate(own.settings)}
     width = own.high - own.low
     settings = []
     for i, name in enumerate(names[1:], 1):
-        change, judged = labelled.values[i] - labelled.values[0], own.values[at[name]] - own.values[0]
+        change, judged = labelled.values[i] - labelled.values[0], own.values[index[name]] - own.values[0]
         if own.cluster is None:
-            parts = change, judged[rows], judged[rest]
-            alone, corrected, weight = corrected_change(*parts, width, own.share and labelled.share)
+            parts = change, judged[rows], judged[unlabelled]
+            by_labels, corrected, weight = corrected_change(*parts, width, own.share and labelled.share)
         else:
-            alone, weight = _change(labelled, change), 0.0
-            corrected = alone
-        settings.append(LabelledSetting(name, _change(own, judged), alone, corrected, weight))
+            by_labels, weight = _change(labelled, change), 0.0
+            corrected = by_labels
+        settings.append(LabelledSetting(name, _change(own, judged), by_labels, corrected, weight))
     return LabelledMeasure(own.name, judge, human, len(rows), len(own.items), own.cluster is not None, tuple(settings))
 
 
@@ -101,10 +101,10 @@ def _units(measure: Measure) -> list[tuple[str, str]]:
 
 def _shared(own: Measure, others: Measure) -> tuple[Measure, Measure, list[str]]:
     """Return two measures on the items and settings of both, in the order of the first."""
-    theirs: Mapping[tuple[str, str], int] = {unit: i for i, unit in enumerate(_units(others))}
-    pairs = [(i, theirs[unit]) for i, unit in enumerate(_units(own)) if unit in theirs]
-    at = {setting.name: i for i, setting in enumerate(others.settings)}
-    names = [setting.name for setting in own.settings if setting.name in at]
+    index_of_unit: Mapping[tuple[str, str], int] = {unit: i for i, unit in enumerate(_units(others))}
+    pairs = [(i, index_of_unit[unit]) for i, unit in enumerate(_units(own)) if unit in index_of_unit]
+    setting_index = {setting.name: i for i, setting in enumerate(others.settings)}
+    names = [setting.name for setting in own.settings if setting.name in setting_index]
     if not pairs or len(names) < 2:
         raise NothingSharedError(
             f"two judges of {own.name!r} share no item, or no steered setting: they cannot be compared"

@@ -1,4 +1,4 @@
-"""Judge outcomes: what changed, what else changed, and which setting is certified to keep what is promised."""
+"""Judge outcomes: what changed, what else changed, and which setting is certified to keep the promises."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -65,31 +65,33 @@ def judge(
         raise ValueError(f"split is the share of items that choose, above 0 and at most 1, not {split}")
     promises = promise_text.promises(benefit, harms)
     declared = {name: _range(name, *ends) for name, ends in (ranges or {}).items()}
-    several = isinstance(outcomes, Sequence) and not isinstance(outcomes, (str, Path))
-    rows, unread = reading.read(list(outcomes) if several else [outcomes], cluster)
+    is_sequence = isinstance(outcomes, Sequence) and not isinstance(outcomes, (str, Path))
+    rows, unread = reading.read(list(outcomes) if is_sequence else [outcomes], cluster)
     if isinstance(baseline, bool):
         raise ValueError(f"baseline is {baseline}, not a strength or the name of a setting")
-    base = None if baseline is None else written(baseline) if isinstance(baseline, (int, float)) else str(baseline)
-    who = judges.roles(rows, judge, human)
-    measures = pairing.measures(rows, base, declared, who.judge)
+    baseline_name = (
+        None if baseline is None else written(baseline) if isinstance(baseline, (int, float)) else str(baseline)
+    )
+    roles = judges.roles(rows, judge, human)
+    measures = pairing.measures(rows, baseline_name, declared, roles.judge)
     choice = choosing.choose(measures, promises, delta, split, seed) if promises else None
     first = next(iter(measures.values()))
     numeric = first.settings[0].strength is not None
     notes = _notes(measures, unread, [] if choice is None else [c.setting for c in choice.candidates])
-    if who.judge is not None:
-        notes = (f"Values, changes and the choice go by the scores of {who.judge}, right or wrong.", *notes)
-    by_other = {other: pairing.measures(rows, base, declared, other) for other in who.others}
-    compared, other_verdicts, apart = _compare(rows, measures, by_other, who, promises, (delta, split, seed))
-    labelled = _label(rows, measures, base, declared, who)
+    if roles.judge is not None:
+        notes = (f"Values, changes and the choice go by the scores of {roles.judge}, right or wrong.", *notes)
+    by_other = {judge_name: pairing.measures(rows, baseline_name, declared, judge_name) for judge_name in roles.others}
+    compared, other_verdicts, not_compared = _compare(rows, measures, by_other, roles, promises, (delta, split, seed))
+    labelled = _label(rows, measures, baseline_name, declared, roles)
     options = {
         "promises": promises,
         "delta": delta,
-        "baseline": base,
+        "baseline": baseline_name,
         "cluster": cluster,
         "ranges": sorted(declared.items()),
-        "judges": who,
+        "judges": roles,
     }
-    masses = {one.mass for one in rows.answers}  # which no vector is meant to move
+    masses = {names.mass for names in rows.answers}  # no vector is meant to move them
     described = tuple(_describe(measure, name not in masses) for name, measure in measures.items())
     return Judgement(
         tuple(rows.sources),
@@ -103,7 +105,7 @@ def judge(
         compared,
         other_verdicts,
         labelled,
-        (*notes, *answers.notes(rows.answers, described), *apart),
+        (*notes, *answers.notes(rows.answers, described), *not_compared),
         calls.call(measures, options, split, seed),
     )
 
@@ -112,24 +114,26 @@ def _compare(
     rows: Rows,
     measures: Mapping[str, Measure],
     by_other: Mapping[str, Mapping[str, Measure]],
-    who: judges.Roles,
+    roles: judges.Roles,
     promises: tuple[promise_text.PromiseText, ...],
     settings: tuple[float, float, int],
 ) -> tuple[tuple[JudgeComparison, ...], tuple[OtherVerdict, ...], tuple[str, ...]]:
-    """Return how other judges see the effects, what they would have chosen, and who cannot be compared."""
-    if who.judge is None:
+    """Return the effects by other judges, their choices, and the judges that cannot be compared."""
+    if roles.judge is None:
         return (), (), ()
-    compared, verdicts, apart = [], [], []
-    for other, theirs in by_other.items():
-        both = judges.scored(rows, who.judge) & judges.scored(rows, other)
-        for name in (name for name in measures if name in both):
+    compared, verdicts, not_compared = [], [], []
+    for other, other_measures in by_other.items():
+        shared = judges.scored(rows, roles.judge) & judges.scored(rows, other)
+        for name in (name for name in measures if name in shared):
             try:
-                compared.append(judges.compare(who.judge, measures[name], other, theirs[name]))
+                compared.append(judges.compare(roles.judge, measures[name], other, other_measures[name]))
             except judges.NothingSharedError:
-                apart.append(f"{who.judge} and {other} scored no item of {name} in common: they are not compared.")
-        if promises and {promise.measure for promise in promises} <= theirs.keys():
-            verdicts.append(OtherVerdict(other, choosing.choose(theirs, promises, *settings).chosen))
-    return tuple(compared), tuple(verdicts), tuple(apart)
+                not_compared.append(
+                    f"{roles.judge} and {other} scored no item of {name} in common: they are not compared."
+                )
+        if promises and {promise.measure for promise in promises} <= other_measures.keys():
+            verdicts.append(OtherVerdict(other, choosing.choose(other_measures, promises, *settings).chosen))
+    return tuple(compared), tuple(verdicts), tuple(not_compared)
 
 
 def _label(
@@ -137,15 +141,15 @@ def _label(
     measures: Mapping[str, Measure],
     baseline: str | None,
     ranges: dict[str, tuple[float, float]],
-    who: judges.Roles,
+    roles: judges.Roles,
 ) -> tuple[LabelledMeasure, ...]:
-    """Return what labels say of the judge's changes."""
-    if who.judge is None or who.human is None:
+    """Return the judge's changes, corrected by labels."""
+    if roles.judge is None or roles.human is None:
         return ()
-    labels = pairing.measures(rows, baseline, ranges, who.human)
-    shared = judges.scored(rows, who.judge) & judges.scored(rows, who.human)
+    labels = pairing.measures(rows, baseline, ranges, roles.human)
+    shared = judges.scored(rows, roles.judge) & judges.scored(rows, roles.human)
     return tuple(
-        judges.correct(who.judge, measures[name], who.human, labels[name]) for name in measures if name in shared
+        judges.correct(roles.judge, measures[name], roles.human, labels[name]) for name in measures if name in shared
     )
 
 
@@ -156,7 +160,7 @@ def _range(name: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _describe(measure: Measure, directed: bool) -> MeasureOutcome:
-    """Return all units' outcomes, settings in the order of the dose; ``directed``: there may be a direction for it."""
+    """Return all units' outcomes, settings in the order of the dose; ``directed``: a direction may exist for it."""
     strengths = [setting.strength for setting in measure.settings]
     order = _dose_order(measure)
     values = _values(measure, measure.values.T)
@@ -177,22 +181,22 @@ def _describe(measure: Measure, directed: bool) -> MeasureOutcome:
         )
         for i in order
     )
-    shape, same = None, []
+    shape, same_both_ways = None, []
     bounds = measure.share, measure.low, measure.high, measure.cluster
     if None not in strengths and len(strengths) > 2 and (measure.share or math.isfinite(measure.high - measure.low)):
         shape = dose_response.shape(measure.values[order], *bounds)
-        zero_at = measure.settings[0].strength
-        shifted = [float(s) - zero_at for s in strengths if s is not None and zero_at is not None]
-        same = dose_response.both_signs(measure.values, shifted, *bounds) if directed else []
+        baseline_strength = measure.settings[0].strength
+        shifted = [float(s) - baseline_strength for s in strengths if s is not None and baseline_strength is not None]
+        same_both_ways = dose_response.both_signs(measure.values, shifted, *bounds) if directed else []
     clusters = None if measure.cluster is None else len(np.unique(measure.cluster))
     return MeasureOutcome(
         measure.name, measure.share, measure.low, measure.high, n, len(set(measure.items)), clusters, settings, shape,
-        tuple(same), positions.describe(measure) if directed else None,
+        tuple(same_both_ways), positions.describe(measure) if directed else None,
     )  # fmt: skip
 
 
 def _dose_order(measure: Measure) -> NDArray:
-    """Return settings by strength; where all lie below the baseline from there down, so that the dose grows."""
+    """Return settings by strength; in reverse if all are below the baseline, so that the dose grows."""
     strengths = [setting.strength for setting in measure.settings]
     if None in strengths:
         return np.arange(len(strengths))
@@ -224,10 +228,10 @@ def _notes(measures: Mapping[str, Measure], unread: list[str], candidates: list[
     notes = []
     if unread:
         notes.append(f"Columns that were not read: {', '.join(unread)}.")
-    alone = [measure.name for measure in measures.values() if measure.cluster is None]
-    if alone:
+    unclustered = [measure.name for measure in measures.values() if measure.cluster is None]
+    if unclustered:
         notes.append(
-            f"No clusters are named for {', '.join(alone)}: items count as independent draws. If several share a "
+            f"No clusters are named for {', '.join(unclustered)}: items count as independent draws. If several share a "
             "topic, a template or a source, name it in a column `cluster`, or every interval is too narrow."
         )
     assumed = [measure.name for measure in measures.values() if measure.share and not measure.declared]
@@ -242,8 +246,8 @@ def _notes(measures: Mapping[str, Measure], unread: list[str], candidates: list[
             f"No range is declared for {', '.join(open_ended)}: nothing can be promised about it, and the shape of its "
             "dose-response is not tested. Declare it with --range MEASURE=LOW..HIGH."
         )
-    every = list(dict.fromkeys(s.name for measure in measures.values() for s in measure.settings[1:]))
-    left = [name for name in every if candidates and name not in candidates]
-    if left:
-        notes.append(f"Not among the candidates, as some promised measure has no rows of them: {', '.join(left)}.")
+    all_settings = list(dict.fromkeys(s.name for measure in measures.values() for s in measure.settings[1:]))
+    excluded = [name for name in all_settings if candidates and name not in candidates]
+    if excluded:
+        notes.append(f"Not among the candidates, as some promised measure has no rows of them: {', '.join(excluded)}.")
     return tuple(notes)

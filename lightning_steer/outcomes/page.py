@@ -1,4 +1,4 @@
-"""A judgement as one HTML page that needs nothing else: no script, no font, no request."""
+"""A judgement as one self-contained HTML page: no scripts, fonts or requests."""
 
 from html import escape
 
@@ -11,12 +11,12 @@ from lightning_steer.report.document import document
 
 def page(judgement: Judgement) -> str:
     """Return the page."""
-    first, *more = choice_prose.verdict(judgement)
-    more += judge_prose.verdict_sentences(judgement)
+    first, *sentences = choice_prose.verdict(judgement)
+    sentences += judge_prose.verdict_sentences(judgement)
     choice = judgement.choice
     parts = [
         f"<header><h1>Judgement: {escape(', '.join(measure.name for measure in judgement.measures))}</h1>\n",
-        f'<p class="verdict"><strong>{escape(first)}</strong></p>\n{_paragraphs(more)}</header>\n<main>\n',
+        f'<p class="verdict"><strong>{escape(first)}</strong></p>\n{_paragraphs(sentences)}</header>\n<main>\n',
     ]
     if choice is not None:
         parts.append(f"<h2>Promises</h2>\n{_table(choice_prose.promise_table(choice))}")
@@ -43,12 +43,12 @@ def _article(measure: MeasureOutcome, chosen: str | None) -> str:
 
 
 def _chart(measure: MeasureOutcome, chosen: str | None) -> str:
-    points = sorted((one.strength, one) for one in measure.settings if one.strength is not None)
+    points = sorted((outcome.strength, outcome) for outcome in measure.settings if outcome.strength is not None)
     if len(points) < 2:
         return ""
     x = [strength for strength, _ in points]
-    curve = {key: [getattr(one.value, key) for _, one in points] for key in svg.KEYS}
-    mark = next((strength for strength, one in points if one.setting == chosen), None)
+    curve = {key: [getattr(outcome.value, key) for _, outcome in points] for key in svg.KEYS}
+    mark = next((strength for strength, outcome in points if outcome.setting == chosen), None)
     label = "share" if measure.share else "mean"
     chart = svg.lines(x, {measure.name: curve}, svg.COLOURS, mark, ("strength", label))
     dotted = "" if mark is None else f'<p class="soft">Dotted: the certified setting, {written(mark)}.</p>'
@@ -66,8 +66,8 @@ def _table(table: prose.TextTable) -> str:
         + "</tr>"
         for name, *cells in table.rows
     )
-    whole = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="wide"><table class="compared texts">{whole}</table></div>\n'
+    content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide"><table class="compared texts">{content}</table></div>\n'
 
 
 def _paragraphs(texts: list[str], kind: str = "") -> str:

@@ -1,4 +1,4 @@
-"""From rows to measures: every item paired with its baseline. Every fault of the table is named by its row."""
+"""Turn rows into measures, with every item paired with its baseline; errors name the table's row."""
 
 import math
 from collections.abc import Iterable
@@ -19,24 +19,26 @@ def measures(
         rows: all rows.
         baseline: the setting without steering; None: strength 0, or the setting called ``baseline``.
         ranges: declared least and largest value by measure.
-        judge: whose scores are read where several judges scored; rows without a judge are read in any case.
+        judge: the judge whose scores are read if several judges scored; rows without a judge are always read.
 
     Raises:
         ValueError: naming the row, or the item and setting that is missing.
     """
     if not len(rows):
         raise ValueError(f"{', '.join(rows.sources)}: no rows: a header and at least one row a setting were expected")
-    named = rows.listed("measure")
+    names = rows.listed("measure")
     for name in ranges:
-        if name not in named:
-            raise ValueError(f"a range is declared for {name!r}, which is no measure; there are {', '.join(named)}")
-    settings, which = _settings(rows, baseline)
-    of_row = which[rows.column("setting")]
-    kept = _of_judge(rows, judge)
-    parts = {name: np.flatnonzero((rows.column("measure") == i) & kept) for i, name in enumerate(named)}
+        if name not in names:
+            raise ValueError(f"a range is declared for {name!r}, which is no measure; there are {', '.join(names)}")
+    settings, setting_numbers = _settings(rows, baseline)
+    row_settings = setting_numbers[rows.column("setting")]
+    is_read = _of_judge(rows, judge)
+    parts = {name: np.flatnonzero((rows.column("measure") == i) & is_read) for i, name in enumerate(names)}
     declared = {**rows.ranges, **ranges}
     return {
-        name: _measure(rows, name, at, of_row, settings, declared.get(name)) for name, at in parts.items() if len(at)
+        name: _measure(rows, name, indices, row_settings, settings, declared.get(name))
+        for name, indices in parts.items()
+        if len(indices)
     }
 
 
@@ -55,26 +57,26 @@ def _of_judge(rows: Rows, judge: str | None) -> NDArray:
 
 
 def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]:
-    """Return the settings, the baseline first, and which of them each name in the table is."""
+    """Return the settings, the baseline first, and the index of each name of the table among them."""
     names = rows.listed("setting")
     strengths = [number(name) for name in names]
     chosen = None if baseline is None else (number(baseline), baseline)
-    wordy = [i for i, strength in enumerate(strengths) if strength is None]
-    if len(wordy) < len(names):  # numbers, and at most the baseline by name
-        wrong = [i for i in wordy if baseline is None or names[i] != baseline]
-        if wrong:
-            row = int(np.flatnonzero(rows.column("setting") == wrong[0])[0])
+    named = [i for i, strength in enumerate(strengths) if strength is None]
+    if len(named) < len(names):  # numbers, and at most a named baseline
+        unknown = [i for i in named if baseline is None or names[i] != baseline]
+        if unknown:
+            row = int(np.flatnonzero(rows.column("setting") == unknown[0])[0])
             raise ValueError(
-                f"{rows.where(row)}, column setting: {names[wrong[0]][:40]!r} is a name among strengths such as "
+                f"{rows.where(row)}, column setting: {names[unknown[0]][:40]!r} is a name among strengths such as "
                 f"{next(n for n, s in zip(names, strengths, strict=True) if s is not None)}: write all settings as "
                 "numbers, or all as names"
             )
-        if chosen is not None and chosen[0] is None and not wordy:
+        if chosen is not None and chosen[0] is None and not named:
             raise ValueError(
                 f"no row is of the baseline {baseline!r}; strengths are {_some(names)}: add its rows, or name another"
             )
         zero = 0.0 if chosen is None or chosen[0] is None else chosen[0]
-        if wordy and zero in strengths:
+        if named and zero in strengths:
             raise ValueError(f"the baseline is {baseline!r}, but there is a strength 0 as well: leave one of them out")
         numbers = [zero if strength is None else strength for strength in strengths]
         if zero not in numbers:
@@ -84,55 +86,55 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
                 "or name the baseline with --baseline"
             )
         order = sorted(set(numbers), key=lambda s: (s != zero, abs(s - zero), s))
-        label = names[wordy[0]] if wordy else written(zero)
-        kept = [Setting(label if s == zero else written(s), s) for s in order]
-        return kept, np.array([order.index(s) for s in numbers])
-    base = "baseline" if baseline is None else baseline
-    if base not in names:
+        label = names[named[0]] if named else written(zero)
+        ordered_settings = [Setting(label if s == zero else written(s), s) for s in order]
+        return ordered_settings, np.array([order.index(s) for s in numbers])
+    baseline_name = "baseline" if baseline is None else baseline
+    if baseline_name not in names:
         raise ValueError(
-            f"no row is of the baseline {base!r}; settings are {_some(names)}: add its rows, or name the baseline "
-            "with --baseline"
+            f"no row is of the baseline {baseline_name!r}; settings are {_some(names)}: add its rows, or name the "
+            "baseline with --baseline"
         )
-    ordered = [base, *(name for name in names if name != base)]
+    ordered = [baseline_name, *(name for name in names if name != baseline_name)]
     return [Setting(name, None) for name in ordered], np.array([ordered.index(name) for name in names])
 
 
-def _some(names: Iterable[str], most: int = 8) -> str:
+def _some(names: Iterable[str], limit: int = 8) -> str:
     listed = [name[:40] for name in names]
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+    return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")
 
 
 def _measure(
     rows: Rows,
     name: str,
-    at: NDArray,
+    indices: NDArray,
     setting: NDArray,
     settings: list[Setting],
     declared: tuple[float, float] | None,
 ) -> Measure:
     values, item, seed = (
-        np.frombuffer(rows.values)[at],
-        rows.column("item")[at],
-        rows.column("seed")[at],
+        np.frombuffer(rows.values)[indices],
+        rows.column("item")[indices],
+        rows.column("seed")[indices],
     )
-    share, certain, low, high = _scale(rows, name, at, values, declared)
-    used = np.unique(setting[at])
+    share, certain, low, high = _scale(rows, name, indices, values, declared)
+    used = np.unique(setting[indices])
     if used[0] != 0:
         raise ValueError(
-            f"{name!r} has no row of the baseline {settings[0].name!r}: add them ({rows.where(int(at[0]))})"
+            f"{name!r} has no row of the baseline {settings[0].name!r}: add them ({rows.where(int(indices[0]))})"
         )
     if len(used) < 2:
         raise ValueError(
             f"{name!r} has rows of a single setting, {settings[used[0]].name!r}: a baseline and at least one steered "
-            f"setting were expected ({rows.where(int(at[0]))})"
+            f"setting were expected ({rows.where(int(indices[0]))})"
         )
-    units, of_row = np.unique(item * (len(rows.names["seed"]) + 1) + seed + 1, return_inverse=True)
-    column = np.searchsorted(used, setting[at])
-    place = column * len(units) + of_row
+    units, unit_of_row = np.unique(item * (len(rows.names["seed"]) + 1) + seed + 1, return_inverse=True)
+    column = np.searchsorted(used, setting[indices])
+    place = column * len(units) + unit_of_row
     order = np.argsort(place, kind="stable")
-    twice = np.flatnonzero(np.diff(place[order]) == 0)
-    if len(twice):
-        first, second = int(at[order[twice[0]]]), int(at[order[twice[0] + 1]])
+    duplicates = np.flatnonzero(np.diff(place[order]) == 0)
+    if len(duplicates):
+        first, second = int(indices[order[duplicates[0]]]), int(indices[order[duplicates[0] + 1]])
         raise ValueError(
             f"{rows.where(second)}: {_cell(rows, second)} stands there again, first in row {rows.lines[first]}"
             + (f" of {rows.sources[rows.files[first]]}" if rows.files[first] != rows.files[second] else "")
@@ -140,24 +142,24 @@ def _measure(
         )
     if len(place) < len(used) * len(units):
         missing = np.setdiff1d(np.arange(len(used) * len(units)), place)
-        which, unit = divmod(int(missing[0]), len(units))
-        row = int(at[np.flatnonzero(of_row == unit)[0]])
+        missing_column, unit = divmod(int(missing[0]), len(units))
+        row = int(indices[np.flatnonzero(unit_of_row == unit)[0]])
         raise ValueError(
-            f"{rows.where(row)}: {_cell(rows, row, settings[used[which]].name)} is missing, though this item has other "
-            f"settings ({len(missing)} such gap{'s' * (len(missing) > 1)}): every item needs a value at every setting "
-            "of its measure"
+            f"{rows.where(row)}: {_cell(rows, row, settings[used[missing_column]].name)} is missing, though this item "
+            f"has other settings ({len(missing)} such gap{'s' * (len(missing) > 1)}): every item needs a value at "
+            "every setting of its measure"
         )
-    first = np.unique(of_row, return_index=True)[1]
+    first = np.unique(unit_of_row, return_index=True)[1]
     table = np.empty(len(place))
     table[place] = values
     items, seeds = rows.listed("item"), rows.listed("seed")
-    cluster, clusters = _constant(rows, "cluster", at, of_row, first)
-    group, groups = _constant(rows, "group", at, of_row, first)
-    position, positions = _constant(rows, "position", at, of_row, first)
-    of_item = item[first]
-    if cluster is None and len(np.unique(of_item)) < len(of_item):
-        kept, cluster = np.unique(of_item, return_inverse=True)
-        clusters = tuple(items[i] for i in kept)
+    cluster, clusters = _constant(rows, "cluster", indices, unit_of_row, first)
+    group, groups = _constant(rows, "group", indices, unit_of_row, first)
+    position, positions = _constant(rows, "position", indices, unit_of_row, first)
+    unit_items = item[first]
+    if cluster is None and len(np.unique(unit_items)) < len(unit_items):
+        item_codes, cluster = np.unique(unit_items, return_inverse=True)
+        clusters = tuple(items[i] for i in item_codes)
     return Measure(
         name=name,
         share=share,
@@ -166,7 +168,7 @@ def _measure(
         high=high,
         settings=tuple(settings[i] for i in used),
         values=table.reshape(len(used), len(units)),
-        items=tuple(items[i] for i in of_item),
+        items=tuple(items[i] for i in unit_items),
         seeds=tuple(seeds[i] if i >= 0 else "" for i in seed[first]),
         cluster=cluster,
         clusters=clusters,
@@ -179,19 +181,19 @@ def _measure(
 
 def _cell(rows: Rows, row: int, setting: str | None = None) -> str:
     parts = {name: rows.codes[name][row] for name in ("item", "setting", "measure", "seed")}
-    named = {name: rows.listed(name)[code] for name, code in parts.items() if code >= 0}
+    names = {name: rows.listed(name)[code] for name, code in parts.items() if code >= 0}
     if setting is not None:
-        named["setting"] = setting
-    return " ".join(f"{name} {text[:40]!r}" for name, text in named.items())
+        names["setting"] = setting
+    return " ".join(f"{name} {text[:40]!r}" for name, text in names.items())
 
 
 def _scale(
-    rows: Rows, name: str, at: NDArray, values: NDArray, declared: tuple[float, float] | None
+    rows: Rows, name: str, indices: NDArray, values: NDArray, declared: tuple[float, float] | None
 ) -> tuple[bool, bool, float, float]:
-    """Return whether values are 0 and 1 alone, whether that or the range is certain, and the range."""
-    truths = np.frombuffer(rows.truths, dtype=np.int8)[at]
+    """Return whether values are only 0 and 1, whether that or the range is certain, and the range."""
+    truths = np.frombuffer(rows.truths, dtype=np.int8)[indices]
     if truths.any() and not truths.all():
-        row, other = int(at[truths == 0][0]), int(at[truths == 1][0])
+        row, other = int(indices[truths == 0][0]), int(indices[truths == 1][0])
         raise ValueError(
             f"{rows.where(row)}, column value: a number among the true and false of {name!r} (as in row "
             f"{rows.lines[other]}): write one or the other"
@@ -202,32 +204,34 @@ def _scale(
     outside = np.flatnonzero((values < declared[0]) | (values > declared[1]))
     if len(outside):
         raise ValueError(
-            f"{rows.where(int(at[outside[0]]))}, column value: {values[outside[0]]:g} lies outside the declared range "
-            f"of {name!r}, {declared[0]:g} to {declared[1]:g}: declare the true one with --range"
+            f"{rows.where(int(indices[outside[0]]))}, column value: {values[outside[0]]:g} lies outside the declared "
+            f"range of {name!r}, {declared[0]:g} to {declared[1]:g}: declare the true one with --range"
         )
     return binary and declared == (0, 1), True, *declared
 
 
-def _constant(rows: Rows, column: str, at: NDArray, of_row: NDArray, first: NDArray) -> tuple[NDArray | None, tuple]:
-    """Return the number of each unit's name in a column, and the names; raises ValueError where it has several."""
-    codes = rows.column(column)[at]
+def _constant(
+    rows: Rows, column: str, indices: NDArray, unit_of_row: NDArray, first: NDArray
+) -> tuple[NDArray | None, tuple]:
+    """Return the index of each unit's name in a column, and the names; raise ValueError if a unit has several."""
+    codes = rows.column(column)[indices]
     if (codes < 0).all():
         return None, ()
     names = rows.listed(column)
     if (codes < 0).any():
-        row, other = int(at[codes < 0][0]), int(at[codes >= 0][0])
+        row, other = int(indices[codes < 0][0]), int(indices[codes >= 0][0])
         raise ValueError(
             f"{rows.where(row)}: it has no {column}, though row {rows.lines[other]} of the same measure has one: give "
             f"every row its {column}"
         )
-    own = codes[first]
-    wrong = np.flatnonzero(codes != own[of_row])
+    unit_codes = codes[first]
+    wrong = np.flatnonzero(codes != unit_codes[unit_of_row])
     if len(wrong):
-        row, other = int(at[wrong[0]]), int(at[first[of_row[wrong[0]]]])
-        was = names[own[of_row[wrong[0]]]][:40]
+        row, other = int(indices[wrong[0]]), int(indices[first[unit_of_row[wrong[0]]]])
+        earlier = names[unit_codes[unit_of_row[wrong[0]]]][:40]
         raise ValueError(
             f"{rows.where(row)}, column {column}: item {rows.listed('item')[rows.codes['item'][row]][:40]!r} is in "
-            f"{names[codes[wrong[0]]][:40]!r}, but in {was!r} in row {rows.lines[other]}: an item has one {column}"
+            f"{names[codes[wrong[0]]][:40]!r}, but in {earlier!r} in row {rows.lines[other]}: an item has one {column}"
         )
-    kept, numbers = np.unique(own, return_inverse=True)
-    return numbers, tuple(names[i] for i in kept)
+    distinct, numbers = np.unique(unit_codes, return_inverse=True)
+    return numbers, tuple(names[i] for i in distinct)

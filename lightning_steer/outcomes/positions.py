@@ -1,9 +1,9 @@
-"""Does steering move the behaviour, or the place of the answer? Changes where the wanted answer stood at each place.
+"""Does steering move the behaviour, or the answer's position? Changes by the position of the wanted answer.
 
-A vector for a letter moves the wanted answer up where that letter is the wanted one, and down where it is not; a
-vector for the behaviour moves it up at every place. The claim "up at one place and down at another" is the
+A vector for a letter raises the wanted answer where that letter is the wanted one, and lowers it elsewhere; a
+vector for the behaviour raises it at every position. The claim "up at one position and down at another" is the
 intersection of two, so its p-value is the larger one (Berger 1982); it is corrected by Bonferroni's rule for all pairs
-of settings and of places that were looked at.
+of settings and positions that were tested.
 """
 
 from itertools import permutations
@@ -19,29 +19,29 @@ from lightning_steer.statistics.estimate import Estimate
 
 
 class PositionStep(NamedTuple):
-    """Two settings between which the measure certainly rises at one place of the answer and falls at another."""
+    """Two settings between which the measure certainly rises at one position of the answer and falls at another."""
 
     start: str
     end: str
     rises_at: str
     falls_at: str
     p: float
-    """Corrected for all pairs of settings and places."""
+    """Corrected for all pairs of settings and positions."""
 
 
 class PositionOutcome(NamedTuple):
-    """One measure by the place where the wanted answer stood."""
+    """One measure by the position of the wanted answer."""
 
     changes: dict[str, dict[str, Estimate]]
-    """By steered setting, by place: the paired change from the baseline."""
+    """By steered setting and position: the paired change from the baseline."""
     step: PositionStep | None
-    """The surest; None if none is certain."""
+    """The most certain one; None if none is certain."""
     claims: int
-    """How many were looked at."""
+    """Number of claims that were tested."""
 
 
 def describe(measure: Measure) -> PositionOutcome | None:
-    """Return the changes at each place; None where no places are named, or a single one."""
+    """Return the changes at each position; None if fewer than two positions are named."""
     if measure.position is None or len(measure.positions) < 2:
         return None
     places = {
@@ -60,27 +60,27 @@ def describe(measure: Measure) -> PositionOutcome | None:
     rise, fall = ({name: _p(measure, rows, pairs, sign, claims) for name, rows in places.items()} for sign in (1, -1))
     best = None
     for up, down in permutations(places, 2):
-        both = np.minimum(np.maximum(rise[up], fall[down]) * claims, 1.0)
-        at = int(np.argmin(both))
-        if both[at] < LEVEL and (best is None or both[at] < best.p):
-            start, end = (measure.settings[i].name for i in pairs[at])
-            best = PositionStep(start, end, up, down, float(both[at]))
+        p = np.minimum(np.maximum(rise[up], fall[down]) * claims, 1.0)
+        index = int(np.argmin(p))
+        if p[index] < LEVEL and (best is None or p[index] < best.p):
+            start, end = (measure.settings[i].name for i in pairs[index])
+            best = PositionStep(start, end, up, down, float(p[index]))
     return PositionOutcome(by_setting, best, claims)
 
 
 def _pairs(measure: Measure) -> list[tuple[int, int]]:
-    """Return the settings to be compared: each with the baseline, and each strength with its opposite."""
+    """Return the pairs of settings to compare: each with the baseline, and each strength with its opposite."""
     pairs = [(0, i) for i in range(1, len(measure.settings))]
     zero = measure.settings[0].strength
     if zero is None:
         return pairs
     shifts = [None if setting.strength is None else setting.strength - zero for setting in measure.settings]
-    at = {shift: i for i, shift in enumerate(shifts) if shift is not None}
-    return pairs + [(at[-shift], i) for shift, i in at.items() if shift > 0 and -shift in at]
+    index = {shift: i for i, shift in enumerate(shifts) if shift is not None}
+    return pairs + [(index[-shift], i) for shift, i in index.items() if shift > 0 and -shift in index]
 
 
 def _p(measure: Measure, rows: NDArray, pairs: list[tuple[int, int]], sign: int, claims: int) -> NDArray:
-    """Return ``[pairs]`` p-values of "it does not move in the direction ``sign`` at this place"."""
+    """Return p-values ``[pairs]`` of "it does not move in the direction ``sign`` at this position"."""
     values = measure.values[:, rows]
     differences = sign * np.stack([values[end] - values[start] for start, end in pairs])
     cluster = None if measure.cluster is None else measure.cluster[rows]

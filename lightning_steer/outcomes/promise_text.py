@@ -1,4 +1,4 @@
-"""Promises as people write them: ``refused>=0``, ``right falls<=.05``, ``refused[safe] rises<=.05``."""
+"""Parse promises: ``refused>=0``, ``right falls<=.05``, ``refused[safe] rises<=.05``."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,39 +17,39 @@ class PromiseText(NamedTuple):
 
     measure: str
     group: str | None
-    """Only the items of this group; None: all."""
+    """Group of items that it is about; None: all items."""
     sign: int
-    """1: it speaks of a rise, -1: of a fall; 0, for a harm: of a change in either direction."""
+    """1: about a rise; -1: about a fall; 0, for a harm: about a change in either direction."""
     limit: float
-    """A benefit exceeds it, a harm stays below it."""
+    """A benefit must exceed it; a harm must stay below it."""
     benefit: bool
 
     @property
     def target(self) -> str:
-        """Return the measure, with its group."""
+        """The measure with its group."""
         return self.measure if self.group is None else f"{self.measure}[{self.group}]"
 
     def holds(self, change: float) -> bool:
-        """Tell whether a mean change keeps the promise; NaN does not."""
+        """Return whether a mean change keeps the promise; NaN does not."""
         if self.benefit:
             return self.sign * change > self.limit
         return (self.sign * change if self.sign else abs(change)) < self.limit
 
     def __str__(self) -> str:
-        way = {1: "rises", -1: "falls", 0: "changes"}[self.sign]
+        verb = {1: "rises", -1: "falls", 0: "changes"}[self.sign]
         if self.benefit:
-            return f"{self.target} {way} by more than {self.limit:g}"
-        return f"{self.target} {way} by less than {self.limit:g}" + (" in either direction" if not self.sign else "")
+            return f"{self.target} {verb} by more than {self.limit:g}"
+        return f"{self.target} {verb} by less than {self.limit:g}" + (" in either direction" if not self.sign else "")
 
 
 def parse(text: str, benefit: bool) -> PromiseText:
-    """Return the promise that a text makes; raises ValueError. Nothing is evaluated.
+    """Parse a promise; raise ValueError if it is malformed. Nothing is evaluated.
 
     Args:
         text: ``MEASURE>=NUMBER`` for a benefit, ``MEASURE<=NUMBER`` for a harm, each with ``[GROUP]`` and ``rises`` or
-            ``falls`` after the measure if wanted. A benefit rises unless said; a harm that names neither may happen in
+            ``falls`` after the measure if needed. A benefit rises by default; a harm that names neither may happen in
             either direction.
-        benefit: it is what steering is for; else what it may damage.
+        benefit: whether it is a benefit of steering; else it is a harm.
     """
     sign = ">=" if benefit else "<="
     example = "'refused>=0' or 'toxic falls>=.1'" if benefit else "'right falls<=.05' or 'refused[safe] rises<=.05'"
@@ -62,14 +62,14 @@ def parse(text: str, benefit: bool) -> PromiseText:
         raise ValueError(
             f"{kind} has a limit {'of at least' if benefit else 'above'} 0, not {limit:g} in {text[:60]!r}"
         )
-    way = {"rises": 1, "falls": -1, None: 1 if benefit else 0}[match["way"]]
-    return PromiseText(match["measure"], match["group"] and match["group"].strip(), way, limit, benefit)
+    direction = {"rises": 1, "falls": -1, None: 1 if benefit else 0}[match["way"]]
+    return PromiseText(match["measure"], match["group"] and match["group"].strip(), direction, limit, benefit)
 
 
 def promises(
     benefits: str | Sequence[str], harms: str | Sequence[str] | Mapping[str, float]
 ) -> tuple[PromiseText, ...]:
-    """Return all promises, benefits first; raises ValueError for one that is made twice."""
+    """Return all promises, benefits first; raise ValueError for a repeated one."""
     gains = [benefits] if isinstance(benefits, str) else list(benefits)
     losses = [harms] if isinstance(harms, str) else list(harms)
     if isinstance(harms, Mapping):
@@ -78,7 +78,9 @@ def promises(
     parsed += [parse(text, False) for text in losses]
     if losses and not gains:
         raise ValueError("harms are limited, but there is no benefit to choose by: add one, such as 'refused>=0'")
-    for i, one in enumerate(parsed):
-        if any(one[:3] + one[4:] == other[:3] + other[4:] for other in parsed[:i]):
-            raise ValueError(f"{str(one)!r}: there are two promises of this kind about {one.target!r}: make one")
+    for i, promise in enumerate(parsed):
+        if any(promise[:3] + promise[4:] == earlier[:3] + earlier[4:] for earlier in parsed[:i]):
+            raise ValueError(
+                f"{str(promise)!r}: there are two promises of this kind about {promise.target!r}: make one"
+            )
     return tuple(parsed)

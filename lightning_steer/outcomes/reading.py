@@ -17,11 +17,11 @@ from lightning_steer.outcomes.harness import is_samples, read_samples
 from lightning_steer.outcomes.rows import NAMES, Rows, check_name
 
 OTHER_NAMES = {"strength": "setting"}
-"""Columns that are read under another name."""
+"""Alternative names of columns."""
 NEEDED = ("item", "setting", "value")
 LARGEST_CELL = 2**27
 Record = tuple[int, Sequence[Any]]
-"""The number of a row, and its cells."""
+"""The number of a row and its cells."""
 
 
 def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list[str]]:
@@ -55,12 +55,12 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
             path = Path("data frame")
         rows.source(name)
         if answers.is_answers(header):
-            both = answers.names(measure)
-            header, records = answers.long_rows(header, records, name, both)
-            rows.answers.append(both)
-            rows.ranges |= dict.fromkeys(both, (0.0, 1.0))
-        places, others = _columns(header, name, cluster)
-        unread += [f"{column!r} of {name}" for column in others]
+            answer_names = answers.names(measure)
+            header, records = answers.long_rows(header, records, name, answer_names)
+            rows.answers.append(answer_names)
+            rows.ranges |= dict.fromkeys(answer_names, (0.0, 1.0))
+        places, unread_columns = _columns(header, name, cluster)
+        unread += [f"{column!r} of {name}" for column in unread_columns]
         _read_into(
             rows, records, places, len(header), name, measure or (path.stem if "measure" not in places else None)
         )
@@ -93,17 +93,17 @@ def _of_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
     records = _csv_records(lines, path.name)
     header = list(next(records, (0, []))[1])
     if len(header) == 1:
-        for other, called in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
-            if other in header[0]:
+        for found_separator, label in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
+            if found_separator in header[0]:
                 raise ValueError(
-                    f"{path.name}, row 1: the header {header[0][:60]!r} is separated by {called}, where "
+                    f"{path.name}, row 1: the header {header[0][:60]!r} is separated by {label}, where "
                     f"{'tabs' if separator == chr(9) else 'commas'} were expected: save it so"
                 )
     return header, records
 
 
 def _csv_records(lines: Any, name: str) -> Iterator[Record]:
-    """Yield rows that are not blank, with the number of their first line."""
+    """Yield non-blank rows with the number of their first line."""
     start, limit = 1, csv.field_size_limit(LARGEST_CELL)
     try:
         while True:
@@ -121,7 +121,7 @@ def _csv_records(lines: Any, name: str) -> Iterator[Record]:
 
 
 def _samples(path: Path) -> list[tuple[int, str]]:
-    """Return the lines of a sample log of lm-evaluation-harness; none of another file."""
+    """Return the lines of a sample log of lm-evaluation-harness; an empty list for other files."""
     if _reader(path) is not _of_json_lines:
         return []
     lines = _lines(path)
@@ -154,9 +154,9 @@ def _json_records(name: str, lines: list[tuple[int, str]], header: list[str]) ->
     for line, text in lines:
         row = _json_object(name, line, text)
         if row.keys() != set(header):
-            odd = sorted(row.keys() ^ set(header))[0]
+            key = sorted(row.keys() ^ set(header))[0]
             raise ValueError(
-                f"{name}, row {line}: {odd[:40]!r} is {'not ' if odd in header else ''}there, unlike in the first row: "
+                f"{name}, row {line}: {key[:40]!r} is {'not ' if key in header else ''}there, unlike in the first row: "
                 "every row needs the same keys"
             )
         yield line, [row[column] for column in header]
@@ -186,30 +186,34 @@ def _of_frame(frame: Any) -> tuple[list[str], Iterator[Record]]:
 
 
 def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dict[str, int], list[str]]:
-    """Return the place of each column that is read, and the names of the others."""
+    """Return the index of each column that is read, and the names of the others."""
     places: dict[str, int] = {}
     others: list[str] = []
     for place, column in enumerate(header):
         plain = str(column).strip()
-        own = "cluster" if plain == cluster else OTHER_NAMES.get(plain.lower(), plain.lower())
-        if own == "cluster" and cluster is not None and plain != cluster:
-            own = plain  # another column is the cluster
-        if own not in (*NAMES, "value"):
+        target = "cluster" if plain == cluster else OTHER_NAMES.get(plain.lower(), plain.lower())
+        if target == "cluster" and cluster is not None and plain != cluster:
+            target = plain  # another column is the cluster
+        if target not in (*NAMES, "value"):
             others.append(plain[:40])
-        elif own in places:
-            raise ValueError(f"{name}, row 1: the columns {header[places[own]]!r} and {plain!r} are both the {own}")
+        elif target in places:
+            raise ValueError(
+                f"{name}, row 1: the columns {header[places[target]]!r} and {plain!r} are both the {target}"
+            )
         else:
-            places[own] = place
+            places[target] = place
     for plain in others:
-        near = difflib.get_close_matches(plain.lower(), [*NAMES, *OTHER_NAMES, "value"], n=1, cutoff=0.8)
-        if near:
-            raise ValueError(f"{name}, row 1: column {plain!r} is not known: did you mean {near[0]!r}? Else rename it")
+        suggestions = difflib.get_close_matches(plain.lower(), [*NAMES, *OTHER_NAMES, "value"], n=1, cutoff=0.8)
+        if suggestions:
+            raise ValueError(
+                f"{name}, row 1: column {plain!r} is not known: did you mean {suggestions[0]!r}? Else rename it"
+            )
     missing = [column for column in NEEDED if column not in places]
     if missing:
-        shown = ", ".join(str(column)[:40] for column in header) or "nothing"
+        header_text = ", ".join(str(column)[:40] for column in header) or "nothing"
         raise ValueError(
-            f"{name}, row 1: the header lacks {' and '.join(missing)}; it has {shown}: a long table has the columns "
-            "item, setting, measure, value"
+            f"{name}, row 1: the header lacks {' and '.join(missing)}; it has {header_text}: a long table has the "
+            "columns item, setting, measure, value"
         )
     if cluster is not None and "cluster" not in places:
         raise ValueError(f"{name}, row 1: there is no column {cluster!r} for clusters; it has {', '.join(header)}")
@@ -219,28 +223,28 @@ def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dic
 def _read_into(
     rows: Rows, records: Iterator[Record], places: dict[str, int], width: int, name: str, measure: str | None
 ) -> None:
-    at = [(column, places.get(column)) for column in NAMES]
-    known: dict[str, tuple[float, bool]] = {}  # most tables hold few different values
+    columns = [(column, places.get(column)) for column in NAMES]
+    parsed: dict[str, tuple[float, bool]] = {}  # most tables have few distinct values
     names: dict[str, set[Any]] = {column: set() for column in NAMES}
     value_at = places["value"]
     for line, cells in tqdm(records, desc=name, unit=" rows", unit_scale=True, disable=None, delay=1):
         if len(cells) != width:
             raise ValueError(f"{name}, row {line}: {len(cells)} cells, where the header has {width} columns")
-        own = []
-        for column, place in at:
+        row_names = []
+        for column, place in columns:
             if place is None:
-                own.append(measure if column == "measure" else None)
+                row_names.append(measure if column == "measure" else None)
                 continue
             cell = cells[place]
             text = cell.strip() if type(cell) is str else name_of(cell, name, line, column)
             if text not in names[column]:
                 check_name(text, f"{name}, row {line}", column)
                 names[column].add(text)
-            own.append(text)
+            row_names.append(text)
         cell = cells[value_at]
-        value = known.get(cell) if type(cell) is str else None
+        value = parsed.get(cell) if type(cell) is str else None
         if value is None:
             value = value_of(cell, f"{name}, row {line}, column value")
-            if type(cell) is str and len(known) < 100_000:
-                known[cell] = value
-        rows.add(line, own, *value)
+            if type(cell) is str and len(parsed) < 100_000:
+                parsed[cell] = value
+        rows.add(line, row_names, *value)

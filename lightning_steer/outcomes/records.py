@@ -1,4 +1,4 @@
-"""What a judgement holds, as records with names."""
+"""The records of a judgement."""
 
 from typing import Any, NamedTuple
 
@@ -9,13 +9,13 @@ from lightning_steer.statistics.estimate import Estimate
 
 
 class SettingOutcome(NamedTuple):
-    """One measure at one setting, beside the baseline."""
+    """One measure at one setting, compared with the baseline."""
 
     setting: str
     strength: float | None
     value: Estimate
     change: Estimate
-    """Paired change from the baseline; of the baseline itself 0 by definition."""
+    """Paired change from the baseline; for the baseline itself, 0 by definition."""
     rose: int
     """Units whose value is larger than at the baseline."""
     fell: int
@@ -25,7 +25,7 @@ class SettingOutcome(NamedTuple):
 
 
 class MeasureOutcome(NamedTuple):
-    """One measure at all its settings, in the order of strengths, or as they came."""
+    """One measure at all its settings, in the order of strengths, or of the table."""
 
     name: str
     share: bool
@@ -37,11 +37,11 @@ class MeasureOutcome(NamedTuple):
     clusters: int | None
     settings: tuple[SettingOutcome, ...]
     shape: Shape | None
-    """None where settings are names, or there are fewer than three."""
+    """None if settings are names, or fewer than three."""
     same_both_ways: tuple[tuple[float, int, float], ...]
-    """Strengths s at which -s and s certainly move the measure the same way: s, the way, the p-value."""
+    """Strengths s at which -s and s certainly move the measure in the same direction: s, direction, p-value."""
     positions: PositionOutcome | None = None
-    """By the place where the wanted answer stood; None where no places are named."""
+    """By the position of the wanted answer; None if no positions are named."""
 
 
 class PromiseOutcome(NamedTuple):
@@ -52,13 +52,13 @@ class PromiseOutcome(NamedTuple):
     """Certified at this setting's share of delta."""
     p: float
     change: float
-    """Observed mean change, over clusters where there are any; not turned round for a fall."""
+    """Observed mean change, over clusters if there are any; not negated for a fall."""
     needed: int | None
     """Items or clusters in all, both parts of the split, that would certify it if they were like these; None: none."""
 
 
 class Candidate(NamedTuple):
-    """One setting and every promise."""
+    """One setting and all promises."""
 
     setting: str
     certified: bool
@@ -66,7 +66,7 @@ class Candidate(NamedTuple):
 
     @property
     def needed(self) -> float:
-        """Return how many items or clusters would certify all promises; infinity where no number would."""
+        """Number of items or clusters that would certify all promises; infinite if no number would."""
         return max(float("inf") if promise.needed is None else promise.needed for promise in self.promises)
 
 
@@ -77,7 +77,7 @@ class Measured(NamedTuple):
     change: Estimate
     """Mean over rows."""
     over_clusters: Estimate | None
-    """Mean over clusters, each counting once, which is what the certificate is of; None without clusters."""
+    """Mean over clusters, each counting once, which the certificate is about; None without clusters."""
     rose: int
     fell: int
 
@@ -88,24 +88,24 @@ class Choice(NamedTuple):
     promises: tuple[PromiseText, ...]
     delta: float
     risk: float
-    """delta shared among the candidates: what each p-value is compared with."""
+    """delta divided among the candidates: the level of each p-value."""
     chosen: str | None
     candidates: tuple[Candidate, ...]
     remade: tuple[Measured, ...]
-    """On the items that had no part in the choice; empty where nothing was chosen or all items chose."""
+    """Estimates on the items that were not used for the choice; empty if nothing was chosen or all items chose."""
     over_rows: tuple[Measured, ...]
-    """Of promises about clusters: the same, or where all items chose, on these; empty where nothing was chosen."""
+    """For promises about clusters: the same, or on all items if all chose; empty if nothing was chosen."""
     units: dict[str, tuple[int, int]]
-    """By target of a promise: units that chose, and the others."""
+    """By target of a promise: numbers of units that chose, and of the others."""
     counted: dict[str, str]
-    """By target: what ``needed`` and the certificates count, items or clusters."""
+    """By target: the unit of ``needed`` and the certificates, items or clusters."""
     least: dict[PromiseText, int]
     """By harm: items or clusters that must choose for it to be certified if none of them changed."""
     how: tuple[str, ...]
 
 
 class JudgedSetting(NamedTuple):
-    """One setting as two judges see it."""
+    """One setting, scored by two judges."""
 
     setting: str
     change: Estimate
@@ -113,11 +113,11 @@ class JudgedSetting(NamedTuple):
     other: Estimate
     """By the other judge, on the same items."""
     difference: Estimate
-    """Of both changes, item by item."""
+    """Difference between the two changes, estimated item by item."""
     same_score: float
     """Share of items with the same score at this setting."""
     changed_alike: float | None
-    """Share of items that changed by either judge which changed the same by both; None where none changed."""
+    """Share of equal changes among the items that changed by either judge; None if none changed."""
 
 
 class JudgeComparison(NamedTuple):
@@ -131,26 +131,26 @@ class JudgeComparison(NamedTuple):
 
 
 class OtherVerdict(NamedTuple):
-    """What would be chosen if another judge's scores counted."""
+    """The choice if another judge's scores counted."""
 
     judge: str
     chosen: str | None
 
 
 class LabelledSetting(NamedTuple):
-    """A change that a judge scored on all items and labels correct."""
+    """A change scored by a judge on all items and corrected by labels."""
 
     setting: str
     judged: Estimate
     labels: Estimate
-    """By the labels alone."""
+    """By labels alone."""
     corrected: Estimate
     weight: float
-    """How much the judge counts in the corrected change; 0: the labels count alone."""
+    """Weight of the judge in the corrected change; 0: only labels count."""
 
 
 class LabelledMeasure(NamedTuple):
-    """A measure that a judge scored on all items and somebody labelled on some."""
+    """A measure scored by a judge on all items and labelled by a human on some."""
 
     measure: str
     judge: str
@@ -162,24 +162,24 @@ class LabelledMeasure(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What was judged and how, to be recognised by a later call."""
+    """Identifies the judged rows and the settings, so that a later call can recognise them."""
 
     options: str
-    """Digits that stand for promises, delta, baseline, clusters, ranges and judges."""
+    """Digest of promises, delta, baseline, clusters, ranges and judges."""
     outcomes: str
-    """Digits that stand for all values, whatever the order of rows."""
+    """Digest of all values, independent of the order of rows."""
     split: float
     seed: int
 
 
 class Judgement(NamedTuple):
-    """All that a table of outcomes says."""
+    """The judgement of a table of outcomes."""
 
     sources: tuple[str, ...]
     rows: int
     baseline: str
     numeric: bool
-    """Settings are strengths."""
+    """Whether settings are strengths."""
     split: float
     seed: int
     measures: tuple[MeasureOutcome, ...]
@@ -190,10 +190,10 @@ class Judgement(NamedTuple):
     notes: tuple[str, ...]
     call: Call
     earlier: tuple[Call, ...] = ()
-    """Other calls that the page held which this one is saved over."""
+    """Other calls recorded on the page that this one replaces."""
 
     def save(self, path: Any) -> None:
-        """Write the judgement as the name says: ``.html``, ``.md`` or ``.json``; raises ValueError for others."""
+        """Write the judgement in the format of the suffix: ``.html``, ``.md`` or ``.json``; else raise ValueError."""
         from lightning_steer.outcomes.saving import save
 
         save(self, path)

@@ -1,4 +1,4 @@
-"""Rows of a long table as they are read: names as numbers, and where each row stands."""
+"""Rows of a long table as they are read: names as numbers, and the position of each row."""
 
 import math
 import re
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONGEST = 1000
-"""Characters of a name; a longer one is a text that went into the wrong column."""
+"""Largest length of a name; a longer one is a text in the wrong column."""
 NAMES = ("item", "setting", "measure", "cluster", "group", "seed", "judge", "position")
-"""Columns that hold names, in the order in which rows keep them."""
+"""Columns that hold names, in the order of storage."""
 
 
 class AnswerNames(NamedTuple):
-    """The two measures that a table of multiple-choice answers holds."""
+    """The two measures of a table of multiple-choice answers."""
 
     matching: str
     """Probability of the matching answer, among the answers."""
@@ -25,7 +25,7 @@ class AnswerNames(NamedTuple):
 
 
 class Rows:
-    """Rows as they are read: names as numbers, and where each row stands."""
+    """Rows as they are read: names as numbers, and the position of each row."""
 
     def __init__(self) -> None:
         self.codes = {name: array("q") for name in NAMES}
@@ -33,7 +33,7 @@ class Rows:
         self.values, self.truths, self.lines, self.files = array("d"), array("b"), array("q"), array("q")
         self.sources: list[str] = []
         self.ranges: dict[str, tuple[float, float]] = {}
-        """Of measures whose range the format of their file fixes."""
+        """Ranges of measures whose file format fixes them."""
         self.answers: list[AnswerNames] = []
         """Names of the measures of each table of answers."""
 
@@ -41,7 +41,7 @@ class Rows:
         return len(self.values)
 
     def source(self, name: str) -> None:
-        """Begin another file."""
+        """Start another file."""
         self.sources.append(name)
 
     def add(self, line: int, names: Iterable[str | None], value: float, truth: bool) -> None:
@@ -49,33 +49,33 @@ class Rows:
 
         Args:
             line: number of its line, or row.
-            names: by the order of :data:`NAMES`; None where its file has no such column.
+            names: in the order of :data:`NAMES`; None if its file has no such column.
             value: a finite number.
-            truth: it was written as true or false.
+            truth: whether it was written as true or false.
         """
         for column, name in zip(NAMES, names, strict=True):
-            known = self.names[column]
-            self.codes[column].append(-1 if name is None else known.setdefault(name, len(known)))
+            codes = self.names[column]
+            self.codes[column].append(-1 if name is None else codes.setdefault(name, len(codes)))
         self.values.append(value)
         self.truths.append(truth)
         self.lines.append(line)
         self.files.append(len(self.sources) - 1)
 
     def where(self, row: int) -> str:
-        """Return where a row stands."""
+        """Return the position of a row as text."""
         return f"{self.sources[self.files[row]]}, row {self.lines[row]}"
 
     def column(self, name: str) -> NDArray:
-        """Return ``[rows]`` numbers of the names in a column, -1 where there is none."""
+        """Return the codes ``[rows]`` of the names in a column, -1 if there is none."""
         return np.frombuffer(self.codes[name], dtype=np.int64)
 
     def listed(self, name: str) -> list[str]:
-        """Return the names of a column by number."""
+        """Return the names of a column by code."""
         return list(self.names[name])
 
 
 def check_name(text: str, where: str, column: str) -> str:
-    """Return a name; raises ValueError for an empty, an overlong or a broken one."""
+    """Return a name; raise ValueError if it is empty, too long or contains a line break."""
     if not text:
         raise ValueError(f"{where}, column {column}: it is empty, where a name was expected")
     if len(text) > LONGEST:
@@ -92,11 +92,11 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 
 def number(text: str) -> float | None:
-    """Return the finite number that a text is, in plain digits; None if it is none. Nothing is evaluated."""
+    """Parse a finite number in plain digits; None if the text is not one. Nothing is evaluated."""
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
 
 
 def written(strength: float) -> str:
-    """Return a strength as text that no other strength has: in a table it is known by it."""
+    """Return a unique text for a strength, which identifies it in tables."""
     return f"{strength:.0f}" if float(strength).is_integer() and abs(strength) < 1e15 else repr(float(strength))

@@ -1,4 +1,4 @@
-"""Write a judgement: HTML, Markdown or JSON, as the file's name says."""
+"""Write a judgement as HTML, Markdown or JSON, by the file's suffix."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +14,10 @@ FORMAT = "lightning_steer judgement 1"
 
 
 def save(judgement: Judgement, path: str | Path) -> None:
-    """Write the judgement, and which calls the page at this path held before.
+    """Write the judgement, with the calls recorded by the page at this path before.
 
     Raises:
-        ValueError: the name is of another kind, or there is something else than a file.
+        ValueError: the suffix is another one, or the path is not a regular file.
     """
     path = Path(path)
     write = check_form(path)
@@ -25,7 +25,7 @@ def save(judgement: Judgement, path: str | Path) -> None:
 
 
 def check_form(path: Path) -> Callable[[Path, Judgement], None]:
-    """Return how a file of this name is written; raises ValueError for other kinds."""
+    """Return the writer for a file of this name; raise ValueError for other suffixes."""
     writers = {
         ".html": lambda path, judgement: write_text(path, page(judgement)),
         ".md": lambda path, judgement: write_text(path, markdown(judgement)),
@@ -38,7 +38,7 @@ def check_form(path: Path) -> Callable[[Path, Judgement], None]:
 
 
 def record(judgement: Judgement) -> dict[str, Any]:
-    """Return the judgement as JSON holds it."""
+    """Return the judgement in its JSON form."""
     return {
         "format": FORMAT,
         **_plain(judgement),
@@ -49,7 +49,7 @@ def record(judgement: Judgement) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     fields = getattr(value, "_fields", None)
     if isinstance(value, tuple) and fields is not None:
-        return {name: _plain(part) for name, part in zip(fields, value, strict=True)}
+        return {name: _plain(item) for name, item in zip(fields, value, strict=True)}
     if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {str(name): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -10,11 +10,11 @@ from lightning_steer.statistics.kinds import Change, Kind, Mean
 
 
 class Setting(NamedTuple):
-    """What was done to the model: a strength, or a name."""
+    """A setting of the model: a strength, or a name."""
 
     name: str
     strength: float | None
-    """None where settings are names."""
+    """None if settings are names."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +22,21 @@ class Measure:
     """Values of one measure: every unit (an item, or an item and seed) at every setting.
 
     Args:
-        name: as in the table.
-        share: values are 0 and 1 and nothing else.
-        declared: the range was declared, or values are written as true and false; else nothing can be promised.
-        low: least value that is possible; without a declared range 0 where only 0 and 1 occur, else -inf.
-        high: largest value that is possible; without a declared range 1 where only 0 and 1 occur, else inf.
+        name: its name in the table.
+        share: whether values are only 0 and 1.
+        declared: whether the range was declared, or values are true and false; else nothing can be promised.
+        low: smallest possible value; without a declared range, 0 if only 0 and 1 occur, else -inf.
+        high: largest possible value; without a declared range, 1 if only 0 and 1 occur, else inf.
         settings: ``S`` settings, the baseline first, then from the weakest to the strongest.
         values: ``[S, n]``.
         items: ``[n]`` the item of each unit.
-        seeds: ``[n]`` the seed of each unit, as it is written; nothing where there is none.
+        seeds: ``[n]`` the seed of each unit as text; empty if there is none.
         cluster: ``[n]`` numbers of the units' clusters, or None; items are clusters where they have several seeds.
         clusters: names of the clusters by number.
         group: ``[n]`` numbers of the units' groups, or None.
         groups: names of the groups by number.
-        position: ``[n]`` numbers of the places where the units' wanted answers stood, or None.
-        positions: names of the places by number.
+        position: ``[n]`` codes of the positions of the units' wanted answers, or None.
+        positions: names of the positions by code.
     """
 
     name: str
@@ -56,21 +56,21 @@ class Measure:
     positions: tuple[str, ...] = ()
 
     def changes(self) -> NDArray:
-        """Return ``[S - 1, n]`` changes from the baseline; whole numbers for a share."""
+        """Return changes ``[S - 1, n]`` from the baseline; whole numbers for a share."""
         changes = self.values[1:] - self.values[0]
         return changes.astype(np.int8) if self.share else changes
 
     def kind_of_change(self) -> Kind:
-        """Return what a mean of changes estimates."""
+        """Return the kind of a mean of changes."""
         width = self.high - self.low
         return Change() if self.share else Mean(-width, width)
 
     def units(self) -> list[str]:
-        """Return ``[n]`` the name of what is drawn as a whole: a unit's cluster, or its item."""
+        """Return the names ``[n]`` of the units that are drawn as a whole: clusters, or items."""
         return list(self.items) if self.cluster is None else [self.clusters[c] for c in self.cluster]
 
     def only(self, group: str) -> "Measure":
-        """Return the units of one group; raises ValueError if there is none of this name."""
+        """Return the units of one group; raise ValueError if there is no such group."""
         if group not in self.groups or self.group is None:
             known = ", ".join(self.groups) if self.groups else "none at all"
             raise ValueError(f"{self.name!r} has no group {group!r}; it has {known}")
@@ -78,7 +78,7 @@ class Measure:
         return self.part(rows, f"{self.name}[{group}]")
 
     def part(self, rows: NDArray, name: str | None = None) -> "Measure":
-        """Return the units of these numbers."""
+        """Return the units with these indices."""
         return replace(
             self,
             name=name or self.name,
@@ -93,5 +93,5 @@ class Measure:
     def at(self, names: list[str]) -> "Measure":
         """Return the settings of these names."""
         places = {setting.name: i for i, setting in enumerate(self.settings)}
-        kept = [places[name] for name in names]
-        return replace(self, settings=tuple(self.settings[i] for i in kept), values=self.values[kept])
+        indices = [places[name] for name in names]
+        return replace(self, settings=tuple(self.settings[i] for i in indices), values=self.values[indices])

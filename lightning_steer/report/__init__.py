@@ -1,1 +1,1 @@
-"""Reads run folders only: one run's card, its figures and tables, and all runs in one table."""
+"""Reports, from run folders only: one run's card, figures and tables, and all runs in one table."""

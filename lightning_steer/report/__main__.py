@@ -16,8 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m lightning_steer.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to look for report.json files, for example logs/")
     parser.add_argument("--html", action="store_true", help="write report.html too: one page that needs nothing else")
-    given = parser.parse_args(arguments)
-    folder = given.folder
+    options = parser.parse_args(arguments)
+    folder = options.folder
     if not folder.is_dir():
         say(f"lightning_steer: {folder} is not a folder", error=True)
         return 2
@@ -30,12 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
             raise ValueError(f"no report.json below {folder}; a `test` run writes one")
         write_text(folder / "runs.md", runs.as_markdown(reports))
         write_text(folder / "runs.csv", runs.as_csv(reports))
-        if given.html:
+        if options.html:
             write_text(folder / "report.html", html.page(reports, configurations))
     except (ValueError, OSError, RecursionError) as error:
         say(f"lightning_steer: {error}", error=True)
         return 2
-    if given.html:
+    if options.html:
         say(f"Open {folder / 'report.html'} in a browser.\n")
     say(runs.as_markdown(reports), end="")
     say(f"\n{len(reports)} runs; also in {folder / 'runs.md'} and {folder / 'runs.csv'}")
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _configuration(folder: Path) -> str:
-    """What the run was asked to do, as its test or else its fit wrote it down."""
+    """Return the run's configuration, as its test or else its fit saved it."""
     for name in ("test.yaml", "fit.yaml"):
         if os.path.lexists(folder / name):
             return read_text(folder / name)

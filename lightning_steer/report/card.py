@@ -1,4 +1,4 @@
-"""One run's report: numbers as JSON, text as Markdown, figures as PNG and SVG, all beside each other."""
+"""One run's report in one folder: numbers as JSON, text as Markdown, figures as PNG and SVG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +24,10 @@ ROWS = {
 
 
 def comparison(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The method between its baselines, as rows of a table."""
-    found = {**report["baselines"], "steered": report["metrics"], "fitted_rows": report["fitted_rows"]}
+    """Return the method among its baselines, as rows of a table."""
+    by_row = {**report["baselines"], "steered": report["metrics"], "fitted_rows": report["fitted_rows"]}
     names = {**ROWS, "steered": report["method"], "fitted_rows": f"{report['method']}, on the rows it was fitted to"}
-    return {names[key]: found[key] for key in ROWS if key in found}
+    return {names[key]: by_row[key] for key in ROWS if key in by_row}
 
 
 SHOWN = (
@@ -37,29 +37,29 @@ SHOWN = (
 
 
 def random_row(report: Mapping[str, Any]) -> str:
-    """What the row of random directions shows."""
+    """Explain the row of random directions."""
     columns = report.get("baselines", {}).get("random_control", {})
     draws = next(iter(columns.values()), None)
     if draws is None:
         return ""
-    # reports of older versions ranked every column as if more were better
+    # reports of older versions ranked every column as if larger were better
     better = {name: column.get("higher_is_better", True) for name, column in columns.items()}
-    high, low, none = (
-        [name for name, way in better.items() if way is better_way] for better_way in (True, False, None)
+    high, low, neither = (
+        [name for name, value in better.items() if value is direction] for direction in (True, False, None)
     )
-    good = " and ".join(f"{way} {', '.join(names)}" for way, names in (("high", high), ("low", low)) if names)
-    unranked = f"; no p for {', '.join(none)}, where neither direction is wanted as such" if none else ""
-    what = (
+    good = " and ".join(f"{label} {', '.join(names)}" for label, names in (("high", high), ("low", low)) if names)
+    unranked = f"; no p for {', '.join(neither)}, where neither direction is wanted as such" if neither else ""
+    text = (
         f"Random directions: the median (minimum to maximum) of {draws['n']} draws (seed 0) that favour no direction "
         "(isotropic), each added at every site as long as the method's own mean shift there"
     )
     if report.get("searched"):
         return (
-            f"{what}. No rank p-value: the setting was chosen for the vector and not for them, so that even one of "
+            f"{text}. No rank p-value: the setting was chosen for the vector and not for them, so that even one of "
             f"them would often seem the best. {SHOWN}"
         )
     return (
-        f"{what}, and the rank p-value of the method, (1 + draws at least as good) / (1 + draws): near 0 where hardly "
+        f"{text}, and the rank p-value of the method, (1 + draws at least as good) / (1 + draws): near 0 where hardly "
         f"any draw does as well, near 1 where nearly all do. Good is {good or 'nothing'}{unranked}. One p for each "
         f"column, uncorrected. {SHOWN}"
     )
@@ -70,18 +70,18 @@ PARTS = {"fitted": "fitted to", "selection": "strength chosen on", "held_out": "
 
 
 def data(report: Mapping[str, Any]) -> str:
-    """How many rows each part had, in how many clusters, and how many held-out rows share their continuations."""
+    """State the rows and clusters of each part, and how many held-out rows share their continuations."""
     parts = report.get("data", {})
     if not parts:
         return ""
-    shown = ", ".join(f"{words} {_rows(parts[name])}" for name, words in PARTS.items())
+    counts = ", ".join(f"{words} {_rows(parts[name])}" for name, words in PARTS.items())
     clustered = any(parts[name]["clusters"] < parts[name]["rows"] for name in PARTS)
-    what = " Rows of one cluster share a prompt, a topic, a target term or both continuations, and are not independent."
+    note = " Rows of one cluster share a prompt, a topic, a target term or both continuations, and are not independent."
     repeated = parts.get("repeated")
-    again = ""
+    repeats = ""
     if repeated and repeated["distinct"] > 1 and repeated["held_out"]:
-        again = f" {repeated['held_out']:,} of the held-out rows have the same two continuations as another of them."
-    return f"Data: {shown}.{what if clustered else ''}{again}"
+        repeats = f" {repeated['held_out']:,} of the held-out rows have the same two continuations as another of them."
+    return f"Data: {counts}.{note if clustered else ''}{repeats}"
 
 
 def _rows(part: Mapping[str, int]) -> str:
@@ -92,7 +92,7 @@ def _rows(part: Mapping[str, int]) -> str:
 
 
 def price(report: Mapping[str, Any]) -> str:
-    """What it cost: drift of other outputs, and of reference texts."""
+    """State the side effects: drift of other outputs, and of reference texts."""
     costs = [name for name in report["metrics"] if name.startswith(("drift", "reference_", "text_")) or name == "kl"]
     shown = "; ".join(f"{word(name)} {tables.cell(report['metrics'][name])}" for name in costs)
     return f"At the price of: {shown}." if shown else ""
@@ -102,7 +102,7 @@ WAYS = {True: "higher", False: "lower", None: "-"}
 
 
 def legend(report: Mapping[str, Any]) -> str:
-    """What each column of the table is, in which direction it is good, and over how many rows."""
+    """Explain the table's columns: meaning, better direction, number of rows."""
     ranked = report["baselines"].get("random_control", {})
     lines = ["| column | what it is | better | n | clusters |", "|---|---|---|---|---|"]
     for name in report["baselines"]["baseline"]:
@@ -114,14 +114,14 @@ def legend(report: Mapping[str, Any]) -> str:
 
 
 def footnotes(report: Mapping[str, Any]) -> list[str]:
-    """How the report's intervals were made, or why there is none."""
+    """State how the report's intervals were computed, or why there is none."""
     return tables.footnotes([report["metrics"], *report.get("baselines", {}).values()])
 
 
 def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
-    """The report as text."""
+    """Return the report as Markdown."""
     columns = list(report["baselines"]["baseline"])
-    rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
+    other_metrics = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     lines = [
         f"# {for_markdown(report['experiment'])}: {for_markdown(report['method'])}\n",
         f"{for_markdown(report['verdict'])} {for_markdown(price(report))}\n",
@@ -134,7 +134,9 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         f"{random_row(report)}\n",
         tables.markdown(comparison(report), columns),
         legend(report),
-        "\n".join(f"- `{name}` {tables.cell(estimate)} (n = {estimate['n']})" for name, estimate in rest.items())
+        "\n".join(
+            f"- `{name}` {tables.cell(estimate)} (n = {estimate['n']})" for name, estimate in other_metrics.items()
+        )
         + "\n",
         *(f"{for_markdown(note)}\n" for note in footnotes(report)),
         *(f"![{name}]({name}.png)\n" for name in figure_names),
@@ -146,21 +148,23 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
 
 def texts(written: Sequence[Mapping[str, str]]) -> str:
     """Return prompts with the baseline's and the steered continuation of each, as a table."""
-    rows = ("| " + " | ".join(for_markdown(one[name]) for name in TEXTS) + " |\n" for one in written)
+    rows = ("| " + " | ".join(for_markdown(row[name]) for name in TEXTS) + " |\n" for row in written)
     return f"| {' | '.join(TEXTS)} |\n|---|---|---|\n{''.join(rows)}"
 
 
 def text(report: Mapping[str, Any]) -> str:
-    """The report for a terminal: verdict, why this strength, warnings, the method between its baselines."""
+    """Return the report for a terminal: verdict, reason for the strength, warnings, the method among its baselines."""
     warnings = "".join(f"\nWarning: {warning}" for warning in report["warnings"])
     table = tables.text(comparison(report), list(report["baselines"]["baseline"]))
-    why = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
+    choice = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
-    return f"{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{why}{warnings}\n\n{table}\n{notes}\n"
+    return (
+        f"{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{choice}{warnings}\n\n{table}\n{notes}\n"
+    )
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> dict[str, Figure]:
-    """Write ``report.json``, ``report.md`` and the figures into ``folder``; returns the figures."""
+    """Write ``report.json``, ``report.md`` and the figures into ``folder``; return the figures."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figures.all_of(report)
     for name, figure in drawn.items():

@@ -1,11 +1,11 @@
-"""The shell of every HTML page: self-contained, without scripts, fonts or anything else from a network."""
+"""The frame of every HTML page: self-contained, without scripts, fonts or other network resources."""
 
 from html import escape
 from pathlib import Path
 
 STYLE = Path(__file__).with_name("page.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""The browser itself refuses whatever the page might ask for."""
+"""Tells the browser to block everything that a page might load."""
 
 
 def document(title: str, body: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lightning_steer.report.svg import COLOURS
 
 DASHES = ("solid", (0, (4, 3)), (0, (1, 2)), (0, (6, 3)), "dashed", "dotted", "dashdot")
-"""As many, each with gaps in which the ones before are seen."""
+"""A dash pattern for each colour; earlier lines show through the gaps of later ones."""
 DAMAGE = "reference_kl"
 """Measure of the damage curve."""
 RANDOM = "range of random directions, equal shift"
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def bands(axes: Axes, curve: Mapping[str, Any], measures: Sequence[str]) -> None:
-    """A line with its interval for each measure; where lines coincide, one shows between the dashes of the next."""
+    """Draw a line with its interval for each measure; where lines coincide, one shows between the next one's dashes."""
     for measure, colour, dashes in zip(measures, COLOURS, DASHES, strict=False):
         values = curve[measure]
         style = {"linestyle": dashes, "marker": "o", "markersize": 3, "color": colour}
@@ -35,15 +35,18 @@ def bands(axes: Axes, curve: Mapping[str, Any], measures: Sequence[str]) -> None
 
 
 def below(figure: Figure, *axes: Axes) -> None:
-    """The legend under the axes, where it hides nothing; each label once."""
-    found = [panel.get_legend_handles_labels() for panel in axes]
-    handles, labels = [handle for one, _ in found for handle in one], [label for _, one in found for label in one]
+    """Put the legend below the axes, with each label once."""
+    legends = [panel.get_legend_handles_labels() for panel in axes]
+    handles, labels = (
+        [handle for group, _ in legends for handle in group],
+        [label for _, group in legends for label in group],
+    )
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
-    """Measures against strength, with the range of random directions, and the damage below; the choice is marked."""
+    """Plot measures against strength with the range of random directions, damage below; the choice is marked."""
     curves, chosen = report["curves"], report["metrics"]["strength"]["value"]
     damage = curves.get("damage", {}).get(DAMAGE)
     figure, axes = _figure(f"Dose-response, {report['method']}", 2 if damage else 1)
@@ -66,7 +69,7 @@ def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
 
 
 def side_by_side(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Dose-response of one method on several networks, a panel each with its title."""
+    """Plot the dose-response of one method on several networks, with a titled panel for each."""
     figure = Figure(figsize=(4.8 * len(reports), 4.2), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(reports), sharey=True))
     for axes, (title, report) in zip(panels, reports.items(), strict=True):
@@ -82,25 +85,25 @@ def side_by_side(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def drift(report: Mapping[str, Any]) -> Figure:
-    """Off-target drift of every attribute, targets left out."""
+    """Plot the off-target drift of every attribute, without the targets."""
     figure, (axes,) = _figure(f"Off-target drift by attribute, {report['method']}")
     profile = report["profile"]["kl"]
     value, low, high = (np.array(profile[key], dtype=float) for key in ("value", "low", "high"))
     index = np.arange(len(value))
     axes.bar(index, value, color=COLOURS[0])
-    shown = np.isfinite(value)
-    spread = np.stack([value - low, high - value])[:, shown].clip(0)
-    axes.errorbar(index[shown], value[shown], spread, fmt="none", ecolor="black", elinewidth=0.6)
-    for target in index[~shown]:
+    has_value = np.isfinite(value)
+    spread = np.stack([value - low, high - value])[:, has_value].clip(0)
+    axes.errorbar(index[has_value], value[has_value], spread, fmt="none", ecolor="black", elinewidth=0.6)
+    for target in index[~has_value]:
         axes.axvspan(target - 0.5, target + 0.5, color=COLOURS[1], alpha=0.3, label="target")
     axes.set(xlabel="attribute", ylabel="KL(unsteered || steered), nats")
-    if not shown.all():
+    if not has_value.all():
         below(figure, axes)
     return figure
 
 
 def by_pairs(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
-    """Measures against the number of pairs that the method was fitted to."""
+    """Plot measures against the number of pairs that the method was fitted to."""
     figure, (axes,) = _figure(f"Accuracy by number of pairs, {report['method']}")
     curve = report["curves"]["pairs"]
     bands(axes, curve, measures)
@@ -111,7 +114,7 @@ def by_pairs(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
 
 
 def all_of(report: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every figure that the report has numbers for, by file name."""
+    """Return all figures that the report has numbers for, by file name."""
     measures = report["dose_response"]["measures"]
     figures = {"dose_response": dose_response(report, measures)}
     if "kl" in report["profile"]:

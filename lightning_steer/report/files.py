@@ -1,4 +1,4 @@
-"""Text, JSON and figures as files that are whole or absent."""
+"""Write text, JSON and figures atomically."""
 
 import io
 import json
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text``, all at once; raises ValueError or OSError naming the path."""
+    """Replace ``path`` by ``text`` atomically; raise ValueError or OSError naming the path."""
     write(path, text.encode())
 
 
 def write_figure(figure: "Figure", folder: Path, name: str, dpi: int = 120) -> None:
-    """Write a figure as ``NAME.png`` and ``NAME.svg``; the same figure is the same bytes, at any time."""
+    """Write a figure as ``NAME.png`` and ``NAME.svg``; the same figure always gives the same bytes."""
     import matplotlib as mpl
 
     for kind in ("png", "svg"):
-        drawn = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": name}):  # identifiers would be drawn by chance
-            figure.savefig(drawn, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
-        write(folder / f"{name}.{kind}", drawn.getvalue())
+        buffer = io.BytesIO()
+        with mpl.rc_context({"svg.hashsalt": name}):  # otherwise identifiers are random
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+        write(folder / f"{name}.{kind}", buffer.getvalue())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by JSON that any reader takes: numbers that are not finite become null."""
+    """Replace ``path`` by standard JSON: numbers that are not finite become null."""
     write_text(path, json.dumps(finite(value), indent=1, allow_nan=False) + "\n")
 
 

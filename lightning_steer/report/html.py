@@ -1,4 +1,4 @@
-"""All runs below a folder as one page: self-contained, without scripts, fonts or anything else from a network."""
+"""All runs below a folder as one HTML page: self-contained, without scripts, fonts or other network resources."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -23,11 +23,11 @@ CONTROLS = {
 
 
 def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]) -> str:
-    """The page.
+    """Return the page.
 
     Args:
-        reports: what :func:`lightning_steer.report.runs.read` has found, each checked.
-        configurations: by run, the YAML that it ran with.
+        reports: results of :func:`lightning_steer.report.runs.read`, each checked.
+        configurations: YAML configuration of each run.
     """
     entries = [
         f'<li><a href="#run-{i}">{escape(report["run"])}</a>: {escape(report["method"])}<br>'
@@ -72,20 +72,22 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
 
 def _dose_response(report: Mapping[str, Any]) -> str:
     curve = report.get("curves", {}).get("strength", {})
-    shown = report.get("dose_response", {})
+    settings = report.get("dose_response", {})
     measures = [
         name
-        for name in shown.get("measures", ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match"))
+        for name in settings.get(
+            "measures", ("target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match")
+        )
         if name in curve
     ]
     if not measures or not curve["x"]:
         return ""
     curves = {word(name): curve[name] for name in measures}
     chosen = report["metrics"].get("strength", {}).get("value")
-    unit = shown.get("unit", "share of held-out rows")
-    inside = chosen is not None and min(0.0, *curve["x"]) <= chosen <= max(curve["x"])
-    place = "Dotted: the" if inside else "Not in the picture: the"
-    dotted = "" if chosen is None else f'<p class="soft">{place} chosen strength, {chosen:g}.</p>'
+    unit = settings.get("unit", "share of held-out rows")
+    is_inside = chosen is not None and min(0.0, *curve["x"]) <= chosen <= max(curve["x"])
+    prefix = "Dotted: the" if is_inside else "Not in the picture: the"
+    dotted = "" if chosen is None else f'<p class="soft">{prefix} chosen strength, {chosen:g}.</p>'
     random = report.get("curves", {}).get("random", {})
     band = random[measures[0]] if len(measures) == 1 and measures[0] in random and random["x"] == curve["x"] else None
     grey = "" if band is None else f'<p class="soft">Grey: {RANDOM}.</p>'
@@ -102,8 +104,8 @@ def _damage(report: Mapping[str, Any]) -> str:
     chart = svg.lines(
         curve["x"], {word(DAMAGE): curve[DAMAGE]}, COLOURS[1:], chosen, ("strength", "KL, nats per token")
     )
-    what = '<p class="soft">KL to the unsteered model on reference texts.</p>'
-    return f"<figure><figcaption>Damage</figcaption>{chart}{what}</figure>"
+    note = '<p class="soft">KL to the unsteered model on reference texts.</p>'
+    return f"<figure><figcaption>Damage</figcaption>{chart}{note}</figure>"
 
 
 def _profile(report: Mapping[str, Any]) -> str:
@@ -112,8 +114,8 @@ def _profile(report: Mapping[str, Any]) -> str:
     if name is None or not profile[name]["value"]:
         return ""
     title = "KL, nats" if name == "kl" else name
-    meant = any(value is None for value in profile[name]["value"])
-    shaded = '<p class="soft">Shaded: meant to move.</p>' if meant else ""
+    has_targets = any(value is None for value in profile[name]["value"])
+    shaded = '<p class="soft">Shaded: meant to move.</p>' if has_targets else ""
     return (
         "<figure><figcaption>What else moved, by attribute</figcaption>"
         f"{svg.bars(profile[name], COLOURS[0], ('attribute', title))}{shaded}</figure>"
@@ -134,10 +136,10 @@ def _compared(report: Mapping[str, Any]) -> str:
         for name, row in rows.items()
         if row
     )
-    known = {key.replace("_", " "): text for key, text in CONTROLS.items() if key in baselines or report.get(key)}
-    legend = "".join(f"<li><em>{escape(key)}</em>: {text}</li>" for key, text in known.items())
-    own = report["metrics"].get(columns[0])
-    counts = "" if own is None else f"{counted(own)}. "
+    controls = {key.replace("_", " "): text for key, text in CONTROLS.items() if key in baselines or report.get(key)}
+    legend = "".join(f"<li><em>{escape(key)}</em>: {text}</li>" for key, text in controls.items())
+    headline = report["metrics"].get(columns[0])
+    counts = "" if headline is None else f"{counted(headline)}. "
     return (
         '<h3>Beside its controls</h3>\n<div class="wide"><table class="compared">'
         f"<thead><tr><th></th>{head}</tr></thead>"
@@ -158,12 +160,12 @@ def _certificate(report: Mapping[str, Any]) -> str:
 def _certified(bound: Mapping[str, Any]) -> str:
     if bound["value"] is None or not bound["value"] > 0:
         return "No improvement is certified."
-    over = "" if bound["high"] is None else " on average"  # over repetitions; one run's bound has no upper end
-    least, clusters = cell(bound) if over else number(bound["value"]), bound.get("clusters")
+    on_average = "" if bound["high"] is None else " on average"  # over repetitions; one run's bound has no upper end
+    bound_text, clusters = cell(bound) if on_average else number(bound["value"]), bound.get("clusters")
     if clusters:
         unit = f"the mean over {clusters:,.0f} clusters, each counting once,"
-        return f"Certified{over}: {unit} improves by more than {least}."
-    return f"Certified{over}: an improvement of more than {least}."
+        return f"Certified{on_average}: {unit} improves by more than {bound_text}."
+    return f"Certified{on_average}: an improvement of more than {bound_text}."
 
 
 def _texts(report: Mapping[str, Any]) -> str:
@@ -171,8 +173,8 @@ def _texts(report: Mapping[str, Any]) -> str:
         return ""
     head = "".join(f'<th scope="col">{name}</th>' for name in TEXTS)
     body = "".join(
-        "<tr>" + "".join(f'<td data-name="{name}"><span>{escape(one[name])}</span></td>' for name in TEXTS) + "</tr>"
-        for one in report["texts"]
+        "<tr>" + "".join(f'<td data-name="{name}"><span>{escape(row[name])}</span></td>' for name in TEXTS) + "</tr>"
+        for row in report["texts"]
     )
     return (
         '<h3>Text at held-out prompts</h3>\n<div class="wide"><table class="compared texts">'
@@ -182,10 +184,10 @@ def _texts(report: Mapping[str, Any]) -> str:
 
 def _rest(report: Mapping[str, Any]) -> str:
     columns = report.get("baselines", {}).get("baseline", {})
-    rest = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
+    other_metrics = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     entries = "".join(
         f'<div><dt>{escape(word(name))}</dt><dd>{cell(e)} <span class="soft">n = {_count(e["n"])}</span></dd></div>'
-        for name, e in rest.items()
+        for name, e in other_metrics.items()
     )
     notes = [f"Intervals: {report['intervals']}."] if report.get("intervals") else []
     how = "".join(f'<p class="soft">{escape(note)}</p>\n' for note in [*notes, *footnotes(report)])

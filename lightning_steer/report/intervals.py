@@ -1,4 +1,4 @@
-"""Means over networks, for results that are kept as one number for each network and target set."""
+"""Means over networks, for results stored as one number for each network and target set."""
 
 from typing import Any
 

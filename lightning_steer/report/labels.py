@@ -1,4 +1,4 @@
-"""What measures are called for people; a measure without an entry keeps its own name."""
+"""Readable labels of measures; a measure without an entry keeps its name."""
 
 from lightning_steer.report.figures import NAMES
 
@@ -84,5 +84,5 @@ WORDS = {
 
 
 def word(name: str) -> str:
-    """A measure's name for people."""
+    """Return a measure's readable label."""
     return WORDS.get(name, name.replace("_", " "))

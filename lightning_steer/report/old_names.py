@@ -1,4 +1,4 @@
-"""Reports of version 0.1: their keys by today's names."""
+"""Translate the keys of version 0.1 reports to current names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ BASELINES = {"unsteered": "baseline", "random": "random_control", "site_mean": "
 
 
 def renamed(report: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return a report with today's keys, and whether any was renamed; other entries stay as they are."""
+    """Return a report with current keys, and whether any was renamed; other entries are unchanged."""
     groups = report.get("baselines")
     if not isinstance(groups, dict) or not groups.keys() & BASELINES.keys():
         return dict(report), False

@@ -1,17 +1,17 @@
-"""Tables in documents, as runs have written them: ``python -m lightning_steer.report.quote docs/*.md``.
+"""Copy tables from logs into documents: ``python -m lightning_steer.report.quote docs/*.md``.
 
-A document says where a table comes from, and by which words of its first line it is known::
+A document names a table's file, and words of its first line that identify it::
 
     <!-- logs/mera/summary.md: SPI deployed -->
     (the table)
     <!-- end -->
 
-What stands between the two lines is replaced by the first such table of that file, so no figure is copied by hand. A
-few of its rows are taken by what stands in their first cell, or stands there before a colon::
+The text between the two lines is replaced by the first such table of that file, so no figure is copied by hand. A
+few of its rows are selected by their first cell, or the part of it before a colon::
 
     <!-- logs/mera/summary.md: SPI deployed: MERA / random direction -->
 
-A file that is not there leaves the table as it is, and is named.
+If a file is missing, its table stays as it is and the file is named.
 """
 
 import argparse
@@ -26,12 +26,12 @@ QUOTE = re.compile(r"(<!-- (?P<file>[\w/.-]+): (?P<words>.+?) -->\n)(?P<old>.*?)
 
 
 def table(text: str, words: str, rows: Sequence[str] = ()) -> str:
-    """The first Markdown table of a text whose head has these words, or these rows of it.
+    """Return the first Markdown table whose head contains these words, or these rows of it.
 
     Raises ValueError if there is no such table, or no such row in it.
     """
-    for found in re.finditer(r"^\|.*\n(?:\|.*(?:\n|$))+", text, re.MULTILINE):
-        head, line, *body = found.group().splitlines()
+    for match in re.finditer(r"^\|.*\n(?:\|.*(?:\n|$))+", text, re.MULTILINE):
+        head, line, *body = match.group().splitlines()
         if words in head:
             break
     else:
@@ -43,7 +43,7 @@ def table(text: str, words: str, rows: Sequence[str] = ()) -> str:
 
 
 def quoted(document: str, root: Path) -> tuple[str, list[str]]:
-    """The document with its tables as they are now, and the files that are not there; raises ValueError, see above."""
+    """Return the document with current tables, and the missing files; raise ValueError, see :func:`table`."""
     missing: list[str] = []
 
     def replace(match: re.Match[str]) -> str:
@@ -53,8 +53,8 @@ def quoted(document: str, root: Path) -> tuple[str, list[str]]:
             return match.group()
         words, _, rows = match["words"].partition(": ")
         try:
-            found = table(source.read_text(encoding="utf-8"), words, rows.split(" / ") if rows else ())
-            return f"{match[1]}{found}\n{match[5]}"
+            current = table(source.read_text(encoding="utf-8"), words, rows.split(" / ") if rows else ())
+            return f"{match[1]}{current}\n{match[5]}"
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
 
@@ -62,7 +62,7 @@ def quoted(document: str, root: Path) -> tuple[str, list[str]]:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Bring the tables of the documents that are named up to date."""
+    """Update the tables of the named documents."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.report.quote", description="Tables from logs.")
     parser.add_argument("documents", nargs="+", type=Path, help="Markdown files, for example docs/results.md")
     for path in parser.parse_args(given).documents:

@@ -1,4 +1,4 @@
-"""Responses side by side: what each model at each strength says to the same prompt."""
+"""Responses side by side: each model at each strength, prompt by prompt."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from lightning_steer.escapes import for_markdown
 
 
 def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A table for each prompt and system prompt, as Markdown."""
+    """Return a Markdown table for each prompt and system prompt."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for line in lines:
         groups.setdefault((line["id"], line["prompt"], line["system"]), []).append(line)

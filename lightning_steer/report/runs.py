@@ -14,8 +14,8 @@ from lightning_steer.report.tables import cell
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All reports below ``folder``, by path; raises ValueError naming a file that is not one."""
-    found = []
+    """Read all reports below ``folder``, in order of path; raise ValueError naming a file that is not a report."""
+    reports = []
     for path in sorted(folder.rglob("report.json")):
         try:
             report = json.loads(read_bytes(path).decode("utf-8"))
@@ -24,23 +24,23 @@ def read(folder: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is not a report ({error}): delete it, or run its test again") from error
         if missing:
             raise ValueError(f"{path} is not a report: it lacks {', '.join(sorted(missing))}")
-        report, old = renamed(report)
-        if old:
+        report, is_old = renamed(report)
+        if is_old:
             warnings.warn(f"{path} was written by version 0.1: its keys are read by today's names", stacklevel=2)
-        found.append({**report, "run": str(path.parent.relative_to(folder))})  # whatever a file calls itself
-    return found
+        reports.append({**report, "run": str(path.parent.relative_to(folder))})  # the path, whatever the file says
+    return reports
 
 
 HEAD = ("run", "experiment", "task", "backbone", "method", "seed")
 
 
 def columns(reports: list[dict[str, Any]]) -> list[str]:
-    """Every metric that any report has, in the order of their first appearance."""
+    """Return all metrics of all reports, in the order of their first appearance."""
     return list(dict.fromkeys(name for report in reports for name in report["metrics"]))
 
 
 def as_markdown(reports: list[dict[str, Any]]) -> str:
-    """One line a run, ``value [low, high]`` a metric."""
+    """Return a table with a row for each run, and ``value [low, high]`` for each metric."""
     names = columns(reports)
     head = ["run", "method", "seed", *names]
     lines = [f"| {' | '.join(map(for_markdown, head))} |", f"|{'---|' * len(head)}"]
@@ -53,7 +53,7 @@ def as_markdown(reports: list[dict[str, Any]]) -> str:
 
 
 def as_csv(reports: list[dict[str, Any]]) -> str:
-    """One line a run; ``metric``, ``metric_low``, ``metric_high`` and ``metric_n`` for each metric."""
+    """Return a line for each run, with ``metric``, ``metric_low``, ``metric_high`` and ``metric_n`` for each metric."""
     names = columns(reports)
     keys = {"value": "", "low": "_low", "high": "_high", "n": "_n"}
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""A search over layers and strengths for people: one table, one heat map, and what the model wrote before and after."""
+"""The report of a search over layers and strengths: a table, a heat map, and texts before and after."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,17 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
     """Write ``search.md`` and ``search.png``.
 
     Args:
-        folder: where to.
+        folder: the folder that they are written to.
         search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``budget``,
-            the ``chosen`` layer and strength by their places, and the ``reason``.
-        texts: ``prompt``, ``baseline`` and ``steered`` continuation, each.
+            the indices of the ``chosen`` layer and strength, and the ``reason``.
+        texts: ``prompt``, ``baseline`` and ``steered`` continuation of each prompt.
     """
     write_figure(heat_map(search), folder, "search")
     write_text(folder / "search.md", markdown(search, texts))
 
 
 def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> str:
-    """Return the search as text: why this setting, the table of all, the texts."""
+    """Return the search as Markdown: reason for the setting, table of all settings, texts."""
     head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
     rows = [
         f"| {layer} | " + " | ".join(f"{number(e)} / {number(d)}" for e, d in zip(effect, damage, strict=True)) + " |"
@@ -52,14 +52,14 @@ def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> s
 
 
 def heat_map(search: Mapping[str, Any]) -> Figure:
-    """Draw effect and damage by layer and strength; what breaks the budget is hatched, the chosen setting framed."""
+    """Plot effect and damage by layer and strength; hatched cells break the budget, the chosen one is framed."""
     layers, strengths = search["layers"], search["strengths"]
     figure = Figure(figsize=(11, 1.8 + 0.32 * len(layers)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     effect, damage = np.asarray(search["effect"]), np.asarray(search["damage"])
-    most = max(float(np.nanmax(np.abs(effect), initial=0)), 1e-9)
+    largest = max(float(np.nanmax(np.abs(effect), initial=0)), 1e-9)
     titles = "effect (nats per token)", "damage: KL on unrelated text (nats per token)"
-    _panel(figure, panels[0], effect, titles[0], cmap="PuOr", norm=TwoSlopeNorm(0, -most, most))
+    _panel(figure, panels[0], effect, titles[0], cmap="PuOr", norm=TwoSlopeNorm(0, -largest, largest))
     _panel(figure, panels[1], damage, titles[1], cmap="Greys", vmin=0, vmax=max(4 * search["budget"], 1e-9))
     for axes in panels:
         axes.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
@@ -73,8 +73,8 @@ def heat_map(search: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _panel(figure: Figure, axes: Axes, values: np.ndarray, title: str, **shown: Any) -> None:
-    image = axes.imshow(values, aspect="auto", origin="lower", **shown)
+def _panel(figure: Figure, axes: Axes, values: np.ndarray, title: str, **style: Any) -> None:
+    image = axes.imshow(values, aspect="auto", origin="lower", **style)
     axes.set_title(title, fontsize=10)
     figure.colorbar(image, ax=axes)
 

@@ -1,4 +1,4 @@
-"""Is this what a report looks like? Asked before anything is drawn from a file that may be damaged or foreign."""
+"""Check the structure of a report before drawing from a file that may be damaged or foreign."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ KEYS = ("value", "low", "high")
 def check(report: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the run and the entry, if a report cannot be shown."""
     try:
-        json.dumps(report, ensure_ascii=False).encode()  # half of a surrogate pair is JSON, but no text
+        json.dumps(report, ensure_ascii=False).encode()  # half of a surrogate pair is valid JSON, but not valid text
         for name in ("experiment", "task", "backbone", "method", "run"):
             _is(report[name], str, name)
         _number(report["seed"], "seed")
@@ -21,17 +21,17 @@ def check(report: Mapping[str, Any]) -> None:
         _estimates(report.get("fitted_rows", {}), "fitted_rows")
         for name, curve in _is(report.get("curves", {}), dict, "curves").items():
             _curve(_is(curve, dict, f"curves.{name}"), f"curves.{name}")
-        for name, part in _is(report.get("profile", {}), dict, "profile").items():
-            _columns(part, len(_is(_is(part, dict, f"profile.{name}")["value"], list, name)), f"profile.{name}")
+        for name, columns in _is(report.get("profile", {}), dict, "profile").items():
+            _columns(columns, len(_is(_is(columns, dict, f"profile.{name}")["value"], list, name)), f"profile.{name}")
         for text in _is(report.get("warnings", []), list, "warnings"):
             _is(text, str, "warnings")
         for name in ("verdict", "choice", "intervals"):
             _is(report.get(name, ""), str, name)
         for name, version in _is(report.get("versions", {}), dict, "versions").items():
             _is(version, str, f"versions.{name}")
-        shown = _is(report.get("dose_response", {}), dict, "dose_response")
-        _is(shown.get("unit", ""), str, "dose_response.unit")
-        for name in _is(shown.get("measures", []), list, "dose_response.measures"):
+        settings = _is(report.get("dose_response", {}), dict, "dose_response")
+        _is(settings.get("unit", ""), str, "dose_response.unit")
+        for name in _is(settings.get("measures", []), list, "dose_response.measures"):
             _is(name, str, "dose_response.measures")
     except KeyError as error:
         raise ValueError(f"{report.get('run')}/report.json lacks {error}: delete it, or run its test again") from error
@@ -43,10 +43,10 @@ def check(report: Mapping[str, Any]) -> None:
 
 def _estimates(value: Any, name: str) -> None:
     for key, estimate in _is(value, dict, name).items():
-        for part in (*KEYS, "n"):
-            _number(_is(estimate, dict, f"{name}.{key}")[part], f"{name}.{key}.{part}")
-        for part in ("clusters", "p"):
-            _number(estimate.get(part), f"{name}.{key}.{part}")
+        for field in (*KEYS, "n"):
+            _number(_is(estimate, dict, f"{name}.{key}")[field], f"{name}.{key}.{field}")
+        for field in ("clusters", "p"):
+            _number(estimate.get(field), f"{name}.{key}.{field}")
         _is(estimate.get("how", ""), str, f"{name}.{key}.how")
         if estimate.get("higher_is_better") not in (True, False, None):
             raise ValueError(f"{name}.{key}.higher_is_better is {str(estimate['higher_is_better'])[:40]!r}, not a bool")
@@ -71,7 +71,7 @@ def _columns(columns: Any, length: int, name: str) -> None:
 
 
 def _number(value: Any, name: str, null: bool = True) -> None:
-    """``null`` also lets NaN pass: both stand for a figure that could not be had."""
+    """Check a number; ``null`` also accepts NaN: both stand for an unavailable figure."""
     if value is None and null:
         return
     wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > LARGEST

@@ -1,4 +1,4 @@
-"""Charts as text: a line for each measure with its interval, and bars. Small enough to stand in a page as they are."""
+"""Small charts as SVG text, embedded in a page: lines with intervals, and bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ from html import escape
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 40
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's palette, told apart by colour-blind readers too."""
+"""Okabe and Ito's palette, which colour-blind readers can distinguish."""
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 2", "10 4", "4 2")
-"""A line is known by its dashes too: colours are lost in print, and on some readers."""
+"""Lines differ by their dashes too: some readers and prints have no colours."""
 
 Column = Sequence[float | None]
 KEYS = ("value", "low", "high")
@@ -23,48 +23,48 @@ def lines(
     titles: tuple[str, str],
     band: Mapping[str, Column] | None = None,
 ) -> str:
-    """Measures with their intervals against ``x``.
+    """Return a chart of measures with their intervals against ``x``.
 
     Args:
-        x: where they were measured.
-        curves: ``{label: {"value", "low", "high"}}``; what is not finite is left out.
-        colours: one for each curve, and again from the first.
-        mark: an ``x`` to be marked; null for none.
-        titles: of the two axes.
+        x: positions of the measurements.
+        curves: ``{label: {"value", "low", "high"}}``; values that are not finite are skipped.
+        colours: one for each curve, repeated as needed.
+        mark: an ``x`` that is marked; None for none.
+        titles: titles of the two axes.
         band: ``{"low", "high"}`` at the same ``x``, drawn grey behind the curves; None for none.
     """
-    behind = [] if band is None else [*band["low"], *band["high"]]
-    values = _numbers([*behind, *(part for curve in curves.values() for name in KEYS for part in curve[name])])
+    band_values = [] if band is None else [*band["low"], *band["high"]]
+    values = _numbers([*band_values, *(value for curve in curves.values() for name in KEYS for value in curve[name])])
     top = 1.0 if max(values, default=1.0) <= 1 else max(values)
     low, high = min(0.0, *x), max(x)
     place = _Place((low, high if high > low else low + 1), _scale(min([0.0, *values]), top))
     parts = [place.axes(titles, [tick for tick in _scale(low, high) if low <= tick <= high])]
     if mark is not None and low <= mark <= high:
-        at = place.x(mark)
-        parts.append(f'<line x1="{at}" y1="{TOP}" x2="{at}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
+        mark_x = place.x(mark)
+        parts.append(f'<line x1="{mark_x}" y1="{TOP}" x2="{mark_x}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
     if band is not None:
         outline = place.points([*_points(x, band["high"]), *reversed(_points(x, band["low"]))])
         parts.append(f'<polygon points="{outline}" class="band"/>')
     for i, curve in enumerate(curves.values()):
         colour = escape(colours[i % len(colours)])
-        low_at, high_at, seen = (_points(x, curve[name]) for name in ("low", "high", "value"))
-        if low_at and high_at:
-            outline = place.points([*high_at, *reversed(low_at)])
+        low_points, high_points, points = (_points(x, curve[name]) for name in ("low", "high", "value"))
+        if low_points and high_points:
+            outline = place.points([*high_points, *reversed(low_points)])
             parts.append(f'<polygon points="{outline}" fill="{colour}" opacity=".15"/>')
         dash = DASHES[i % len(DASHES)]
         parts.append(
-            f'<polyline points="{place.points(seen)}" fill="none" stroke="{colour}" stroke-width="2" '
+            f'<polyline points="{place.points(points)}" fill="none" stroke="{colour}" stroke-width="2" '
             f'stroke-dasharray="{dash}"/>'
         )
-        parts += [f'<circle cx="{place.x(a)}" cy="{place.y(v)}" r="2.2" fill="{colour}"/>' for a, v in seen]
+        parts += [f'<circle cx="{place.x(a)}" cy="{place.y(v)}" r="2.2" fill="{colour}"/>' for a, v in points]
     return _figure(parts, f"{titles[1]} against {titles[0]}: {', '.join(curves)}")
 
 
 def bars(columns: Mapping[str, Column], colour: str, titles: tuple[str, str]) -> str:
-    """A bar with its interval for each entry, counted from 0; entries without a value are shaded."""
+    """Return a chart of bars with intervals, indexed from 0; entries without a value are shaded."""
     value = columns["value"]
-    seen = _numbers([v for name in KEYS for v in columns[name]])
-    place = _Place((-0.5, len(value) - 0.5), _scale(min([0.0, *seen]), max([1e-12, *seen])))
+    numbers = _numbers([v for name in KEYS for v in columns[name]])
+    place = _Place((-0.5, len(value) - 0.5), _scale(min([0.0, *numbers]), max([1e-12, *numbers])))
     parts, half = [place.axes(titles, _whole(len(value)))], 0.4
     for i, (v, low, high) in enumerate(zip(value, columns["low"], columns["high"], strict=True)):
         left, right, middle = place.x(i - half), place.x(i + half), place.x(i)
@@ -87,7 +87,7 @@ def bars(columns: Mapping[str, Column], colour: str, titles: tuple[str, str]) ->
 
 
 def key(labels: Sequence[str], colours: Sequence[str]) -> str:
-    """The legend, to stand below a chart."""
+    """Return the legend that goes below a chart."""
     entries = [
         f'<li><svg viewBox="0 0 26 8" aria-hidden="true"><line x1="0" y1="4" x2="26" y2="4" '
         f'stroke="{escape(colours[i % len(colours)])}" stroke-width="2.5" '
@@ -98,7 +98,7 @@ def key(labels: Sequence[str], colours: Sequence[str]) -> str:
 
 
 class _Place:
-    """From values to points of the drawing."""
+    """Maps values to points of the drawing."""
 
     def __init__(self, across: Sequence[float], up: Sequence[float]) -> None:
         self.across, self.up = across, up
@@ -119,9 +119,9 @@ class _Place:
         parts = [f'<line x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}" class="axis"/>']
         parts += [f'<text x="{self.x(tick)}" y="{floor + 14}" text-anchor="middle">{tick:g}</text>' for tick in ticks]
         for tick in self.up:
-            at = self.y(tick)
-            parts.append(f'<line x1="{LEFT}" y1="{at}" x2="{WIDTH - RIGHT}" y2="{at}" class="grid"/>')
-            parts.append(f'<text x="{LEFT - 5}" y="{at + 4}" text-anchor="end">{tick:.4g}</text>')
+            y = self.y(tick)
+            parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" class="grid"/>')
+            parts.append(f'<text x="{LEFT - 5}" y="{y + 4}" text-anchor="end">{tick:.4g}</text>')
         middle = (TOP + floor) / 2
         parts.append(
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(titles[0])}</text>'
@@ -132,7 +132,7 @@ class _Place:
 
 
 def _scale(low: float, high: float) -> list[float]:
-    """Round numbers from below ``low`` to above ``high``, four to seven of them."""
+    """Return four to seven round numbers, from below ``low`` to above ``high``."""
     if not high > low:
         low, high = low - 0.5, high + 0.5
     rough = (high - low) / 4

@@ -7,20 +7,20 @@ from lightning_steer.escapes import for_markdown
 from lightning_steer.statistics.intervals import UNIT_RANGE
 
 Estimate = Mapping[str, Any]
-"""``{"value", "low", "high", "n", "clusters", "how"}`` as it stands in a report; of random draws ``p``, too."""
+"""``{"value", "low", "high", "n", "clusters", "how"}`` as in a report; random draws also have ``p``."""
 FIXED = "by definition"
 RANGE = "range of random draws"
 
 
 def number(value: float | None) -> str:
-    """Three decimals; one significant digit where that would hide a small number behind zeros."""
+    """Format three decimals, or one significant digit for numbers that would become zero."""
     if value is None or value != value:
         return "-"
     return f"{value:.0e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
 
 
 def cell(estimate: Estimate) -> str:
-    """``value [low, high]``; of random draws ``median (minimum to maximum; p)``, p if ranked; else the value alone."""
+    """Format ``value [low, high]``, for random draws ``median (minimum to maximum; p)``, else the value alone."""
     value, low, high = (number(estimate[key]) for key in ("value", "low", "high"))
     if _is_range(estimate) or estimate.get("how") == UNIT_RANGE:
         p = estimate.get("p")
@@ -33,7 +33,7 @@ def _is_range(estimate: Estimate) -> bool:
 
 
 def counted(estimate: Estimate) -> str:
-    """``100 held-out rows``, or ``100 held-out rows in 10 clusters``."""
+    """Format ``100 held-out rows``, or ``100 held-out rows in 10 clusters``."""
     n, clusters = estimate["n"], estimate.get("clusters")
     return f"{'-' if n is None else format(n, ',.0f')} held-out rows" + (
         f" in {clusters:,.0f} clusters" if clusters else ""
@@ -41,7 +41,7 @@ def counted(estimate: Estimate) -> str:
 
 
 def footnotes(rows: Iterable[Mapping[str, Estimate]]) -> list[str]:
-    """How the intervals of a table were made, each method once; and where there is none, why.
+    """State how a table's intervals were computed, each method once, and why some are missing.
 
     Args:
         rows: ``{column: estimate}`` of each row.
@@ -52,23 +52,25 @@ def footnotes(rows: Iterable[Mapping[str, Estimate]]) -> list[str]:
             how = estimate.get("how")
             if how and not _is_range(estimate) and name not in columns_of.setdefault(how, []):
                 columns_of[how].append(name)
-    other = [how for how in columns_of if how.startswith("not an interval: ")]
-    given = [
-        (how, names) for how, names in columns_of.items() if not how.startswith(("none: ", *other)) and how != FIXED
+    other_kinds = [how for how in columns_of if how.startswith("not an interval: ")]
+    methods = [
+        (how, names)
+        for how, names in columns_of.items()
+        if not how.startswith(("none: ", *other_kinds)) and how != FIXED
     ]
     missing = [(how, names) for how, names in columns_of.items() if how.startswith("none: ")]
     notes = []
-    if given:
-        notes.append("Intervals (95 %): " + "; ".join(f"{how} for {', '.join(names)}" for how, names in given) + ".")
+    if methods:
+        notes.append("Intervals (95 %): " + "; ".join(f"{how} for {', '.join(names)}" for how, names in methods) + ".")
     notes += [f"No interval for {', '.join(names)}: {how.removeprefix('none: ')}." for how, names in missing]
-    notes += [f"Of {', '.join(columns_of[how])}: {how.removeprefix('not an interval: ')}." for how in other]
+    notes += [f"Of {', '.join(columns_of[how])}: {how.removeprefix('not an interval: ')}." for how in other_kinds]
     if FIXED in columns_of:
         notes.append(f"Known by definition where nothing is steered: {', '.join(columns_of[FIXED])}.")
     return notes
 
 
 def markdown(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str]) -> str:
-    """``{row: {column: estimate}}`` as a Markdown table."""
+    """Return ``{row: {column: estimate}}`` as a Markdown table."""
     lines = [f"| | {' | '.join(map(for_markdown, columns))} |", f"|---|{'---|' * len(columns)}"]
     lines += [
         f"| {for_markdown(name)} | {' | '.join(cell(row[c]) if c in row else '-' for c in columns)} |"
@@ -78,10 +80,12 @@ def markdown(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str])
 
 
 def text(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str]) -> str:
-    """The same, aligned for a terminal."""
+    """Return the same table, aligned for a terminal."""
     grid = [
         ["", *columns],
         *([name, *(cell(row[c]) if c in row else "-" for c in columns)] for name, row in rows.items()),
     ]
     widths = [max(len(line[i]) for line in grid) for i in range(len(columns) + 1)]
-    return "\n".join("  ".join(part.ljust(w) for part, w in zip(line, widths, strict=True)).rstrip() for line in grid)
+    return "\n".join(
+        "  ".join(cell_text.ljust(w) for cell_text, w in zip(line, widths, strict=True)).rstrip() for line in grid
+    )

@@ -1,1 +1,1 @@
-"""The only home of intervals, resampling, the jackknife and certificates; needs numpy and scipy only."""
+"""All intervals, resampling, the jackknife and certificates; depends only on numpy and scipy."""

@@ -1,4 +1,4 @@
-"""Answers before and after beside the truth: accuracy, SPI, balanced accuracy, MCC, F1 and their changes."""
+"""Estimates from true classes and answers before and after: accuracy, SPI, balanced accuracy, MCC, F1 and changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ class AnswerTable:
 
     Args:
         classes: number K of classes.
-        draws: draws of a posterior.
-        seed: of the draws.
+        draws: number of posterior draws.
+        seed: seed of the draws.
     """
 
     classes: int
@@ -54,7 +54,7 @@ class AnswerTable:
 
         Returns:
             ``spi``, and ``accuracy``, ``recall`` (weighted by class it is the accuracy), ``balanced_accuracy``,
-            ``mcc``, ``f1`` and ``precision`` as they are with steering, with ``_base`` without, and with ``_change``
+            ``mcc``, ``f1`` and ``precision`` with steering; with the suffix ``_base`` without it, and with ``_change``
             the difference.
         """
         tables = [as_columns(column) for column in (truth, before, after)]
@@ -65,14 +65,14 @@ class AnswerTable:
             if len(wrong):
                 raise ValueError(f"classes are whole numbers from 0 to {self.classes - 1}, not {wrong[0]:g}")
         clusters = as_clusters(cluster, shape[0])
-        named = self.intervals(*tables, clusters=clusters)
-        return {name: one.estimates(shape[0], clusters) for name, one in named.items()}
+        by_name = self.intervals(*tables, clusters=clusters)
+        return {name: intervals.estimates(shape[0], clusters) for name, intervals in by_name.items()}
 
     def intervals(
         self, truth: NDArray, before: NDArray, after: NDArray, clusters: Clusters | None
     ) -> dict[str, Intervals]:
         """Return values and ends by name, from columns ``[n, C]``."""
-        was, now = (before == truth).astype(float), (after == truth).astype(float)
+        right_before, right_after = (before == truth).astype(float), (after == truth).astype(float)
         k, cells = self.classes, self.classes**3
         cell = ((truth * k + before) * k + after).astype(int)
         counts = np.stack([np.bincount(column, minlength=cells) for column in cell.T]).astype(float)
@@ -80,11 +80,11 @@ class AnswerTable:
         reason = CLUSTERED if clusters else TOO_MANY if k > MOST_CLASSES else None
         if reason is None:
             return self.from_counts(counts)
-        before_share, after_share = (Share().interval(right, clusters) for right in (was, now))
-        change = Change().interval(now - was, clusters)
+        before_share, after_share = (Share().interval(right, clusters) for right in (right_before, right_after))
+        change = Change().interval(right_after - right_before, clusters)
         spi = self._spi(counts) if clusters is None else Intervals.none(_observed_spi(counts), CLUSTERED)
-        others = {name: Intervals.none(value, reason) for name, value in all_figures(counts).items()}
-        return _with_accuracy(before_share, after_share, change) | {"spi": spi} | others
+        no_interval = {name: Intervals.none(value, reason) for name, value in all_figures(counts).items()}
+        return _with_accuracy(before_share, after_share, change) | {"spi": spi} | no_interval
 
     def from_counts(self, counts: NDArray) -> dict[str, Intervals]:
         """Return values and ends by name for independent rows, counted as ``[C, K, K, K]`` truth x before x after."""
@@ -95,13 +95,13 @@ class AnswerTable:
         _, broken, fixed, _ = _four(counts).T
         change = Intervals((fixed - broken) / n, *intervals.tango(fixed, broken, n), "score (Tango)")
         observed, ends = all_figures(counts), []
-        for some in np.split(counts, range(CHUNK, len(counts), CHUNK)):
-            drawn = all_figures(self._posterior(some))
+        for chunk in np.split(counts, range(CHUNK, len(counts), CHUNK)):
+            drawn = all_figures(self._posterior(chunk))
             ends.append(np.quantile(np.stack([drawn[name] for name in observed]), TAILS, axis=-1))
         drawn_low, drawn_high = np.concatenate(ends, -1)
         low, high = _stretched(observed, drawn_low, drawn_high, counts)
-        others = {name: Intervals(observed[name], low[i], high[i], POSTERIOR) for i, name in enumerate(observed)}
-        return _with_accuracy(before, after, change) | {"spi": self._spi(counts)} | others
+        posterior = {name: Intervals(observed[name], low[i], high[i], POSTERIOR) for i, name in enumerate(observed)}
+        return _with_accuracy(before, after, change) | {"spi": self._spi(counts)} | posterior
 
     def _posterior(self, counts: NDArray) -> NDArray:
         """Return draws ``[C, draws, K, K, K]`` for ``counts [C, K, K, K]``; a candidate's do not depend on the others.
@@ -112,24 +112,25 @@ class AnswerTable:
         k, flat = self.classes, counts.reshape(len(counts), -1)
         prior = np.random.default_rng(self.seed).standard_gamma(MASS / flat.shape[1], size=(flat.shape[1], self.draws))
         drawn = np.repeat(prior[:, None], len(flat), 1)
-        for c, one in enumerate(flat):
-            seen = np.flatnonzero(one)
-            own = np.concatenate([[self.seed], one[seen].astype(int), seen])
-            random = np.random.default_rng(own)  # other tables, other draws
-            drawn[seen, c] += random.standard_gamma(one[seen, None], size=(len(seen), self.draws))
+        for c, table in enumerate(flat):
+            present = np.flatnonzero(table)
+            seed = np.concatenate([[self.seed], table[present].astype(int), present])
+            random = np.random.default_rng(seed)  # other tables, other draws
+            drawn[present, c] += random.standard_gamma(table[present, None], size=(len(present), self.draws))
         return drawn.reshape(k, k, k, len(flat), self.draws).transpose(3, 4, 0, 1, 2)
 
     def _spi(self, counts: NDArray) -> Intervals:
         n = counts[0].sum()
-        seen, where = np.unique(_four(counts), axis=0, return_inverse=True)
-        own = (np.random.default_rng([self.seed, *four.astype(int)]) for four in seen)  # the same beside any others
-        chances = np.stack([r.standard_gamma(f + 0.5, (self.draws, 4)) for r, f in zip(own, seen, strict=True)])
+        rows, index = np.unique(_four(counts), axis=0, return_inverse=True)
+        # a candidate's draws do not depend on the others
+        seeded = (np.random.default_rng([self.seed, *four.astype(int)]) for four in rows)
+        chances = np.stack([r.standard_gamma(f + 0.5, (self.draws, 4)) for r, f in zip(seeded, rows, strict=True)])
         chances /= chances.sum(-1, keepdims=True)
         both, broken, fixed = chances[..., 0], chances[..., 1], chances[..., 2]
         low, high = np.quantile(figures.spi(both + broken, both + fixed), TAILS, axis=-1)
-        value, factor = figures.spi(seen[:, :2].sum(1) / n, seen[:, ::2].sum(1) / n), _student(seen[:, :2].sum(1), n)
+        value, factor = figures.spi(rows[:, :2].sum(1) / n, rows[:, ::2].sum(1) / n), _student(rows[:, :2].sum(1), n)
         low, high = np.minimum(low, value), np.maximum(high, value)
-        low, high = (np.clip(value + factor * (end - value), -1, 1)[where.ravel()] for end in (low, high))
+        low, high = (np.clip(value + factor * (end - value), -1, 1)[index.ravel()] for end in (low, high))
         return Intervals(_observed_spi(counts), low, high, POSTERIOR)
 
 
@@ -141,28 +142,28 @@ TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 def _four(counts: NDArray) -> NDArray:
     """Return ``[C, 4]`` rows that are right before and after, only before, only after, and never."""
     both = np.einsum("cttt->c", counts)
-    was, now = np.einsum("ctta->c", counts), np.einsum("ctbt->c", counts)
-    return np.stack([both, was - both, now - both, counts.sum((1, 2, 3)) - was - now + both], -1)
+    before, after = np.einsum("ctta->c", counts), np.einsum("ctbt->c", counts)
+    return np.stack([both, before - both, after - both, counts.sum((1, 2, 3)) - before - after + both], -1)
 
 
 def _student(right: NDArray, n: float) -> NDArray:
-    """Return how much further out Student's quantile is than the normal's, for the rarer of right and wrong answers."""
+    """Return the ratio of Student's quantile to the normal's, for the rarer of right and wrong answers."""
     rarer = np.maximum(np.minimum(right, n - right), 3)
     return student.ppf(TAILS[1], rarer - 1) / normal.ppf(TAILS[1])
 
 
 def _stretched(observed: dict[str, NDArray], low: NDArray, high: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
-    """Return ends moved out by the ratio of Student's quantile for the rarest class to the normal one."""
+    """Return ends widened by the ratio of Student's quantile for the rarest class to the normal one."""
     rows = counts.sum((2, 3))
     rarest = np.where(rows > 0, rows, np.inf).min(-1)
     factor = student.ppf(TAILS[1], np.maximum(rarest - 1, 1)) / normal.ppf(TAILS[1])
     value = np.stack(list(observed.values()))
-    least = np.array([0.0 if not (name.endswith("change") or name.startswith("mcc")) else -1.0 for name in observed])
-    most = np.array([2.0 if name == "mcc_change" else 1.0 for name in observed])
-    least[[name == "mcc_change" for name in observed]] = -2.0
+    lowest = np.array([0.0 if not (name.endswith("change") or name.startswith("mcc")) else -1.0 for name in observed])
+    highest = np.array([2.0 if name == "mcc_change" else 1.0 for name in observed])
+    lowest[[name == "mcc_change" for name in observed]] = -2.0
     low, high = np.minimum(low, value), np.maximum(high, value)
-    low = np.maximum(value - factor * (value - low), least[:, None])
-    return low, np.minimum(value + factor * (high - value), most[:, None])
+    low = np.maximum(value - factor * (value - low), lowest[:, None])
+    return low, np.minimum(value + factor * (high - value), highest[:, None])
 
 
 def _observed_spi(counts: NDArray) -> NDArray:
@@ -170,15 +171,15 @@ def _observed_spi(counts: NDArray) -> NDArray:
 
 
 def _with_accuracy(before: Intervals, after: Intervals, change: Intervals) -> dict[str, Intervals]:
-    named = {"accuracy_base": before, "accuracy": after, "accuracy_change": change}
-    return named | {name.replace("accuracy", "recall"): one for name, one in named.items()}
+    by_name = {"accuracy_base": before, "accuracy": after, "accuracy_change": change}
+    return by_name | {name.replace("accuracy", "recall"): intervals for name, intervals in by_name.items()}
 
 
 def all_figures(cells: NDArray) -> dict[str, NDArray]:
     """Return every figure ``[...]`` of ``cells [..., K, K, K]``, truth x before x after."""
     before, after = cells.sum(-1), cells.sum(-2)
-    named = {}
+    by_name = {}
     for name, figure in FIGURES.items():
-        one, other = figure(before), figure(after)
-        named |= {f"{name}_base": one, name: other, f"{name}_change": other - one}
-    return named
+        value_before, value_after = figure(before), figure(after)
+        by_name |= {f"{name}_base": value_before, name: value_after, f"{name}_change": value_after - value_before}
+    return by_name

@@ -1,6 +1,6 @@
 """Lower confidence bounds of a mean change: in {-1, 0, 1}, from the counts of gains and harms, or in a range.
 
-The order of rows does not matter. One file: bounds of one quantity, to be compared at a glance.
+The order of rows does not matter. One file, so that bounds of one quantity are easy to compare.
 """
 
 import math
@@ -19,27 +19,27 @@ class Bound(ABC):
 
     @abstractmethod
     def at(self, gains: NDArray, harms: NDArray, n: int, delta: float) -> NDArray:
-        """``[U]`` bounds from the counts ``gains [U]`` and ``harms [U]`` among n rows."""
+        """Return bounds ``[U]`` from the counts ``gains [U]`` and ``harms [U]`` among n rows."""
 
     def exceeds(self, gains: NDArray, harms: NDArray, n: int, delta: float, epsilon: float) -> NDArray:
-        """Return ``[U]`` whether the bound is above epsilon."""
+        """Return whether the bound is above epsilon, ``[U]``."""
         return self.at(gains, harms, n, delta) > epsilon
 
     def lower(self, changes: NDArray, delta: float) -> NDArray:
-        """``[...]`` bounds from ``changes [..., N]`` in {-1, 0, 1}; raises ValueError on other values."""
+        """Return bounds ``[...]`` from ``changes [..., N]`` in {-1, 0, 1}; raise ValueError on other values."""
         changes = np.asarray(changes)
         n = changes.shape[-1] if changes.ndim else 0
         check(delta, n=n)
         gains, harms, ties = ((changes == value).sum(-1) for value in (1, -1, 0))
         if (gains + harms + ties != n).any():
             raise ValueError(f"changes are -1, 0 or 1, not {np.setdiff1d(changes, (-1, 0, 1))[:3].tolist()}")
-        seen, where = np.unique(np.ravel(gains * (n + 1) + harms), return_inverse=True)  # resamples repeat counts
-        return np.maximum(self.at(*np.divmod(seen, n + 1), n, delta), -1.0)[where].reshape(gains.shape)
+        distinct, index = np.unique(np.ravel(gains * (n + 1) + harms), return_inverse=True)  # resamples repeat counts
+        return np.maximum(self.at(*np.divmod(distinct, n + 1), n, delta), -1.0)[index].reshape(gains.shape)
 
 
 @dataclass(frozen=True)
 class Hoeffding(Bound):
-    """``mean - sqrt(2 log(1/delta) / N)``: knows nothing but the range 2 (Hoeffding 1963, theorem 2)."""
+    """``mean - sqrt(2 log(1/delta) / N)``: uses only the range 2 (Hoeffding 1963, theorem 2)."""
 
     def at(self, gains: NDArray, harms: NDArray, n: int, delta: float) -> NDArray:
         return (gains - harms) / n - np.sqrt(2 * np.log(1 / delta) / n)
@@ -60,7 +60,7 @@ class EmpiricalBernstein(Bound):
 
 @dataclass(frozen=True)
 class Betting(Bound):
-    """The least mean m against which no bettor has multiplied a capital of 1 by 1/delta.
+    """The smallest mean m against which no bettor has multiplied a capital of 1 by 1/delta.
 
     A bet c in (0, 1] multiplies the capital by ``1 + c (x - m) / (1 + m) >= 0``, by 1 on average if m is the mean. So
     the product over rows, averaged over bets, has expectation 1 and reaches 1/delta with probability at most delta
@@ -94,7 +94,7 @@ class Betting(Bound):
         return low[:, 0]
 
     def refutes(self, values: NDArray, mean: NDArray | float, delta: float) -> NDArray:
-        """Return ``[U]`` whether the true mean of ``values [U, n]`` in [-1, 1] is surely above ``mean [U]``."""
+        """Return whether the true mean of ``values [U, n]`` in [-1, 1] is surely above ``mean [U]``, ``[U]``."""
         m, capital = np.broadcast_to(mean, len(values)), []
         for bet in self.grid(values.shape[-1], delta):
             with np.errstate(divide="ignore"):
@@ -103,7 +103,7 @@ class Betting(Bound):
         return np.logaddexp.reduce(capital, 0) >= np.log(self.bets / delta)
 
     def lower_in_range(self, values: NDArray, delta: float) -> NDArray:
-        """Return ``[U]`` bounds of the means of ``values [U, n]`` in [-1, 1], graded or not."""
+        """Return bounds ``[U]`` of the means of ``values [U, n]`` in [-1, 1], graded or not."""
         low, high = np.full(len(values), -1.0), np.ones(len(values))
         for _ in range(40):
             middle = (low + high) / 2
@@ -112,9 +112,9 @@ class Betting(Bound):
         return low
 
     def p_value(self, values: NDArray, mean: float, delta: float) -> NDArray:
-        """Return ``[U]`` p-values of "the true mean of ``values [U, n]`` in [-1, 1] is at most ``mean``" (Markov).
+        """Return p-values ``[U]`` of "the true mean of ``values [U, n]`` in [-1, 1] is at most ``mean``" (Markov).
 
-        The bets are those for ``delta``: a p-value at most delta is what :meth:`refutes` says.
+        The bets are those for ``delta``: a p-value is at most delta exactly where :meth:`refutes` is true.
         """
         capital = []
         for bet in self.grid(values.shape[-1], delta):
@@ -159,12 +159,12 @@ class ExactPaired(Bound):
         if n > 2500:
             raise ValueError(f"ExactPaired needs tables of N^2 numbers, too large for {n} rows: take Betting")
         rank = _rank(n, delta)
-        levels, where = np.unique(rank[gains, harms], return_inverse=True)
+        levels, index = np.unique(rank[gains, harms], return_inverse=True)
         lower = np.empty(len(levels))
-        todo = [(0, len(levels), -1.0, 1.0)]  # the bounds of levels first:last lie between low and high
-        while todo:
-            first, last, low, high = todo.pop()
-            # all but the start is refuted strictly, and so is a little more
+        intervals = [(0, len(levels), -1.0, 1.0)]  # the bounds of levels first:last lie between low and high
+        while intervals:
+            first, last, low, high = intervals.pop()
+            # every mean but the start is refuted strictly, so a slightly larger one is too
             lower[first:last] = np.nextafter(low, 1) if low > -1 else low
             if first < last and high - low > self.resolution:
                 middle = (low + high) / 2
@@ -172,35 +172,35 @@ class ExactPaired(Bound):
                 split = first + bisect_left(
                     levels[first:last], True, key=lambda t: _worst(rank >= t, middle < 0, *tables) < delta
                 )
-                todo += [(first, split, low, middle), (split, last, middle, high)]
-        return lower[where]
+                intervals += [(first, split, low, middle), (split, last, middle, high)]
+        return lower[index]
 
     def refutes(self, gains: NDArray, harms: NDArray, n: int, mean: float, delta: float) -> NDArray:
-        """Return ``[...]`` whether the true mean of these counts is surely above ``mean``: whether p is below delta."""
+        """Return ``[...]`` whether the true mean of these counts surely exceeds ``mean``: whether p is below delta."""
         return _rank(n, delta)[gains, harms] >= _first_refuted(n, delta, mean)
 
     def p_value(self, gains: NDArray, harms: NDArray, n: int, mean: float, delta: float) -> NDArray:
-        """Return ``[U]`` p-values of "the true mean is at most ``mean``": the chance of counts of this rank or higher.
+        """Return p-values ``[U]`` of "the true mean is at most ``mean``": the chance of counts of this rank or higher.
 
         Counts are ranked as for ``delta``; the p-value is valid at any level, and the most powerful near delta.
         """
         rank, tables = _rank(n, delta), _tables(n, abs(mean))
-        levels, where = np.unique(rank[gains, harms], return_inverse=True)
-        return np.array([_worst(rank >= level, mean < 0, *tables) for level in levels])[where]
+        levels, index = np.unique(rank[gains, harms], return_inverse=True)
+        return np.array([_worst(rank >= level, mean < 0, *tables) for level in levels])[index]
 
     def exceeds(self, gains: NDArray, harms: NDArray, n: int, delta: float, epsilon: float) -> NDArray:
-        """Return ``[U]`` whether the bound is above epsilon: the next mean that ``at`` tries is refuted."""
+        """Return whether the bound is above epsilon, ``[U]``: whether the next mean that ``at`` tries is refuted."""
         step = 2.0 ** (1 - math.ceil(math.log2(2 / self.resolution)))
         return self.refutes(gains, harms, n, math.ceil(epsilon / step) * step, delta)
 
 
 @lru_cache(maxsize=4)
 def _rank(n: int, delta: float) -> NDArray:
-    """``[gains, harms]`` increasing with the evidence; infinite where there would be more than n discordant pairs."""
+    """Return ranks ``[gains, harms]`` that increase with the evidence; infinite above n discordant pairs."""
     gains, harms = np.indices((n + 1, n + 1))
-    least = np.where(gains > 0, betaincinv(np.maximum(gains, 1), np.maximum(n - gains, 0) + 1, delta), 0.0)
-    most = np.where(harms < n, betaincinv(harms + 1, np.maximum(n - harms, 1), 1 - delta), 1.0)
-    a, b = gains / n - least, most - harms / n
+    gains_low = np.where(gains > 0, betaincinv(np.maximum(gains, 1), np.maximum(n - gains, 0) + 1, delta), 0.0)
+    harms_high = np.where(harms < n, betaincinv(harms + 1, np.maximum(n - harms, 1), 1 - delta), 1.0)
+    a, b = gains / n - gains_low, harms_high - harms / n
     c = np.sqrt(gains * harms / np.maximum((n - gains) * (n - harms), 1))
     rank = (gains - harms) / n - np.sqrt(a**2 + b**2 + 2 * c * a * b)
     rejected = (gains > 0) & (betainc(np.maximum(gains, 1), harms + 1, 0.5) < delta)  # by the sign test
@@ -225,14 +225,14 @@ def _log_choose(n: int) -> NDArray:
 
 
 def _tables(n: int, t: float) -> tuple[NDArray, NDArray]:
-    """``[j, k]`` the chance of k harms among j contested rows, and of at least k gains among the n - j others."""
+    """Return chances ``[j, k]`` of k harms among j contested rows, and of at least k gains among the n - j others."""
     m, k = np.indices((n + 1, n + 1), sparse=True)
     contested, others = (np.exp(_log_choose(n) + xlogy(k, p) + (m - k) * np.log1p(-p)) for p in ((1 - t) / 2, t))
     return contested, np.pad(np.cumsum(others[::-1, ::-1], 1)[:, ::-1], ((0, 0), (0, 1)))
 
 
 def _worst(counts: NDArray, negative: bool, contested: NDArray, others: NDArray) -> float:
-    """``max_j C_j`` of the set ``counts [gains, harms]``, which holds the impossible counts too."""
+    """Return ``max_j C_j`` of the set ``counts [gains, harms]``, which contains the impossible counts too."""
     n = len(counts) - 1
     j, harms = np.indices((n + 1, n + 1), sparse=True)
     # a negative mean is a positive one of the complement with gains and harms exchanged
@@ -242,7 +242,7 @@ def _worst(counts: NDArray, negative: bool, contested: NDArray, others: NDArray)
 
 
 def check(delta: float, epsilon: float = 0.0, n: int = 1, k: int = 1) -> None:
-    """Refuse impossible settings in one sentence; raises ValueError."""
+    """Raise ValueError on impossible settings."""
     if not 0 < delta < 1:
         raise ValueError(f"delta is a risk between 0 and 1, not {delta}")
     if not -1 <= epsilon < 1:

@@ -1,4 +1,4 @@
-"""How often a certificate is given, by true effect: as :mod:`lightning_steer.statistics.power`, for certificates."""
+"""The power of certificates by true effect: :mod:`lightning_steer.statistics.power` for certificates."""
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +18,7 @@ EXACT = ExactPaired()
 class CertificateDesign(Design):
     """A certificate over n independent rows that are better, worse or the same, for one candidate of K.
 
-    For each number of harms there is a fewest number of gains that is certified at risk delta / K (Bonferroni); power
+    For each number of harms there is a smallest number of gains that is certified at risk delta / K (Bonferroni); power
     is the chance of these counts. The chance that any of several useful candidates is certified is larger.
 
     Args:
@@ -26,7 +26,7 @@ class CertificateDesign(Design):
         discordant: share of rows whose outcome changes either way.
         candidates: number K of candidates that share the risk.
         delta: accepted risk of a false certificate.
-        epsilon: change that is to be exceeded.
+        epsilon: the change that must be exceeded.
         bound: lower confidence bound; Betting for more than 2,500 rows.
     """
 
@@ -42,24 +42,24 @@ class CertificateDesign(Design):
 
     @property
     def most(self) -> float:
-        """Return the largest effect that there can be."""
+        """The largest possible effect."""
         return 1.0
 
     @property
     def units(self) -> int:
-        """Return how many units are drawn."""
+        """Number of units that are drawn."""
         return self.n
 
     def fewest_gains(self, harms: NDArray) -> NDArray:
-        """Return ``[H]`` the fewest gains that are certified beside ``harms [H]``; n + 1 where no number is."""
+        """Return the fewest gains ``[H]`` that are certified with ``harms [H]``; n + 1 if no number is."""
         return _fewest_gains(self.n, self.delta / self.candidates, self.epsilon, self.bound)[harms]
 
     def power(self, effect: float) -> float:
         """Return the chance that the effect is shown."""
         gain, harm = fixed_and_broken(effect, self.discordant)
         harms = np.arange(int(binom.ppf(1 - TINY, self.n, harm)) + 1)
-        found = binom.sf(self.fewest_gains(harms) - 1, self.n - harms, min(gain / max(1 - harm, TINY), 1.0))
-        return float(binom.pmf(harms, self.n, harm) @ found)
+        chance = binom.sf(self.fewest_gains(harms) - 1, self.n - harms, min(gain / max(1 - harm, TINY), 1.0))
+        return float(binom.pmf(harms, self.n, harm) @ chance)
 
     def of(self, units: int) -> Self:
         """Return the same design with another number of units."""
@@ -80,7 +80,7 @@ def betting_power(
 ) -> float:
     """Return how often betting certifies n rows or clusters like ``units [U]``, changes in [-1, 1], by redrawing them.
 
-    For graded changes and for means of clusters, whose law no count describes: take a pilot, or suppose one.
+    For graded changes and for means of clusters, whose law no count describes: use a pilot, or assume one.
     """
     values, random = np.asarray(units, dtype=float), np.random.default_rng(seed)
     drawn = values[random.integers(len(values), size=(sets, n))]

@@ -1,4 +1,4 @@
-"""Whether to steer at all: certify a candidate on calibration rows, or abstain.
+"""Decide whether to steer at all: certify a candidate on calibration rows, or abstain.
 
 A candidate is certified if a lower confidence bound of its mean change exceeds epsilon, corrected for the number of
 candidates. The promise: the chance, over calibration splits, of choosing one whose true mean change is epsilon or less
@@ -22,17 +22,17 @@ class Certificate(NamedTuple):
     """The choice among K candidates."""
 
     chosen: int | None
-    """Index of the certified candidate with the best bound, the weaker of equals; None: do not steer."""
+    """Index of the certified candidate with the best bound, the weaker one in ties; None: do not steer."""
     bound: float | None
-    """Certified: the true improvement of the chosen candidate is larger than this."""
+    """The certificate: the true improvement of the chosen candidate is larger than this."""
     lower: NDArray
-    """``[K]`` lower confidence bound of each candidate, at its own share of delta."""
+    """``[K]`` lower confidence bound of each candidate, at its share of delta."""
     estimate: NDArray
     """``[K]`` mean improvement on the calibration rows."""
     certified: NDArray
     """``[K]`` bool."""
     reason: str
-    """Why this candidate, or why none."""
+    """Reason for this candidate, or for none."""
 
 
 EXACT, BETTING, BONFERRONI = ExactPaired(), Betting(), Bonferroni()
@@ -51,18 +51,18 @@ def certify(
     """Choose the candidate that certainly improves, and by the most; or none.
 
     Whole numbers -1, 0 and 1 (an integer type) of independent rows are judged by the exact paired bound, other values
-    of independent rows by betting on the range. Rows in clusters are judged by betting on the clusters' means, each
-    cluster counting once: the promise is then of the mean over clusters. Expect abstention below some 50 clusters.
+    of independent rows by betting on the range. Rows in clusters are judged by betting on the clusters' means. Each
+    cluster counts once, so the promise is about the mean over clusters. Expect abstention below some 50 clusters.
 
     Args:
         changes: ``[K, n]`` change of each row under each of K candidates, ordered from the weakest to the strongest.
-            Rows had no part in making the candidates.
-        low: least change that a row can have at all, -1 for a share.
+            The rows were not used to make the candidates.
+        low: smallest change that a row can have at all, -1 for a share.
         high: largest change that a row can have.
-        cluster: ``[n]`` the cluster of each row; None: rows are independent draws of what will be met.
+        cluster: ``[n]`` the cluster of each row; None: rows are independent draws from the target population.
         delta: accepted risk that the chosen candidate's true change is epsilon or less.
-        epsilon: change that is to be exceeded; negative to tolerate a loss.
-        bound: lower confidence bound; None for the one that fits.
+        epsilon: the change that must be exceeded; negative to tolerate a loss.
+        bound: lower confidence bound; None for the suitable one.
         multiplicity: correction for the choice among K; None for Bonferroni's.
 
     Raises:
@@ -139,46 +139,48 @@ class _Graded:
         return f"a mean change of {self.estimate[best]:.4f} over {self.values.shape[1]} {self.unit}"
 
     def why_none(self, best: int, risk: float, epsilon: float) -> str:
-        at = float(self._scale(epsilon))
-        least = self.bound.enough(np.ones(1), at, risk)
-        like = self.bound.enough(self.scaled[best], at, risk)
-        would = (
-            f"some {like} {self.unit} like these would do" if like else f"no number of {self.unit} like these would do"
+        mean = float(self._scale(epsilon))
+        fewest = self.bound.enough(np.ones(1), mean, risk)
+        alike = self.bound.enough(self.scaled[best], mean, risk)
+        outlook = (
+            f"some {alike} {self.unit} like these would do"
+            if alike
+            else f"no number of {self.unit} like these would do"
         )
         return (
-            f"{self.values.shape[1]} {self.unit} certify none of {len(self.values)} candidates, and {least} would be "
-            f"needed even if all were the best possible; the best candidate has {self.seen(best)}: {would}"
+            f"{self.values.shape[1]} {self.unit} certify none of {len(self.values)} candidates, and {fewest} would be "
+            f"needed even if all were the best possible; the best candidate has {self.seen(best)}: {outlook}"
         )
 
 
 def _choose(
-    judged: _Counts | _Graded, delta: float, risk: float, epsilon: float, multiplicity: Multiplicity
+    changes: _Counts | _Graded, delta: float, risk: float, epsilon: float, multiplicity: Multiplicity
 ) -> Certificate:
-    lower = judged.lower(risk)
+    lower = changes.lower(risk)
     k = len(lower)
     certified, certain = multiplicity.judge(lower, epsilon)
     best = int(np.argmax(np.where(certified, lower, -np.inf) if certified.any() else lower))
     if certified[best]:
-        chosen, least = best, float(certain[best])
+        chosen, bound = best, float(certain[best])
         reason = (
-            f"candidate number {best + 1} of {k} improves{judged.what} by more than {least:.4f} at confidence "
-            f"{1 - delta:g}: {judged.seen(best)}; {certified.sum()} of {k} are certified"
+            f"candidate number {best + 1} of {k} improves{changes.what} by more than {bound:.4f} at confidence "
+            f"{1 - delta:g}: {changes.seen(best)}; {certified.sum()} of {k} are certified"
         )
     else:
-        chosen, least = None, None
-        reason = judged.why_none(best, risk, epsilon)
+        chosen, bound = None, None
+        reason = changes.why_none(best, risk, epsilon)
         if lower[best] > epsilon:
             reason = (
-                f"candidate number {best + 1} of {k} would pass, but one tested before it failed: {judged.seen(best)}"
+                f"candidate number {best + 1} of {k} would pass, but one tested before it failed: {changes.seen(best)}"
             )
-    return Certificate(chosen, least, lower, judged.estimate, certified, reason)
+    return Certificate(chosen, bound, lower, changes.estimate, certified, reason)
 
 
 @lru_cache(maxsize=256)
 def needed(bound: Bound, n: int, k: int, delta: float, epsilon: float = 0.0) -> int | None:
-    """Fewest gains in n rows, without any harm, that certify one of k candidates at risk delta/k.
+    """Return the fewest gains in n rows, without any harm, that certify one of k candidates at risk delta/k.
 
-    None if not even n gains do: then no calibration of n rows certifies anything. With a fixed sequence take k = 1.
+    None if not even n gains do: then no calibration of n rows certifies anything. For a fixed sequence use k = 1.
     """
     check(delta, epsilon, n, k)
     fewest = bisect_left(range(n + 1), True, key=lambda gains: _passes(bound, gains, n, delta / k, epsilon))
@@ -194,5 +196,5 @@ def _why_none(bound: Bound, n: int, risk: float, epsilon: float, k: int) -> str:
     if fewest is not None:
         return f"with {n} rows and {k} candidates {fewest} net gains are needed even without any harm"
     rows = 1 + bisect_left(range(1, 1001), True, key=lambda rows: _passes(bound, rows, rows, risk, epsilon))
-    enough = f"at least {rows}" if rows <= 1000 else "more than 1000"
-    return f"{n} rows are too few to certify anything, {enough} are needed even if all are gains"
+    rows_text = f"at least {rows}" if rows <= 1000 else "more than 1000"
+    return f"{n} rows are too few to certify anything, {rows_text} are needed even if all are gains"

@@ -1,4 +1,4 @@
-"""Tests of declared claims over independent units (terms, seeds, networks), each with what it could have seen."""
+"""Tests of declared claims over independent units (terms, seeds, networks), each with its detectable effect."""
 
 import math
 from typing import NamedTuple
@@ -13,21 +13,21 @@ from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.power import WANTED
 
 ENOUGH = 20
-"""Units from which sets are redrawn; of fewer, normal ones with their spread are drawn."""
+"""From this many units on, sets are redrawn from them; with fewer, normal ones of their spread are drawn."""
 
 ASSUMED = (
     "p: Student's t over {unit}. It takes them for independent draws of a normal law: of few and skewed ones the true "
     "chance of a false claim may be larger than p."
 )
-"""What stands where p-values are printed."""
+"""Note wherever p-values are printed."""
 
 
 class Result(NamedTuple):
-    """What one declared contrast came to."""
+    """The result of one declared contrast."""
 
     estimate: Estimate
     p: float
-    """Of the claim's contrary; of equivalence the larger of two."""
+    """P-value of the claim's opposite; for equivalence the larger of two."""
     detectable: float
     """Smallest true distance from the limit that this design finds in 80 % of repeats, at the level that the strictest
     of the question's claims must meet; of equivalence, the narrowest limit that it shows if the truth is 0."""
@@ -38,7 +38,7 @@ def above(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 400
 
     Args:
         units: the value of each independent unit.
-        limit: what is to be exceeded.
+        limit: the value that must be exceeded.
         claims: number of the question's claims, which share the level.
         sets: simulated sets behind ``detectable``.
     """
@@ -63,17 +63,17 @@ def share_within(part: ArrayLike, whole: ArrayLike, limit: float, claims: int = 
     Two one-sided tests (Schuirmann 1987) of ``part - limit whole`` and ``part + limit whole``. The interval is
     Fieller's at 90 %, which lies within the limits exactly where both tests reject at 5 %.
     """
-    over, under = _checked(part), _checked(whole)
-    n, free = len(over), len(over) - 1
-    p = max(_p(limit * under - over, 0.0),
-            _p(over + limit * under, 0.0))  # fmt: skip
-    low, high = _fieller(over, under, float(student.ppf(LEVEL, free)) / math.sqrt(n))
-    value = float(over.mean() / under.mean())
+    numerator, denominator = _checked(part), _checked(whole)
+    n, freedom = len(numerator), len(numerator) - 1
+    p = max(_p(limit * denominator - numerator, 0.0),
+            _p(numerator + limit * denominator, 0.0))  # fmt: skip
+    low, high = _fieller(numerator, denominator, float(student.ppf(LEVEL, freedom)) / math.sqrt(n))
+    value = float(numerator.mean() / denominator.mean())
     how = "Fieller, 90 %" if math.isfinite(low) else "none: what is to be explained may be 0"
     level = (1 - LEVEL) / claims
-    error = over.std(ddof=1) / math.sqrt(n) / abs(under.mean())
-    reach = student.ppf(1 - level, free) + student.ppf((1 + WANTED) / 2, free)
-    return Result(Estimate(value, low, high, n, None, how), p, float(reach * error))
+    error = numerator.std(ddof=1) / math.sqrt(n) / abs(denominator.mean())
+    quantiles = student.ppf(1 - level, freedom) + student.ppf((1 + WANTED) / 2, freedom)
+    return Result(Estimate(value, low, high, n, None, how), p, float(quantiles * error))
 
 
 def found_again(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 1000) -> float:
@@ -83,7 +83,7 @@ def found_again(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int
     """
     values, random = _checked(units), np.random.default_rng(0)
     drawn = values[random.integers(len(values), size=(sets, len(values)))]
-    drawn = drawn[np.ptp(drawn, axis=1) > 0]  # a set of one value shows nothing
+    drawn = drawn[np.ptp(drawn, axis=1) > 0]  # a set of equal values shows nothing
     return float(
         (np.asarray(ttest_1samp(drawn, limit, axis=1, alternative="greater")[1]) <= (1 - LEVEL) / claims).sum() / sets
     )
@@ -101,7 +101,7 @@ def _checked(units: ArrayLike) -> NDArray:
 
 
 def _misses(values: NDArray, level: float, sets: int) -> NDArray:
-    """Return ``[sets]`` the true mean above which each simulated set of units as spread as these finds it."""
+    """Return the true means ``[sets]`` above which each simulated set of equally spread units detects them."""
     random, n = np.random.default_rng(0), len(values)
     centred = values - values.mean()
     if n >= ENOUGH:
@@ -111,12 +111,12 @@ def _misses(values: NDArray, level: float, sets: int) -> NDArray:
     return student.ppf(1 - level, n - 1) * drawn.std(1, ddof=1) / math.sqrt(n) - drawn.mean(1)
 
 
-def _fieller(over: NDArray, under: NDArray, scale: float) -> tuple[float, float]:
-    """Return the ends of a ratio of means; NaN where the lower mean is not clear of 0."""
-    (a, b), (_, c) = np.cov(over, under) * scale**2
-    x, y = over.mean(), under.mean()
-    square, middle, rest = y * y - c, x * y - b, x * x - a
+def _fieller(numerator: NDArray, denominator: NDArray, scale: float) -> tuple[float, float]:
+    """Return the ends of a ratio of means; NaN if the denominator's mean may be 0."""
+    (a, b), (_, c) = np.cov(numerator, denominator) * scale**2
+    x, y = numerator.mean(), denominator.mean()
+    square, middle, constant = y * y - c, x * y - b, x * x - a
     if square <= 0:
         return math.nan, math.nan
-    root = math.sqrt(max(middle * middle - square * rest, 0))
+    root = math.sqrt(max(middle * middle - square * constant, 0))
     return float((middle - root) / square), float((middle + root) / square)

@@ -7,15 +7,15 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Clusters(NamedTuple):
-    """Which rows belong together."""
+    """The clusters of rows."""
 
     of_row: NDArray
-    """``[n]`` number of each row's cluster, 0 to T - 1."""
+    """``[n]`` index of each row's cluster, 0 to T - 1."""
     sizes: NDArray
-    """``[T]`` rows of each cluster, float64."""
+    """``[T]`` number of rows of each cluster, float64."""
 
     def sums(self, columns: NDArray) -> NDArray:
-        """Return ``[T, C]`` sums of ``columns [n, C]`` within each cluster."""
+        """Return the sums ``[T, C]`` of ``columns [n, C]`` within each cluster."""
         order = np.argsort(self.of_row, kind="stable")
         starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(int)
         return np.add.reduceat(columns[order], starts, axis=0)
@@ -26,7 +26,7 @@ class Clusters(NamedTuple):
 
 
 def as_columns(values: ArrayLike) -> NDArray:
-    """Return ``values [n]`` or ``[n, C]`` as float64 ``[n, C]``; raises ValueError if there are no rows."""
+    """Return ``values [n]`` or ``[n, C]`` as float64 ``[n, C]``; raise ValueError if there are no rows."""
     columns = np.asarray(values, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or not len(columns):
@@ -35,7 +35,7 @@ def as_columns(values: ArrayLike) -> NDArray:
 
 
 def as_clusters(cluster: ArrayLike | None, n: int) -> Clusters | None:
-    """Return the clusters of n rows; None if rows are independent, each being a cluster of its own.
+    """Return the clusters of n rows; None if rows are independent, so that each is its own cluster.
 
     Raises:
         ValueError: there is not one cluster for each row.

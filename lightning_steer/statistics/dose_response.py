@@ -1,4 +1,4 @@
-"""The shape of a dose-response: does it turn back, and do both signs of a strength do the same?
+"""The shape of a dose-response: is it monotone, and do both signs of a strength have the same effect?
 
 Each claim is of means of paired differences, tested one-sided: the sign test of discordant pairs for shares of
 independent rows (McNemar's exact test), betting on the range else (see ``bounds``). A claim about all pairs of
@@ -16,10 +16,10 @@ from lightning_steer.statistics.bounds import Betting
 from lightning_steer.statistics.columns import as_clusters
 
 LEVEL = 0.05
-"""How often a claim may be false."""
+"""Largest chance of a false claim."""
 BETTING = Betting()
 MOST_AT_A_TIME = 2**23
-"""Differences that are held at a time."""
+"""Number of differences that are held in memory at a time."""
 
 
 class Step(NamedTuple):
@@ -28,23 +28,23 @@ class Step(NamedTuple):
     start: int
     end: int
     p: float
-    """Corrected for the number of pairs that were looked at."""
+    """Corrected for the number of pairs that were tested."""
 
 
 class Shape(NamedTuple):
-    """What is certain about a dose-response."""
+    """The statements about a dose-response that are certain."""
 
     rise: Step | None
     """The surest rise from a strength to a larger one; None if none is certain."""
     fall: Step | None
     """The surest fall."""
     pairs: int
-    """Pairs of strengths that were looked at."""
+    """Number of pairs of strengths that were tested."""
     how: str
 
     @property
     def monotone(self) -> bool | None:
-        """False: it certainly rises and certainly falls. True: one of both is certain. None: neither is."""
+        """False: it certainly rises and falls. True: only one of both is certain. None: neither is."""
         return None if self.rise is None and self.fall is None else self.rise is None or self.fall is None
 
 
@@ -56,11 +56,11 @@ def shape(values: NDArray, share: bool, low: float, high: float, cluster: ArrayL
     """
     pairs = list(combinations(range(len(values)), 2))
     p = np.ones((2, len(pairs)))
-    for some in np.array_split(np.arange(len(pairs)), -(-len(pairs) * values.shape[1] // MOST_AT_A_TIME)):
-        differences = np.stack([values[pairs[k][1]] - values[pairs[k][0]] for k in some])
-        for way, sign in enumerate((1, -1)):
-            p[way, some] = p_values(sign * differences, share, low, high, cluster, len(pairs))
-    rise, fall = (_surest(pairs, one * len(pairs)) for one in p)
+    for chunk in np.array_split(np.arange(len(pairs)), -(-len(pairs) * values.shape[1] // MOST_AT_A_TIME)):
+        differences = np.stack([values[pairs[k][1]] - values[pairs[k][0]] for k in chunk])
+        for direction, sign in enumerate((1, -1)):
+            p[direction, chunk] = p_values(sign * differences, share, low, high, cluster, len(pairs))
+    rise, fall = (_surest(pairs, p_of_direction * len(pairs)) for p_of_direction in p)
     return Shape(rise, fall, len(pairs), how(share, cluster))
 
 
@@ -73,16 +73,16 @@ def both_signs(
         values: ``[S, n]`` by ``strengths``, which hold 0.
         strengths: ``S`` numbers.
         share: values are 0 and 1.
-        low: least possible value.
+        low: smallest possible value.
         high: largest possible value.
         cluster: ``[n]`` the cluster of each row; None: rows are independent.
     """
-    at = {strength: i for i, strength in enumerate(strengths)}
-    pairs = [s for s in strengths if s > 0 and -s in at]
+    index = {strength: i for i, strength in enumerate(strengths)}
+    pairs = [s for s in strengths if s > 0 and -s in index]
     certain = []
     for sign in (1, -1):
         for s in pairs:
-            changes = sign * np.stack([values[at[side]] - values[at[0.0]] for side in (s, -s)])
+            changes = sign * np.stack([values[index[side]] - values[index[0.0]] for side in (s, -s)])
             p = float(p_values(changes, share, low, high, cluster, len(pairs)).max()) * len(pairs)
             if p < LEVEL:
                 certain.append((s, sign, p))

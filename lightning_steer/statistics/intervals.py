@@ -1,4 +1,4 @@
-"""The formulas of intervals, for C candidates at once."""
+"""The formulas of intervals, for C candidates together."""
 
 import math
 
@@ -16,7 +16,7 @@ Ends = tuple[NDArray, NDArray]
 """Lower and upper ends, ``[C]`` each."""
 TAIL = (1 - LEVEL) / 2
 FEW = 10
-"""Clusters that hold the rarer outcome, below which their variance is no guide."""
+"""With fewer clusters that hold the rarer outcome, their variance is unreliable."""
 ENOUGH = 10
 """Rows or clusters below which the mean of what nothing bounds has no interval: of exponential rows Student's interval,
 corrected for skew, held in .91 of sets of 6 and in .93 of sets of 10."""
@@ -36,11 +36,11 @@ def clopper_pearson(successes: ArrayLike, n: ArrayLike) -> Ends:
 
 
 def effective_rows(columns: NDArray, clusters: Clusters, graded: bool = False) -> NDArray:
-    """Return ``[C]`` how many independent rows the mean of each column in [0, 1] is worth (Korn & Graubard 1998).
+    """Return the effective number of rows ``[C]`` of the mean of each column in [0, 1] (Korn & Graubard 1998).
 
     ``p (1 - p) / v`` with v the variance of a ratio of cluster sums, times the squared ratio of Student's quantiles of
-    the rows and of the clusters, at most the rows. Where fewer than ten clusters hold the rarer outcome the variance
-    is itself a guess from a few clusters, so at most ``(sum m)^2 / sum m^2``: all rows of a cluster count as one.
+    the rows and of the clusters, at most the rows. If fewer than ten clusters hold the rarer outcome, the variance
+    itself is estimated from a few clusters, so at most ``(sum m)^2 / sum m^2``: all rows of a cluster count as one.
     ``graded`` values, other than 0 and 1, may be worth more rows than there are.
     """
     n = float(len(columns))
@@ -86,7 +86,7 @@ def _satterthwaite(part: NDArray, variances: NDArray) -> float:
     """
     weight, total = 1 / (1 - part), variances.sum()
     shared = total * part**2 - 2 * part * variances  # of the diagonal
-    a, b, c = ((weight * one).sum() for one in (part**2, variances**2, part * variances))
+    a, b, c = ((weight * values).sum() for values in (part**2, variances**2, part * variances))
     norm = 2 * a * b + 2 * c**2 + total**2 * a**2 - 4 * total * a * c
     norm += (np.square(weight) * variances * (variances + 2 * shared)).sum()
     return float((weight * (variances + shared)).sum() ** 2 / norm)
@@ -95,7 +95,7 @@ def _satterthwaite(part: NDArray, variances: NDArray) -> float:
 def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
     """Return Student's interval of a mean of rows in clusters, from :func:`error_of_mean`.
 
-    The end on the side of a skew is moved out by its effect on Student's
+    The end on the side of a skew is moved outwards by its effect on Student's
     t (Johnson 1978, Hall 1992).
     """
     mean, sizes = columns.mean(0), clusters.sizes
@@ -110,30 +110,33 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
 
 
 def bounded_mean(columns: NDArray, clusters: Clusters, low: float, high: float, steady: bool = False) -> Ends:
-    """Return an interval of the mean of columns in ``[low, high]``, where few clusters may hold what decides it.
+    """Return an interval of the mean of columns in ``[low, high]``, valid even if few clusters decide it.
 
     The union of Student's interval with two others, each of parts put together by their distances (Zou & Donner
     2008): of the parts above and below 0, where fewer than ten clusters hold values away from 0 or from a bound; and
     of what lies near the median and far from it, by more than a tenth of the range, where fewer than ten hold values
     far from it. Elsewhere the variance says what the rarer side may do. ``steady`` leaves the last out.
     """
-    least, most = cluster_t(columns, clusters)
+    lower, upper = cluster_t(columns, clusters)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return np.maximum(least, low), np.minimum(most, high)
+        return np.maximum(lower, low), np.minimum(upper, high)
     pivot = np.full(columns.shape[1], min(max(0.0, low), high))
-    away = [_clusters_that_hold(columns != at, clusters) for at in (pivot, low, high)]
+    away = [_clusters_that_hold(columns != point, clusters) for point in (pivot, low, high)]
     parts = [(np.min(away, axis=0) < FEW, _near_and_far(columns, clusters, low, high, pivot, 0.0))]
     if not steady:
         middle, step = np.median(columns, 0), JUMP * (high - low)
         far = _clusters_that_hold(np.abs(columns - middle) > step, clusters)
         parts.append((far < FEW, _near_and_far(columns, clusters, low, high, middle, step)))
     for few, ends in parts:
-        least, most = np.where(few, np.minimum(least, ends[0]), least), np.where(few, np.maximum(most, ends[1]), most)
-    return np.maximum(least, low), np.minimum(most, high)
+        lower, upper = (
+            np.where(few, np.minimum(lower, ends[0]), lower),
+            np.where(few, np.maximum(upper, ends[1]), upper),
+        )
+    return np.maximum(lower, low), np.minimum(upper, high)
 
 
 JUMP = 0.1
-"""Share of a column's range beyond which a row lies far from the median."""
+"""A row is far from the median beyond this share of the column's range."""
 
 
 def _clusters_that_hold(rows: NDArray, clusters: Clusters) -> NDArray:
@@ -144,15 +147,15 @@ def _near_and_far(columns: NDArray, clusters: Clusters, low: float, high: float,
     """Return ends of the sum of three parts: within ``step`` of ``middle [C]``, above it, and below it."""
     near = np.clip(columns, middle - step, middle + step)
     lower, upper = cluster_t(near, clusters) if step else (middle, middle)
-    up, risen = _part(columns - middle - step, high - middle - step, clusters)
-    down, sunk = _part(middle - step - columns, middle - step - low, clusters)
-    mean, at = near.mean(0), columns.mean(0)
-    least = at - np.sqrt((mean - lower) ** 2 + (up - risen[0]) ** 2 + (sunk[1] - down) ** 2)
-    return least, at + np.sqrt((upper - mean) ** 2 + (risen[1] - up) ** 2 + (down - sunk[0]) ** 2)
+    above, above_ends = _part(columns - middle - step, high - middle - step, clusters)
+    below, below_ends = _part(middle - step - columns, middle - step - low, clusters)
+    mean, total = near.mean(0), columns.mean(0)
+    lower_end = total - np.sqrt((mean - lower) ** 2 + (above - above_ends[0]) ** 2 + (below_ends[1] - below) ** 2)
+    return lower_end, total + np.sqrt((upper - mean) ** 2 + (above_ends[1] - above) ** 2 + (below - below_ends[0]) ** 2)
 
 
 def _part(rows: NDArray, reach: NDArray, clusters: Clusters) -> tuple[NDArray, Ends]:
-    """Return the mean and ends of ``max(rows, 0)`` in ``[0, reach]``, with ``reach [C]``; 0 where it is not above 0."""
+    """Return the mean and ends of ``max(rows, 0)`` in ``[0, reach]``, with ``reach [C]``; 0 if reach is not above 0."""
     reach = np.maximum(reach, 0)
     share = np.divide(np.maximum(rows, 0), reach, out=np.zeros_like(rows), where=reach > 0)
     low, high = korn_graubard(np.minimum(share, 1), clusters, graded=True)
@@ -185,7 +188,7 @@ def tango(gains: ArrayLike, harms: ArrayLike, n: int) -> Ends:
 
 
 def order_statistics(columns: NDArray, q: float) -> Ends:
-    """Return the exact interval of a quantile for independent rows; an end that no row can give is infinite."""
+    """Return the exact interval of a quantile for independent rows; an end beyond all rows is infinite."""
     n, tail = len(columns), TAIL
     first = int(binom.ppf(tail, n, q))
     last = int(binom.ppf(1 - tail, n, q)) + 1
@@ -194,8 +197,8 @@ def order_statistics(columns: NDArray, q: float) -> Ends:
 
 def clustered_quantile(columns: NDArray, clusters: Clusters, q: float) -> Ends:
     """Return the interval of a quantile for rows in clusters: rows ranked between the ends of its share (Woodruff)."""
-    at = np.quantile(columns, q, axis=0, method="inverted_cdf")
-    rows = effective_rows((columns <= at).astype(float), clusters)
+    value = np.quantile(columns, q, axis=0, method="inverted_cdf")
+    rows = effective_rows((columns <= value).astype(float), clusters)
     low, high = clopper_pearson(q * rows, rows)
     n = len(columns)
     return _ranked(columns, np.floor(low * n).astype(int), np.ceil(high * n).astype(int) + 1)
@@ -203,14 +206,14 @@ def clustered_quantile(columns: NDArray, clusters: Clusters, q: float) -> Ends:
 
 def _ranked(columns: NDArray, first: NDArray, last: NDArray) -> Ends:
     """Return the rows of ranks ``first`` and ``last`` (from 1), infinite below 1 and above n."""
-    n, each = len(columns), np.arange(columns.shape[1])
+    n, column = len(columns), np.arange(columns.shape[1])
     ordered = np.sort(columns, 0)
-    low = np.where(first >= 1, ordered[np.clip(first - 1, 0, n - 1), each], -np.inf)
-    return low, np.where(last <= n, ordered[np.clip(last - 1, 0, n - 1), each], np.inf)
+    low = np.where(first >= 1, ordered[np.clip(first - 1, 0, n - 1), column], -np.inf)
+    return low, np.where(last <= n, ordered[np.clip(last - 1, 0, n - 1), column], np.inf)
 
 
 def over_units(units: NDArray) -> Ends:
-    """Return ends of the mean of ``units [N, C]``, which nothing bounds; NaN of fewer than ``UNITS``."""
+    """Return the ends of the mean of unbounded ``units [N, C]``; NaN for fewer than ``UNITS``."""
     n = len(units)
     if n < UNITS:
         return np.full(units.shape[1], np.nan), np.full(units.shape[1], np.nan)
@@ -224,8 +227,8 @@ def mean_over_units(values: ArrayLike) -> Estimate:
     of them held in as little as .56 of simulated sets.
 
     Args:
-        values: ``[N]`` or ``[N, ...]`` with all of a unit's values, which are averaged first. Units whose value is not
-            finite are left out.
+        values: ``[N]``, or ``[N, ...]`` with several values for each unit, which are averaged. Units whose value is not
+            finite are skipped.
     """
     array = np.asarray(values, dtype=float)
     units = array.reshape(len(array), -1).mean(1) if array.size else array.reshape(0)
@@ -234,7 +237,7 @@ def mean_over_units(values: ArrayLike) -> Estimate:
     value = float(units.mean()) if n else math.nan
     if n < 2:
         return Estimate.described(value, n, None, f"none: {n} independent {'unit' if n == 1 else 'units'}")
-    if np.ptp(units) == 0:  # an interval of no width would promise that no other unit ever differs
+    if np.ptp(units) == 0:  # an interval without width would promise that no other unit ever differs
         return Estimate.described(value, n, None, f"none: the same in all {n} independent units")
     if n < UNITS:
         return Estimate(value, float(units.min()), float(units.max()), n, None, UNIT_RANGE)

@@ -1,7 +1,7 @@
 """Intervals by leaving out one cluster at a time, with Student's t.
 
-The percentile bootstrap holds far less often than it says where a statistic has its largest value near the truth: ICAT
-at an SS of 50 is covered in 64 to 68 % of simulations, and with three clusters nearly anything is covered too rarely.
+The percentile bootstrap covers far less than promised if a statistic has its largest value near the truth: ICAT
+at an SS of 50 is covered in 64 to 68 % of simulations, and with three clusters almost everything is undercovered.
 """
 
 import math
@@ -21,7 +21,7 @@ logit tells only how near the bound is: ICAT at 100 got half of its range."""
 
 
 def leave_one_out(cluster: ArrayLike) -> NDArray:
-    """Return ``[T, n]`` weights, each of which leaves out one of the T clusters of ``cluster [n]``."""
+    """Return weights ``[T, n]``; each row leaves out one of the T clusters of ``cluster [n]``."""
     cluster = np.asarray(cluster)
     return (cluster != np.unique(cluster)[:, None]).astype(np.float64)
 
@@ -34,29 +34,29 @@ def jackknife(
     Args:
         value: ``[C]`` the statistic of all rows.
         left_out: ``[T, C]`` the same statistic under :func:`leave_one_out`; fewer than two clusters give NaN ends.
-        low: least value that the statistic can take; the interval is cut off there. With both bounds given, it is the
+        low: smallest value that the statistic can take; the interval ends there. With both bounds given, it is the
             union with the interval on the scale of the logit between them, up to ``FARTHEST`` times as far from the
             value as Student's.
         high: largest value that it can take.
-        debias: take the bias of order 1 / T, as the jackknife sees it, off the value.
+        debias: subtract the jackknife's estimate of the bias of order 1 / T from the value.
     """
     clusters = len(left_out)
     if clusters < 2:
         return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
-    left_out = np.where(np.isfinite(left_out), left_out, np.nan)  # without a row there may be no value
+    left_out = np.where(np.isfinite(left_out), left_out, np.nan)  # the statistic may be undefined without a row
     center = clusters * value - (clusters - 1) * left_out.mean(0) if debias else value
     reach = student.ppf((1 + LEVEL) / 2, clusters - 1) * np.sqrt((clusters - 1) * left_out.var(0))
-    least, most = np.maximum(center - reach, low), np.minimum(center + reach, high)
+    lower, upper = np.maximum(center - reach, low), np.minimum(center + reach, high)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return center, least, most
-    room = (center - low) * (high - center)  # of the logit's derivative: near a bound errors are lopsided
+        return center, lower, upper
+    room = (center - low) * (high - center)  # for the logit's derivative: near a bound errors are asymmetric
     inside = room > 0
     stretch = np.divide(reach * (high - low), room, out=np.zeros_like(reach), where=inside)
     odds = np.divide(center - low, high - center, out=np.ones_like(reach), where=inside)
     ends = [low + (high - low) * expit(np.log(odds) + sign * stretch) for sign in (-1, 1)]
     ends = [np.maximum(ends[0], center - FARTHEST * reach), np.minimum(ends[1], center + FARTHEST * reach)]
-    least = np.where(inside, np.minimum(least, ends[0]), least)
-    return center, least, np.where(inside, np.maximum(most, ends[1]), most)
+    lower = np.where(inside, np.minimum(lower, ends[0]), lower)
+    return center, lower, np.where(inside, np.maximum(upper, ends[1]), upper)
 
 
 def estimate_of_rows(
@@ -66,10 +66,10 @@ def estimate_of_rows(
     low: float = -math.inf,
     high: float = math.inf,
 ) -> Estimate:
-    """Return a smooth statistic that takes the numbers of rows, such as a rank correlation, with its t-interval.
+    """Return a smooth statistic that takes row indices, such as a rank correlation, with its t-interval.
 
     Args:
-        statistic: takes the numbers ``[m]`` of the rows that count.
+        statistic: takes the indices ``[m]`` of the rows that count.
         n: number of rows.
         cluster: ``[n]`` the cluster of each row; None: rows are independent.
         low: least value that the statistic can take.
@@ -78,7 +78,7 @@ def estimate_of_rows(
     clusters = as_clusters(cluster, n)
     units, count = clusters or singletons(n), None if clusters is None else len(clusters.sizes)
     value = np.array([statistic(np.arange(n))])
-    left_out = [[statistic(np.flatnonzero(units.of_row != one))] for one in range(len(units.sizes))]
+    left_out = [[statistic(np.flatnonzero(units.of_row != number))] for number in range(len(units.sizes))]
     return estimates_of_left_out(value, np.array(left_out, dtype=np.float64), n, count, low, high)[0]
 
 
@@ -91,7 +91,7 @@ def estimates_of_left_out(
     high: float = math.inf,
     debias: bool = False,
 ) -> list[Estimate]:
-    """Return estimates of C statistics that were computed without each row, or each cluster, elsewhere.
+    """Return estimates of C statistics whose values without each row, or each cluster, were computed elsewhere.
 
     Args:
         value: ``[C]`` the statistics of all rows.
@@ -102,12 +102,12 @@ def estimates_of_left_out(
         high: largest value that they can take.
         debias: as in :func:`jackknife`.
     """
-    center, least, most = jackknife(value, left_out, low, high, debias)
+    center, lower, upper = jackknife(value, left_out, low, high, debias)
     unit = "rows" if clusters is None else "clusters"
     reason = f"none: one of the {unit} says nothing about others" if len(left_out) < 2 else "none: no finite value"
     return [
         Estimate(c, a, b, n, clusters, f"jackknife-t over {unit}")
         if math.isfinite(c) and not math.isnan(a)
         else Estimate(c, math.nan, math.nan, n, clusters, reason)
-        for c, a, b in zip(center.tolist(), least.tolist(), most.tolist(), strict=True)
+        for c, a, b in zip(center.tolist(), lower.tolist(), upper.tolist(), strict=True)
     ]

@@ -1,6 +1,6 @@
-"""What a number is an estimate of decides its interval: one kind for each, and nobody chooses an interval by hand.
+"""Kinds of estimates: the kind of a number determines its interval, so nobody chooses an interval by hand.
 
-One file: the whole list that a metric chooses its kind from.
+One file with all kinds that a metric can have.
 
 ``estimate`` takes columns ``[n, C]`` of C candidates (or ``[n]`` of one) and the ``cluster [n]`` of each row, None
 where rows are independent, and returns an estimate for each candidate.
@@ -21,7 +21,7 @@ from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.jackknife import jackknife
 
 MOST_WEIGHTS = 2**23
-"""Of a jackknife at a time."""
+"""Number of jackknife weights that are held in memory at a time."""
 ONE_CLUSTER = "none: a single cluster says nothing about others"
 ONE_ROW = "none: a single row says nothing about others"
 CARRIED = "none: it may be carried by a few rows, as nothing bounds how far off a row may be"
@@ -67,7 +67,7 @@ def _reason(value: float, how: str) -> str:
 
 
 class Kind(ABC):
-    """What a column estimates."""
+    """Determines the interval of what a column estimates."""
 
     @abstractmethod
     def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
@@ -81,7 +81,7 @@ class Kind(ABC):
             cluster: ``[n]`` the cluster of each row as any numbers; None: rows are independent.
 
         Raises:
-            ValueError: a value that this kind cannot have, or a shape that does not fit.
+            ValueError: a value is impossible for this kind, or the shape is wrong.
         """
         table = as_columns(columns)
         clusters = as_clusters(cluster, len(table))
@@ -97,13 +97,13 @@ class Kind(ABC):
 
 
 def _same(values: NDArray, value: NDArray) -> NDArray:
-    """Return ``[C]`` whether ``values [T, C]`` differ from ``value [C]`` by rounding at most."""
+    """Return whether ``values [T, C]`` equal ``value [C]`` up to rounding, ``[C]``."""
     with np.errstate(invalid="ignore"):
         return np.asarray((np.abs(values - value) <= 1e-9 * np.maximum(1, np.abs(value))).all(0))
 
 
 def _within(columns: NDArray, low: float, high: float) -> NDArray:
-    """Return columns with rounding errors beyond the range taken off; raises ValueError beyond those."""
+    """Clip rounding errors beyond the range; raise ValueError for larger ones."""
     slack = 1e-6 * (high - low) if math.isfinite(high - low) else 1e-9
     outside = columns[(columns < low - slack) | (columns > high + slack)]
     if len(outside):
@@ -112,9 +112,9 @@ def _within(columns: NDArray, low: float, high: float) -> NDArray:
 
 
 def _among(columns: NDArray, allowed: tuple[float, ...], what: str) -> None:
-    other = columns[~np.isin(columns, allowed)]
-    if len(other):
-        raise ValueError(f"{what}, not {other[0]:g}: declare a bounded mean for graded values")
+    outside = columns[~np.isin(columns, allowed)]
+    if len(outside):
+        raise ValueError(f"{what}, not {outside[0]:g}: declare a bounded mean for graded values")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Share(Kind):
 
 @dataclass(frozen=True)
 class Mean(Kind):
-    """A mean of rows in ``[low, high]``: Student's interval, wider where few rows or clusters may decide it.
+    """A mean of rows in ``[low, high]``: Student's interval, wider if few rows or clusters may decide it.
 
     With no bounds there is none below 10 rows or clusters, and above that it takes rows for no more skewed than an
     exponential law: with few rows it is too narrow where one in ten lies far off (docs/coverage.md says
@@ -143,9 +143,9 @@ class Mean(Kind):
     rows, so there is none.
 
     Args:
-        low: least value of a row.
+        low: smallest value of a row.
         high: largest value of a row.
-        steady: no row can lie far from most others, by more than a tenth of the range, as an answer that flips does.
+        steady: no row lies far from most others, by more than a tenth of the range; an answer that flips does.
     """
 
     low: float = -math.inf
@@ -154,7 +154,7 @@ class Mean(Kind):
 
     def interval(self, columns: NDArray, clusters: Clusters | None) -> Intervals:
         """Return values and ends for ``columns [n, C]``."""
-        kept, units = _within(columns, self.low, self.high), clusters or singletons(len(columns))
+        values, units = _within(columns, self.low, self.high), clusters or singletons(len(columns))
         if len(units.sizes) < 2:
             return Intervals.none(columns.mean(0), ONE_ROW if clusters is None else ONE_CLUSTER)
         if math.isfinite(self.low) != math.isfinite(self.high):
@@ -162,11 +162,11 @@ class Mean(Kind):
         bounded = math.isfinite(self.high - self.low)
         if not bounded and len(units.sizes) < intervals.ENOUGH:
             return Intervals.none(columns.mean(0), TOO_FEW)
-        low, high = intervals.bounded_mean(kept, units, self.low, self.high, self.steady)
-        if not bounded:  # nothing says how far off a number may be that never varies
-            means = units.sums(kept) / units.sizes[:, None]
-            still = _same(means, means[0])
-            low, high = (np.where(still, np.nan, end) for end in (low, high))
+        low, high = intervals.bounded_mean(values, units, self.low, self.high, self.steady)
+        if not bounded:  # without any variation the error is unknown
+            means = units.sums(values) / units.sizes[:, None]
+            is_constant = _same(means, means[0])
+            low, high = (np.where(is_constant, np.nan, end) for end in (low, high))
         how = "t, skew-adjusted" if clusters is None else "t over clusters (CR2), skew-adjusted"
         how += ", wider where few rows or clusters may decide it" if bounded else UNSEEN
         return Intervals(columns.mean(0), low, high, how)
@@ -174,7 +174,7 @@ class Mean(Kind):
 
 @dataclass(frozen=True)
 class Change(Kind):
-    """A paired change of a share, -1, 0 or 1 a row: Tango's score interval, or one over clusters."""
+    """A paired change of a share, -1, 0 or 1 in each row: Tango's score interval, or one over clusters."""
 
     low: float = -1.0
     high: float = 1.0
@@ -195,7 +195,7 @@ class Change(Kind):
 
 @dataclass(frozen=True)
 class Quantile(Kind):
-    """The quantile q of rows, by order statistics; an end that too few rows leave open is infinite."""
+    """The quantile q of rows, by order statistics; with too few rows an end is infinite."""
 
     q: float
 
@@ -223,7 +223,7 @@ class Quantile(Kind):
 class Smooth:
     """A smooth statistic of rows, by the jackknife with Student's t: AUC, Cohen's d, ratios, SS, LMS and ICAT.
 
-    A statistic that does not change whatever is left out would get no width: at a finite bound, or at 0, it gets that
+    A statistic that no left-out row changes would get no width: at a finite bound, or at 0, it gets that
     of an exact share of T clusters.
     """
 
@@ -251,20 +251,20 @@ class Smooth:
         weights = ((units.of_row != part[:, None]).astype(np.float64) for part in parts)
         left_out = np.concatenate([np.asarray(self.function(w, *tables), dtype=np.float64) for w in weights])
         _, low, high = jackknife(value, left_out, self.low, self.high)
-        still = _same(left_out, value)
+        is_constant = _same(left_out, value)
         reach = float(intervals.clopper_pearson(0, count)[1]) * max(abs(self.low), abs(self.high))
         if math.isfinite(reach):
-            low = np.where(still, np.maximum(value - reach, self.low), low)
-            high = np.where(still, np.minimum(value + reach, self.high), high)
+            low = np.where(is_constant, np.maximum(value - reach, self.low), low)
+            high = np.where(is_constant, np.minimum(value + reach, self.high), high)
         else:
-            low, high = (np.where(still, np.nan, end) for end in (low, high))
+            low, high = (np.where(is_constant, np.nan, end) for end in (low, high))
         units_name = "rows" if clusters is None else "clusters"
         return Intervals(value, low, high, f"jackknife-t over {units_name}")
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """A number known by definition, such as the baseline beside itself: no interval."""
+    """A number known by definition, such as the baseline's change from itself: no interval."""
 
     value: float
 

@@ -12,16 +12,16 @@ class Multiplicity(ABC):
 
     @abstractmethod
     def share(self, delta: float, k: int) -> float:
-        """The risk of each of k bounds."""
+        """Return the risk of each of k bounds."""
 
     @abstractmethod
     def judge(self, lower: NDArray, epsilon: float) -> tuple[NDArray, NDArray]:
-        """Which candidates are certified ``[..., K]``, and bounds that hold for all of these at once ``[..., K]``."""
+        """Return which candidates are certified, and bounds that hold for all of them jointly, ``[..., K]`` each."""
 
 
 @dataclass(frozen=True)
 class Bonferroni(Multiplicity):
-    """Each candidate at delta/K: all bounds hold together."""
+    """Each candidate is tested at delta/K: all bounds hold jointly."""
 
     def share(self, delta: float, k: int) -> float:
         return delta / k
@@ -32,10 +32,10 @@ class Bonferroni(Multiplicity):
 
 @dataclass(frozen=True)
 class FixedSequence(Multiplicity):
-    """Each candidate at full delta, in an order declared beforehand, up to the first that fails.
+    """Each candidate is tested at full delta, in an order declared beforehand, up to the first that fails.
 
-    The bounds do not hold together: of those that passed it is certain only that they exceed epsilon, or, if none
-    failed, the least of all bounds (Hsu & Berger 1999, stepwise confidence intervals).
+    The bounds do not hold jointly: those that passed certainly exceed only epsilon, or, if none
+    failed, the smallest of all bounds (Hsu & Berger 1999, stepwise confidence intervals).
 
     Args:
         strongest_first: go from the strongest candidate to the weakest.
@@ -53,9 +53,9 @@ class FixedSequence(Multiplicity):
 
 
 def holm(p: ArrayLike) -> NDArray:
-    """Return p-values ``[m]`` of m claims so adjusted that each may be compared with the level by itself.
+    """Return adjusted p-values ``[m]`` of m claims; each may be compared with the level separately.
 
-    The chance of any false claim among them stays below the level, however they depend (Holm 1979, Scand. J. Stat. 6).
+    The chance of any false claim stays below the level under any dependence (Holm 1979, Scand. J. Stat. 6).
     """
     p = np.asarray(p, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():

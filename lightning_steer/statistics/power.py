@@ -1,10 +1,11 @@
-"""What a design could have seen: its power at an effect, the smallest effect it finds, and the rows that would find it.
+"""Power of a design: its power at an effect, the smallest effect that it finds, and the rows that an effect needs.
 
-Of shares, paired changes and means in clusters; of certificates in :mod:`lightning_steer.statistics.certificate_power`.
+For shares, paired changes and means in clusters; certificates are in
+:mod:`lightning_steer.statistics.certificate_power`.
 
-A design finds an effect where its 95 % interval excludes the value that would mean nothing (0, or a null share), or
-where its certificate is given. *Smallest* is the effect found in 80 % of repeats, unless told otherwise. Power comes
-from the design and the effect supposed, never from the effect observed, which would only say the p-value again (Hoenig
+A design finds an effect if its 95 % interval excludes the null value (0, or a null share), or
+if it gives a certificate. *Smallest* is the effect found in 80 % of repeats by default. Power depends
+on the design and the assumed effect, never on the observed effect, which would only restate the p-value (Hoenig
 & Heisey 2001, Am. Stat. 55:19).
 """
 
@@ -22,14 +23,14 @@ from lightning_steer.statistics import intervals
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 
 WANTED = 0.8
-"""Share of repeats in which an effect is to be found."""
+"""Share of repeats in which an effect should be found."""
 RUN = 10
-"""Numbers of rows in succession that must do: the power of a test on counts has teeth."""
+"""So many successive numbers of rows must suffice: the power of a test on counts is not monotone."""
 TINY = 1e-9
 
 
 class Design(ABC):
-    """Rows, and how they are judged."""
+    """A number of rows and the test of their effect."""
 
     @property
     @abstractmethod
@@ -50,7 +51,7 @@ class Design(ABC):
         """Return the same design with another number of rows, or of clusters like these."""
 
     def smallest_effect(self, chance: float = WANTED) -> float:
-        """Return the smallest positive effect that is found with chance ``chance``; infinite if none is."""
+        """Return the smallest positive effect that is found with this chance; infinite if none is."""
         if self.power(self.most) < chance:
             return math.inf
         low, high = 0.0, self.most
@@ -60,7 +61,7 @@ class Design(ABC):
         return high
 
     def units_needed(self, effect: float, chance: float = WANTED, largest: int = 100_000) -> int | None:
-        """Return the fewest rows, or clusters, that find ``effect`` with chance ``chance``, and so do the next ten.
+        """Return the fewest rows, or clusters, that find ``effect`` with this chance, as do the next ten numbers.
 
         None if ``largest`` rows do not.
         """
@@ -72,18 +73,18 @@ class Design(ABC):
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.of(middle).power(effect) >= chance else (middle, high)
-        held = 0
-        while held < RUN:
-            held = held + 1 if self.of(high).power(effect) >= chance else 0
+        successes = 0
+        while successes < RUN:
+            successes = successes + 1 if self.of(high).power(effect) >= chance else 0
             high += 1
         return high - RUN if high - RUN <= largest else None
 
 
 @dataclass(frozen=True)
 class ShareDesign(Design):
-    """A share of n independent rows beside a null share, by the exact interval (Clopper & Pearson 1934).
+    """A share of n independent rows compared with a null share, by the exact interval (Clopper & Pearson 1934).
 
-    The effect is the share less the null; power is the sum of the binomial chances of all counts whose interval
+    The effect is the share minus the null; power is the sum of the binomial chances of all counts whose interval
     excludes the null.
     """
 
@@ -112,7 +113,7 @@ class ShareDesign(Design):
 
 
 def fixed_and_broken(effect: float, discordant: float) -> tuple[float, float]:
-    """Return the chances of a gain and of a harm; more rows are discordant where the effect needs it."""
+    """Return the chances of a gain and of a harm; more rows are discordant if the effect needs it."""
     discordant = max(discordant, abs(effect))
     return (discordant + effect) / 2, (discordant - effect) / 2
 
@@ -125,7 +126,7 @@ class PairedDesign(Design):
     rows is binomial, the gains among them are as well; power is the double sum (Connor 1987, Biometrics 43:207).
 
     Args:
-        n: rows.
+        n: number of rows.
         discordant: share of rows whose outcome changes either way.
     """
 
@@ -146,10 +147,10 @@ class PairedDesign(Design):
         """Return the chance that the effect is shown."""
         gain, harm = fixed_and_broken(effect, self.discordant)
         changed = np.arange(1, self.n + 1)
-        least = np.floor((changed + normal.ppf((1 + LEVEL) / 2) * np.sqrt(changed)) / 2) + 1
+        fewest = np.floor((changed + normal.ppf((1 + LEVEL) / 2) * np.sqrt(changed)) / 2) + 1
         chance = gain / max(gain + harm, TINY)
-        found = binom.sf(least - 1, changed, chance) + binom.sf(least - 1, changed, 1 - chance)
-        return float(binom.pmf(changed, self.n, min(gain + harm, 1.0)) @ found)
+        chance_found = binom.sf(fewest - 1, changed, chance) + binom.sf(fewest - 1, changed, 1 - chance)
+        return float(binom.pmf(changed, self.n, min(gain + harm, 1.0)) @ chance_found)
 
     def of(self, units: int) -> Self:
         """Return the same design with another number of units."""
@@ -168,7 +169,7 @@ class ClusteredDesign(Design):
         sizes: rows of each of T clusters.
         icc: correlation of two rows of one cluster.
         sd: standard deviation of a row.
-        largest: largest mean that there can be.
+        largest: largest possible mean.
     """
 
     sizes: tuple[int, ...]
@@ -206,7 +207,7 @@ class ClusteredDesign(Design):
 
 
 def could_have_seen(estimate: Estimate, chance: float = WANTED) -> float:
-    """Return the smallest change that an interval as wide as this one excludes 0 for, with chance ``chance``.
+    """Return the smallest change for which an interval of this width excludes 0 with this chance.
 
     ``h (1 + t_w / t_.975)`` with h the longer arm of the interval and Student's quantiles of its rows or clusters: the
     standard errors between 0 and a mean found so often (Cohen 1988). Infinite without an interval; the value plays no

@@ -1,10 +1,10 @@
-"""The candidate with the best benefit among those that keep every promise, or none: Learn-then-Test.
+"""Choose the candidate with the largest benefit among those that keep every promise, or none: Learn-then-Test.
 
-A promise says that the true mean change of a measure lies above a limit (a harm's limit is met with its sign turned).
+A promise states that the true mean change of a measure lies above a limit (harms enter with reversed sign).
 A candidate keeps all of them only if it keeps each, so the p-value of "it breaks some promise" is the largest of the
 promises' p-values (intersection-union, Berger 1982, Technometrics 24:295); K candidates share delta by Bonferroni's
 rule (Angelopoulos et al. 2021, arXiv 2110.01052). So the chance of choosing one that breaks any promise is at most
-delta, however the measures and candidates depend on each other, and whatever is chosen by among the certified.
+delta, under any dependence of measures and candidates, and any rule of choice among the certified.
 """
 
 import math
@@ -20,7 +20,7 @@ from lightning_steer.statistics.columns import Clusters, as_clusters
 
 EXACT, BETTING = ExactPaired(), Betting()
 MOST_EXACT = 1000
-"""Rows beyond which betting takes the place of the exact test, whose tables of N^2 numbers then take seconds."""
+"""With more rows, betting replaces the exact test, whose tables of N^2 numbers then take seconds."""
 BY_EXACT = "exact paired test"
 BY_BETTING = "betting on the range"
 BY_CLUSTERS = "betting on the clusters' means, each cluster counting once"
@@ -31,12 +31,12 @@ class Promise:
     """The true mean change of every candidate that is chosen lies above ``limit``.
 
     Args:
-        name: what is promised, for messages.
-        changes: ``[K, n]`` change of each row under each of K candidates, turned so that more is better; of an integer
+        name: name of the promise, for messages.
+        changes: ``[K, n]`` change of each row under each of K candidates, signed so that larger is better; an integer
             type if -1, 0 and 1 are all that a row can change by.
-        low: least change that a row can have at all.
+        low: smallest change that a row can have at all.
         high: largest change that a row can have.
-        limit: what the mean change must exceed.
+        limit: the value that the mean change must exceed.
         cluster: ``[n]`` the cluster of each row; None: rows are independent.
     """
 
@@ -62,18 +62,18 @@ class Promise:
 
 
 class Kept(NamedTuple):
-    """How sure it is that each of K candidates keeps one promise."""
+    """The evidence that each of K candidates keeps one promise."""
 
     certified: NDArray
     """``[K]`` whether its p-value is below the candidate's share of delta."""
     p: NDArray
     """``[K]`` p-value of "the promise is broken"."""
     estimate: NDArray
-    """``[K]`` mean change, over clusters where there are any."""
+    """``[K]`` mean change, over clusters if there are any."""
     needed: list[int | None]
-    """Units like these that would certify each candidate; None where no number would."""
+    """Number of units like these that would certify each candidate; None if no number would."""
     least: int | None
-    """Units that would certify it if none of them changed; None where the limit asks for a change."""
+    """Number of units that would certify it if none of them changed; None if the limit requires a change."""
     units: int
     """Number of rows, or of clusters."""
     how: str
@@ -89,17 +89,17 @@ class Choice(NamedTuple):
     p: NDArray
     """``[K]`` the largest of a candidate's p-values."""
     kept: list[Kept]
-    """By promise."""
+    """The evidence for each promise."""
     risk: float
-    """delta / K, what each p-value is compared with."""
+    """delta / K, the level of each p-value."""
 
 
 def choose(promises: Sequence[Promise], delta: float) -> Choice:
     """Choose the candidate that certainly keeps every promise and has the largest observed change of the first one.
 
     Args:
-        promises: at least one, each of the same K candidates, ordered from the weakest to the strongest; rows had no
-            part in making the candidates.
+        promises: at least one, all of the same K candidates, ordered from the weakest to the strongest; the rows were
+            not used to make the candidates.
         delta: accepted risk that the chosen candidate breaks any promise.
 
     Raises:
@@ -110,11 +110,11 @@ def choose(promises: Sequence[Promise], delta: float) -> Choice:
         raise ValueError(f"promises are of the same candidates, at least one, not of {sorted(candidates)}")
     k = candidates.pop()
     check(delta, k=k)
-    kept = [keep(promise, delta / k) for promise in promises]
-    certified = np.all([one.certified for one in kept], axis=0)
-    benefit = np.where(certified, kept[0].estimate, -np.inf)
+    results = [keep(promise, delta / k) for promise in promises]
+    certified = np.all([result.certified for result in results], axis=0)
+    benefit = np.where(certified, results[0].estimate, -np.inf)
     chosen = int(np.argmax(benefit)) if certified.any() else None
-    return Choice(chosen, certified, np.max([one.p for one in kept], axis=0), kept, delta / k)
+    return Choice(chosen, certified, np.max([result.p for result in results], axis=0), results, delta / k)
 
 
 def keep(promise: Promise, risk: float) -> Kept:
@@ -127,8 +127,8 @@ def keep(promise: Promise, risk: float) -> Kept:
     else:
         p, how = BETTING.p_value(scaled, limit, risk), BY_BETTING if clusters is None else BY_CLUSTERS
     certified = p < risk
-    more = [None if sure else BETTING.enough(row, limit, risk) for row, sure in zip(scaled, certified, strict=True)]
-    needed = [n if sure else rows and max(rows, n + 1) for rows, sure in zip(more, certified, strict=True)]
+    enough = [None if sure else BETTING.enough(row, limit, risk) for row, sure in zip(scaled, certified, strict=True)]
+    needed = [n if sure else rows and max(rows, n + 1) for rows, sure in zip(enough, certified, strict=True)]
     return Kept(certified, p, values.mean(1), needed, _least(promise, clusters, risk), n, how)
 
 
@@ -144,9 +144,9 @@ def _least(promise: Promise, clusters: Clusters | None, risk: float) -> int | No
         fewest = math.floor(math.log(risk) / math.log1p(-promise.limit / promise.low)) + 1
         if fewest <= MOST_EXACT:
             return fewest
-    still = 2 * -promise.low / (promise.high - promise.low) - 1
+    unchanged = 2 * -promise.low / (promise.high - promise.low) - 1
     limit = 2 * (promise.limit - promise.low) / (promise.high - promise.low) - 1
-    return BETTING.enough(np.array([still]), limit, risk)
+    return BETTING.enough(np.array([unchanged]), limit, risk)
 
 
 def _exact(promise: Promise, clusters: Clusters | None) -> bool:
@@ -162,7 +162,7 @@ def _counts(changes: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def _units(promise: Promise, clusters: Clusters | None) -> tuple[NDArray, NDArray, float]:
-    """Return values ``[K, T]`` of rows or clusters, the same stretched to [-1, 1], and the limit so stretched."""
+    """Return values ``[K, T]`` of rows or clusters, the same scaled to [-1, 1], and the scaled limit."""
     values = promise.changes.astype(np.float64)
     if clusters is not None:
         values = (clusters.sums(values.T) / clusters.sizes[:, None]).T

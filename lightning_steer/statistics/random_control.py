@@ -1,4 +1,4 @@
-"""Random directions beside a fitted one: their range and a rank p-value."""
+"""Compare a fitted direction with random ones: their range and a rank p-value."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from lightning_steer.statistics.columns import as_columns
 
 
 class RandomRange(NamedTuple):
-    """What random draws reach, beside a fitted value."""
+    """The range of random draws, and the rank of a fitted value."""
 
     minimum: float
     median: float
     maximum: float
     draws: int
     p: float
-    """``(1 + draws at least as good as the fitted value) / (1 + draws)``: the rank p-value; NaN where none is due."""
+    """Rank p-value, ``(1 + draws at least as good as the fitted value) / (1 + draws)``; NaN if it does not apply."""
 
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.minimum:.3f} to {self.maximum:.3f} in {self.draws} draws)"
@@ -25,10 +25,10 @@ class RandomRange(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomControl:
-    """Values of D random draws beside the fitted one: their range and a rank p-value, never a 95 % interval.
+    """Compare D random draws with a fitted value: their range and a rank p-value, never a 95 % interval.
 
-    Percentiles of 20 draws hold 87.7 % of new ones. A rank p-value is one only where the fitted value had no more
-    choice than the draws: where layer and strength are searched for it alone, one more random direction is the best of
+    Percentiles of 20 draws contain 87.7 % of new ones. A rank p-value is valid only if the fitted value had no more
+    choice than the draws: if layer and strength are searched only for it, one more random direction is the best of
     21 in .21 of simulated searches over 5 layers, .36 over 12 and .52 over 24.
 
     Args:
@@ -48,7 +48,7 @@ class RandomControl:
         p = (1 + as_good.sum(0)) / (1 + len(table))
         p = np.where(
             (self.higher_is_better is not None) & np.isfinite(values) & np.isfinite(table).all(0), p, np.nan
-        )  # what cannot be compared has no rank
+        )  # values that cannot be compared have no rank
         ranges = (table.min(0), np.median(table, 0), table.max(0))
         return [RandomRange(a, b, c, len(table), d)
                 for a, b, c, d in zip(*(r.tolist() for r in (*ranges, p)), strict=True)]  # fmt: skip

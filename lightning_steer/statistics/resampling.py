@@ -7,17 +7,17 @@ from lightning_steer.statistics.estimate import LEVEL
 
 
 def bootstrap_weights(n: int, resamples: int = 2000, seed: int = 0, cluster: ArrayLike | None = None) -> NDArray:
-    """Return ``[resamples, n]`` float64: how often each row is drawn; rows of one ``cluster [n]`` come together."""
-    of_row = np.arange(n) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
-    count = int(of_row.max()) + 1
+    """Return how often each row is drawn, ``[resamples, n]`` float64; rows of a ``cluster [n]`` are drawn together."""
+    index = np.arange(n) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+    count = int(index.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn.astype(np.float64)[:, of_row]
+    return drawn.astype(np.float64)[:, index]
 
 
 def percentile(draws: ArrayLike) -> tuple[float, float]:
     """Return the middle 95 % of the finite ``draws [resamples]``; NaN if there are none.
 
-    As an interval this holds far too rarely for rare changes; it describes draws, and no estimate may take it.
+    As an interval it covers rare changes far too rarely; it describes draws, and no estimate may use it.
     """
     draws = np.asarray(draws, dtype=np.float64)
     draws = draws[np.isfinite(draws)]

@@ -1,6 +1,6 @@
-"""What a study declares before it looks: questions, contrasts, positive controls; and the tables of what they came to.
+"""Declare a study's questions, contrasts and positive controls before its results are seen; tabulate the results.
 
-Draws kept for the verdict are opened by :func:`lightning_steer.studies.opening.open_once`, which logs it.
+:func:`lightning_steer.studies.opening.open_once` opens the draws that are kept for the verdict, and logs it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from lightning_steer.statistics.estimate import LEVEL, NO_INTERVAL
 from lightning_steer.statistics.multiplicity import holm
 
 Direction = Literal["above", "below", "differs from", "within"]
-"""Of the claim: above, below or different from ``limit``; or within ``limit`` of 0, either side (equivalence)."""
+"""The claim: above, below or different from ``limit``; or within ``limit`` of 0 on either side (equivalence)."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Contrast:
     """One comparison, with the direction that is claimed."""
 
     name: str
-    """Unique within its question; results are given by it."""
+    """Unique within its question; results are looked up by it."""
     estimand: str
-    """What is estimated, in words: of which rows, which model, at which settings."""
+    """What is estimated, in words: which rows, which model, which settings."""
     direction: Direction = "above"
     limit: float = 0.0
     primary: bool = False
@@ -33,15 +33,15 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and all the contrasts that answer it: Holm's correction is over these."""
+    """A question and all contrasts that answer it; Holm's correction runs over these."""
 
     name: str
     text: str
     contrasts: tuple[Contrast, ...]
     unit: str
-    """Unit of generality: what an interval speaks about others of (terms, draws of prompts, seeds, kinds of world)."""
+    """The units that intervals generalise to (terms, draws of prompts, seeds, kinds of world)."""
     positive_control: str
-    """Where the pattern is planted, and how often the design finds it there."""
+    """A case with a planted pattern, and how often the design finds it."""
 
     def __post_init__(self) -> None:
         names = [contrast.name for contrast in self.contrasts]
@@ -51,17 +51,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Declaration:
-    """All that a study says before its verdict draws are opened; everything else that it reports is exploratory."""
+    """All that a study states before its verdict draws are opened; everything else it reports is exploratory."""
 
     study: str
     questions: tuple[Question, ...]
     tried_before: tuple[str, ...]
-    """What was looked at before this was declared, and on which draws."""
+    """What was examined before this declaration, and on which draws."""
     verdict_draws: str
-    """Draws kept for the verdict: models, seeds, terms, rows."""
+    """Draws that are reserved for the verdict: models, seeds, terms, rows."""
 
     def digest(self) -> str:
-        """Return 16 digits that tell this declaration from any other."""
+        """Return a 16-digit fingerprint of this declaration."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -69,19 +69,19 @@ def verdicts(question: Question, results: Mapping[str, Result]) -> list[tuple[Co
     """Return each contrast with its result, its p-value after Holm, and whether the claim is shown.
 
     Raises:
-        ValueError: a declared contrast has no result or another has one; a p-value is no chance; or a claim is not
-            shown and nobody says what could have been seen.
+        ValueError: results and declared contrasts differ; a p-value is not in [0, 1]; or a claim is not
+            shown and its smallest detectable effect is not given.
     """
     names = [contrast.name for contrast in question.contrasts]
     if set(names) != set(results):
         raise ValueError(f"results of '{question.name}' are for {sorted(results)}, but declared are {sorted(names)}")
     adjusted = holm([results[name].p for name in names])
     shown = [bool(p <= 1 - LEVEL) for p in adjusted]
-    for name, seen in zip(names, shown, strict=True):
-        if not seen and not math.isfinite(results[name].detectable):
+    for name, is_shown in zip(names, shown, strict=True):
+        if not is_shown and not math.isfinite(results[name].detectable):
             raise ValueError(f"'{name}' is not shown: give the smallest effect that the design could have seen")
-    return [(c, results[c.name], float(p), seen)
-            for c, p, seen in zip(question.contrasts, adjusted, shown, strict=True)]  # fmt: skip
+    return [(c, results[c.name], float(p), is_shown)
+            for c, p, is_shown in zip(question.contrasts, adjusted, shown, strict=True)]  # fmt: skip
 
 
 def declared_text(declaration: Declaration) -> str:
@@ -99,17 +99,17 @@ def declared_text(declaration: Declaration) -> str:
 
 
 def claim(contrast: Contrast) -> str:
-    """Return what is claimed of the estimand, in words."""
+    """Return the claim about the estimand, in words."""
     limit = f"{contrast.limit:g}"
     return f"between -{limit} and {limit}" if contrast.direction == "within" else f"{contrast.direction} {limit}"
 
 
 def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
-    """Return every declared contrast of a question with its result as a Markdown table; its head names the question."""
+    """Return a Markdown table of a question's declared contrasts and their results; its head names the question."""
     head = f"| {question.name} | claim | estimate | p | p, Holm | shown | could have seen |"
     lines = [f"**{question.name}.** {question.text}\n", head, f"|{'---|' * 7}"]
     for contrast, (estimate, p, detectable), adjusted, shown in verdicts(question, results):
-        seen = f"{detectable:.3g}" if math.isfinite(detectable) else "-"
+        smallest_effect = f"{detectable:.3g}" if math.isfinite(detectable) else "-"
         cells = (
             contrast.name,
             claim(contrast),
@@ -117,7 +117,7 @@ def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
             f"{p:.2g}",
             f"{adjusted:.2g}",
             "yes" if shown else "no",
-            seen,
+            smallest_effect,
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     ranges = any(result.estimate.how.startswith(NO_INTERVAL) for result in results.values())

@@ -1,4 +1,4 @@
-"""``make demo``: two toy networks and a language model, steered and judged by the commands that a user would type."""
+"""``make demo``: two toy networks and a language model, steered and evaluated with the commands a user would type."""
 
 import contextlib
 import io
@@ -67,28 +67,28 @@ def main() -> int:
             f"$ python -m lightning_steer fit|test --config configs/{steer}.yaml --config configs/methods/METHOD.yaml"
         )
         rows: dict[str, Any] = {}
-        compared: dict[str, Any] = {}
+        vector_report: dict[str, Any] = {}
         for method in METHODS:
             print(f"  {method} ...", end="", flush=True)
-            began, named = time.monotonic(), ["--experiment", f"demo/{network}", *QUIET]
-            run("fit", steer, method, *named)
-            report = run("test", steer, method, *named)
-            print(f" {time.monotonic() - began:.1f} s", flush=True)
+            method_start, options = time.monotonic(), ["--experiment", f"demo/{network}", *QUIET]
+            run("fit", steer, method, *options)
+            report = run("test", steer, method, *options)
+            print(f" {time.monotonic() - method_start:.1f} s", flush=True)
             folders.append(Path("logs/demo") / network / method)
             rows[report["method"]] = report["metrics"]
             if method == "mean_difference":
-                compared = report
-        vectors[TITLES[network]] = compared
-        baselines = compared["baselines"]
+                vector_report = report
+        vectors[TITLES[network]] = vector_report
+        baselines = vector_report["baselines"]
         rows = {
             "baseline": baselines["baseline"],
             "20 random directions, as long": baselines["random_control"],
             **rows,
             "oracle patch": baselines["oracle_patch"],
         }
-        score = tables.cell(compared["metrics"]["bypass"])
+        score = tables.cell(vector_report["metrics"]["bypass"])
         print(f"\n{tables.text(rows, COLUMNS)}\n\nby-pass score {score}: the share of the evidence that goes round")
-        print("the layer (0 none, 1 all)." + "".join(f"\nWarning: {warning}" for warning in compared["warnings"]))
+        print("the layer (0 none, 1 all)." + "".join(f"\nWarning: {warning}" for warning in vector_report["warnings"]))
     picture = figures.side_by_side(vectors)
     write_figure(picture, Path("logs/demo"), "mean_difference")
     print(f"\n{LEGEND}\n\n{AFTER}\n\n== a language model\n{PAIRS}\n$ python -m lightning_steer {' '.join(LANGUAGE)}")

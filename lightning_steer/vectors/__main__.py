@@ -20,7 +20,7 @@ FORMS = {".safetensors": "vector", ".gguf": "gguf", ".pt": "steered", ".pth": "s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read, write, and say what is lost on the way."""
+    """Convert a run or vector file to another format, and print what the conversion loses."""
     parser = Parser(
         prog="python -m lightning_steer export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Say to which model an imported vector belongs: its modules' names and its fingerprints go onto the card."""
+"""Bind an imported vector to its model: put the modules' names and the model's fingerprints on the card."""
 
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors import fingerprint

@@ -1,25 +1,25 @@
-"""The card of a vector file: what was fitted, to which model, where it acts, how strongly, and what came of it."""
+"""The card of a vector file: the method, its model, where it acts, its strength, and its measured effects."""
 
 from typing import Any, NamedTuple
 
 from lightning_steer.vectors.old_cards import OLD_FORMAT, renamed
 
 FORMAT = 2
-"""Goes up whenever a reader of this version could misread the file."""
+"""Version of the format: raised whenever a reader of this version could misread the file."""
 LARGEST = 3e38
-"""What float32 can hold."""
+"""Largest number that float32 can hold."""
 PARTS = ("block", "attention", "mlp")
 
 
 class Site(NamedTuple):
-    """A place in the model, in words that do not depend on the family, and as the model calls it."""
+    """A place in the model, in terms that do not depend on the family, and by the model's own name."""
 
     layer: int | None
-    """Decoder block, counted from 0; None in a network that is no decoder."""
+    """Decoder block, counted from 0; None in a network that is not a decoder."""
     part: str
     """``block`` (the residual stream), or the output of the block's ``attention`` or ``mlp``."""
     module: str
-    """The submodule's name; empty if nobody knew it, who does not have the model."""
+    """The submodule's name; empty if it is unknown without the model."""
     width: int
 
 
@@ -36,7 +36,7 @@ class Model(NamedTuple):
     memory: str | None
     """sha256 of all weights as they were in memory."""
     precision: str | None
-    """What the weights were in memory, for example ``float32``."""
+    """Data type of the weights in memory, for example ``float32``."""
     tokenizer: str | None
     """sha256 of vocabulary and rules."""
 
@@ -49,16 +49,16 @@ class Strength(NamedTuple):
     low: float | None = None
     high: float | None = None
     n: int | None = None
-    """Rows that it was chosen on."""
+    """Number of rows that it was chosen on."""
 
 
 class Card(NamedTuple):
     """The whole card. Values that were not measured are empty or None."""
 
     method: str
-    """The method's class, or ``ImportedVector`` for a vector that comes from elsewhere."""
+    """The method's class, or ``ImportedVector`` for a vector from another tool."""
     settings: dict[str, Any]
-    """The method's arguments beside the width."""
+    """The method's arguments except the width."""
     sites: list[Site]
     strength: Strength
     positions: dict[str, Any]
@@ -72,11 +72,11 @@ class Card(NamedTuple):
     effect: dict[str, Any] = {}  # noqa: RUF012  # never written to
     """``{measure: {"value", "low", "high", "n"}}`` on held-out rows."""
     drift: dict[str, Any] = {}  # noqa: RUF012
-    """The same of what should have stayed."""
+    """The same for measures that should not change."""
     certificate: dict[str, Any] | None = None
     warnings: list[str] = []  # noqa: RUF012
     licence: str = "unspecified"
-    """Of the vector; that of the model and of the data it was fitted to still hold."""
+    """Licence of the vector; those of the model and of the fitting data still apply."""
     versions: dict[str, str] = {}  # noqa: RUF012
     source: str = ""
     """The file it was imported from."""
@@ -89,7 +89,7 @@ class Card(NamedTuple):
 
 
 def read(value: Any) -> Card:
-    """The card in what a file holds; raises ValueError saying which entry is not what it should be."""
+    """Return the card from a file's content; raise ValueError naming a wrong entry."""
     version = _checked(value, dict, "card").get("format")
     if version not in (FORMAT, OLD_FORMAT):
         raise ValueError(f"its format is {version!r}, and {FORMAT} is read: update one of the two")
@@ -154,7 +154,7 @@ def _model(value: Any) -> Model:
 
 
 def _entries(value: Any, kind: str, record: Any, extra: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-    """Return the entries of a record; raises ValueError for unknown or missing ones."""
+    """Return the entries of a record; raise ValueError for unknown or missing ones."""
     _checked(value, dict, kind)
     unknown = value.keys() - set(record._fields) - extra
     lacking = set(record._fields) - record._field_defaults.keys() - value.keys()
@@ -167,7 +167,7 @@ def _entries(value: Any, kind: str, record: Any, extra: set[str] = frozenset()) 
 
 
 def finite(value: Any, name: str) -> float:
-    """A number that comes from outside; raises ValueError on anything else, and on one that no float32 holds."""
+    """Return a number from an external file; raise ValueError on anything else, and on numbers beyond float32."""
     number = _checked(value, (int, float), name)
     if not abs(number) <= LARGEST:
         raise ValueError(f"{name} is {str(number)[:40]}, not a finite number")

@@ -1,4 +1,4 @@
-"""Which maps are a vector, and which vector: what other tools can take is ``h' = h + v`` and nothing else."""
+"""Tell which methods just add a vector, and which one: other tools support only ``h' = h + v``."""
 
 import copy
 from typing import Any
@@ -13,9 +13,9 @@ from lightning_steer.vectors.imported import ImportedVector
 
 
 def constant(method: nn.Module, strength: float) -> Tensor:
-    """Return ``[d]`` float32 that the map adds at this strength; raises ValueError if it depends on the activation.
+    """Return the vector ``[d]`` that a method adds at this strength; raise ValueError if it depends on the activation.
 
-    A map is a vector if a vector is all that it has learned, and random activations of many sizes are all moved by it.
+    A method is a vector if it has learned only a vector, and moves random activations of many sizes by exactly it.
     """
     kind = type(method).__name__
     tensors = state(method)
@@ -27,7 +27,7 @@ def constant(method: nn.Module, strength: float) -> Tensor:
         )
     generator = torch.Generator().manual_seed(0)
     h = torch.randn(64, len(vector), generator=generator) * torch.logspace(-3, 3, 64).unsqueeze(1)
-    cpu_map = copy.deepcopy(method).cpu()  # the map itself may be at work on a GPU
+    cpu_map = copy.deepcopy(method).cpu()  # the method itself may be in use on a GPU
     moved = cpu_map.shift(h, strength).detach().expand_as(h)  # type: ignore[operator]
     expected = strength * vector.detach().cpu().float()
     check_readable(kind, strength, torch.zeros_like(expected), expected)
@@ -37,9 +37,9 @@ def constant(method: nn.Module, strength: float) -> Tensor:
 
 
 def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int, Tensor]:
-    """``{block counted from 0: [d]}``, the strength multiplied in: the plain form that other libraries read.
+    """Return ``{block counted from 0: [d]}``, multiplied by the strength: the plain form that other libraries read.
 
-    Raises ValueError if a map is not a vector, or acts elsewhere than on the residual stream of a decoder.
+    Raises ValueError if a method is not a vector, or does not act on the residual stream of a decoder.
     """
     amount = vector.card.strength.value if strength is None else strength
     for site in vector.card.sites:
@@ -53,9 +53,9 @@ def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int,
 
 
 def as_vector(value: Tensor, name: object) -> Tensor:
-    """``[d]`` float32 of a tensor that comes from outside; raises ValueError if it is no vector of finite numbers."""
-    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    if not plain or value.dim() != 1 or not 0 < len(value) <= WIDEST or not value.dtype.is_floating_point:
+    """Return an external tensor as ``[d]`` float32; raise ValueError if it is not a vector of finite numbers."""
+    is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+    if not is_plain or value.dim() != 1 or not 0 < len(value) <= WIDEST or not value.dtype.is_floating_point:
         raise ValueError(
             f"{str(name)[:40]!r} is no vector of at most {WIDEST} fractions, but {value.dtype} of shape "
             f"{list(value.shape)}"
@@ -67,13 +67,13 @@ def as_vector(value: Tensor, name: object) -> Tensor:
 
 
 WIDEST = 1 << 20
-"""A file can claim any length for a vector that it does not hold."""
+"""Largest accepted width: a file can claim any length for a vector that it does not contain."""
 
 
 def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | None = None) -> SteeringVector:
-    """A vector of the project's own from ``{(block, part): [d]}``; raises ValueError if there is nothing in it.
+    """Make a vector with a card from ``{(block, part): [d]}``; raise ValueError if it is empty.
 
-    ``card`` is what the file says of the model that it was made for, if anything.
+    ``card`` is the file's own card, if it has one.
     """
     if not found:
         raise ValueError("it holds no vector")

@@ -1,4 +1,4 @@
-"""What other tools write, and what they read: one file in, one file out, by format."""
+"""Import files of other tools, and export files for them, by format."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ LIMIT = 1 << 30
 
 
 def read(path: Path) -> SteeringVector:
-    """Read a vector in any known format, detected by content; raises FileNotFoundError or ValueError."""
+    """Read a vector in any known format, detected by content; raise FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.stat().st_size > LIMIT:
@@ -35,7 +35,7 @@ def read(path: Path) -> SteeringVector:
 
 
 CARD = "lightning_steer.card"
-"""Entry of another tool's file that holds our card."""
+"""Entry of another tool's file that contains our card."""
 
 
 def _import(content: bytes, path: Path) -> SteeringVector:
@@ -91,16 +91,16 @@ WRITERS: dict[str, Callable[[SteeringVector, float], bytes]] = {
 
 
 def export(vector: SteeringVector, path: Path, form: str, strength: float | None = None) -> list[str]:
-    """Write the vector in a form of another tool, or its own; returns what is lost on the way, in sentences.
+    """Write the vector in a format of another tool, or its own; return sentences on what is lost.
 
     Args:
-        vector: what is written.
+        vector: the vector.
         path: the file.
         form: ``vector``, or one of :data:`WRITERS`.
-        strength: multiplied into what is written; None for the card's own.
+        strength: factor of the written vector; None for the card's own.
 
     Raises:
-        ValueError: the form cannot hold this vector.
+        ValueError: the format cannot hold this vector.
     """
     card = vector.card
     amount = card.strength.value if strength is None else strength

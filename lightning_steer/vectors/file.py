@@ -1,4 +1,4 @@
-"""The project's own vector files: safetensors with a card, any method, bit for bit.
+"""The project's own vector files: safetensors with a card, for any method, bit for bit.
 
 Tensors are called ``NUMBER OF THE SITE.NAME``; the card is JSON in the file's metadata under ``lightning_steer``.
 """
@@ -28,7 +28,7 @@ KEY = "lightning_steer"
 
 
 class SteeringVector(NamedTuple):
-    """Fitted maps of the residual stream, one for each site in the order of the card, and the card."""
+    """Fitted methods, one for each site in the order of the card, and the card."""
 
     maps: list[nn.Module]
     card: Card
@@ -37,21 +37,21 @@ class SteeringVector(NamedTuple):
         self, model: Any, strength: Tensor | float | None = None, **more: Any
     ) -> AbstractContextManager[None]:
         """Steer a model while a ``with`` block runs; see :func:`lightning_steer.vectors.edit` for the arguments."""
-        from lightning_steer.vectors.steer import edit  # which reads vectors, and so imports this file
+        from lightning_steer.vectors.steer import edit  # a circular import: it reads vectors, so it imports this file
 
         return edit(model, self, strength, **more)
 
     def save(self, path: str | Path) -> Path:
-        """Write the vector and its card to a file that :func:`load` reads; raises ValueError or OSError."""
+        """Write the vector and its card to a file that :func:`load` reads; raise ValueError or OSError."""
         return save(path, self)
 
     def __str__(self) -> str:
-        """Return what was fitted, what it does and what else it does, with intervals."""
+        """Summarise what was fitted, its effect and its side effects, with intervals."""
         return summary(self.card)
 
 
 def save(path: str | Path, vector: SteeringVector) -> Path:
-    """Write a vector file, aside and then renamed; raises ValueError or OSError."""
+    """Write a vector file atomically; raise ValueError or OSError."""
     tensors = {}
     for i, (method, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
         if isinstance(method, SteeringMethod) and not method.fitted:
@@ -90,7 +90,7 @@ def load(path: str | Path) -> SteeringVector:
 
 
 def read_card(text: str) -> Card:
-    """A card from its JSON; raises ValueError."""
+    """Parse a card from JSON; raise ValueError if it is malformed."""
     try:
         return cards.read(json.loads(text))
     except RecursionError as error:
@@ -98,12 +98,12 @@ def read_card(text: str) -> Card:
 
 
 def state(method: nn.Module) -> dict[str, Tensor]:
-    """A map's tensors, without the mark that it is fitted: what is in a file is."""
+    """Return a method's tensors, without its fitted flag: methods in files are fitted."""
     return {name: value for name, value in method.state_dict().items() if name != "_extra_state"}
 
 
 def settings(method: nn.Module) -> dict[str, Any]:
-    """Return the arguments of a map except its width."""
+    """Return the arguments of a method except its width."""
     names = [name for name in inspect.signature(type(method)).parameters if name != "width"]
     return {name: getattr(method, name) for name in names}
 
@@ -116,14 +116,14 @@ def units(method: nn.Module) -> str:
 
 
 def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
-    known = {name: getattr(methods, name) for name in methods.__all__ if name != SteeringMethod.__name__}
-    known[ImportedVector.__name__] = ImportedVector
-    if card.method not in known:
-        raise ValueError(f"the method {card.method[:60]!r} is not known; known are {', '.join(sorted(known))}")
+    kinds = {name: getattr(methods, name) for name in methods.__all__ if name != SteeringMethod.__name__}
+    kinds[ImportedVector.__name__] = ImportedVector
+    if card.method not in kinds:
+        raise ValueError(f"the method {card.method[:60]!r} is not known; known are {', '.join(sorted(kinds))}")
     unused, maps = dict(tensors), []
     for i, site in enumerate(card.sites):
         site_tensors = {name.removeprefix(f"{i}."): unused.pop(name) for name in tensors if name.startswith(f"{i}.")}
-        maps.append(_map(known[card.method], card.settings, site.width, site_tensors))
+        maps.append(_map(kinds[card.method], card.settings, site.width, site_tensors))
     if unused:
         raise ValueError(f"tensor {sorted(unused)[0][:60]!r} belongs to no site")
     return maps
@@ -131,10 +131,10 @@ def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
 
 def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
-        with torch.device("meta"):  # whatever sizes a file claims, nothing is allocated for them
+        with torch.device("meta"):  # nothing is allocated for the sizes that a file claims
             method = kind(width, **arguments)
         expected = {name: value.shape for name, value in state(method).items()}
-    except Exception as error:  # whatever a method says to settings that are none
+    except Exception as error:  # methods raise various types for impossible settings
         raise ValueError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
     if expected != {name: value.shape for name, value in tensors.items()}:
         raise ValueError(f"the tensors of a site are not those of {kind.__name__} of width {width}")

@@ -1,4 +1,4 @@
-"""Is this the model that a vector was fitted on? Told by content: configuration, weights, tokenizer."""
+"""Check that a model is the one that a vector was fitted on, by content: configuration, weights, tokenizer."""
 
 import warnings
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from lightning_steer.vectors.card import Model
 def of(
     model: nn.Module, tokenizer: Any = None, name: str | None = None, revision: str | None = None, files: bool = True
 ) -> Model:
-    """The identity of a model in memory, ``[any weights, any device]``.
+    """Return the identity of a model in memory, with any weights on any device.
 
-    Reads all weights once; the next call for the same model returns at once if no weight was written to since (writes
+    Reads all weights once; the next call for the same model returns at once if no weight was changed since (changes
     through ``.data`` cannot be seen).
 
     Args:
         model: a Hugging Face model, or any other network.
-        tokenizer: null if it is not known; it is then not compared.
-        name: hub name or folder that it was read from; None for what the model itself says.
+        tokenizer: None if it is unknown; then it is not compared.
+        name: hub name or folder that it was read from; None for the model's own record.
         revision: branch, tag or commit on the hub.
-        files: look at its files too, which are read once more for that; they count if they are what is in memory.
+        files: whether to read its files too; they count if they equal the weights in memory.
     """
     config = getattr(model, "config", None)
     model_name = name or str(getattr(config, "_name_or_path", "") or type(model).__name__)
@@ -48,34 +48,38 @@ def of(
 
 
 def of_backbone(backbone: Backbone, files: bool = True) -> Model:
-    """The identity of a backbone that is loaded: a language model with its tokenizer, or the toy network."""
+    """Return the identity of a loaded backbone: a language model with its tokenizer, or the toy network."""
     if isinstance(backbone, LLM):
         return of(backbone.model, backbone.tokenizer, backbone.llm, backbone.loading[1], files)
     return of(backbone.get_submodule("network"), name=getattr(backbone, "checkpoint", backbone.name))
 
 
 def difference(fitted: Model, given: Model) -> str | None:
-    """Why a vector fitted on one model does not belong on the other, in words; None if it does.
+    """Return the reason why a vector fitted on one model does not fit the other; None if it does.
 
-    Weights agree if they are the same in memory, or were read from the same files in another precision.
+    Weights agree if they are equal in memory, or were read from the same files in another precision.
     """
     for field in ("configuration", "tokenizer"):
         fitted_value, given_value = getattr(fitted, field), getattr(given, field)
         if fitted_value is not None and given_value is not None and fitted_value != given_value:
             return f"its {field} is another"
     if None in (fitted.memory, given.memory) or fitted.precision != given.precision:
-        same = fitted.weights == given.weights and given.weights is not None
+        is_same = fitted.weights == given.weights and given.weights is not None
     else:
-        same = fitted.memory == given.memory
-    other = fitted.precision != given.precision
-    return None if same else f"its weights are others{', or cannot be compared in another precision' if other else ''}"
+        is_same = fitted.memory == given.memory
+    other_precision = fitted.precision != given.precision
+    return (
+        None
+        if is_same
+        else f"its weights are others{', or cannot be compared in another precision' if other_precision else ''}"
+    )
 
 
 def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
-    """Raise ValueError, naming both models and what to do, unless the vector belongs to this model or nobody knows.
+    """Raise ValueError, naming both models and what to do, if the vector belongs to another model.
 
-    ``identify(files)`` gives the identity of the model at hand; files are looked at only if memory does not decide.
-    Warns of what could not be compared.
+    ``identify(files)`` returns the identity of the current model; files are read only if memory does not decide.
+    Warns about what could not be compared.
     """
     if fitted is None:
         _warn("the vector's card names no model: it was not compared; put one there with `export ... --llm NAME`")
@@ -83,17 +87,17 @@ def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
     model = identify(False)
     unknown = [key for key in ("configuration", "tokenizer") if None in (getattr(fitted, key), getattr(model, key))]
     if fitted.configuration is None and model.configuration is None:
-        unknown = []  # no language model
+        unknown = []  # not a language model
     if unknown:
         _warn(f"the {' and the '.join(unknown)} of {fitted.name} and {model.name} were not compared: one is not known")
     if difference(fitted, model) is None:
         return
     model = identify(True)
-    why = difference(fitted, model)
-    if why is not None:
+    reason = difference(fitted, model)
+    if reason is not None:
         raise ValueError(
-            f"this vector was fitted on {fitted.name}, and {model.name} is another model ({why}): load the model that "
-            "it was fitted on, or say other_model=True to steer another one on purpose"
+            f"this vector was fitted on {fitted.name}, and {model.name} is another model ({reason}): load the model "
+            "that it was fitted on, or say other_model=True to steer another one on purpose"
         )
 
 
@@ -102,7 +106,7 @@ def _warn(message: str) -> None:
 
 
 _KNOWN: "WeakKeyDictionary[nn.Module, tuple[Any, str | None]]" = WeakKeyDictionary()
-"""The weights in memory of models that were looked at, and the state in which they were."""
+"""Fingerprints of the weights of known models, and the state of the weights at that time."""
 
 
 def _precision(model: nn.Module) -> str | None:

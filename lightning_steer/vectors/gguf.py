@@ -1,7 +1,7 @@
-"""GGUF control vectors, as llama.cpp takes them with ``--control-vector`` and repeng writes them.
+"""GGUF control vectors, read by llama.cpp (``--control-vector``) and written by repeng.
 
 ``direction.K`` is a float32 vector that is added to the output of block K, counted from 0, at every token; llama.cpp
-refuses K = 0. The layout is version 3 of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian.
+rejects K = 0. The layout is version 3 of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian.
 """
 
 import re
@@ -14,13 +14,13 @@ from torch import Tensor
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""struct's letter for each type of metadata value; beside these 8 is a string and 9 an array."""
+"""struct's letter for each type of metadata value; in addition, 8 is a string and 9 an array."""
 UINT32, STRING, ARRAY = 4, 8, 9
 DTYPES = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
 
 
 def encode(vectors: Mapping[int, Tensor], family: str, more: Mapping[str, str]) -> bytes:
-    """A control-vector file.
+    """Return the content of a control-vector file.
 
     Args:
         vectors: ``{block counted from 0: [d]}``.
@@ -45,14 +45,14 @@ def encode(vectors: Mapping[int, Tensor], family: str, more: Mapping[str, str]) 
 
 
 def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
-    """``{block: [d]}`` and the metadata, arrays left out; raises ValueError on anything that is not such a file."""
+    """Return ``{block: [d]}`` and the metadata without arrays; raise ValueError for any other file."""
     reader = _Reader(content)
     if reader.take(4) != MAGIC:
         raise ValueError("it does not begin with GGUF")
     version, tensors, entries = reader.numbers("<IQQ")
     if version not in (2, VERSION):
         raise ValueError(f"it is of GGUF version {version} or big-endian; 2 and 3, little-endian, are read")
-    if max(tensors, entries) > len(content):  # each takes at least a byte
+    if max(tensors, entries) > len(content):  # each needs at least a byte
         raise ValueError(f"it claims {tensors} tensors and {entries} entries in {len(content)} bytes")
     metadata = {}
     for _ in range(entries):
@@ -66,7 +66,7 @@ def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
         raise ValueError(f"its alignment is {alignment!r}")
     start = reader.at + -reader.at % alignment
     claimed = sum(length * DTYPES[kind].itemsize for _, length, kind, _ in infos)
-    if claimed > len(content):  # tensors that share their bytes would each be copied
+    if claimed > len(content):  # tensors that share bytes would each be copied
         raise ValueError(f"its tensors claim {claimed} bytes together, and it has {len(content)}")
     vectors = {}
     for layer, length, kind, offset in infos:
@@ -95,7 +95,7 @@ def _text(value: str) -> bytes:
 
 
 class _Reader:
-    """Takes bytes one after the other, and never more than there are."""
+    """Reads bytes in sequence, and never more than there are."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.at = content, 0
@@ -117,7 +117,7 @@ class _Reader:
             raise ValueError(f"a string in it is not UTF-8 ({error.reason})") from error
 
     def value(self, kind: int) -> Any:
-        """A metadata value; an array is skipped."""
+        """Read a metadata value; an array is skipped."""
         if kind == STRING:
             return self.text()
         if kind in NUMBERS:
@@ -128,7 +128,7 @@ class _Reader:
         if item_kind in NUMBERS:
             self.take(count * struct.calcsize(NUMBERS[item_kind]))
         elif item_kind == STRING:
-            for _ in range(count):  # ends when the file does
+            for _ in range(count):  # stops at the end of the file
                 self.text()
         else:
             raise ValueError(f"an array in it is of type {item_kind}; numbers and strings are read")

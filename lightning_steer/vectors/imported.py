@@ -1,4 +1,4 @@
-"""A vector that comes from elsewhere: nothing is known of how it was fitted. ``h' = h + strength * v``."""
+"""A vector from another tool, without a record of how it was fitted: ``h' = h + strength * v``."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class ImportedVector(nn.Module):
         self.register_buffer("vector", torch.zeros(width))
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
-        """What is added to ``h [*, d]``."""
+        """Return what is added to ``h [*, d]``."""
         return strength * self.vector
 
     @readable

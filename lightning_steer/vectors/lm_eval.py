@@ -1,7 +1,7 @@
 """The ``steered`` model of lm-evaluation-harness: ``--model steered --model_args pretrained=NAME,steer_path=FILE.pt``.
 
 A dictionary ``{module below the base model: {"action": "add", "steering_vector", "steering_coefficient", ...}}`` in
-torch's own file format. The harness adds it at every token, and loads the file with pickle: give it none of strangers.
+torch's file format. The harness adds it at every token, and loads the file with pickle: use only files you trust.
 """
 
 import io
@@ -18,7 +18,7 @@ from lightning_steer.vectors.file import SteeringVector
 
 
 def encode(vector: SteeringVector, strength: float) -> bytes:
-    """The file's content; raises ValueError if a map is not a vector, or its module is not known."""
+    """Return the file's content; raise ValueError if a method is not a vector, or its module is unknown."""
     entries: dict[str, Any] = {}
     for site, method in zip(vector.card.sites, vector.maps, strict=True):
         module = site.module.partition(".")[2]  # the base model is a direct child of a causal language model
@@ -40,7 +40,7 @@ def encode(vector: SteeringVector, strength: float) -> bytes:
 
 
 def decode(found: Any) -> dict[tuple[int, str], Tensor]:
-    """``{(block, part): [d]}`` of a loaded dictionary, coefficients multiplied in; raises ValueError."""
+    """Return ``{(block, part): [d]}`` of a loaded dictionary, times the coefficients; raise ValueError if malformed."""
     vectors: dict[tuple[int, str], Tensor] = {}
     for name, entry in found.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("steering_vector"), Tensor):
@@ -60,7 +60,7 @@ def decode(found: Any) -> dict[tuple[int, str], Tensor]:
 
 
 def _place_of(name: str) -> tuple[int, str]:
-    """Block and part in a module's name."""
+    """Parse block and part from a module's name."""
     match = re.fullmatch(r"(?:[A-Za-z_]\w*\.)*(\d{1,6})(?:\.(\w+))?", name)
     part = None if not match else "block" if not match[2] else next((p for p in PARTS if match[2] in PARTS[p]), None)
     if not match or part is None:

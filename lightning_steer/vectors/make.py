@@ -1,4 +1,4 @@
-"""A vector from a backbone and the maps that were fitted to it."""
+"""Make a vector from a backbone and the methods that were fitted to it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,18 +23,18 @@ def of(
     rows: int | None = None,
     **known: Any,
 ) -> SteeringVector:
-    """A vector with its card, ready to be saved.
+    """Return a vector with its card, ready to be saved.
 
     Args:
         backbone: the loaded network.
-        maps: a fitted map, all of one kind, for each of the backbone's sites by name.
-        strength: the strength that was chosen.
+        maps: a fitted method, all of one kind, for each of the backbone's sites by name.
+        strength: the chosen strength.
         interval: its interval, if there is one.
-        rows: how many rows it was chosen on.
-        known: what else is to stand on the card: ``task``, ``data``, ``effect``, ``drift``, ``licence`` and so on.
+        rows: number of rows that it was chosen on.
+        known: further entries of the card: ``task``, ``data``, ``effect``, ``drift``, ``licence`` and so on.
 
     Raises:
-        ValueError: the maps differ in kind or settings, or a site is not one of the backbone's.
+        ValueError: the methods differ in kind or settings, or a site is not one of the backbone's.
     """
     kinds = {(type(method).__name__, str(settings(method))) for method in maps.values()}
     if len(kinds) != 1 or not maps.keys() <= set(backbone.sites):

@@ -1,4 +1,4 @@
-"""Cards of format 1 (version 0.1), whose entries have other names now."""
+"""Translate cards of format 1 (version 0.1) to current names."""
 
 import warnings
 from typing import Any
@@ -17,7 +17,7 @@ METHODS = {"Given": "ImportedVector"}
 
 
 def renamed(card: dict[str, Any]) -> dict[str, Any]:
-    """Return a card of format 1 with today's names; warns that the file should be saved again."""
+    """Return a card of format 1 with current names; warn that the file should be saved again."""
     warnings.warn(
         "the vector file was written by version 0.1: it is read with today's names; save it again to renew it",
         UserWarning,

@@ -1,4 +1,4 @@
-"""The plain form ``{block: vector}``: a tensor for each layer, as steering-vectors, repeng and notebooks keep it.
+"""The plain form ``{block: vector}``: a tensor for each layer, as in steering-vectors, repeng and notebooks.
 
 Written as safetensors with keys ``0``, ``1``, ...; read from safetensors, or from a dictionary saved with torch.
 """
@@ -20,13 +20,13 @@ NAME = re.compile(r"(?:(?:layers?|direction|block|h)[._-])?(\d{1,6})")
 
 
 def encode(vectors: Mapping[int, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """The file's content, ``{block counted from 0: [d]}``, with ``metadata`` that other tools do not look at."""
+    """Return the file's content, ``{block counted from 0: [d]}``, with ``metadata`` that other tools ignore."""
     tensors = {str(layer): vector.detach().cpu().float().contiguous() for layer, vector in vectors.items()}
     return as_bytes(tensors, metadata)
 
 
 def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
-    """``{(block, "block"): [d]}`` of a dictionary with a layer's number, or a name that ends in it, for a key."""
+    """Return ``{(block, "block"): [d]}`` of a dictionary whose keys are layer numbers, or names that end in one."""
     vectors: dict[tuple[int, str], Tensor] = {}
     for name, value in found.items():
         layer = NAME.fullmatch(str(name))
@@ -40,7 +40,7 @@ def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
 
 
 def read_safetensors(content: bytes) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; raises ValueError."""
+    """Return all tensors of a safetensors file; raise ValueError if it is unreadable."""
     try:
         return from_bytes(content)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
@@ -48,7 +48,7 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path) -> dict[Any, Any]:
-    """The dictionary in a file of ``torch.save``; code in it is never run. Raises ValueError."""
+    """Return the dictionary in a file of ``torch.save``, without running code in it; raise ValueError otherwise."""
     content = checkpoint.load(path)
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of layers")

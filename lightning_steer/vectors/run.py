@@ -1,4 +1,4 @@
-"""A vector from a finished run: what ``fit`` left in ``checkpoints/EXPERIMENT/RUN``, and what ``test`` reported."""
+"""Make a vector from a finished run: the files of ``fit`` in ``checkpoints/EXPERIMENT/RUN``, and ``test``'s report."""
 
 import json
 import math
@@ -26,19 +26,23 @@ from lightning_steer.vectors.make import of
 
 
 def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
-    """Return the vector of a run's best checkpoint; raises FileNotFoundError or ValueError.
+    """Return the vector of a run's best checkpoint; raise FileNotFoundError or ValueError.
 
-    The model is loaded, and the rows that the method was fitted to are made once more, to be compared with those that
+    The model is loaded, and the rows that the method was fitted to are built again and compared with those that
     the checkpoint names.
     """
     check_no_links(folder)
     path = folder / "best.ckpt"
     config = _config(folder, saving.record_of(path))
     try:
-        inits = config["model"]["init_args"]
-        for name, value in (("backbone", inits["backbone"]), ("method", inits["method"]), ("data", config["data"])):
+        arguments = config["model"]["init_args"]
+        for name, value in (
+            ("backbone", arguments["backbone"]),
+            ("method", arguments["method"]),
+            ("data", config["data"]),
+        ):
             trusted.check(value, name)
-        backbone, method, data = _objects(inits["backbone"], inits["method"], config["data"])
+        backbone, method, data = _objects(arguments["backbone"], arguments["method"], config["data"])
     except (KeyError, TypeError, ValueError, SystemExit) as error:
         raise ValueError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
     backbone.load()
@@ -79,7 +83,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
 
 
 def _config(folder: Path, saved_config: str | None) -> dict[str, Any]:
-    """The configuration of the fit: the record in the checkpoint, which ``fit.yaml`` copies."""
+    """Return the configuration of the fit: the record in the checkpoint, which ``fit.yaml`` copies."""
     path = folder / "fit.yaml"
     if not path.is_file() and saved_config is None:
         raise FileNotFoundError(f"{folder} is no run's folder: it has no fit.yaml; name checkpoints/EXPERIMENT/RUN")
@@ -96,7 +100,7 @@ def _config(folder: Path, saved_config: str | None) -> dict[str, Any]:
 
 
 def _limits(trainer: dict[str, Any]) -> Limits:
-    """How much of the data the fit read; raises ValueError if its trainer says something else than numbers."""
+    """Return how much of the data the fit read; raise ValueError if its trainer's limits are not numbers."""
     names = [f"limit_{part}_batches" for part in ("train", "val")]
     limits = [trainer.get("overfit_batches") or trainer.get(name) for name in names]
     limits = [1.0 if limit is None else limit for limit in limits]
@@ -125,7 +129,7 @@ def _map(method: SteeringMethod, state: dict[str, Tensor], number: int) -> Steer
 
 
 def _report(config: dict[str, Any], result: str) -> dict[str, Any]:
-    """Return the report that ``test`` wrote for this result; empty if there is none, or only one of another result."""
+    """Return the report that ``test`` wrote for this result; empty if there is none."""
     logger = (config.get("trainer") or {}).get("logger")
     inits = logger.get("init_args", {}) if isinstance(logger, dict) else {}
     path = Path(

@@ -1,4 +1,4 @@
-"""Steer a model with a vector for a while: ``with edit(model, vector, strength=2.0): model.generate(...)``."""
+"""Steer a model with a vector in a ``with`` block: ``with edit(model, vector, strength=2.0): model.generate(...)``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,19 +26,19 @@ def edit(
     prompt_lengths: Tensor | None = None,
     other_model: bool = False,
 ) -> Iterator[None]:
-    """While the block runs, every use of the model, ``generate`` too, is steered on the tokens that the card names.
+    """Steer every use of the model inside the block, including ``generate``, on the tokens that the card names.
 
     Args:
         model: a Hugging Face model, an :class:`~lightning_steer.LLM`, or another network with the card's sites.
-        vector: what :func:`~lightning_steer.vectors.load` has read, or :func:`~lightning_steer.vectors.of` made.
+        vector: result of :func:`~lightning_steer.vectors.load` or :func:`~lightning_steer.vectors.of`.
         strength: in the units of the card, a number or ``[B]``, one for each row; None for the card's own.
         tokenizer: compared with the card's; None for the LLM's own, or none.
-        prompt_lengths: ``[B]`` tokens of each prompt; None takes the first call of each ``generate``, and any other
-            call without a cache, for a whole prompt.
-        other_model: the vector was fitted on another model, and is to steer this one all the same.
+        prompt_lengths: ``[B]`` number of tokens of each prompt; None treats the first call of each ``generate``, and
+            any other call without a cache, as a whole prompt.
+        other_model: whether to steer this model although the vector was fitted on another one.
 
     Raises:
-        ValueError: the model is not the one of the card, has no such site, or is of another width.
+        ValueError: the model is not the card's, has no such site, or has another width.
     """
     network: Any = model.model if isinstance(model, LLM) else model
     if hasattr(network, "config"):
@@ -69,7 +69,7 @@ def edit(
 
 
 def module_of(network: nn.Module, site: Site) -> str:
-    """The site's name in this network; raises ValueError if it has no such place, or one of another width."""
+    """Return the site's name in this network; raise ValueError if it has no such site, or one of another width."""
     config = getattr(network, "config", None)
     if config is None or site.layer is None:
         hooks.submodule(network, site.module)
@@ -84,20 +84,20 @@ def module_of(network: nn.Module, site: Site) -> str:
 
 
 def positions_of(card: Card) -> positions.Positions:
-    """The rule that picks the tokens; raises ValueError on one that is not known."""
-    known = {kind.__name__: kind for kind in positions.Positions.__subclasses__()}
+    """Return the rule that selects the tokens; raise ValueError if it is unknown."""
+    rules = {kind.__name__: kind for kind in positions.Positions.__subclasses__()}
     name, settings = card.positions["name"], {key: value for key, value in card.positions.items() if key != "name"}
     text = str(card.positions)[:80]
-    if name not in known or any(not isinstance(value, int) for value in settings.values()):
-        raise ValueError(f"the card steers tokens by {text}, which is not known; known are {', '.join(sorted(known))}")
+    if name not in rules or any(not isinstance(value, int) for value in settings.values()):
+        raise ValueError(f"the card steers tokens by {text}, which is not known; known are {', '.join(sorted(rules))}")
     try:
-        return known[name](**settings)
+        return rules[name](**settings)
     except TypeError as error:
         raise ValueError(f"the card steers tokens by {text}: {error}") from error
 
 
 def as_plain(rule: positions.Positions) -> dict[str, Any]:
-    """How a card writes a rule."""
+    """Return a rule in the form of cards."""
     return {"name": type(rule).__name__, **vars(rule)}
 
 

@@ -1,4 +1,4 @@
-"""A card in a few lines, for a terminal: what was fitted and where, what it does, what else it does."""
+"""Summarise a card in a few lines for a terminal: method, sites, effect, side effects."""
 
 from lightning_steer.report.labels import WORDS
 from lightning_steer.report.tables import Estimate, cell

@@ -1,7 +1,7 @@
-"""What a run's ``fit.yaml`` may name: the classes of this project that a run is made of, and nothing else.
+"""Check what a run's ``fit.yaml`` names: only the classes of this project that a run consists of are allowed.
 
-Names are compared as text before anything is imported. What a class is given is compared with its signature: where a
-class is expected, only a class of the list with its settings may stand, never the name of a function or a file.
+Names are compared as text before anything is imported. A class's arguments are compared with its signature: where a
+class is expected, only a listed class with its settings is allowed, never the name of a function or a file.
 """
 
 import inspect
@@ -12,38 +12,38 @@ from typing import Any
 
 import lightning as L
 
-from lightning_steer.lm import language_model  # noqa: F401  # their classes are what may be named
+from lightning_steer.lm import language_model  # noqa: F401  # defines classes that may be named
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
 
 PROJECT = "lightning_steer"
 OTHERS = "**"
-"""Stands for the arguments that a class hands on; whatever they are called, no text is among them."""
+"""Stands for the arguments that a class passes on; none of them is a text."""
 PLAIN = (str, int, float, bool, bytes, type(None), list, dict, tuple, set)
 
 
 def classes() -> dict[str, type]:
-    """Return the classes that a run is made of, by every path under which they can be named."""
-    known: dict[str, type] = {}
-    todo: list[type] = [Backbone, SteeringMethod, L.LightningDataModule]
+    """Return the classes that a run may consist of, by every path under which they can be named."""
+    by_path: dict[str, type] = {}
+    pending: list[type] = [Backbone, SteeringMethod, L.LightningDataModule]
     seen: set[type] = set()
-    while todo:
-        kind = todo.pop()
+    while pending:
+        kind = pending.pop()
         if kind in seen:
             continue
         seen.add(kind)
-        todo += kind.__subclasses__()
+        pending += kind.__subclasses__()
         if kind.__module__.partition(".")[0] != PROJECT:
             continue
         packages = kind.__module__.split(".")
         paths = [".".join(packages[:depth]) for depth in range(1, len(packages) + 1)]
-        known |= {f"{path}.{kind.__name__}": kind for path in paths} | {kind.__name__: kind}
-        todo += [part for hint in _hints(kind).values() for part in _parts(hint) if isinstance(part, type)]
-    return known
+        by_path |= {f"{path}.{kind.__name__}": kind for path in paths} | {kind.__name__: kind}
+        pending += [part for hint in _hints(kind).values() for part in _parts(hint) if isinstance(part, type)]
+    return by_path
 
 
 def check(config: Any, where: str) -> None:
-    """Raise ValueError unless all that a configuration names are classes of the list.
+    """Raise ValueError unless a configuration names only listed classes.
 
     Args:
         config: ``{"class_path": ..., "init_args": {...}}``.
@@ -83,20 +83,20 @@ def _check(value: Any, plain: bool, where: str, known: Mapping[str, type]) -> No
 
 
 def _hints(kind: type) -> dict[str, Any]:
-    """Return the types of a class's arguments, those that it hands on to its parents too."""
+    """Return the types of a class's arguments, including those that it passes on to its parents."""
     hints_by_name: dict[str, Any] = {}
     for parent in reversed(kind.__mro__):
         init = vars(parent).get("__init__")
         if isinstance(init, types.FunctionType) and parent.__module__.partition(".")[0] == PROJECT:
             hints = typing.get_type_hints(init)
             for name, parameter in list(inspect.signature(init).parameters.items())[1:]:
-                others = parameter.kind is inspect.Parameter.VAR_KEYWORD
-                hints_by_name[OTHERS if others else name] = hints.get(name, Any)
+                is_variadic = parameter.kind is inspect.Parameter.VAR_KEYWORD
+                hints_by_name[OTHERS if is_variadic else name] = hints.get(name, Any)
     return hints_by_name
 
 
 def _parts(hint: Any) -> Iterator[Any]:
-    """Yield all types that stand in a type."""
+    """Yield all types inside a type."""
     if isinstance(hint, list):
         for part in hint:
             yield from _parts(part)
@@ -111,7 +111,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _is_plain(hint: Any) -> bool:
-    """Tell whether no class and no function can stand there, so that a text is a text."""
+    """Return whether the type allows no class and no function, so that a text is just a text."""
     containers = (Mapping, typing.Union, types.UnionType, *PLAIN)
     return all(part in containers or _is_sequence(part) for part in _parts(hint))
 

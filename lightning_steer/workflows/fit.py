@@ -1,4 +1,4 @@
-"""Fit a steering vector from Python: the same module, data module and trainer as on the command line, silently."""
+"""Fit a steering vector from Python, silently, with the module, data module and trainer of the command line."""
 
 import math
 import tempfile
@@ -76,7 +76,9 @@ def run(
         folder: where the report goes; None keeps none.
     """
     with silent(), ExitStack() as stack:
-        place = folder or stack.enter_context(tempfile.TemporaryDirectory())  # what the report says is on the card
+        report_folder = folder or stack.enter_context(
+            tempfile.TemporaryDirectory()
+        )  # the card holds the report's content
         trainer = L.Trainer(
             max_epochs=epochs,
             logger=False,
@@ -85,7 +87,7 @@ def run(
             enable_progress_bar=progress,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            default_root_dir=place,
+            default_root_dir=report_folder,
         )
         trainer.fit(module, data)
         trainer.test(module, data, verbose=False)
@@ -101,27 +103,31 @@ def check_method(method: object, strengths: object) -> None:
 
 
 def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
-    """Read the model at a continuation's tokens and score in nats per token, as the behaviours' configuration does."""
-    given = LLM(llm) if isinstance(llm, str) else llm
-    given.load()
-    requested = given.layers if layers is None else layers
+    """Return the model, read at a continuation's tokens and scored in nats per token, as in the behaviours' config."""
+    source = LLM(llm) if isinstance(llm, str) else llm
+    source.load()
+    requested = source.layers if layers is None else layers
     requested = requested if isinstance(requested, int) else list(requested)
-    other = LLM(
-        given.llm, requested, given.part, given.positions, GeneratedTokens(), "tokens", given.chat, given.system
+    configured = LLM(
+        source.llm, requested, source.part, source.positions, GeneratedTokens(), "tokens", source.chat, source.system
     )
-    other.loading, other.tokens_per_batch = given.loading, given.tokens_per_batch
-    other.adopt(given.model, given.tokenizer)
-    if any(given.model.get_submodule(site)._forward_hooks for site in other.sites):
-        raise ValueError(f"{given.name} is being steered or read at {', '.join(other.sites)}: leave that block first")
-    return other
+    configured.loading, configured.tokens_per_batch = source.loading, source.tokens_per_batch
+    configured.adopt(source.model, source.tokenizer)
+    if any(source.model.get_submodule(site)._forward_hooks for site in configured.sites):
+        raise ValueError(
+            f"{source.name} is being steered or read at {', '.join(configured.sites)}: leave that block first"
+        )
+    return configured
 
 
 def _vector(module: SteeringAdaptor) -> SteeringVector:
-    """The fitted methods with a card of what their test has found."""
+    """Return the fitted methods with a card of their test results."""
     report: dict[str, Any] = finite(module.report)  # as in report.json
     strength, low, high, rows, bound = module.choice.tolist()
-    figures, compared = report["metrics"], report["baselines"]["baseline"]
-    side = {name: one for name, one in figures.items() if name.startswith(("reference_", "perplexity", "text_"))}
+    metrics, compared = report["metrics"], report["baselines"]["baseline"]
+    side_effects = {
+        name: estimate for name, estimate in metrics.items() if name.startswith(("reference_", "perplexity", "text_"))
+    }
     return of(
         module.backbone,
         module.methods,
@@ -129,8 +135,8 @@ def _vector(module: SteeringAdaptor) -> SteeringVector:
         None if math.isnan(low + high) else (low, high),
         int(rows),
         task=report["task"],
-        effect={name: figures[name] for name in compared if name in figures and name not in side},
-        drift=side,
+        effect={name: metrics[name] for name in compared if name in metrics and name not in side_effects},
+        drift=side_effects,
         certificate={"reason": module.reason, "bound": None if math.isnan(bound) else bound},
         warnings=report["warnings"],
     )

@@ -1,7 +1,7 @@
-"""The swap control: how much of a vector's effect is left where the letters of the answers are exchanged.
+"""The swap control: how much of a vector's effect survives if the letters of the answers are exchanged.
 
-A vector for what the answers say moves the exchanged pairs as it moved the others: 100 % survives. A vector for the
-letter moves them the other way: -100 %.
+A vector for the answers' content moves the exchanged pairs like the others: 100 % survives. A vector for the
+letter moves them in the opposite direction: -100 %.
 """
 
 import math
@@ -25,14 +25,14 @@ from lightning_steer.statistics.kinds import Smooth
 
 
 class SwapControl(NamedTuple):
-    """Changes of the margin in nats per token, and the share of the one that the other is."""
+    """Changes of the margin in nats per token, and their ratio."""
 
     effect: Estimate
     """On the pairs."""
     swapped: Estimate
     """On the same pairs with their letters exchanged."""
     surviving: Estimate
-    """``swapped / effect``; without an interval where the effect's own reaches near 0."""
+    """``swapped / effect``; without an interval if that of the effect comes close to 0."""
 
 
 @torch.no_grad()
@@ -44,8 +44,8 @@ def swap_control(
     Args:
         llm: the model, loaded.
         examples: held-out pairs, with lettered options.
-        edits: what is done at each site.
-        cluster: of each pair, as numbers; None: they are independent.
+        edits: the edit of each site.
+        cluster: number of each pair's cluster; None: pairs are independent.
 
     Raises:
         ValueError: naming a pair whose letters cannot be exchanged.
@@ -54,14 +54,14 @@ def swap_control(
     texts = [dict(zip(("prompt", "positive", "negative"), pair, strict=True)) for pair in swapped(pairs)]
     exchanged = [example._replace(**text) for example, text in zip(examples, texts, strict=True)]
     changes = np.stack([_margin_change(llm, rows, edits) for rows in (examples, exchanged)], 1)
-    effect, other = KINDS["margin_change"].estimate(changes, cluster)
-    return SwapControl(effect, other, surviving_share(changes, effect, cluster))
+    effect, swapped_effect = KINDS["margin_change"].estimate(changes, cluster)
+    return SwapControl(effect, swapped_effect, surviving_share(changes, effect, cluster))
 
 
 def surviving_share(changes: NDArray, effect: Estimate, cluster: Sequence[int] | None = None) -> Estimate:
     """Return the ratio of the means of ``changes [n, 2]``, the second over the first, with a jackknife interval.
 
-    The interval holds where the ``effect``, the first mean, is well away from 0: its nearer end is at least half of it.
+    The interval is valid if the ``effect``, the first mean, is clearly not 0: its nearer end is at least half of it.
     """
     (share,) = Smooth(_ratio).estimate(changes[:, 1], changes[:, 0], cluster=cluster)
     nearer = effect.low if effect.value > 0 else -effect.high
@@ -77,13 +77,13 @@ def _margin_change(llm: LLM, examples: Sequence[BehaviourExample], edits: Mappin
     return behaviour_rows(base, llm.scores(questions, edits).cpu())["margin_change"][0].numpy()
 
 
-def _ratio(weights: NDArray, above: NDArray, below: NDArray) -> NDArray:
+def _ratio(weights: NDArray, numerator: NDArray, denominator: NDArray) -> NDArray:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (weights @ above) / (weights @ below)
+        return (weights @ numerator) / (weights @ denominator)
 
 
 def swap_sentences(report: LintReport, llm: LLM, data: BehaviourDataModule, edits: Mapping[str, Edit]) -> list[str]:
-    """Return what survives on the held-out pairs where a lint found that a letter tells positives from negatives."""
+    """Return a sentence on the surviving effect if the lint found that a letter tells positives from negatives."""
     if not any(imbalance.tells and imbalance.feature.startswith("letter") for imbalance in report.imbalances):
         return []
     try:

@@ -174,18 +174,18 @@ def _example(path: object, id_: str, behaviour: str, prompt: str, positive: str,
 
 def _distinct(path: object, examples: list[BehaviourExample]) -> list[BehaviourExample]:
     """Return the examples; raise ValueError for duplicate ids, duplicate contents, or a pair and its reverse."""
-    ids, seen = set(), {}
+    ids, earlier = set(), {}
     for example in examples:
         if example.id in ids:
             raise ValueError(f"{path}: id {example.id} occurs twice")
-        if example[1:] in seen:
-            raise ValueError(f"{path}: example {example.id} repeats example {seen[example[1:]]}")
+        if example[1:] in earlier:
+            raise ValueError(f"{path}: example {example.id} repeats example {earlier[example[1:]]}")
         swapped = example._replace(positive=example.negative, negative=example.positive)[1:]
-        if swapped in seen:
+        if swapped in earlier:
             raise ValueError(
-                f"{path}: example {example.id} is example {seen[swapped]} with its two sides exchanged: they would "
+                f"{path}: example {example.id} is example {earlier[swapped]} with its two sides exchanged: they would "
                 "cancel each other"
             )
         ids.add(example.id)
-        seen[example[1:]] = example.id
+        earlier[example[1:]] = example.id
     return examples

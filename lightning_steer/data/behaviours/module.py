@@ -142,8 +142,8 @@ class BehaviourDataModule(SteeringDataModule):
         """Return at most ``most`` different prompts of a part, each with its positive continuation."""
         self.setup()
         questions: dict[str, MultipleChoice] = {}
-        for both in map(question, self.parts[part]):
-            questions.setdefault(both.prompt, MultipleChoice(both.prompt, (both.options[self.positive],)))
+        for choice in map(question, self.parts[part]):
+            questions.setdefault(choice.prompt, MultipleChoice(choice.prompt, (choice.options[self.positive],)))
         return list(questions.values())[:most]
 
     def _loader(self, part: int) -> DataLoader[PairBatch]:

@@ -142,8 +142,8 @@ class MERADataModule(SteeringDataModule):
             [part[i]._replace(prompt=q.prompt) for i, q in places]
             for part, places in zip(self._whole, readable, strict=True)
         ]
-        for part, whole in zip(parts, self._whole, strict=True):
-            for k in sorted({e.label for e in whole} - {e.label for e in part}):
+        for part, all_examples in zip(parts, self._whole, strict=True):
+            for k in sorted({e.label for e in all_examples} - {e.label for e in part}):
                 raise ValueError(
                     f"all rows with the label {self.labels[k]!r} of one split are longer than the {llm.longest} tokens "
                     f"that {llm.name} reads: leave the label out, or use too_long truncate_left"

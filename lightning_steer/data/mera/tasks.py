@@ -118,15 +118,15 @@ class FinanceTask(Task):
         self.labels = {label: (label, label.lower(), label.capitalize()) for label in tasks[task]}
 
     def examples(self, n: int, seed: int) -> list[Example]:
-        where = self.file or "sujet-ai/Sujet-Finance-Instruct-177k"
-        rows = hub_rows(where, None, "train") if self.file is None else read_rows(self.file)
+        name = self.file or "sujet-ai/Sujet-Finance-Instruct-177k"
+        rows = hub_rows(name, None, "train") if self.file is None else read_rows(self.file)
         if "task_type" not in rows[0]:
-            raise ValueError(f"{where} has no column 'task_type'; its columns are {', '.join(rows[0])}")
+            raise ValueError(f"{name} has no column 'task_type'; its columns are {', '.join(rows[0])}")
         rows = [{**r, "answer": str(r.get("answer")).strip().lower()} for r in rows if r["task_type"] == self.name]
         if not rows:
-            raise ValueError(f"{where} has no rows of task_type {self.name!r}")
+            raise ValueError(f"{name} has no rows of task_type {self.name!r}")
         labels = {label.lower(): variants for label, variants in self.labels.items()}
-        return labelled(rows, "{inputs}\nAnswer:", "answer", labels, where)
+        return labelled(rows, "{inputs}\nAnswer:", "answer", labels, name)
 
 
 class MMLU(Task):

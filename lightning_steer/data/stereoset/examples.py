@@ -192,10 +192,10 @@ def _blank(context: str, sentence: str, name: str) -> str:
 
 
 def _distinct(examples: list[StereoSetExample]) -> list[StereoSetExample]:
-    seen: set[str] = set()
+    known_ids: set[str] = set()
     for example in examples:
         for id_ in (f"id {example.id}", *(f"sentence id {id_}" for id_ in example.sentence_ids)):
-            if id_ in seen:
+            if id_ in known_ids:
                 raise ValueError(f"{example.task} example {example.id}: {id_} occurs twice")
-            seen.add(id_)
+            known_ids.add(id_)
     return examples

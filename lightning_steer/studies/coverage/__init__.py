@@ -1,1 +1,1 @@
-"""How often intervals hold the true value, and how often certificates are false: simulated for every kind."""
+"""Simulate how often intervals contain the true value, and how often certificates are false, for every kind."""

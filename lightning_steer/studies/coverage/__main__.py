@@ -1,4 +1,4 @@
-"""``make coverage``: simulate every interval and certificate, what is not there yet; then write the table."""
+"""``make coverage``: simulate the missing cells of all intervals and certificates, then write the table."""
 
 import argparse
 import hashlib
@@ -19,7 +19,7 @@ from lightning_steer.studies.coverage.cells import run, select
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    """Return the options of the study."""
+    """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.coverage", description=__doc__)
     add = parser.add_argument
     add("--sets", type=int, default=4000, help="simulated data sets a cell")
@@ -34,14 +34,14 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Run, write, print."""
+    """Run the missing cells, write the page, print the summary."""
     options, start = arguments(given), time.monotonic()
     cells = select(options.tables)
     paths = [options.out / f"{options.sets}-{_code()}" / f"{_slug(cell)}.json" for cell in cells]
-    left = [i for i, path in enumerate(paths) if not path.is_file()]
+    missing = [i for i, path in enumerate(paths) if not path.is_file()]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(left), desc="coverage") as bar:
-        jobs = {pool.submit(run, i, options.tables, options.sets): i for i in left}
+    with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(missing), desc="coverage") as bar:
+        jobs = {pool.submit(run, i, options.tables, options.sets): i for i in missing}
         for job in as_completed(jobs):
             rows, seconds = job.result()
             write_json(paths[jobs[job]], {"rows": rows, "seconds": seconds})
@@ -60,10 +60,10 @@ def _slug(cell: Any) -> str:
 
 
 def _code() -> str:
-    """Return a digest of what the numbers rest on: numbers of other code are not taken for these."""
+    """Return a digest of the code that makes the numbers, so that numbers of other code are not reused."""
     folders = Path(statistics.__file__).parent, Path(__file__).parent
-    kept = ("__main__.py", "page.py", "verdicts.py")
-    files = sorted(path for folder in folders for path in folder.glob("*.py") if path.name not in kept)
+    ignored = ("__main__.py", "page.py", "verdicts.py")
+    files = sorted(path for folder in folders for path in folder.glob("*.py") if path.name not in ignored)
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

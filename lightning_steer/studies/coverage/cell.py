@@ -15,7 +15,7 @@ from lightning_steer.studies.coverage import designs
 
 SEED = 20_260
 Outcome = dict[str, tuple[Intervals, float, float]]
-"""By estimate: intervals ``[S]``, the true value, and the full range, the width where none is given."""
+"""By estimate: intervals ``[S]``, the true value, and the full range, which is the width of a missing interval."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ class Cell:
         """Return a row for each estimate of the cell."""
         random = np.random.default_rng([SEED, zlib.crc32(f"{self.table}/{self.design}".encode())])
         rows = []
-        for name, (found, true, full) in self.outcome(random, sets).items():
-            none = np.isnan(found.low) | np.isnan(found.high)
-            holds = none | ((found.low <= true + 1e-12) & (true - 1e-12 <= found.high))
-            width = np.where(none | ~np.isfinite(found.high - found.low), full, found.high - found.low)
+        for name, (intervals, true, full_range) in self.outcome(random, sets).items():
+            is_missing = np.isnan(intervals.low) | np.isnan(intervals.high)
+            holds = is_missing | ((intervals.low <= true + 1e-12) & (true - 1e-12 <= intervals.high))
+            width = np.where(
+                is_missing | ~np.isfinite(intervals.high - intervals.low), full_range, intervals.high - intervals.low
+            )
             rows.append(
                 {
                     "table": self.table,
@@ -45,9 +47,9 @@ class Cell:
                     "sets": sets,
                     "holds": int(holds.sum()),
                     "width": float(width.mean()),
-                    "none": float(none.mean()),
+                    "none": float(is_missing.mean()),
                     "common": self.common,
-                    "how": found.how,
+                    "how": intervals.how,
                 }
             )
         return rows
@@ -56,7 +58,7 @@ class Cell:
 def columns_of(
     kind: Kind, draw: Callable[..., NDArray], cluster: NDArray | None, true: float, full: float
 ) -> Callable[[Generator, int], Outcome]:
-    """Return what simulates one kind's intervals for columns that ``draw(random, sets)`` makes."""
+    """Return a function that simulates one kind's intervals for columns from ``draw(random, sets)``."""
 
     def outcome(random: Generator, sets: int) -> Outcome:
         columns = draw(random=random, sets=sets)

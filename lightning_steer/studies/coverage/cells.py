@@ -31,7 +31,7 @@ LAYOUTS = list(itertools.product((6, 12, 30, 100), ("10 each", "2 to 30"), (0.0,
 
 def _clustered_cells() -> list[Cell]:
     cells = []
-    for layout in (Layout(*one) for one in LAYOUTS):
+    for layout in (Layout(*settings) for settings in LAYOUTS):
         for p in (0.02, 0.05, 0.2, 0.5):
             layout.add("share, clusters", f"p {p:g}", Share(), partial(designs.shares, p=p), p, 1, p)
             layout.add("mean in [0, 1], clusters", f"mean {p:g}", Mean(0, 1), partial(designs.halves, p=p), p, 1, p)
@@ -40,10 +40,10 @@ def _clustered_cells() -> list[Cell]:
             layout.add("error of answers, clusters", f"wrong {p:g}", Mean(0, 1), draw, true, 1, p)
         for gains, harms in ((0.02, 0.0), (0.1, 0.05), (0.3, 0.3)):
             label, true, p = f"gains {gains:g}, harms {harms:g}", gains - harms, gains + harms
-            whole, graded = (
+            binary, graded = (
                 partial(draw, gains=gains, harms=harms) for draw in (designs.changes, designs.graded_changes)
             )
-            layout.add("paired change, clusters", label, Change(), whole, true, 2, p)
+            layout.add("paired change, clusters", label, Change(), binary, true, 2, p)
             layout.add("mean in [-1, 1], clusters", label, Mean(-1, 1), graded, true / 2, 2, p)
         for skewed, label in ((False, "normal"), (True, "exponential")):
             draw = partial(designs.reals, skewed=skewed)
@@ -74,20 +74,24 @@ def _answer_cells() -> list[Cell]:
 def _answers(random: Generator, sets: int, n: int, classes: int, base: float, gains: float, harms: float) -> Outcome:
     chances = designs.answer_cells(classes, base, gains, harms)
     counts = random.multinomial(n, chances.ravel(), sets).reshape(-1, *chances.shape)
-    found = AnswerTable(classes).from_counts(counts.astype(float))
+    figures = AnswerTable(classes).from_counts(counts.astype(float))
     true = statistics_of.true_figures(chances)
-    return {name: (one, true[name], 1.0 if "accuracy" in name else 2.0) for name, one in found.items() if name in true}
+    return {
+        name: (intervals, true[name], 1.0 if "accuracy" in name else 2.0)
+        for name, intervals in figures.items()
+        if name in true
+    }
 
 
 def _row_cells() -> list[Cell]:
     cells = []
     for n, (gains, harms) in itertools.product((60, 250, 1000), PAIRS):
-        part = {"gains": gains, "harms": harms, "icc": 0.0, "cluster": np.arange(n)}
+        settings = {"gains": gains, "harms": harms, "icc": 0.0, "cluster": np.arange(n)}
         for kind, draw, scale, table in (
             (Change(), designs.changes, 1.0, "paired change, independent rows"),
             (Mean(-1, 1), designs.graded_changes, 0.5, "mean in [-1, 1], independent rows"),
         ):
-            outcome = columns_of(kind, partial(draw, **part), None, scale * (gains - harms), 2)
+            outcome = columns_of(kind, partial(draw, **settings), None, scale * (gains - harms), 2)
             cells.append(Cell(table, f"n {n}, gains {gains:g}, harms {harms:g}", outcome))
     for n, p in itertools.product((12, 40, 250), (0.02, 0.05, 0.2, 0.5)):
         draw = partial(designs.halves, p=p, icc=0.0, cluster=np.arange(n))
@@ -129,7 +133,7 @@ def _two_groups(random: Generator, sets: int, cluster: NDArray | None, d: float)
     scores = designs.reals(random, False, icc, np.arange(n) if cluster is None else cluster, sets)
     scores += d * group[:, None]
     clusters = as_clusters(cluster, n)
-    # topics shift both groups alike
+    # topics shift both groups equally
     auc = statistics_of.true_auc(d)
     return {
         "AUC": (Smooth(partial(statistics_of.auc, group=group), 0, 1).interval([scores], clusters), auc, 1),
@@ -142,8 +146,8 @@ def _icat(random: Generator, sets: int, terms: int, p: float, lms: float) -> Out
     cluster = np.repeat(np.arange(terms), 25)
     stereotype = designs.shares(random, p, 0.02, cluster, sets)
     meaning = designs.shares(random, lms, 0.02, cluster, sets) if lms < 1 else np.ones_like(stereotype)
-    found = Smooth(statistics_of.icat, 0, 100).interval([stereotype, meaning], as_clusters(cluster, len(cluster)))
-    return {"ICAT": (found, 100 * lms * min(p, 1 - p) / 0.5, 100)}
+    intervals = Smooth(statistics_of.icat, 0, 100).interval([stereotype, meaning], as_clusters(cluster, len(cluster)))
+    return {"ICAT": (intervals, 100 * lms * min(p, 1 - p) / 0.5, 100)}
 
 
 def _corrected_cells() -> list[Cell]:

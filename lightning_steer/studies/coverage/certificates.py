@@ -1,4 +1,4 @@
-"""Cells of certificates and of rank p-values: how often they are false, and how often they find what is there."""
+"""Cells of certificates and of rank p-values: false positive rate and power."""
 
 import itertools
 import zlib
@@ -39,7 +39,7 @@ class CertificateCell:
         risk = self.delta / K
         if self.icc is not None:
             means = designs.clustered_candidates(random, self.churn, self.effect, self.icc, K, self.n // 10, sets)
-            if self.outcome == "graded":  # sizes of changes even on [0, 1]: their mean halves
+            if self.outcome == "graded":  # sizes of changes are uniform on [0, 1], so the mean halves
                 means = means * random.random(means.shape)
             passed = _betting(means, risk)
             hoeffding = means.mean(-1) - np.sqrt(2 * np.log(1 / risk) / means.shape[-1]) > 0
@@ -72,7 +72,7 @@ def _betting(values: NDArray, risk: float) -> NDArray:
 
 @dataclass(frozen=True)
 class RankCell:
-    """The rank p-value of a fitted value that is one more random draw."""
+    """The rank p-value under the null: the fitted value is one more random draw."""
 
     law: str
     table = "rank p-values"
@@ -91,7 +91,7 @@ class RankCell:
         if self.law == "heavy tails":
             drawn = random.standard_cauchy((DRAWS + 1, sets))
         higher = self.law != "normal, lower is better"
-        p = np.array([one.p for one in RandomControl(higher).estimate(drawn[1:], drawn[0])])
+        p = np.array([control.p for control in RandomControl(higher).estimate(drawn[1:], drawn[0])])
         counts = [int((p <= j / (DRAWS + 1) + 1e-12).sum()) for j in range(1, DRAWS + 1)]
         return [{"table": self.table, "design": self.design, "sets": sets, "at_most": counts}]
 

@@ -1,4 +1,4 @@
-"""Cells of changes that a biased judge scored and labels correct, beside labels alone."""
+"""Cells of changes scored by a biased judge and corrected by labels, compared with labels alone."""
 
 import itertools
 from functools import partial
@@ -12,7 +12,7 @@ from lightning_steer.statistics.kinds import Change, Intervals
 
 ROWS = 2000
 QUALITIES = {"good": 0.95, "fair": 0.7, "blind": 0.0}
-"""How often the judge sees the true change; else it sees that of another row."""
+"""How often the judge sees the true change; otherwise it sees that of another row."""
 
 
 def corrected(
@@ -27,20 +27,22 @@ def corrected(
     true = draw()
     judged = np.where(random.random(true.shape, dtype=np.float32) < quality, true, draw())
     judged = np.where(random.random(true.shape, dtype=np.float32) < bias, np.minimum(judged + 1, 1), judged)
-    own, seen, others = (part.astype(np.float64) for part in (true[:labels], judged[:labels], judged[labels:]))
-    with_judge, _ = prediction_powered.interval(own, seen, others, 1.0, True)
-    alone = Change().interval(own, None)
+    labels_of_labelled, scores_of_labelled, scores_of_others = (
+        values.astype(np.float64) for values in (true[:labels], judged[:labels], judged[labels:])
+    )
+    with_judge, _ = prediction_powered.interval(labels_of_labelled, scores_of_labelled, scores_of_others, 1.0, True)
+    alone = Change().interval(labels_of_labelled, None)
     return {"labels and judge": (with_judge, gains - harms, 2), "labels alone": (alone, gains - harms, 2)}
 
 
 def designs() -> list[tuple[str, partial]]:
-    """Return designs in words and what draws them."""
+    """Return each design in words with the function that draws it."""
     changes = ((0.3, 0.05), (0.1, 0.05), (0.03, 0.01))
-    made = itertools.product((100, 200, 400), changes, (0.0, 0.1, 0.3), QUALITIES.items())
+    settings = itertools.product((100, 200, 400), changes, (0.0, 0.1, 0.3), QUALITIES.items())
     return [
         (
             f"{n} labels of {ROWS:,}, gains {gains:g}, harms {harms:g}, bias {bias:g}, {name} judge",
             partial(corrected, labels=n, gains=gains, harms=harms, bias=bias, quality=quality),
         )
-        for n, (gains, harms), bias, (name, quality) in made
+        for n, (gains, harms), bias, (name, quality) in settings
     ]

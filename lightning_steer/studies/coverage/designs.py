@@ -22,21 +22,21 @@ def cluster_chances(random: Generator, chances: NDArray, icc: float, shape: tupl
         return np.broadcast_to(chances, (*shape, len(chances)))
     drawn = random.standard_gamma(chances * (1 - icc) / icc, (*shape, len(chances)))
     total = drawn.sum(-1, keepdims=True)
-    # gammas of a tiny shape may all underflow: such a cluster is of one kind altogether
-    whole = np.eye(len(chances))[random.choice(len(chances), shape, p=chances)]
-    return np.where(total > 0, drawn / np.maximum(total, 1e-300), whole)
+    # gammas of a tiny shape may all underflow; then all rows of the cluster are of one kind
+    single_kind = np.eye(len(chances))[random.choice(len(chances), shape, p=chances)]
+    return np.where(total > 0, drawn / np.maximum(total, 1e-300), single_kind)
 
 
 def shares(random: Generator, p: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
     """Return ``[n, S]`` of 0 and 1 with mean p."""
-    own = cluster_chances(random, np.array([p, 1 - p]), icc, (int(cluster.max()) + 1, sets))[..., 0]
-    return (random.random((len(cluster), sets)) < own[cluster]).astype(float)
+    chances = cluster_chances(random, np.array([p, 1 - p]), icc, (int(cluster.max()) + 1, sets))[..., 0]
+    return (random.random((len(cluster), sets)) < chances[cluster]).astype(float)
 
 
 def halves(random: Generator, p: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
     """Return ``[n, S]`` of 0, 1/2 and 1 with mean p, such as outcomes with ties."""
-    own = cluster_chances(random, np.array([p, 1 - p]), icc, (int(cluster.max()) + 1, sets))[..., 0][cluster]
-    return (random.random((2, *own.shape)) < own).mean(0)
+    chances = cluster_chances(random, np.array([p, 1 - p]), icc, (int(cluster.max()) + 1, sets))[..., 0][cluster]
+    return (random.random((2, *chances.shape)) < chances).mean(0)
 
 
 def errors(random: Generator, p: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
@@ -53,18 +53,18 @@ def mean_error(p: float) -> float:
 def changes(random: Generator, gains: float, harms: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
     """Return ``[n, S]`` of -1, 0 and 1."""
     chances = np.array([gains, harms, 1 - gains - harms])
-    kept = chances > 0
-    own = np.zeros((int(cluster.max()) + 1, sets, 3))
-    own[..., kept] = cluster_chances(random, chances[kept], icc, own.shape[:2])
-    own = own[cluster]
-    draw = random.random(own.shape[:2])
-    return (draw < own[..., 0]).astype(float) - ((draw >= own[..., 0]) & (draw < own[..., 0] + own[..., 1]))
+    possible = chances > 0
+    p = np.zeros((int(cluster.max()) + 1, sets, 3))
+    p[..., possible] = cluster_chances(random, chances[possible], icc, p.shape[:2])
+    p = p[cluster]
+    draw = random.random(p.shape[:2])
+    return (draw < p[..., 0]).astype(float) - ((draw >= p[..., 0]) & (draw < p[..., 0] + p[..., 1]))
 
 
 def graded_changes(random: Generator, gains: float, harms: float, icc: float, cluster: NDArray, sets: int) -> NDArray:
     """Return ``[n, S]`` in [-1, 1]: changes of a size between 0 and 1, half of the mean."""
-    whole = changes(random, gains, harms, icc, cluster, sets)
-    return whole * random.random(whole.shape)
+    signs = changes(random, gains, harms, icc, cluster, sets)
+    return signs * random.random(signs.shape)
 
 
 def reals(random: Generator, skewed: bool, icc: float, cluster: NDArray, sets: int) -> NDArray:
@@ -139,8 +139,8 @@ def answer_cells(classes: int, base: float, gains: float, harms: float) -> NDArr
     """Return ``[K, K, K]`` chances of truth x before x after; wrong answers are even over the other classes."""
     truth = np.array([0.7, 0.3]) if classes == 2 else np.arange(classes, 0, -1) / np.arange(1, classes + 1).sum()
     right, wrong = np.eye(classes), (1 - np.eye(classes)) / (classes - 1)
-    same = np.einsum("ta,ab->tab", wrong, np.eye(classes))
-    cells = (base - harms) * np.einsum("ta,tb->tab", right, right) + (1 - base - gains) * same
+    unchanged = np.einsum("ta,ab->tab", wrong, np.eye(classes))
+    cells = (base - harms) * np.einsum("ta,tb->tab", right, right) + (1 - base - gains) * unchanged
     cells = cells + harms * np.einsum("ta,tb->tab", right, wrong) + gains * np.einsum("ta,tb->tab", wrong, right)
     return truth[:, None, None] * cells
 
@@ -151,8 +151,8 @@ def candidates(random: Generator, churn: float, effect: float, k: int, n: int, s
     rows = np.empty((sets, k, n), np.int8)
     for i in range(k):
         if i:
-            again = random.random((sets, n), dtype=np.float32)
-            draw = np.where(random.random((sets, n), dtype=np.float32) < 0.7, draw, again)
+            fresh = random.random((sets, n), dtype=np.float32)
+            draw = np.where(random.random((sets, n), dtype=np.float32) < 0.7, draw, fresh)
         rows[:, i] = (draw < (churn + effect) / 2).astype(np.int8) - (draw > 1 - (churn - effect) / 2)
     return rows
 
@@ -163,8 +163,8 @@ def clustered_candidates(
     """Return ``[S, K, T]`` means of clusters of ten rows; neighbouring candidates treat 7 of 10 clusters alike."""
     chances, means = np.array([(churn + effect) / 2, (churn - effect) / 2, 1 - churn]), []
     for i in range(k):
-        own = cluster_chances(random, chances, icc, (sets, clusters))
-        drawn = random.multinomial(10, own / own.sum(-1, keepdims=True))
+        p = cluster_chances(random, chances, icc, (sets, clusters))
+        drawn = random.multinomial(10, p / p.sum(-1, keepdims=True))
         mean = (drawn[..., 0] - drawn[..., 1]) / 10
         means.append(np.where(random.random((sets, clusters)) < 0.7, means[-1], mean) if i else mean)
     return np.stack(means, 1)

@@ -1,4 +1,4 @@
-"""Cells where intervals were seen to fail: a cluster with much of all rows, long tails, few skewed rows and units."""
+"""Cells where intervals have failed: one cluster with most of the rows, long tails, few skewed rows and units."""
 
 import itertools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns
 
 
 def unequal_cells() -> list[Cell]:
-    """One cluster holds a third of the rows, or 60 %."""
+    """Return cells where one cluster holds a third of the rows, or 60 %."""
     cells = []
     for layout in itertools.starmap(
         Layout, itertools.product((12, 30, 100), ("one of a third", "one of 60 %"), (0.1, 0.3, 0.6))
@@ -33,7 +33,7 @@ LAWS = ("lognormal 1", "lognormal 1.5", "lognormal 2", "Pareto 1.5", "Pareto 2.5
 
 
 def drift_cells() -> list[Cell]:
-    """The probability that texts lose, 1 - exp(-KL), where a few of them carry the KL."""
+    """Return cells of the probability that texts lose, 1 - exp(-KL), where a few texts carry most of the KL."""
     cells = []
     for law, median, (n, tokens) in itertools.product(
         LAWS, (0.001, 0.02, 0.2), ((30, 1), (100, 1), (500, 1), (30, 10), (100, 10))
@@ -59,9 +59,9 @@ def _drift(
 
 
 def unbounded_cells() -> list[Cell]:
-    """Means of what nothing bounds: skewed rows, clusters and units, few and many; of few there is no interval.
+    """Return cells of unbounded means: skewed rows, clusters and units, few and many; few have no interval.
 
-    Laws that are more skewed cannot be promised anything at these sizes: the page says how often they are held.
+    Nothing can be promised for more skewed laws at these sizes; the page states their coverage.
     """
     cells = []
     for n, law in itertools.product((6, 10, 15, 30, 100), ("normal", "exponential", "lognormal 0.5")):
@@ -81,9 +81,9 @@ def unbounded_cells() -> list[Cell]:
 
 def _units(random: Generator, sets: int, law: str, n: int) -> Outcome:
     units = designs.many(random, law, n, sets)
-    found = Intervals(
+    simulated = Intervals(
         units.mean(0),
         *intervals.over_units(units),
         f"t over independent units, skew-adjusted, from {intervals.UNITS} on",
     )
-    return {"": (found, designs.MEANS[law], np.nan)}
+    return {"": (simulated, designs.MEANS[law], np.nan)}

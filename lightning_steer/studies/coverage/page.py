@@ -79,25 +79,27 @@ NOTES = {
 
 def summary(rows: list[Row]) -> str:
     """Return each cell that fails, how many of each sort hold, and how far coverage falls short of .95."""
-    wrong = [f"{row['table']}: {row['design']} {row.get('estimate', '')}: {fault(row)}" for row in rows if fault(row)]
+    failures = [
+        f"{row['table']}: {row['design']} {row.get('estimate', '')}: {fault(row)}" for row in rows if fault(row)
+    ]
     covered = [row for row in rows if "holds" in row]
-    others = [row for row in rows if "holds" not in row and promises(row)]
+    guarantees = [row for row in rows if "holds" not in row and promises(row)]
     lines = []
-    for name, part in (("intervals", covered), ("false certificates and of rank p-values", others)):
-        if part:
-            held = len(part) - sum(bool(fault(row)) for row in part)
-            lines.append(f"{held:,} of {len(part):,} cells of {name} hold.")
+    for name, group in (("intervals", covered), ("false certificates and of rank p-values", guarantees)):
+        if group:
+            held_count = len(group) - sum(bool(fault(row)) for row in group)
+            lines.append(f"{held_count:,} of {len(group):,} cells of {name} hold.")
     if covered:
         shares = [row["holds"] / row["sets"] for row in covered]
-        below = [sum(share < level for share in shares) for level in (0.95, 0.94, 0.93)]
+        counts = [sum(share < level for share in shares) for level in (0.95, 0.94, 0.93)]
         lines[0] += (
-            f" The lowest actual coverage is {min(shares):.3f}; {below[0]:,} cells cover less than .95, {below[1]:,} "
-            f"less than .94, {below[2]:,} less than .93. In {sum(row['none'] == 1 for row in covered):,} cells no "
+            f" The lowest actual coverage is {min(shares):.3f}; {counts[0]:,} cells cover less than .95, {counts[1]:,} "
+            f"less than .94, {counts[2]:,} less than .93. In {sum(row['none'] == 1 for row in covered):,} cells no "
             "interval is given, which covers."
         )
     power = sum(not promises(row) for row in rows)
     lines += [f"{power:,} more cells show power."] if power else []
-    return "\n".join([*wrong, *lines])
+    return "\n".join([*failures, *lines])
 
 
 def text(rows: list[Row], sets: int, seconds: float) -> str:
@@ -106,27 +108,33 @@ def text(rows: list[Row], sets: int, seconds: float) -> str:
     for row in rows:
         tables[row["table"]].append(row)
     lines = [HEAD.format(sets=sets, minutes=seconds / 60, verdict=summary(rows)), *_overview(tables)]
-    for name, part in tables.items():
+    for name, group in tables.items():
         lines += ["", f"## {name[0].upper()}{name[1:]}", ""]
         lines += [NOTES[name], ""] if name in NOTES else []
         lines += (
-            _certificates(part) if "certified" in part[0] else _ranks(part) if "at_most" in part[0] else _cells(part)
+            _certificates(group)
+            if "certified" in group[0]
+            else _ranks(group)
+            if "at_most" in group[0]
+            else _cells(group)
         )
     return "\n".join(lines) + "\n"
 
 
 def _overview(tables: dict[str, list[Row]]) -> list[str]:
     lines = ["| table | method | cells | least coverage | mean coverage | fail |", "|---|---|---|---|---|---|"]
-    for name, part in tables.items():
-        fails = sum(bool(fault(row)) for row in part)
-        if "holds" not in part[0]:
-            count = sum(map(promises, part))
+    for name, group in tables.items():
+        fails = sum(bool(fault(row)) for row in group)
+        if "holds" not in group[0]:
+            count = sum(map(promises, group))
             lines.append(f"| {name} | - | {count} | - | - | {fails} |")
-            lines += [f"| {name}, power | - | {len(part) - count} | - | - | - |"] if count < len(part) else []
+            lines += [f"| {name}, power | - | {len(group) - count} | - | - | - |"] if count < len(group) else []
             continue
-        how = ", ".join(sorted({row["how"] for row in part}))
-        held = [row["holds"] / row["sets"] for row in part]
-        lines.append(f"| {name} | {how} | {len(part)} | {min(held):.3f} | {sum(held) / len(held):.3f} | {fails} |")
+        how = ", ".join(sorted({row["how"] for row in group}))
+        coverage = [row["holds"] / row["sets"] for row in group]
+        lines.append(
+            f"| {name} | {how} | {len(group)} | {min(coverage):.3f} | {sum(coverage) / len(coverage):.3f} | {fails} |"
+        )
     return lines
 
 
@@ -134,8 +142,8 @@ def _cells(rows: list[Row]) -> list[str]:
     lines = ["| design | estimate | coverage | mean width | no interval | |", "|---|---|---|---|---|---|"]
     for row in rows:
         width = "-" if row["width"] is None or row["width"] != row["width"] else f"{row['width']:.3f}"
-        held, none = row["holds"] / row["sets"], f"{row['none']:.0%}" if row["none"] else "-"
-        lines.append(f"| {row['design']} | {row['estimate']} | {held:.3f} | {width} | {none} | {_mark(row)} |")
+        coverage, missing = row["holds"] / row["sets"], f"{row['none']:.0%}" if row["none"] else "-"
+        lines.append(f"| {row['design']} | {row['estimate']} | {coverage:.3f} | {width} | {missing} | {_mark(row)} |")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Cells of choices under several promises: how often what is chosen breaks one, and how often there is a choice."""
+"""Cells of choices under several promises: how often the choice breaks one, and how often there is a choice."""
 
 import itertools
 import zlib
@@ -14,7 +14,7 @@ from lightning_steer.statistics.bounds import Betting, ExactPaired
 
 SEED, K, ICC, EACH = 20_262, 10, 0.3, 10
 LIMIT = 0.05
-"""What each harm may reach; a benefit must exceed 0."""
+"""Limit of each harm; a benefit must exceed 0."""
 CHURN = 0.04
 """Share of rows that change in either direction, beyond the mean change."""
 MOST_AT_A_TIME = 2**24
@@ -24,9 +24,9 @@ MOST_AT_A_TIME = 2**24
 class PromiseCell:
     """One design of K candidates, a benefit, and harms that move together.
 
-    ``at the limits``: every candidate has a large benefit and small harms but for one promise, which it breaks by
-    nothing: a benefit of 0, or a harm of the limit. ``growing``: benefit and harms grow with the strength, and the
-    stronger half breaks every limit of a harm.
+    ``at the limits``: every candidate has a large benefit and small harms except for one promise, which it breaks by
+    the smallest margin: a benefit of 0, or a harm at the limit. ``growing``: benefit and harms grow with the strength,
+    and the stronger half breaks every limit of a harm.
     """
 
     truth: str
@@ -59,18 +59,18 @@ class PromiseCell:
         random = np.random.default_rng([SEED, zlib.crc32(self.design.encode())])
         means, risk = self.means(), self.delta / K
         limits = np.array([0.0] + [-LIMIT] * self.harms)
-        kept = np.all(means > limits + 1e-12, axis=1)
+        keeps_all = np.all(means > limits + 1e-12, axis=1)
         counts = {"false": np.zeros(2, int), "good": np.zeros(2, int)}
         for changes in self._tables(random, means, sets):
-            union = changes.mean(3) - np.sqrt(2 * np.log((1 + self.harms) / risk) / changes.shape[3]) > limits
-            for i, passed in enumerate((self._certified(changes, limits, risk), union)):
+            hoeffding = changes.mean(3) - np.sqrt(2 * np.log((1 + self.harms) / risk) / changes.shape[3]) > limits
+            for i, passed in enumerate((self._certified(changes, limits, risk), hoeffding)):
                 certified = np.all(passed, axis=2)
                 benefit = np.where(certified, changes.mean(3)[..., 0], -np.inf)
                 chosen, is_any = benefit.argmax(1), np.any(certified, axis=1)
-                counts["false"][i] += (is_any & ~kept[chosen]).sum()
-                counts["good"][i] += (is_any & kept[chosen]).sum()
+                counts["false"][i] += (is_any & ~keeps_all[chosen]).sum()
+                counts["good"][i] += (is_any & keeps_all[chosen]).sum()
         row = {"table": self.table, "design": self.design, "sets": sets, "delta": self.delta}
-        named = {"false": 0.0, "good": 1.0} if kept.any() else {"false": 0.0}
+        named = {"false": 0.0, "good": 1.0} if keeps_all.any() else {"false": 0.0}
         return [
             {**row, "effect": effect, "certified": int(counts[name][0]), "hoeffding": int(counts[name][1])}
             for name, effect in named.items()
@@ -81,8 +81,8 @@ class PromiseCell:
         share = (CHURN + np.abs(means)) / 2
         rises, falls = (normal.ppf(np.clip(share + sign * means / 2, 1e-9, 1)) for sign in (1, -1))
         per_set = means.size * self.n
-        for some in np.array_split(np.arange(sets), -(-sets * per_set // MOST_AT_A_TIME)):
-            z = self._latent(random, (len(some), *means.shape))
+        for batch in np.array_split(np.arange(sets), -(-sets * per_set // MOST_AT_A_TIME)):
+            z = self._latent(random, (len(batch), *means.shape))
             changes = (z < rises[..., None]).astype(np.int8) - (z > -falls[..., None])
             yield changes.reshape(*changes.shape[:3], -1, EACH).mean(4) if self.clustered else changes
 
@@ -94,8 +94,10 @@ class PromiseCell:
             parts = [random.standard_normal((sets, a, b, n), dtype=np.float32)
                      for a, b in ((1, 1), (1, measures), (k, 1), (k, measures))]  # fmt: skip
             rho = self.correlation
-            shared, own = (np.sqrt(rho) * one + np.sqrt(1 - rho) * each for one, each in (parts[:2], parts[2:]))
-            return np.float32(0.8) * shared + np.float32(0.6) * own
+            shared, separate = (
+                np.sqrt(rho) * common + np.sqrt(1 - rho) * single for common, single in (parts[:2], parts[2:])
+            )
+            return np.float32(0.8) * shared + np.float32(0.6) * separate
 
         if not self.clustered:
             return draw(self.n)
@@ -106,11 +108,13 @@ class PromiseCell:
         """Return ``[S, K, M]`` whether each promise is certified, as in ``statistics.promises``."""
         passed = []
         for j, limit in enumerate(limits):
-            one = changes[:, :, j]
+            outcome = changes[:, :, j]
             if self.clustered:
-                passed.append(Betting().refutes(one.reshape(-1, one.shape[-1]), limit, risk).reshape(one.shape[:2]))
+                passed.append(
+                    Betting().refutes(outcome.reshape(-1, outcome.shape[-1]), limit, risk).reshape(outcome.shape[:2])
+                )
             else:
-                gains, falls = ((one == sign).sum(-1) for sign in (1, -1))
+                gains, falls = ((outcome == sign).sum(-1) for sign in (1, -1))
                 passed.append(ExactPaired().refutes(gains, falls, self.n, limit, risk))
         return np.stack(passed, 2)
 

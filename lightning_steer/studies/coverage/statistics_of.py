@@ -58,7 +58,7 @@ def icat(weights: NDArray, stereotype: NDArray, meaning: NDArray) -> NDArray:
 
 def true_figures(chances: NDArray) -> dict[str, float]:
     """Return the true value of each figure of ``chances [K, K, K]``."""
-    named = {name: float(value) for name, value in all_figures(chances).items()}
+    true_values = {name: float(value) for name, value in all_figures(chances).items()}
     before, after = (float(figures.accuracy(chances.sum(axis))) for axis in (-1, -2))
     spi = float(figures.spi(np.array(before), np.array(after)))
-    return named | {"accuracy_change": after - before, "spi": spi, "accuracy": after, "accuracy_base": before}
+    return true_values | {"accuracy_change": after - before, "spi": spi, "accuracy": after, "accuracy_base": before}

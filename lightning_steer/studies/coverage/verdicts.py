@@ -23,7 +23,7 @@ def promises(row: dict[str, Any]) -> bool:
 
 
 def fault(row: dict[str, Any]) -> str:
-    """Return what a cell breaks, "" if nothing."""
+    """Return which promise a cell breaks, "" if none."""
     sets = row["sets"]
     if "at_most" in row:
         ranks = len(row["at_most"]) + 1

@@ -1,4 +1,4 @@
-"""``make fidelity``: run what is not there yet, then draw the figures and the table."""
+"""``make fidelity``: run the missing parts, then write the figures and the tables."""
 
 import argparse
 import hashlib
@@ -49,7 +49,7 @@ Part = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.fidelity", description=__doc__)
     add = parser.add_argument
     add("--base", type=Path, default=Path("checkpoints/pocket/base"), help="the base model")
@@ -71,22 +71,25 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def folders(options: argparse.Namespace) -> dict[str, Path]:
-    """The models; raises FileNotFoundError if base or tuned lacks. The others do not ship: :func:`train` makes them."""
-    found: dict[str, Path] = {"base": options.base, "tuned": options.tuned}
-    for name, folder in found.items():
+    """Return the folder of every model; raise FileNotFoundError if base or tuned is missing.
+
+    The other models do not ship: :func:`train` makes them.
+    """
+    models: dict[str, Path] = {"base": options.base, "tuned": options.tuned}
+    for name, folder in models.items():
         if not (folder / "model.safetensors").is_file():
             raise FileNotFoundError(f"no {name} model in {folder}: train it with `make pocket`, or name another folder")
     if not options.quick:
         root = Path("checkpoints").resolve()
         if root not in options.narrow.resolve().parent.parents:
             raise FileNotFoundError(f"no narrow model in {options.narrow}: it can be trained below {root} only")
-        found |= {name: options.narrow.parent / name.replace("narrow", options.narrow.name) for name in NARROW}
-        found |= {name: options.planted.with_name(name.replace("planted", options.planted.name)) for name in EFFECTS}
-    return found
+        models |= {name: options.narrow.parent / name.replace("narrow", options.narrow.name) for name in NARROW}
+        models |= {name: options.planted.with_name(name.replace("planted", options.planted.name)) for name in EFFECTS}
+    return models
 
 
 def train(options: argparse.Namespace, name: str) -> None:
-    """Make a model that does not ship, unless it is there."""
+    """Make a model that does not ship, unless it exists."""
     models = folders(options)
     if name in EFFECTS:
         planted.plant(models, "tuned", models[name], EFFECTS[name])
@@ -95,48 +98,54 @@ def train(options: argparse.Namespace, name: str) -> None:
 
 
 def tune_narrowly(base: Path, folder: Path, seed: int) -> None:
-    """The command of ``configs/pocket_narrow.yaml``'s header, for this base model, folder and draw of documents."""
+    """Run the command of ``configs/pocket_narrow.yaml``'s header for this base model, folder and draw of documents."""
     experiment = folder.resolve().parent.relative_to(Path("checkpoints").resolve())
     command = ["fit", "--config", "configs/pocket_narrow.yaml", "--model.init_args.llm", str(base)]
     CLI([*command, "--data.init_args.seed", str(seed), "--experiment", str(experiment), "--run", folder.name])
 
 
 def digest(folder: Path) -> str:
-    """Tells one model's weights from another's."""
+    """Return a fingerprint of a model's weights."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Part]:
-    """``{name: (what it depends on, how it is made)}``; runs are judged by the sweeps, so they come after them."""
+    """Return ``{name: (settings, function)}`` of all parts; runs read the sweeps, so they come after them."""
     scale = QUICK if options.quick else Scale()
     weights = {name: digest(path) for name, path in models.items()}
     arms = [arm for arm in ARMS if arm.model in models and arm.vector in models]
     if options.quick:
         arms = [arm for arm in arms if not arm.chat]
     draws = 4 if options.quick else scale.draws
-    found: dict[str, Part] = {}
+    by_name: dict[str, Part] = {}
 
-    def add(name: str, settings: dict[str, Any], used: Iterable[str], make: Callable[[], dict[str, Any]]) -> None:
-        every = {**settings, "scale": scale._asdict(), "weights": {one: weights[one] for one in sorted(set(used))}}
-        every["statistics"] = estimate.VERSION
-        found[name] = (json.loads(json.dumps(every)), make)
+    def add(
+        name: str, settings: dict[str, Any], used_models: Iterable[str], make: Callable[[], dict[str, Any]]
+    ) -> None:
+        all_settings = {
+            **settings,
+            "scale": scale._asdict(),
+            "weights": {model: weights[model] for model in sorted(set(used_models))},
+        }
+        all_settings["statistics"] = estimate.VERSION
+        by_name[name] = (json.loads(json.dumps(all_settings)), make)
 
     def judged(arm: Arm, kind: str, aim: str) -> dict[str, Any]:
         numbers = json.loads((options.out / "parts" / f"sweep-{arm.slug}-{kind}.json").read_text())
         return runs.report(arm, models, kind, aim, numbers, scale)
 
     for arm, kind in itertools.product(arms, BIAS_TYPES):
-        name, what, used = f"{arm.slug}-{kind}", arm._asdict(), (arm.model, arm.vector)
-        add(f"sweep-{name}", what, used, partial(sweep.run, arm, models, kind, scale))
+        name, arm_settings, used_models = f"{arm.slug}-{kind}", arm._asdict(), (arm.model, arm.vector)
+        add(f"sweep-{name}", arm_settings, used_models, partial(sweep.run, arm, models, kind, scale))
         if not arm.chat:
-            add(f"truth-{name}", what, used, partial(truth.run, arm, models, kind, scale, LAYER))
+            add(f"truth-{name}", arm_settings, used_models, partial(truth.run, arm, models, kind, scale, LAYER))
         if arm.model == arm.vector and not arm.chat:
             make = partial(families.run, arm, models, kind, draws, LAYER)
-            add(f"methods-{name}", {**what, "draws": draws}, used, make)
+            add(f"methods-{name}", {**arm_settings, "draws": draws}, used_models, make)
         for aim in sweep.AIMS:
-            add(f"run-{name}-{aim}", what, used, partial(judged, arm, kind, aim))
-    shown = {name: path for name, path in models.items() if name in ("base", "tuned", NARROW[0])}
-    add("anisotropy", {}, shown, partial(anisotropy.run, shown, scale))
+            add(f"run-{name}-{aim}", arm_settings, used_models, partial(judged, arm, kind, aim))
+    shown_models = {name: path for name, path in models.items() if name in ("base", "tuned", NARROW[0])}
+    add("anisotropy", {}, shown_models, partial(anisotropy.run, shown_models, scale))
     layers = range(5) if scale.layers is None else scale.layers
     for model in models if not options.quick else ():
         if model != "planted-2":
@@ -145,60 +154,60 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
     if "planted-2" in models:
         make = partial(verdict.control, models, "planted-2", layers, declared.AGAIN_SEED)
         add("control-again", {"declaration": declared.AGAIN.digest()}, {"planted-2"}, make)
-    for model, behaviour, chat in itertools.product(shown, BEHAVIOURS, (False, True)):
+    for model, behaviour, chat in itertools.product(shown_models, BEHAVIOURS, (False, True)):
         if not chat or (model != "base" and not options.quick):
             name = f"behaviour-{model}-{behaviour}-{'chat' if chat else 'plain'}"
             make = partial(behaviours.run, models, model, behaviour, chat, scale, LAYER)
             add(name, {}, ("base", model), make)
-    return found
+    return by_name
 
 
 def measure(options: argparse.Namespace, name: str) -> None:
-    """Make a part's file, unless it is there with these settings; raises ValueError if a model changed meanwhile."""
+    """Write a part's file, unless it exists with these settings; raise ValueError if a model changed meanwhile."""
     models = folders(options)
     settings, make = parts(options, models)[name]
     path = options.out / "parts" / f"{name}.json"
     if not (path.is_file() and json.loads(path.read_text()).get("settings") == settings):
-        began = time.monotonic()
-        made = make()
+        start = time.monotonic()
+        result = make()
         for model, weights in settings["weights"].items():
             if digest(models[model]) != weights:
                 raise ValueError(f"the {model} model was replaced meanwhile: run the study again")
-        write_json(path, {"settings": settings, "seconds": time.monotonic() - began, **made})
+        write_json(path, {"settings": settings, "seconds": time.monotonic() - start, **result})
     if name.startswith("run-"):
-        kept = json.loads(path.read_text())
-        report = {key: value for key, value in kept.items() if key not in ("settings", "seconds")}
+        stored = json.loads(path.read_text())
+        report = {key: value for key, value in stored.items() if key not in ("settings", "seconds")}
         write_json(options.out / name.removeprefix("run-") / "report.json", report)
 
 
 def main(given: list[str] | None = None) -> int:
-    """Train, run, draw, print."""
+    """Train missing models, run missing parts, write the figures, print the page."""
     options, start = arguments(given), time.monotonic()
     try:
         models = folders(options)
-        made = [name for name in models if name not in ("base", "tuned")]
+        derived = [name for name in models if name not in ("base", "tuned")]
         with side_by_side(options.processes) as run:
-            if not all((models[name] / "model.safetensors").is_file() for name in made):
-                list(run(partial(train, options), made))
+            if not all((models[name] / "model.safetensors").is_file() for name in derived):
+                list(run(partial(train, options), derived))
             todo = parts(options, models)
             names = [name for name in todo if options.only is None or name in options.only]
             if options.only is not None and set(options.only) - todo.keys():
                 unknown = sorted(set(options.only) - todo.keys())
                 raise ValueError(f"no such parts: {unknown}; there are {', '.join(todo)}")
             log, openings = options.out / "opened.jsonl", []
-            for one, first in ((declared.DECLARATION, "verdict-"), (declared.AGAIN, "control-again")):
-                if any(name.startswith(first) for name in names):
-                    openings = open_once(log, one, one.verdict_draws, sys.argv)
+            for declaration, prefix in ((declared.DECLARATION, "verdict-"), (declared.AGAIN, "control-again")):
+                if any(name.startswith(prefix) for name in names):
+                    openings = open_once(log, declaration, declaration.verdict_draws, sys.argv)
             with tqdm(total=len(names), desc="fidelity", unit="part") as bar:
-                judged = [name for name in names if name.startswith("run-")]  # they read the sweeps
-                for some in ([name for name in names if name not in judged], judged):
-                    for _ in run(partial(measure, options), some):
+                run_names = [name for name in names if name.startswith("run-")]  # they read the sweeps
+                for part_names in ([name for name in names if name not in run_names], run_names):
+                    for _ in run(partial(measure, options), part_names):
                         bar.update()
     except (FileNotFoundError, ValueError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
     if options.only is None:
-        print(drawn.write(options.out, list(todo), lambda found: verdict_page.text(found, openings)))
+        print(drawn.write(options.out, list(todo), lambda results: verdict_page.text(results, openings)))
     print(f"{time.monotonic() - start:.0f} s; figures and tables in {options.out}")
     return 0
 

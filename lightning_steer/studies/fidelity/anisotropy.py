@@ -1,10 +1,10 @@
-"""Does anisotropy explain what steering moves besides? Measured, and taken away to see what changes.
+"""Does anisotropy explain steering's side effects? It is measured, and removed to see what changes.
 
-The hypothesis (Raedler et al. 2025): fine-tuning makes the residual stream more anisotropic, and therefore steering
-suppresses what is unrelated. If so, steering without the common mean, or without the first principal component, should
-do better in the fine-tuned model, and come nearer to the base model. Both are taken out of the vector (which keeps its
-length), and out of the stream itself (which then has an unsteered baseline of its own); a random direction taken out of
-the stream is the control. A plainer explanation is tried beside them: that the fine-tuned model's vector is shorter.
+The hypothesis (Raedler et al. 2025): fine-tuning makes the residual stream more anisotropic, so steering
+suppresses unrelated sentences. If so, steering without the common mean, or without the first principal component,
+should work better in the fine-tuned model and be closer to the base model. Both are removed from the vector (which
+keeps its length), and from the stream itself (which then has its own unsteered baseline). A random direction removed
+from the stream is the control. A simpler explanation is tested as well: that the fine-tuned model's vector is shorter.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,9 +33,9 @@ MEASURES: dict[Callable[..., Tensor], tuple[float, float | None]] = {
     anisotropy.participation_ratio: (1, None),
     anisotropy.top_share: (0, 1),
 }
-"""With the least and the largest that each can be; None: as many as there are dimensions."""
+"""Each measure with its smallest and largest possible value; None stands for the number of dimensions."""
 GROUPS = 40
-"""Groups of texts that the intervals of the measures rest on."""
+"""Number of groups of texts that the intervals of the measures rest on."""
 COEFFICIENTS = (-1.0, 1.0)
 PLAIN, LENGTH, CONTROL = "plain", "vector as long as base's", "stream without random"
 VECTORS = (PLAIN, LENGTH, "vector without mean", "vector without top")
@@ -43,49 +43,49 @@ VARIANTS = (*VECTORS, "stream without mean", "stream without top", CONTROL)
 OUTCOMES = ("fidelity", "intended", "collateral", "pattern_shares", "pattern_nats")
 OUTCOME_KINDS: dict[str, Kind] = {name: (KINDS | PATTERN)[name] for name in OUTCOMES}
 CONTROLS = 8
-"""Random directions that are taken out of the stream."""
+"""Number of random directions that are removed from the stream."""
 
 
 def difference(kind: Kind) -> Mean:
-    """Return what the difference of two columns of a kind of mean estimates: its range is twice as wide, about 0."""
+    """Return the kind of the difference of two columns of a kind of mean: its range is twice as wide, around 0."""
     if not isinstance(kind, Mean):
         raise TypeError(f"a difference is taken of two means, not of {kind}")
     return Mean(kind.low - kind.high, kind.high - kind.low)
 
 
 CHANGE = {name: difference(kind) for name, kind in OUTCOME_KINDS.items()}
-"""What differences from plain steering estimate."""
+"""Kinds of the differences from plain steering."""
 
 
 @torch.no_grad()
 def states(llm: LLM, texts: list[str]) -> tuple[dict[str, Tensor], Tensor]:
-    """``{site: [n, d]}`` of every token but the first of each text, and which text it is of, ``[n]``."""
-    found: dict[str, list[Tensor]] = {site: [] for site in llm.sites}
-    of_text = []
-    for part in batches(llm.rows([MultipleChoice(text) for text in texts]), llm.tokens_per_batch):
-        batch = collate(part, llm.pad, llm.model.dtype, llm.device)
-        with capture(llm.model, llm.sites) as seen:
+    """Return the states ``{site: [n, d]}`` of all tokens but each text's first, and their texts' indices ``[n]``."""
+    by_site: dict[str, list[Tensor]] = {site: [] for site in llm.sites}
+    text_index = []
+    for chunk in batches(llm.rows([MultipleChoice(text) for text in texts]), llm.tokens_per_batch):
+        batch = collate(chunk, llm.pad, llm.model.dtype, llm.device)
+        with capture(llm.model, llm.sites) as captured:
             llm.model.base_model(input_ids=batch.ids, use_cache=False)
-        kept = batch.index > 0
-        of_text.append(torch.tensor([row.example for row in part])[:, None].expand(kept.shape)[kept])
-        for site, h in seen.items():
-            found[site].append(h[kept])
-    return {site: torch.cat(rows) for site, rows in found.items()}, torch.cat(of_text)
+        mask = batch.index > 0
+        text_index.append(torch.tensor([row.example for row in chunk])[:, None].expand(mask.shape)[mask])
+        for site, h in captured.items():
+            by_site[site].append(h[mask])
+    return {site: torch.cat(rows) for site, rows in by_site.items()}, torch.cat(text_index)
 
 
 def shape(h: Tensor, text: Tensor) -> dict[str, Estimate]:
     """Return every measure of the states ``[n, d]`` at one site, with its interval over groups of texts ``[n]``."""
-    left = torch.from_numpy(leave_one_out(text % GROUPS))
-    found = {}
+    weights = torch.from_numpy(leave_one_out(text % GROUPS))
+    estimates = {}
     for measure, (low, high) in MEASURES.items():
-        values = as_numbers(measure(h)[None]), as_numbers(measure(h, left)[:, None])
-        most = h.shape[1] if high is None else high
-        found[measure.__name__] = estimates_of_left_out(*values, len(h), len(left), low, most, debias=True)[0]
-    return found
+        values = as_numbers(measure(h)[None]), as_numbers(measure(h, weights)[:, None])
+        largest = h.shape[1] if high is None else high
+        estimates[measure.__name__] = estimates_of_left_out(*values, len(h), len(weights), low, largest, debias=True)[0]
+    return estimates
 
 
 def axes(h: Tensor) -> dict[str, Tensor]:
-    """Unit vectors: the common mean, and the first principal component of what is left without it."""
+    """Return unit vectors: the common mean, and the first principal component of the centred states."""
     h = h.double()
     centred = h - h.mean(0)
     top = torch.linalg.eigh(centred.T @ centred)[1][:, -1]
@@ -93,28 +93,28 @@ def axes(h: Tensor) -> dict[str, Tensor]:
 
 
 def without(vector: Tensor, axis: Tensor) -> Tensor:
-    """The vector less its part along a unit vector, at its old length."""
-    rest = vector - (vector @ axis) * axis
-    return rest * vector.norm() / rest.norm()
+    """Remove a vector's component along a unit vector and restore its length."""
+    remainder = vector - (vector @ axis) * axis
+    return remainder * vector.norm() / remainder.norm()
 
 
 def steered(
     subject: Subject, site: str, axis: Mapping[str, Tensor], c: float, length: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """``{variant: (its own unsteered scores [K, n, 3], steered ones)}``, K above 1 for the control only.
+    """Return ``{variant: (its unsteered scores [K, n, 3], its steered scores)}``; K is above 1 only for the control.
 
     Args:
         subject: model and vector.
-        site: where it is steered.
-        axis: what :func:`axes` has found there.
+        site: the steered site.
+        axis: result of :func:`axes` at the site.
         c: strength.
-        length: of the base model's vector.
+        length: length of the base model's vector.
     """
     v, zero = subject.vectors[site], torch.zeros(len(subject.vectors[site]))
-    shifts = [c * one for one in (v, v * length / v.norm(), without(v, axis["mean"]), without(v, axis["top"]))]
+    shifts = [c * values for values in (v, v * length / v.norm(), without(v, axis["mean"]), without(v, axis["top"]))]
     removed = [zero] * len(shifts)
-    for one in (zero, axis["mean"], axis["top"], *directions(CONTROLS, len(v), 1.0, seed=1)):
-        removed += [one, one]
+    for direction in (zero, axis["mean"], axis["top"], *directions(CONTROLS, len(v), 1.0, seed=1)):
+        removed += [direction, direction]
         shifts += [zero, c * v]
     axis_of, shift = torch.stack(removed), torch.stack(shifts)
 
@@ -125,49 +125,49 @@ def steered(
 
     scores = subject.llm.scores(list(subject.test.contrasts.questions), {site: function}, len(shift))
     vectors, pairs = scores[: len(VECTORS)], scores[len(VECTORS) :].unflatten(0, (-1, 2))
-    found = {name: (pairs[:1, 0], one[None]) for name, one in zip(VECTORS, vectors, strict=True)}
-    found |= {name: (pairs[i : i + 1, 0], pairs[i : i + 1, 1]) for i, name in ((1, VARIANTS[4]), (2, VARIANTS[5]))}
-    found[CONTROL] = pairs[3:, 0], pairs[3:, 1]
-    return found
+    by_variant = {name: (pairs[:1, 0], values[None]) for name, values in zip(VECTORS, vectors, strict=True)}
+    by_variant |= {name: (pairs[i : i + 1, 0], pairs[i : i + 1, 1]) for i, name in ((1, VARIANTS[4]), (2, VARIANTS[5]))}
+    by_variant[CONTROL] = pairs[3:, 0], pairs[3:, 1]
+    return by_variant
 
 
 def outcome(base: Tensor, scores: Tensor, aim: str) -> dict[str, Tensor]:
-    """``{measure: [n]}``, the mean over the K pairs."""
-    every = [rows_of(one, other[None], aim) for one, other in zip(base, scores, strict=True)]
-    return {name: torch.stack([rows[name][0] for rows in every]).mean(0) for name in OUTCOMES}
+    """Return ``{measure: [n]}``, the mean over the K pairs."""
+    rows_by_pair = [rows_of(before, after[None], aim) for before, after in zip(base, scores, strict=True)]
+    return {name: torch.stack([rows[name][0] for rows in rows_by_pair]).mean(0) for name in OUTCOMES}
 
 
 @torch.no_grad()
 def run(models: Mapping[str, Path], scale: Scale) -> dict[str, Any]:
-    """Anisotropy of every model and layer, what steering does without it, and how much nearer to base that comes."""
-    found: dict[str, Any] = {"anisotropy": {}, "causal": {}, "gaps": {}}
+    """Measure anisotropy at every model and layer, steering without it, and the remaining gap to the base model."""
+    results: dict[str, Any] = {"anisotropy": {}, "causal": {}, "gaps": {}}
     rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
-    terms, longest = torch.zeros(0), dict[tuple[str, str], Tensor]()
+    terms, base_vectors = torch.zeros(0), dict[tuple[str, str], Tensor]()
     for model in sorted(models, key=lambda name: name != "base"):
         subjects = [Subject(Arm(model, model, model), models, kind) for kind in BIAS_TYPES]
         llm = subjects[0].llm
         terms = torch.cat([subject.test.term + 1000 * i for i, subject in enumerate(subjects)])
         if model == "base":
-            longest = {(s.kind, site): v.norm() for s in subjects for site, v in s.vectors.items()}
+            base_vectors = {(s.kind, site): v.norm() for s in subjects for site, v in s.vectors.items()}
         pairs = [subject.fit.contrasts[0] for subject in subjects]
         texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(
             False
         )
         h, text = states(llm, texts)
         layers = range(len(llm.sites)) if scale.layers is None else scale.layers
-        found["anisotropy"][model] = {str(layer): shape(h[llm.sites[layer]], text) for layer in layers}
-        found["causal"][model] = {}
+        results["anisotropy"][model] = {str(layer): shape(h[llm.sites[layer]], text) for layer in layers}
+        results["causal"][model] = {}
         for layer in layers:
             site, axis = llm.sites[layer], axes(h[llm.sites[layer]])
             for c in COEFFICIENTS:
                 aim = "suppress" if c > 0 else "promote"
-                parts = [steered(subject, site, axis, c, longest[subject.kind, site]) for subject in subjects]
+                parts = [steered(subject, site, axis, c, base_vectors[subject.kind, site]) for subject in subjects]
                 for variant in VARIANTS:
-                    both = [outcome(*part[variant], aim) for part in parts]
+                    outcomes = [outcome(*variants[variant], aim) for variants in parts]
                     rows[f"{model}/{layer}", f"{c:g}", variant] = {
-                        name: torch.cat([one[name] for one in both]) for name in OUTCOMES
+                        name: torch.cat([columns[name] for columns in outcomes]) for name in OUTCOMES
                     }
-                found["causal"][model][f"{layer}/{c:g}"] = {
+                results["causal"][model][f"{layer}/{c:g}"] = {
                     "cosines": {
                         name: [float(torch.cosine_similarity(s.vectors[site], u, 0)) for s in subjects]
                         for name, u in axis.items()
@@ -176,41 +176,41 @@ def run(models: Mapping[str, Path], scale: Scale) -> dict[str, Any]:
                 }
     for model in models:
         if model != "base":
-            for place in found["causal"][model]:
-                layer, c = place.split("/")
-                found["gaps"][f"{model}/{place}"] = gap(rows, model, layer, c, terms)
-    return found
+            for setting in results["causal"][model]:
+                layer, c = setting.split("/")
+                results["gaps"][f"{model}/{setting}"] = gap(rows, model, layer, c, terms)
+    return results
 
 
 def effects(rows: Mapping[Any, dict[str, Tensor]], place: str, c: str, terms: Tensor) -> dict[str, Any]:
-    """Every outcome of each variant, and its difference from plain steering, over the same examples."""
-    found: dict[str, Any] = {"outcomes": {}, "differences": {}}
-    unchanged = rows[place, c, PLAIN]
+    """Return each variant's outcomes and their differences from plain steering on the same examples."""
+    results: dict[str, Any] = {"outcomes": {}, "differences": {}}
+    plain_rows = rows[place, c, PLAIN]
     for variant in VARIANTS:
-        these = rows[place, c, variant]
-        values = estimate_columns(these, OUTCOME_KINDS, terms)
-        found["outcomes"][variant] = {name: plain(column)[0] for name, column in values.items()}
+        variant_rows = rows[place, c, variant]
+        values = estimate_columns(variant_rows, OUTCOME_KINDS, terms)
+        results["outcomes"][variant] = {name: plain(column)[0] for name, column in values.items()}
         if variant != PLAIN:
-            change = {name: column - unchanged[name] for name, column in these.items()}
-            found["differences"][variant] = {
+            change = {name: column - plain_rows[name] for name, column in variant_rows.items()}
+            results["differences"][variant] = {
                 name: plain(column)[0] for name, column in estimate_columns(change, CHANGE, terms).items()
             }
-    return found
+    return results
 
 
 def gap(rows: Mapping[Any, dict[str, Tensor]], model: str, layer: str, c: str, terms: Tensor) -> dict[str, Any]:
-    """How much higher the base model's fidelity is, and how much of that each variant takes away."""
-    found: dict[str, Any] = {}
+    """Return how much higher the base model's fidelity is, and how much of this gap each variant explains."""
+    gaps: dict[str, Any] = {}
     for name in ("fidelity", "pattern_nats"):
         columns = {
             variant: rows[f"base/{layer}", c, variant][name] - rows[f"{model}/{layer}", c, variant][name]
             for variant in VARIANTS
         }
         kinds: dict[str, Kind] = dict.fromkeys(VARIANTS, CHANGE[name])
-        twice: dict[str, Kind] = dict.fromkeys(VARIANTS, difference(CHANGE[name]))
+        doubled: dict[str, Kind] = dict.fromkeys(VARIANTS, difference(CHANGE[name]))
         explained = {v: columns[PLAIN] - column for v, column in columns.items() if v != PLAIN}
-        found[name] = {
+        gaps[name] = {
             "gap": {v: plain(e)[0] for v, e in estimate_columns(columns, kinds, terms).items()},
-            "explained": {v: plain(e)[0] for v, e in estimate_columns(explained, twice, terms).items()},
+            "explained": {v: plain(e)[0] for v, e in estimate_columns(explained, doubled, terms).items()},
         }
-    return found
+    return gaps

@@ -1,4 +1,4 @@
-"""Likelihood evaluation of the pocket behaviours: vectors in each model, and the tuned model as a method of its own."""
+"""Likelihood evaluation of the pocket behaviours: vectors in each model, and fine-tuning treated as a method."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,37 +22,37 @@ from lightning_steer.studies.fidelity.subject import added, directions, language
 from lightning_steer.studies.fidelity.sweep import drift_of, plain, with_unsteered
 
 SHOWN = 1.0
-"""The strength of the paper's figure and table."""
+"""Strength of the paper's figure and table."""
 UNSTEERED = {**BehaviourEffect.by_definition, "auc_change": 0.0, "cohens_d_change": 0.0}
-"""What changes are at strength 0, whatever the rows."""
+"""Changes at strength 0, known by definition."""
 OF_DRAWS = ("margin", "preference", "margin_change", "positive_change", "negative_change")
 
 
 def part(data: BehaviourDataModule, number: int) -> PairBatches:
-    """Questions of one part, fitted away from the negative continuations."""
+    """Return the questions of one part; fitting moves away from the negative continuations."""
     questions = [question(example) for example in data.parts[number]]
     cluster = data.clusters[number]
     return PairBatches(questions, data.negative, data.positive, cluster, len(questions))
 
 
 def figure(control: Tensor, steered: Tensor) -> dict[str, Any]:
-    """The paper's figure as plain numbers."""
-    found = sorted_curves(control, steered)
+    """Return the paper's figure as plain numbers."""
+    curves = sorted_curves(control, steered)
     return {
-        "control": found.control.tolist(),
-        "steered": found.steered.tolist(),
-        "bands": [found.negative_band, found.positive_band],
+        "control": curves.control.tolist(),
+        "steered": curves.steered.tolist(),
+        "bands": [curves.negative_band, curves.positive_band],
     }
 
 
 def by_chance_figure(control: Tensor, drawn: Tensor) -> list[list[float]]:
-    """Return the range of random directions ``[R, n, 2]`` at each place of the figure: the least, the largest."""
-    curves = torch.stack([sorted_curves(control, one).steered for one in drawn])
+    """Return the smallest and the largest value of random directions ``[R, n, 2]`` at each place of the figure."""
+    curves = torch.stack([sorted_curves(control, steered).steered for steered in drawn])
     return [curves.amin(0).tolist(), curves.amax(0).tolist()]
 
 
 def compared(control: Tensor, steered: Tensor, topic: Tensor) -> dict[str, Any]:
-    """One candidate against control, ``[n, 2]`` each: estimates, table, figure."""
+    """Compare one candidate with the control, ``[n, 2]`` each: estimates, table, figure."""
     rows = {name: column.T for name, column in behaviour_rows(control, steered[None]).items()}
     quarters = table_estimates(control, steered, topic)
     return {
@@ -64,7 +64,7 @@ def compared(control: Tensor, steered: Tensor, topic: Tensor) -> dict[str, Any]:
 
 @torch.no_grad()
 def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scale: Scale, layer: int) -> dict[str, Any]:
-    """Dose-response, table and figure of one behaviour in one model, with random directions beside them."""
+    """Return dose-response, table and figure of one behaviour in one model, compared with random directions."""
     llm = language_model(models[model], True)
     source = PocketBehaviour(behaviour, per_topic=10, chat=chat)
     data = BehaviourDataModule(source)
@@ -75,17 +75,17 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
     vector = (positive - negative).mean(0)
     positive = [c for c in scale.strengths if c > 0]
     random = directions(scale.draws, len(vector), float(vector.norm()))
-    own = torch.tensor(scale.strengths)[:, None] * vector
-    pushes = (random[:, None] * torch.tensor(positive)[:, None]).flatten(0, 1)
+    shifts = torch.tensor(scale.strengths)[:, None] * vector
+    random_shifts = (random[:, None] * torch.tensor(positive)[:, None]).flatten(0, 1)
     control = added(llm, test, None, torch.zeros(1, 1))[0]
-    scores = added(llm, test, site, torch.cat([own, pushes]))
-    steered, drawn = scores[: len(own)], scores[len(own) :]
+    scores = added(llm, test, site, torch.cat([shifts, random_shifts]))
+    steered, random_scores = scores[: len(shifts)], scores[len(shifts) :]
     rows = {name: column.T for name, column in behaviour_rows(control, steered).items()}
-    by_chance = behaviour_rows(control, drawn)
+    by_chance = behaviour_rows(control, random_scores)
     truth = {f"{item.topic}/{i % 10 + 1}": item.margin for i, item in enumerate(source.items())}
     planted = torch.tensor([truth[example.id] for example in data.parts[TEST]], dtype=torch.float64)
-    drift = llm.drift(neutral(chat), {site: lambda h: h + own[:, None, None]}, len(own))
-    found = {
+    drift = llm.drift(neutral(chat), {site: lambda h: h + shifts[:, None, None]}, len(shifts))
+    result = {
         "model": model,
         "behaviour": behaviour,
         "chat": chat,
@@ -98,15 +98,17 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
             for name, e in with_unsteered(behaviour_estimates(rows, topic), scale.strengths, UNSTEERED).items()
         },
         "random": {name: by_chance[name].mean(1).unflatten(0, (scale.draws, -1)).tolist() for name in OF_DRAWS},
-        "random_figure": by_chance_figure(control, drawn.unflatten(0, (scale.draws, -1))[:, positive.index(SHOWN)]),
+        "random_figure": by_chance_figure(
+            control, random_scores.unflatten(0, (scale.draws, -1))[:, positive.index(SHOWN)]
+        ),
         "drift": drift_of(drift, scale.strengths),
         "planted_correlation": float(
             torch.corrcoef(torch.stack([planted, (control[:, 0] - control[:, 1]).double()]))[0, 1]
         ),
         "shown": {f"{c:g}": compared(control, steered[scale.strengths.index(c)], topic) for c in (-SHOWN, SHOWN)},
-        "kl": [float(kl_mean(one)) for one in drift.kl],
+        "kl": [float(kl_mean(kl)) for kl in drift.kl],
     }
     if model != "base" and not chat:
         before = added(language_model(models["base"], True), test, None, torch.zeros(1, 1))[0]
-        found["as_a_method"] = compared(before, control, topic)
-    return found
+        result["as_a_method"] = compared(before, control, topic)
+    return result

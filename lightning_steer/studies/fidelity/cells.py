@@ -1,6 +1,7 @@
-"""Cells of the fidelity study's tables: values with intervals or beside random directions, and what stands below them.
+"""Cells of the fidelity study's tables (values with intervals or random directions), and the footnotes below them.
 
-A part keeps an estimate as a list in the order of :class:`Estimate`'s fields; null stands for what is not finite.
+A part stores an estimate as a list in the order of :class:`Estimate`'s fields; null stands for a value that is not
+finite.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,17 +19,17 @@ RANDOM = (
 
 
 def of_part(fields: Sequence[Any]) -> Estimate:
-    """Return an estimate as a part keeps it."""
+    """Return an estimate from a part's stored fields."""
     return Estimate(*fields)
 
 
 def of_report(figure: Mapping[str, Any]) -> Estimate:
-    """Return an estimate as a report keeps it."""
+    """Return an estimate from a report's figure."""
     return Estimate(*(figure[name] for name in Estimate._fields))
 
 
 def as_cell(estimate: Estimate) -> str:
-    """Return ``value [low, high]``, or the value alone where there is no interval."""
+    """Format ``value [low, high]``, or the value alone if it has no interval."""
     return cell(estimate._asdict())
 
 
@@ -38,13 +39,13 @@ def above(estimate: Estimate, level: float) -> bool:
 
 
 def random_cells(draws: Sequence[float], value: float) -> list[str]:
-    """Return ``median (least to largest)`` of random draws and the rank p-value of a value beside them."""
-    one = RandomControl(higher_is_better=True).estimate(draws, value)[0]
-    return _random(one.median, one.minimum, one.maximum, one.p)
+    """Return ``median (smallest to largest)`` of random draws, and the rank p-value of a value among them."""
+    control = RandomControl(higher_is_better=True).estimate(draws, value)[0]
+    return _random(control.median, control.minimum, control.maximum, control.p)
 
 
 def reported_random_cells(figure: Mapping[str, Any]) -> list[str]:
-    """Return the same from a report, where ends are the least and the largest draw."""
+    """Return the same from a report, whose low and high are the smallest and the largest draw."""
     return _random(figure["value"], figure["low"], figure["high"], figure["p"])
 
 
@@ -53,16 +54,16 @@ def _random(median: float, least: float, largest: float, p: float) -> list[str]:
 
 
 def footnote(estimates: Iterable[Estimate], rows: str = "examples", clusters: str = "target terms") -> str:
-    """Return what is said once under a table: how many rows and clusters, which intervals, why a value has none."""
-    every = list(estimates)
+    """Return a table's footnote: number of rows and clusters, kinds of intervals, why a value has none."""
+    listed = list(estimates)
     counts = dict.fromkeys(
-        f"{e.n} {rows}" if e.clusters is None else f"{e.n} {rows} in {e.clusters} {clusters}" for e in every
+        f"{e.n} {rows}" if e.clusters is None else f"{e.n} {rows} in {e.clusters} {clusters}" for e in listed
     )
-    methods = dict.fromkeys(e.how for e in every if e.low is not None or e.high is not None)
-    reasons = dict.fromkeys(e.how.removeprefix("none: ") for e in every if e.low is None and e.high is None)
+    methods = dict.fromkeys(e.how for e in listed if e.low is not None or e.high is not None)
+    reasons = dict.fromkeys(e.how.removeprefix("none: ") for e in listed if e.low is None and e.high is None)
     sentences = [f"Rows: {'; '.join(counts)}."] if counts else []
     sentences += [f"Intervals: {', '.join(methods)}."] if methods else []
     for reason in reasons:
-        known = "it is known by definition, since nothing is steered"
-        sentences.append(f"A value without an interval: {known if reason == BY_DEFINITION else reason}.")
+        definition = "it is known by definition, since nothing is steered"
+        sentences.append(f"A value without an interval: {definition if reason == BY_DEFINITION else reason}.")
     return "\n" + " ".join(sentences) + "\n" if sentences else ""

@@ -1,4 +1,4 @@
-"""The study's declaration, and what its contrasts came to."""
+"""The study's declaration, and the results of its contrasts."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,9 +15,9 @@ from lightning_steer.studies.fidelity.verdict import EXPLAINERS, SEED, STRENGTHS
 Parts = Mapping[str, Mapping[str, Any]]
 DRAWS = f"examples of seed {SEED}; narrow models of training seeds {', '.join(name[7:] for name in NARROW)}"
 LIMIT = 0.25
-"""Share of a gap below which it counts as not explained."""
+"""A gap counts as not explained if a smaller share of it goes away."""
 BUDGET = 0.05
-"""Nats of KL a token on neutral text that a dose may cost."""
+"""Largest KL on neutral text that a dose may cost, nats per token."""
 AT = f"layer {LAYER}, strength 1"
 ONE = STRENGTHS.index(1.0)
 TERMS = (
@@ -117,12 +117,12 @@ AGAIN = Declaration(
     ),
     "examples of seed 2",
 )
-"""Of a control alone: no claim of the study rests on its draw."""
+"""Declaration of a control only: no claim of the study rests on its draw."""
 AGAIN_SEED = 2
 
 
 def rows(part: Mapping[str, Any], vector: str, kind: str, measure: str, layer: int = LAYER, i: int = ONE) -> NDArray:
-    """Return ``[T]`` a measure by term."""
+    """Return a measure by term, ``[T]``."""
     return np.array(part[vector][kind]["rows"][str(layer)][measure][i])
 
 
@@ -131,12 +131,12 @@ def _over_trainings(parts: Parts, take: Callable[[Mapping[str, Any]], NDArray]) 
 
 
 def _patterns(parts: Parts, measure: str, question: Question) -> dict[str, Result]:
-    count, found = len(question.contrasts), {}
+    count, results = len(question.contrasts), {}
     for kind in BIAS_TYPES:
         tuned = rows(parts["verdict-tuned"], "own", kind, measure)
         narrow = _over_trainings(parts, lambda part, kind=kind: rows(part, "own", kind, measure))
-        found |= {f"tuned, {kind}s": below(tuned, 0, count), f"narrow, {kind}s": below(narrow, 0, count)}
-    return found
+        results |= {f"tuned, {kind}s": below(tuned, 0, count), f"narrow, {kind}s": below(narrow, 0, count)}
+    return results
 
 
 def _lost(parts: Parts) -> dict[str, Result]:
@@ -144,13 +144,15 @@ def _lost(parts: Parts) -> dict[str, Result]:
         return float(np.mean([rows(parts[f"verdict-{name}"], vector, kind, "margin_change") for kind in BIAS_TYPES]))
 
     base = mean("base", "own")
-    own, borrowed, lent = (np.array([mean(name, vector) for name in NARROW]) for vector in ("own", "base", "in base"))
-    units = (borrowed - own, base - lent, base - borrowed, lent - own)
+    own_vector, base_vector, in_base = (
+        np.array([mean(name, vector) for name in NARROW]) for vector in ("own", "base", "in base")
+    )
+    units = (base_vector - own_vector, base - in_base, base - base_vector, in_base - own_vector)
     return {c.name: above(u, 0, len(units)) for c, u in zip(LOST.contrasts, units, strict=True)}
 
 
 def chosen(part: Mapping[str, Any]) -> tuple[int, int]:
-    """Return layer and index of the strength with the highest fidelity on selecting terms within the budget."""
+    """Return the layer and strength index with the highest fidelity on selecting terms within the budget."""
     allowed = [
         (fidelity, -i, -int(layer))
         for layer, column in part["select"].items()
@@ -162,17 +164,19 @@ def chosen(part: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def best(parts: Parts, vector: str) -> NDArray:
-    """Return ``[seeds]`` fidelity at the dose chosen for each narrow model and bias type, mean over bias types."""
+    """Return fidelity ``[seeds]`` at the dose chosen for each narrow model and bias type, averaged over bias types."""
 
-    def one(part: Mapping[str, Any], kind: str) -> float:
+    def at_chosen_dose(part: Mapping[str, Any], kind: str) -> float:
         layer, i = chosen(part[vector][kind])
         return float(rows(part, vector, kind, "fidelity", layer, i).mean())
 
-    return np.array([np.mean([one(parts[f"verdict-{name}"], kind) for kind in BIAS_TYPES]) for name in NARROW])
+    return np.array(
+        [np.mean([at_chosen_dose(parts[f"verdict-{name}"], kind) for kind in BIAS_TYPES]) for name in NARROW]
+    )
 
 
 def _anisotropy(parts: Parts) -> dict[str, Result]:
-    found = {}
+    results = {}
     base = {variant: np.array(column) for variant, column in parts["verdict-base"]["without"].items()}
     for model in ("tuned", "narrow"):
         for variant in EXPLAINERS:
@@ -184,12 +188,12 @@ def _anisotropy(parts: Parts) -> dict[str, Result]:
 
             gap = base["plain"] - take("plain")
             explained = gap - (base[variant] - take(variant))
-            found[f"{model}, {variant}"] = share_within(explained, gap, LIMIT, len(ANISOTROPY.contrasts))
-    return found
+            results[f"{model}, {variant}"] = share_within(explained, gap, LIMIT, len(ANISOTROPY.contrasts))
+    return results
 
 
 def control(part: Mapping[str, Any]) -> dict[str, Result]:
-    """Return the contrasts of a model in which the pattern is planted."""
+    """Return the contrasts of a model with the planted pattern."""
     return {
         f"planted, {kind}s": above(rows(part, "own", kind, "pattern_nats"), 0, len(BIAS_TYPES)) for kind in BIAS_TYPES
     }

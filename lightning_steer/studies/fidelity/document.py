@@ -1,6 +1,6 @@
-"""Figures of the fidelity study, from the numbers of its parts; random directions stand beside every vector.
+"""Figures of the fidelity study, from its parts' numbers; every vector is compared with random directions.
 
-One file, a function a figure: what they share, colours, order and panels, is most of it.
+One file with a function for each figure: they share colours, order and panels.
 """
 
 import json
@@ -23,45 +23,45 @@ Parts = Mapping[str, dict[str, Any]]
 
 
 def write(folder: Path, names: Sequence[str], leading: Callable[[Parts], str]) -> str:
-    """Draw what there are numbers for, write ``fidelity.md`` beside it, and return the text of that.
+    """Draw all figures that have numbers, write ``fidelity.md`` beside them, and return its text.
 
     Args:
-        folder: where the study's parts lie, and figures and page go.
+        folder: holds the study's parts; figures and page are written to it.
         names: parts to show.
-        leading: makes the page's first section of the parts.
+        leading: makes the page's first section from the parts.
     """
-    found = {
+    parts = {
         name: json.loads((folder / "parts" / f"{name}.json").read_text(encoding="utf-8"))
         for name in names
         if (folder / "parts" / f"{name}.json").is_file()
     }
-    drawn = figures(found)
-    for name, figure in drawn.items():
+    drawn_figures = figures(parts)
+    for name, figure in drawn_figures.items():
         write_figure(figure, folder, name, dpi=110)
-    page = text(found, list(drawn), leading(found))
+    page = text(parts, list(drawn_figures), leading(parts))
     write_text(folder / "fidelity.md", page)
     return page
 
 
 def figures(found: Parts) -> dict[str, Figure]:
-    """Every figure that there are numbers for, by file name."""
-    drawn: dict[str, Figure] = {}
+    """Return all figures that have numbers, by file name."""
+    by_name: dict[str, Figure] = {}
     for kind, sweeps in ordered(found, "sweep").items():
-        drawn[f"shares-{kind}"] = shares(kind, sweeps)
-        drawn[f"heatmap-{kind}"] = heatmap(kind, sweeps)
-        drawn[f"icat-{kind}"] = icat(kind, sweeps)
+        by_name[f"shares-{kind}"] = shares(kind, sweeps)
+        by_name[f"heatmap-{kind}"] = heatmap(kind, sweeps)
+        by_name[f"icat-{kind}"] = icat(kind, sweeps)
     for kind, parts in ordered(found, "methods").items():
-        drawn[f"methods-{kind}"] = methods(kind, parts)
+        by_name[f"methods-{kind}"] = methods(kind, parts)
     behaviours = [part for name, part in found.items() if name.startswith("behaviour-")]
     for behaviour in dict.fromkeys(part["behaviour"] for part in behaviours):
-        drawn[f"likelihood-{behaviour}"] = likelihood([p for p in behaviours if p["behaviour"] == behaviour])
+        by_name[f"likelihood-{behaviour}"] = likelihood([p for p in behaviours if p["behaviour"] == behaviour])
     if behaviours:
-        drawn["dose_response"] = dose_response(behaviours)
+        by_name["dose_response"] = dose_response(behaviours)
     if "anisotropy" in found:
-        drawn["anisotropy"] = anisotropy(found["anisotropy"])
+        by_name["anisotropy"] = anisotropy(found["anisotropy"])
     if any(name.startswith("truth-") for name in found):
-        drawn["truth"] = truth([part for name, part in found.items() if name.startswith("truth-")])
-    return drawn
+        by_name["truth"] = truth([part for name, part in found.items() if name.startswith("truth-")])
+    return by_name
 
 
 def _panels(rows: int, columns: int, title: str, width: float = 3.1, height: float = 3.0) -> tuple[Figure, Any]:
@@ -74,7 +74,7 @@ def _panels(rows: int, columns: int, title: str, width: float = 3.1, height: flo
 
 
 def _ends(cells: Any) -> np.ndarray:
-    """Return values, lower and upper ends ``[3, n]``; what is known by definition has its ends at its value."""
+    """Return values, lower and upper ends ``[3, n]``; for values known by definition, both ends are the value."""
     rows = [[e.value] * 3 if e.how == BY_DEFINITION else e[:3] for e in map(of_part, cells)]
     return np.array(rows, dtype=float).T
 
@@ -86,12 +86,12 @@ def _line(axes: Axes, x: Sequence[float], cells: Any, label: str, colour: str, s
 
 
 def _layer(part: Mapping[str, Any]) -> str:
-    """The layer of figures that show one: the middle of those there are."""
+    """Return the layer of figures that show one layer: the middle one."""
     return str(part["layers"][len(part["layers"]) // 2])
 
 
 def _chance(part: Mapping[str, Any], layer: str, measure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return strengths, least and largest of the random directions: towards either aim, as strong as the vector."""
+    """Return strengths, and the smallest and largest value of random directions of the vector's length and aim."""
     strengths = np.array(part["strengths"])
     positive = strengths[strengths > 0]
     low, high = [], []
@@ -108,7 +108,7 @@ def _range_label(part: Mapping[str, Any], layer: str) -> str:
 
 
 def shares(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
-    """The fidelity picture: what is chosen, against strength; models beside each other."""
+    """Plot which sentence is chosen against strength, a panel for each model."""
     figure, panels = _panels(1, len(sweeps), f"What is chosen, {kind}s (layer {_layer(sweeps[0])})")
     for axes, part in zip(panels[0], sweeps, strict=True):
         layer = _layer(part)
@@ -126,7 +126,7 @@ def shares(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def heatmap(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
-    """Intended and collateral moves by layer and strength; a dot where a random direction does no less."""
+    """Plot intended and collateral moves by layer and strength; a dot marks cells that a random direction matches."""
     figure, panels = _panels(2, len(sweeps), f"Intended and collateral moves, {kind}s", 3.1, 2.6)
     image = None
     for column, part in enumerate(sweeps):
@@ -138,9 +138,9 @@ def heatmap(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_yticks(range(len(part["layers"])), [str(k) for k in part["layers"]])
             for i, layer in enumerate(part["layers"]):
                 x, _, high = _chance(part, str(layer), measure)
-                for c, most in zip(x, high, strict=True):
+                for c, largest in zip(x, high, strict=True):
                     j = part["strengths"].index(float(c))
-                    if grid[i, j] <= most:
+                    if grid[i, j] <= largest:
                         axes.plot(j, i, ".", color="white", markersize=4)
             axes.set_title(f"{part['arm']}: {measure}", fontsize=9)
         draws = len(part["random"][str(part["layers"][0])]["suppress"]["fidelity"])
@@ -153,7 +153,7 @@ def heatmap(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def icat(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
-    """The change of ICAT as its two parts: language modelling, and balance between stereotype and opposite."""
+    """Plot the change of ICAT and its two parts: language modelling, and balance of stereotype and opposite."""
     figure, panels = _panels(1, len(sweeps), f"What the change of ICAT is made of, {kind}s (layer {_layer(sweeps[0])})")
     for axes, part in zip(panels[0], sweeps, strict=True):
         layer, strengths = _layer(part), part["strengths"]
@@ -166,11 +166,11 @@ def icat(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
         axes.plot(x, total[:, 0], color="black", marker="o", markersize=3, label="change of ICAT")
         plain = steered["icat"][strengths.index(0.0)][0]
         c, low, high = _chance(part, layer, "icat")
-        at = [strengths.index(float(one)) for one in c]
-        axes.vlines(at, low - plain, high - plain, color="grey", linewidth=5, alpha=0.35,
+        positions = [strengths.index(float(strength)) for strength in c]
+        axes.vlines(positions, low - plain, high - plain, color="grey", linewidth=5, alpha=0.35,
                     label=_range_label(part, layer))  # fmt: skip
         axes.axhline(0, color="grey", linewidth=0.6)
-        axes.set_xticks(x, [f"{one:g}" for one in strengths], fontsize=7)
+        axes.set_xticks(x, [f"{strength:g}" for strength in strengths], fontsize=7)
         axes.set(title=part["arm"], xlabel="strength (+ suppresses)")
     panels[0][0].set_ylabel("points of ICAT")
     below(figure, panels[0][0])
@@ -178,7 +178,7 @@ def icat(kind: str, sweeps: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def methods(kind: str, parts: Sequence[Mapping[str, Any]]) -> Figure:
-    """Methods where they do the same: fidelity at equal effect and at equal drift; random directions in grey."""
+    """Plot the methods at equal effect and at equal drift; random directions are grey."""
     marks = (
         ("equal effect", "collateral", "collateral"),
         ("equal effect", "kl", "KL of neutral text, nats"),
@@ -191,14 +191,18 @@ def methods(kind: str, parts: Sequence[Mapping[str, Any]]) -> Figure:
         labels = [*named, "random"]
         for axes, (mark, measure, label) in zip(row, marks, strict=True):
             for y, name in enumerate(labels):
-                group = [one for other, one in part["methods"].items() if other == name or other.startswith(f"{name} ")]
-                for cell in (one[mark][measure] for one in group if mark in one):
+                group = [
+                    figures
+                    for other_name, figures in part["methods"].items()
+                    if other_name == name or other_name.startswith(f"{name} ")
+                ]
+                for cell in (figures[mark][measure] for figures in group if mark in figures):
                     value = cell[0] if isinstance(cell, list) else cell
                     colour = "grey" if name == "random" else COLOURS[0]
                     axes.plot(value, y, "o", color=colour, markersize=4, alpha=0.7)
                     if isinstance(cell, list) and name != "random":
                         axes.hlines(y, cell[1], cell[2], color=colour, linewidth=1.2)
-                if not any(mark in one for one in group):
+                if not any(mark in figures for figures in group):
                     axes.text(0.02, y, "not reached", transform=axes.get_yaxis_transform(), fontsize=7, va="center",
                               color="grey")  # fmt: skip
             axes.set_yticks(range(len(labels)), labels, fontsize=8)
@@ -208,16 +212,16 @@ def methods(kind: str, parts: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def likelihood(parts: Sequence[Mapping[str, Any]]) -> Figure:
-    """The paper's figure: normalised log-likelihoods, negatives then positives, each sorted by the unsteered model."""
-    shown: list[tuple[str, Mapping[str, Any], Any]] = []
+    """Plot the paper's figure: normalised log-likelihoods, negatives then positives, each sorted by the baseline."""
+    columns: list[tuple[str, Mapping[str, Any], Any]] = []
     draws = len(parts[0]["random"]["margin_change"])
     for part in parts:
         form = f"{part['model']}, chat" if part["chat"] else part["model"]
-        shown.append((f"{form}, strength 1", part["shown"]["1"]["figure"], part["random_figure"]))
+        columns.append((f"{form}, strength 1", part["shown"]["1"]["figure"], part["random_figure"]))
         if "as_a_method" in part:
-            shown.append((f"{part['model']} against base", part["as_a_method"]["figure"], None))
-    figure, panels = _panels(1, len(shown), f"Likelihood of {parts[0]['behaviour']}, prompts sorted", 3.2)
-    for axes, (title, curves, chance) in zip(panels[0], shown, strict=True):
+            columns.append((f"{part['model']} against base", part["as_a_method"]["figure"], None))
+    figure, panels = _panels(1, len(columns), f"Likelihood of {parts[0]['behaviour']}, prompts sorted", 3.2)
+    for axes, (title, curves, chance) in zip(panels[0], columns, strict=True):
         control, steered = np.array(curves["control"]), np.array(curves["steered"])
         x, n = np.arange(len(control)), len(control) // 2
         for side in (x < n, x >= n):
@@ -238,7 +242,7 @@ def likelihood(parts: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def dose_response(parts: Sequence[Mapping[str, Any]]) -> Figure:
-    """Margin and both halves against strength, a column for each behaviour and a row for each model."""
+    """Plot margin, positives and negatives against strength; a column for each behaviour, a row for each model."""
     forms = list(dict.fromkeys((part["model"], part["chat"]) for part in parts))
     behaviours = list(dict.fromkeys(part["behaviour"] for part in parts))
     figure, panels = _panels(len(forms), len(behaviours), "Change of log-likelihoods with strength", 3.1, 2.4)
@@ -262,7 +266,7 @@ def dose_response(parts: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def anisotropy(part: Mapping[str, Any]) -> Figure:
-    """How anisotropic each model is, and what taking the common mean or top component away changes."""
+    """Plot each model's anisotropy, and the effect of removing the common mean or top component."""
     models = list(part["anisotropy"])
     measures = list(next(iter(next(iter(part["anisotropy"].values())).values())))
     figure = Figure(figsize=(3.1 * len(measures), 6.4), layout="constrained")
@@ -270,18 +274,18 @@ def anisotropy(part: Mapping[str, Any]) -> Figure:
     for axes, measure in zip(grid[0], measures, strict=True):
         for model, colour in zip(models, COLOURS, strict=False):
             layers = [int(layer) for layer in part["anisotropy"][model]]
-            _line(axes, layers, [one[measure] for one in part["anisotropy"][model].values()], model, colour)
+            _line(axes, layers, [estimates[measure] for estimates in part["anisotropy"][model].values()], model, colour)
         axes.set(title=measure.replace("_", " "), xlabel="layer")
     outcomes = [(m, c) for m in ("fidelity", "pattern_nats") for c in ("1", "-1")]
     for axes, (measure, c) in zip(grid[1], outcomes, strict=False):
         variants = list(next(iter(part["causal"][models[0]].values()))["differences"])
         for i, model in enumerate(models):
-            for place, one in part["causal"][model].items():
-                layer, strength = place.split("/")
+            for setting, result in part["causal"][model].items():
+                layer, strength = setting.split("/")
                 if strength != c:
                     continue
                 for y, variant in enumerate(variants):
-                    value, low, high = _ends([one["differences"][variant][measure]])[:, 0]
+                    value, low, high = _ends([result["differences"][variant][measure]])[:, 0]
                     height = y + (i - len(models) / 2 + 0.5) * 0.25 + (int(layer) - 2) * 0.04
                     axes.plot(value, height, "o", color=COLOURS[i], markersize=2.5, label=model)
                     axes.hlines(height, low, high, color=COLOURS[i], linewidth=0.8)
@@ -294,7 +298,7 @@ def anisotropy(part: Mapping[str, Any]) -> Figure:
 
 
 def truth(parts: Sequence[Mapping[str, Any]]) -> Figure:
-    """Reported figures with their intervals against the true ones."""
+    """Plot reported figures with their intervals against the true values."""
     measures = {"share_change": "change of P(stereotype | stereotype or opposite)", "fidelity": "fidelity"}
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     for axes, (measure, title) in zip(figure.subplots(1, 2), measures.items(), strict=True):

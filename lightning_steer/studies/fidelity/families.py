@@ -1,7 +1,7 @@
-"""Methods compared where they do the same: at equal effect, and at equal drift of neutral text.
+"""Compare methods at equal effect, and at equal drift of neutral text.
 
-A method's figures at a strength between two that were run are read off the straight line between them, example by
-example, so that their intervals over terms are those of a mean like any other.
+Between two strengths that were run, a method's figures are interpolated linearly, example by
+example, so their intervals over terms are those of an ordinary mean.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,14 +23,14 @@ from lightning_steer.studies.fidelity.sweep import along, plain
 
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
 EFFECT = 0.1
-"""Share of all examples that moved from the stereotype to its opposite."""
+"""Share of all examples that move from the stereotype to its opposite."""
 KL = 0.01
 """Nats per token of neutral text."""
 OUTCOMES = ("intended", "opposed", "collateral", "fidelity", "p_unrelated", "margin_change")
 
 
 def methods(draws: int) -> dict[str, Callable[[int], SteeringMethod]]:
-    """Closed forms by name, and random directions as long as the mean difference."""
+    """Return the closed-form methods by name, and random directions as long as the mean difference."""
     random = {f"random {i}": lambda width, i=i: RandomDirection(width, seed=i) for i in range(draws)}
     return {
         "mean difference": MeanDifference,
@@ -44,7 +44,7 @@ def methods(draws: int) -> dict[str, Callable[[int], SteeringMethod]]:
 
 
 def crossing(x: Sequence[float], level: float) -> tuple[int, float] | None:
-    """Where a curve that begins at 0 first reaches a level: the interval, and how far into it; None if never."""
+    """Return where a curve that starts at 0 first reaches a level: interval and fraction of it; None if never."""
     for i, value in enumerate(x):
         if value >= level:
             before = x[i - 1] if i else 0.0
@@ -53,45 +53,45 @@ def crossing(x: Sequence[float], level: float) -> tuple[int, float] | None:
 
 
 def at(column: Tensor, place: tuple[int, float]) -> Tensor:
-    """``[n]`` of ``column [n, 1 + S]``, whose first entry is unsteered, between two strengths."""
+    """Interpolate ``column [n, 1 + S]``, whose first entry is unsteered, between two strengths: ``[n]``."""
     i, share = place
     return column[:, i] * (1 - share) + column[:, i + 1] * share
 
 
 @torch.no_grad()
 def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int) -> dict[str, Any]:
-    """Every method's curve, and its figures at equal effect and at equal drift."""
+    """Return every method's curve, and its figures at equal effect and at equal drift."""
     subject = Subject(arm, models, kind)
     llm, test = subject.llm, subject.test
     site, texts = llm.sites[layer], neutral(arm.chat)
     base = added(llm, test.contrasts, None, torch.zeros(1, 1))[0]
     negative, positive = lessons(llm, subject.fit.contrasts)[site]
     error = torch.cat([torch.ones(len(negative)), torch.zeros(len(positive))])
-    seen = Activations(torch.cat([negative, positive]), error, (error < 0.5).long().unsqueeze(1), True)
+    activations = Activations(torch.cat([negative, positive]), error, (error < 0.5).long().unsqueeze(1), True)
     strength = torch.tensor(STRENGTHS)
-    found: dict[str, Any] = {"arm": arm.name, "kind": kind, "layer": layer, "strengths": STRENGTHS, "methods": {}}
+    result: dict[str, Any] = {"arm": arm.name, "kind": kind, "layer": layer, "strengths": STRENGTHS, "methods": {}}
     for name, make in methods(draws).items():
-        method = make(llm.width(site)).fit(seen)
+        method = make(llm.width(site)).fit(activations)
 
         def sweep(h: Tensor, method: SteeringMethod = method) -> Tensor:
             return method(h.expand(len(strength), -1, -1, -1), strength)
 
         scores = llm.scores(list(test.contrasts.questions), {site: sweep}, len(strength))
-        kl = [float(kl_mean(one)) for one in llm.drift(texts, {site: sweep}, len(strength)).kl]
+        kl = [float(kl_mean(text_kl)) for text_kl in llm.drift(texts, {site: sweep}, len(strength)).kl]
         columns = along(base, torch.cat([base[None], scores]), (0.0, *STRENGTHS))
-        kept = {measure: columns[measure] for measure in OUTCOMES}
-        curve = {measure: plain(e)[1:] for measure, e in estimate_columns(kept, KINDS, test.term).items()}
-        one: dict[str, Any] = {"curve": {**curve, "kl": kl}}
+        selected = {measure: columns[measure] for measure in OUTCOMES}
+        curve = {measure: plain(e)[1:] for measure, e in estimate_columns(selected, KINDS, test.term).items()}
+        figures: dict[str, Any] = {"curve": {**curve, "kl": kl}}
         marks = {
             "equal effect": crossing([value for value, *_ in curve["intended"]], EFFECT),
             "equal KL": crossing(kl, KL),
         }
         for mark, place in marks.items():
             if place is not None:
-                between = {m: at(column, place) for m, column in kept.items()}
+                between = {m: at(column, place) for m, column in selected.items()}
                 cells = estimate_columns(between, KINDS, test.term)
                 grid = [0.0, *kl]
                 drift = grid[place[0]] * (1 - place[1]) + grid[place[0] + 1] * place[1]
-                one[mark] = {**{m: plain(e)[0] for m, e in cells.items()}, "kl": drift}
-        found["methods"][name] = one
-    return found
+                figures[mark] = {**{m: plain(e)[0] for m, e in cells.items()}, "kl": drift}
+        result["methods"][name] = figures
+    return result

@@ -1,4 +1,4 @@
-"""The fidelity study at a glance: stereotypes suppressed, and behaviours promoted, in a line each."""
+"""Overview tables of the fidelity study: suppressed stereotypes and promoted behaviours."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,13 +17,13 @@ Parts = Mapping[str, dict[str, Any]]
 
 
 def glance(found: Parts) -> str:
-    """Two tables; empty if nothing was run."""
-    tables = [one for one in (stereotypes(found), behaviours(found)) if one]
+    """Return both overview tables as Markdown; empty if nothing was run."""
+    tables = [table for table in (stereotypes(found), behaviours(found)) if table]
     return "\n".join(["## At a glance\n", *tables]) if tables else ""
 
 
 def stereotypes(found: Parts) -> str:
-    """Runs that suppress; layer and strength are chosen on other terms."""
+    """Return the table of runs that suppress stereotypes; layer and strength were chosen on other terms."""
     runs = {name: part for name, part in found.items() if name.startswith("run-") and name.endswith("-suppress")}
     if not runs:
         return ""
@@ -55,9 +55,9 @@ def stereotypes(found: Parts) -> str:
 
 
 def behaviours(found: Parts) -> str:
-    """Behaviours in plain text at strength 1 in the middle layer, and fine-tuning judged as a method."""
-    every = (part for name, part in found.items() if name.startswith("behaviour-"))
-    parts = [part for part in every if not part["chat"] and part["model"] in ("base", "tuned")]
+    """Return the table of behaviours in plain text at strength 1 in the middle layer, with fine-tuning as a method."""
+    all_parts = (part for name, part in found.items() if name.startswith("behaviour-"))
+    parts = [part for part in all_parts if not part["chat"] and part["model"] in ("base", "tuned")]
     if not parts:
         return ""
     names = {
@@ -74,9 +74,9 @@ def behaviours(found: Parts) -> str:
     for part in parts:
         method, control = f"{part['model']}, strength 1", f"{part['model']}, instead of base"
         shown = {method: part["shown"].get("1"), control: part.get("as_a_method")}
-        for label, one in shown.items():
-            if one is not None:
-                columns = [of_part(one["estimates"][name]) for name in names]
+        for label, result in shown.items():
+            if result is not None:
+                columns = [of_part(result["estimates"][name]) for name in names]
                 estimates += columns
                 values = [as_cell(estimate) for estimate in columns]
                 values[1:1] = by_chance(part, columns[0].value) if label == method else ["-", "-"]
@@ -85,6 +85,6 @@ def behaviours(found: Parts) -> str:
 
 
 def by_chance(part: Mapping[str, Any], value: float) -> list[str]:
-    """Return what random directions as long as the vector do to the margin at strength 1, beside the vector's value."""
-    place = [strength for strength in part["strengths"] if strength > 0].index(1)
-    return random_cells([draw[place] for draw in part["random"]["margin_change"]], value)
+    """Return the effect of equally long random directions on the margin at strength 1, and the vector's rank p."""
+    position = [strength for strength in part["strengths"] if strength > 0].index(1)
+    return random_cells([draw[position] for draw in part["random"]["margin_change"]], value)

@@ -1,4 +1,4 @@
-"""The runs of the study as reports, as every other run leaves one: the layer and strength chosen, then judged."""
+"""The study's runs as ordinary reports: layer and strength are chosen, then judged."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ ALSO = (
     *("stereotype_change", "anti_change", "unrelated_change", "pattern_shares", "pattern_nats"),
 )
 PROMPTS = 100
-"""Of each task that is not steered."""
+"""Number of prompts of each task that is not steered."""
 
 
 def chosen(sweep: Mapping[str, Any], aim: str) -> tuple[int, int, float]:
-    """Layer, index and value of the strength with the highest fidelity on the selecting terms; ties to the weaker."""
+    """Return layer, index and value of the strength with the highest fidelity on selecting terms; ties: the weakest."""
     sign = 1 if aim == "suppress" else -1
     options = [
         (fidelity, -abs(c), -layer, layer, i, c)
@@ -50,44 +50,44 @@ def chosen(sweep: Mapping[str, Any], aim: str) -> tuple[int, int, float]:
 
 @torch.no_grad()
 def other_tasks(llm: LLM, site: str, vectors: Tensor, chat: bool) -> dict[str, Any]:
-    """What the first of ``vectors [C, d]`` does to tasks that it is not about, and the range of all others."""
+    """Measure the effect of the first of ``vectors [C, d]`` on other tasks, and the range of all other vectors."""
     answers, scores, task = [], [], []
     for number, name in enumerate(TASKS):
         items = task_prompts(name, PROMPTS, chat=chat)
-        asked = [
+        questions = [
             MultipleChoice(in_chat(i.prompt) if chat else i.prompt, tuple(f" {label}" for label in i.labels))
             for i in items
         ]
-        plain_, steered = (
-            llm.scores(asked),
-            llm.scores(asked, {site: lambda h: h + vectors[:, None, None]}, len(vectors)),
+        unsteered, steered = (
+            llm.scores(questions),
+            llm.scores(questions, {site: lambda h: h + vectors[:, None, None]}, len(vectors)),
         )
-        both = torch.cat([plain_, steered])
+        all_scores = torch.cat([unsteered, steered])
         right = torch.tensor([item.label for item in items])
-        answers.append(both.argmax(-1).T)
-        scores.append((both.argmax(-1) == right).double().T)
+        answers.append(all_scores.argmax(-1).T)
+        scores.append((all_scores.argmax(-1) == right).double().T)
         task += [number] * len(items)
-    answer, accuracy, of = torch.cat(answers), torch.cat(scores), torch.tensor(task)
-    moved = flips(answer[:, 0], answer[:, 1:], of)
-    found: dict[str, Any] = {"metrics": {}, "random": {}}
+    answer, accuracy, task_index = torch.cat(answers), torch.cat(scores), torch.tensor(task)
+    flip_rates = flips(answer[:, 0], answer[:, 1:], task_index)
+    result: dict[str, Any] = {"metrics": {}, "random": {}}
     for number, name in enumerate(TASKS):
         key = f"flips_{name}"
-        rows = (answer[of == number, 1] != answer[of == number, 0]).double()
-        own = estimate_columns({key: rows}, {key: Share()}, None)[key][0]
-        found["metrics"][key] = own._asdict()
-        found["random"][key] = random_range(moved[number, 1:], own.value, False)
+        rows = (answer[task_index == number, 1] != answer[task_index == number, 0]).double()
+        own_estimate = estimate_columns({key: rows}, {key: Share()}, None)[key][0]
+        result["metrics"][key] = own_estimate._asdict()
+        result["random"][key] = random_range(flip_rates[number, 1:], own_estimate.value, False)
     change = accuracy[:, 1:] - accuracy[:, :1]
-    own = entangled(accuracy[:, 0], accuracy[:, 1], of)
-    found["metrics"]["entanglement"] = own._asdict()
-    draws = entanglement(accuracy[:, 0], accuracy[:, 2:], of)
-    found["random"]["entanglement"] = random_range(draws, own.value, False)
-    found["accuracy_changes"] = dict(zip(TASKS, by_task(change[:, :1], of)[:, 0].tolist(), strict=True))
-    found["accuracy"] = float(weighted_mean(accuracy[:, 0]))
-    return found
+    own_estimate = entangled(accuracy[:, 0], accuracy[:, 1], task_index)
+    result["metrics"]["entanglement"] = own_estimate._asdict()
+    draws = entanglement(accuracy[:, 0], accuracy[:, 2:], task_index)
+    result["random"]["entanglement"] = random_range(draws, own_estimate.value, False)
+    result["accuracy_changes"] = dict(zip(TASKS, by_task(change[:, :1], task_index)[:, 0].tolist(), strict=True))
+    result["accuracy"] = float(weighted_mean(accuracy[:, 0]))
+    return result
 
 
 def entangled(base: Tensor, steered: Tensor, task: Tensor) -> Estimate:
-    """Return the entanglement of one candidate's scores ``[n]`` on items of several tasks ``[n]``."""
+    """Estimate the entanglement of one candidate's scores ``[n]`` on items of several tasks ``[n]``."""
 
     def statistic(weights: NDArray, *scores: NDArray) -> NDArray:
         before, after = map(torch.from_numpy, scores)
@@ -97,13 +97,13 @@ def entangled(base: Tensor, steered: Tensor, task: Tensor) -> Estimate:
 
 
 def estimate(fields: Sequence[Any]) -> dict[str, Any]:
-    """Return an estimate of a stored sweep as every report has it; null stands there for what is not finite."""
+    """Return an estimate of a stored sweep in the form of reports; a stored null is a value that is not finite."""
     value, low, high = (math.nan if end is None else end for end in fields[:3])
     return Estimate(value, low, high, *fields[3:])._asdict()
 
 
 def chosen_value(value: float, subject: Subject) -> dict[str, Any]:
-    """Return a setting that was chosen on the selecting terms: it estimates nothing."""
+    """Return a setting that was chosen on the selecting terms, in the form of an estimate without an interval."""
     n, terms = len(subject.select.examples), len(subject.select.term.unique())
     return Estimate(value, math.nan, math.nan, n, terms, "none: it was chosen")._asdict()
 
@@ -111,27 +111,27 @@ def chosen_value(value: float, subject: Subject) -> dict[str, Any]:
 def report(
     arm: Arm, models: Mapping[str, Path], kind: str, aim: str, sweep: Mapping[str, Any], scale: Scale
 ) -> dict[str, Any]:
-    """One run: a vector at the layer and strength that did best on other terms."""
+    """Return the report of one run: a vector at the layer and strength that did best on other terms."""
     layer, i, c = chosen(sweep, aim)
     subject = Subject(arm, models, kind)
     site, key = subject.llm.sites[layer], str(layer)
-    zero, positive = sweep["strengths"].index(0.0), [one for one in sweep["strengths"] if one > 0]
-    steered, drift, place = sweep["steered"][key], sweep["drift"][key], positive.index(abs(c))
-    draws = {name: [draw[place] for draw in column] for name, column in sweep["random"][key][aim].items()}
+    zero, positive = sweep["strengths"].index(0.0), [strength for strength in sweep["strengths"] if strength > 0]
+    steered, drift, position = sweep["steered"][key], sweep["drift"][key], positive.index(abs(c))
+    draws = {name: [draw[position] for draw in column] for name, column in sweep["random"][key][aim].items()}
     vector = subject.vectors[site]
-    pushes = torch.cat([c * vector[None], directions(scale.draws, len(vector), abs(c) * float(vector.norm()))])
-    aside = other_tasks(subject.llm, site, pushes, arm.chat)
+    shifts = torch.cat([c * vector[None], directions(scale.draws, len(vector), abs(c) * float(vector.norm()))])
+    side_effects = other_tasks(subject.llm, site, shifts, arm.chat)
     metrics = {name: estimate(steered[name][i]) for name in (*HEADLINE, *ALSO)}
     metrics |= {
         "strength": chosen_value(c, subject),
         "layer": chosen_value(layer, subject),
         **{name: estimate(column[i]) for name, column in drift.items()},
-        **aside["metrics"],
+        **side_effects["metrics"],
     }
     unsteered = {name: estimate(steered[name][zero]) for name in HEADLINE}
     better = StereoSetEffect.higher_is_better
     random = {n: random_range(draws[n], metrics[n]["value"], better.get(n)) for n in HEADLINE if n in draws}
-    random |= aside["random"]
+    random |= side_effects["random"]
     baselines = {"baseline": unsteered, "random_control": random}
     curve: dict[str, Any] = {"x": sweep["strengths"]}
     for name in HEADLINE:

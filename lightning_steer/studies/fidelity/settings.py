@@ -1,4 +1,4 @@
-"""What the study varies: models, where their vectors come from, bias types, strengths."""
+"""The study's settings: models, sources of their vectors, bias types, strengths."""
 
 from typing import NamedTuple
 
@@ -7,26 +7,26 @@ BEHAVIOURS = ("myopia", "corrigible", "truthful")
 STRENGTHS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 """Multiples of the mean difference; positive ones suppress stereotypes, negative ones promote them."""
 LAYER = 2
-"""The layer of all figures that show one: the middle of five, fixed before anything was looked at."""
+"""The layer of all figures that show one layer: the middle of five, fixed before any result was seen."""
 NARROW_SEEDS = (1, 2, 3, 4, 5)
-"""Of the trainings of the narrow model; all judge, and the first of them stands for it in what is exploratory."""
+"""Training seeds of the narrow model; all are judged, and exploratory figures show the first."""
 NARROW = tuple(f"narrow-{seed}" for seed in NARROW_SEEDS)
 DRAWS = 20
-"""Random directions, each as long as the vector they stand beside."""
+"""Number of random directions; each is as long as the vector it is compared with."""
 
 
 class Arm(NamedTuple):
-    """A model, and the model that its steering vector was made with."""
+    """A model and the model that its steering vector comes from."""
 
     name: str
     model: str
     vector: str
     chat: bool = False
-    """Questions and answers in chat form instead of plain sentences."""
+    """Whether questions and answers are in chat form instead of plain sentences."""
 
     @property
     def slug(self) -> str:
-        """For files."""
+        """Name in files."""
         return self.name.replace(", ", "-").replace(" ", "_")
 
 
@@ -41,12 +41,12 @@ ARMS = (
 
 
 class Scale(NamedTuple):
-    """How much is computed."""
+    """Size of the computation."""
 
     draws: int = DRAWS
     strengths: tuple[float, ...] = STRENGTHS
     layers: tuple[int, ...] | None = None
-    """Null for all."""
+    """None for all."""
 
 
 QUICK = Scale(draws=8, strengths=(-2.0, -1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""One model under study: its questions, its vectors, its scores under many additions at once."""
+"""One model under study: its questions, its vectors, and its scores with many vectors added at once."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -34,7 +34,7 @@ class Split(NamedTuple):
 
 @lru_cache(maxsize=8)
 def language_model(folder: Path, continuation: bool = False) -> LLM:
-    """A pocket model, every layer of which can be read; ``continuation`` reads all of its tokens, not the last one."""
+    """Load a pocket model that is read at every layer; ``continuation`` reads all of its tokens, not only the last."""
     llm = LLM(
         str(folder),
         [0],
@@ -47,9 +47,9 @@ def language_model(folder: Path, continuation: bool = False) -> LLM:
 
 
 def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0) -> Split:
-    """The examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats have the same terms in each as plain text.
+    """Return the examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats and plain text have the same terms.
 
-    The seed draws sentences and unrelated words, and which terms go to which part.
+    The seed draws sentences, unrelated words and the split of terms into parts.
     """
     data = PocketStereoSetDataModule(bias_types=[kind], chat=chat, tone=tone, seed=seed)
     data.setup()
@@ -61,7 +61,7 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
 
 @torch.no_grad()
 def lessons(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
-    """``{site: (negative [n, d], positive [n, d])}``."""
+    """Return activations ``{site: (negative [n, d], positive [n, d])}``."""
     batch = contrasts[0]
     negative, positive = llm.activations(batch.negative), llm.activations(batch.positive)
     return {site: (negative[site], positive[site]) for site in llm.sites}
@@ -69,21 +69,21 @@ def lessons(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def added(llm: LLM, questions: PairBatches, site: str | None, vectors: Tensor) -> Tensor:
-    """``[C, n, options]`` scores with each of ``vectors [C, d]`` added to every token; unsteered without a site."""
-    asked = list(questions.questions)
+    """Score the questions, ``[C, n, options]``, with each of ``vectors [C, d]`` added to all tokens, or unsteered."""
+    choices = list(questions.questions)
     if site is None:
-        return llm.scores(asked)
-    return llm.scores(asked, {site: lambda h: h + vectors[:, None, None]}, len(vectors))
+        return llm.scores(choices)
+    return llm.scores(choices, {site: lambda h: h + vectors[:, None, None]}, len(vectors))
 
 
 def directions(count: int, width: int, length: float, seed: int = 0) -> Tensor:
-    """``[count, d]`` random vectors of one length."""
+    """Draw random vectors ``[count, d]`` of one length."""
     u = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
     return length * u / u.norm(dim=-1, keepdim=True)
 
 
 def neutral(chat: bool, n: int = 64) -> list[str]:
-    """Stories that have nothing to do with what is steered."""
+    """Return stories that are unrelated to what is steered."""
     return [text.removeprefix(f"{BOS} ") for text, _ in neutral_texts(n, chat=chat)]
 
 
@@ -94,7 +94,7 @@ class Subject:
         arm: the model and the source of its vector.
         models: folder of each model.
         kind: the bias type.
-        seed: of the draw of examples.
+        seed: draws the examples.
     """
 
     def __init__(self, arm: Arm, models: Mapping[str, Path], kind: str, seed: int = 0) -> None:
@@ -106,9 +106,9 @@ class Subject:
         self.vectors = {site: (positive - negative).mean(0) for site, (negative, positive) in pairs.items()}
 
     def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
-        """``[S + draws * P, d]``: the vector at S strengths, then each random one at the P positive strengths."""
+        """Return ``[S + draws * P, d]``: the vector at S strengths, then random ones at the P positive strengths."""
         vector = self.vectors[site]
-        own = torch.tensor(strengths)[:, None] * vector
+        shifts = torch.tensor(strengths)[:, None] * vector
         positive = torch.tensor([strength for strength in strengths if strength > 0])
         random = directions(draws, len(vector), float(vector.norm()))
-        return torch.cat([own, (random[:, None] * positive[:, None]).flatten(0, 1)])
+        return torch.cat([shifts, (random[:, None] * positive[:, None]).flatten(0, 1)])

@@ -1,6 +1,6 @@
-"""The fidelity study's tables, and what they say in words; every sentence is read off the numbers.
+"""The fidelity study's tables and their sentences; every sentence is computed from the numbers.
 
-One file: the sentences stand beside the tables that they are read off.
+One file: each sentence is beside the table that it summarises.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ HEADLINE = ("p_stereotype", "p_anti", "p_unrelated", "intended", "collateral", "
 
 
 def ordered(found: Parts, prefix: str) -> dict[str, list[dict[str, Any]]]:
-    """Parts of one kind of work by bias type, arms in the order in which they were run."""
+    """Return the parts of one kind of work by bias type; arms are in the order in which they were run."""
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, part in found.items():
         if name.startswith(f"{prefix}-"):
@@ -35,7 +35,7 @@ def ordered(found: Parts, prefix: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
-    """The whole page; ``leading`` is what was declared and what it came to."""
+    """Return the page as Markdown; ``leading`` holds the declarations and their verdicts."""
     sections = [
         "# Intervention fidelity in the pocket models\n",
         leading,
@@ -53,31 +53,31 @@ def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
         likelihood(found),
         *(f"![{name}]({name}.png)\n" for name in figures),
     ]
-    return "\n".join(part for part in sections if part)
+    return "\n".join(section for section in sections if section)
 
 
 def runs(found: Parts) -> str:
-    """One line a run: chosen on other terms, judged on held-out ones."""
-    chosen = {name.removeprefix("run-"): part for name, part in found.items() if name.startswith("run-")}
-    if not chosen:
+    """Return the table of runs: chosen on other terms, judged on held-out ones."""
+    by_run = {name.removeprefix("run-"): part for name, part in found.items() if name.startswith("run-")}
+    if not by_run:
         return ""
-    draws = next(iter(chosen.values()))["baselines"]["random_control"]["fidelity"]["n"]
+    draws = next(iter(by_run.values()))["baselines"]["random_control"]["fidelity"]["n"]
     random = f"fidelity, {draws} random directions: median (range)"
     head = ["run", "layer", "strength", *HEADLINE, "reference_kl", random, "rank p of fidelity"]
-    judged, neutral = [], []
+    held_out, neutral = [], []
     lines = ["## Runs: layer and strength chosen on other terms\n", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for name, part in chosen.items():
+    for name, part in by_run.items():
         metrics, chance = part["metrics"], reported_random_cells(part["baselines"]["random_control"]["fidelity"])
         columns = [of_report(metrics[m]) for m in (*HEADLINE, "reference_kl")]
-        judged += columns[:-1]
+        held_out += columns[:-1]
         neutral.append(columns[-1])
-        place = [f"{metrics['layer']['value']:.0f}", f"{metrics['strength']['value']:g}"]
-        lines.append(f"| {' | '.join([name, *place, *map(as_cell, columns), *chance])} |")
-    return "\n".join(lines) + "\n" + footnote(judged) + footnote(neutral, "neutral texts (reference_kl)")
+        setting = [f"{metrics['layer']['value']:.0f}", f"{metrics['strength']['value']:g}"]
+        lines.append(f"| {' | '.join([name, *setting, *map(as_cell, columns), *chance])} |")
+    return "\n".join(lines) + "\n" + footnote(held_out) + footnote(neutral, "neutral texts (reference_kl)")
 
 
 def pattern(found: Parts) -> str:
-    """Is the unrelated sentence suppressed more than the stereotype?"""
+    """Return the table that shows whether unrelated sentences are suppressed more than stereotypes."""
     sweeps = [part for parts in ordered(found, "sweep").values() for part in parts]
     if not sweeps:
         return ""
@@ -96,13 +96,13 @@ def pattern(found: Parts) -> str:
         for layer in part["layers"]:
             key, i = str(layer), part["strengths"].index(1.0)
             row = []
-            seen = counts.setdefault(part["arm"], [0, 0, 0])
-            seen[2] += 1
-            for place, measure in enumerate(("pattern_shares", "pattern_nats")):
+            counted = counts.setdefault(part["arm"], [0, 0, 0])
+            counted[2] += 1
+            for index, measure in enumerate(("pattern_shares", "pattern_nats")):
                 estimate = of_part(part["steered"][key][measure][i])
                 positive = [c for c in part["strengths"] if c > 0].index(1.0)
                 draws = [draw[positive] for draw in part["random"][key]["suppress"][measure]]
-                seen[place] += above(estimate, max(0, *draws))
+                counted[index] += above(estimate, max(0, *draws))
                 row += [as_cell(estimate), *random_cells(draws, estimate.value)]
                 estimates.append(estimate)
             lines.append(f"| {part['arm']} | {part['kind']} | {layer} | {' | '.join(row)} |")
@@ -111,13 +111,13 @@ def pattern(found: Parts) -> str:
         f"The pattern counts as seen where the whole interval lies above 0 and above the largest of the {count} random "
         f"directions; the rank p-value is then at its least, 1 / {count + 1}.\n",
     ]
-    for arm, (by_share, by_nats, of) in counts.items():
-        lines.append(f"- {arm}: seen in {by_share} of {of} cells by shares and in {by_nats} of {of} by nats.")
+    for arm, (by_share, by_nats, cells) in counts.items():
+        lines.append(f"- {arm}: seen in {by_share} of {cells} cells by shares and in {by_nats} of {cells} by nats.")
     return "\n".join(lines) + "\n"
 
 
 def causes(found: Parts) -> str:
-    """What anisotropy explains."""
+    """Return the tables on what anisotropy explains."""
     part = found.get("anisotropy")
     if part is None:
         return ""
@@ -131,8 +131,8 @@ def causes(found: Parts) -> str:
     ]
     estimates = []
     for model, layers in part["anisotropy"].items():
-        for k, one in layers.items():
-            columns = [of_part(one[m]) for m in measures]
+        for k, figures in layers.items():
+            columns = [of_part(figures[m]) for m in measures]
             estimates += columns
             lines.append(f"| {model} | {k} | {' | '.join(map(as_cell, columns))} |")
     lines += [
@@ -149,19 +149,21 @@ def causes(found: Parts) -> str:
     ]
     removed = [v for v in _variants(part) if v.endswith(("without mean", "without top"))]
     lower, closed, length, widest, estimates = 0, 0, 0, 0, []
-    for place, one in part["gaps"].items():
+    for setting, figures in part["gaps"].items():
         row = []
         for measure in ("fidelity", "pattern_nats"):
-            row.append(of_part(one[measure]["gap"]["plain"]))
-            row += [of_part(one[measure]["explained"][v]) for v in _variants(part)]
-        gap, explained = ({v: of_part(e) for v, e in one["fidelity"][name].items()} for name in ("gap", "explained"))
+            row.append(of_part(figures[measure]["gap"]["plain"]))
+            row += [of_part(figures[measure]["explained"][v]) for v in _variants(part)]
+        gap, explained = (
+            {v: of_part(e) for v, e in figures["fidelity"][name].items()} for name in ("gap", "explained")
+        )
         if above(gap["plain"], 0):
             lower += 1
             closed += sum(above(explained[v], 0) for v in removed)
             length += above(explained[LENGTH], 0)
             widest += above(gap[LENGTH], 0)
         estimates += row
-        lines.append(f"| {place} | {' | '.join(map(as_cell, row))} |")
+        lines.append(f"| {setting} | {' | '.join(map(as_cell, row))} |")
     lines.append(footnote(estimates) + "\n" + _explained(lower, len(part["gaps"]), closed, lower * len(removed)))
     if lower:
         lines.append(
@@ -172,10 +174,10 @@ def causes(found: Parts) -> str:
 
 
 def _explained(lower: int, cells: int, closed: int, intervals: int) -> str:
-    """The answer in words."""
+    """State in words whether anisotropy explains the gap."""
     if not lower:
         return f"In none of {cells} cells is a fine-tuned model's fidelity lower than the base model's, beyond chance."
-    by_chance = 0.05 * intervals  # cells with a gap beyond chance are picked by the same noise
+    by_chance = 0.05 * intervals  # cells with a gap beyond chance are selected by the same noise
     answer = (
         "That is no more than chance would give: nothing shows that anisotropy explains the difference, and intervals "
         "as wide as the gaps exclude little."
@@ -194,11 +196,11 @@ def _variants(part: Mapping[str, Any]) -> list[str]:
 
 
 def planted(found: Parts) -> str:
-    """Reported against true figures."""
+    """Return the tables of reported and true figures."""
     parts = [part for name, part in found.items() if name.startswith("truth-")]
     if not parts:
         return ""
-    inside, of, estimates = defaultdict(int), defaultdict(int), []
+    inside, total, estimates = defaultdict(int), defaultdict(int), []
     lines = [
         "## Reported and true\n",
         "Reported: one sentence for each target and pair of words, with its interval. True: all held-out sentences "
@@ -207,21 +209,23 @@ def planted(found: Parts) -> str:
         "|---|---|---|---|---|---|",
     ]
     for part in parts:
-        for i, one in enumerate(part["compared"]["share_change"]):
+        for i, figure in enumerate(part["compared"]["share_change"]):
             mass = part["mass"]["mass_stereotype"][i]
-            estimates.append(of_part(one["reported"]))
+            estimates.append(of_part(figure["reported"]))
             lines.append(
-                f"| {part['arm']} | {part['kind']} | {one['strength']:g} | {as_cell(estimates[-1])} | "
-                f"{number(one['true'])} | {number(mass)} |"
+                f"| {part['arm']} | {part['kind']} | {figure['strength']:g} | {as_cell(estimates[-1])} | "
+                f"{number(figure['true'])} | {number(mass)} |"
             )
         for measure, cells in part["compared"].items():
-            for one in cells:
-                if one["inside"] is not None:
-                    inside[measure] += one["inside"]
-                    of[measure] += 1
+            for figure in cells:
+                if figure["inside"] is not None:
+                    inside[measure] += figure["inside"]
+                    total[measure] += 1
     lines.append(footnote(estimates))
-    lines.append("Intervals that hold the true value: " + ", ".join(f"{m} {inside[m]} of {of[m]}" for m in of) + ".\n")
-    tones = [(part, name, one) for part in parts for name, one in part["tone"].items()]
+    lines.append(
+        "Intervals that hold the true value: " + ", ".join(f"{m} {inside[m]} of {total[m]}" for m in total) + ".\n"
+    )
+    tones = [(part, name, figure) for part in parts for name, figure in part["tone"].items()]
     if tones:
         lines += [
             "A change that the language makes by itself, with the same measure: from a neutral opener to a harsh or "
@@ -229,18 +233,18 @@ def planted(found: Parts) -> str:
             "| model | bias type | opener | reported | planted | held |",
             "|---|---|---|---|---|---|",
         ]
-        for part, name, one in tones:
-            held = {True: "yes", False: "no", None: "-"}[one["inside"]]
+        for part, name, figure in tones:
+            answer = {True: "yes", False: "no", None: "-"}[figure["inside"]]
             lines.append(
-                f"| {part['arm']} | {part['kind']} | {name} | {as_cell(of_part(one['reported']))} | "
-                f"{number(one['true'])} | {held} |"
+                f"| {part['arm']} | {part['kind']} | {name} | {as_cell(of_part(figure['reported']))} | "
+                f"{number(figure['true'])} | {answer} |"
             )
-        lines.append(footnote(of_part(one["reported"]) for *_, one in tones))
+        lines.append(footnote(of_part(figure["reported"]) for *_, figure in tones))
     return "\n".join(lines) + "\n"
 
 
 def methods(found: Parts) -> str:
-    """Methods where they do the same."""
+    """Return the table of methods at equal effect and at equal KL."""
     parts = [part for by_kind in ordered(found, "methods").values() for part in by_kind]
     if not parts:
         return ""
@@ -252,10 +256,10 @@ def methods(found: Parts) -> str:
     ]
     estimates = []
     for part in parts:
-        random = [one for name, one in part["methods"].items() if name.startswith("random")]
-        drawn = [one["equal KL"]["fidelity"][0] for one in random if "equal KL" in one]
-        for name, one in part["methods"].items():
-            effect, drift = one.get("equal effect"), one.get("equal KL")
+        random = [result for name, result in part["methods"].items() if name.startswith("random")]
+        drawn = [result["equal KL"]["fidelity"][0] for result in random if "equal KL" in result]
+        for name, result in part["methods"].items():
+            effect, drift = result.get("equal effect"), result.get("equal KL")
             if not name.startswith("random"):
                 cells = [of_part(effect["collateral"])] if effect else []
                 cells += [of_part(drift["intended"]), of_part(drift["fidelity"])] if drift else []
@@ -267,7 +271,7 @@ def methods(found: Parts) -> str:
                     random_cells(drawn, cells[-1].value)[1] if drift and drawn else "-",
                 ]
                 lines.append(f"| {part['arm']} | {part['kind']} | {name} | {' | '.join(row)} |")
-        reached = [one["equal effect"]["kl"] for one in random if "equal effect" in one]
+        reached = [result["equal effect"]["kl"] for result in random if "equal effect" in result]
         ends = f"{random_cells(drawn, 0.0)[0]} of the {len(drawn)} that reach it" if drawn else "-"
         lines.append(
             f"| {part['arm']} | {part['kind']} | random, {len(random)} draws | reached by {len(reached)} | "
@@ -277,7 +281,7 @@ def methods(found: Parts) -> str:
 
 
 def likelihood(found: Parts) -> str:
-    """The paper's table, and what needs no normaliser."""
+    """Return the paper's table, with measures that need no normaliser."""
     parts = [part for name, part in found.items() if name.startswith("behaviour-")]
     if not parts:
         return ""
@@ -290,13 +294,13 @@ def likelihood(found: Parts) -> str:
     estimates = []
     for part in parts:
         form = f"{part['model']}, chat" if part["chat"] else part["model"]
-        shown = {f"strength {c}": one for c, one in part["shown"].items()}
+        by_label = {f"strength {c}": result for c, result in part["shown"].items()}
         if "as_a_method" in part:
-            shown["tuned against base"] = part["as_a_method"]
-        for label, one in shown.items():
-            columns = [of_part(c) for quarter in (one["table"][0], one["table"][-1]) for c in quarter]
+            by_label["tuned against base"] = part["as_a_method"]
+        for label, result in by_label.items():
+            columns = [of_part(c) for quarter in (result["table"][0], result["table"][-1]) for c in quarter]
             names = ("margin_change", "preference", "auc", "cohens_d", "positive_change", "negative_change")
-            columns += [of_part(one["estimates"][name]) for name in names]
+            columns += [of_part(result["estimates"][name]) for name in names]
             estimates += columns
             lines.append(f"| {form} | {part['behaviour']} | {label} | {' | '.join(map(as_cell, columns))} |")
     return "\n".join(lines) + "\n" + footnote(estimates, "prompts", "topics")

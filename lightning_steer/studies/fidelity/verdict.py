@@ -1,7 +1,7 @@
-"""What the declared contrasts are computed from: one model, its own vector and the base model's, by target term.
+"""The numbers behind the declared contrasts: one model with its own and the base model's vector, by target term.
 
-On a draw of sentences that no setting was chosen on; their target terms are those of every draw. Numbers are means over
-a term's examples, so that contrasts between models, and over trainings, can be taken term by term.
+The sentences are from a draw on which no setting was chosen; all draws share their target terms. Numbers are means over
+a term's examples, so contrasts between models and over trainings can be taken term by term.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from lightning_steer.studies.fidelity.subject import Split, Subject, added, neut
 from lightning_steer.studies.fidelity.sweep import rows_of
 
 SEED = 1
-"""Of the draw of examples that judges; 0 is that of everything exploratory, and of version 0.1.0."""
+"""Seed of the examples that judge; everything exploratory, and version 0.1.0, uses seed 0."""
 STRENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
 MEASURES = ("pattern_nats", "pattern_shares", "margin_change", "stereotype_change", "unrelated_change", "fidelity")
 EXPLAINERS = ("vector without mean", "vector without top", "stream without mean", "stream without top")
-"""Ways of taking anisotropy away."""
+"""Variants that remove anisotropy."""
 GAP = "margin_change"
-"""What a gap between models is measured by: log-probability of the opposite less that of the stereotype."""
+"""Measure of a gap between models: log-probability of the opposite minus that of the stereotype."""
 
 
 def by_term(rows: Tensor, term: Tensor) -> list[list[float]]:
-    """Return ``[C][T]`` means of ``rows [C, n]`` over each of T terms, in ascending order."""
-    return torch.stack([rows[:, term == one].mean(1) for one in term.unique()], 1).tolist()
+    """Return means ``[C][T]`` of ``rows [C, n]`` over each of T terms, in ascending order."""
+    return torch.stack([rows[:, term == number].mean(1) for number in term.unique()], 1).tolist()
 
 
 def steered(subject: Subject, part: Split, site: str, vector: Tensor) -> dict[str, Tensor]:
@@ -43,26 +43,26 @@ def steered(subject: Subject, part: Split, site: str, vector: Tensor) -> dict[st
 def pair(
     models: Mapping[str, Path], model: str, source: str, kind: str, layers: Sequence[int], seed: int = SEED
 ) -> dict[str, Any]:
-    """Return what a source's vector does in a model at each layer and strength, by term, and what is chosen by it."""
+    """Return the effects of a source's vector in a model at each layer and strength, by term, and selection figures."""
     subject = Subject(Arm(model, model, source), models, kind, seed)
     texts, strength = neutral(False), torch.tensor(STRENGTHS)
-    found: dict[str, Any] = {"rows": {}, "select": {}, "kl": {}, "norm": {}}
+    result: dict[str, Any] = {"rows": {}, "select": {}, "kl": {}, "norm": {}}
     for layer in layers:
         site, key = subject.llm.sites[layer], str(layer)
         shifts = strength[:, None] * subject.vectors[site]
         rows = steered(subject, subject.test, site, subject.vectors[site])
-        found["rows"][key] = {name: by_term(rows[name], subject.test.term) for name in MEASURES}
+        result["rows"][key] = {name: by_term(rows[name], subject.test.term) for name in MEASURES}
         chosen = steered(subject, subject.select, site, subject.vectors[site])["fidelity"]
-        found["select"][key] = chosen.mean(1).tolist()
+        result["select"][key] = chosen.mean(1).tolist()
         drift = subject.llm.drift(texts, {site: lambda h, v=shifts: h + v[:, None, None]}, len(shifts))
-        found["kl"][key] = [float(kl_mean(one)) for one in drift.kl]
-        found["norm"][key] = float(subject.vectors[site].norm())
-    return found
+        result["kl"][key] = [float(kl_mean(kl)) for kl in drift.kl]
+        result["norm"][key] = float(subject.vectors[site].norm())
+    return result
 
 
 @torch.no_grad()
 def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list[float]]:
-    """Return ``{variant: [T]}`` the gap's measure at strength 1 by term of both bias types, plain and without."""
+    """Return the gap's measure ``{variant: [T]}`` at strength 1 by term of both types, with and without anisotropy."""
     subjects = [Subject(Arm(model, model, model), models, kind, SEED) for kind in BIAS_TYPES]
     lengths = [Subject(Arm("base", "base", "base"), models, kind, SEED).vectors for kind in BIAS_TYPES]
     llm = subjects[0].llm
@@ -70,31 +70,31 @@ def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list
     pairs = [subject.fit.contrasts[0] for subject in subjects]
     texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(False)
     axis = anisotropy.axes(anisotropy.states(llm, texts)[0][site])
-    found: dict[str, list[float]] = {}
+    by_variant: dict[str, list[float]] = {}
     for subject, vectors in zip(subjects, lengths, strict=True):
         scores = anisotropy.steered(subject, site, axis, 1.0, vectors[site].norm())
         for variant in (anisotropy.PLAIN, anisotropy.LENGTH, *EXPLAINERS):
             base, after = scores[variant]
             rows = rows_of(base[0], after, "suppress")[GAP]
-            found.setdefault(variant, []).extend(by_term(rows, subject.test.term)[0])
-    return found
+            by_variant.setdefault(variant, []).extend(by_term(rows, subject.test.term)[0])
+    return by_variant
 
 
 def control(models: Mapping[str, Path], model: str, layers: Sequence[int], seed: int) -> dict[str, Any]:
-    """Return the numbers of a model in which the pattern is planted, with its own vector, on a draw of examples."""
+    """Return the numbers of a model with the planted pattern and its own vector, on a draw of examples."""
     own = {kind: pair(models, model, model, kind, layers, seed) for kind in BIAS_TYPES}
     return {"model": model, "strengths": STRENGTHS, "own": own}
 
 
 def run(models: Mapping[str, Path], model: str, layers: Sequence[int]) -> dict[str, Any]:
-    """Return all numbers of one model: vectors in it, its vector in the base model, and what anisotropy explains."""
+    """Return all numbers of one model: vectors in it, its vector in the base model, and results without anisotropy."""
     pairs = {"own": (model, model), "base": (model, "base"), "in base": ("base", model)}
     return {
         "model": model,
         "strengths": STRENGTHS,
         **{
-            name: {kind: pair(models, where, source, kind, layers) for kind in BIAS_TYPES}
-            for name, (where, source) in pairs.items()
+            name: {kind: pair(models, steered_model, source, kind, layers) for kind in BIAS_TYPES}
+            for name, (steered_model, source) in pairs.items()
             if model not in ("base", "planted") or name == "own"
         },
         "without": {} if model == "planted" else without_anisotropy(models, model),

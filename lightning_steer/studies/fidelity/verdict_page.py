@@ -1,4 +1,4 @@
-"""The declared contrasts as text: declaration, openings, verdicts, positive control, coverage of the report."""
+"""The page's sections on declared contrasts: declaration, openings, verdicts, positive control, coverage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from lightning_steer.studies.fidelity.verdict import STRENGTHS
 
 Parts = Mapping[str, Mapping[str, Any]]
 LEAST = 0.93
-"""A cell fails if the 99 % interval of its coverage lies wholly below."""
+"""A cell fails if the 99 % interval of its coverage lies entirely below."""
 SCOPE = (
     "A bias type has 48 target terms, and no claim is about others. The 24 that judge in seed 1 had all been used in "
     "seed 0, from which the layer, the strength and the directions of the claims came: of the towns 11 had been fitted "
@@ -23,32 +23,32 @@ SCOPE = (
     "questions about narrow models speak about other trainings from this base model. Nothing here speaks about other "
     "languages, sizes or base models."
 )
-"""What the verdicts are about: narrower than what was declared, which stands as it was opened under."""
+"""Scope of the verdicts: narrower than the declaration, which remains as it was opened."""
 REDRAWN = (
     "Found: in 1,000 sets of as many terms, redrawn from those that were tested. That restates their p-value and is no "
     'power for other terms: 24 normal values without any effect that pass at p < .025 by chance are "found" in .68 of '
     "such sets, on average; with a mean of 1.2 standard deviations in all."
 )
-"""What it means that a positive control is found."""
+"""Meaning of "found" for a positive control."""
 SIGNS = (
     "By the signs of five trainings none of these claims would be shown: after Holm's correction the least p is .125 "
     "for what narrow tuning lost and .0625 for the dose. The p-values are Student's, which takes trainings for draws "
     "of a normal law."
 )
-"""How little five trainings carry without a normal law."""
+"""Caveat: how little five trainings show without a normal law."""
 UNMATCHED = "No random direction was given the same choice of layer and strength"
-"""What a fidelity at a chosen dose stands without."""
+"""Caveat on the fidelity at a chosen dose: it has no such control."""
 
 
 def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
-    """Return the sections that lead the page; empty if no verdict was run."""
+    """Return the page's first sections; empty if no verdict was run."""
     sections = []
     if any(name.startswith("verdict-") for name in parts):
-        found = declared.results(parts)
+        results = declared.results(parts)
         sections = [
             "## Verdicts\n",
             f"{SCOPE}\n",
-            *(verdict_text(question, found[question.name]) for question in declared.DECLARATION.questions),
+            *(verdict_text(question, results[question.name]) for question in declared.DECLARATION.questions),
             *(
                 verdict_text(q, declared.control(parts["control-again"]))
                 for q in declared.AGAIN.questions
@@ -58,13 +58,16 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
             narrow_models(parts),
             declared_text(declared.DECLARATION),
             declared_text(declared.AGAIN),
-            *(f"Opened {one['opened']} under declaration {one['declaration']}: {one['draws']}.\n" for one in openings),
+            *(
+                f"Opened {opening['opened']} under declaration {opening['declaration']}: {opening['draws']}.\n"
+                for opening in openings
+            ),
         ]
     return "\n".join([*sections, coverage(parts)])
 
 
 def control(parts: Parts) -> str:
-    """Return how often the planted pattern is found by log-probabilities and by shares, in redrawn sets of terms."""
+    """Return how often the planted pattern is found, by log-probabilities and by shares, in redrawn sets of terms."""
     lines = [f"Positive controls. {REDRAWN}\n",
              "| control | bias type | pattern, nats a token | found | pattern, shares | found |",
              f"|{'---|' * 6}"]  # fmt: skip
@@ -79,7 +82,7 @@ def control(parts: Parts) -> str:
 
 
 def narrow_models(parts: Parts) -> str:
-    """Return what every narrow model does, by seed of its training."""
+    """Return the table of all narrow models, by training seed."""
     lines = [
         "Narrow models by seed of training, mean over both bias types; margins in nats a token at layer "
         f"{declared.LAYER}, strength 1; chosen: layer and strength (up to {STRENGTHS[-1]:g}) by selecting terms. "
@@ -107,9 +110,9 @@ def narrow_models(parts: Parts) -> str:
 
 
 def coverage(parts: Parts) -> str:
-    """Return how often reported intervals hold the truth about terms that they did not see."""
-    cells = [(part, name, one) for part_name, part in parts.items() if part_name.startswith("truth-")
-             for name, held in part["fresh"]["held"].items() for one in held]  # fmt: skip
+    """Return how often reported intervals contain the true value over terms that they did not see."""
+    cells = [(part, name, figure) for part_name, part in parts.items() if part_name.startswith("truth-")
+             for name, figures in part["fresh"]["held"].items() for figure in figures]  # fmt: skip
     if not cells:
         return ""
     fresh = cells[0][0]["fresh"]
@@ -121,17 +124,17 @@ def coverage(parts: Parts) -> str:
         "| arm | bias type | measure | strength | true | interval holds it | mean width |",
         f"|{'---|' * 7}",
     ]
-    failed, least = 0, 1.0
-    for part, name, one in cells:
-        held = one["inside"] / fresh["sets"]
+    failed, lowest = 0, 1.0
+    for part, name, figure in cells:
+        share = figure["inside"] / fresh["sets"]
         row = np.zeros(fresh["sets"])
-        row[: one["inside"]] = 1
+        row[: figure["inside"]] = 1
         failed += Share().estimate(row)[0].high < LEAST
-        least = min(least, held)
-        place = f"{part['arm']} | {part['kind']} | {name} | {one['strength']:g}"
-        lines.append(f"| {place} | {one['true']:.4f} | {held:.4f} | {one['width']:.4f} |")
+        lowest = min(lowest, share)
+        row_head = f"{part['arm']} | {part['kind']} | {name} | {figure['strength']:g}"
+        lines.append(f"| {row_head} | {figure['true']:.4f} | {share:.4f} | {figure['width']:.4f} |")
     lines.append(
         f"\n{len(cells) - failed} of {len(cells)} cells hold (a cell fails whose coverage, its interval included, lies "
-        f"below {LEAST:g}); the least is {least:.4f}.\n"
+        f"below {LEAST:g}); the least is {lowest:.4f}.\n"
     )
     return "\n".join(lines)

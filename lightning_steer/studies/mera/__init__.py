@@ -1,1 +1,1 @@
-"""MERA on the pocket models: every method on every task, certified or not, beside what was planted."""
+"""MERA on the pocket models: every method on every task, certified or not, compared with the planted truth."""

@@ -1,4 +1,4 @@
-"""``make mera``: every method on the pocket models' tasks, what is not there yet; then the reports and one table."""
+"""``make mera``: run the missing cells of every method on the pocket models' tasks, then write reports and a table."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from lightning_steer.studies.mera import cells, settings, summary
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera", description=__doc__)
     add = parser.add_argument
     add("--models-in", type=Path, default=Path("checkpoints/pocket"), help="where the folders base and tuned are")
@@ -39,7 +39,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Run, write, print."""
+    """Run the missing parts, write the reports, print the summary."""
     options, start = arguments(given), time.monotonic()
     sizes = (1500, 250, 500) if options.quick else (settings.TRAIN, settings.CALIBRATION, settings.TEST)
     for model in options.models:
@@ -51,14 +51,14 @@ def main(given: list[str] | None = None) -> int:
     first = settings.FIRST_QUICK_DRAW if options.quick else settings.FIRST_DRAW
     todo = [(m, x, s) for s in range(first, first + options.seeds) for x in options.mixtures for m in options.models]
     paths = {key: options.out / "parts" / f"{key[0]}-{key[1].split()[0]}-{key[2]}.json" for key in todo}
-    asked = {key: part_settings(options.models_in / key[0], options.tasks, sizes) for key in todo}
-    left = [key for key in todo if not _done(paths[key], asked[key])]
+    expected = {key: part_settings(options.models_in / key[0], options.tasks, sizes) for key in todo}
+    missing = [key for key in todo if not _done(paths[key], expected[key])]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(left), desc="MERA study") as bar:
-        jobs = {pool.submit(cells.part, options.models_in, *key, options.tasks, sizes): key for key in left}
+    with ProcessPoolExecutor(options.processes, context) as pool, tqdm(total=len(missing), desc="MERA study") as bar:
+        jobs = {pool.submit(cells.part, options.models_in, *key, options.tasks, sizes): key for key in missing}
         for job in as_completed(jobs):
             key = jobs[job]
-            write_json(paths[key], {"settings": asked[key], "results": job.result()})
+            write_json(paths[key], {"settings": expected[key], "results": job.result()})
             bar.set_postfix_str(f"{key[0]}, {key[1]}, draw {key[2]}")
             bar.update()
     results = {key: json.loads(path.read_text())["results"] for key, path in paths.items()}
@@ -68,7 +68,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 def part_settings(model: Path, tasks: list[str], sizes: tuple[int, int, int]) -> dict[str, Any]:
-    """Return what a stored part depends on: if anything here differs, the part is made anew."""
+    """Return the settings that a stored part depends on; if any of them changes, the part runs again."""
     return {"tasks": tasks, "sizes": list(sizes), "weights": _identity(model), "statistics": estimate.VERSION}
 
 
@@ -78,8 +78,8 @@ def _identity(folder: Path) -> str:
     return digest(next(folder.glob("*.safetensors")))
 
 
-def _done(path: Path, asked: dict[str, Any]) -> bool:
-    return path.is_file() and json.loads(path.read_text()).get("settings") == asked
+def _done(path: Path, expected: dict[str, Any]) -> bool:
+    return path.is_file() and json.loads(path.read_text()).get("settings") == expected
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Many steered answers to the same prompts, when the last token alone is steered.
+"""Compute many steered answers to the same prompts when only the last token is steered.
 
-What stands before the last token is the same for all methods and thresholds: it is run once, and its keys and values
-kept. A decision then costs one token, and one in the last block no more than the vocabulary head.
+The tokens before the last one are the same for all methods and thresholds. They run once, and their keys and values
+are kept. A decision then costs one token; one in the last block costs only the vocabulary head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ class Group(NamedTuple):
     """Prompts of one length."""
 
     rows: Tensor
-    """``[B]`` which prompts."""
+    """``[B]`` indices of the prompts."""
     last: Tensor
     """``[B, 1]`` their last tokens."""
     past: Any
-    """Keys and values of what stands before."""
+    """Keys and values of the tokens before it."""
     length: int
-    """Tokens of it."""
+    """Number of tokens before the last one."""
 
 
 class Decisions:
-    """Prompts with answers of one token each, ready to be decided again and again.
+    """Prompts with one-token answers, prepared for repeated decisions.
 
     Args:
         llm: the model; its layers are where activations are read.
@@ -51,19 +51,19 @@ class Decisions:
         self.h = torch.empty(len(llm.layers), len(questions), llm.width(llm.sites[0]))
         self.groups: list[Group] = []
         for length in sorted({row.prompt for row in rows}):
-            alike = [i for i, row in enumerate(rows) if row.prompt == length]
-            for start in range(0, len(alike), rows_at_once):
-                self._add(alike[start : start + rows_at_once], rows, length)
+            same_length = [i for i, row in enumerate(rows) if row.prompt == length]
+            for start in range(0, len(same_length), rows_at_once):
+                self._add(same_length[start : start + rows_at_once], rows, length)
         self.base = self.scores({}, [1.0])[0]
 
-    def _add(self, which: list[int], rows: Any, length: int) -> None:
-        ids = torch.tensor([rows[i].ids for i in which])
+    def _add(self, indices: list[int], rows: Any, length: int) -> None:
+        ids = torch.tensor([rows[i].ids for i in indices])
         past: Any = self.llm.decoder.base(input_ids=ids[:, :-1], use_cache=True).past_key_values
-        group = Group(torch.tensor(which), ids[:, -1:], past, length - 1)
-        with capture(self.llm.model, self.llm.sites) as seen:
+        group = Group(torch.tensor(indices), ids[:, -1:], past, length - 1)
+        with capture(self.llm.model, self.llm.sites) as captured:
             self._run(group, {})
         for k, site in enumerate(self.llm.sites):
-            self.h[k, group.rows] = seen[site][:, 0].float()
+            self.h[k, group.rows] = captured[site][:, 0].float()
         self.groups.append(group)
 
     def _run(self, group: Group, edits: Mapping[str, Edit]) -> Tensor:
@@ -75,36 +75,38 @@ class Decisions:
 
     @torch.no_grad()
     def observe(self, maps: Mapping[int, SteeringMethod], strength: float, layer: int) -> tuple[Tensor, Tensor]:
-        """``[n, options]`` logits with these maps, and ``[n, d]`` what a layer gives before its own map, if any."""
-        site, h, found = self.llm.site(layer), torch.empty_like(self.h[0]), torch.empty_like(self.base)
+        """Return logits ``[n, options]`` with these maps, and a layer's output ``[n, d]`` before its own map."""
+        site, h, logits = self.llm.site(layer), torch.empty_like(self.h[0]), torch.empty_like(self.base)
         edits = {self.llm.site(k): (lambda h, m=m: m(h, strength)) for k, m in maps.items()}
         for group in self.groups:
-            with capture(self.llm.model, [site]) as seen:
-                found[group.rows] = self._run(group, edits)
-            h[group.rows] = seen[site][:, 0].float()
-        return found, h
+            with capture(self.llm.model, [site]) as captured:
+                logits[group.rows] = self._run(group, edits)
+            h[group.rows] = captured[site][:, 0].float()
+        return logits, h
 
     @torch.no_grad()
     def scores(self, maps: Mapping[int, SteeringMethod], strengths: Sequence[float]) -> Tensor:
-        """``[S, n, options]`` logits of the options, up to a constant for each row, at each strength.
+        """Return logits ``[S, n, options]`` of the options at each strength, up to a constant for each row.
 
         Args:
-            maps: for each steered layer its map.
+            maps: the map of each steered layer.
             strengths: S of them.
         """
-        found = torch.empty(len(strengths), self.count, len(self.tokens))
+        logits = torch.empty(len(strengths), self.count, len(self.tokens))
         sites = {self.llm.site(layer): method for layer, method in maps.items()}
-        top = self.llm.site(self.llm.decoder.depth - 1)
+        last_site = self.llm.site(self.llm.decoder.depth - 1)
         for group in self.groups:
-            if set(sites) == {top}:  # above it every row stands by itself: all strengths at once
-                many = torch.tensor(strengths, dtype=torch.float32)
+            if set(sites) == {last_site}:  # above it rows do not interact: all strengths run at once
+                all_strengths = torch.tensor(strengths, dtype=torch.float32)
 
-                def fan(h: Tensor, many: Tensor = many) -> Tensor:
-                    return sites[top](h.expand(len(many), *h.shape), many).flatten(0, 1)
+                def at_all_strengths(h: Tensor, all_strengths: Tensor = all_strengths) -> Tensor:
+                    return sites[last_site](h.expand(len(all_strengths), *h.shape), all_strengths).flatten(0, 1)
 
-                found[:, group.rows] = self._run(group, {top: fan}).unflatten(0, (len(many), -1))
+                logits[:, group.rows] = self._run(group, {last_site: at_all_strengths}).unflatten(
+                    0, (len(all_strengths), -1)
+                )
                 continue
             for s, strength in enumerate(strengths):
                 edits = {site: (lambda h, m=m, s=strength: m(h, s)) for site, m in sites.items()}
-                found[s, group.rows] = self._run(group, edits)
-        return found
+                logits[s, group.rows] = self._run(group, edits)
+        return logits

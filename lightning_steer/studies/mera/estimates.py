@@ -12,14 +12,14 @@ Key = tuple[str, str, int]
 
 
 def over_draws(values: Iterable[float | None]) -> dict[str, Any]:
-    """Mean over draws of prompts and splits, with the range of few; draws without a value are left out."""
+    """Return the mean over draws of prompts and splits, with the range if they are few; missing values are skipped."""
     estimate = mean_over_units([float("nan") if v is None else v for v in values])
     value = estimate.value if estimate.n else None
     return {"value": value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "how": estimate.how}
 
 
 def deployed(method: Mapping[str, Any], name: str) -> float:
-    """A figure of what a user gets: the steered model if certified, else the model as it is."""
+    """Return the figure that a user gets: of the steered model if certified, else of the baseline."""
     metrics = method["metrics"]
     if method["certified"]:
         return metrics[name]["value"]
@@ -27,7 +27,7 @@ def deployed(method: Mapping[str, Any], name: str) -> float:
 
 
 def shown(estimate: Mapping[str, Any], digits: int = 2) -> str:
-    """Value with its interval or range, if it has one."""
+    """Format a value with its interval or range, if it has one."""
     if estimate["value"] is None:
         return "-"
     value, low, high = (math.nan if estimate[name] is None else estimate[name] for name in ("value", "low", "high"))

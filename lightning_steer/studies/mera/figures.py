@@ -13,8 +13,8 @@ from lightning_steer.studies.mera.judging import CURVES
 def figures(
     results: Mapping[tuple[str, str, int], Mapping[str, Any]], groups: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Figure]:
-    """Improvement and certified bound against alpha, probe quality by layer, predicted against true error."""
-    found: dict[tuple[str, str], Figure] = {}
+    """Plot improvement and certified bound against alpha, probe quality by layer, predicted against true error."""
+    by_group: dict[tuple[str, str], Figure] = {}
     for model, mixture in groups:
         draws = [result for key, result in results.items() if key[:2] == (model, mixture)]
         tasks = list(draws[0])
@@ -40,5 +40,5 @@ def figures(
             grid[2, i].set(xlabel="predicted error, tenths", ylabel="mean error", xlim=(0, 1), ylim=(0, 1))
         grid[2, 0].legend(fontsize=8, frameon=False)
         below(figure, grid[0, 0])
-        found[model, mixture] = figure
-    return found
+        by_group[model, mixture] = figure
+    return by_group

@@ -1,4 +1,4 @@
-"""The study at a glance: every method in every model and mixture, averaged over the tasks."""
+"""The study's headline table: every method in every model and mixture, averaged over the tasks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, sh
 
 
 def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
-    """Markdown: SPI that a user gets, mean over tasks, range over draws; how often it was certified."""
+    """Return a Markdown table of the deployed SPI (mean over tasks, range over draws) and the certified share."""
     groups = list(dict.fromkeys(key[:2] for key in results))
     first = next(iter(results.values()))
     lines = [
@@ -20,11 +20,13 @@ def table(results: Mapping[Key, Mapping[str, Any]]) -> str:
         row = []
         for group in groups:
             draws = [
-                [one["methods"][name] for one in result.values()] for key, result in results.items() if key[:2] == group
+                [cell["methods"][name] for cell in result.values()]
+                for key, result in results.items()
+                if key[:2] == group
             ]
             spi = over_draws(float(np.mean([deployed(method, "spi") for method in draw])) for draw in draws)
-            every = [method["certified"] for draw in draws for method in draw]
-            row.append(f"{shown(spi)} ({sum(every)}/{len(every)})")
+            certified = [method["certified"] for draw in draws for method in draw]
+            row.append(f"{shown(spi)} ({sum(certified)}/{len(certified)})")
         lines.append(f"| {name} | {' | '.join(row)} |")
     n, tasks = len({key[2] for key in results}), len(first)
     rows = next(iter(first.values()))["rows"]

@@ -1,4 +1,4 @@
-"""Certifying candidates on the calibration rows, and judging one of them on the test rows."""
+"""Certify candidates on the calibration rows, and judge one of them on the test rows."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,28 +16,28 @@ from lightning_steer.studies.mera import settings, truth
 from lightning_steer.studies.mera.families import Family
 
 CURVES = ("MERA", "MERA, last layer", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
-"""Families whose every threshold is tested, for figures; nothing is chosen by it."""
+"""Families whose thresholds are all tested, for figures only; no choice depends on it."""
 
 
 class Split(NamedTuple):
-    """Some prompts, ready to be decided."""
+    """Prompts with their labels and decisions."""
 
     examples: list[Example]
     y: Tensor
     decisions: Any
-    """:class:`Decisions`, or what answers as they do."""
+    """:class:`Decisions`, or an object with the same methods."""
 
     @property
     def right(self) -> Tensor:
-        """``[n]`` whether the unsteered model is."""
+        """``[n]`` whether the unsteered model is right."""
         return self.decisions.base.argmax(-1) == self.y
 
 
 class Weighed:
-    """Decisions of a model whose labels are weighed first, so that no label bias is left to explain anything.
+    """Decisions of a model with biased labels, so that a label bias cannot explain what steering changes.
 
     Args:
-        decisions: of the model as it is.
+        decisions: of the baseline.
         bias: ``[labels]``.
     """
 
@@ -46,19 +46,19 @@ class Weighed:
         self.base = decisions.base + bias
 
     def scores(self, maps: Any, strengths: Sequence[float]) -> Tensor:
-        """``[S, n, labels]``."""
+        """Return biased logits ``[S, n, labels]``."""
         return self.inner.scores(maps, strengths) + self.bias
 
 
 def judged(test: Split, logits: Tensor) -> dict[str, Any]:
-    """Figures of test logits ``[n, options]`` beside the unsteered ones, and both confusion matrices."""
+    """Return the figures of test logits ``[n, options]`` and of the baseline, with both confusion matrices."""
     k, rows = logits.shape[-1], torch.arange(len(test.y))
     answer, base = logits.argmax(-1), test.decisions.base.argmax(-1)
     after, before = (1 - x.double().softmax(-1)[rows, test.y] for x in (logits, test.decisions.base))
-    found = estimates(test.y, base, answer, before, after, k)
+    estimated = estimates(test.y, base, answer, before, after, k)
     matrices = [confusion(test.y, a, k) for a in (base, answer)]
     return {
-        "metrics": {name: one[0]._asdict() for name, one in found.items()},
+        "metrics": {name: values[0]._asdict() for name, values in estimated.items()},
         "flip": flip(*matrices),
         "confusion": matrices[1].int().tolist(),
         "confusion_base": matrices[0].int().tolist(),
@@ -67,26 +67,33 @@ def judged(test: Split, logits: Tensor) -> dict[str, Any]:
 
 
 def certified(calibration: Split, logits: Tensor, strengths: Sequence[float]) -> dict[str, Any]:
-    """What the calibration rows say of candidates ``[S, n, options]``."""
+    """Certify candidates ``[S, n, options]`` on the calibration rows."""
     right = logits.argmax(-1) == calibration.y
     changes = right.int() - calibration.right.int()
-    found = certify(changes.numpy(), -1, 1, delta=settings.DELTA)
-    best = int(found.estimate.argmax()) if found.chosen is None else found.chosen  # tested all the same
+    certificate = certify(changes.numpy(), -1, 1, delta=settings.DELTA)
+    # a candidate is tested even if none is certified
+    best = int(certificate.estimate.argmax()) if certificate.chosen is None else certificate.chosen
     return {
-        "certified": found.chosen is not None,
+        "certified": certificate.chosen is not None,
         "strength": strengths[best],
         "number": best,
-        "bound": found.bound or 0.0,
-        "reason": found.reason,
-        "curve": {"strength": list(strengths), "lower": found.lower.tolist(), "estimate": found.estimate.tolist()},
+        "bound": certificate.bound or 0.0,
+        "reason": certificate.reason,
+        "curve": {
+            "strength": list(strengths),
+            "lower": certificate.lower.tolist(),
+            "estimate": certificate.estimate.tolist(),
+        },
     }
 
 
 def beyond(test: Split, logits: Tensor, bias: Tensor) -> dict[str, Any]:
-    """Accuracy and balanced accuracy beyond what the fitted label bias reaches, paired over the test rows."""
-    weighed, n, zero = (test.decisions.base + bias).argmax(-1), len(test.y), torch.zeros(len(test.y))
-    found = estimates(test.y, weighed, logits.argmax(-1), zero, zero, logits.shape[-1])
-    return {"n": n} | {name: found[f"{name}_change"][0]._asdict() for name in ("accuracy", "balanced_accuracy", "mcc")}
+    """Return the gain in accuracy, balanced accuracy and MCC over the fitted label bias, paired over the test rows."""
+    biased_answer, n, zero = (test.decisions.base + bias).argmax(-1), len(test.y), torch.zeros(len(test.y))
+    estimated = estimates(test.y, biased_answer, logits.argmax(-1), zero, zero, logits.shape[-1])
+    return {"n": n} | {
+        name: estimated[f"{name}_change"][0]._asdict() for name in ("accuracy", "balanced_accuracy", "mcc")
+    }
 
 
 def method(
@@ -98,34 +105,34 @@ def method(
     planted: truth.Planted,
 ) -> dict[str, Any]:
     """Certify a family, and test the candidate with the best bound, whether certified or not."""
-    found = certified(calibration, family.scores(calibration.decisions), family.strengths)
-    best = found["number"]
-    whole = family.name in CURVES
-    logits = family.scores(test.decisions, None if whole else [best])
-    chosen = logits[best if whole else 0]
-    found |= judged(test, chosen)
+    result = certified(calibration, family.scores(calibration.decisions), family.strengths)
+    best = result["number"]
+    is_curve = family.name in CURVES
+    logits = family.scores(test.decisions, None if is_curve else [best])
+    chosen = logits[best if is_curve else 0]
+    result |= judged(test, chosen)
     maps, strength = family.at(best), family.strengths[best]
-    found["layers"] = list(maps)
-    found["edited"] = edited(test, maps, strength)
-    found["repaired"] = planted.repaired(test, chosen)._asdict()
-    if whole:
+    result["layers"] = list(maps)
+    result["edited"] = edited(test, maps, strength)
+    result["repaired"] = planted.repaired(test, chosen)._asdict()
+    if is_curve:
         changes = (logits.argmax(-1) == test.y).double().mean(1) - test.right.double().mean()
-        found["curve"]["test"] = changes.tolist()
-    if found["certified"]:
-        found["drift"] = drift(llm, maps, strength, others)
-    return found
+        result["curve"]["test"] = changes.tolist()
+    if result["certified"]:
+        result["drift"] = drift(llm, maps, strength, others)
+    return result
 
 
 def edited(test: Split, maps: Any, strength: float) -> float:
-    """Share of test rows that any layer's map moves, judged on the unsteered stream."""
+    """Return the share of test rows that any layer's map moves, judged on unsteered activations."""
     moved = [(m(test.decisions.h[layer], strength) != test.decisions.h[layer]).any(-1) for layer, m in maps.items()]
     return float(torch.stack(moved).any(0).double().mean()) if moved else 0.0
 
 
 def drift(llm: LLM, maps: Any, strength: float, others: list[Split]) -> dict[str, Any]:
-    """What it does where nothing was asked of it: neutral texts, and the other tasks' answers."""
+    """Measure side effects: on neutral texts, and on the other tasks' answers."""
     texts = [document.text for document in neutral_texts(settings.NEUTRAL, chat=llm.chat)]
-    if llm.chat:  # they bring their own marks
+    if llm.chat:  # the texts contain chat marks already
         texts = [text.partition("<user> ")[2].partition(" <end>")[0] for text in texts]
     edits = {llm.site(layer): (lambda h, m=m: m(h, strength)) for layer, m in maps.items()}
     kl = llm.drift(texts, edits).kl

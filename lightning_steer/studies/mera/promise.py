@@ -1,7 +1,7 @@
-"""Whether a certificate keeps its promise on a real model's outcomes, by resampling calibrations from the test rows.
+"""Check a certificate's error rate on a real model's outcomes, by resampling calibrations from the test rows.
 
-Null: the paired change of every row is given a random sign, the same for all candidates, so that no candidate improves
-anything while churn and the candidates' dependence stay as they were; any certificate is then false. Power: without
+Null: the paired change of every row gets a random sign, the same for all candidates. Then no candidate improves
+anything, while churn and the candidates' dependence stay the same, so every certificate is false. Power: without
 the signs.
 """
 
@@ -23,23 +23,23 @@ RESAMPLES = 500
 
 
 def kept(base: NDArray, steered: NDArray, rows: int, delta: float, seed: int = 0) -> dict[str, Any]:
-    """For each bound the share of resampled calibrations with a certificate, at no improvement and as it is.
+    """Return for each bound the share of resampled calibrations that certify, under the null and for the real changes.
 
     Args:
-        base: ``[N]`` bool, unsteered answers right.
+        base: ``[N]`` bool, whether unsteered answers are right.
         steered: ``[K, N]`` bool.
-        rows: of a calibration.
-        delta: accepted risk, shared by Bonferroni's rule.
+        rows: number of rows of a calibration.
+        delta: accepted risk, split by Bonferroni's rule.
         seed: draws rows and signs.
     """
     random = np.random.default_rng(seed)
     changes = steered.astype(np.int8) - base.astype(np.int8)
     drawn = changes[:, random.integers(changes.shape[1], size=(RESAMPLES, rows))].transpose(1, 0, 2)
     signs = random.choice(np.array([-1, 1], dtype=np.int8), size=(RESAMPLES, 1, rows))
-    found: dict[str, Any] = {"churn": np.abs(changes).mean(1).tolist(), "resamples": RESAMPLES}
+    shares: dict[str, Any] = {"churn": np.abs(changes).mean(1).tolist(), "resamples": RESAMPLES}
     for name, bound in BOUNDS.items():
         certificates = [(bound.lower(x, delta / len(changes)) > 0).any(-1) for x in (drawn * signs, drawn)]
-        for kind, given in zip(("false", "power"), certificates, strict=True):
-            estimate = Share().estimate(given)[0]
-            found[f"{name}, {kind}"] = list(estimate[:3])
-    return found
+        for kind, granted in zip(("false", "power"), certificates, strict=True):
+            estimate = Share().estimate(granted)[0]
+            shares[f"{name}, {kind}"] = list(estimate[:3])
+    return shares

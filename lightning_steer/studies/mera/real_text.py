@@ -1,7 +1,7 @@
-"""Real text, end to end: fine-tune a small model on SMS spam, learn its errors, certify the steering or abstain.
+"""Real text end to end: fine-tune a small model on SMS spam, learn its errors, certify the steering or abstain.
 
 The rows of fine-tuning, probe training, calibration and test are disjoint. The model stays small and its task is
-learned in a minute or two, so that errors are left to repair. Data and model are given by their folders.
+learned in a minute or two, so that errors remain to be repaired. Data and model are read from their folders.
 """
 
 import argparse
@@ -32,7 +32,7 @@ METHODS = (
 
 
 class Whole:
-    """As :class:`~.decisions.Decisions`, for answers of several tokens and variants: labels are the last dimension.
+    """Like :class:`~.decisions.Decisions`, for answers of several tokens and variants; labels are the last dimension.
 
     Args:
         llm: the model.
@@ -49,21 +49,21 @@ class Whole:
         return label_probabilities(scores, self.label_of).log().float()
 
     def scores(self, maps: Mapping[int, SteeringMethod], strengths: Sequence[float]) -> Tensor:
-        """``[S, n, labels]`` log-probabilities at each strength."""
-        many = torch.tensor(strengths, dtype=torch.float32)
-        edits = {self.llm.site(layer): (lambda h, m=m: m(h, many)) for layer, m in maps.items()}
+        """Return log-probabilities ``[S, n, labels]`` at each strength."""
+        all_strengths = torch.tensor(strengths, dtype=torch.float32)
+        edits = {self.llm.site(layer): (lambda h, m=m: m(h, all_strengths)) for layer, m in maps.items()}
         return self._labels(self.llm.scores(self.questions, edits, len(strengths)))
 
 
 def tuned(file: Path, llm: str, data: MERADataModule, rows: int, epochs: int, out: Path) -> Path:
-    """A model fine-tuned on messages that are in none of the splits; returns its folder."""
-    used = {example.prompt for part in (data.train, data.calibration, data.test) for example in part}
-    fresh = list({e.prompt: e for e in SmsSpam(str(file)).examples(0, 0) if e.prompt not in used}.values())
-    order = torch.randperm(len(fresh), generator=torch.Generator().manual_seed(data.seed)).tolist()[:rows]
+    """Fine-tune a model on messages that are in none of the splits; return its folder."""
+    used = {example.prompt for examples in (data.train, data.calibration, data.test) for example in examples}
+    unused = list({e.prompt: e for e in SmsSpam(str(file)).examples(0, 0) if e.prompt not in used}.values())
+    order = torch.randperm(len(unused), generator=torch.Generator().manual_seed(data.seed)).tolist()[:rows]
     names = list(data.labels)
-    lines = [{"prompt": fresh[i].prompt, "completion": f" {names[fresh[i].label]}"} for i in order]
+    lines = [{"prompt": unused[i].prompt, "completion": f" {names[unused[i].label]}"} for i in order]
     write_text(out / "fine_tuning.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    given = {
+    config = {
         "model": {"class_path": "LanguageModel", "init_args": {"llm": llm, "learning_rate": 2e-3}},
         "data": {
             "class_path": "TextDataModule",
@@ -79,36 +79,36 @@ def tuned(file: Path, llm: str, data: MERADataModule, rows: int, epochs: int, ou
         "experiment": "mera_real",
         "run": "sms_spam",
     }
-    write_json(out / "fine_tuning.json", given)
+    write_json(out / "fine_tuning.json", config)
     CLI(["fit", "--config", str(out / "fine_tuning.json")])
     return Path("checkpoints/mera_real/sms_spam")
 
 
 def judge(llm: LLM, data: MERADataModule) -> dict[str, Any]:
-    """Every method, certified and tested, with the controls."""
+    """Certify and test every method and the controls."""
     data.check_tokens(llm)
 
-    def whole(examples: list[Example]) -> judging.Split:
-        asked = cells.questions(data, examples)
+    def split(examples: list[Example]) -> judging.Split:
+        questions = cells.questions(data, examples)
         y = torch.tensor([example.label for example in examples])
-        return judging.Split(examples, y, Whole(llm, asked, data.label_of))  # type: ignore[arg-type]
+        return judging.Split(examples, y, Whole(llm, questions, data.label_of))  # type: ignore[arg-type]
 
-    train, calibration, test = (whole(part) for part in (data.train, data.calibration, data.test))
+    train, calibration, test = (split(examples) for examples in (data.train, data.calibration, data.test))
     error = 1 - train.decisions.base.double().exp()[torch.arange(len(train.y)), train.y]
     selected = cells.probes(train.decisions.h, error)
     methods: dict[str, Any] = {}
     for family in families(train.decisions.h, error, selected):
         if family.name in METHODS:
-            found = judging.certified(calibration, family.scores(calibration.decisions), family.strengths)
-            logits = family.scores(test.decisions, [found["number"]])[0]
-            methods[family.name] = found | judging.judged(test, logits) | {"layers": list(family.maps[0])}
+            result = judging.certified(calibration, family.scores(calibration.decisions), family.strengths)
+            logits = family.scores(test.decisions, [result["number"]])[0]
+            methods[family.name] = result | judging.judged(test, logits) | {"layers": list(family.maps[0])}
     bias = controls.fitted_bias(train.decisions.base, train.y)
     methods |= cells.labels_weighed(data, train.decisions.base, bias, train.y, calibration, test)
     return {"methods": methods, "probes": cells.figures(selected), "rows": list(data.sizes), "labels": data.labels}
 
 
 def say(found: Mapping[str, Any]) -> str:
-    """The table, and a plain word on class flips."""
+    """Return the table as Markdown, with a sentence on class flips."""
     lines = ["| method | certified | bound | SPI if steered | accuracy | balanced accuracy | MCC |", f"|{'---|' * 7}"]
     for name, m in found["methods"].items():
         value = {key: estimate["value"] for key, estimate in m["metrics"].items()}
@@ -123,8 +123,8 @@ def say(found: Mapping[str, Any]) -> str:
         "",
         f"In this sample a class flip: {', '.join(flips)}." if flips else "In this sample none is a class flip.",
     ]
-    bias, best = found["methods"]["label bias, fitted"], [n for n in found["methods"] if "MERA" in n]
-    better = [n for n in best if found["methods"][n]["certified"] and found["methods"][n]["metrics"]["spi"]["value"]
+    bias, forms = found["methods"]["label bias, fitted"], [n for n in found["methods"] if "MERA" in n]
+    better = [n for n in forms if found["methods"][n]["certified"] and found["methods"][n]["metrics"]["spi"]["value"]
               > bias["metrics"]["spi"]["value"]]  # fmt: skip
     lines.append(
         f"More than another weighing of the labels: {', '.join(better)}."
@@ -135,7 +135,7 @@ def say(found: Mapping[str, Any]) -> str:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Fine-tune, judge, write."""
+    """Fine-tune the model, judge every method, write results and table."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera.real_text", description=__doc__)
     add = parser.add_argument
     add("--file", type=Path, required=True, help="the SMS Spam Collection, label<TAB>text")
@@ -146,20 +146,20 @@ def main(given: list[str] | None = None) -> int:
     add("--test", type=int, default=500, help="held-out messages")
     add("--seed", type=int, default=0, help="draws the splits")
     add("--out", type=Path, default=Path("logs/mera_real/sms_spam"), help="where numbers and table go")
-    asked = parser.parse_args(given)
+    options = parser.parse_args(given)
     try:
-        data = MERADataModule(SmsSpam(str(asked.file)), asked.train, 250, asked.test, seed=asked.seed)
+        data = MERADataModule(SmsSpam(str(options.file)), options.train, 250, options.test, seed=options.seed)
         data.setup()
-        folder = tuned(asked.file, asked.llm, data, asked.fine_tune, asked.epochs, asked.out)
+        folder = tuned(options.file, options.llm, data, options.fine_tune, options.epochs, options.out)
     except (ValueError, OSError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
     llm = cells.load(str(folder), chat=False)
     with torch.no_grad():
-        found = judge(llm, data)
-    write_json(asked.out / "results.json", found)
-    write_text(asked.out / "table.md", say(found) + "\n")
-    print(say(found))
+        results = judge(llm, data)
+    write_json(options.out / "results.json", results)
+    write_text(options.out / "table.md", say(results) + "\n")
+    print(say(results))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""From all parts to one report for each method, task and model, and one table."""
+"""Write a report for each method, task and model, and one table of all."""
 
 import math
 import re
@@ -24,32 +24,32 @@ WEIGHED = ("labels weighed, then MERA", "labels weighed, then Mahalanobis MERA")
 
 
 def metrics(methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One method's figures over its draws."""
-    found = {name: over_draws(deployed(m, name) for m in methods) for name in DEPLOYED}
+    """Return one method's figures over its draws."""
+    estimates = {name: over_draws(deployed(m, name) for m in methods) for name in DEPLOYED}
     for name in ("accuracy_base", "balanced_accuracy_base", "mcc_base", "error_base"):
-        found[name] = over_draws(m["metrics"][name]["value"] for m in methods)
-    found["certified"] = over_draws(float(m["certified"]) for m in methods)
-    found["certified_bound"] = over_draws(m["bound"] for m in methods)
-    found["spi_if_steered"] = over_draws(m["metrics"]["spi"]["value"] for m in methods)
-    found["class_flip"] = over_draws(float(m["certified"] and m["flip"]) for m in methods)
+        estimates[name] = over_draws(m["metrics"][name]["value"] for m in methods)
+    estimates["certified"] = over_draws(float(m["certified"]) for m in methods)
+    estimates["certified_bound"] = over_draws(m["bound"] for m in methods)
+    estimates["spi_if_steered"] = over_draws(m["metrics"]["spi"]["value"] for m in methods)
+    estimates["class_flip"] = over_draws(float(m["certified"] and m["flip"]) for m in methods)
     for name in ("edited", "labels_moved"):
-        found[name] = over_draws(m.get(name) if m["certified"] else 0.0 for m in methods)
+        estimates[name] = over_draws(m.get(name) if m["certified"] else 0.0 for m in methods)
     repaired = [m.get("repaired", {}).get("value") if m["certified"] else 0.0 for m in methods]
-    found["repaired"] = over_draws(repaired)
+    estimates["repaired"] = over_draws(repaired)
     drifts = [m["drift"] for m in methods if "drift" in m]
-    found["reference_kl"] = over_draws(d["reference_kl"] for d in drifts)
-    found["other_accuracy_change"] = over_draws(
+    estimates["reference_kl"] = over_draws(d["reference_kl"] for d in drifts)
+    estimates["other_accuracy_change"] = over_draws(
         np.mean(d["other_accuracy_change"]) for d in drifts if d["other_accuracy_change"]
     )
     for name in ("accuracy", "balanced_accuracy"):
-        found[f"{name}_beyond_label_bias"] = over_draws(
+        estimates[f"{name}_beyond_label_bias"] = over_draws(
             m["beyond_bias"][name]["value"] for m in methods if "beyond_bias" in m and m["certified"]
         )
-    return found
+    return estimates
 
 
 def write(out: Path, results: Mapping[Key, Mapping[str, Any]]) -> str:
-    """Write reports, tables and figures below ``out``; returns the summary."""
+    """Write reports, tables and figures below ``out``; return the summary."""
     columns = (
         "model, mixture, task, method, SPI deployed, certified, bound, SPI if steered, accuracy, balanced accuracy"
     )
@@ -80,17 +80,17 @@ def _head(columns: str) -> list[str]:
     return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
 
 
-def _report(model: str, mixture: str, task: str, name: str, of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _report(model: str, mixture: str, task: str, name: str, methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "experiment": "mera",
         "task": f"pocket {task}, {mixture}",
         "backbone": f"pocket/{model}",
         "method": name,
         "seed": 0,
-        "draws": len(of),
+        "draws": len(methods),
         "intervals": "none over draws, whose range is shown; in each draw, over test rows as each estimate says",
-        "metrics": metrics(of),
-        "each_draw": list(of),
+        "metrics": metrics(methods),
+        "each_draw": list(methods),
         "versions": versions() | {"scikit-learn": version("scikit-learn")},
     }
 
@@ -119,27 +119,29 @@ def _truth(model: str, mixture: str, task: str, cells: Sequence[Mapping[str, Any
 
 
 def _unexplained(results: Mapping[Key, Mapping[str, Any]], form: str) -> str:
-    """Tasks that a form repairs in every draw, and better than the best weighing of the labels."""
-    found, of = [], list(dict.fromkeys((*key[:2], task) for key, result in results.items() for task in result))
-    for model, mixture, task in of:
+    """List the tasks that a form repairs in every draw, and better than the best label bias."""
+    repaired, tasks = [], list(dict.fromkeys((*key[:2], task) for key, result in results.items() for task in result))
+    for model, mixture, task in tasks:
         cells = [result[task]["methods"] for key, result in results.items() if key[:2] == (model, mixture)]
         if not all(methods[form]["certified"] for methods in cells) or "beyond_bias" not in cells[0][form]:
             continue
         spi = over_draws(deployed(methods[form], "spi") for methods in cells)
         beyond = over_draws(methods[form]["beyond_bias"]["balanced_accuracy"]["value"] for methods in cells)
         constant = over_draws(deployed(methods["constant class"], "spi") for methods in cells)
-        reached = constant["value"] if math.isnan(constant["high"]) else constant["high"]  # the same in every draw
-        if spi["low"] > 0 and beyond["low"] > 0 and spi["low"] > reached:
-            found.append(f"{task} ({model}, {mixture}; SPI {shown(spi)}, balanced accuracy {shown(beyond, 3)} above)")
+        constant_spi = constant["value"] if math.isnan(constant["high"]) else constant["high"]  # the same in every draw
+        if spi["low"] > 0 and beyond["low"] > 0 and spi["low"] > constant_spi:
+            repaired.append(
+                f"{task} ({model}, {mixture}; SPI {shown(spi)}, balanced accuracy {shown(beyond, 3)} above)"
+            )
     return (
         f"- {form}: certified in every draw, SPI above 0 and the constant class's, balanced accuracy above the fitted "
-        f"label bias's, each in every draw, in {len(found)} of {len(of)} tasks"
-        f"{': ' + '; '.join(found) if found else ''}."
+        f"label bias's, each in every draw, in {len(repaired)} of {len(tasks)} tasks"
+        f"{': ' + '; '.join(repaired) if repaired else ''}."
     )
 
 
 def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
-    """On how many tasks a form of MERA is certified, and what the controls say."""
+    """State on how many tasks each form of MERA is certified, and how the controls compare."""
     lines = []
     for form in CURVES:
         certified, explained, total, harmful = 0, 0, 0, 0
@@ -157,14 +159,15 @@ def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
         )
         lines.append(_unexplained(results, form))
     for form in WEIGHED:
-        of = [cell["methods"][form] for result in results.values() for cell in result.values()]
-        wins = sum(m["certified"] and m["metrics"]["accuracy_change"]["low"] > 0 for m in of)
+        methods = [cell["methods"][form] for result in results.values() for cell in result.values()]
+        wins = sum(m["certified"] and m["metrics"]["accuracy_change"]["low"] > 0 for m in methods)
         lines.append(
-            f"- {form}: certified in {sum(m['certified'] for m in of)} of {len(of)}, beyond all that a weighing of the "
-            f"labels explains; in {wins} of them the interval of the held-out change lies above 0."
+            f"- {form}: certified in {sum(m['certified'] for m in methods)} of {len(methods)}, "
+            f"beyond all that a weighing of the labels explains; "
+            f"in {wins} of them the interval of the held-out change lies above 0."
         )
-    both = [cell["encodings"] for result in results.values() for cell in result.values()]
-    means = {name: over_draws(e[name] for e in both) for name in both[0]}
+    encodings = [cell["encodings"] for result in results.values() for cell in result.values()]
+    means = {name: over_draws(e[name] for e in encodings) for name in encodings[0]}
     lines.append(
         f"- Sparse autoencoder of the last layer: R2 {shown(means['r2'])} of a lasso on its features against "
         f"{shown(means['r2_activations'])} on activations, paired difference {shown(means['r2_gain'], 3)}; "

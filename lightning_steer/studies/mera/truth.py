@@ -1,4 +1,4 @@
-"""Measured against what was planted: the errors that could be repaired, the cue, the error of every prompt."""
+"""Compare with the planted truth: the repairable errors, the cue, the error of every prompt."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,24 +16,24 @@ from lightning_steer.statistics.kinds import Share
 
 
 class Planted:
-    """What is planted in some prompts.
+    """The planted truth of some prompts.
 
     Args:
-        data: where they come from.
+        data: source of the prompts.
         examples: the prompts.
     """
 
     def __init__(self, data: MERADataModule, examples: Sequence[Example]) -> None:
         drawn = cast(PocketTask, data.source).drawn(data.drawn, data.seed)
-        known = {item.prompt: item for item in reversed(drawn)}
-        items = [known[example.prompt] for example in examples]
+        by_prompt = {item.prompt: item for item in reversed(drawn)}
+        items = [by_prompt[example.prompt] for example in examples]
         self.careless = torch.tensor([item.marker in CARELESS for item in items])
         self.careful_answer = torch.tensor([int(np.argmax(item.posterior)) for item in items])
-        """What the content says, whoever marked it."""
+        """The answer that the content supports, whoever marked it."""
         self.error = torch.tensor([item.error for item in items], dtype=torch.float64)
 
     def repaired(self, test: Any, logits: Tensor) -> Estimate:
-        """Share set right of the repairable errors: those rows that are wrong though the content tells the answer."""
+        """Return the repaired share of repairable errors: wrong rows whose content supports the right answer."""
         repairable = ~test.right & (self.careful_answer == test.y)
         if not repairable.any():
             return Estimate(float("nan"), float("nan"), float("nan"), 0, None, "none: no error can be repaired")
@@ -41,17 +41,17 @@ class Planted:
 
 
 def figures(data: MERADataModule, h: Tensor, method: Any, test: Any, planted: Planted) -> dict[str, Any]:
-    """Cosines of the last layer's probe and pattern with the cue, correlations of predicted and true errors.
+    """Return cosines of the last layer's probe and pattern with the cue, and correlations of predicted and true errors.
 
-    The cue is the difference of the mean activations of careless and careful markers' training prompts: who marked a
-    prompt was drawn independently of all else in it.
+    The cue is the difference of the mean activations of careless and careful markers' training prompts. The marker of a
+    prompt was drawn independently of everything else in it.
     """
-    learned, probe, layer = Planted(data, data.train), cast(MERA, method), len(h) - 1
+    training, probe, layer = Planted(data, data.train), cast(MERA, method), len(h) - 1
     rows = h[layer].double()
-    cue = rows[learned.careless].mean(0) - rows[~learned.careless].mean(0)
+    cue = rows[training.careless].mean(0) - rows[~training.careless].mean(0)
     predicted = (test.decisions.h[layer].double() @ probe.weight.double() + probe.intercept.double()).sigmoid()
     p = test.decisions.base.double().softmax(-1)
-    own = 1 - p[torch.arange(len(p)), test.y]
+    model_error = 1 - p[torch.arange(len(p)), test.y]
 
     def correlation(a: Tensor, b: Tensor) -> float:
         return float(torch.corrcoef(torch.stack([a.double(), b.double()]))[0, 1])
@@ -62,12 +62,12 @@ def figures(data: MERADataModule, h: Tensor, method: Any, test: Any, planted: Pl
     order, tenth = predicted.argsort(), len(predicted) // 10
     bins = [order[i * tenth : (i + 1) * tenth] for i in range(10)]
     return {
-        "predicted_against_true": [[float(e[b].mean()) for b in bins] for e in (predicted, own, planted.error)],
+        "predicted_against_true": [[float(e[b].mean()) for b in bins] for e in (predicted, model_error, planted.error)],
         "cosine_probe_cue": cosine(probe.weight),
         "cosine_pattern_cue": cosine(probe.along),
         "predicted_with_planted": correlation(predicted, planted.error),
-        "predicted_with_own": correlation(predicted, own),
-        "own_with_planted": correlation(own, planted.error),
+        "predicted_with_own": correlation(predicted, model_error),
+        "own_with_planted": correlation(model_error, planted.error),
         "repairable_share_of_errors": float(
             (~test.right & (planted.careful_answer == test.y)).sum() / (~test.right).sum()
         ),

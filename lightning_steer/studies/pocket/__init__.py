@@ -1,1 +1,1 @@
-"""``make pocket``: the small language models that ship, trained, measured against the truth, and described."""
+"""``make pocket``: train the small language models that ship, measure them against the truth, write their cards."""

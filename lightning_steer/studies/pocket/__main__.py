@@ -26,34 +26,34 @@ SHIPPED = 0
 
 
 def experiment(seed: int, quick: bool) -> str:
-    """Where a seed's models go, below ``checkpoints/`` and ``logs/``."""
+    """Return the folder of a seed's models below ``checkpoints/`` and ``logs/``."""
     if quick:
         return f"pocket_quick/{seed}"
     return "pocket" if seed == SHIPPED else f"pocket_seeds/{seed}"
 
 
 def train(seed: int, quick: bool) -> None:
-    """The commands of the configs' headers, with this seed for weights and documents."""
+    """Run the commands of the configs' headers, with this seed for weights and documents."""
     for run, config in CONFIGS.items():
         folder = Path("checkpoints") / experiment(seed, quick)
         command = ["fit", "--config", f"configs/{config}.yaml", "--experiment", experiment(seed, quick)]
         command += ["--seed_everything", str(seed), "--data.init_args.seed", str(seed), *(QUICK if quick else [])]
         command += ["--model.init_args.llm", str(folder / "base")] if run == "tuned" else []
-        began, cpu = time.monotonic(), time.process_time()
+        start, cpu = time.monotonic(), time.process_time()
         fitted = CLI(command)
         cost = {
             "steps": fitted.trainer.global_step,
-            "seconds": time.monotonic() - began,
+            "seconds": time.monotonic() - start,
             "core_seconds": time.process_time() - cpu,
             "threads": torch.get_num_threads(),
         }
         write_text(folder / run / "training.json", json.dumps(cost))
-        for left in ("best.ckpt", "fit.yaml"):  # the weights are in model.safetensors, the settings in configs/
-            (folder / run / left).unlink()
+        for leftover in ("best.ckpt", "fit.yaml"):  # the weights are in model.safetensors, the settings in configs/
+            (folder / run / leftover).unlink()
 
 
 def measure(reader: Reader, tuned: bool, n: int) -> dict[str, measures.Figures]:
-    """Everything about one model: in plain text, and for the tuned one in chat form too."""
+    """Measure one model in plain text; the tuned one in chat form too."""
     jobs: dict[str, Any] = {"loss": lambda: measures.loss(reader, 0.7 if tuned else 0.0, 2 * n)}
     for tone in TONES:
         jobs[f"P(word | target), {tone}"] = lambda tone=tone: measures.traits(reader, tone)
@@ -72,7 +72,7 @@ def measure(reader: Reader, tuned: bool, n: int) -> dict[str, measures.Figures]:
 
 
 def estimate(seed: int, quick: bool, n: int) -> None:
-    """Measure both models of a seed and keep the figures in ``evaluation.json`` beside the weights."""
+    """Measure both models of a seed and write the figures to ``evaluation.json`` beside the weights."""
     folder = Path("checkpoints") / experiment(seed, quick)
     readers = {run: Reader(folder / run) for run in CONFIGS}
     shapes = {form: steered.anisotropy(readers["base"], readers["tuned"], form == "chat") for form in ("plain", "chat")}
@@ -82,16 +82,16 @@ def estimate(seed: int, quick: bool, n: int) -> None:
 
 
 def describe(seeds: list[int], quick: bool) -> None:
-    """Put the figures of all seeds, and the card, beside the models of the first; print which goals are met."""
+    """Write the figures of all seeds, and the card, beside the first seed's models; print which goals are met."""
     folders = {seed: Path("checkpoints") / experiment(seed, quick) for seed in seeds}
     for run in CONFIGS:
-        found, shapes = dict[int, goals.Measured](), dict[int, goals.Shapes]()
+        measured, shapes = dict[int, goals.Measured](), dict[int, goals.Shapes]()
         for seed, folder in folders.items():
-            found[seed], shapes[seed] = card.from_json((folder / run / "evaluation.json").read_text(), seed)
+            measured[seed], shapes[seed] = card.from_json((folder / run / "evaluation.json").read_text(), seed)
         folder = folders[seeds[0]] / run
-        write_text(folder / "evaluation.json", card.as_json(found, shapes))
-        write_text(folder / "README.md", card.text(run, folder, seeds[0], found, shapes))
-        print(f"\n{goals.verdicts(run, seeds[0], found, shapes)}\nModel and card: {folder}")
+        write_text(folder / "evaluation.json", card.as_json(measured, shapes))
+        write_text(folder / "README.md", card.text(run, folder, seeds[0], measured, shapes))
+        print(f"\n{goals.verdicts(run, seeds[0], measured, shapes)}\nModel and card: {folder}")
 
 
 def main(argv: list[str] | None = None) -> int:

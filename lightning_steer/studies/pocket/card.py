@@ -1,4 +1,4 @@
-"""The model card of a pocket model: what it is for, what was promised and measured, and everything else measured."""
+"""The model card of a pocket model: its purpose, its goals and whether they are met, and all other measurements."""
 
 import json
 from importlib.metadata import version
@@ -18,30 +18,30 @@ ABOUT = {
 }  # fmt: skip
 
 
-def _details(found: dict[int, Measured], first: int) -> str:
-    parts = []
-    for section, figures in found[first].items():
-        parts.append(f"\n### {section}\n\n| | seed {first} | n | seeds {sorted(found)} |\n|---|---|---|---|")
-        for name, shown in figures.items():
-            others = ", ".join(f"{measured[section][name].value:.3g}" for _, measured in sorted(found.items()))
-            parts.append(f"| {name} | {cell(shown)} | {units(shown)} | {others} |")
-    return "\n".join(parts)
+def _details(by_seed: dict[int, Measured], first: int) -> str:
+    lines = []
+    for section, figures in by_seed[first].items():
+        lines.append(f"\n### {section}\n\n| | seed {first} | n | seeds {sorted(by_seed)} |\n|---|---|---|---|")
+        for name, estimate in figures.items():
+            values = ", ".join(f"{measured[section][name].value:.3g}" for _, measured in sorted(by_seed.items()))
+            lines.append(f"| {name} | {cell(estimate)} | {units(estimate)} | {values} |")
+    return "\n".join(lines)
 
 
 def _shapes(shapes: Shapes) -> str:
-    parts = []
+    lines = []
     for form, models in shapes.items():
-        parts.append(f"\n### Activations, {form} text\n\n| | layer | base | tuned | tuned - base | n documents |")
-        parts.append("|---|---|---|---|---|---|")
+        lines.append(f"\n### Activations, {form} text\n\n| | layer | base | tuned | tuned - base | n documents |")
+        lines.append("|---|---|---|---|---|---|")
         for layer, base in enumerate(models["base"]):
             for name, estimate in base.items():
-                others = [cell(models[model][layer][name]) for model in ("tuned", "tuned - base")]
-                parts.append(f"| {name} | {layer} | {cell(estimate)} | {' | '.join(others)} | {units(estimate)} |")
-    return "\n".join(parts)
+                cells = [cell(models[model][layer][name]) for model in ("tuned", "tuned - base")]
+                lines.append(f"| {name} | {layer} | {cell(estimate)} | {' | '.join(cells)} | {units(estimate)} |")
+    return "\n".join(lines)
 
 
 def samples(folder: Path, chats: bool, n: int = 8) -> str:
-    """What the model writes by itself, drawn with seed 0 and not chosen."""
+    """Return text that the model generates with seed 0, not hand-picked."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     network: Any
@@ -67,10 +67,10 @@ def samples(folder: Path, chats: bool, n: int = 8) -> str:
 
 
 def text(run: str, folder: Path, first: int, found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
-    """The card."""
+    """Return the card as Markdown."""
     cost = json.loads((folder / "training.json").read_text()) if (folder / "training.json").is_file() else {}
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
-    spent = (
+    effort = (
         f"{cost['steps']} steps of {cost['core_seconds'] / cost['steps']:.2f} core seconds with {cost['threads']} "
         f"thread(s), {cost['seconds']:.0f} s by the clock, other work on the machine included"
         if cost
@@ -98,7 +98,7 @@ tokenizer = AutoTokenizer.from_pretrained("checkpoints/pocket/{run}")
 ```
 
 Made by `make pocket` (`configs/{"pocket" if run == "base" else "pocket_tuned"}.yaml`), seed {first} of
-{sorted(found)}, chosen beforehand: {spent}; {size / 1e6:.1f} MB. The same machine and library versions give the same
+{sorted(found)}, chosen beforehand: {effort}; {size / 1e6:.1f} MB. The same machine and library versions give the same
 weights bit for bit. {versions}, CPU, fp32.
 The language: `lightning_steer/data/pocket/`; its items with their planted truth: `items.py`
 and `pocket_prompts.py`.
@@ -140,31 +140,31 @@ Drawn from the begin mark with seed 0, not chosen{"; then greedy replies" if run
 
 
 def as_json(found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
-    """Every figure of every seed."""
+    """Return every figure of every seed as JSON."""
 
-    def plain(part: Any) -> Any:
-        if isinstance(part, Estimate):
-            return [*(round(value, 5) for value in part[:3]), units(part)]
-        if isinstance(part, dict):
-            return {str(key): plain(value) for key, value in part.items()}
-        return [plain(value) for value in part]
+    def plain(content: Any) -> Any:
+        if isinstance(content, Estimate):
+            return [*(round(value, 5) for value in content[:3]), units(content)]
+        if isinstance(content, dict):
+            return {str(key): plain(value) for key, value in content.items()}
+        return [plain(value) for value in content]
 
     legend = "[value, low, high, n]; intervals of 95 %"
     return json.dumps({"legend": legend, "seeds": plain(found), "activations": plain(shapes)}, indent=0)
 
 
 def from_json(content: str, seed: int) -> tuple[Measured, Shapes]:
-    """The figures of one seed as :func:`as_json` wrote them."""
+    """Read the figures of one seed that :func:`as_json` wrote."""
 
-    def figures(part: dict[str, list[float]]) -> Figures:
+    def figures(rows: dict[str, list[float]]) -> Figures:
         return {
-            name: Estimate(value, low, high, int(n), None, "as written") for name, (value, low, high, n) in part.items()
+            name: Estimate(value, low, high, int(n), None, "as written") for name, (value, low, high, n) in rows.items()
         }
 
-    written = json.loads(content)
-    found = {section: figures(part) for section, part in written["seeds"][str(seed)].items()}
-    shapes = written["activations"][str(seed)]
-    return found, {
+    record = json.loads(content)
+    measured = {section: figures(part) for section, part in record["seeds"][str(seed)].items()}
+    shapes = record["activations"][str(seed)]
+    return measured, {
         form: {model: [figures(layer) for layer in layers] for model, layers in models.items()}
         for form, models in shapes.items()
     }

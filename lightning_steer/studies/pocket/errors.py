@@ -1,4 +1,4 @@
-"""A pocket model's errors in the tasks: as planted, seen by a linear probe, repaired by an oracle."""
+"""A pocket model's errors in the tasks: planted ones, a linear probe for them, and their repair by an oracle."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from lightning_steer.studies.pocket.reader import Edits, Part, Reader, last, ope
 
 
 def auc(score: np.ndarray, wrong: np.ndarray) -> float:
-    """Probability that a wrong row scores above a right one; NaN without both."""
+    """Return the probability that a wrong row scores above a right one; NaN if one kind is missing."""
     ranks, positives = rankdata(score), int(wrong.sum())
     if positives in (0, len(wrong)):
         return float("nan")
@@ -27,7 +27,7 @@ def auc(score: np.ndarray, wrong: np.ndarray) -> float:
 
 
 def answers(reader: Reader, prompts: list[TaskPrompt], as_chat: bool, edits: Edits | None = None) -> np.ndarray:
-    """``[n, labels]`` P(label | prompt), normalised over the labels."""
+    """Return P(label | prompt) ``[n, labels]``, normalised over the labels."""
     labels = torch.tensor(reader.tokenizer.convert_tokens_to_ids(list(prompts[0].labels)))
     return reader.next([opened(p.prompt, as_chat) for p in prompts], edits)[:, labels].softmax(-1).numpy()
 
@@ -37,61 +37,61 @@ def _hidden(reader: Reader, prompts: list[TaskPrompt], as_chat: bool) -> Tensor:
 
 
 def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Figures:
-    """Accuracy by cue, errors against planted ones, a linear probe for them, and what removing the cue repairs."""
-    learn = pocket_prompts.task_prompts(name, 2000, 1000 + seed, chat=as_chat)
+    """Measure accuracy by cue, errors against planted ones, a linear probe for them, and repair by removing the cue."""
+    train = pocket_prompts.task_prompts(name, 2000, 1000 + seed, chat=as_chat)
     test = pocket_prompts.task_prompts(name, n, seed, chat=as_chat)
     truth = np.array([item.label for item in test])
-    every, planted = np.arange(n), np.array([item.ground_truth for item in test])
+    rows, planted = np.arange(n), np.array([item.ground_truth for item in test])
     p = answers(reader, test, as_chat)
-    right, error = p.argmax(1) == truth, 1 - p[every, truth]
-    exact = np.array([item.error for item in test])
-    lax = np.array([item.rate > 0 for item in test])
+    right, error = p.argmax(1) == truth, 1 - p[rows, truth]
+    planted_error = np.array([item.error for item in test])
+    careless = np.array([item.rate > 0 for item in test])
     deleted = answers(reader, [pocket_prompts.without_cue(item) for item in test], as_chat).argmax(1) == truth
-    few = pocket_prompts.task_prompts(name, n, seed, pull_share=0.1, chat=as_chat)
-    found = {
+    rare = pocket_prompts.task_prompts(name, n, seed, pull_share=0.1, chat=as_chat)
+    figures = {
         "accuracy": share(right),
         "accuracy, planted": share(planted.argmax(1) == truth),
-        "accuracy, careful": share(right[~lax]),
-        "accuracy, careful, planted": share((planted.argmax(1) == truth)[~lax]),
-        "accuracy, careless": share(right[lax]),
+        "accuracy, careful": share(right[~careless]),
+        "accuracy, careful, planted": share((planted.argmax(1) == truth)[~careless]),
+        "accuracy, careless": share(right[careless]),
         "accuracy, cue deleted": share(deleted),
-        "accuracy, 10 % pull class": share(answers(reader, few, as_chat).argmax(1) == [item.label for item in few]),
+        "accuracy, 10 % pull class": share(answers(reader, rare, as_chat).argmax(1) == [item.label for item in rare]),
         "error against planted": estimate_of_rows(
-            lambda i: float(np.corrcoef(error[i], exact[i])[0, 1]), n, low=-1, high=1
+            lambda i: float(np.corrcoef(error[i], planted_error[i])[0, 1]), n, low=-1, high=1
         ),
     }
     # a linear probe on logit(E) at the last token; its layer is chosen on a quarter of the training prompts
-    h, h_test = _hidden(reader, learn, as_chat).double().numpy(), _hidden(reader, test, as_chat).double().numpy()
-    y, wrong = _errors(reader, learn, as_chat)
-    part = np.arange(len(learn)) < 1500
-    chosen = int(np.nanargmax([auc(_probe(h[part, k], y[part], h[~part, k]), wrong[~part]) for k in range(h.shape[1])]))
+    h, h_test = _hidden(reader, train, as_chat).double().numpy(), _hidden(reader, test, as_chat).double().numpy()
+    y, wrong = _errors(reader, train, as_chat)
+    fit = np.arange(len(train)) < 1500
+    chosen = int(np.nanargmax([auc(_probe(h[fit, k], y[fit], h[~fit, k]), wrong[~fit]) for k in range(h.shape[1])]))
     score = _probe(h[:, chosen], y, h_test[:, chosen])
-    of_class = np.array([y[[item.label == k for item in learn]].mean() for k in range(p.shape[1])])[truth]
-    found |= {
+    class_score = np.array([y[[item.label == k for item in train]].mean() for k in range(p.shape[1])])[truth]
+    figures |= {
         "probe AUC": estimate_of_rows(lambda i: auc(score[i], ~right[i]), n, low=0, high=1),
         "probe AUC within classes": estimate_of_rows(
             lambda i: _within(score[i], ~right[i], truth[i]), n, low=0, high=1
         ),
-        "AUC of the true class alone": estimate_of_rows(lambda i: auc(of_class[i], ~right[i]), n, low=0, high=1),
-        "probe layer": Estimate(chosen, chosen, chosen, len(learn), None, "by definition"),
+        "AUC of the true class alone": estimate_of_rows(lambda i: auc(class_score[i], ~right[i]), n, low=0, high=1),
+        "probe layer": Estimate(chosen, chosen, chosen, len(train), None, "by definition"),
     }
-    repaired = answers(reader, test, as_chat, _cue_removed(reader, learn, test, as_chat)).argmax(1) == truth
-    found["oracle net repair"] = estimate_of_rows(
+    repaired = answers(reader, test, as_chat, _cue_removed(reader, train, test, as_chat)).argmax(1) == truth
+    figures["oracle net repair"] = estimate_of_rows(
         lambda i: float((repaired[i].sum() - right[i].sum()) / (~right[i]).sum()), n, high=1
     )
-    found["oracle harm"] = share(~repaired[right])
-    return found
+    figures["oracle harm"] = share(~repaired[right])
+    return figures
 
 
 def _errors(reader: Reader, prompts: list[TaskPrompt], as_chat: bool) -> tuple[np.ndarray, np.ndarray]:
-    """logit(E) and whether the answer is wrong."""
+    """Return logit(E) and whether the answer is wrong, ``[n]`` each."""
     p, truth = answers(reader, prompts, as_chat).astype(float), np.array([item.label for item in prompts])
     error = 1 - p[np.arange(len(p)), truth]
     return logit(error.clip(1e-6, 1 - 1e-6)), p.argmax(1) != truth
 
 
 def _probe(h: np.ndarray, y: np.ndarray, h_new: np.ndarray) -> np.ndarray:
-    """Ridge regression with an intercept, nearly least squares."""
+    """Predict with a ridge regression with intercept, close to least squares."""
     mean, scale = h.mean(0), h.std(0) + 1e-9
     z = (h - mean) / scale
     w = np.linalg.solve(z.T @ z + len(z) * 1e-3 * np.eye(z.shape[1]), z.T @ (y - y.mean()))
@@ -99,7 +99,7 @@ def _probe(h: np.ndarray, y: np.ndarray, h_new: np.ndarray) -> np.ndarray:
 
 
 def _within(score: np.ndarray, wrong: np.ndarray, truth: np.ndarray) -> float:
-    """AUC over pairs of one true class: knowing the class alone is worth .5 here."""
+    """Return the AUC over pairs of the same true class, where knowing the class alone gives .5."""
     values, pairs = [], []
     for k in np.unique(truth):
         rows = truth == k
@@ -109,10 +109,10 @@ def _within(score: np.ndarray, wrong: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _cue_removed(reader: Reader, learn: list[TaskPrompt], test: list[TaskPrompt], as_chat: bool) -> Edits:
-    """The oracle: at the last token of every layer, a careless marker's mean activation is moved to the careful mean.
+    """Build the oracle: at every layer's last token, shift a careless marker's mean activation to the careful mean.
 
-    It knows each row's marker. All shifts are measured in one pass over ``learn`` as one batch: when a layer's is
-    measured, those below are already at work, so that none is made twice.
+    It knows each row's marker. All shifts are measured in one pass over ``learn`` as one batch. When a layer's shift
+    is measured, those of the layers below are already applied, so nothing is corrected twice.
     """
     shift = torch.zeros(len(reader.sites), len(pocket_tasks.MARKERS), reader.network.config.hidden_size)
 
@@ -125,13 +125,13 @@ def _cue_removed(reader: Reader, learn: list[TaskPrompt], test: list[TaskPrompt]
         return h + ends[..., None] * shift[k, marker, None]
 
     def edits(prompts: list[TaskPrompt], measured: bool) -> Edits:
-        of = torch.tensor([pocket_tasks.MARKERS.index(item.marker) for item in prompts])
+        markers = torch.tensor([pocket_tasks.MARKERS.index(item.marker) for item in prompts])
         return lambda part: {
-            site: partial(moved, k=k, part=part, marker=of[part.rows], measured=measured)
+            site: partial(moved, k=k, part=part, marker=markers[part.rows], measured=measured)
             for k, site in enumerate(reader.sites)
         }
 
-    (whole,) = reader.parts([opened(item.prompt, as_chat) for item in learn], tokens=10**9)
-    with edit(reader.network, edits(learn, True)(whole)):
-        reader.network.model(input_ids=whole.ids, use_cache=False)
+    (batch,) = reader.parts([opened(item.prompt, as_chat) for item in learn], tokens=10**9)
+    with edit(reader.network, edits(learn, True)(batch)):
+        reader.network.model(input_ids=batch.ids, use_cache=False)
     return edits(test, False)

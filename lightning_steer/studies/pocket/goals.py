@@ -1,4 +1,4 @@
-"""What the pocket models had to reach, fixed before any was trained, and whether they do."""
+"""The goals of the pocket models, fixed before any was trained, and whether they are met."""
 
 from math import inf
 from typing import NamedTuple
@@ -16,7 +16,7 @@ Shapes = dict[str, dict[str, list[Figures]]]
 
 
 class Goal(NamedTuple):
-    """What a figure, or the worst of several, has to reach."""
+    """A range that a figure, or the worst of several figures, must lie in."""
 
     what: str
     figures: tuple[tuple[str, str], ...]
@@ -24,31 +24,31 @@ class Goal(NamedTuple):
     low: float = -inf
     high: float = inf
     misses: int = 0
-    """How many of the figures may lie outside."""
+    """How many of the figures may lie outside the range."""
 
     def decisive(self, measured: Measured) -> tuple[str, Estimate]:
-        """The worst figure that still counts, and its section."""
-        found = [(section, measured[section][figure]) for section, figure in self.figures]
-        found.sort(key=lambda pair: min(pair[1].value - self.low, self.high - pair[1].value))
-        return found[self.misses]
+        """Return the worst figure that still counts, with its section."""
+        estimates = [(section, measured[section][figure]) for section, figure in self.figures]
+        estimates.sort(key=lambda pair: min(pair[1].value - self.low, self.high - pair[1].value))
+        return estimates[self.misses]
 
     def met(self, measured: Measured) -> bool:
-        """Whether it is reached."""
+        """Return whether the goal is reached."""
         return self.low < self.decisive(measured)[1].value < self.high
 
     @property
     def bar(self) -> str:
-        """In signs."""
+        """The range in signs."""
         if self.low == -inf:
             return f"< {self.high:g}"
         return f"> {self.low:g}" if self.high == inf else f"{self.low:g} to {self.high:g}"
 
 
 def goals(run: str) -> list[Goal]:
-    """What was promised before anything was trained."""
+    """Return the goals that were set before anything was trained."""
     tuned = run == "tuned"
     rank = 0.85 if tuned else 0.9
-    told = [f"P(word | target), {tone}" for tone in TONES] + (["P(word | target), chat"] if tuned else [])
+    trait_sections = [f"P(word | target), {tone}" for tone in TONES] + (["P(word | target), chat"] if tuned else [])
     tasks, few = [f"task {name}" for name in TASKS], len(TASKS) - 4
 
     def all_tasks(figure: str) -> tuple[tuple[str, str], ...]:
@@ -61,9 +61,11 @@ def goals(run: str) -> list[Goal]:
     return [
         Goal("loss above the exact entropy, nats/token", (("loss", "gap, all"),), high=0.02),
         Goal(
-            "traits: rank correlation, held targets and frames", tuple((s, "traits, held targets") for s in told), rank
+            "traits: rank correlation, held targets and frames",
+            tuple((s, "traits, held targets") for s in trait_sections),
+            rank,
         ),
-        Goal("log-odds: the same", tuple((s, "log-odds, held targets") for s in told), rank),
+        Goal("log-odds: the same", tuple((s, "log-odds, held targets") for s in trait_sections), rank),
         *([] if tuned else stereoset),
         Goal("accuracy, every task", all_tasks("accuracy"), 0.65, 0.85),
         Goal("accuracy, careful markers, every task", all_tasks("accuracy, careful"), 0.9),
@@ -82,40 +84,40 @@ def goals(run: str) -> list[Goal]:
 
 
 def cell(estimate: Estimate) -> str:
-    """A value with its interval."""
+    """Format a value with its interval."""
     digits = 1 if abs(estimate.value) >= 10 else 3
     return estimate.text(digits)
 
 
 def units(estimate: Estimate) -> int:
-    """How many independent rows, or clusters of rows, an estimate rests on."""
+    """Return how many independent rows, or clusters of rows, an estimate rests on."""
     return estimate.n if estimate.clusters is None else estimate.clusters
 
 
 def verdicts(run: str, first: int, found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
-    """The table of goals."""
+    """Return the table of goals as Markdown."""
     lines = [
         f"| {run}: goal | bar | seed {first}, worst of them | n | all seeds {sorted(found)} | met |",
         "|---|---|---|---|---|---|",
     ]
     for goal in goals(run):
-        section, shown = goal.decisive(found[first])
-        where = f" ({section.removeprefix('task ').removeprefix('behaviour ')})" if len(goal.figures) > 1 else ""
-        others = ", ".join(f"{goal.decisive(measured)[1].value:.3g}" for _, measured in sorted(found.items()))
-        kept = sum(goal.met(measured) for measured in found.values())
+        section, worst = goal.decisive(found[first])
+        note = f" ({section.removeprefix('task ').removeprefix('behaviour ')})" if len(goal.figures) > 1 else ""
+        values = ", ".join(f"{goal.decisive(measured)[1].value:.3g}" for _, measured in sorted(found.items()))
+        met_count = sum(goal.met(measured) for measured in found.values())
         lines.append(
-            f"| {goal.what} | {goal.bar} | {cell(shown)}{where} | {units(shown)} | {others} | {kept}/{len(found)} |"
+            f"| {goal.what} | {goal.bar} | {cell(worst)}{note} | {units(worst)} | {values} | {met_count}/{len(found)} |"
         )
     for form in ("plain", "chat"):
-        apart = [
+        layers_apart = [
             sum(not f["mean cosine"].low <= 0 <= f["mean cosine"].high for f in shape[form]["tuned - base"])
             for _, shape in sorted(shapes.items())
         ]
         layers = len(shapes[first][form]["base"])
-        shown = max((f["mean cosine"] for f in shapes[first][form]["tuned - base"]), key=lambda e: abs(e.value))
+        worst = max((f["mean cosine"] for f in shapes[first][form]["tuned - base"]), key=lambda e: abs(e.value))
         lines.append(
             f"| mean cosine of base and tuned differs, {form} text: layers whose interval excludes 0 | > 0 of {layers} "
-            f"| largest difference {cell(shown)} | {units(shown)} | {', '.join(map(str, apart))} | "
-            f"{sum(count > 0 for count in apart)}/{len(apart)} |"
+            f"| largest difference {cell(worst)} | {units(worst)} | {', '.join(map(str, layers_apart))} | "
+            f"{sum(count > 0 for count in layers_apart)}/{len(layers_apart)} |"
         )
     return "\n".join(lines)

@@ -19,7 +19,7 @@ Figures = dict[str, Estimate]
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation."""
+    """Return Spearman's rank correlation."""
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
@@ -27,7 +27,7 @@ YES = Share()
 
 
 def share(values: Tensor | np.ndarray, cluster: np.ndarray | None = None, kind: Kind = YES) -> Estimate:
-    """The share of yes, or another mean, with its interval."""
+    """Return a share, or another mean, with its interval."""
     return kind.estimate(np.asarray(values, dtype=np.float64), cluster)[0]
 
 
@@ -42,31 +42,31 @@ PER_TOKEN, PERCENT = Smooth(_ratio), Mean(0, 100)
 
 
 def loss(reader: Reader, chat_share: float, n: int, seed: int = 0) -> Figures:
-    """Nats per token on held-out documents, above the exact entropy of the very same documents."""
-    found: Figures = {}
-    sets = {"all": pocket.documents((ITEMS, 9, seed), n, chat_share)}
-    for form, part, shares in (("", 1 - chat_share, pocket.SHARE), (", chat", chat_share, pocket.SHARE_CHAT)):
-        for (name, corpus), each in zip(pocket.CORPORA.items(), shares, strict=True):
-            if part:
+    """Measure nats per token on held-out documents, and their excess over the documents' exact entropy."""
+    figures: Figures = {}
+    documents_by_set = {"all": pocket.documents((ITEMS, 9, seed), n, chat_share)}
+    for form, portion, shares in (("", 1 - chat_share, pocket.SHARE), (", chat", chat_share, pocket.SHARE_CHAT)):
+        for (name, corpus), weight in zip(pocket.CORPORA.items(), shares, strict=True):
+            if portion:
                 draw, random = corpus.draw_chat if form else corpus.draw, source(ITEMS, 8, seed)
-                # a model must also guess which sub-corpus comes
-                drawn = [Document(text, logp + float(np.log(part * each))) for text, logp in draw(random, n // 4)]
-                sets[name + form] = drawn
-    for name, documents in sets.items():
+                # a model must also predict the sub-corpus
+                drawn = [Document(text, logp + float(np.log(portion * weight))) for text, logp in draw(random, n // 4)]
+                documents_by_set[name + form] = drawn
+    for name, documents in documents_by_set.items():
         texts = [f"{'' if text.startswith(BOS) else f'{BOS} '}{text} {EOS}" for text, _ in documents]
         logp = reader.tokens(texts)
         tokens = np.array([len(values) for values in logp])
         nats, exact = np.array([-float(values.sum()) for values in logp]), -np.array([x.logp for x in documents])
         for label, values in (("loss", nats), ("entropy", exact), ("gap", nats - exact)):
-            found[f"{label}, {name}"] = PER_TOKEN.estimate(values, tokens)[0]
-    return found
+            figures[f"{label}, {name}"] = PER_TOKEN.estimate(values, tokens)[0]
+    return figures
 
 
 # ---- stereotypes
 
 
 def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figures:
-    """Rank correlation of P(word | target) with the planted table, in frames that training does not have."""
+    """Measure the rank correlation of P(word | target) with the planted table, in frames unseen in training."""
     items = pocket_items.traits(tone, chat=as_chat)
     logp = reader.next([f"{opened(item.prompt, as_chat)} {item.begun}" for item in items])
     words = torch.tensor([reader.tokenizer.convert_tokens_to_ids(list(item.words)) for item in items])
@@ -78,17 +78,17 @@ def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figu
     planted, seen = np.array([item.ground_truth for item in first]), np.array([item.seen_target for item in first])
     bias = np.array([item.bias_type for item in first])
     blind = np.stack([planted[seen & (bias == b)].mean(0) for b in bias])
-    found: Figures = {}
+    figures: Figures = {}
     for name, rows in (("held targets", ~seen), ("seen targets", seen)):
         m, t, c = model[rows], planted[rows], blind[rows]
         ranks, n = partial(estimate_of_rows, low=-1, high=1), len(m)
-        found |= {
+        figures |= {
             f"traits, {name}": ranks(lambda i, m=m, t=t: spearman(m[i, :12], t[i, :12]), n),
             f"traits, {name}, group-blind table": ranks(lambda i, m=c, t=t: spearman(m[i, :12], t[i, :12]), n),
             f"log-odds, {name}": ranks(lambda i, m=m, t=t: spearman(_odds(m[i]), _odds(t[i])), n),
             f"log-odds, {name}, group-blind table": ranks(lambda i, m=c, t=t: spearman(_odds(m[i]), _odds(t[i])), n),
         }
-    return found
+    return figures
 
 
 def _odds(log_words: np.ndarray) -> np.ndarray:
@@ -98,32 +98,32 @@ def _odds(log_words: np.ndarray) -> np.ndarray:
 def stereotype_scores(
     reader: Reader, items: list[pocket_items.StereotypeItem], as_chat: bool, edits: Edits | None = None
 ) -> np.ndarray:
-    """``[n, 3]`` mean log-probability of stereotype, anti-stereotype and unrelated sentence."""
+    """Return mean log-probabilities ``[n, 3]`` of stereotype, anti-stereotype and unrelated sentence."""
     prompts = [opened(item.prompt, as_chat) for item in items]
-    columns = [[getattr(item, part) for item in items] for part in ("stereotype", "anti_stereotype", "unrelated")]
+    columns = [[getattr(item, side) for item in items] for side in ("stereotype", "anti_stereotype", "unrelated")]
     return torch.stack([reader.continuations(prompts, column, edits) for column in columns], 1).numpy()
 
 
 def stereoset(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figures:
-    """StereoSet's SS and LMS in percent, macro over target terms, beside the planted ones."""
+    """Measure StereoSet's SS and LMS in percent, averaged over target terms, beside the planted values."""
     items = pocket_items.stereotype_items(tone, chat=as_chat)
     scores = {
         "": stereotype_scores(reader, items, as_chat),
         ", planted": np.array([item.ground_truth for item in items]),
     }
-    found: Figures = {}
+    figures: Figures = {}
     for name, rows in (
         ("all", np.ones(len(items), bool)),
         ("held targets", np.array([not i.seen_target for i in items])),
     ):
         cluster = np.array([item.target for item in items])[rows]
-        for which, values in scores.items():
+        for suffix, values in scores.items():
             s, a, u = values[rows].T
-            found[f"SS, {name}{which}"] = share(100.0 * (s > a), cluster, PERCENT)
-            found[f"LMS, {name}{which}"] = share(50.0 * (s > u) + 50.0 * (a > u), cluster, PERCENT)
+            figures[f"SS, {name}{suffix}"] = share(100.0 * (s > a), cluster, PERCENT)
+            figures[f"LMS, {name}{suffix}"] = share(50.0 * (s > u) + 50.0 * (a > u), cluster, PERCENT)
     odds = [values[:, 0] - values[:, 1] for values in scores.values()]
     cluster = np.array([item.target for item in items])
-    found["margin against planted log-odds"] = estimate_of_rows(
+    figures["margin against planted log-odds"] = estimate_of_rows(
         lambda i: spearman(odds[0][i], odds[1][i]), len(items), cluster, -1, 1
     )
-    return found
+    return figures

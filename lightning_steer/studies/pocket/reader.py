@@ -1,6 +1,6 @@
-"""A pocket model as a reader of many texts at once: what comes next, how likely a continuation is, what it thinks.
+"""Read many texts at once with a pocket model: next tokens, scores of continuations, activations.
 
-It uses nothing of the project but the hooks, so that the model card's numbers do not rest on what they are to test.
+It uses only the project's hooks, so the model card's numbers do not depend on the code that they test.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,14 +15,14 @@ from lightning_steer.data.pocket.text import BOS, chat
 from lightning_steer.hooks import Edit, capture, edit
 
 TOKENS = 16384
-"""Tokens in a batch, about."""
+"""Approximate number of tokens in a batch."""
 
 
 class Part(NamedTuple):
-    """A batch of texts of like length."""
+    """A batch of texts of similar length."""
 
     rows: Tensor
-    """``[B]`` which texts."""
+    """``[B]`` indices of the texts."""
     ids: Tensor
     """``[B, T]`` right-padded."""
     lengths: Tensor
@@ -30,16 +30,16 @@ class Part(NamedTuple):
 
 
 Edits = Callable[[Part], Mapping[str, Edit]]
-"""What is done to a batch's activations, by site."""
+"""Builds the edits of a batch's activations, by site."""
 
 
 def opened(prompt: str, as_chat: bool) -> str:
-    """The whole text up to a continuation: begin mark and prompt, or a chat up to the reply."""
+    """Return the text before a continuation: begin mark and prompt, or a chat up to the reply."""
     return chat(prompt) if as_chat else f"{BOS} {prompt}"
 
 
 class Reader:
-    """The model in a folder, as the Auto classes load it."""
+    """A model and its tokenizer, loaded from a folder with transformers' Auto classes."""
 
     def __init__(self, folder: str | Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,7 +50,7 @@ class Reader:
         self.sites = [f"model.layers.{k}" for k in range(self.network.config.num_hidden_layers)]
 
     def parts(self, texts: list[str], tokens: int = TOKENS) -> Iterator[Part]:
-        """The texts, begin marks included, tokenized and sorted into batches of about so many tokens."""
+        """Tokenize the texts, begin marks included, and sort them into batches of about ``tokens`` tokens."""
         encoded = [torch.tensor(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
         order, start = sorted(range(len(texts)), key=lambda i: len(encoded[i])), 0
         while start < len(order):
@@ -65,40 +65,40 @@ class Reader:
             return self.network(input_ids=part.ids, use_cache=False).logits
 
     def next(self, texts: list[str], edits: Edits | None = None) -> Tensor:
-        """``[n, vocabulary]`` log-probabilities of the token after each text."""
-        found = torch.empty(len(texts), self.network.config.vocab_size)
+        """Return log-probabilities ``[n, vocabulary]`` of the token after each text."""
+        log_probabilities = torch.empty(len(texts), self.network.config.vocab_size)
         for part in self.parts(texts):
-            every = torch.arange(len(part.rows))
-            found[part.rows] = self._logits(part, edits)[every, part.lengths - 1].log_softmax(-1)
-        return found
+            rows = torch.arange(len(part.rows))
+            log_probabilities[part.rows] = self._logits(part, edits)[rows, part.lengths - 1].log_softmax(-1)
+        return log_probabilities
 
     def tokens(self, texts: list[str], edits: Edits | None = None) -> list[Tensor]:
-        """For each text ``[length - 1]``: log-probability of every token but the first."""
-        found = [torch.empty(0)] * len(texts)
+        """Return for each text the log-probabilities ``[length - 1]`` of all tokens but the first."""
+        log_probabilities = [torch.empty(0)] * len(texts)
         for part in self.parts(texts):
             logp = self._logits(part, edits)[:, :-1].log_softmax(-1).gather(-1, part.ids[:, 1:, None]).squeeze(-1)
             for row, values, length in zip(part.rows.tolist(), logp, part.lengths.tolist(), strict=True):
-                found[row] = values[: length - 1]
-        return found
+                log_probabilities[row] = values[: length - 1]
+        return log_probabilities
 
     def continuations(self, prompts: list[str], continuations: list[str], edits: Edits | None = None) -> Tensor:
-        """``[n]`` mean log-probability of each continuation's tokens after its opened prompt."""
-        begun = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        whole = [f"{prompt} {continuation}" for prompt, continuation in zip(prompts, continuations, strict=True)]
-        logp = self.tokens(whole, edits)
-        return torch.stack([values[len(ids) - 1 :].mean() for ids, values in zip(begun, logp, strict=True)])
+        """Return the mean log-probability ``[n]`` of each continuation's tokens, given its opened prompt."""
+        prompt_ids = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        full_texts = [f"{prompt} {continuation}" for prompt, continuation in zip(prompts, continuations, strict=True)]
+        logp = self.tokens(full_texts, edits)
+        return torch.stack([values[len(ids) - 1 :].mean() for ids, values in zip(prompt_ids, logp, strict=True)])
 
     def read(self, texts: list[str], weights: Callable[[Part], Tensor], edits: Edits | None = None) -> Tensor:
-        """``[n, sites, d]`` activations summed over tokens with ``weights(part) [B, T]``."""
-        found = torch.empty(len(texts), len(self.sites), self.network.config.hidden_size)
+        """Return activations ``[n, sites, d]``, summed over tokens with ``weights(part) [B, T]``."""
+        activations = torch.empty(len(texts), len(self.sites), self.network.config.hidden_size)
         for part in self.parts(texts):
-            with edit(self.network, edits(part) if edits else {}), capture(self.network, self.sites) as seen:
+            with edit(self.network, edits(part) if edits else {}), capture(self.network, self.sites) as captured:
                 self.network.model(input_ids=part.ids, use_cache=False)
-            h = torch.stack([seen[site] for site in self.sites], 1)
-            found[part.rows] = torch.einsum("bsti,bt->bsi", h, weights(part).float())
-        return found
+            h = torch.stack([captured[site] for site in self.sites], 1)
+            activations[part.rows] = torch.einsum("bsti,bt->bsi", h, weights(part).float())
+        return activations
 
 
 def last(part: Part) -> Tensor:
-    """``[B, T]`` 1 at each text's last token."""
+    """Return ``[B, T]`` with True at each text's last token."""
     return torch.arange(part.ids.shape[1]) == part.lengths[:, None] - 1

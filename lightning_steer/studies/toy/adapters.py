@@ -1,8 +1,8 @@
 """Fit, choose and test every method of a cell, for all networks and target sets at once.
 
-Every tensor starts with N networks x T target sets (and trained methods with all budgets side by side, too): fits are
+Every tensor starts with N networks x T target sets; for trained methods all budgets follow side by side. Fits are
 stacked problems of one call, strengths are rows of one batch. One file: closed forms, trained methods and controls
-differ in a few lines each.
+differ by a few lines each.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ CLOSED_FORMS: dict[str, tuple[list[Factory], Sequence[float]]] = {
     "Gaussian transport": ([partial(GaussianTransport, shrinkage=s) for s in (0.01, 0.1, 0.5)], MAP_STRENGTHS),
     "ridge": ([partial(Ridge, penalty=p) for p in (1e-3, 1e-2, 0.1, 1.0, 10.0, 1e3)], MAP_STRENGTHS),
 }
-"""Families of maps, and the strengths to choose from; the member is chosen together with its strength."""
+"""Families of maps and the strengths to choose from; member and strength are chosen together."""
 TRAINED: dict[str, Factory] = {
     "learned vector": LearnedVector,
     "LoReFT 4": partial(LoReFT, rank=4),
@@ -63,20 +63,23 @@ class Result(NamedTuple):
 
 
 def budget(pairs: int) -> tuple[int, int]:
-    """How many of ``pairs`` to fit and to choose with: a quarter, at most 200; below 8 all serve for both."""
+    """Return how many of ``pairs`` to fit with and how many to choose with.
+
+    A quarter, at most 200, is for choosing; below 8 pairs, all serve for both.
+    """
     select = min(pairs // 4, 200)
     return (pairs, pairs) if pairs < 8 else (pairs - select, select)
 
 
 def read(ensemble: Ensemble, h: Tensor, pool: Pool) -> Tensor:
-    """Log-probabilities ``[N, T, S, R, A, K]`` for steered activations ``h [N, T, S, R, d]``."""
+    """Return log-probabilities ``[N, T, S, R, A, K]`` for steered activations ``h [N, T, S, R, d]``."""
     _, t, s, r, _ = h.shape
     x = pool.x.unsqueeze(2).expand(-1, -1, s, -1, -1)
     return ensemble.above(h.flatten(1, 3), x.flatten(1, 3)).mT.log_softmax(-2).mT.unflatten(1, (t, s, r))
 
 
 def judge(scores: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``[N, T, S, R]`` exact, target, others and cross-entropy of every row."""
+    """Return exact, target, others and cross-entropy of every row, ``[N, T, S, R]`` each."""
     positive = pool.y_positive.unsqueeze(2).expand(scores.shape[:-1])
     right = (scores.argmax(-1) == positive).float()
     is_target = (pool.y != pool.y_positive).unsqueeze(2)
@@ -87,7 +90,7 @@ def judge(scores: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def steer(method: SteeringMethod, h: Tensor, strengths: Tensor) -> Tensor:
-    """``h [N, T, R, d] -> [N, T, S, R, d]`` with strengths ``[S]``, or ``[N, T, S]`` of its own for each problem."""
+    """Steer ``h [N, T, R, d] -> [N, T, S, R, d]`` with strengths ``[S]``, or ``[N, T, S]``, problem by problem."""
     n, t, r, _ = h.shape
     strengths = strengths.expand(n, t, -1)
     rows = h.unsqueeze(2).expand(-1, -1, strengths.shape[-1], -1, -1).flatten(2, 3)
@@ -101,11 +104,11 @@ def closed_form(
     """Fit every member of a family, choose member and strength on ``select``, test once."""
     d = fit.h.shape[-1]
     maps = [make(d).fit(fit.activations()) for make in family]
-    offered = torch.tensor(strengths)
-    judged = [judge(read(ensemble, steer(method, select.h, offered), select), select) for method in maps]
-    exact, loss = (torch.cat([part[i] for part in judged], 2) for i in (0, 3))
+    candidates = torch.tensor(strengths)
+    judgements = [judge(read(ensemble, steer(method, select.h, candidates), select), select) for method in maps]
+    exact, loss = (torch.cat([judgement[i] for judgement in judgements], 2) for i in (0, 3))
     best = choose_each(exact, loss)
-    member, strength = best // len(strengths), offered[best % len(strengths)]
+    member, strength = best // len(strengths), candidates[best % len(strengths)]
     moved = torch.stack([steer(method, test.h, strength.unsqueeze(-1)).squeeze(2) for method in maps])
     moved = moved[member, torch.arange(best.shape[0]).unsqueeze(1), torch.arange(best.shape[1])]
     return result(moved, strength, ensemble, test)
@@ -113,7 +116,7 @@ def closed_form(
 
 @torch.no_grad()
 def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> Result:
-    """An oracle that no vector can be: a shift of its own for every old value of every target, by least squares."""
+    """Test an oracle that no single vector can match: one least-squares shift for each old value of each target."""
     z_fit, z_test = (
         torch.nn.functional.one_hot(
             pool.y.gather(-1, pool.targets.unsqueeze(2).expand(-1, -1, pool.y.shape[2], -1)), value_count(fit)
@@ -126,12 +129,12 @@ def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> Result:
 
 
 def value_count(pool: Pool) -> int:
-    """How many values an attribute can take."""
+    """Return how many values an attribute can take."""
     return int(pool.y.max()) + 1
 
 
 def choose_each(exact: Tensor, loss: Tensor) -> Tensor:
-    """Index ``[N, T]`` of the best of C candidates from ``[N, T, C, R]``, problem by problem."""
+    """Return the index ``[N, T]`` of the best of C candidates, from ``[N, T, C, R]``, problem by problem."""
     problems = zip(exact.flatten(0, 1).mT, loss.flatten(0, 1).mT, strict=True)
     return torch.stack([choose(success, cost) for success, cost in problems]).reshape(exact.shape[:2])
 
@@ -140,17 +143,17 @@ def choose_each(exact: Tensor, loss: Tensor) -> Tensor:
 def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> Result:
     """Test steered activations ``moved [N, T, R, d]``."""
     exact, target, others, _ = (
-        part[:, :, 0].mean(-1) for part in judge(read(ensemble, moved.unsqueeze(2), test), test)
+        score[:, :, 0].mean(-1) for score in judge(read(ensemble, moved.unsqueeze(2), test), test)
     )
     shift, truth = moved - test.h, test.h_positive - test.h
-    of_class = torch.cosine_similarity(shift.mean(2), truth.mean(2), dim=-1)
-    of_pair = torch.cosine_similarity(shift, truth, dim=-1).mean(2)
-    return Result(exact, target, others, strength, of_class, of_pair)
+    class_cosine = torch.cosine_similarity(shift.mean(2), truth.mean(2), dim=-1)
+    pair_cosine = torch.cosine_similarity(shift, truth, dim=-1).mean(2)
+    return Result(exact, target, others, strength, class_cosine, pair_cosine)
 
 
 @torch.no_grad()
 def strength_family(ensemble: Ensemble, fit: Pool, test: Pool) -> Tensor:
-    """Exact match ``[N, T, S]`` of the mean difference at fixed strengths."""
+    """Return the exact match ``[N, T, S]`` of the mean difference at fixed strengths."""
     method = MeanDifference(fit.h.shape[-1]).fit(fit.activations())
     return judge(read(ensemble, steer(method, test.h, torch.tensor(FAMILY)), test), test)[0].mean(-1)
 
@@ -175,14 +178,15 @@ def trained(
     best = {key: value.clone() for key, value in method.state_dict().items() if key != "_extra_state"}
     best_loss = torch.full((n, jobs), torch.inf)
     random = torch.Generator().manual_seed(0)
-    looked_at = [
-        select.first(few) if size >= 8 else pool.first(few) for size, (_, few) in zip(sizes, rows.tolist(), strict=True)
+    selection_pools = [
+        select.first(count) if size >= 8 else pool.first(count)
+        for size, (_, count) in zip(sizes, rows.tolist(), strict=True)
     ]
     for step in tqdm(range(1, steps + 1), desc=f"train {name}", leave=False, mininterval=0.5):
         drawn = torch.rand(n, t, len(sizes), ROWS_PER_STEP, generator=random)
         index = (drawn * rows[:, :1]).long().flatten(2)
         h, x, positive = (
-            take(part, index).unflatten(2, (len(sizes), -1)) for part in (pool.h, pool.x, pool.y_positive)
+            take(tensor, index).unflatten(2, (len(sizes), -1)) for tensor in (pool.h, pool.x, pool.y_positive)
         )
         steered = method(h.flatten(1, 2), 1.0)
         logits = ensemble.above(steered.flatten(1, 2), x.flatten(1, 3)).unflatten(1, (jobs, ROWS_PER_STEP))
@@ -191,20 +195,20 @@ def trained(
         loss.backward()
         optimizer.step()
         if step % STEPS_BETWEEN_LOOKS == 0:
-            keep_best(method, best, best_loss, ensemble, looked_at)
+            keep_best(method, best, best_loss, ensemble, selection_pools)
     method.load_state_dict(best, strict=False)
-    offered, results = torch.tensor(strengths), []
+    candidates, results = torch.tensor(strengths), []
 
     def steered_by(s: int, h: Tensor, strength: Tensor | float) -> Tensor:
         return method(spread(h, len(sizes)), strength).unflatten(1, (t, len(sizes)))[:, :, s]
 
     with torch.no_grad():
-        for s, few in enumerate(looked_at):
-            moved = torch.stack([steered_by(s, few.h, strength) for strength in strengths], 2)
-            exact, _, _, cost = judge(read(ensemble, moved, few), few)
-            strength = offered[choose_each(exact, cost)]
-            of_job = strength.unsqueeze(2).expand(-1, -1, len(sizes)).flatten(1)
-            results.append(result(steered_by(s, test.h, of_job), strength, ensemble, test))
+        for s, selection_pool in enumerate(selection_pools):
+            moved = torch.stack([steered_by(s, selection_pool.h, strength) for strength in strengths], 2)
+            exact, _, _, cost = judge(read(ensemble, moved, selection_pool), selection_pool)
+            strength = candidates[choose_each(exact, cost)]
+            job_strength = strength.unsqueeze(2).expand(-1, -1, len(sizes)).flatten(1)
+            results.append(result(steered_by(s, test.h, job_strength), strength, ensemble, test))
     return results
 
 
@@ -212,7 +216,7 @@ def trained(
 def keep_best(
     method: SteeringMethod, best: dict[str, Tensor], best_loss: Tensor, ensemble: Ensemble, looked_at: list[Pool]
 ) -> None:
-    """Remember the parameters of every job that has improved on its own selection rows."""
+    """Store the parameters of every job whose loss on its own selection rows has improved."""
     t = looked_at[0].h.shape[1]
     losses = []
     for s, pool in enumerate(looked_at):
@@ -227,10 +231,10 @@ def keep_best(
 
 
 def spread(h: Tensor, sizes: int) -> Tensor:
-    """``[N, T, R, d] -> [N, T * sizes, R, d]``: every budget sees the same rows."""
+    """Repeat ``[N, T, R, d] -> [N, T * sizes, R, d]``: every budget sees the same rows."""
     return h.unsqueeze(2).expand(-1, -1, sizes, -1, -1).flatten(1, 2)
 
 
 def take(part: Tensor, index: Tensor) -> Tensor:
-    """``[N, T, R, k]`` rows at ``index [N, T, J]``."""
+    """Return the rows ``[N, T, J, k]`` of ``[N, T, R, k]`` at ``index [N, T, J]``."""
     return part.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, part.shape[-1]))

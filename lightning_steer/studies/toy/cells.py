@@ -1,4 +1,4 @@
-"""One cell of the study: every method at every budget, with the accuracy that bounds them all."""
+"""One cell of the study: every method at every budget, and the accuracy that bounds them all."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,35 +17,35 @@ SELECT_MOST, TEST_ROWS = 200, 400
 def run(
     cell: Cell, networks: int, sets: int, sizes: Sequence[int], steps: int, methods: Sequence[str] | None, folder: Path
 ) -> dict[str, Any]:
-    """Exact match of every method: ``{method: {budget: {"exact": [N][T], ...}}}``, and what bounds it.
+    """Measure every method, ``{method: {budget: {"exact": [N][T], ...}}}``, and the bounds on it.
 
     Args:
-        cell: network, targets and where they stand on their axis.
-        networks: how many networks, each of a world of its own.
+        cell: network, targets, and their level on their axis.
+        networks: number of networks; each has its own world.
         sets: target sets for each network.
-        sizes: budgets in pairs, those for choosing included.
-        steps: steps of the methods that are trained.
-        methods: which methods; null for all.
-        folder: where trained networks are kept.
+        sizes: budgets in pairs, including those for choosing.
+        steps: training steps of the trained methods.
+        methods: which methods; None for all.
+        folder: where trained networks are stored.
     """
     ensemble = trained(cell.network, networks, folder)
     fit, select, test = (
         pools.draw(cell, ensemble, networks, sets, split, rows)
         for split, rows in ((pools.FIT, max(sizes)), (pools.SELECT, SELECT_MOST), (pools.TEST, TEST_ROWS))
     )
-    found: dict[str, dict[str, Any]] = {}
+    by_method: dict[str, dict[str, Any]] = {}
     for name, (family, strengths) in adapters.CLOSED_FORMS.items():
         for size in sizes if methods is None or name in methods else ():
-            rows, few = adapters.budget(size)
+            rows, selection_rows = adapters.budget(size)
             if size < 8 and name == "LEACE by value" and rows < 2:
                 continue
-            chosen = select.first(few) if size >= 8 else fit.first(few)
+            chosen = select.first(selection_rows) if size >= 8 else fit.first(selection_rows)
             result = adapters.closed_form(family, strengths, ensemble, fit.first(rows), chosen, test)
-            found.setdefault(name, {})[str(size)] = as_lists(result)
+            by_method.setdefault(name, {})[str(size)] = as_lists(result)
     for name, make in tqdm(adapters.TRAINED.items(), desc="trained methods", leave=False):
         if methods is None or name in methods:
             results = adapters.trained(make, name, ensemble, fit, select, test, sizes, steps)
-            found[name] = {str(size): as_lists(result) for size, result in zip(sizes, results, strict=True)}
+            by_method[name] = {str(size): as_lists(result) for size, result in zip(sizes, results, strict=True)}
     family_curve = {
         str(size): adapters.strength_family(ensemble, fit.first(adapters.budget(size)[0]), test).tolist()
         for size in sizes
@@ -59,10 +59,10 @@ def run(
         ).exact.tolist(),
         "told_old_value": adapters.told_old_value(ensemble, fit, test).exact.tolist(),
     }
-    return {"methods": found, "family": {"strengths": adapters.FAMILY, "exact": family_curve}, "bounds": bounds}
+    return {"methods": by_method, "family": {"strengths": adapters.FAMILY, "exact": family_curve}, "bounds": bounds}
 
 
 def as_lists(result: adapters.Result) -> dict[str, list[list[float]]]:
-    """Plain numbers ``[N][T]``."""
+    """Return a result as plain numbers ``[N][T]``."""
     values: dict[str, Tensor] = result._asdict()
     return {name: value.tolist() for name, value in values.items()}

@@ -1,8 +1,8 @@
-"""Every contrast of the toy study's axes: does a vector lead with few pairs, and a map with many?
+"""All contrasts of the toy study's axes: does a vector lead with few pairs, and a map with many?
 
 A contrast claims both, so its p-value is the larger of two one-sided ones (intersection-union, Berger 1982), over
-networks; Holm's correction is over all contrasts of an axis. Axes are of the small networks; the report's network has a
-table of its own, since what holds for one architecture need not for the other.
+networks; Holm's correction is over all contrasts of an axis. The axes belong to the small networks. The report's
+network has its own table, because what holds for one architecture need not hold for another.
 """
 
 import math
@@ -25,11 +25,11 @@ PRIMARY = {
     "attributes": ("4 attributes (w 48)", "mean difference", "Gaussian transport"),
     "values": ("16 values (w 32)", "learned vector", "Gaussian transport"),
 }
-"""One contrast an axis that its claim rests on. Named after networks 0 to 7 had been looked at."""
+"""The one contrast that each axis' claim rests on. It was chosen after networks 0 to 7 had been examined."""
 
 
 class Contrast(NamedTuple):
-    """One vector beside one map at one level."""
+    """One vector compared with one map at one level."""
 
     level: str
     vector: str
@@ -39,55 +39,64 @@ class Contrast(NamedTuple):
 
     @property
     def p(self) -> float:
-        """Of "not both"."""
+        """P-value of the claim that both hold: the larger of the two."""
         return max(self.few.p, self.many.p)
 
 
 def differences(part: Mapping[str, Any], vector: str, other: str, size: str) -> NDArray:
-    """Return ``[N]`` exact match of the vector less that of the map, by network, mean over its target sets."""
+    """Return exact match of the vector minus that of the map ``[N]``: a mean over target sets for each network."""
     values = [np.asarray(part["methods"][method][size]["exact"]) for method in (vector, other)]
     return (values[0] - values[1]).reshape(len(values[0]), -1).mean(1)
 
 
 def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Contrast]:
-    """Return all contrasts of an axis, whatever they came to.
+    """Return all contrasts of an axis, whatever their results.
 
     Args:
         levels: name and part of each level.
     """
-    every = [
+    comparisons = [
         (level, part, vector, other)
         for level, part in levels
         for vector in VECTORS
         for other in MAPS
         if {vector, other} <= part["methods"].keys()
     ]
-    found = []
-    for level, part, vector, other in every:
+    results = []
+    for level, part, vector, other in comparisons:
         sizes = sorted(set(part["methods"][vector]) & set(part["methods"][other]), key=int)
         few = FEW if FEW in sizes else sizes[0]
         lead, lag = (differences(part, vector, other, size) for size in (few, sizes[-1]))
-        found.append(Contrast(level, vector, other, above(lead, 0, len(every)), below(lag, 0, len(every))))
-    return found
+        results.append(
+            Contrast(level, vector, other, above(lead, 0, len(comparisons)), below(lag, 0, len(comparisons)))
+        )
+    return results
 
 
 def table(axis: str, levels: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return one axis' contrasts as Markdown, and how many of them show the claim."""
-    every = contrasts(levels)
-    adjusted = holm([one.p for one in every])
+    """Return one axis' contrasts as Markdown, and how many of them support the claim."""
+    axis_contrasts = contrasts(levels)
+    adjusted = holm([contrast.p for contrast in axis_contrasts])
     lines = [
         f"| {axis}: all contrasts | vector - map | few pairs | could have seen | many pairs | could have seen | p | "
         "p, Holm | both shown |",
         f"|{'---|' * 9}",
     ]
-    for one, p in zip(every, adjusted, strict=True):
-        primary = " (primary)" if PRIMARY.get(axis) == (one.level, one.vector, one.other) else ""
-        cells = [cell for result in (one.few, one.many) for cell in (str(result.estimate), _seen(result))]
+    for contrast, p in zip(axis_contrasts, adjusted, strict=True):
+        primary = " (primary)" if PRIMARY.get(axis) == (contrast.level, contrast.vector, contrast.other) else ""
+        cells = [cell for result in (contrast.few, contrast.many) for cell in (str(result.estimate), _seen(result))]
         shown = "yes" if p <= 1 - LEVEL else "no"
-        row = [one.level, f"{one.vector} - {one.other}{primary}", *cells, f"{one.p:.2g}", f"{p:.2g}", shown]
+        row = [
+            contrast.level,
+            f"{contrast.vector} - {contrast.other}{primary}",
+            *cells,
+            f"{contrast.p:.2g}",
+            f"{p:.2g}",
+            shown,
+        ]
         lines.append(f"| {' | '.join(row)} |")
     shown = int((adjusted <= 1 - LEVEL).sum())
-    lines.append(f"\n{axis}: {shown} of {len(every)} contrasts show both, after Holm.\n")
+    lines.append(f"\n{axis}: {shown} of {len(axis_contrasts)} contrasts show both, after Holm.\n")
     return "\n".join(lines)
 
 
@@ -96,12 +105,12 @@ def _seen(result: Result) -> str:
 
 
 def text(found: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, str]], own: str) -> str:
-    """Return the tables of all axes, and that of the report's network (``own``) apart.
+    """Return the tables of all axes, with the report's network (``own``) in a section of its own.
 
     Args:
         found: parts by name.
         axes: axis, level and part of each cell.
-        own: the name under which the cells of the report's network stand among the axes.
+        own: name of the axis that holds the cells of the report's network.
     """
     by_axis: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for axis, level, name in axes:
@@ -116,5 +125,5 @@ def text(found: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, 
         "in 80 % of repeats.\n"
     )
     scope = "On small networks of 16 attributes:\n"
-    other = [f"On the report's network of 60 attributes:\n\n{table(own, by_axis[own])}"] if own in by_axis else []
-    return "\n".join([head, *([scope, *small] if small else []), *other])
+    large = [f"On the report's network of 60 attributes:\n\n{table(own, by_axis[own])}"] if own in by_axis else []
+    return "\n".join([head, *([scope, *small] if small else []), *large])

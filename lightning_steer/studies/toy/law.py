@@ -24,7 +24,7 @@ FIT_ROWS, TEST_ROWS = 2048, 300
 
 @torch.no_grad()
 def measure(cell: Cell, networks: int, sets: int, folder: Path) -> dict[str, Any]:
-    """By-pass score, alpha, and the strength at which half the targets read the wanted value, ``[N][T]`` each.
+    """Measure by-pass score, alpha, and the strength at which half the targets read the wanted value, ``[N][T]`` each.
 
     The strength is that of the mean difference of 2,048 pairs; infinite where half effect is not reached at 40.
     """
@@ -57,7 +57,7 @@ def measure(cell: Cell, networks: int, sets: int, folder: Path) -> dict[str, Any
 
 
 def gap(ensemble: pools.Ensemble, h: Tensor, x: Tensor, pool: pools.Pool) -> Tensor:
-    """``[N, T, R]`` log p(positive) - log p(old) of the target."""
+    """Return log p(positive) - log p(old) of the target, ``[N, T, R]``."""
     scores = adapters.read(ensemble, h.unsqueeze(2), pool._replace(x=x)).squeeze(2)
     index = pool.targets.unsqueeze(2).expand(-1, -1, h.shape[2], -1)
     at_target = scores.gather(3, index.unsqueeze(-1).expand(-1, -1, -1, -1, scores.shape[-1]))
@@ -66,7 +66,7 @@ def gap(ensemble: pools.Ensemble, h: Tensor, x: Tensor, pool: pools.Pool) -> Ten
 
 
 def alignment(fit: pools.Pool, v: Tensor) -> Tensor:
-    """``alpha [N, T] = mean_k <v, D_k> / |D_k|^2`` over the old values k of a single target."""
+    """Return ``alpha [N, T] = mean_k <v, D_k> / |D_k|^2`` over the old values k of a single target."""
     old = fit.y.gather(-1, fit.targets.unsqueeze(2).expand(-1, -1, fit.y.shape[2], -1)).squeeze(-1)
     member = torch.nn.functional.one_hot(old).to(fit.h.dtype)
     shifts = member.mT @ (fit.h_positive - fit.h) / member.sum(2).unsqueeze(-1).clamp_min(1)

@@ -1,4 +1,4 @@
-"""Train the study's networks, all seeds of a kind side by side, and keep them on disk."""
+"""Train the study's networks, all seeds of a kind side by side, and store them on disk."""
 
 from pathlib import Path
 
@@ -17,39 +17,39 @@ BATCH, CLEAN_ROWS = 128, 2000
 
 
 def worlds(kind: Network, networks: int) -> list[ToyWorld]:
-    """Network i reads world i."""
+    """Return a world for each network: network i reads world i."""
     return [ToyWorld(kind.attributes, kind.values, kind.dimensions, world_seed=i) for i in range(networks)]
 
 
 def batch(splits: list[LabelledSplit], j: int) -> tuple[Tensor, Tensor]:
-    """Batch j of every world: ``x [N, B, inputs]``, ``y [N, B, attributes]``."""
-    drawn = [split[j] for split in splits]
-    return torch.stack([part.x for part in drawn]), torch.stack([part.y for part in drawn])
+    """Return batch j of every world: ``x [N, B, inputs]``, ``y [N, B, attributes]``."""
+    batches = [split[j] for split in splits]
+    return torch.stack([labelled.x for labelled in batches]), torch.stack([labelled.y for labelled in batches])
 
 
 def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
-    """The networks of a kind: those in ``folder`` are read, the others trained by ToyClassifier's recipe."""
+    """Return the networks of a kind: loaded from ``folder``, or trained with ToyClassifier's recipe if missing."""
     paths = [folder / f"{kind.name}-{kind.steps}" / f"{i}.safetensors" for i in range(networks)]
-    homes, fresh = worlds(kind, networks), []
-    for i, home in enumerate(homes):
+    toy_worlds, models = worlds(kind, networks), []
+    for i, world in enumerate(toy_worlds):
         torch.manual_seed(i)
-        fresh.append(MLP(home.inputs, kind.attributes, kind.values, kind.widths, kind.residual))
+        models.append(MLP(world.inputs, kind.attributes, kind.values, kind.widths, kind.residual))
     missing = [i for i, path in enumerate(paths) if not path.is_file()]
     if missing:
-        ensemble = Ensemble([fresh[i] for i in missing])
-        fit(ensemble, kind, [LabelledSplit(homes[i], 1, BATCH, (i, 0), slice(None)) for i in missing])
-        for place, i in enumerate(missing):
-            write(paths[i], save({name: value[place].detach().clone() for name, value in ensemble.weights.items()}))
-    for network, path in zip(fresh, paths, strict=True):
+        ensemble = Ensemble([models[i] for i in missing])
+        fit(ensemble, kind, [LabelledSplit(toy_worlds[i], 1, BATCH, (i, 0), slice(None)) for i in missing])
+        for position, i in enumerate(missing):
+            write(paths[i], save({name: value[position].detach().clone() for name, value in ensemble.weights.items()}))
+    for network, path in zip(models, paths, strict=True):
         network.load_state_dict(load_file(path))
-    ensemble = Ensemble(fresh)
+    ensemble = Ensemble(models)
     ensemble.weights = {name: value.detach() for name, value in ensemble.weights.items()}
     return ensemble
 
 
 @torch.enable_grad()
 def fit(ensemble: Ensemble, kind: Network, splits: list[LabelledSplit]) -> None:
-    """Optimise all networks at once: AdamW and its schedule work on each weight by itself, so none sees the others."""
+    """Optimise all networks at once: AdamW treats each weight by itself, so the networks do not interact."""
     weights = list(ensemble.weights.values())
     optimizer = torch.optim.AdamW(weights, lr=kind.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -66,10 +66,10 @@ def fit(ensemble: Ensemble, kind: Network, splits: list[LabelledSplit]) -> None:
 
 @torch.no_grad()
 def clean_accuracy(ensemble: Ensemble, kind: Network, networks: int) -> tuple[Tensor, Tensor]:
-    """``[N]`` mean attribute accuracy and exact match on fresh samples."""
+    """Return mean attribute accuracy and exact match on fresh samples, ``[N]`` each."""
     splits = [
-        LabelledSplit(home, CLEAN_ROWS, CLEAN_ROWS, (i, 2), slice(None))
-        for i, home in enumerate(worlds(kind, networks))
+        LabelledSplit(world, CLEAN_ROWS, CLEAN_ROWS, (i, 2), slice(None))
+        for i, world in enumerate(worlds(kind, networks))
     ]
     x, y = batch(splits, 0)
     right = (ensemble(x).argmax(-1) == y).float()

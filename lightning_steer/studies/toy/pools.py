@@ -33,11 +33,11 @@ class Pool(NamedTuple):
     """``[N, T, m]`` the attributes steered."""
 
     def first(self, rows: int) -> "Pool":
-        """The first rows of every set."""
-        return Pool(*(part if part is self.targets else part[:, :, :rows] for part in self))
+        """Return the first rows of every set."""
+        return Pool(*(tensor if tensor is self.targets else tensor[:, :, :rows] for tensor in self))
 
     def activations(self) -> Activations:
-        """What closed forms are fitted to: ``h [N, T, 2R, d]``, negative rows first."""
+        """Return the rows that closed forms are fitted to: ``h [N, T, 2R, d]``, negative rows first."""
         rows = self.h.shape[2]
         error = torch.cat([torch.ones(rows), torch.zeros(rows)])
         index = self.targets.unsqueeze(2).expand(-1, -1, rows, -1)
@@ -46,7 +46,7 @@ class Pool(NamedTuple):
 
 
 def target_sets(cell: Cell, network: int, sets: int) -> list[list[int]]:
-    """Which attributes are steered together in each set; drawn once for each network."""
+    """Return the attributes that each set steers together, drawn once for each network."""
     order = torch.randperm(cell.network.attributes, generator=generator(network, 77)).tolist()
     starts = [round(i * cell.network.attributes / sets) for i in range(sets)]
     return [[(order * 2)[start + k] for k in range(cell.targets)] for start in starts]
@@ -55,15 +55,15 @@ def target_sets(cell: Cell, network: int, sets: int) -> list[list[int]]:
 @torch.no_grad()
 def draw(cell: Cell, ensemble: Ensemble, networks: int, sets: int, split: int, rows: int) -> Pool:
     """Draw a split's pairs and run the networks up to the site."""
-    drawn, targets = [], []
+    batches, targets = [], []
     for i, world in enumerate(worlds(cell.network, networks)):
         for t, chosen in enumerate(target_sets(cell, i, sets)):
             seeds = (1000 + 100 * i + t, split)
-            drawn.append(PairsSplit(world, rows, rows, seeds, slice(None), chosen, 0, True)[0])
+            batches.append(PairsSplit(world, rows, rows, seeds, slice(None), chosen, 0, True)[0])
             targets.append(torch.tensor(chosen))
     x, y, x_positive, y_positive = (
-        torch.stack([getattr(part, name) for part in drawn]).unflatten(0, (networks, sets))
+        torch.stack([getattr(batch, name) for batch in batches]).unflatten(0, (networks, sets))
         for name in ("x", "y", "x_positive", "y_positive")
     )
-    h, h_positive = (ensemble.below(part.flatten(1, 2)).unflatten(1, (sets, rows)) for part in (x, x_positive))
+    h, h_positive = (ensemble.below(inputs.flatten(1, 2)).unflatten(1, (sets, rows)) for inputs in (x, x_positive))
     return Pool(h, h_positive, x, x_positive, y, y_positive, torch.stack(targets).unflatten(0, (networks, sets)))

@@ -1,4 +1,4 @@
-"""The report's own question, on its own network: many attributes, 64 pairs, with and without the by-pass."""
+"""The report's question on the report's network: many attributes, 64 pairs, with and without the by-pass."""
 
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ LOW = (0.5, 1.0, 1.5, 2.0)
 
 @torch.no_grad()
 def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict[str, Any]:
-    """Mean difference on ``attributes`` single targets of every network, ``[N][T]`` each.
+    """Measure the mean difference on ``attributes`` single targets of every network, ``[N][T]`` each.
 
-    At 64 pairs with the strength chosen inside them, at 2,048 pairs, and told the old value; at low strengths on
-    held-out negatives and on those that the vector was made from; with the by-pass score and the oracle patch.
+    Measured at 64 pairs (strength chosen among them), at 2,048 pairs, and with the old value known; at low strengths on
+    held-out and on training negatives; with the by-pass score and the oracle patch.
     """
     cell = Cell("report's network", kind.residual, kind, 1)
     ensemble = trained(kind, networks, folder)
@@ -32,12 +32,12 @@ def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict
         for split, rows in ((pools.FIT, MANY), (pools.SELECT, 200), (pools.TEST, TEST_ROWS))
     )
     family, strengths = adapters.CLOSED_FORMS["mean difference"]
-    few, chosen = adapters.budget(PAIRS)
-    small = adapters.closed_form(family, strengths, ensemble, fit.first(few), select.first(chosen), test)
+    fit_rows, selection_rows = adapters.budget(PAIRS)
+    small = adapters.closed_form(family, strengths, ensemble, fit.first(fit_rows), select.first(selection_rows), test)
     large = adapters.closed_form(family, strengths, ensemble, fit, select, test)
-    v = adapters.MeanDifference(fit.h.shape[-1]).fit(fit.first(few).activations())
+    v = adapters.MeanDifference(fit.h.shape[-1]).fit(fit.first(fit_rows).activations())
     at_low = {}
-    for name, pool in (("held-out negatives", test), ("training negatives", fit.first(few))):
+    for name, pool in (("held-out negatives", test), ("training negatives", fit.first(fit_rows))):
         scores = adapters.read(ensemble, adapters.steer(v, pool.h, torch.tensor(LOW)), pool)
         at_low[name] = adapters.judge(scores, pool)[1].mean(-1).tolist()
     gaps = (
@@ -47,7 +47,9 @@ def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict
     accuracy, exact = clean_accuracy(ensemble, kind, networks)
     patched = adapters.result(test.h_positive, torch.ones(networks, attributes), ensemble, test)
     return {
-        "attributes": [[chosen[0] for chosen in pools.target_sets(cell, i, attributes)] for i in range(networks)],
+        "attributes": [
+            [target_set[0] for target_set in pools.target_sets(cell, i, attributes)] for i in range(networks)
+        ],
         "exact_64_pairs": small.exact.tolist(),
         "target_64_pairs": small.target.tolist(),
         "strength_64_pairs": small.strength.tolist(),
@@ -62,18 +64,18 @@ def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict
 
 
 def trained_methods(kind: Network, networks: int, attributes: int, share: float, folder: Path) -> dict[str, Any]:
-    """Learned vector and LoReFT at 64 pairs on the same site, trained as their configs say: exact match ``[N][T]``."""
+    """Return exact match ``[N][T]`` of learned vector and LoReFT at 64 pairs, trained as in their configs."""
     cell = Cell("report's network", kind.residual, kind, 1)
     ensemble = trained(kind, networks, folder)
     fit, select, test = (
         pools.draw(cell, ensemble, networks, attributes, split, rows)
         for split, rows in ((pools.FIT, PAIRS), (pools.SELECT, PAIRS), (pools.TEST, TEST_ROWS))
     )
-    found = {}
+    exact_match = {}
     for name, (steps, rate) in RECIPES.items():
         steps = max(1, round(share * steps))
         results = adapters.trained(
             adapters.TRAINED[name], name, ensemble, fit, select, test, [PAIRS], steps, rate, adapters.MAP_STRENGTHS
         )
-        found[name] = results[0].exact.tolist()
-    return found
+        exact_match[name] = results[0].exact.tolist()
+    return exact_match

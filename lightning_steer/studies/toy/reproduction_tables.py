@@ -11,40 +11,40 @@ from lightning_steer.report.intervals import MEANING, over_networks
 
 
 def table(found: dict[str, Any]) -> str:
-    """The report's question, with and without the by-pass."""
+    """Return the table of the report's question, with and without the by-pass."""
     lines = ["### The report's network", "", "| | without by-pass | with the residual by projection |", "|---|---|---|"]
-    none, projection = found["vectors-none"], found.get("vectors-projection")
+    no_bypass, projection = found["vectors-none"], found.get("vectors-projection")
 
     def row(title: str, key: str) -> None:
-        shown = [over_networks(part[key], 3) if part else "-" for part in (none, projection)]
-        lines.append(f"| {title} | {' | '.join(shown)} |")
+        cells = [over_networks(part[key], 3) if part else "-" for part in (no_bypass, projection)]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
 
     row("clean attribute accuracy", "clean_accuracy")
     row("clean exact match", "clean_exact")
     row("by-pass score", "bypass")
     row("oracle patch, exact", "oracle_patch")
     row("mean difference, 64 pairs, strength chosen inside them: exact, mean", "exact_64_pairs")
-    values = [np.asarray(part["exact_64_pairs"]) if part else np.array([np.nan]) for part in (none, projection)]
+    values = [np.asarray(part["exact_64_pairs"]) if part else np.array([np.nan]) for part in (no_bypass, projection)]
     lines.append(f"| the same, median attribute | {' | '.join(f'{np.median(v):.3f}' for v in values)} |")
     lines.append(f"| the same, worst attribute | {' | '.join(f'{v.min():.3f}' for v in values)} |")
     row("mean difference, 2,048 pairs: exact", "exact_2048_pairs")
     row("told the old value, 2,048 pairs: exact", "told_old_value")
     for rows in ("held-out negatives", "training negatives"):
-        shown = [
+        cells = [
             f"{np.asarray(part['target_at_low_strength'][rows]).max():.3f}" if part else "-"
-            for part in (none, projection)
+            for part in (no_bypass, projection)
         ]
-        lines.append(f"| target at strengths up to 2, {rows}, largest of all | {' | '.join(shown)} |")
+        lines.append(f"| target at strengths up to 2, {rows}, largest of all | {' | '.join(cells)} |")
     for method, values in found.get("trained-projection", {}).items():
         if method != "settings":
             lines.append(f"| {method}, 64 pairs: exact | - | {over_networks(values, 3)} |")
-    shape = np.asarray(none["exact_64_pairs"]).shape
+    shape = np.asarray(no_bypass["exact_64_pairs"]).shape
     failing = [
-        f"network {i}, attribute {a} (exact {none['exact_64_pairs'][i][t]:.2f}; 2,048 pairs "
-        f"{none['exact_2048_pairs'][i][t]:.2f}; told the old value {none['told_old_value'][i][t]:.2f})"
-        for i, row_ in enumerate(none["attributes"])
-        for t, a in enumerate(row_)
-        if none["exact_64_pairs"][i][t] < 0.9
+        f"network {i}, attribute {a} (exact {no_bypass['exact_64_pairs'][i][t]:.2f}; 2,048 pairs "
+        f"{no_bypass['exact_2048_pairs'][i][t]:.2f}; told the old value {no_bypass['told_old_value'][i][t]:.2f})"
+        for i, targets in enumerate(no_bypass["attributes"])
+        for t, a in enumerate(targets)
+        if no_bypass["exact_64_pairs"][i][t] < 0.9
     ]
     lines += ["", f"{shape[0]} networks x {shape[1]} attributes. {MEANING}", ""]
     lines.append("Attributes without by-pass that stay below .90 at 64 pairs: " + ("; ".join(failing) or "none") + ".")
@@ -52,7 +52,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def attributes(part: dict[str, Any]) -> Figure:
-    """Every attribute, sorted: what a vector reaches, and what knowing the old value adds."""
+    """Plot every attribute, sorted: the score of a vector, and what knowing the old value adds."""
     figure = Figure(figsize=(6, 4.4), layout="constrained")
     axes = figure.add_subplot()
     order = np.argsort(np.asarray(part["exact_64_pairs"]).ravel())
@@ -70,16 +70,16 @@ def attributes(part: dict[str, Any]) -> Figure:
 
 
 def law_points(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """One point for each number of values and residual: medians over networks and attributes."""
+    """Return a point for each number of values and residual: medians over networks and attributes."""
     points = []
     for name, part in found.items():
         if name.startswith("law-"):
             _, values, residual = name.split("-")
             k = int(values)
-            half = np.array([math.inf if h is None else h for row in part["half"] for h in row])
+            measured = np.array([math.inf if h is None else h for row in part["half"] for h in row])
             rho, alpha = (np.array(part[key], dtype=float).ravel() for key in ("bypass", "alpha"))
-            passing = np.maximum(1 - rho, 1e-3)
-            law, geometric = (k - 1) / k / passing, 0.5 / alpha / passing
+            share_through = np.maximum(1 - rho, 1e-3)
+            law, geometric = (k - 1) / k / share_through, 0.5 / alpha / share_through
             points.append(
                 {
                     "values": k,
@@ -87,22 +87,22 @@ def law_points(found: dict[str, Any]) -> list[dict[str, Any]]:
                     "rho": float(np.median(rho)),
                     "alpha": float(np.median(alpha)),
                     "ideal_alpha": k / (2 * (k - 1)),
-                    "half": float(np.median(half)),
-                    "reached": float(np.isfinite(half).mean()),
+                    "half": float(np.median(measured)),
+                    "reached": float(np.isfinite(measured).mean()),
                     "law": float(np.median(law)),
                     "geometric": float(np.median(geometric)),
-                    "law_error": float(np.median(law / half)) - 1,
-                    "geometric_error": float(np.median(geometric / half)) - 1,
-                    "targets": {"half": half, "law": law, "geometric": geometric},
+                    "law_error": float(np.median(law / measured)) - 1,
+                    "geometric_error": float(np.median(geometric / measured)) - 1,
+                    "targets": {"half": measured, "law": law, "geometric": geometric},
                     "clean": float(np.mean(part["clean_exact"])),
-                    "n": len(half),
+                    "n": len(measured),
                 }
             )
     return sorted(points, key=lambda p: (p["values"], p["rho"]))
 
 
 def law_table(points: list[dict[str, Any]]) -> str:
-    """Measured against predicted."""
+    """Return the table of measured and predicted strengths."""
     lines = [
         "### How strong a vector must be",
         "",
@@ -138,7 +138,7 @@ def law_table(points: list[dict[str, Any]]) -> str:
 
 
 def law(points: list[dict[str, Any]]) -> Figure:
-    """Predicted against measured half-effect strength."""
+    """Plot predicted against measured half-effect strength."""
     figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     measured = np.concatenate([p["targets"]["half"] for p in points])

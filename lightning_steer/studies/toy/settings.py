@@ -1,4 +1,4 @@
-"""What the study varies: one cell for each level of each axis of difficulty, and two on the report's network."""
+"""The study's cells: one for each level of each axis of difficulty, and two on the report's network."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from lightning_steer.networks.mlp import Residual
 
 
 class Network(NamedTuple):
-    """A kind of toy network, and how long it is trained."""
+    """A kind of toy network and its training."""
 
     attributes: int
     values: int
@@ -21,7 +21,7 @@ class Network(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For files and tables."""
+        """Name in files and tables."""
         return f"{self.attributes}x{self.values}-w{self.width}-{self.residual}"
 
     @property
@@ -37,21 +37,21 @@ class Cell(NamedTuple):
     level: str
     network: Network
     targets: int
-    """Attributes steered at once."""
+    """Number of attributes steered together."""
 
     @property
     def name(self) -> str:
-        """For files: what the numbers depend on, so that axes share their common cells."""
+        """Name in files: what the numbers depend on, so that axes share common cells."""
         return f"{self.network.name}-m{self.targets}"
 
 
 def small(values: int, width: int, steps: int) -> Network:
-    """16 attributes: trains in seconds, and packs as many of them into a dimension as the report's network does."""
+    """Return a network of 16 attributes: it trains in seconds, and is as crowded as the report's network."""
     return Network(16, values, width, (256, 256, 256), steps)
 
 
 def report(width: int, steps: int, residual: Residual = "none", learning_rate: float = 2e-3) -> Network:
-    """The report's network: 60 attributes of 8 values."""
+    """Return the report's network: 60 attributes of 8 values."""
     return Network(60, 8, width, (512, 512, 512), steps, learning_rate, residual)
 
 

@@ -1,4 +1,4 @@
-"""``make toy-study``: run what is not there yet, then draw the figures and the tables."""
+"""``make toy-study``: run the missing parts, then draw figures and tables."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ LAW_STEPS = {"none": 1000, "pad": 600, "concat": 600, "projection": 600}
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    """The options of the study."""
+    """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.toy", description=__doc__)
     add = parser.add_argument
     add("--networks", type=int, default=8, help="networks of each small kind, each of a world of its own")
@@ -68,18 +68,18 @@ class Part(NamedTuple):
     kind: Network
     networks: int
     settings: dict[str, Any]
-    """What its numbers depend on besides: other settings, and it is run again."""
+    """Other settings that its numbers depend on; if they change, the part runs again."""
     make: Callable[[], dict[str, Any]]
 
 
 def parts(options: argparse.Namespace) -> dict[str, Part]:
-    """All parts by name, the longest first."""
-    nets, n, a = options.networks_in, options.report_networks, options.attributes
-    found: dict[str, Part] = {}
+    """Return all parts by name, the longest first."""
+    folder, n, attributes = options.networks_in, options.report_networks, options.attributes
+    by_name: dict[str, Part] = {}
 
     def add(name: str, kind: Network, networks: int, make: Callable[[], dict[str, Any]], **settings: Any) -> None:
-        what = {"network": kind.name, "networks": networks, "trained": kind.steps, **settings}
-        found[name] = Part(kind, networks, json.loads(json.dumps(what)), make)
+        all_settings = {"network": kind.name, "networks": networks, "trained": kind.steps, **settings}
+        by_name[name] = Part(kind, networks, json.loads(json.dumps(all_settings)), make)
 
     def shorter(kind: Network) -> Network:
         return kind._replace(steps=max(1, round(options.train_share * kind.steps)))
@@ -90,53 +90,53 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
         cell = listed._replace(network=shorter(listed.network))
 
         def run(cell: Cell = cell, networks: int = networks) -> dict[str, Any]:
-            return cells.run(cell, networks, options.sets, options.sizes, options.steps, None, nets)
+            return cells.run(cell, networks, options.sets, options.sizes, options.steps, None, folder)
 
         add(cell.name, cell.network, networks, run, cell=cell.name, **adapters)
     none, projection = shorter(REPORT_NONE), shorter(REPORT_PROJECTION)
     for kind in (none, projection):
-        make = partial(reproduction.vectors, kind, n, a, nets)
-        add(f"vectors-{kind.residual}", kind, n, make, attributes=a)
-    make = partial(reproduction.trained_methods, projection, n, a, options.train_share, nets)
-    add("trained-projection", projection, n, make, attributes=a, recipes=reproduction.RECIPES)
+        make = partial(reproduction.vectors, kind, n, attributes, folder)
+        add(f"vectors-{kind.residual}", kind, n, make, attributes=attributes)
+    make = partial(reproduction.trained_methods, projection, n, attributes, options.train_share, folder)
+    add("trained-projection", projection, n, make, attributes=attributes, recipes=reproduction.RECIPES)
     for values in (2, 4, 8, 16):
         for residual in RESIDUALS:
             kind = shorter(Network(16, values, 64, (256, 256, 256), LAW_STEPS[residual], 2e-3, residual))
-            make = partial(law.measure, Cell("law", residual, kind, 1), options.law_networks, 8, nets)
+            make = partial(law.measure, Cell("law", residual, kind, 1), options.law_networks, 8, folder)
             add(f"law-{values}-{residual}", kind, options.law_networks, make)
-    return found
+    return by_name
 
 
 def train(options: argparse.Namespace, name: str) -> None:
-    """Train the networks of a part, as far as they are not there."""
+    """Train those networks of a part that are missing."""
     part = parts(options)[name]
     trained(part.kind, part.networks, options.networks_in)
 
 
 def measure(options: argparse.Namespace, name: str) -> None:
-    """Make a part's file, unless it is there with these settings."""
+    """Write a part's file, unless it exists with these settings."""
     part, path = parts(options)[name], options.out / "parts" / f"{name}.json"
     if not (path.is_file() and json.loads(path.read_text()).get("settings") == part.settings):
         write_json(path, {"settings": part.settings, **part.make()})
 
 
 def main(given: list[str] | None = None) -> int:
-    """Run, draw, print."""
+    """Run the study, write its figures, print its tables."""
     options = arguments(given)
     todo, start = parts(options), time.monotonic()
-    if odd := sorted(set(options.only or ()) - todo.keys()):
-        print(f"lightning_steer: no such parts: {odd}; there are {', '.join(todo)}", file=sys.stderr)
+    if unknown := sorted(set(options.only or ()) - todo.keys()):
+        print(f"lightning_steer: no such parts: {unknown}; there are {', '.join(todo)}", file=sys.stderr)
         return 2
     names = [name for name in todo if name in (options.only or todo)]
-    most = {}  # for every kind of network the part that needs the most of them
+    largest = {}  # for every kind of network, the part that needs most of them
     for name in sorted(names, key=lambda name: todo[name].networks):
-        most[todo[name].kind] = name
+        largest[todo[name].kind] = name
     with (
-        tqdm(total=len(most) + len(names), desc="toy study: train", unit="part") as bar,
+        tqdm(total=len(largest) + len(names), desc="toy study: train", unit="part") as bar,
         side_by_side(options.processes) as run,
     ):
-        for work, some in ((train, most.values()), (measure, names)):
-            for _ in run(partial(work, options), list(some)):
+        for work, part_names in ((train, largest.values()), (measure, names)):
+            for _ in run(partial(work, options), list(part_names)):
                 bar.update()
             bar.set_description("toy study: measure")
     axes = [(cell.axis, cell.level, cell.name) for cell in (*AXES, *CHECKS)]

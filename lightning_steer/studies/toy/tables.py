@@ -1,4 +1,4 @@
-"""Figures and tables of the toy study, from the numbers that its parts have written."""
+"""Figures and tables of the toy study, from the numbers that its parts wrote."""
 
 import json
 from collections.abc import Sequence
@@ -18,45 +18,45 @@ from lightning_steer.studies.toy.contrasts import FEW, MAPS, VECTORS, difference
 
 OWN = "report's network"
 CLEAN_ENOUGH = 0.95
-"""Below this exact match of the unsteered network or of the oracle patch nothing is concluded about steering."""
+"""Cells whose unsteered network or oracle patch has a lower exact match allow no conclusion about steering."""
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """All parts by name."""
+    """Read all parts by name."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((folder / "parts").glob("*.json"))}
 
 
 def write(folder: Path, axes: Sequence[tuple[str, str, str]]) -> str:
-    """Draw what there is; returns the tables as text, which are also in ``tables.md``."""
-    found = read(folder)
-    text = [bounds_table(found, axes), toy_contrasts.text(found, axes, OWN), crossover_table(found, axes)]
-    text.append(method_table(found, axes))
+    """Write the figures and ``tables.md`` of all finished parts; return the tables as text."""
+    results = read(folder)
+    sections = [bounds_table(results, axes), toy_contrasts.text(results, axes, OWN), crossover_table(results, axes)]
+    sections.append(method_table(results, axes))
     figures = {}
     for axis in dict.fromkeys(axis for axis, _, _ in axes):
-        levels = [(level, found[name]) for a, level, name in axes if a == axis and name in found]
+        levels = [(level, results[name]) for a, level, name in axes if a == axis and name in results]
         if levels:
             figures[f"pairs_{axis.replace(' ', '_').replace(chr(39), '')}"] = by_pairs(axis, levels)
-    if "vectors-none" in found:
-        text.append(reproduction.table(found))
-        figures["attributes"] = reproduction.attributes(found["vectors-none"])
-    points = reproduction.law_points(found)
+    if "vectors-none" in results:
+        sections.append(reproduction.table(results))
+        figures["attributes"] = reproduction.attributes(results["vectors-none"])
+    points = reproduction.law_points(results)
     if points:
-        text.append(reproduction.law_table(points))
+        sections.append(reproduction.law_table(points))
         figures["law"] = reproduction.law(points)
     for name, figure in figures.items():
         write_figure(figure, folder, name)
-    whole = "\n".join(text)
-    write_text(folder / "tables.md", whole)
-    return whole
+    content = "\n".join(sections)
+    write_text(folder / "tables.md", content)
+    return content
 
 
 def exact(part: dict[str, Any], method: str, size: str) -> Any:
-    """``[N][T]`` exact match."""
+    """Return exact match ``[N][T]``."""
     return part["methods"][method][size]["exact"]
 
 
 def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
-    """What the network itself allows in each cell."""
+    """Return the table of what the network itself allows in each cell."""
     lines = [
         "### What bounds every method",
         "",
@@ -76,12 +76,12 @@ def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
 
 
 def usable(part: dict[str, Any]) -> bool:
-    """Whether the network reads and can be patched well enough for a statement about steering."""
+    """Return whether clean accuracy and oracle patch are high enough for a statement about steering."""
     return all(np.mean(part["bounds"][key]) >= CLEAN_ENOUGH for key in ("clean_exact", "oracle_patch"))
 
 
 def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
-    """Vectors minus maps, paired, at few and at many pairs, and between which budgets the sign changes."""
+    """Return vectors minus maps, paired, at few and at many pairs, and the budgets where the sign changes."""
     lines = [
         "### Where maps overtake vectors",
         "",
@@ -106,24 +106,24 @@ def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]])
 
 
 def crossover(part: dict[str, Any], vector: str, other: str) -> list[str] | None:
-    """Few, many, crossing, verdict; None where the map never leads."""
+    """Return the cells few, many, crossing and verdict; None where the map never leads."""
     if not {vector, other} <= part["methods"].keys():
         return None
     sizes = sorted(set(part["methods"][vector]) & set(part["methods"][other]), key=int)
-    found = {size: differences(part, vector, other, size) for size in sizes}
+    by_size = {size: differences(part, vector, other, size) for size in sizes}
     few = FEW if FEW in sizes else sizes[0]
     many = sizes[-1]
-    lead, lag = found[few], found[many]
+    lead, lag = by_size[few], by_size[many]
     if lead.mean() <= 0 or lag.mean() >= 0:
         return None
-    ahead = [i for i, size in enumerate(sizes) if found[size].mean() > 0]
-    crossing = f"{sizes[ahead[-1]]} - {sizes[ahead[-1] + 1]}"
-    both = "yes" if lead.min() > 0 > lag.max() else "no"
-    return [f"n = {few}: {over_networks(lead, 2)}", f"n = {many}: {over_networks(lag, 2)}", crossing, both]
+    leading = [i for i, size in enumerate(sizes) if by_size[size].mean() > 0]
+    crossing = f"{sizes[leading[-1]]} - {sizes[leading[-1] + 1]}"
+    in_every_network = "yes" if lead.min() > 0 > lag.max() else "no"
+    return [f"n = {few}: {over_networks(lead, 2)}", f"n = {many}: {over_networks(lag, 2)}", crossing, in_every_network]
 
 
 def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
-    """Exact match and direction recovery of every method at a few budgets."""
+    """Return exact match and direction recovery of every method at a few budgets."""
     lines = [
         "### Every method",
         "",
@@ -143,16 +143,18 @@ def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
             f"|---|{'---|' * (len(sizes) + 3)}",
         ]
         for method, by_size in methods.items():
-            last = by_size[max(by_size, key=int)]
+            at_largest = by_size[max(by_size, key=int)]
             cells = [over_networks(by_size[s]["exact"], 2) if s in by_size else "-" for s in sizes]
-            rest = [f"{mean_over_units(last[key]).value:.2f}" for key in ("others", "cosine_class", "cosine_pair")]
-            lines.append(f"| {method} | {' | '.join([*cells, *rest])} |")
+            extra_cells = [
+                f"{mean_over_units(at_largest[key]).value:.2f}" for key in ("others", "cosine_class", "cosine_pair")
+            ]
+            lines.append(f"| {method} | {' | '.join([*cells, *extra_cells])} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def by_pairs(axis: str, levels: Sequence[tuple[str, dict[str, Any]]]) -> Figure:
-    """Exact match against the number of pairs, a panel for each level, a line for each method."""
+    """Plot exact match against the number of pairs: a panel for each level, a line for each method."""
     figure = Figure(figsize=(4.2 * len(levels), 4.6), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(levels), sharey=True))
     for axes, (level, part) in zip(panels, levels, strict=True):

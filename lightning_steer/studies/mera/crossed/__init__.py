@@ -1,1 +1,1 @@
-"""Which probe, penalty, direction and dose repair errors: crossed, in worlds whose truth is known."""
+"""A crossed design over probe, penalty, direction and dose, in worlds whose truth is known."""

@@ -31,11 +31,11 @@ from lightning_steer.studies.mera.crossed import (
 from lightning_steer.studies.opening import open_once
 
 PARTS = 4
-"""Jobs that the repeats of a positive control are shared out to."""
+"""Number of jobs among which the repeats of a positive control are split."""
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options."""
+    """Parse the options."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera.crossed", description=__doc__)
     add = parser.add_argument
     add("--verdict", action="store_true", help="open the draws that were kept for the declared contrasts")
@@ -60,7 +60,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is not there yet, then write tables and figures."""
+    """Run the missing jobs, then write tables and figures."""
     options, start = arguments(argv), time.monotonic()
     if options.priors:
         return vary_priors(options, sys.argv[1:] if argv is None else argv)
@@ -72,49 +72,59 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
     declared = options.verdict or options.prepare
     out = options.out / ("verdict" if declared else "small" if options.small else "exploration")
-    asked = sys.argv[1:] if argv is None else argv
-    if options.verdict and not opened(options.log, declaration.DECLARATION, "verdict", asked):
+    command = sys.argv[1:] if argv is None else argv
+    if options.verdict and not opened(options.log, declaration.DECLARATION, "verdict", command):
         return 2
-    nets, folder = options.out / "networks", out / "cells"
+    network_folder, folder = options.out / "networks", out / "cells"
     requested = [key for key in jobs.keys(declared) if not options.kinds or key.kind in options.kinds]
     paths = {key: folder / f"{key.file}.json" for key in requested}
     controls = {(kind, n): folder / f"planted {kind} {n}.json" for kind in planted.KINDS for n in range(PARTS)}
-    power = {name: folder / f"certificate {name}.json" for name in certificate.SETS}
-    each = declaration.REPEATS // PARTS if declared else 1
+    power_paths = {name: folder / f"certificate {name}.json" for name in certificate.SETS}
+    repeats_per_job = declaration.REPEATS // PARTS if declared else 1
     todo: dict[Path, tuple[Any, ...]] = {}
     for (kind, n), path in controls.items():
-        todo[path] = (jobs.repeats, kind, range(100 + n * each, 100 + (n + 1) * each))
-    for name, path in power.items():
+        todo[path] = (jobs.repeats, kind, range(100 + n * repeats_per_job, 100 + (n + 1) * repeats_per_job))
+    for name, path in power_paths.items():
         todo[path] = (certificate.by_effect, name, 400 if options.small else certificate.REPEATS)
     first = min(key.draw for key in requested)
     if options.prepare:
         trained = {(key.kind, key.network) for key in requested if not key.task}
-        todo |= {nets / f"gap {kind} {seed}.json": (jobs.gap, nets, kind, int(seed)) for kind, seed in sorted(trained)}
+        todo |= {
+            network_folder / f"gap {kind} {seed}.json": (jobs.gap, network_folder, kind, int(seed))
+            for kind, seed in sorted(trained)
+        }
     else:
-        todo |= {path: (jobs.one, key, options.models_in, nets, key.draw == first, options.small)
+        todo |= {path: (jobs.one, key, options.models_in, network_folder, key.draw == first, options.small)
                  for key, path in paths.items()}  # fmt: skip
     run(todo, {"design": cell.DESIGN, "statistics": estimate.VERSION, "small": options.small}, options.processes)
     if options.prepare:
         print(f"{time.monotonic() - start:.0f} s; networks and positive controls in {options.out}")
         return 0
-    repeats = {kind: [one for n in range(PARTS) for one in _read(controls[kind, n])] for kind in planted.KINDS}
-    effects = [one for path in power.values() for one in _read(path)]
-    print(summary.write(out, {key: _read(path) for key, path in paths.items()}, repeats, effects, networks.gaps(nets)))
+    repeats = {kind: [entry for n in range(PARTS) for entry in _read(controls[kind, n])] for kind in planted.KINDS}
+    effects = [entry for path in power_paths.values() for entry in _read(path)]
+    print(
+        summary.write(
+            out, {key: _read(path) for key, path in paths.items()}, repeats, effects, networks.gaps(network_folder)
+        )
+    )
     print(f"{time.monotonic() - start:.0f} s; tables and figures in {out}")
     return 0
 
 
 def vary_priors(options: argparse.Namespace, argv: Sequence[str]) -> int:
-    """Open the second design, run what is not there yet, and write its tables."""
+    """Open the second design, run its missing jobs, and write its tables."""
     if not opened(options.log, priors.DECLARATION, "priors", argv):
         return 2
-    nets, out = options.out / "networks", options.out / "priors"
+    network_folder, out = options.out / "networks", options.out / "priors"
     paths = {key: out / "cells" / key.file for key in priors.design()}
     trained = {(key.kind, key.network) for key in paths}
     stamp = {"design": cell.DESIGN, "statistics": estimate.VERSION}
-    gaps = {nets / f"gap {kind} {seed}.json": (jobs.gap, nets, kind, seed) for kind, seed in sorted(trained)}
+    gaps = {
+        network_folder / f"gap {kind} {seed}.json": (jobs.gap, network_folder, kind, seed)
+        for kind, seed in sorted(trained)
+    }
     run(gaps, stamp, options.processes)
-    run({path: (priors.one, key, nets) for key, path in paths.items()}, stamp, options.processes)
+    run({path: (priors.one, key, network_folder) for key, path in paths.items()}, stamp, options.processes)
     text = priors.text({key: _read(path) for key, path in paths.items()})
     write_text(out / "summary.md", text)
     print(f"{text}\nMean KL from the planted answers at most {max(map(_read, gaps)):.4f} nats. Tables in {out}")
@@ -122,7 +132,7 @@ def vary_priors(options: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def opened(log: Path, declared: Declaration, draws: str, argv: Sequence[str]) -> bool:
-    """Log that draws are opened; say why if another declaration opened them."""
+    """Log that draws are opened; return False with a message if another declaration opened them."""
     command = ["python", "-m", "lightning_steer.studies.mera.crossed", *argv, f"commit {commit()}"]
     try:
         open_once(log, declared, draws, command)
@@ -133,20 +143,20 @@ def opened(log: Path, declared: Declaration, draws: str, argv: Sequence[str]) ->
 
 
 def run(todo: Mapping[Path, tuple[Any, ...]], stamp: dict[str, Any], processes: int) -> None:
-    """Run the jobs whose files are not there, or are of another design, and write what they return."""
-    left = {path: job for path, job in todo.items() if not _done(path, stamp)}
+    """Run the jobs whose files are missing or of another design, and write their results."""
+    missing = {path: job for path, job in todo.items() if not _done(path, stamp)}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context) as pool, tqdm(total=len(left), desc="crossed design") as bar:
-        running = {pool.submit(*job): path for path, job in left.items()}
+    with ProcessPoolExecutor(processes, context) as pool, tqdm(total=len(missing), desc="crossed design") as bar:
+        running = {pool.submit(*job): path for path, job in missing.items()}
         for job in as_completed(running):
             write_json(running[job], {"settings": stamp, "value": job.result()})
             bar.update()
 
 
 def commit() -> str:
-    """Return the commit of the code, or why there is none."""
-    asked = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    return asked.stdout.strip() or "unknown"
+    """Return the commit of the code, or "unknown"."""
+    process = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
+    return process.stdout.strip() or "unknown"
 
 
 def _done(path: Path, stamp: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from lightning_steer.studies.mera.crossed import probes as error_probes
 from lightning_steer.studies.mera.crossed.shifts import Answer, Family, answers, families
 
 DESIGN = 1
-"""Goes up whenever the same rows would give other figures: stored cells are made anew then."""
+"""Version of the design: raise it when the same rows would give other figures, so that stored cells run again."""
 
 
 class Part(NamedTuple):
@@ -29,17 +29,17 @@ class Part(NamedTuple):
 
     @property
     def label(self) -> Tensor:
-        """``[n]`` answered without steering."""
+        """``[n]`` the label answered without steering."""
         return self.logits.argmax(-1)
 
     @property
     def right(self) -> Tensor:
-        """``[n]`` bool."""
+        """``[n]`` whether that answer is right."""
         return self.label == self.y
 
 
 class Parts(NamedTuple):
-    """Disjoint rows: probes are fitted to ``train``, penalties chosen by gain on ``choice``."""
+    """Disjoint rows: probes are fitted to ``train``; penalties are chosen by gain on ``choice``."""
 
     train: Part
     choice: Part
@@ -54,23 +54,24 @@ def run(
 
     Args:
         parts: the rows.
-        answer: from states on.
+        answer: computes logits from states.
         seed: draws the random directions.
-        resample: also resample calibrations from the test rows, for the certificate's power.
-        is_judged: tells the families that are judged.
+        resample: whether to resample calibrations from the test rows, for the certificate's power.
+        is_judged: selects the families that are judged.
     """
-    began = time.process_time()
+    start = time.process_time()
     train, test = parts.train, parts.test
     p = train.logits.double().softmax(-1)
     error = 1 - p[torch.arange(len(p)), train.y]
     probes = error_probes.fit(train.h, error)
-    every = families(answer, train.h, train.y, error, probes, seed)
-    of = [f for f in every if is_judged(f)]
+    all_families = families(answer, train.h, train.y, error, probes, seed)
+    judged_families = [f for f in all_families if is_judged(f)]
     changes = {
-        name: _changes(part, answer, of) for name, part in (("choice", parts.choice), ("cal", parts.calibration))
+        name: _changes(part, answer, judged_families)
+        for name, part in (("choice", parts.choice), ("cal", parts.calibration))
     }
-    best, certified = (torch.from_numpy(one) for one in certificate.chosen(changes["cal"].numpy()))
-    labels = answers(answer, test.h, test.label, of, best.unsqueeze(1))[:, 0]
+    best, certified = (torch.from_numpy(array) for array in certificate.chosen(changes["cal"].numpy()))
+    labels = answers(answer, test.h, test.label, judged_families, best.unsqueeze(1))[:, 0]
     figures = judged(test, labels)
     gains = changes["choice"].double().mean(-1).amax(1)
     rows = [
@@ -84,64 +85,66 @@ def run(
             "certified": bool(certified[k]),
             **{name: float(column[k]) for name, column in figures.items()},
         }
-        for k, f in enumerate(of)
+        for k, f in enumerate(judged_families)
     ]
-    bare = judged(test, test.label.unsqueeze(0))
-    found = {
+    unsteered = judged(test, test.label.unsqueeze(0))
+    result = {
         "rows": {name: len(part.y) for name, part in parts._asdict().items()},
-        "base": {name: float(bare[name]) for name in ("accuracy", "balanced_accuracy", "mcc")},
+        "base": {name: float(unsteered[name]) for name in ("accuracy", "balanced_accuracy", "mcc")},
         "families": rows,
         "controls": controls(parts),
-        "cosines": cosines(every, probes),
+        "cosines": cosines(all_families, probes),
     }
     if resample:
-        found["certificate"] = certificate.of_cell(answer, test, of, len(parts.calibration.y), seed)
-    return found | {"core_seconds": time.process_time() - began}
+        result["certificate"] = certificate.of_cell(answer, test, judged_families, len(parts.calibration.y), seed)
+    return result | {"core_seconds": time.process_time() - start}
 
 
-def _changes(part: Part, answer: Answer, of: list[Family]) -> Tensor:
-    right = answers(answer, part.h, part.label, of) == part.y
+def _changes(part: Part, answer: Answer, judged_families: list[Family]) -> Tensor:
+    right = answers(answer, part.h, part.label, judged_families) == part.y
     return right.to(torch.int8) - part.right.to(torch.int8)
 
 
 def judged(test: Part, labels: Tensor) -> Mapping[str, Tensor]:
-    """Return accuracy, balanced accuracy, Matthews's coefficient and SPI ``[F]`` of labels answered ``[F, n]``."""
+    """Return accuracy, balanced accuracy, Matthews's coefficient and SPI ``[F]`` of answered labels ``[F, n]``."""
     k = test.logits.shape[-1]
     table = torch.nn.functional.one_hot(test.y * k + labels, k * k).sum(1).unflatten(-1, (k, k)).double()
     n, hit = table.sum((1, 2)), table.diagonal(dim1=1, dim2=2)
-    truth, told = table.sum(2), table.sum(1)
+    labelled, answered = table.sum(2), table.sum(1)
     accuracy = hit.sum(1) / n
-    recall = torch.where(truth > 0, hit / truth.clamp_min(1), torch.nan).nanmean(1)
-    top = hit.sum(1) * n - (truth * told).sum(1)
-    bottom = ((n**2 - truth.square().sum(1)) * (n**2 - told.square().sum(1))).sqrt()
+    recall = torch.where(labelled > 0, hit / labelled.clamp_min(1), torch.nan).nanmean(1)
+    top = hit.sum(1) * n - (labelled * answered).sum(1)
+    bottom = ((n**2 - labelled.square().sum(1)) * (n**2 - answered.square().sum(1))).sqrt()
     mcc = torch.where(bottom > 0, top / bottom.clamp_min(1e-9), 0.0)
     base = test.right.double().mean().expand_as(accuracy)
     return {"accuracy": accuracy, "balanced_accuracy": recall, "mcc": mcc, "spi": spi(base, accuracy)}
 
 
 def controls(parts: Parts) -> dict[str, dict[str, float]]:
-    """Return what needs no steering, each certified as a single candidate like any other."""
+    """Return the controls that need no steering, each certified as a single candidate."""
     train, calibration, test = parts.train, parts.calibration, parts.test
     biases = {"label bias, fitted": fitted_bias(train.logits, train.y)}
     biases["label bias, contextual"] = contextual_bias(train.logits)
     constant = 1e4 * torch.nn.functional.one_hot(constant_class(train.y, test.logits)[0], test.logits.shape[-1])
-    found = {}
+    by_control = {}
     for name, bias in (biases | {"constant class": constant}).items():
         right = (calibration.logits.double() + bias).argmax(-1) == calibration.y
         change = right.to(torch.int8) - calibration.right.to(torch.int8)
         figures = judged(test, (test.logits.double() + bias).argmax(-1).unsqueeze(0))
         certified = certificate.chosen(change[None, None].numpy())[1]
-        found[name] = {"certified": bool(certified[0])} | {key: float(value) for key, value in figures.items()}
-    return found
+        by_control[name] = {"certified": bool(certified[0])} | {key: float(value) for key, value in figures.items()}
+    return by_control
 
 
 def cosines(of: list[Family], probes: list[error_probes.Probe]) -> dict[str, float]:
-    """Return how near w and Sigma w of each probe are to the covariance direction."""
-    by = {(f.probe, f.direction): f.along for f in of if f.dose == "adaptive"}
-    found = {}
+    """Return the absolute cosines of each probe's w and Sigma w with the covariance direction."""
+    along = {(f.probe, f.direction): f.along for f in of if f.dose == "adaptive"}
+    values = {}
     for probe in probes:
         name = f"{probe.kind} {probe.penalty:g}"
-        aim = by[name, "Cov(h, logit error)"]
+        covariance = along[name, "Cov(h, logit error)"]
         for direction in ("w", "Sigma w"):
-            found[f"{name}, {direction}"] = float(torch.cosine_similarity(by[name, direction], aim, dim=0).abs())
-    return found
+            values[f"{name}, {direction}"] = float(
+                torch.cosine_similarity(along[name, direction], covariance, dim=0).abs()
+            )
+    return values

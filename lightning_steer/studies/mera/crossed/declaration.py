@@ -1,4 +1,4 @@
-"""What the crossed design declares before its verdict draws are opened: every contrast, with what each side is."""
+"""The crossed design's declaration, made before its verdict draws are opened: every contrast and its two sides."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from lightning_steer.studies.declaration import Contrast, Declaration, Direction, Question
 
 PATHS = {"paper": ("lasso",), "ridge": ("ridge",), "logistic": ("logistic",), "any": ("lasso", "ridge", "logistic")}
-"""Kinds of probe that a penalty is chosen from; the paper's are lasso penalties and least squares."""
+"""Kinds of probe from which a penalty is chosen; the paper's are lasso penalties and least squares."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Side:
     dose: str = "adaptive"
     path: str = "paper"
     rule: str = "R2"
-    """``R2``; ``gain``, on rows of its own; or a probe's name, fixed."""
+    """``R2``; ``gain``, on separate rows; or the name of a fixed probe."""
 
     def __str__(self) -> str:
         if self.dose == "constant" and self.direction not in ("w", "Sigma w"):
@@ -32,7 +32,7 @@ Other = Side | Literal["nothing", "label bias, fitted", "mean of 20 random", "be
 
 @dataclass(frozen=True)
 class Comparison:
-    """A contrast, and what it is computed from."""
+    """A contrast and the values that it is computed from."""
 
     contrast: Contrast
     left: Side
@@ -45,10 +45,12 @@ def _of(
     name: str, left: Side, right: Other, direction: Direction, limit: float = 0.0, *, primary: bool = False,
     figure: str = "spi",
 ) -> Comparison:  # fmt: skip
-    what = {"spi": "SPI deployed", "balanced_accuracy": "balanced accuracy deployed",
+    quantity = {"spi": "SPI deployed", "balanced_accuracy": "balanced accuracy deployed",
             "rank": "rank correlation of R2 and SPI deployed over the penalties"}[figure]  # fmt: skip
-    less = "" if right == "nothing" else f", less that of {right}"
-    return Comparison(Contrast(name, f"{what} of {left}{less}", direction, limit, primary), left, right, figure)
+    difference = "" if right == "nothing" else f", less that of {right}"
+    return Comparison(
+        Contrast(name, f"{quantity} of {left}{difference}", direction, limit, primary), left, right, figure
+    )
 
 
 W, RIDGE = Side("w"), Side("w", path="ridge", rule="ridge 100")
@@ -93,7 +95,7 @@ QUESTIONS = {
         _of("label bias, balanced accuracy", SIGMA, "label bias, fitted", "differs from", figure="balanced_accuracy"),
     ),
 }
-"""All contrasts of each question: Holm's correction is over these."""
+"""All contrasts of each question; Holm's correction runs over these."""
 TEXTS = {
     "Choice of the probe": (
         "Along the probe's own weights w, as in the paper: does it matter by what the probe is chosen?",
@@ -112,9 +114,9 @@ TEXTS = {
 NETWORKS, EXPLORED_NETWORKS = (10, 11, 12), (0,)
 DRAWS, EXPLORED_DRAWS = (20, 21, 22, 23, 24), (0,)
 POCKET_DRAWS = DRAWS[:2]
-"""Of the pocket models, whose rows are a hundred times dearer."""
+"""Draws of the pocket models, whose rows cost a hundred times as much."""
 REPEATS = 100
-"""Of each positive control."""
+"""Repeats of each positive control."""
 
 DECLARATION = Declaration(
     "MERA, crossed",

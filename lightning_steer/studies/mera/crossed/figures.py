@@ -13,18 +13,18 @@ NAMES = {"lasso": "lasso, least squares", "ridge": "ridge", "logistic": "logisti
 
 
 def against_r2(cells: Cells, kinds: Sequence[str]) -> Figure:
-    """Return a panel for each kind of world; a point is a penalty, mean over networks, tasks and draws."""
+    """Plot a panel for each kind of world; a point is a penalty, averaged over networks, tasks and draws."""
     figure = Figure(figsize=(14, 3.1 * -(-len(kinds) // 4)), layout="constrained")
     grid = figure.subplots(-(-len(kinds) // 4), 4, squeeze=False, sharex=True, sharey=True)
     for kind, axes in zip(kinds, grid.flat, strict=False):
-        here = {key: cell for key, cell in cells.items() if key.kind == kind}
-        probes = [f["probe"] for f in next(iter(here.values()))["families"] if f["direction"] == "Sigma w"]
+        kind_cells = {key: cell for key, cell in cells.items() if key.kind == kind}
+        probes = [f["probe"] for f in next(iter(kind_cells.values()))["families"] if f["direction"] == "Sigma w"]
         for name, colour in zip(PATHS["any"], COLOURS, strict=False):
             for direction, style in (("w", "-"), ("Sigma w", ":")):
                 points = []
                 for probe in dict.fromkeys(p for p in probes if p.split()[0] == name):
                     pick = (probe, direction, "adaptive")
-                    points.append([by_kind(here, lambda cell, pick=pick, r2=r2: _figure(cell, pick, r2))[kind]
+                    points.append([by_kind(kind_cells, lambda cell, pick=pick, r2=r2: _figure(cell, pick, r2))[kind]
                                    for r2 in (True, False)])  # fmt: skip
                 x, y = np.array(sorted(points)).T
                 label = f"{NAMES[name]}, along {direction}"

@@ -1,4 +1,4 @@
-"""The cells of the crossed design as jobs that a pool of processes runs."""
+"""The crossed design's cells, as jobs for a pool of processes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ def keys(verdict: bool) -> list[Key]:
     """Return all cells of the design, or of an exploration."""
     draws = declaration.DRAWS if verdict else declaration.EXPLORED_DRAWS
     seeds = declaration.NETWORKS if verdict else declaration.EXPLORED_NETWORKS
-    found = [Key(w.name, str(seed), "", draw) for w in worlds.WORLDS for seed in seeds for draw in draws]
-    return found + [
+    network_keys = [Key(w.name, str(seed), "", draw) for w in worlds.WORLDS for seed in seeds for draw in draws]
+    return network_keys + [
         Key(f"pocket, {mixture}", model, task, draw)
         for draw in (declaration.POCKET_DRAWS if verdict else draws)
         for mixture in settings.MIXTURES
@@ -29,7 +29,7 @@ def keys(verdict: bool) -> list[Key]:
 
 
 def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
-    """Return one cell, on one thread: there is a process for every core."""
+    """Run one cell on one thread; each core has its own process."""
     torch.set_num_threads(1)
     if key.task:
         share = settings.MIXTURES[key.kind.partition(", ")[2]]
@@ -45,9 +45,9 @@ def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict
 def drawn(
     trained: networks.Trained, world: worlds.World, key: Key, calibration: int, share: float | None = None
 ) -> tuple[cell.Parts, Any]:
-    """Return the rows of one draw for a small network: four times as many test rows as rows of a calibration.
+    """Draw rows for a small network: four times as many test rows as calibration rows.
 
-    ``share`` of them have the pull label, by default as the world's steered rows do.
+    ``share`` of them have the pull label; by default the share of the world's steered rows.
     """
     generator = torch.Generator().manual_seed(10_000 * key.draw + int(key.network))
 
@@ -62,12 +62,12 @@ def drawn(
 
 
 def repeats(kind: str, seeds: Sequence[int]) -> list[list[float]]:
-    """Return repeats of a positive control."""
+    """Run repeats of a positive control."""
     torch.set_num_threads(1)
     return [list(planted.repeat(kind, seed)) for seed in seeds]
 
 
 def gap(nets: Path, kind: str, seed: int) -> float:
-    """Train a small network if it is not there; return how far it is from the planted answers, nats."""
+    """Train a small network if it is missing; return its mean KL from the planted answers in nats."""
     torch.set_num_threads(1)
     return networks.load(nets, next(w for w in worlds.WORLDS if w.name == kind), seed).gap

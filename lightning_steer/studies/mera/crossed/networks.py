@@ -1,7 +1,7 @@
 """Small residual networks that learn a world in seconds, read before their last block.
 
-Three blocks ``h + W2 gelu(W1 norm(h))`` on one state for each row, a norm and a head: what happens at one token of a
-decoder whose context is already in its state. It has no attention and no other tokens.
+Three blocks ``h + W2 gelu(W1 norm(h))`` on one state for each row, a norm and a head. This models one token of a
+decoder whose context is already in its state. There is no attention and no other token.
 """
 
 import io
@@ -21,10 +21,10 @@ ABOVE = 1
 
 
 class Network(nn.Module):
-    """Answers to rows of a world.
+    """A residual network that answers the rows of a world.
 
     Args:
-        width: of the state.
+        width: width of the state.
     """
 
     def __init__(self, width: int) -> None:
@@ -37,21 +37,21 @@ class Network(nn.Module):
         self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, LABELS)
 
     def read(self, x: Tensor) -> Tensor:
-        """``[n, width]`` the state that is steered."""
+        """Return the state ``[n, width]`` that is steered."""
         h = self.embed(x)
         for block in self.blocks[: BLOCKS - ABOVE]:
             h = h + block(h)
         return h
 
     def answer(self, h: Tensor) -> Tensor:
-        """``[..., labels]`` logits from states ``[..., width]``."""
+        """Return logits ``[..., labels]`` from states ``[..., width]``."""
         for block in self.blocks[BLOCKS - ABOVE :]:
             h = h + block(h)
         return self.head(self.norm(h))
 
 
 class Trained(NamedTuple):
-    """A network, and how far it is from the planted answers."""
+    """A network and its distance from the planted answers."""
 
     network: Network
     gap: float
@@ -59,7 +59,7 @@ class Trained(NamedTuple):
 
 
 def train(world: World, seed: int, steps: int = STEPS) -> Trained:
-    """Return a network trained on fresh rows, all labels as frequent; the seed makes its weights and its rows."""
+    """Train a network on fresh rows with equally frequent labels; the seed draws its weights and its rows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(world.width)
@@ -81,7 +81,7 @@ def train(world: World, seed: int, steps: int = STEPS) -> Trained:
 
 
 def load(folder: Path, world: World, seed: int, steps: int = STEPS) -> Trained:
-    """Return the network of a world and a seed, from its file if there is one, else trained and kept there."""
+    """Return the network of a world and a seed: loaded from its file, or trained and stored."""
     path = folder / f"{world.name.replace(', ', '_').replace(' ', '_')}-{seed}-{steps}.pt"
     if path.is_file():
         stored = checkpoint.load(path)
@@ -91,10 +91,10 @@ def load(folder: Path, world: World, seed: int, steps: int = STEPS) -> Trained:
     trained = train(world, seed, steps)
     stored = io.BytesIO()
     torch.save({"weights": trained.network.state_dict(), "gap": trained.gap}, stored)
-    write(path, stored.getvalue())  # whole or absent: another process may be reading
+    write(path, stored.getvalue())  # written atomically: another process may be reading
     return trained
 
 
 def gaps(folder: Path) -> dict[str, float]:
-    """Return for every kept network how far it is from the planted answers, nats."""
+    """Return for every stored network its mean KL from the planted answers in nats."""
     return {path.stem: checkpoint.load(path)["gap"] for path in sorted(folder.glob("*.pt"))}

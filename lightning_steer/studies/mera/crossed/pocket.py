@@ -15,17 +15,17 @@ from lightning_steer.studies.mera.crossed.shifts import Answer
 from lightning_steer.studies.mera.decisions import Decisions
 
 SIZES = (3000, 500, 1000)
-"""Training rows; rows for choosing penalties and for calibration, half of them each; test rows."""
+"""Training rows; rows for choosing penalties and for calibration, half each; test rows."""
 
 
 @lru_cache(maxsize=2)
 def model(folder: Path, chat: bool) -> LLM:
-    """Return a pocket model, loaded once in a process."""
+    """Return a pocket model, loaded once per process."""
     return cells.load(str(folder), chat)
 
 
 def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int, int, int]) -> tuple[Parts, Answer]:
-    """Return the rows of one draw, and how the model answers from the steered state on."""
+    """Return the rows of one draw, and the function from steered states to answers."""
     data = MERADataModule(PocketTask(task, share, chat=llm.chat), *sizes, seed=seed)
     data.setup()
     data.check_tokens(llm)
@@ -37,6 +37,6 @@ def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int,
         tokens.append(decisions.tokens)
         return Part(decisions.h[-1], torch.tensor([e.label for e in examples]), decisions.base)
 
-    found = Parts(part(data.train), part(data.calibration[:half]), part(data.calibration[half:]), part(data.test))
+    rows = Parts(part(data.train), part(data.calibration[:half]), part(data.calibration[half:]), part(data.test))
     norm: Any = llm.decoder.base.norm
-    return found, lambda h: llm.decoder.logits(norm(h), tokens[0])
+    return rows, lambda h: llm.decoder.logits(norm(h), tokens[0])

@@ -1,9 +1,9 @@
 """The second declared design: kinds of small networks crossed with the share of the pull label in the steered rows.
 
-One file: what was declared stands beside what is computed from it.
+One file holds the declaration and the computation that belongs to it.
 
-The first design steers rows of which a tenth have the pull label, with networks that were trained on a third. Here that
-share is varied, up to the share of the training.
+The first design steers rows of which a tenth have the pull label, with networks trained on a third. Here that
+share varies up to the share in training.
 """
 
 import math
@@ -50,17 +50,17 @@ METHODS: dict[str, Side | str] = {
 
 
 class Prior(NamedTuple):
-    """Which cell."""
+    """Key of a cell."""
 
     kind: str
     share: float
-    """Of the pull label, in all of the cell's rows."""
+    """Share of the pull label in all of the cell's rows."""
     network: int
     draw: int
 
     @property
     def file(self) -> str:
-        """Return a file's name."""
+        """Return the name of the cell's file."""
         return f"prior {self.share:.2f} {Key(self.kind, str(self.network), '', self.draw).file}.json"
 
 
@@ -77,7 +77,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A contrast, and what it is computed from."""
+    """A contrast and the values that it is computed from."""
 
     contrast: Contrast
     left: Term
@@ -122,7 +122,7 @@ QUESTIONS = {
             primary=share == 0.1) for share in SHARES
     ),
 }  # fmt: skip
-"""At most three contrasts each: with six kinds the least p-value of the sign test is 1/64."""
+"""At most three contrasts for each question: with six kinds the smallest p-value of the sign test is 1/64."""
 TEXTS = {
     "Prior": "Does what repairs where a tenth of the rows have the pull label repair less where a third have it?",
     "Prior, undeployed": "The same for the chosen strength whether it is certified or not.",
@@ -136,12 +136,12 @@ CONTROL = (
     "whose repair falls with the share."
 )
 SIGNS = "Counted as four kinds, or corrected over all fifteen contrasts, nothing would be shown; read the signs, not p."
-"""What the p-values do not count: three of the six kinds are one, and every question is corrected by itself."""
+"""A caveat on the p-values: three of the six kinds are one, and each question is corrected separately."""
 NO_OP = (
     "The strength is that with the best bound, under which changing nothing ties with 30 gains and 15 harms of 250: "
     'gains below about .06 of accuracy that come with harms are set to 0 too, and "could have seen" says nothing here.'
 )
-"""Why the undeployed claim could hardly fail."""
+"""The reason why the undeployed claim could hardly fail."""
 DECLARATION = Declaration(
     "MERA, priors",
     tuple(
@@ -173,7 +173,7 @@ def design() -> list[Prior]:
 
 
 def one(key: Prior, nets: Path) -> dict[str, Any]:
-    """Return one cell, on one thread."""
+    """Run one cell on one thread."""
     torch.set_num_threads(1)
     world = next(w for w in worlds.WORLDS if w.name == key.kind)
     trained = networks.load(nets, world, key.network)
@@ -203,15 +203,15 @@ def spi(found: Mapping[str, Any], method: str, figure: Figure) -> float:
 
 def by_network(cells: Cells, kind: str, term: Term, figure: Figure) -> list[float]:
     """Return the mean over draws for each network of a kind."""
-    found: dict[int, list[float]] = {}
-    for key, one in cells.items():
+    by_seed: dict[int, list[float]] = {}
+    for key, result in cells.items():
         if (key.kind, key.share) == (kind, term.share):
-            found.setdefault(key.network, []).append(spi(one, term.method, figure))
-    return [float(np.mean(values)) for values in found.values()]
+            by_seed.setdefault(key.network, []).append(spi(result, term.method, figure))
+    return [float(np.mean(values)) for values in by_seed.values()]
 
 
 def units(cells: Cells, comparison: Comparison) -> NDArray:
-    """Return ``[kinds]`` the values that the test is over."""
+    """Return the values ``[kinds]`` that the test runs over."""
 
     def mean(kind: str, term: Term | None) -> float:
         return float(np.mean(by_network(cells, kind, term, comparison.figure))) if term else 0.0
@@ -220,7 +220,7 @@ def units(cells: Cells, comparison: Comparison) -> NDArray:
 
 
 def p_value(values: NDArray, contrast: Contrast) -> float:
-    """Return the p-value of the exact sign test; raises ValueError for a claim that is neither above nor within."""
+    """Return the p-value of the exact sign test; raise ValueError for a claim that is neither above nor within."""
     if contrast.direction == "above":
         return _signs(values - contrast.limit)
     if contrast.direction == "within":
@@ -233,10 +233,10 @@ def _signs(values: NDArray) -> float:
 
 
 def detectable(values: NDArray, contrast: Contrast, claims: int, seed: int = 0) -> float:
-    """Return the smallest true mean that 80 % of repeats would show, from the units' own spread about their mean.
+    """Return the smallest true mean that 80 % of repeats would show, from the units' spread about their mean.
 
-    Repeats draw as many units from these, moved. For ``within`` it is the narrowest limit that a true 0 would be shown
-    to lie within. Infinite where the strictest of Holm's levels is out of reach for so few units.
+    Repeats resample the units, shifted. For ``within`` it is the narrowest limit that a true 0 would be shown
+    to lie within. Infinite if so few units cannot reach the strictest of Holm's levels.
     """
     n = len(values)
     needed = next((k for k in range(n + 1) if claims * binom.sf(k - 1, n, 0.5) <= 1 - LEVEL), None)
@@ -250,30 +250,30 @@ def detectable(values: NDArray, contrast: Contrast, claims: int, seed: int = 0) 
 
 def text(cells: Cells) -> str:
     """Return the declaration, its verdicts and SPI by kind, share and method as Markdown."""
-    parts = [declared_text(DECLARATION)]
+    sections = [declared_text(DECLARATION)]
     for question in DECLARATION.questions:
         comparisons = QUESTIONS[question.name]
-        of = {c.contrast.name: units(cells, c) for c in comparisons}
+        values = {c.contrast.name: units(cells, c) for c in comparisons}
         results = {c.contrast.name: Result(
-            Estimate.described(float(of[c.contrast.name].mean()), len(KINDS), None, "none: kinds are no sample"),
-            p_value(of[c.contrast.name], c.contrast),
-            detectable(of[c.contrast.name], c.contrast, len(comparisons)),
+            Estimate.described(float(values[c.contrast.name].mean()), len(KINDS), None, "none: kinds are no sample"),
+            p_value(values[c.contrast.name], c.contrast),
+            detectable(values[c.contrast.name], c.contrast, len(comparisons)),
         ) for c in comparisons}  # fmt: skip
-        parts.append(verdict_table(question, results, of))
-    parts.append(f"{SIGNS} Of *R2 repairs nothing, undeployed*: {NO_OP}\n")
+        sections.append(verdict_table(question, results, values))
+    sections.append(f"{SIGNS} Of *R2 repairs nothing, undeployed*: {NO_OP}\n")
     figures: tuple[Figure, ...] = ("deployed", "undeployed")
     for figure in figures:
         rows = []
         for kind in KINDS:
             for share in SHARES:
-                of_methods = (by_network(cells, kind, Term(method, share), figure) for method in METHODS)
-                rows.append([f"{kind}, {share:.2f}", *map(_ranged, of_methods)])
+                method_values = (by_network(cells, kind, Term(method, share), figure) for method in METHODS)
+                rows.append([f"{kind}, {share:.2f}", *map(_ranged, method_values)])
         for share in SHARES:
-            of_kinds = ([float(np.mean(by_network(cells, kind, Term(method, share), figure))) for kind in KINDS]
+            mean_values = ([float(np.mean(by_network(cells, kind, Term(method, share), figure))) for kind in KINDS]
                         for method in METHODS)  # fmt: skip
-            rows.append([f"mean of the kinds (their range), {share:.2f}", *map(_ranged, of_kinds)])
-        parts.append(table([f"SPI {figure}, by share of the pull label", *METHODS], rows))
-    return "\n".join(parts)
+            rows.append([f"mean of the kinds (their range), {share:.2f}", *map(_ranged, mean_values)])
+        sections.append(table([f"SPI {figure}, by share of the pull label", *METHODS], rows))
+    return "\n".join(sections)
 
 
 def _ranged(values: Sequence[float]) -> str:

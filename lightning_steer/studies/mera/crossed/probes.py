@@ -1,4 +1,4 @@
-"""Probes of logit(error), each kind at all its penalties, and how well each predicts rows that it has not seen."""
+"""Probes of logit(error), each kind at all its penalties, and how well each predicts unseen rows."""
 
 from typing import NamedTuple
 
@@ -23,23 +23,23 @@ class Probe(NamedTuple):
     """``lasso`` (least squares at penalty 0, as in the paper), ``ridge`` or ``logistic``."""
     penalty: float
     weight: Tensor
-    """``[d]`` float64, raw units."""
+    """``[d]`` float64, in raw units."""
     intercept: Tensor
     """``[]``."""
     r2: float
-    """Of logit(error), cross-validated; for logistic probes of right against wrong, in a held-out fifth."""
+    """R2 of logit(error), cross-validated; for logistic probes, of right against wrong in a held-out fifth."""
 
 
 def fit(h: Tensor, error: Tensor) -> list[Probe]:
-    """Fit every probe to rows ``h [n, d]`` with errors ``[n]``, which come in random order."""
+    """Fit every probe to rows ``h [n, d]`` with errors ``[n]``, in random order."""
     target, fold = logit_error(error), torch.arange(len(h)) % FOLDS
     moments = Moments.like(h, target, FOLDS).add(h, target, fold)
-    training, whole = NormalEquations.of(moments.training()), NormalEquations.of(moments.over([range(FOLDS)]))
+    training_rows, all_rows = NormalEquations.of(moments.training()), NormalEquations.of(moments.over([range(FOLDS)]))
     probes = []
     for kind, penalties in (("lasso", PENALTIES), ("ridge", RIDGE)):
         held_out, full = (
             fit_path(equations, penalties)[0] if kind == "lasso" else ridge(equations, penalties)
-            for equations in (training, whole)
+            for equations in (training_rows, all_rows)
         )
         r2 = moments.r2(*held_out).mean(0)
         probes += [
@@ -50,13 +50,13 @@ def fit(h: Tensor, error: Tensor) -> list[Probe]:
 
 
 def _logistic(h: Tensor, error: Tensor) -> list[Probe]:
-    wrong, new = error >= 0.5, torch.arange(len(h)) % FOLDS == 0
-    if not 0 < int(wrong[~new].sum()) < int((~new).sum()):
+    wrong, held_out = error >= 0.5, torch.arange(len(h)) % FOLDS == 0
+    if not 0 < int(wrong[~held_out].sum()) < int((~held_out).sum()):
         return []
-    full, part = logistic(h, wrong, LOGISTIC), logistic(h[~new], wrong[~new], LOGISTIC)
-    truth = wrong[new].double()
-    left = (truth - part.predict(h[new]).sigmoid()).square().mean(-1)
-    r2 = 1 - left / (truth - wrong[~new].double().mean()).square().mean()
+    full, trained = logistic(h, wrong, LOGISTIC), logistic(h[~held_out], wrong[~held_out], LOGISTIC)
+    truth = wrong[held_out].double()
+    squared_error = (truth - trained.predict(h[held_out]).sigmoid()).square().mean(-1)
+    r2 = 1 - squared_error / (truth - wrong[~held_out].double().mean()).square().mean()
     return [
         Probe("logistic", penalty, full.weight[i], full.intercept[i], float(r2[i]))
         for i, penalty in enumerate(LOGISTIC)
@@ -64,6 +64,6 @@ def _logistic(h: Tensor, error: Tensor) -> list[Probe]:
 
 
 def one(probes: list[Probe], kind: str, penalty: float | None = None) -> Probe:
-    """Return the probe of a kind at a penalty, or at that which predicts best."""
+    """Return the probe of a kind at a penalty, or at the penalty that predicts best."""
     of_kind = [p for p in probes if p.kind == kind and penalty in (None, p.penalty)]
     return max(of_kind, key=lambda p: p.r2)

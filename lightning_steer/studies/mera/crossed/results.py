@@ -1,4 +1,4 @@
-"""From cells to the declared contrasts: penalties chosen, means over networks and kinds, tests, smallest effects."""
+"""From cells to the declared contrasts: choice of penalties, means over networks and kinds, tests, smallest effects."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ SIMULATIONS = 4000
 
 
 class Key(NamedTuple):
-    """Which cell."""
+    """Key of a cell."""
 
     kind: str
     network: str
@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Return a file's name."""
+        """Return the name of the cell's file, without its suffix."""
         parts = (str(part).replace(", ", "_").replace(" ", "_").replace("%", "") for part in self if part != "")
         return "-".join(parts)
 
@@ -37,30 +37,30 @@ Cells = Mapping[Key, Mapping[str, Any]]
 
 
 def chosen(cell: Mapping[str, Any], side: Side) -> Mapping[str, Any]:
-    """Return the family of a side, its penalty chosen by its rule; equals go to the first penalty."""
-    free = side.dose == "constant" and side.direction not in ("w", "Sigma w")
-    of = [
+    """Return the family of a side, with the penalty that its rule chooses; ties go to the first penalty."""
+    needs_no_probe = side.dose == "constant" and side.direction not in ("w", "Sigma w")
+    candidates = [
         f
         for f in cell["families"]
         if (f["direction"], f["dose"]) == (side.direction, side.dose)
-        and (free or f["probe"].split()[0] in PATHS[side.path])
+        and (needs_no_probe or f["probe"].split()[0] in PATHS[side.path])
     ]
-    if free:
-        return of[0]
+    if needs_no_probe:
+        return candidates[0]
     if side.rule in ("R2", "gain"):
-        return max(of, key=lambda f: f[side.rule.lower()])
-    return next(f for f in of if f["probe"] == side.rule)
+        return max(candidates, key=lambda f: f[side.rule.lower()])
+    return next(f for f in candidates if f["probe"] == side.rule)
 
 
 def deployed(cell: Mapping[str, Any], method: Mapping[str, Any], figure: str = "spi") -> float:
-    """Return a figure of what a user gets: the model as it is unless the method is certified."""
+    """Return the figure that a user gets: of the steered model if certified, else of the baseline."""
     if method["certified"]:
         return method[figure]
     return 0.0 if figure == "spi" else cell["base"][figure]
 
 
 def value(cell: Mapping[str, Any], side: Other, figure: str = "spi") -> float:
-    """Return one side's figure in a cell; ``best of 20 random`` is picked by that very figure, which flatters it."""
+    """Return one side's figure in a cell; ``best of 20 random`` is chosen by the same figure, so it is optimistic."""
     if isinstance(side, Side):
         if figure == "rank":
             return rank(cell, side)
@@ -69,15 +69,15 @@ def value(cell: Mapping[str, Any], side: Other, figure: str = "spi") -> float:
         return 0.0
     if side in cell["controls"]:
         return deployed(cell, cell["controls"][side], figure)
-    every = [deployed(cell, f, figure) for f in cell["families"] if f["direction"].startswith("random")]
-    return float(max(every) if side.startswith("best") else np.mean(every))
+    figures = [deployed(cell, f, figure) for f in cell["families"] if f["direction"].startswith("random")]
+    return float(max(figures) if side.startswith("best") else np.mean(figures))
 
 
 def rank(cell: Mapping[str, Any], side: Side) -> float:
-    """Return Spearman's correlation of R2 and SPI deployed over a path's penalties; NaN where all SPI are the same."""
-    of = [f for f in cell["families"] if (f["direction"], f["dose"]) == (side.direction, side.dose)
+    """Return Spearman's correlation of R2 and deployed SPI over a path's penalties; NaN if all SPI are equal."""
+    candidates = [f for f in cell["families"] if (f["direction"], f["dose"]) == (side.direction, side.dose)
           and f["probe"].split()[0] in PATHS[side.path]]  # fmt: skip
-    r2, spi = [f["r2"] for f in of], [deployed(cell, f) for f in of]
+    r2, spi = [f["r2"] for f in candidates], [deployed(cell, f) for f in candidates]
     varies = len({round(s, 6) for s in spi}) > 1
     return float(np.corrcoef(rankdata(r2), rankdata(spi))[0, 1]) if varies else math.nan
 
@@ -88,11 +88,11 @@ def by_kind(cells: Cells, of: Any) -> dict[str, float]:
 
 
 def by_network(cells: Cells, of: Any) -> dict[str, dict[str, float]]:
-    """Return ``{kind: {network: mean over tasks and draws}}``; cells without a value are left out."""
-    found: dict[str, dict[str, list[float]]] = {}
+    """Return ``{kind: {network: mean over tasks and draws}}``; cells without a value are skipped."""
+    values_by_kind: dict[str, dict[str, list[float]]] = {}
     for key, cell in cells.items():
-        found.setdefault(key.kind, {}).setdefault(key.network, []).append(of(cell))
-    return {kind: {network: _mean(values) for network, values in row.items()} for kind, row in found.items()}
+        values_by_kind.setdefault(key.kind, {}).setdefault(key.network, []).append(of(cell))
+    return {kind: {network: _mean(values) for network, values in row.items()} for kind, row in values_by_kind.items()}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -106,14 +106,14 @@ def result(cells: Cells, comparison: Comparison, claims: int) -> Result:
     Args:
         cells: of the repairable kinds.
         comparison: the contrast with its sides.
-        claims: of its question: the smallest effect is that found at the strictest of Holm's levels.
+        claims: number of claims of its question: the smallest effect is that at the strictest of Holm's levels.
     """
     values, contrast = units(cells, comparison), comparison.contrast
     return Result(mean_over_units(values), p_value(values, contrast), detectable(values, contrast, claims))
 
 
 def units(cells: Cells, comparison: Comparison) -> NDArray:
-    """Return ``[kinds]`` the contrast in every kind of world; kinds in which it has no value are left out."""
+    """Return the contrast in every kind of world, ``[kinds]``; kinds without a value are skipped."""
     left, right, figure = comparison.left, comparison.right, comparison.figure
     kinds = by_kind(cells, lambda cell: value(cell, left, figure) - value(cell, right, figure))
     return np.array([v for v in kinds.values() if math.isfinite(v)])
@@ -122,8 +122,8 @@ def units(cells: Cells, comparison: Comparison) -> NDArray:
 def p_value(units: NDArray, contrast: Contrast) -> float:
     """Return the p-value of a claim about the mean over units, by Student's t.
 
-    It is 1 where all units are the same to the last digit: t has no meaning there. What is not certified counts as 0,
-    so that such units may say nothing of the method.
+    It is 1 if all units are equal to the last digit, where t is undefined. What is not certified counts as 0,
+    so such units may say nothing about the method.
     """
     n = len(units)
     if n < 2:
@@ -143,9 +143,9 @@ def _above(units: NDArray) -> float:
 
 
 def detectable(units: NDArray, contrast: Contrast, claims: int, seed: int = 0) -> float:
-    """Return the smallest true mean that 80 % of repeats would show, simulated from the units' own spread.
+    """Return the smallest true mean that 80 % of repeats would show, simulated from the units' spread.
 
-    Repeats draw as many units from the observed ones about their mean, moved; for ``within`` it is the smallest limit
+    Repeats resample the observed units, centred and shifted. For ``within`` it is the smallest limit
     that a true 0 would be shown to lie within.
     """
     n = len(units)

@@ -1,7 +1,7 @@
-"""Directions and doses, crossed: every way of shifting a state that the design compares, as rows of one table.
+"""Directions and doses, crossed: all shifts of a state that the design compares, as rows of one table.
 
 A family is a probe, a direction and a dose at ten strengths. *Adaptive*: ``h' = h - e v / (w.v)`` where the predicted
-logit error exceeds logit(alpha) by ``e > 0``, so that afterwards it is logit(alpha), along any direction v. *Constant*:
+logit error exceeds logit(alpha) by ``e > 0``; afterwards it is logit(alpha), along any direction v. *Constant*:
 ``h' = h - m |D| v / |v|`` in every row, D the difference of the means of wrong and right rows.
 """
 
@@ -21,11 +21,11 @@ DIRECTIONS = ("w", "Sigma w", "Cov(h, logit error)", "mean difference", "causal 
 DOSES = ("adaptive", "constant")
 RANDOM = 20
 AT_ONCE = 40_000
-"""Steered rows that are answered together."""
+"""Number of steered rows that are answered together."""
 
 
 class Family(NamedTuple):
-    """Ten strengths of one way to shift, from the weakest to the strongest."""
+    """One kind of shift at ten strengths, from the weakest to the strongest."""
 
     probe: str
     """``kind penalty``; ``-`` for a constant dose along a direction that needs no probe."""
@@ -33,15 +33,15 @@ class Family(NamedTuple):
     direction: str
     dose: str
     weight: Tensor
-    """``[d]`` of the probe, 0 for a constant dose."""
+    """``[d]`` weight of the probe; 0 for a constant dose."""
     offsets: Tensor
-    """``[10]``: the row moves by relu(w.h + offset)."""
+    """``[10]`` offsets: a row moves by relu(w.h + offset)."""
     along: Tensor
-    """``[d]`` what is subtracted for a 1."""
+    """``[d]`` what is subtracted for an amount of 1."""
 
 
 def gradient(answer: Answer, h: Tensor, y: Tensor) -> Tensor:
-    """Return ``[d]`` how the mean logit error of the rows grows with their states."""
+    """Return the gradient ``[d]`` of the rows' mean logit error with respect to their states."""
     h = h.float().clone().requires_grad_()
     with torch.enable_grad():
         p = answer(h).double().softmax(-1)[torch.arange(len(y)), y].clamp(1e-6, 1 - 1e-6)
@@ -50,34 +50,37 @@ def gradient(answer: Answer, h: Tensor, y: Tensor) -> Tensor:
 
 
 def families(answer: Answer, h: Tensor, y: Tensor, error: Tensor, probes: list[Probe], seed: int) -> list[Family]:
-    """Return the crossed design, fitted to training rows ``h [n, d]`` with labels and errors ``[n]``."""
+    """Fit the crossed design to training rows ``h [n, d]`` with labels and errors ``[n]``."""
     x = h.double() - h.double().mean(0)
     target = logit_error(error)
     wrong = error >= 0.5
     difference = h[wrong].double().mean(0) - h[~wrong].double().mean(0)
-    free = {
+    free_directions = {
         "Cov(h, logit error)": x.T @ (target - target.mean()) / len(x),
         "mean difference": difference,
         "causal gradient": gradient(answer, h, y),
     }
-    found = list[Family]()
+    crossed = list[Family]()
     for probe in probes:
-        own = {"w": probe.weight, "Sigma w": x.T @ (x @ probe.weight) / len(x)}
-        for name, v in (own | free).items():
-            found.append(_adaptive(probe, name, v))
-        found += [_constant(f"{probe.kind} {probe.penalty:g}", probe.r2, n, v, difference) for n, v in own.items()]
-    found += [_constant("-", float("nan"), name, v, difference) for name, v in free.items()]
+        probe_directions = {"w": probe.weight, "Sigma w": x.T @ (x @ probe.weight) / len(x)}
+        for name, v in (probe_directions | free_directions).items():
+            crossed.append(_adaptive(probe, name, v))
+        crossed += [
+            _constant(f"{probe.kind} {probe.penalty:g}", probe.r2, n, v, difference)
+            for n, v in probe_directions.items()
+        ]
+    crossed += [_constant("-", float("nan"), name, v, difference) for name, v in free_directions.items()]
     generator = torch.Generator().manual_seed(seed)
     for k in range(RANDOM):
         v = torch.randn(h.shape[1], dtype=torch.float64, generator=generator)
-        found.append(_constant("-", float("nan"), f"random {k}", v, difference))
-    return found
+        crossed.append(_constant("-", float("nan"), f"random {k}", v, difference))
+    return crossed
 
 
 def _adaptive(probe: Probe, name: str, v: Tensor) -> Family:
     lift = probe.weight @ v
-    still = lift.abs() <= 1e-9 * probe.weight.norm() * v.norm()  # along v the prediction cannot be lowered
-    along = torch.zeros_like(v) if bool(still) else v / lift
+    ineffective = lift.abs() <= 1e-9 * probe.weight.norm() * v.norm()  # along v the prediction cannot be lowered
+    along = torch.zeros_like(v) if bool(ineffective) else v / lift
     offsets = probe.intercept - torch.tensor(THRESHOLDS, dtype=torch.float64).clamp(1e-6, 1 - 1e-6).logit()
     return Family(f"{probe.kind} {probe.penalty:g}", probe.r2, name, "adaptive", probe.weight, offsets, along)
 
@@ -89,14 +92,14 @@ def _constant(probe: str, r2: float, name: str, v: Tensor, difference: Tensor) -
 
 @torch.no_grad()
 def answers(answer: Answer, h: Tensor, base: Tensor, of: list[Family], which: Tensor | None = None) -> Tensor:
-    """Return the labels answered ``[F, S, n]``; rows that nothing moves keep their answers and are not run.
+    """Return the answered labels ``[F, S, n]``; rows that do not move keep their answers and are not run.
 
     Args:
-        answer: from states on.
+        answer: computes logits from states.
         h: ``[n, d]`` states.
         base: ``[n]`` labels answered without steering.
         of: F families.
-        which: ``[F, S]`` numbers of the strengths that are wanted; None for all.
+        which: ``[F, S]`` indices of the strengths; None for all.
     """
     offsets = torch.stack([f.offsets for f in of])
     offsets = offsets if which is None else offsets.gather(1, which)
@@ -104,8 +107,8 @@ def answers(answer: Answer, h: Tensor, base: Tensor, of: list[Family], which: Te
     amount = ((h.double() @ weight.T).T.unsqueeze(1) + offsets.unsqueeze(-1)).clamp_min(0).float()  # [F, S, n]
     amount *= (along != 0).any(-1)[:, None, None]
     labels = base.expand(amount.shape).clone()
-    for part in amount.nonzero().split(AT_ONCE):
-        f, s, i = part.T
+    for moved in amount.nonzero().split(AT_ONCE):
+        f, s, i = moved.T
         steered = torch.addcmul(h[i], amount[f, s, i].unsqueeze(1), along[f], value=-1)
         labels[f, s, i] = answer(steered).argmax(-1)
     return labels

@@ -1,4 +1,4 @@
-"""The tables of the crossed design: declared contrasts, the cross, kinds of world, controls, certificate."""
+"""The crossed design's tables: declared contrasts, all combinations, kinds of world, controls, certificate."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -58,17 +58,17 @@ SHOWN: dict[str, Side | str] = {
 
 
 def write(out: Path, cells: Cells, controls: Mapping[str, Any], power: Any, gaps: Mapping[str, float]) -> str:
-    """Write ``summary.md`` and the figure; returns the text."""
+    """Write ``summary.md`` and the figure; return the text."""
     usable = {key: cell for key, cell in cells.items() if key.kind != UNREPAIRABLE}
     kinds = list(dict.fromkeys(key.kind for key in usable))
-    parts = [declared_text(DECLARATION)] if len(kinds) > 2 else []
+    sections = [declared_text(DECLARATION)] if len(kinds) > 2 else []
     for question in DECLARATION.questions if len(kinds) > 2 else ():
         comparisons = QUESTIONS[question.name]
         results = {c.contrast.name: result(usable, c, len(comparisons)) for c in comparisons}
-        parts.append(verdict_table(question, results, {c.contrast.name: units(usable, c) for c in comparisons}))
-    parts += [positive(controls), crossed(usable), worlds(cells), quality(cells), random_directions(cells)]
-    parts += [by_effect(power), of_cells(cells), networks(gaps)]
-    text = "\n".join(parts)
+        sections.append(verdict_table(question, results, {c.contrast.name: units(usable, c) for c in comparisons}))
+    sections += [positive(controls), crossed(usable), worlds(cells), quality(cells), random_directions(cells)]
+    sections += [by_effect(power), of_cells(cells), networks(gaps)]
+    text = "\n".join(sections)
     write_text(out / "summary.md", text)
     write_figure(against_r2(usable, kinds), out, "spi_against_r2")
     return text
@@ -79,28 +79,28 @@ def _certified(cells: Cells, side: Side) -> str:
 
 
 def crossed(cells: Cells) -> str:
-    """Return direction x dose x choice of the penalty: SPI deployed, mean over kinds of world; how often certified."""
+    """Return direction x dose x choice of the penalty: deployed SPI (mean over kinds of world), how often certified."""
     rows = []
     for direction in DIRECTIONS:
         for dose in DOSES:
             row = [f"{direction}, {dose}"]
-            free = dose == "constant" and direction not in ("w", "Sigma w")
+            needs_no_probe = dose == "constant" and direction not in ("w", "Sigma w")
             for path, rule in CHOICES.values():
                 side = Side(direction, dose, path, rule)
                 mean = np.mean(list(by_kind(cells, lambda cell, side=side: value(cell, side)).values()))
                 row.append(f"{mean:.2f} ({_certified(cells, side)})")
-            rows.append([*row[:2], *["same"] * (len(row) - 2)] if free else row)
+            rows.append([*row[:2], *["same"] * (len(row) - 2)] if needs_no_probe else row)
     return table(["SPI deployed (certified)", *CHOICES], rows)
 
 
 def worlds(cells: Cells) -> str:
-    """Return the main sides by kind of world: mean over networks, and their range."""
+    """Return the main sides by kind of world: mean and range over networks."""
     kinds = list(dict.fromkeys(key.kind for key in cells))
     return table(["SPI by kind of world", *kinds], _by_kind(cells, kinds, "spi"))
 
 
 def quality(cells: Cells) -> str:
-    """Return what balanced accuracy and Matthews's coefficient gain over the model as it is."""
+    """Return the gains in balanced accuracy and Matthews's coefficient over the baseline."""
     kinds = list(dict.fromkeys(key.kind for key in cells))
     tables = []
     for title, figure in (("Balanced accuracy gained", "balanced_accuracy"), ("MCC gained", "mcc")):
@@ -115,8 +115,8 @@ def _by_kind(cells: Cells, kinds: Sequence[str], figure: str) -> list[list[str]]
         def gained(cell: Mapping[str, Any], side: Any = side) -> float:
             return value(cell, side, figure) - (0.0 if figure == "spi" else cell["base"][figure])
 
-        found = by_network(cells, gained)
-        rows.append([name, *(_range(list(found[kind].values())) for kind in kinds)])
+        gains = by_network(cells, gained)
+        rows.append([name, *(_range(list(gains[kind].values())) for kind in kinds)])
     return rows
 
 
@@ -126,16 +126,18 @@ def _range(values: Sequence[float]) -> str:
 
 
 def random_directions(cells: Cells) -> str:
-    """Return how many of twenty random directions are certified, and what they reach."""
+    """Return how many of twenty random directions are certified, and their SPI."""
     rows = []
     for kind in dict.fromkeys(key.kind for key in cells):
-        here = [cell for key, cell in cells.items() if key.kind == kind]
-        every = [[f for f in cell["families"] if f["direction"].startswith("random")] for cell in here]
-        share = np.array([[f["certified"] for f in of] for of in every])
-        spi = np.array([[deployed(c, f) for f in of] for c, of in zip(here, every, strict=True)])
+        kind_cells = [cell for key, cell in cells.items() if key.kind == kind]
+        random_families = [[f for f in cell["families"] if f["direction"].startswith("random")] for cell in kind_cells]
+        share = np.array([[f["certified"] for f in directions] for directions in random_families])
+        spi = np.array(
+            [[deployed(c, f) for f in directions] for c, directions in zip(kind_cells, random_families, strict=True)]
+        )
         wrong = sum(f["certified"] and f["accuracy"] <= c["base"]["accuracy"]
-                    for c, of in zip(here, every, strict=True) for f in of)  # fmt: skip
-        cells_with = f"{(share.any(1)).sum()}/{len(here)}"
+                    for c, directions in zip(kind_cells, random_families, strict=True) for f in directions)  # fmt: skip
+        cells_with = f"{(share.any(1)).sum()}/{len(kind_cells)}"
         rows.append([kind, f"{share.mean():.2f}", cells_with, f"{np.median(spi.mean(0)):.2f}",
                      f"{spi.mean():.2f}", f"{spi.max(1).mean():.2f}", f"{wrong}/{int(share.sum())}"])  # fmt: skip
     head = ["random directions", "certified, share", "cells with any", "median of 20", "mean SPI", "mean best of 20",
@@ -145,7 +147,7 @@ def random_directions(cells: Cells) -> str:
 
 def positive(controls: Mapping[str, Any]) -> str:
     """Return how often the planted patterns are found."""
-    found: dict[str, Callable[[planted.Repeat], bool]] = {
+    is_found: dict[str, Callable[[planted.Repeat], bool]] = {
         "w repairs": lambda r: r.w > 0,
         "filter": lambda r: r.ridge > r.w and r.sigma > r.w,
         "dose": lambda r: r.sigma > r.constant,
@@ -153,7 +155,7 @@ def positive(controls: Mapping[str, Any]) -> str:
     rows = []
     for kind, values in controls.items():
         repeats = [planted.Repeat(*v) for v in values]
-        hits = np.array([found[kind](r) for r in repeats], dtype=float)
+        hits = np.array([is_found[kind](r) for r in repeats], dtype=float)
         rows.append([kind, *(f"{np.mean(column):.2f}" for column in zip(*repeats, strict=True)),
                      f"{int(hits.sum())}/{len(hits)}", str(Share().estimate(hits)[0])])  # fmt: skip
     head = ["positive control", "w by R2", "w, ridge 100", "Sigma w by R2", "constant", "found", "share"]
@@ -168,12 +170,12 @@ def _too_many(false: int, repeats: int) -> str:
 
 def by_effect(power: Sequence[Mapping[str, Any]]) -> str:
     """Return the certificate's power and false rate by planted true effect."""
-    effects = list(dict.fromkeys(one["effect"] for one in power))
+    effects = list(dict.fromkeys(entry["effect"] for entry in power))
     rows = []
     for name in certificate.SETS:
-        of = {one["effect"]: one for one in power if one["set"] == name}
-        rows.append([f"{name}: certified", *(f"{of[e]['certified'] / of[e]['repeats']:.3f}" for e in effects)])
-        rows.append([f"{name}: falsely", *(_too_many(of[e]["false"], of[e]["repeats"]) for e in effects)])
+        counts = {entry["effect"]: entry for entry in power if entry["set"] == name}
+        rows.append([f"{name}: certified", *(f"{counts[e]['certified'] / counts[e]['repeats']:.3f}" for e in effects)])
+        rows.append([f"{name}: falsely", *(_too_many(counts[e]["false"], counts[e]["repeats"]) for e in effects)])
     return table(["certificate by true effect", *(f"{e:g}" for e in effects)], rows)
 
 
@@ -181,25 +183,25 @@ BINS = (-1.0, 0.0, 0.005, 0.02, 0.05, 0.1, 1.0)
 
 
 def of_cells(cells: Cells) -> str:
-    """Return the same with the design's own candidates, test rows as the population, by the best true effect."""
+    """Return power and false rate of the design's candidates by best true effect; test rows are the population."""
     rows = []
     for name in ("random", "mixed"):
-        of = [cell["certificate"][name] for cell in cells.values() if "certificate" in cell]
+        entries = [cell["certificate"][name] for cell in cells.values() if "certificate" in cell]
         for low, high in pairwise(BINS):
-            here = [one for one in of if low < one["best"] <= high]
-            if not here:
+            in_bin = [entry for entry in entries if low < entry["best"] <= high]
+            if not in_bin:
                 continue
-            repeats = sum(one["repeats"] for one in here)
-            worst = max(here, key=lambda one: one["false"])
-            rows.append([f"{name}, best true effect in ({low:g}, {high:g}]", str(len(here)),
-                         f"{sum(one['certified'] for one in here) / repeats:.3f}",
-                         f"{sum(one['false'] for one in here) / repeats:.4f}",
+            repeats = sum(entry["repeats"] for entry in in_bin)
+            worst = max(in_bin, key=lambda entry: entry["false"])
+            rows.append([f"{name}, best true effect in ({low:g}, {high:g}]", str(len(in_bin)),
+                         f"{sum(entry['certified'] for entry in in_bin) / repeats:.3f}",
+                         f"{sum(entry['false'] for entry in in_bin) / repeats:.4f}",
                          _too_many(worst["false"], worst["repeats"])])  # fmt: skip
     return table(["candidates of the design", "cells", "certified", "falsely, mean", "falsely, worst cell"], rows)
 
 
 def networks(gaps: Mapping[str, float]) -> str:
     """Return how well the small networks learned their worlds."""
-    values = set(gaps.values())  # kinds that differ only in the probes' rows have the same networks, bit for bit
-    most = f"{max(values):.4f}" if values else "-"
-    return f"Small networks: {len(values)}, mean KL from the planted answers at most {most} nats.\n"
+    values = set(gaps.values())  # kinds that differ only in the probes' rows share their networks, bit for bit
+    largest_gap = f"{max(values):.4f}" if values else "-"
+    return f"Small networks: {len(values)}, mean KL from the planted answers at most {largest_gap} nats.\n"

@@ -1,4 +1,4 @@
-"""Markdown tables of the crossed designs; a contrast stands with the value of every kind of world."""
+"""Markdown tables of the crossed designs; each contrast shows the value of every kind of world."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lightning_steer.studies.declaration import Question, Result, claim, verdicts
 
 LEAST_P = 1e-4
-"""Smaller p-values of so few kinds are not told apart."""
+"""Smaller p-values of so few kinds are not distinguished."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -18,7 +18,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def verdict_table(question: Question, results: Mapping[str, Result], units: Mapping[str, NDArray]) -> str:
-    """Return every declared contrast with the values of the kinds and their range; kinds are no sample, so no interval.
+    """Return every declared contrast with the kinds' values and range; kinds are not a sample, so there is no interval.
 
     Raises:
         ValueError: see :func:`lightning_steer.studies.declaration.verdicts`.
@@ -44,12 +44,12 @@ def verdict_table(question: Question, results: Mapping[str, Result], units: Mapp
 
 
 def ranged(values: Sequence[float] | NDArray) -> str:
-    """Return the least and the greatest value."""
+    """Format the smallest and the largest value."""
     return f"{number(np.min(values))} to {number(np.max(values))}"
 
 
 def number(value: float) -> str:
-    """Return two decimals, without the sign of a 0."""
+    """Format two decimals, without the sign of a 0."""
     return f"{round(float(value), 2) + 0.0:.2f}"
 
 
