@@ -11,7 +11,7 @@ from test_rows_are_readable import labelled as labelled_options
 from test_rows_are_readable import model, run  # noqa: F401
 
 from lightning_steer.data import readable
-from lightning_steer.data.labelled_rows import Example, shared_text
+from lightning_steer.data.labelled_rows import LabelledExample, shared_text
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import LabelledFile, PocketTask
 from lightning_steer.data.splits import split, stratified
@@ -115,7 +115,7 @@ def test_rows_that_share_a_passage_are_named_where_no_group_says_so(tmp_path: Pa
     alone = data_module(source(tmp_path, rows, group_column=None))
     assert any("150 of 150 rows share a line" in note for note in readable.notes(alone))
     assert readable.notes(data_module(source(tmp_path, rows))) == []
-    template = [Example(f"the very same long line of a template, in every prompt\n{i}", 0) for i in range(9)]
+    template = [LabelledExample(f"the very same long line of a template, in every prompt\n{i}", 0) for i in range(9)]
     assert shared_text(template) == ""
 
 

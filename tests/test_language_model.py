@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_steer.cli import CLI
 from lightning_steer.data.pocket.module import PocketDataModule
 from lightning_steer.data.text import TextDataModule
-from lightning_steer.data.tokens import Row, together
+from lightning_steer.data.tokens import TextRow, together
 from lightning_steer.modules.language_model import LanguageModel
 
 TINY = {
@@ -53,7 +53,7 @@ def fitted(folder, module=None, source=None, **settings):
 
 def rows(*lengths):
     generator = torch.Generator().manual_seed(0)
-    return [Row(torch.randint(7, 500, (n,), generator=generator).tolist(), 1 + n % 3) for n in lengths]
+    return [TextRow(torch.randint(7, 500, (n,), generator=generator).tolist(), 1 + n % 3) for n in lengths]
 
 
 @pytest.mark.parametrize("family", TINY)

@@ -11,7 +11,7 @@ from test_continuations import drops_unknown
 from lightning_steer.data.pocket.module import vocabulary
 from lightning_steer.data.pocket.text import tokenizer
 from lightning_steer.data.text import TextDataModule, read, rows_of
-from lightning_steer.data.tokens import IGNORED, Batches, Row, by_length, together
+from lightning_steer.data.tokens import IGNORED, TextBatches, TextRow, by_length, together
 
 ROWS = st.lists(st.integers(2, 30), min_size=1, max_size=60)
 
@@ -30,7 +30,7 @@ def made(path, content):
 
 
 def rows_from(lengths):
-    return [Row([i, *range(length - 1)]) for i, length in enumerate(lengths)]
+    return [TextRow([i, *range(length - 1)]) for i, length in enumerate(lengths)]
 
 
 @given(ROWS, st.integers(1, 8))
@@ -60,16 +60,16 @@ def test_any_number_of_processes_sees_the_same_batch(lengths, world):
 
 
 def test_labels_are_the_ids_after_the_start():
-    batch = together([Row([5, 6, 7], 2), Row([8, 9], 1)], pad=0)
+    batch = together([TextRow([5, 6, 7], 2), TextRow([8, 9], 1)], pad=0)
     assert batch.ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert batch.labels.tolist() == [[IGNORED, IGNORED, 7], [IGNORED, 9, IGNORED]]
 
 
 def test_an_item_depends_on_its_number_alone():
     def rows(block):
-        return [Row([block, i, *range(i % 7)]) for i in range(40)]
+        return [TextRow([block, i, *range(i % 7)]) for i in range(40)]
 
-    one, other = (Batches(rows, 4, 0, slice(None), seed=3) for _ in range(2))
+    one, other = (TextBatches(rows, 4, 0, slice(None), seed=3) for _ in range(2))
     forth = [one[j].ids.tolist() for j in range(12)]
     assert forth == [other[j].ids.tolist() for j in reversed(range(12))][::-1]
     assert forth[:4] != forth[4:8]

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from lightning_steer.data import ToyDataModule, ToyLabelDataModule
-from lightning_steer.data.toy.world import Pairs, PairsSplit, ToyWorld, generator
+from lightning_steer.data.toy.world import ToyPairBatch, ToyPairSplit, ToyWorld, generator
 
 WORLD = {"attributes": 6, "values": 4, "dimensions": 4}
 VARIANTS = [{}, {"density": 2.0}, {"continuous": True}, {"density": 3.0, "continuous": True}]
 
 
-def all_rows(loader: object) -> Pairs:
-    return Pairs(*(torch.cat(column) for column in zip(*loader, strict=True)))  # type: ignore[call-overload]
+def all_rows(loader: object) -> ToyPairBatch:
+    return ToyPairBatch(*(torch.cat(column) for column in zip(*loader, strict=True)))  # type: ignore[call-overload]
 
 
 def on_rank(data: ToyDataModule | ToyLabelDataModule, rank: int, world: int) -> None:
@@ -151,5 +151,5 @@ def test_impossible_settings_are_refused(settings: dict, sentence: str) -> None:
 def test_another_split_of_the_batches_is_another_draw_only_by_its_batch_size() -> None:
     """Documented: batch j depends on the seeds, j and the batch size, and on nothing else."""
     world = ToyWorld(**WORLD)
-    split = PairsSplit(world, 10, 8, (0, 0), slice(None), [0], 0, True)
-    assert torch.equal(split[1].x, PairsSplit(world, 100, 8, (0, 0), slice(None), [0], 0, True)[1].x[:2])
+    split = ToyPairSplit(world, 10, 8, (0, 0), slice(None), [0], 0, True)
+    assert torch.equal(split[1].x, ToyPairSplit(world, 100, 8, (0, 0), slice(None), [0], 0, True)[1].x[:2])

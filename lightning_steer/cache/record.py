@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_steer.hooks import edit
 from lightning_steer.lm.continuations import text_tokens
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import Row, batches
+from lightning_steer.lm.tokens import TokenRow, batches
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 
@@ -63,7 +63,9 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
     start = count.cumsum(0) - count
     memory_dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     h = torch.empty(len(llm.sites), int(count.sum()), llm.width(llm.sites[0]), dtype=memory_dtype)
-    for batch_rows in batches([Row(row, [], [], len(row), i, []) for i, row in enumerate(ids)], llm.tokens_per_batch):
+    for batch_rows in batches(
+        [TokenRow(row, [], [], len(row), i, []) for i, row in enumerate(ids)], llm.tokens_per_batch
+    ):
         text, longest = torch.tensor([row.example for row in batch_rows]), len(batch_rows[-1].ids)
         batch_picked = picked[text, :longest]
         slots = (start[text].unsqueeze(1) + batch_picked.cumsum(1) - 1)[batch_picked] if per_token else start[text]

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_steer.data.base import LabelledBatch
-from lightning_steer.data.labelled_rows import Example
+from lightning_steer.data.labelled_rows import LabelledExample
 from lightning_steer.data.observations import Observations
 from lightning_steer.lm.tokens import MultipleChoice
 
@@ -27,7 +27,7 @@ class LabelledBatches(Dataset[LabelledBatch]):
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[LabelledExample],
         options: tuple[str, ...],
         label_of: Sequence[int],
         groups: Mapping[str, int] | None,

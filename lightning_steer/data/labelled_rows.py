@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
-class Example(NamedTuple):
+class LabelledExample(NamedTuple):
     """A prompt with its right label."""
 
     prompt: str
@@ -54,7 +54,7 @@ def labelled(
     labels: Mapping[str, Sequence[str]],
     where: str,
     group_column: str | None = None,
-) -> list[Example]:
+) -> list[LabelledExample]:
     """Return rows as examples; raises ValueError for the first invalid row."""
     index = {str(label): i for i, label in enumerate(labels)}
     examples = []
@@ -68,11 +68,11 @@ def labelled(
         group = None if group_column is None else fill(f"{{{group_column}}}", row, row_name).strip()
         if group == "":
             raise ValueError(f"{row_name} has nothing in column {group_column!r}: every row names its group")
-        examples.append(Example(fill(template, row, row_name), index[label], group=group))
+        examples.append(LabelledExample(fill(template, row, row_name), index[label], group=group))
     return examples
 
 
-def contradictions(examples: Sequence[Example]) -> str:
+def contradictions(examples: Sequence[LabelledExample]) -> str:
     """Return a sentence on prompts that occur with several labels; "" if there are none."""
     labels = Counter(prompt for prompt, _ in {(e.prompt, e.label) for e in examples})
     repeated = [prompt for prompt, count in labels.items() if count > 1]
@@ -84,7 +84,7 @@ def contradictions(examples: Sequence[Example]) -> str:
     )
 
 
-def shared_text(examples: Sequence[Example]) -> str:
+def shared_text(examples: Sequence[LabelledExample]) -> str:
     """Return a sentence on rows of different groups that share a long line; "" if there are none.
 
     Lines that occur in most prompts belong to the template. Rows with a known error are drawn independently.

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from lightning_steer import text_files
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
-from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.data.tokens import TextBatch, TextBatches, TextRow
 from lightning_steer.lm.continuations import prompt_tokens
 from lightning_steer.numbers import ranged
 
@@ -84,40 +84,40 @@ class TextDataModule(SteeringDataModule):
             parts = [documents, read(Path(self.files[1]), self.columns)]
         self.rows = [self._tokenized(part) for part in parts]
 
-    def _tokenized(self, documents: list[tuple[str, ...]]) -> list[Row]:
+    def _tokenized(self, documents: list[tuple[str, ...]]) -> list[TextRow]:
         document_rows = [rows_of(self.tokenizer, document, self.max_tokens) for document in documents]
         rows = [row for rows in document_rows for row in rows if row.start < len(row.ids)]
         if self.packed:
             stream = [token for row in rows for token in row.ids]
             pieces = [stream[i : i + self.max_tokens] for i in range(0, len(stream), self.max_tokens)]
-            rows = [Row(piece) for piece in pieces if len(piece) > 1]
+            rows = [TextRow(piece) for piece in pieces if len(piece) > 1]
         if not rows:
             raise ValueError("the text is empty: no document holds a token to predict")
         return rows
 
-    def _loader(self, part: int, seed: int | None) -> DataLoader[Tokens]:
+    def _loader(self, part: int, seed: int | None) -> DataLoader[TextBatch]:
         rows = self.rows[part]
         steps = max(1, min(len(rows), round(sum(len(row.ids) for row in rows) / self.tokens_per_step)))
         pad = self.tokenizer.pad_token_id
         pad = 0 if pad is None else int(pad)  # padding is never predicted and no real token attends to it
 
-        def block(number: int) -> list[Row]:
+        def block(number: int) -> list[TextRow]:
             if seed is None:
                 return rows
             order = np.random.default_rng(np.random.SeedSequence((seed, number, 1))).permutation(len(rows))
             return [rows[i] for i in order]
 
-        batches = Batches(block, steps, pad, share(self), seed)
+        batches = TextBatches(block, steps, pad, share(self), seed)
         return DataLoader(batches, batch_size=None, sampler=None if seed is None else Onwards(steps))
 
     def row_parts(self) -> list[Iterable[tuple[Any, Any]]]:
         """Return each row's tokens and first predicted one, for training and validation rows; none is held out."""
         return [*((([*row.ids, row.start], None) for row in part) for part in self.rows), ()]
 
-    def train_dataloader(self) -> DataLoader[Tokens]:
+    def train_dataloader(self) -> DataLoader[TextBatch]:
         return self._loader(0, self.seed)
 
-    def val_dataloader(self) -> DataLoader[Tokens]:
+    def val_dataloader(self) -> DataLoader[TextBatch]:
         return self._loader(1, None)
 
     test_dataloader = predict_dataloader = val_dataloader
@@ -147,7 +147,7 @@ def read_texts(path: str | Path) -> list[str]:
     return texts
 
 
-def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[Row]:
+def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max_tokens: int) -> list[TextRow]:
     """Tokenize a document and its end mark: pieces of ``(text,)``, or one row of ``(prompt, completion)``.
 
     The completion begins at the first token that is not of the prompt alone: tokenizing the two parts separately would
@@ -160,7 +160,7 @@ def rows_of(tokenizer: "PreTrainedTokenizerBase", document: tuple[str, ...], max
     if end is not None and ids[-1:] != [end]:
         ids.append(end)
     if not prompt:
-        return [Row(ids[i : i + max_tokens]) for i in range(0, len(ids), max_tokens)]
+        return [TextRow(ids[i : i + max_tokens]) for i in range(0, len(ids), max_tokens)]
     start = prompt_tokens(tokenizer, prompt[0], text)
     dropped = max(0, len(ids) - max_tokens)
-    return [Row(ids[dropped:], max(1, start - dropped))]
+    return [TextRow(ids[dropped:], max(1, start - dropped))]

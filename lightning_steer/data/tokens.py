@@ -13,7 +13,7 @@ IGNORED = -100
 """Label of a token that is not predicted, as in transformers."""
 
 
-class Row(NamedTuple):
+class TextRow(NamedTuple):
     """One row of training text."""
 
     ids: Sequence[int]
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """Exact log-probability of the predicted tokens, NaN where it is not known."""
 
 
-class Tokens(NamedTuple):
+class TextBatch(NamedTuple):
     """A batch of text, or one process's share of it."""
 
     ids: Tensor
@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     """``[B]`` float64: exact log-probability of each row's labels, NaN where it is not known."""
 
 
-def together(rows: Sequence[Row], pad: int, own: slice = slice(None)) -> Tokens:
+def together(rows: Sequence[TextRow], pad: int, own: slice = slice(None)) -> TextBatch:
     """Return this process's share ``own`` of the batch of these rows."""
     total = sum(len(row.ids) - row.start for row in rows)
     rows = rows[own]
@@ -47,10 +47,10 @@ def together(rows: Sequence[Row], pad: int, own: slice = slice(None)) -> Tokens:
         ids[i, : len(row.ids)] = row.ids
         labels[i, row.start : len(row.ids)] = row.ids[row.start :]
     logp = torch.tensor([row.logp for row in rows], dtype=torch.float64)
-    return Tokens(torch.from_numpy(ids), torch.from_numpy(labels), torch.tensor(total), logp)
+    return TextBatch(torch.from_numpy(ids), torch.from_numpy(labels), torch.tensor(total), logp)
 
 
-def by_length(rows: Sequence[Row], groups: int) -> list[list[Row]]:
+def by_length(rows: Sequence[TextRow], groups: int) -> list[list[TextRow]]:
     """Sort rows into groups of similar length and about equal numbers of tokens; equal lengths keep their order."""
     rows = sorted(rows, key=lambda row: len(row.ids))
     ends = np.cumsum([len(row.ids) for row in rows])
@@ -61,7 +61,7 @@ def by_length(rows: Sequence[Row], groups: int) -> list[list[Row]]:
     return [rows[a:b] for a, b in pairwise(cuts)]
 
 
-class Batches(Dataset[Tokens]):
+class TextBatches(Dataset[TextBatch]):
     """Item j is a batch. Rows come in blocks; a block's rows are sorted into batches of similar length, then shuffled.
 
     A batch depends only on j (and on ``rows``), so training can resume anywhere and run on any number of processes.
@@ -75,15 +75,15 @@ class Batches(Dataset[Tokens]):
     """
 
     def __init__(
-        self, rows: Callable[[int], Sequence[Row]], per_block: int, pad: int, own: slice, seed: int | None
+        self, rows: Callable[[int], Sequence[TextRow]], per_block: int, pad: int, own: slice, seed: int | None
     ) -> None:
         self.rows, self.per_block, self.pad, self.own, self.seed = rows, per_block, pad, own, seed
-        self.kept: tuple[int, list[list[Row]]] = (-1, [])
+        self.kept: tuple[int, list[list[TextRow]]] = (-1, [])
 
     def __len__(self) -> int:
         return self.per_block
 
-    def __getitem__(self, j: int) -> Tokens:
+    def __getitem__(self, j: int) -> TextBatch:
         block, batch = divmod(j, self.per_block)
         if block != self.kept[0]:
             self.kept = (block, by_length(self.rows(block), self.per_block))

@@ -15,7 +15,7 @@ from lightning_steer.lm import head
 from lightning_steer.lm.families import check_family, uncounted
 from lightning_steer.lm.limits import longest_text
 from lightning_steer.lm.packing import options_fit
-from lightning_steer.lm.tokens import Batch, Row, collate
+from lightning_steer.lm.tokens import TokenBatch, TokenRow, collate
 from lightning_steer.lm.windows import mask_forms, masks
 
 PARTS = {
@@ -96,11 +96,11 @@ class Decoder:
         inner = self.model.base_model
         return inner if inner is not self.model else self.model.get_submodule(self.blocks.rpartition(".")[0])
 
-    def collate(self, rows: Sequence[Row], pad: int) -> Batch:
+    def collate(self, rows: Sequence[TokenRow], pad: int) -> TokenBatch:
         """Return rows as one batch on the model's device."""
         return collate(rows, pad, self.model.dtype, self.embedding.device)
 
-    def states(self, batch: Batch) -> Tensor:
+    def states(self, batch: TokenBatch) -> Tensor:
         """Return ``[R (x copies), T, d]``, the input of the vocabulary head."""
         settings: dict[str, Any] = {}
         if batch.mask is not None:
@@ -108,7 +108,7 @@ class Decoder:
             settings = {"attention_mask": attention_mask, "position_ids": batch.position}
         return self.base(input_ids=batch.ids, use_cache=False, **settings)[0]
 
-    def run_up_to(self, batch: Batch, site: str) -> None:
+    def run_up_to(self, batch: TokenBatch, site: str) -> None:
         """Run rows up to a site, for hooks that capture activations; layers above it are not computed."""
 
         def stop(_: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Decoder:
         """Return the model's logits ``[m, V]`` float32 of states ``[m, d]``, or only those of n tokens, ``[m, n]``."""
         return head.logits(self.model, {self.base, self.model.get_submodule(self.blocks.rpartition(".")[0])}, h, tokens)
 
-    def scored(self, h: Tensor, rows: Sequence[Row], options: int) -> tuple[Tensor, Tensor]:
+    def scored(self, h: Tensor, rows: Sequence[TokenRow], options: int) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities of all tokens to be scored in the rows.
 
         Args:
@@ -159,7 +159,7 @@ class Decoder:
 
     @contextmanager
     def steered(
-        self, batch: Batch, edits: Mapping[str, Edit] | None, mask: Tensor | None, copies: int
+        self, batch: TokenBatch, edits: Mapping[str, Edit] | None, mask: Tensor | None, copies: int
     ) -> Iterator[None]:
         """Steer :meth:`states` of this batch inside the block, each copy by its own edit.
 
@@ -219,7 +219,7 @@ class Decoder:
         count = getattr(out.get("past_key_values"), "get_seq_length", lambda: None)
         if count() != len(ids):
             raise uncounted(self.config.model_type, name)
-        plain = Row(ids, list(range(6)), [0] * 6, 6, 0, [])
+        plain = TokenRow(ids, list(range(6)), [0] * 6, 6, 0, [])
         logits = self.logits(self.states(self.collate([plain], pad))[0])
         scale = expected.abs().max().clamp_min(1e-6)
         if (logits - expected).abs().max() > 0.02 * scale:

@@ -25,7 +25,7 @@ from lightning_steer.lm.positions import (
     follow,
     restricted,
 )
-from lightning_steer.lm.tokens import Batch, MultipleChoice, Row, batches, rows_of
+from lightning_steer.lm.tokens import MultipleChoice, TokenBatch, TokenRow, batches, rows_of
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
@@ -200,7 +200,7 @@ class LLM(Backbone):
         except Exception as error:  # a template raises what it likes, as a rule because of a system message
             raise ValueError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
 
-    def rows(self, questions: Sequence[MultipleChoice]) -> list[Row]:
+    def rows(self, questions: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions or texts; a chat template adds its own special tokens. Raises ValueError."""
         check_order(self.model)
         templated = [MultipleChoice(self.prompt(q.prompt), q.options) for q in questions]
@@ -211,7 +211,7 @@ class LLM(Backbone):
             self.check_length(max(row.position) + 1, templated[row.example].prompt)
         return rows
 
-    def texts(self, inputs: Sequence[MultipleChoice]) -> list[Row]:
+    def texts(self, inputs: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions, each read whole as one text with its first option; raises ValueError."""
         texts = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs]
         rows = [
@@ -278,7 +278,12 @@ class LLM(Backbone):
         return {site: self.decoder.embedding.new_zeros(len(inputs), self.decoder.width) for site in self.sites}
 
     def _add_means(
-        self, means: dict[str, Tensor], h_at: dict[str, Tensor], rows: Sequence[Row], mask: Tensor | None, real: Tensor
+        self,
+        means: dict[str, Tensor],
+        h_at: dict[str, Tensor],
+        rows: Sequence[TokenRow],
+        mask: Tensor | None,
+        real: Tensor,
     ) -> None:
         """Write the mean over each row's tokens at the read positions to the place of its example."""
         mask = real if mask is None else mask & real
@@ -363,7 +368,7 @@ class LLM(Backbone):
                     kl[i - 1, example, t.cpu()] = values.cpu().double()
         return TextDrift(kl, logp[0], logp[1:], tokens)
 
-    def _steered_tokens(self, batch: Batch) -> Tensor:
+    def _steered_tokens(self, batch: TokenBatch) -> Tensor:
         mask = self.positions.mask(batch.index, batch.prompt)
         return (batch.index >= 0) if mask is None else mask & (batch.index >= 0)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lightning_steer.lm.tokens import Row
+from lightning_steer.lm.tokens import TokenRow
 from lightning_steer.lm.windows import LONGEST_WINDOW, SMALL_WINDOW, mask_forms, small_copy, windows
 
 
@@ -50,7 +50,7 @@ def distance(decoder: Any, prompt: int, pad: int) -> float:
     length = int(min(decoder.longest - 11, prompt))
     ids = torch.randint(len(decoder.embedding), (length + 11,), generator=torch.Generator().manual_seed(0)).tolist()
     segment, position = [0] * length + [1] * 6 + [2] * 5, [*range(length + 6), *range(length, length + 5)]
-    h = decoder.states(decoder.collate([Row(ids, position, segment, length, 0, [])], pad))[0]
+    h = decoder.states(decoder.collate([TokenRow(ids, position, segment, length, 0, [])], pad))[0]
     worst = 0.0
     for number in (1, 2):
         index = torch.tensor([i for i, s in enumerate(segment) if s in (0, number)], device=h.device)

@@ -81,7 +81,7 @@ class TokensFrom(Positions):
         return (index >= 0) & (index >= start.clamp_min(0).unsqueeze(1))
 
 
-class Tokens:
+class TokenTracker:
     """Positions of the tokens in the current forward pass, kept up to date by :func:`follow`."""
 
     def __init__(self, prompt_lengths: Tensor | None) -> None:
@@ -160,7 +160,7 @@ class Tokens:
 
 
 @contextmanager
-def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[Tokens]:
+def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[TokenTracker]:
     """Track the tokens of every call of ``decoder`` while the block runs.
 
     Without a cache every step of ``generate`` reads the prompt again and one more token. So ``model.generate`` is
@@ -171,7 +171,7 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
         decoder: the module that owns the decoder layers and is given ids, mask and cache.
         prompt_lengths: ``[B]`` real tokens of each row's prompt; None treats the first call as the whole prompt.
     """
-    tokens = Tokens(prompt_lengths)
+    tokens = TokenTracker(prompt_lengths)
     handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: tokens.see(args, kwargs), with_kwargs=True)
     own_generate, original_generate = vars(model).get("generate"), getattr(model, "generate", None)
 
@@ -216,7 +216,7 @@ def check_order(model: nn.Module) -> None:
 
 
 def restricted(
-    function: Callable[[Tensor], Tensor], tokens: Tokens, positions: Positions
+    function: Callable[[Tensor], Tensor], tokens: TokenTracker, positions: Positions
 ) -> Callable[[Tensor], Tensor]:
     """Apply the edit only to the selected tokens; all others stay equal bit for bit."""
 

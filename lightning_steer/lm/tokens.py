@@ -16,7 +16,7 @@ class MultipleChoice(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-class Row(NamedTuple):
+class TokenRow(NamedTuple):
     """One row of a batch: a prompt's tokens, then those of one or more options side by side."""
 
     ids: list[int]
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     """(slot whose output predicts it, token, option) for every token that is scored."""
 
 
-def rows_of(tokenizer: Any, example: int, question: MultipleChoice, special: bool, pack: bool) -> list[Row]:
+def rows_of(tokenizer: Any, example: int, question: MultipleChoice, special: bool, pack: bool) -> list[TokenRow]:
     """Return the rows that score a question: one if all options follow the same prompt tokens, else one per option.
 
     Rows leave out the last token of an option: nothing is predicted from it.
@@ -40,14 +40,14 @@ def rows_of(tokenizer: Any, example: int, question: MultipleChoice, special: boo
         (ids,) = text_tokens(tokenizer, [question.prompt], special)
         if not ids:
             raise ValueError(f"the text {question.prompt!r} has no token")
-        return [Row(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
+        return [TokenRow(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
     split = continuations(tokenizer, question.prompt, question.options, special)
     if pack and all(prefix == split[0][0] for prefix, _ in split):
         return [row_of(split[0][0], list(enumerate(ids for _, ids in split)), example)]
     return [row_of(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(split)]
 
 
-def row_of(prefix: list[int], options: list[tuple[int, list[int]]], example: int) -> Row:
+def row_of(prefix: list[int], options: list[tuple[int, list[int]]], example: int) -> TokenRow:
     """Return the row that scores options ``(place, tokens)`` after the tokens of a prompt."""
     ids, position, segment = list(prefix), list(range(len(prefix))), [0] * len(prefix)
     reads = []
@@ -57,10 +57,10 @@ def row_of(prefix: list[int], options: list[tuple[int, list[int]]], example: int
         ids += tokens[:-1]
         position += range(len(prefix), len(prefix) + len(tokens) - 1)
         segment += [number + 1] * (len(tokens) - 1)
-    return Row(ids, position, segment, len(prefix), example, reads)
+    return TokenRow(ids, position, segment, len(prefix), example, reads)
 
 
-class Batch(NamedTuple):
+class TokenBatch(NamedTuple):
     """Right-padded rows as tensors."""
 
     ids: Tensor
@@ -75,7 +75,7 @@ class Batch(NamedTuple):
     """``[R]`` number of tokens of the prompt."""
 
 
-def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.device) -> Batch:
+def collate(rows: Sequence[TokenRow], pad: int, dtype: torch.dtype, device: torch.device) -> TokenBatch:
     """Pad rows on the right and stack them."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), pad)
@@ -95,12 +95,12 @@ def collate(rows: Sequence[Row], pad: int, dtype: torch.dtype, device: torch.dev
             .to(device)
         )
     prompt = torch.tensor([row.prompt for row in rows])
-    return Batch(ids.to(device), index.clamp_min(0).to(device), mask, index.to(device), prompt.to(device))
+    return TokenBatch(ids.to(device), index.clamp_min(0).to(device), mask, index.to(device), prompt.to(device))
 
 
-def batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+def batches(rows: Sequence[TokenRow], tokens: int) -> list[list[TokenRow]]:
     """Group rows of similar length into batches of at most ``tokens`` tokens (or one row)."""
-    groups: list[list[Row]] = []
+    groups: list[list[TokenRow]] = []
     for row in sorted(rows, key=lambda r: len(r.ids)):
         if groups and (len(groups[-1]) + 1) * len(row.ids) <= tokens:
             groups[-1].append(row)

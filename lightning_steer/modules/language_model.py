@@ -12,7 +12,7 @@ from lightning_steer import checkpoint, numbers
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import data_of
 from lightning_steer.data.text import TextDataModule
-from lightning_steer.data.tokens import IGNORED, Tokens
+from lightning_steer.data.tokens import IGNORED, TextBatch
 from lightning_steer.files import check_regular, folder_aside
 from lightning_steer.lm.loading import load
 from lightning_steer.modules.fsdp import spread
@@ -119,7 +119,7 @@ class LanguageModel(TracedModule):
         """Map ``ids [B, T] -> logits [B, T, vocabulary]``; right padding needs no mask, since attention is causal."""
         return self.network(input_ids=ids, use_cache=False).logits
 
-    def nats(self, batch: Tokens) -> Tensor:
+    def nats(self, batch: TextBatch) -> Tensor:
         """Return the summed negative log-probability ``[B]`` of each row's labels."""
         if not len(batch.ids):  # a process may get no row; where weights are sharded, the others need its share
             return self(batch.ids.new_zeros(1, 1)).flatten()[:0]
@@ -131,7 +131,7 @@ class LanguageModel(TracedModule):
 
     # ---- the loops
 
-    def training_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
+    def training_step(self, batch: TextBatch, _batch_idx: int) -> Tensor:
         """Return nats per token of the whole batch: processes average gradients, so each multiplies its share."""
         loss = self.nats(batch).sum() * self.trainer.world_size / batch.total
         if len(batch.ids):
@@ -142,7 +142,7 @@ class LanguageModel(TracedModule):
         # no buffer: a run in half precision would halve it too
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
 
-    def validation_step(self, batch: Tokens, _batch_idx: int) -> None:
+    def validation_step(self, batch: TextBatch, _batch_idx: int) -> None:
         nats = self.nats(batch).double().sum()
         self.sums += torch.stack([nats, (batch.labels != IGNORED).sum(), -batch.logp.sum()])
 
@@ -160,7 +160,7 @@ class LanguageModel(TracedModule):
         on_validation_epoch_end,
     )
 
-    def predict_step(self, batch: Tokens, _batch_idx: int) -> Tensor:
+    def predict_step(self, batch: TextBatch, _batch_idx: int) -> Tensor:
         """Return the log-probability ``[B]`` of each row's labels."""
         return -self.nats(batch)
 

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassExactMatch
 from lightning_steer import numbers
 from lightning_steer.data.base import data_of
 from lightning_steer.data.toy.module import ToyLabelDataModule
-from lightning_steer.data.toy.world import Labelled
+from lightning_steer.data.toy.world import ToyLabelledBatch
 from lightning_steer.networks.mlp import MLP, Residual
 from lightning_steer.numbers import ranged
 from lightning_steer.runs.provenance import of_training, precision
@@ -83,7 +83,7 @@ class ToyClassifier(TracedModule):
         """Return ``x [B, inputs] -> logits [B, attributes, values]``."""
         return self.network(x)
 
-    def training_step(self, batch: Labelled, _batch_idx: int) -> Tensor:
+    def training_step(self, batch: ToyLabelledBatch, _batch_idx: int) -> Tensor:
         loss = nn.functional.cross_entropy(
             self(batch.x).mT, batch.y
         )  # values before attributes is several times faster
@@ -92,17 +92,17 @@ class ToyClassifier(TracedModule):
             self.log("train/loss", loss, batch_size=len(batch.x))
         return loss
 
-    def validation_step(self, batch: Labelled, _batch_idx: int) -> None:
+    def validation_step(self, batch: ToyLabelledBatch, _batch_idx: int) -> None:
         self._measure(batch, self.val_metrics, "val/loss")
 
-    def test_step(self, batch: Labelled, _batch_idx: int) -> None:
+    def test_step(self, batch: ToyLabelledBatch, _batch_idx: int) -> None:
         self._measure(batch, self.test_metrics, "test/loss")
 
-    def predict_step(self, batch: Labelled, _batch_idx: int) -> Tensor:
+    def predict_step(self, batch: ToyLabelledBatch, _batch_idx: int) -> Tensor:
         """Return the value read for every attribute, ``[B, attributes]``."""
         return self(batch.x).argmax(-1)
 
-    def _measure(self, batch: Labelled, metrics: MetricCollection, loss_name: str) -> None:
+    def _measure(self, batch: ToyLabelledBatch, metrics: MetricCollection, loss_name: str) -> None:
         logits = self(batch.x)
         metrics.update(logits.argmax(-1), batch.y)
         loss = nn.functional.cross_entropy(logits.mT, batch.y)

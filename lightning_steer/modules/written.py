@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.lm.tokens import MultipleChoice, Row, batches, row_of
+from lightning_steer.lm.tokens import MultipleChoice, TokenRow, batches, row_of
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Mean
@@ -57,7 +57,7 @@ def of_positives(llm: LLM, positive: Sequence[MultipleChoice]) -> float:
 
 
 @torch.no_grad()
-def surprise(llm: LLM, rows: Sequence[Row]) -> Tensor:
+def surprise(llm: LLM, rows: Sequence[TokenRow]) -> Tensor:
     """Return the unsteered negative mean log-probability ``[n]`` of the tokens that each of n rows scores."""
     total = torch.zeros(len(rows), device=llm.device)
     for batch in batches(rows, llm.tokens_per_batch):

@@ -2,7 +2,7 @@
 
 from lightning_steer.outcomes import calls
 from lightning_steer.outcomes.prose import TextTable, p_value, signed
-from lightning_steer.outcomes.records import Candidate, Choice, Judgement, Measured, PromiseOutcome
+from lightning_steer.outcomes.records import Candidate, Judgement, Measured, PromiseOutcome, SettingChoice
 
 
 def verdict(judgement: Judgement) -> list[str]:
@@ -17,7 +17,7 @@ def verdict(judgement: Judgement) -> list[str]:
     return sentences
 
 
-def _chosen(choice: Choice) -> list[str]:
+def _chosen(choice: SettingChoice) -> list[str]:
     chosen = next(candidate for candidate in choice.candidates if candidate.setting == choice.chosen)
     promises = "; ".join(map(str, choice.promises))
     certified = sum(candidate.certified for candidate in choice.candidates)
@@ -41,12 +41,12 @@ def _chosen(choice: Choice) -> list[str]:
     ]
 
 
-def _clustered(choice: Choice) -> str:
+def _clustered(choice: SettingChoice) -> str:
     """Return the promised measures that have clusters."""
     return ", ".join(name for name, unit in choice.counted.items() if unit == "clusters")
 
 
-def _over_rows(choice: Choice) -> list[str]:
+def _over_rows(choice: SettingChoice) -> list[str]:
     """Return which promises the chosen setting breaks, or may break, if every row counts once."""
     lead = "On the items that had no part in the choice" if choice.remade else "On the items, which all chose,"
     sentences = []
@@ -74,14 +74,14 @@ def _fresh(measured: Measured) -> str:
     )
 
 
-def _change_of(outcome: PromiseOutcome, choice: Choice) -> str:
+def _change_of(outcome: PromiseOutcome, choice: SettingChoice) -> str:
     """Return a change among the items that chose."""
     word = "fall" if outcome.promise.sign < 0 else "rise"
     mean = " as a mean over clusters" if choice.counted[outcome.promise.target] == "clusters" else ""
     return f"{word} of {outcome.promise.target}, {outcome.change:+.3f}{mean} among those that chose"
 
 
-def _abstained(choice: Choice) -> list[str]:
+def _abstained(choice: SettingChoice) -> list[str]:
     sentences = [
         f"No setting is certified at confidence {1 - choice.delta:g} to keep every promise: on this evidence, do not "
         "steer."
@@ -103,7 +103,7 @@ def _abstained(choice: Choice) -> list[str]:
     return [*sentences, f"The nearest is setting {nearest.setting}. {failed}"]
 
 
-def _failed(outcome: PromiseOutcome, choice: Choice) -> str:
+def _failed(outcome: PromiseOutcome, choice: SettingChoice) -> str:
     unit, count = choice.counted[outcome.promise.target], sum(choice.units[outcome.promise.target])
     note = f"; there are {count:,}" if unit == "items" else ""
     return (
@@ -115,7 +115,7 @@ def _failed(outcome: PromiseOutcome, choice: Choice) -> str:
     )
 
 
-def promise_table(choice: Choice) -> TextTable:
+def promise_table(choice: SettingChoice) -> TextTable:
     """Return every promise at every setting, on the items that chose."""
     columns = ("setting", *map(str, choice.promises), "all promises")
     rows = [
@@ -125,7 +125,7 @@ def promise_table(choice: Choice) -> TextTable:
     return TextTable(columns, tuple(rows), choice.chosen)
 
 
-def _cell(outcome: PromiseOutcome, choice: Choice) -> str:
+def _cell(outcome: PromiseOutcome, choice: SettingChoice) -> str:
     figures = f"{outcome.change:+.3f}, p {p_value(outcome.p)}"
     if outcome.kept:
         return f"certified ({figures})"
@@ -137,7 +137,7 @@ def _all(candidate: Candidate) -> str:
     return "certified" if candidate.certified else "not certified"
 
 
-def promise_notes(choice: Choice) -> list[str]:
+def promise_notes(choice: SettingChoice) -> list[str]:
     """Return how the certificate was computed and what it assumes."""
     units = "; ".join(
         f"{name}: {chose:,} chose, {others:,} did not" if others else f"{name}: all {chose:,} chose"

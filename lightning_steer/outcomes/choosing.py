@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lightning_steer.outcomes.promise_text import PromiseText
-from lightning_steer.outcomes.records import Candidate, Choice, Measured, PromiseOutcome
+from lightning_steer.outcomes.records import Candidate, Measured, PromiseOutcome, SettingChoice
 from lightning_steer.outcomes.table import Measure
 from lightning_steer.statistics import promises as certificates
 from lightning_steer.statistics.columns import as_clusters
@@ -83,7 +83,7 @@ def _linked(measures: Mapping[str, Measure]) -> dict[str, list[str]]:
 
 def choose(
     measures: Mapping[str, Measure], promises: tuple[PromiseText, ...], delta: float, share: float, seed: int
-) -> Choice:
+) -> SettingChoice:
     """Return the choice under all promises; raise ValueError for a promise that cannot be judged."""
     _check_ranges(measures, promises)
     targets = {promise.target: _target(measures, promise) for promise in promises}
@@ -110,7 +110,7 @@ def choose(
         measured = _measured(groups.others if has_others else groups.choosing, promise, str(chosen))
         remade += [measured] if has_others else []
         over_rows += [measured] if measured.over_clusters else []
-    return Choice(
+    return SettingChoice(
         promises, delta, choice.risk, chosen, candidates, tuple(remade), tuple(over_rows),
         {name: (groups.choosing.values.shape[1], groups.others.values.shape[1]) for name, groups in parts.items()},
         {name: "items" if groups.choosing.cluster is None else "clusters" for name, groups in parts.items()},
@@ -177,7 +177,7 @@ def _scale(part: Parts) -> float:
 def _outcomes(
     owners: list[PromiseText],
     certified: list[certificates.Promise],
-    choice: certificates.Choice,
+    choice: certificates.CertifiedChoice,
     k: int,
     scale: Mapping[str, float],
 ) -> tuple[PromiseOutcome, ...]:

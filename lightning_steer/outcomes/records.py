@@ -82,7 +82,7 @@ class Measured(NamedTuple):
     fell: int
 
 
-class Choice(NamedTuple):
+class SettingChoice(NamedTuple):
     """The setting that is certified to keep all promises with the largest benefit, or none."""
 
     promises: tuple[PromiseText, ...]
@@ -183,7 +183,7 @@ class Judgement(NamedTuple):
     split: float
     seed: int
     measures: tuple[MeasureOutcome, ...]
-    choice: Choice | None
+    choice: SettingChoice | None
     judges: tuple[JudgeComparison, ...]
     other_verdicts: tuple[OtherVerdict, ...]
     labelled: tuple[LabelledMeasure, ...]

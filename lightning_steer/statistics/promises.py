@@ -79,7 +79,7 @@ class Kept(NamedTuple):
     how: str
 
 
-class Choice(NamedTuple):
+class CertifiedChoice(NamedTuple):
     """The choice among K candidates under several promises."""
 
     chosen: int | None
@@ -94,7 +94,7 @@ class Choice(NamedTuple):
     """delta / K, the level of each p-value."""
 
 
-def choose(promises: Sequence[Promise], delta: float) -> Choice:
+def choose(promises: Sequence[Promise], delta: float) -> CertifiedChoice:
     """Choose the candidate that certainly keeps every promise and has the largest observed change of the first one.
 
     Args:
@@ -114,7 +114,7 @@ def choose(promises: Sequence[Promise], delta: float) -> Choice:
     certified = np.all([result.certified for result in results], axis=0)
     benefit = np.where(certified, results[0].estimate, -np.inf)
     chosen = int(np.argmax(benefit)) if certified.any() else None
-    return Choice(chosen, certified, np.max([result.p for result in results], axis=0), results, delta / k)
+    return CertifiedChoice(chosen, certified, np.max([result.p for result in results], axis=0), results, delta / k)
 
 
 def keep(promise: Promise, risk: float) -> Kept:

@@ -102,7 +102,7 @@ def as_plain(rule: positions.Positions) -> dict[str, Any]:
 
 
 def _edit(
-    network: nn.Module, name: str, method: nn.Module, strength: Tensor | float, tokens: positions.Tokens | None
+    network: nn.Module, name: str, method: nn.Module, strength: Tensor | float, tokens: positions.TokenTracker | None
 ) -> Callable[[Tensor], Tensor]:
     weight = next(network.get_submodule(name).parameters(), None)
     if weight is not None and not weight.is_meta:

@@ -9,10 +9,10 @@ from lightning_steer import numbers
 from lightning_steer.data.base import LabelledBatch, SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.data.labelled_batches import LabelledBatches
-from lightning_steer.data.labelled_rows import Example, check_labels, contradictions, shared_text
+from lightning_steer.data.labelled_rows import LabelledExample, check_labels, contradictions, shared_text
 from lightning_steer.data.mera.generated_answers import Answering
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
-from lightning_steer.data.mera.tasks import Sizes, Task
+from lightning_steer.data.mera.tasks import LabelledTask, Sizes
 from lightning_steer.data.observations import Observations, observe_once
 from lightning_steer.data.readable import Reader, TooLong, language_model
 from lightning_steer.data.splits import split
@@ -51,7 +51,7 @@ class MERADataModule(SteeringDataModule):
     @ranged
     def __init__(
         self,
-        source: Task,
+        source: LabelledTask,
         train: int | None = None,
         calibration: int | None = None,
         test: int | None = None,
@@ -183,13 +183,15 @@ class MERADataModule(SteeringDataModule):
     def _label(self, option: int) -> str:
         return self.labels[self.label_of[option]]
 
-    def batches(self, examples: Sequence[Example], seen: Observations | None = None) -> LabelledBatches:
+    def batches(self, examples: Sequence[LabelledExample], seen: Observations | None = None) -> LabelledBatches:
         """Return this process's rows of a split, in batches."""
         no_label = () if self.answering is None else (len(self.labels),)  # an additional label: no label at all
         label_of = self.label_of + no_label
         return LabelledBatches(examples, self.options, label_of, self.groups, self.batch_size, share(self), seen)
 
-    def _loader(self, examples: Sequence[Example], seen: Observations | None = None) -> DataLoader[LabelledBatch]:
+    def _loader(
+        self, examples: Sequence[LabelledExample], seen: Observations | None = None
+    ) -> DataLoader[LabelledBatch]:
         return self.batches(examples, seen).loader()
 
     def _checked(self) -> "MERADataModule":

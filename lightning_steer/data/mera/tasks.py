@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from lightning_steer.data.labelled_rows import Example, check_labels, labelled
+from lightning_steer.data.labelled_rows import LabelledExample, check_labels, labelled
 from lightning_steer.data.pocket import tasks as pocket_tasks
 from lightning_steer.data.pocket.prompts import TaskPrompt, task_prompts
 from lightning_steer.data.table_files import hub_rows, read_rows
@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
     test: int
 
 
-class Task(ABC):
+class LabelledTask(ABC):
     """Where labelled prompts come from."""
 
     name: str
@@ -36,11 +36,11 @@ class Task(ABC):
     """Default sizes of the splits."""
 
     @abstractmethod
-    def examples(self, n: int, seed: int) -> list[Example]:
+    def examples(self, n: int, seed: int) -> list[LabelledExample]:
         """Return labelled prompts: n generated ones, drawn with the seed, or all of a file. Raises ValueError."""
 
 
-class LabelledFile(Task):
+class LabelledFile(LabelledTask):
     """A user's own data: a table with a column of labels.
 
     Args:
@@ -71,12 +71,12 @@ class LabelledFile(Task):
         self.group_column = group_column
         self.columns, self.name, self.sizes = columns, name or Path(file).stem, Sizes(3000, 250, 250)
 
-    def examples(self, n: int, seed: int) -> list[Example]:
+    def examples(self, n: int, seed: int) -> list[LabelledExample]:
         rows = read_rows(self.file, self.columns)
         return labelled(rows, self.template, self.label_column, self.labels, self.file, self.group_column)
 
 
-class SmsSpam(Task):
+class SmsSpam(LabelledTask):
     """Is a short message ham or spam?
 
     Args:
@@ -90,7 +90,7 @@ class SmsSpam(Task):
     def __init__(self, file: str | None = None) -> None:
         self.file = file
 
-    def examples(self, n: int, seed: int) -> list[Example]:
+    def examples(self, n: int, seed: int) -> list[LabelledExample]:
         if self.file is None:
             rows = hub_rows("ucirvine/sms_spam", None, "train")
             rows = [{**row, "label": ("ham", "spam")[int(row["label"])]} for row in rows]
@@ -100,7 +100,7 @@ class SmsSpam(Task):
         return labelled(rows, self.template, "label", self.labels, self.file or self.name)
 
 
-class FinanceTask(Task):
+class FinanceTask(LabelledTask):
     """Questions about financial texts, in the fields of sujet-ai/Sujet-Finance-Instruct-177k.
 
     Args:
@@ -117,7 +117,7 @@ class FinanceTask(Task):
         self.name, self.file = task, file
         self.labels = {label: (label, label.lower(), label.capitalize()) for label in tasks[task]}
 
-    def examples(self, n: int, seed: int) -> list[Example]:
+    def examples(self, n: int, seed: int) -> list[LabelledExample]:
         name = self.file or "sujet-ai/Sujet-Finance-Instruct-177k"
         rows = hub_rows(name, None, "train") if self.file is None else read_rows(self.file)
         if "task_type" not in rows[0]:
@@ -129,7 +129,7 @@ class FinanceTask(Task):
         return labelled(rows, "{inputs}\nAnswer:", "answer", labels, name)
 
 
-class MMLU(Task):
+class MMLU(LabelledTask):
     """Questions with four answers, from all subjects of a level.
 
     Args:
@@ -148,7 +148,7 @@ class MMLU(Task):
         # professional has 3,021 questions on the hub, all splits taken together: what the paper trains on and the rest
         self.sizes = Sizes(3000, 250, 210) if level == "high_school" else Sizes(2601, 210, 210)
 
-    def examples(self, n: int, seed: int) -> list[Example]:
+    def examples(self, n: int, seed: int) -> list[LabelledExample]:
         if self.folder is None:
             rows = [
                 {**dict(zip("ABCD", r["choices"], strict=True)), **r, "answer": "ABCD"[int(r["answer"])]}
@@ -165,7 +165,7 @@ class MMLU(Task):
         return labelled(rows, self.template, "answer", self.labels, self.folder or "cais/mmlu")
 
 
-class PocketTask(Task):
+class PocketTask(LabelledTask):
     """A task of the pocket language, whose true errors are known.
 
     Args:
@@ -188,8 +188,8 @@ class PocketTask(Task):
         spec = pocket_tasks.TASKS[pocket_tasks.NAMES.index(task)]
         self.labels, self.pull = {label: (label,) for label in spec.labels}, spec.labels.index(spec.pull)
 
-    def examples(self, n: int, seed: int) -> list[Example]:
-        return [Example(item.prompt, item.label, item.error) for item in self.drawn(n, seed)]
+    def examples(self, n: int, seed: int) -> list[LabelledExample]:
+        return [LabelledExample(item.prompt, item.label, item.error) for item in self.drawn(n, seed)]
 
     def drawn(self, n: int, seed: int) -> list[TaskPrompt]:
         """Return the prompts with their ground truth."""

@@ -25,7 +25,7 @@ from lightning_steer.data.pocket.text import (
     tokenizer,
     words_of,
 )
-from lightning_steer.data.tokens import Batches, Row, Tokens
+from lightning_steer.data.tokens import TextBatch, TextBatches, TextRow
 from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:
@@ -116,16 +116,16 @@ class PocketDataModule(SteeringDataModule):
             self._tokenizer = tokenizer(vocabulary(), CHAT_TEMPLATE if self.chat_share else None)
         return self._tokenizer
 
-    def _rows(self, sampled: list[Document]) -> list[Row]:
+    def _rows(self, sampled: list[Document]) -> list[TextRow]:
         bos, eos = (self.tokenizer.get_vocab()[mark] for mark in (BOS, EOS))
         texts = [document.text for document in sampled]
         encoded = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         begun_ids = ([*([] if ids[0] == bos else [bos]), *ids, eos] for ids in encoded)  # chats already begin with bos
-        return [Row(ids, 1, document.logp) for ids, document in zip(begun_ids, sampled, strict=True)]
+        return [TextRow(ids, 1, document.logp) for ids, document in zip(begun_ids, sampled, strict=True)]
 
-    def _block(self, number: int) -> list[Row]:
+    def _block(self, number: int) -> list[TextRow]:
         """Return just enough rows for a block of training steps."""
-        target_tokens, rows, tokens = STEPS_PER_BLOCK * self.tokens_per_step, list[Row](), 0
+        target_tokens, rows, tokens = STEPS_PER_BLOCK * self.tokens_per_step, list[TextRow](), 0
         while tokens < target_tokens:
             batch = documents((self.seed, TRAIN, number, len(rows)), 1024, self.chat_share)
             for row in self._rows(batch):
@@ -134,11 +134,11 @@ class PocketDataModule(SteeringDataModule):
                     tokens += len(row.ids)
         return rows
 
-    def _held_out(self, split: int) -> DataLoader[Tokens]:
+    def _held_out(self, split: int) -> DataLoader[TextBatch]:
         rows = self._rows(documents((self.seed, split), self.val_documents, self.chat_share))
         count = max(1, sum(len(row.ids) for row in rows) // 8192)
         pad = self.tokenizer.get_vocab()[PAD]
-        return DataLoader(Batches(lambda _: rows, count, pad, share(self), None), batch_size=None)
+        return DataLoader(TextBatches(lambda _: rows, count, pad, share(self), None), batch_size=None)
 
     def row_parts(self) -> list[dict[str, Any]]:
         """Return the settings that generate the documents for training, validation and test."""
@@ -147,15 +147,15 @@ class PocketDataModule(SteeringDataModule):
         recipe = {"pocket": ROWS, "chat_share": self.chat_share, "seed": self.seed}
         return [{**recipe, "split": split, **size} for split, size in enumerate(sizes)]
 
-    def train_dataloader(self) -> DataLoader[Tokens]:
+    def train_dataloader(self) -> DataLoader[TextBatch]:
         pad = self.tokenizer.get_vocab()[PAD]
-        batches = Batches(self._block, STEPS_PER_BLOCK, pad, share(self), self.seed)
+        batches = TextBatches(self._block, STEPS_PER_BLOCK, pad, share(self), self.seed)
         return DataLoader(batches, batch_size=None, sampler=Onwards(self.steps_per_epoch))
 
-    def val_dataloader(self) -> DataLoader[Tokens]:
+    def val_dataloader(self) -> DataLoader[TextBatch]:
         return self._held_out(SELECT)
 
-    def test_dataloader(self) -> DataLoader[Tokens]:
+    def test_dataloader(self) -> DataLoader[TextBatch]:
         return self._held_out(TEST)
 
     predict_dataloader = test_dataloader

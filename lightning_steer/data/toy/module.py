@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
-from lightning_steer.data.toy.world import Labelled, LabelledSplit, Pairs, PairsSplit, ToyWorld
+from lightning_steer.data.toy.world import ToyLabelledBatch, ToyLabelledSplit, ToyPairBatch, ToyPairSplit, ToyWorld
 from lightning_steer.numbers import ranged
 
 TRAIN, SELECT, TEST = range(3)
@@ -44,8 +44,8 @@ class ToyLabelDataModule(SteeringDataModule):
         self.world.check_rows(batch_size=batch_size, test_rows=test_rows)
         self.batch_size, self.steps_per_epoch, self.test_rows, self.seed = batch_size, steps_per_epoch, test_rows, seed
 
-    def _loader(self, split: int, rows: int, endless: bool = False) -> DataLoader[Labelled]:
-        batches = LabelledSplit(self.world, rows, self.batch_size, (self.seed, split), share(self))
+    def _loader(self, split: int, rows: int, endless: bool = False) -> DataLoader[ToyLabelledBatch]:
+        batches = ToyLabelledSplit(self.world, rows, self.batch_size, (self.seed, split), share(self))
         return DataLoader(batches, batch_size=None, sampler=Onwards(len(batches)) if endless else None)
 
     def row_parts(self) -> list[dict[str, Any]]:
@@ -54,13 +54,13 @@ class ToyLabelDataModule(SteeringDataModule):
         recipe = {"world": self.world.recipe, "batch_size": self.batch_size, "seed": self.seed}
         return [{**recipe, "split": split, "size": size} for split, size in enumerate(sizes)]
 
-    def train_dataloader(self) -> DataLoader[Labelled]:
+    def train_dataloader(self) -> DataLoader[ToyLabelledBatch]:
         return self._loader(TRAIN, self.steps_per_epoch * self.batch_size, endless=True)
 
-    def val_dataloader(self) -> DataLoader[Labelled]:
+    def val_dataloader(self) -> DataLoader[ToyLabelledBatch]:
         return self._loader(SELECT, self.test_rows)
 
-    def test_dataloader(self) -> DataLoader[Labelled]:
+    def test_dataloader(self) -> DataLoader[ToyLabelledBatch]:
         return self._loader(TEST, self.test_rows)
 
     predict_dataloader = test_dataloader
@@ -127,10 +127,10 @@ class ToyDataModule(SteeringDataModule):
             f"toy, attribute {names} to value {target_value}, {pairs} {'pairs' if paired else 'unpaired samples'}"
         )
 
-    def _loader(self, split: int, rows: int, paired: bool = True) -> DataLoader[Pairs]:
+    def _loader(self, split: int, rows: int, paired: bool = True) -> DataLoader[ToyPairBatch]:
         seeds, rank_slice = (self.seed, split), share(self)
         target = (self.target, self.target_value, paired)
-        return DataLoader(PairsSplit(self.world, rows, self.batch_size, seeds, rank_slice, *target), batch_size=None)
+        return DataLoader(ToyPairSplit(self.world, rows, self.batch_size, seeds, rank_slice, *target), batch_size=None)
 
     def row_parts(self) -> list[list[tuple[Any, Any]]]:
         """Return the settings that generate each row's input and target, for fitting, selection and test."""
@@ -142,15 +142,15 @@ class ToyDataModule(SteeringDataModule):
         )
         return [[([*recipe, split, row], paired) for row in range(rows)] for split, rows, paired in parts]
 
-    def train_dataloader(self) -> DataLoader[Pairs]:
+    def train_dataloader(self) -> DataLoader[ToyPairBatch]:
         return self._loader(TRAIN, self.fit_rows, self.paired)
 
-    def val_dataloader(self) -> DataLoader[Pairs]:
+    def val_dataloader(self) -> DataLoader[ToyPairBatch]:
         return self._loader(self._select_split, self.select_rows, self.paired)
 
-    def test_dataloader(self) -> list[DataLoader[Pairs]]:
+    def test_dataloader(self) -> list[DataLoader[ToyPairBatch]]:
         """Return loaders of held-out pairs, and of the pairs that the method was fitted to."""
         return [self._loader(TEST, self.test_rows), self._loader(TRAIN, self.fit_rows, self.paired)]
 
-    def predict_dataloader(self) -> DataLoader[Pairs]:
+    def predict_dataloader(self) -> DataLoader[ToyPairBatch]:
         return self._loader(TEST, self.test_rows)

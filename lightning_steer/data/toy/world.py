@@ -97,7 +97,7 @@ class ToyWorld:
         return x + self.noise * torch.randn(x.shape, generator=generator)
 
 
-class Labelled(NamedTuple):
+class ToyLabelledBatch(NamedTuple):
     """Samples for training the network to read every attribute."""
 
     x: Tensor
@@ -106,7 +106,7 @@ class Labelled(NamedTuple):
     """``[n, attributes]`` int64 values."""
 
 
-class Pairs(NamedTuple):
+class ToyPairBatch(NamedTuple):
     """Negatives, which lack the target value, their positives, and the attributes of both."""
 
     row: Tensor
@@ -151,7 +151,7 @@ def generator(*seeds: int) -> Generator:
     return Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1))
 
 
-class LabelledSplit(Dataset[Labelled]):
+class ToyLabelledSplit(Dataset[ToyLabelledBatch]):
     """Item j is a batch of labelled samples; beyond ``rows`` the stream is endless."""
 
     def __init__(self, world: ToyWorld, rows: int, batch_size: int, seeds: tuple[int, int], share: slice) -> None:
@@ -160,15 +160,15 @@ class LabelledSplit(Dataset[Labelled]):
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
-    def __getitem__(self, j: int) -> Labelled:
+    def __getitem__(self, j: int) -> ToyLabelledBatch:
         random = generator(*self.seeds, j)
         values, offsets = self.world.draw(self.batch_size, random)
         x = self.world.render(values, offsets, random)
         n = min(self.batch_size, self.rows - j * self.batch_size) if j < len(self) else self.batch_size
-        return Labelled(x[:n][self.share], values[:n][self.share])
+        return ToyLabelledBatch(x[:n][self.share], values[:n][self.share])
 
 
-class PairsSplit(Dataset[Pairs]):
+class ToyPairSplit(Dataset[ToyPairBatch]):
     """Item j is a batch of pairs; the first n pairs do not depend on the number of rows."""
 
     def __init__(
@@ -188,7 +188,7 @@ class PairsSplit(Dataset[Pairs]):
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
-    def __getitem__(self, j: int) -> Pairs:
+    def __getitem__(self, j: int) -> ToyPairBatch:
         random = generator(*self.seeds, j)
         values, offsets = self.world.draw(self.batch_size, random)
         value_shift = torch.randint(1, self.world.values, (self.batch_size, len(self.target)), generator=random)
@@ -205,4 +205,4 @@ class PairsSplit(Dataset[Pairs]):
         x_positive = self.world.render(positives, positions, random)
         row = torch.arange(self.batch_size) + j * self.batch_size
         n = min(self.batch_size, self.rows - j * self.batch_size)
-        return Pairs(*(column[:n][self.share] for column in (row, x, values, x_positive, y_positive)))
+        return ToyPairBatch(*(column[:n][self.share] for column in (row, x, values, x_positive, y_positive)))

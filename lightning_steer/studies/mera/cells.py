@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.mera.module import MERADataModule
-from lightning_steer.data.mera.tasks import Example, PocketTask
+from lightning_steer.data.mera.tasks import LabelledExample, PocketTask
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.lm.tokens import MultipleChoice
@@ -40,12 +40,12 @@ def load(folder: str, chat: bool) -> LLM:
     return llm.every_layer()
 
 
-def questions(data: MERADataModule, examples: Sequence[Example], before: str = "") -> list[MultipleChoice]:
+def questions(data: MERADataModule, examples: Sequence[LabelledExample], before: str = "") -> list[MultipleChoice]:
     """Return the prompts with the labels as choices."""
     return [MultipleChoice(before + example.prompt, data.options) for example in examples]
 
 
-def split(llm: LLM, data: MERADataModule, examples: list[Example]) -> Split:
+def split(llm: LLM, data: MERADataModule, examples: list[LabelledExample]) -> Split:
     """Return the prompts, run up to their last token."""
     y = torch.tensor([example.label for example in examples])
     return Split(examples, y, Decisions(llm, questions(data, examples)))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.data.mera.tasks import Example
+from lightning_steer.data.mera.tasks import LabelledExample
 from lightning_steer.data.pocket.items import neutral_texts
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.confusion import confusion
@@ -22,7 +22,7 @@ CURVES = ("MERA", "MERA, last layer", "Mahalanobis MERA", "Mahalanobis MERA, las
 class Split(NamedTuple):
     """Prompts with their labels and decisions."""
 
-    examples: list[Example]
+    examples: list[LabelledExample]
     y: Tensor
     decisions: Any
     """:class:`Decisions`, or an object with the same methods."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_steer.cli import CLI
 from lightning_steer.data.mera.module import MERADataModule
-from lightning_steer.data.mera.tasks import Example, SmsSpam
+from lightning_steer.data.mera.tasks import LabelledExample, SmsSpam
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import SteeringMethod
@@ -88,7 +88,7 @@ def judge(llm: LLM, data: MERADataModule) -> dict[str, Any]:
     """Certify and test every method and the controls."""
     data.check_tokens(llm)
 
-    def split(examples: list[Example]) -> judging.Split:
+    def split(examples: list[LabelledExample]) -> judging.Split:
         questions = cells.questions(data, examples)
         y = torch.tensor([example.label for example in examples])
         return judging.Split(examples, y, Whole(llm, questions, data.label_of))  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.mera.module import MERADataModule
-from lightning_steer.data.mera.tasks import Example, PocketTask
+from lightning_steer.data.mera.tasks import LabelledExample, PocketTask
 from lightning_steer.data.pocket.tasks import CARELESS
 from lightning_steer.methods import MERA
 from lightning_steer.statistics.estimate import Estimate
@@ -23,7 +23,7 @@ class Planted:
         examples: the prompts.
     """
 
-    def __init__(self, data: MERADataModule, examples: Sequence[Example]) -> None:
+    def __init__(self, data: MERADataModule, examples: Sequence[LabelledExample]) -> None:
         drawn = cast(PocketTask, data.source).drawn(data.drawn, data.seed)
         by_prompt = {item.prompt: item for item in reversed(drawn)}
         items = [by_prompt[example.prompt] for example in examples]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lightning_steer.outcomes import Judgement, judge
 from lightning_steer.outcomes.choice_prose import promise_table
 from lightning_steer.outcomes.prose import outcome_table, p_value, signed
-from lightning_steer.outcomes.records import Choice, MeasureOutcome
+from lightning_steer.outcomes.records import MeasureOutcome, SettingChoice
 from lightning_steer.studies.published.markdown import table
 from lightning_steer.studies.published.sources import ALPHASTEER, Section, head
 from lightning_steer.studies.published.sources import table as path_of
@@ -32,7 +32,7 @@ class Call(NamedTuple):
     judgement: Judgement
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> SettingChoice:
         """Return the choice under its promises."""
         assert self.judgement.choice is not None
         return self.judgement.choice
@@ -107,7 +107,7 @@ def _row(call: Call) -> tuple[str, ...]:
     return call.benefit, f"{call.loss:g}", chose, _verdict(choice), fresh or "-"
 
 
-def _verdict(choice: Choice) -> str:
+def _verdict(choice: SettingChoice) -> str:
     certified = [one.setting for one in choice.candidates if one.certified]
     if choice.chosen is not None:
         return f"{choice.chosen} (certified: {', '.join(certified)})"

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lightning_steer.data.toy.world import LabelledSplit, ToyWorld
+from lightning_steer.data.toy.world import ToyLabelledSplit, ToyWorld
 from lightning_steer.files import write
 from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.networks.mlp import MLP
@@ -21,7 +21,7 @@ def worlds(kind: Network, networks: int) -> list[ToyWorld]:
     return [ToyWorld(kind.attributes, kind.values, kind.dimensions, world_seed=i) for i in range(networks)]
 
 
-def batch(splits: list[LabelledSplit], j: int) -> tuple[Tensor, Tensor]:
+def batch(splits: list[ToyLabelledSplit], j: int) -> tuple[Tensor, Tensor]:
     """Return batch j of every world: ``x [N, B, inputs]``, ``y [N, B, attributes]``."""
     batches = [split[j] for split in splits]
     return torch.stack([labelled.x for labelled in batches]), torch.stack([labelled.y for labelled in batches])
@@ -37,7 +37,7 @@ def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
     missing = [i for i, path in enumerate(paths) if not path.is_file()]
     if missing:
         ensemble = Ensemble([models[i] for i in missing])
-        fit(ensemble, kind, [LabelledSplit(toy_worlds[i], 1, BATCH, (i, 0), slice(None)) for i in missing])
+        fit(ensemble, kind, [ToyLabelledSplit(toy_worlds[i], 1, BATCH, (i, 0), slice(None)) for i in missing])
         for position, i in enumerate(missing):
             write(paths[i], save({name: value[position].detach().clone() for name, value in ensemble.weights.items()}))
     for network, path in zip(models, paths, strict=True):
@@ -48,7 +48,7 @@ def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
 
 
 @torch.enable_grad()
-def fit(ensemble: Ensemble, kind: Network, splits: list[LabelledSplit]) -> None:
+def fit(ensemble: Ensemble, kind: Network, splits: list[ToyLabelledSplit]) -> None:
     """Optimise all networks at once: AdamW treats each weight by itself, so the networks do not interact."""
     weights = list(ensemble.weights.values())
     optimizer = torch.optim.AdamW(weights, lr=kind.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
@@ -68,7 +68,7 @@ def fit(ensemble: Ensemble, kind: Network, splits: list[LabelledSplit]) -> None:
 def clean_accuracy(ensemble: Ensemble, kind: Network, networks: int) -> tuple[Tensor, Tensor]:
     """Return mean attribute accuracy and exact match on fresh samples, ``[N]`` each."""
     splits = [
-        LabelledSplit(world, CLEAN_ROWS, CLEAN_ROWS, (i, 2), slice(None))
+        ToyLabelledSplit(world, CLEAN_ROWS, CLEAN_ROWS, (i, 2), slice(None))
         for i, world in enumerate(worlds(kind, networks))
     ]
     x, y = batch(splits, 0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_steer.data.toy.world import PairsSplit, generator
+from lightning_steer.data.toy.world import ToyPairSplit, generator
 from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.records import Activations
 from lightning_steer.studies.toy.networks import worlds
@@ -59,7 +59,7 @@ def draw(cell: Cell, ensemble: Ensemble, networks: int, sets: int, split: int, r
     for i, world in enumerate(worlds(cell.network, networks)):
         for t, chosen in enumerate(target_sets(cell, i, sets)):
             seeds = (1000 + 100 * i + t, split)
-            batches.append(PairsSplit(world, rows, rows, seeds, slice(None), chosen, 0, True)[0])
+            batches.append(ToyPairSplit(world, rows, rows, seeds, slice(None), chosen, 0, True)[0])
             targets.append(torch.tensor(chosen))
     x, y, x_positive, y_positive = (
         torch.stack([getattr(batch, name) for batch in batches]).unflatten(0, (networks, sets))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lightning_steer.data.mera.module import MERADataModule
-from lightning_steer.data.mera.tasks import Example, PocketTask
+from lightning_steer.data.mera.tasks import LabelledExample, PocketTask
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.studies.mera import cells
 from lightning_steer.studies.mera.crossed.cell import Part, Parts
@@ -32,7 +32,7 @@ def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int,
     half = sizes[1] // 2
     tokens = list[torch.Tensor]()
 
-    def part(examples: list[Example]) -> Part:
+    def part(examples: list[LabelledExample]) -> Part:
         decisions = Decisions(llm, cells.questions(data, examples))
         tokens.append(decisions.tokens)
         return Part(decisions.h[-1], torch.tensor([e.label for e in examples]), decisions.base)
