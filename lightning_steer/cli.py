@@ -85,7 +85,12 @@ class CLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
             parser_kwargs={
-                name: {"default_config_files": [resource_path(DEFAULTS)], "add_help": False}
+                name: {
+                    "default_config_files": [resource_path(DEFAULTS)],
+                    "usage": experiment_help.USAGE.format(name=name),
+                    "description": experiment_help.PAGES[name].summary,
+                    "add_help": False,  # there are two kinds
+                }
                 for name in self.subcommands()
             },
             save_config_callback=LateRecord,

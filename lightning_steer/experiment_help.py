@@ -10,11 +10,13 @@ from typing import NamedTuple, NoReturn
 
 import docstring_parser
 
+from lightning_steer.arguments import Paragraphs
 from lightning_steer.data import BehaviourDataModule, PromptsDataModule
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.modules import Responses, SteeringAdaptor
 
-CONFIGS = "--config configs/steer_behaviour.yaml --config configs/methods/mean_difference.yaml"
+USAGE = "python -m lightning_steer {name} --config EXPERIMENT.yaml [--config METHOD.yaml] [options]"
+CONFIGS = "--config configs/steer_behaviour.yaml \\\n      --config configs/methods/mean_difference.yaml"
 
 
 class Option(NamedTuple):
@@ -37,16 +39,15 @@ class Page(NamedTuple):
 CONFIG = Option(
     "--config",
     "FILE",
-    "a configuration; give the option several times, the experiment first, then the method: a later file wins",
+    "a configuration file; give the option once for the experiment, then once for the method: a later file wins; "
+    "configs/ and configs/methods/ hold those that come with the package",
 )
 EXPERIMENT = Option("--experiment", "NAME")
 RUN = Option("--run", "NAME")
 SEED = Option(
     "--seed_everything", "N", "seed of what is drawn at random (default: 0); pairs are split by --data.seed instead"
 )
-CHECKPOINT = Option(
-    "--ckpt_path", "FILE", "the checkpoint to read (default: best.ckpt in checkpoints/EXPERIMENT/RUN)"
-)
+CHECKPOINT = Option("--ckpt_path", "FILE", "the checkpoint to read (default: best.ckpt in checkpoints/EXPERIMENT/RUN)")
 MISMATCH = Option("--accept_mismatch", "{true,false}")
 LANGUAGE_MODEL = Option("--model.backbone.llm", "NAME", LLM)
 LAYERS = Option("--model.backbone.layers", "[N,...]", LLM)
@@ -54,7 +55,11 @@ METHOD = Option("--model.method", "CLASS", SteeringAdaptor)
 STRENGTHS = Option("--model.strengths", "[X,...]", SteeringAdaptor)
 SOURCE = Option("--data.source", "CLASS", BehaviourDataModule)
 REFERENCE = Option("--data.reference_texts", "FILE", BehaviourDataModule)
-WHAT, MODEL, DATA = "what to run", "model and method, in place of the configuration's", "data, in place of the configuration's"
+WHAT, MODEL, DATA = (
+    "what to run",
+    "model and method, in place of the configuration's",
+    "data, in place of the configuration's",
+)
 MEASURE = {
     WHAT: [CONFIG, EXPERIMENT, RUN, CHECKPOINT, MISMATCH, SEED],
     MODEL: [LANGUAGE_MODEL, STRENGTHS],
@@ -116,10 +121,10 @@ def text(parser: argparse.ArgumentParser) -> str:
     page = PAGES[name]
     shown = argparse.ArgumentParser(
         prog=name,
-        usage=f"python -m lightning_steer {name} --config EXPERIMENT.yaml [--config METHOD.yaml] [options]",
+        usage=USAGE.format(name=name),
         description=page.summary,
         epilog=MORE.format(name=name, example=page.example),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Paragraphs,
         add_help=False,
     )
     helps = {option: action for action in parser._actions for option in action.option_strings}

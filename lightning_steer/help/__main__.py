@@ -43,10 +43,15 @@ def _entry(main: Callable[[list[str]], Any], command: str | None = None, for_all
     with patch.dict(os.environ, COLUMNS=str(WIDTH + 2)), redirect_stdout(io.StringIO()) as printed:
         with suppress(SystemExit):
             main([*words, "--help"])
-        with suppress(SystemExit), patch.object(ArgumentParser, "print_help", lambda parser, *_: parsers.append(parser)):
+        with (
+            suppress(SystemExit),
+            patch.object(ArgumentParser, "print_help", lambda parser, *_: parsers.append(parser)),
+        ):
             main([*words, for_all])
     options = sorted({option for action in parsers[0]._actions for option in action.option_strings})
-    shown = [line.split()[0] for line in printed.getvalue().splitlines() if line.startswith("  --")]
+    shown = [
+        line.split()[0] for line in printed.getvalue().splitlines() if line.startswith(("  --model.", "  --data."))
+    ]
     return {
         "help": printed.getvalue().split("\n"),
         "options": options,

@@ -25,31 +25,31 @@ class Command(NamedTuple):
 COMMANDS = (
     Command(
         "steer",
-        "steer a model with contrast pairs: choose the layer and the strength, measure the effect and the damage",
+        "choose layer and strength from contrast pairs; measure effect and damage",
         "lightning_steer.workflows.command",
         "--llm checkpoints/pocket/base --pairs configs/pairs.jsonl",
     ),
     Command(
         "lint",
-        "look for what spoils contrast pairs, such as an answer A that is always the positive one",
+        "look for what spoils contrast pairs, such as one side always being longer",
         "lightning_steer.lint.__main__",
         "configs/pairs.jsonl",
     ),
     Command(
         "check",
-        "test whether steering does to your model what it should: hooks, padding, caches, labels",
+        "test whether steering does to your model what it should",
         "lightning_steer.check.__main__",
         "--llm checkpoints/pocket/base --labels Yes No",
     ),
     Command(
         "export",
-        "write a fitted vector to a file, for this tool or for another one",
+        "write a fitted vector to a file, for this tool or another one",
         "lightning_steer.vectors.__main__",
         "logs/steer/pairs/vector.safetensors honest.gguf",
     ),
     Command(
         "judge",
-        "judge outcomes that any tool measured, and choose a strength that keeps your limits",
+        "judge outcomes of any tool; choose a strength within your limits",
         "lightning_steer.outcomes.__main__",
         'outcomes.csv --benefit "refused>=0" --harm "right falls<=.05"',
     ),
@@ -76,15 +76,17 @@ commands for experiments, which are put together from configuration files:
 {experiments}
 
   For example, fit a method, then measure it on held-out data:
-  python -m lightning_steer fit --config configs/steer_behaviour.yaml --config configs/methods/mean_difference.yaml
-  python -m lightning_steer test --config configs/steer_behaviour.yaml --config configs/methods/mean_difference.yaml
+
+  python -m lightning_steer fit --config configs/steer_behaviour.yaml \\
+      --config configs/methods/mean_difference.yaml
+  python -m lightning_steer test --config configs/steer_behaviour.yaml \\
+      --config configs/methods/mean_difference.yaml
 
 more help:
-  COMMAND --help                the options that users set most
-  COMMAND --help-all            all options
-  fit --model.help CLASS        the options of a class, such as SteeringAdaptor; --data.help CLASS for data
-  fit --config ... --print_config
-                                the configuration in full, without running it
+  COMMAND --help           the options that users set most, with an example
+  COMMAND --help-all       all options
+  fit --model.help CLASS   the options of a class, such as SteeringAdaptor
+  fit --data.help CLASS    those of a data class, such as BehaviourDataModule
 
 `python -m lightning_steer.report logs/` collects the reports of all runs into one table.
 """
@@ -93,7 +95,8 @@ more help:
 def overview() -> str:
     """Return the help of ``python -m lightning_steer`` itself."""
     commands = [
-        f"  {command.name:<10}{command.summary}\n{'':12}{command.name} {command.example}".rstrip() for command in COMMANDS
+        f"  {command.name:<10}{command.summary}\n{'':12}{command.name} {command.example}".rstrip()
+        for command in COMMANDS
     ]
     experiments = [f"  {command.name:<10}{command.summary}" for command in EXPERIMENTS]
     return OVERVIEW.format(commands="\n".join(commands), experiments="\n".join(experiments))

@@ -60,6 +60,8 @@ def answer(arguments: Sequence[str]) -> str | None:
     asked = _before_separator(rest)
     if set(HELP) & set(asked) or (ALL in asked and name in [command.name for command in commands.COMMANDS]):
         return read()[name].help  # only experiments hide options
+    if asked and not asked[0].startswith("-") and name in [command.name for command in commands.EXPERIMENTS]:
+        raise UnknownArgumentError(f"{name} takes options only, not {asked[0]!r}: a configuration needs --config FILE")
     check_options(name, asked)
     return None
 
