@@ -29,8 +29,11 @@ BAD = {
         [*STEER, f"{MODEL}method", "LEACE", f"{MODEL}method.by_valeu", "true"],
         "no option 'by_valeu'; did you mean by_value?",
     ),
-    "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise?"),
-    "misspelt trainer key": ([*STEER, "--trainer.max_epocs", "1"], "'--trainer.max_epocs' of fit; did you mean --trainer.max_epochs"),
+    "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise"),
+    "misspelt trainer key": (
+        [*STEER, "--trainer.max_epocs", "1"],
+        "'--trainer.max_epocs' of fit; did you mean --trainer.max_epochs",
+    ),
     "text for a number": ([*STEER, f"{DATA}pairs", "many"], "pairs: expected int, not many"),
     "attribute 60 of 60": ([*STEER, f"{DATA}target", "60"], "target attribute 60 does not exist: there are 60"),
     "value 9 of 8": ([*STEER, f"{DATA}target_value", "9"], "target value 9 does not exist: there are 8"),

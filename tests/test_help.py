@@ -44,7 +44,7 @@ VALUES = {
     "--model.steering": "mine.safetensors",
     "--model.max_new_tokens": 7,
     "--model.temperature": 0.5,
-    "--data.source": "SycophancyFile",
+    "--data.source": "ChoicesFile",
     "--data.reference_texts": "mine.txt",
     "--data.file": "mine.txt",
 }
@@ -58,7 +58,7 @@ def shown(command: str) -> list[str]:
 
 def example(command: str) -> list[str]:
     """The arguments of the example at the end of a command's page."""
-    words = shlex.split(TEXTS[command].help.partition("For example:")[2])
+    words = shlex.split(TEXTS[command].help.partition("For example:")[2].replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "lightning_steer"]
     return words[3:]
 
@@ -116,7 +116,7 @@ def test_the_ten_options_of_a_page_do_what_it_says(
     words = example(command)
     assert words[0] == command
     settings = {option: VALUES[option] for option in shown(command) if option != "--config"}
-    path = {"SycophancyFile": ["--data.source.path", "mine.jsonl"]}.get(str(settings.get("--data.source")), [])
+    path = {"ChoicesFile": ["--data.source.path", "mine.jsonl"]}.get(str(settings.get("--data.source")), [])
     given = [f"{option}={json.dumps(value) if value is True else value}" for option, value in settings.items()]
     config = yaml.safe_load(printed([*words, *given, *path, "--print_config"], capsys))
     for option, value in settings.items():

@@ -80,10 +80,10 @@ def check_options(name: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         option = argument.partition("=")[0]
         if _is_option(argument) and not _is_known(option, text):
-            similar = _similar(option, text)
-            hint = f"did you mean {' or '.join(similar)}?" if similar else f"see {name} {ALL}".replace("  ", " ")
-            of = f" of {name}" if name else " before a command"
-            raise UnknownArgumentError(f"there is no option {option!r}{of}; {hint}")
+            where = f"of {name}" if name else "before a command"
+            all_options = f"see {name} {ALL}" if name else "name the command first, such as fit"
+            hint = f"did you mean {' or '.join(similar)}?" if (similar := _similar(option, text)) else all_options
+            raise UnknownArgumentError(f"there is no option {option!r} {where}; {hint}")
 
 
 def _before_separator(arguments: Sequence[str]) -> list[str]:
@@ -108,7 +108,11 @@ def _is_known(option: str, text: Text) -> bool:
 
 def _similar(option: str, text: Text) -> list[str]:
     """Options with the same last word, else those that are spelt alike, else those that begin alike."""
-    candidates = {name: name.strip("-+").rpartition(".")[2] for name in [*text.options, *text.below_classes]}
+    candidates = {
+        name: name.strip("-+").rpartition(".")[2]
+        for name in [*text.options, *text.below_classes]
+        if not option.startswith(f"{name}.")
+    }
     word = option.strip("-+").rpartition(".")[2].replace("-", "_")
     same = [name for name, last in candidates.items() if last == word]
     alike = difflib.get_close_matches(option, candidates, n=2, cutoff=0.7)
