@@ -113,7 +113,8 @@ def parser() -> Parser:
         choices=METHODS,
         default="MeanDifference",
         metavar="NAME",
-        help=f"the steering method: {', '.join(METHODS)} (default: MeanDifference)",
+        help="the steering method, such as LEACE; a name that does not exist is answered with the list of all "
+        "(default: MeanDifference)",
     )
     made.add_argument(
         "--strengths",
