@@ -17,7 +17,18 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import distributed
 
-from lightning_steer import config_files, data, errors, experiment_help, methods, metrics, modules, networks, numbers
+from lightning_steer import (
+    class_names,
+    config_files,
+    data,
+    errors,
+    experiment_help,
+    methods,
+    metrics,
+    modules,
+    networks,
+    numbers,
+)
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.escapes import say
@@ -57,7 +68,8 @@ class Parser(LightningArgumentParser):
         for key, listed in LISTS.items():
             options |= {option for known in listed.values() for option in inspect.signature(known).parameters}
             options.add(key)
-        classes = {key: list(listed) for key, listed in LISTS.items()}
+        classes = class_names.by_setting(known for listed in LISTS.values() for known in listed.values())
+        classes |= {key: list(LISTS[key]) for key in ("model", "data", "backbone")}
         self.exit(2, f"lightning_steer: {errors.of_parser(message, classes, sorted(options))}\n")
 
 

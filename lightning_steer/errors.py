@@ -59,7 +59,9 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
     if unknown:
         key = _keys(message)[-1] if _keys(message) else ""
         known = classes.get(key, [name for names in classes.values() for name in names])
-        return f"{key}: {unknown[1]!r} is not a known class; known are {', '.join(sorted(known))}"
+        similar = difflib.get_close_matches(unknown[1].rpartition(".")[2], known, n=2)
+        meant = f" did you mean {' or '.join(similar)}?" if similar else ""
+        return f"{key}: {unknown[1]!r} is not a known class;{meant} known are {', '.join(sorted(set(known)))}"
     misspelt = re.search(r"(?:Option|option) '([^']+)'|unrecognized arguments: (\S+)", message)
     if misspelt:
         name = (misspelt[1] or misspelt[2]).lstrip("-").split("=")[0]

@@ -23,6 +23,14 @@ BAD = {
         "method: 'Foo' is not a known class; known are ACE, Contrastive",
     ),
     "unknown module": ([*STEER, "--model", "Foo"], "model: 'Foo' is not a known class; known are ActivationRecorder"),
+    "unknown source": (
+        ["fit", "--config", "configs/steer_behaviour.yaml", *STEER[3:], "--data.source", "PairFile"],
+        "source: 'PairFile' is not a known class; did you mean PairsFile",
+    ),
+    "unknown positions": (
+        ["fit", "--config", "configs/steer_behaviour.yaml", *STEER[3:], "--model.backbone.positions", "Last"],
+        "positions: 'Last' is not a known class; known are AllTokens, GeneratedTokens, LastPromptToken, PromptTokens, ",
+    ),
     "unknown data": ([*STEER, "--data", "Foo"], "data: 'Foo' is not a known class"),
     "misspelt key": ([*STEER, f"{MODEL}strenghts", "[1]"], "no option 'strenghts'; did you mean strengths?"),
     "misspelt method key": (
