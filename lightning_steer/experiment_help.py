@@ -16,7 +16,11 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.modules import Responses, SteeringAdaptor
 
 USAGE = "python -m lightning_steer {name} --config EXPERIMENT.yaml [--config METHOD.yaml] [options]"
-CONFIGS = "--config configs/steer_behaviour.yaml \\\n      --config configs/methods/mean_difference.yaml"
+EXAMPLE = """\
+--config configs/steer_behaviour.yaml \\
+      --config configs/methods/mean_difference.yaml \\
+      --experiment mine --model.backbone.llm checkpoints/pocket/base \\
+      --data.source PairsFile --data.source.path configs/pairs.jsonl"""
 
 
 class Option(NamedTuple):
@@ -68,19 +72,19 @@ MEASURE = {
 PAGES = {
     "fit": Page(
         "Train a network, or fit a steering method and choose its strength.",
-        f"{CONFIGS} \\\n      --experiment mine --model.backbone.llm checkpoints/pocket/base \\\n"
-        "      --data.source PairsFile --data.source.path configs/pairs.jsonl",
+        EXAMPLE,
         {
             WHAT: [CONFIG, EXPERIMENT, RUN, Option("--overwrite", "{true,false}"), SEED],
             MODEL: [LANGUAGE_MODEL, LAYERS, METHOD, STRENGTHS],
             DATA: [SOURCE],
         },
     ),
-    "validate": Page("Run the sweep over strengths again, with what `fit` has fitted.", CONFIGS, MEASURE),
-    "test": Page("Measure on held-out data what `fit` has fitted, and write a report.", CONFIGS, MEASURE),
+    "validate": Page("Run the sweep over strengths again, with what `fit` has fitted.", EXAMPLE, MEASURE),
+    "test": Page("Measure on held-out data what `fit` has fitted, and write a report.", EXAMPLE, MEASURE),
     "predict": Page(
         "Write steered text, predictions or activations to files.",
-        "--config configs/responses.yaml --data.file prompts.txt",
+        "--config configs/responses.yaml --data.file prompts.txt \\\n"
+        "      --model.steering checkpoints/mine/mean_difference/best.ckpt",
         {
             WHAT: [CONFIG, EXPERIMENT, RUN, CHECKPOINT],
             MODEL: [

@@ -126,6 +126,17 @@ def test_the_ten_options_of_a_page_do_what_it_says(
         assert entry == value or entry["class_path"].endswith(f".{value}"), option
 
 
+def test_the_examples_of_the_pages_run_wherever_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no configs/ here: those of the package are read
+    Path("prompts.txt").write_text("Asked about gold, the helper will\n")
+    for command in PAGES:  # fit comes first
+        assert main([*example(command), "--trainer.enable_progress_bar=false"]) == 0, capsys.readouterr().err
+    assert Path("logs/mine/mean_difference/report.json").is_file()
+    assert Path("logs/responses/base/responses.md").is_file()
+
+
 @pytest.mark.parametrize("command", PAGES)
 def test_the_help_of_all_options_has_all(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed([command, "--help-all"], capsys)
