@@ -107,7 +107,7 @@ def _is_known(option: str, text: Text) -> bool:
 
 
 def _similar(option: str, text: Text) -> list[str]:
-    """Options with the same last word, else those that are spelt alike, else those that begin alike."""
+    """Options with the same last word, else those that begin with it, else those that are spelt alike."""
     candidates = {
         name: name.strip("-+").rpartition(".")[2]
         for name in [*text.options, *text.below_classes]
@@ -115,6 +115,10 @@ def _similar(option: str, text: Text) -> list[str]:
     }
     word = option.strip("-+").rpartition(".")[2].replace("-", "_")
     same = [name for name, last in candidates.items() if last == word]
-    alike = difflib.get_close_matches(option, candidates, n=2, cutoff=0.7)
     begins = [name for name, last in candidates.items() if len(word) > 2 and last.startswith(word)]
-    return (same or alike or begins)[:2]
+    alike = [
+        name
+        for name in difflib.get_close_matches(option, candidates, n=2, cutoff=0.7)
+        if difflib.get_close_matches(word, [candidates[name]])  # more than the group is alike
+    ]
+    return (same or begins or alike)[:2]
