@@ -189,7 +189,7 @@ def test_what_the_parser_may_know_is_left_to_it(words: list[str]) -> None:
     ("words", "sentence"),
     [
         (["steeer"], r"no command 'steeer'; did you mean steer\?"),
-        (["xyz"], "no command 'xyz'.*Commands are steer, .*predict"),
+        (["xyz"], "no command 'xyz'; commands are steer, .*predict"),
         (["fit", "configs/toy.yaml"], "fit takes options only, not 'configs/toy.yaml': .*--config FILE"),
         (["fit", "--llm", "gpt2"], r"no option '--llm' of fit; did you mean --model\.backbone\.llm\?"),
         (["fit", "--seed=1"], r"no option '--seed' of fit; did you mean --seed_everything\?"),

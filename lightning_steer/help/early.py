@@ -55,8 +55,8 @@ def answer(arguments: Sequence[str]) -> str | None:
         return None
     if name not in commands.NAMES:
         similar = difflib.get_close_matches(name, commands.NAMES, n=2, cutoff=0.5)
-        meant = f"; did you mean {' or '.join(similar)}?" if similar else ""
-        raise UnknownArgumentError(f"there is no command {name!r}{meant} Commands are {', '.join(commands.NAMES)}")
+        meant = f" did you mean {' or '.join(similar)}?" if similar else ""
+        raise UnknownArgumentError(f"there is no command {name!r};{meant} commands are {', '.join(commands.NAMES)}")
     asked = _before_separator(rest)
     if set(HELP) & set(asked) or (ALL in asked and name in [command.name for command in commands.COMMANDS]):
         return read()[name].help  # only experiments hide options

@@ -14,7 +14,8 @@ CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measu
 lm-evaluation-harness"""
 DESCRIPTION = """\
 Judge outcomes of steering, from any tool. Choose a setting that does what steering is for and keeps the harms that you
-name within their limits, and say how sure that is. No model is loaded."""
+name within their limits, and say how sure that is. Each --benefit and each --harm is a promise that the setting must
+keep. No model is loaded."""
 EPILOG = """\
 A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
 (0 is the baseline) or names; values are true or false, or numbers, with --range for a promise. Columns cluster, group,
