@@ -16,7 +16,6 @@ from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import LabelledFile, PocketTask
 from lightning_steer.data.splits import split, stratified
 from lightning_steer.metrics.answers import Answers
-from lightning_steer.modules.parts import cluster as cluster_of
 from lightning_steer.selection.rule import Certified
 
 LABELS = {"a": ["ham"], "b": ["spam"]}
@@ -57,7 +56,7 @@ def test_a_group_lies_in_one_split(tmp_path: Path, kind: str) -> None:
     batch = next(iter(data.val_dataloader()))
     passages = [re.findall(r"passage \d+", question.prompt)[0] for question in batch.x]
     together = torch.tensor([[a == b for a in passages] for b in passages])
-    assert torch.equal(cluster_of(batch)[:, None] == cluster_of(batch), together)
+    assert torch.equal(batch.cluster[:, None] == batch.cluster, together)
 
 
 def test_how_groups_are_drawn_does_not_depend_on_their_size() -> None:
@@ -87,7 +86,7 @@ def false_certificates(cluster: torch.Tensor, group: torch.Tensor, sets: int) ->
 def test_a_certificate_counts_groups_and_by_rows_it_would_be_void(tmp_path: Path) -> None:
     data = data_module(source(tmp_path, rows_in_groups(60, 5)), 50, 150, 50)
     batches = list(data.val_dataloader())
-    cluster = torch.cat([cluster_of(batch) for batch in batches])
+    cluster = torch.cat([batch.cluster for batch in batches])
     group = cluster.unique(return_inverse=True)[1]
     assert false_certificates(cluster, group, 400) <= 10
     assert false_certificates(torch.arange(len(group)), group, 100) >= 5  # what the rows alone would have certified

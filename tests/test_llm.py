@@ -134,11 +134,11 @@ def test_with_a_cache_and_without_the_same_is_generated(family: str, beams: int,
     edits = {site: add(torch.linspace(-2, 2, 32, dtype=dtype)) for site in llm.sites}
     for positions in (AllTokens(), GeneratedTokens(), LastPromptToken()):
         llm.positions = positions
-        with_cache = llm.generate(prompts, edits, num_beams=beams, use_cache=True, **GENERATING)
+        with_cache = llm.generate(prompts, edits=edits, num_beams=beams, use_cache=True, **GENERATING)
         if dtype == torch.float32:  # in bfloat16 the two paths round differently, and a near tie may fall either way
-            assert with_cache == llm.generate(prompts, edits, num_beams=beams, use_cache=False, **GENERATING)
+            assert with_cache == llm.generate(prompts, edits=edits, num_beams=beams, use_cache=False, **GENERATING)
         zero = {site: add(torch.zeros(32, dtype=dtype)) for site in llm.sites}
-        assert llm.generate(prompts, zero, num_beams=beams, **GENERATING) == llm.generate(
+        assert llm.generate(prompts, edits=zero, num_beams=beams, **GENERATING) == llm.generate(
             prompts, num_beams=beams, **GENERATING
         )
 
@@ -167,8 +167,8 @@ def test_one_by_one_is_the_batch_whatever_the_padding(family: str) -> None:
     llm = language_model(family)
     edits = {site: add(torch.linspace(-2, 2, 32)) for site in llm.sites}
     prompts = ["hello there my friend", "hi", "what is it"]
-    batch = llm.generate(prompts, edits, **GENERATING)
-    assert batch == [llm.generate([prompt], edits, **GENERATING)[0] for prompt in prompts]
+    batch = llm.generate(prompts, edits=edits, **GENERATING)
+    assert batch == [llm.generate([prompt], edits=edits, **GENERATING)[0] for prompt in prompts]
     read = llm.activations([MultipleChoice(prompt) for prompt in prompts])
     for site, h in read.items():
         single = torch.cat([llm.activations([MultipleChoice(prompt)])[site] for prompt in prompts])

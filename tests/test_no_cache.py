@@ -89,7 +89,7 @@ def test_the_models_own_setting_counts_in_every_family(positions: Positions, fam
         llm.model.config.use_cache = False
         assert llm.generate(PROMPTS, max_new_tokens=6) == expected
     edits = {llm.sites[0]: lambda h: vector.maps[0](h, 3.0)}
-    assert llm.generate(PROMPTS, edits, max_new_tokens=6) == expected
+    assert llm.generate(PROMPTS, edits=edits, max_new_tokens=6) == expected
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -37,7 +37,7 @@ def test_only_changes_that_hold_0_are_named() -> None:
 def test_a_change_that_cannot_be_is_not_named() -> None:
     """A share changes by 1 at most: an interval so wide could have seen no change at all."""
     wide = {**report(intended_preferred_change=figure(0.3, -0.5, 1.0)), "largest": {"intended_preferred_change": 1}}
-    assert nulls(wide).endswith("wanted_change (none, since there is none above 1.000).")
+    assert nulls(wide).endswith("intended_preferred_change (none, since there is none above 1.000).")
     assert "or more" in nulls(report(intended_preferred_change=figure(0.3, -0.5, 1.0)))
 
 

@@ -68,7 +68,7 @@ def test_two_processes_are_one(method: type[SteeringMethod], toy_checkpoints: di
         reports.append(run(method, toy_checkpoints["none"], folder, devices))
     one, two = reports
     assert one.keys() == two.keys()
-    assert one["/metrics/target/n"] == two["/metrics/target/n"] == 49
+    assert one["/metrics/target_accuracy/n"] == two["/metrics/target_accuracy/n"] == 49
     for path, value in one.items():
         if isinstance(value, float):
             assert two[path] == pytest.approx(value, abs=1e-5, rel=1e-5), path

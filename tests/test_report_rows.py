@@ -205,7 +205,7 @@ def test_the_price_stands_in_the_table_beside_the_effect_and_the_baseline() -> N
         "metrics": {"intended_preferred": drift["reference_kl"], **drift},
     }
     table = comparison(shown)
-    assert table["baseline"].keys() == table["M"].keys() == {"intended_preferred", *drift}
+    assert table["baseline (unsteered)"].keys() == table["M"].keys() == {"intended_preferred", *drift}
     lines = legend(shown).splitlines()
     assert [line.split("|")[3].strip() for line in lines[2:]] == ["higher", "lower", "-"]
     assert all(line.split("|")[4].strip() == "9" for line in lines[2:])

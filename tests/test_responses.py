@@ -89,7 +89,7 @@ def test_batched_responses_are_those_one_by_one(n: int, model: Path, vector: Pat
             llm.system = system
             for strength in (None, *STRENGTHS):
                 edits = {} if strength is None else {llm.sites[0]: lambda h, c=strength: h + c * push}
-                alone = llm.generate([prompt.text], edits, 8)[0]
+                alone = llm.generate([prompt.text], 8, edits=edits)[0]
                 assert found[prompt.id, system, str(model), strength, 0] == alone
     assert len(set(found.values())) > 2 * n  # steering and prompts both matter
 

@@ -111,7 +111,7 @@ def test_steering_with_a_file_is_steering_with_the_maps(positions: Positions, tm
         assert torch.equal(logits(llm.model, llm.tokenizer), expected)
     assert torch.equal(logits(llm.model, llm.tokenizer), plain)
     assert (expected - plain).abs().max() > 1e-3 or isinstance(positions, GeneratedTokens)
-    words = llm.generate(PROMPTS, edits, max_new_tokens=6)
+    words = llm.generate(PROMPTS, edits=edits, max_new_tokens=6)
     with vectors.edit(llm, found):
         assert llm.generate(PROMPTS, max_new_tokens=6) == words
 

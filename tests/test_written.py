@@ -38,7 +38,7 @@ def test_what_is_measured_is_what_is_written(llm: ls.LLM) -> None:
     for edit in (None, edits):
         found = written.continued(llm, PROMPTS, edit)
         assert found is not None
-        assert found.texts == llm.generate(PROMPTS, edit, written.NEW)
+        assert found.texts == llm.generate(PROMPTS, written.NEW, edits=edit)
         ids, new = llm.prompts(PROMPTS, 1), llm.continued(PROMPTS, edit, written.NEW)
         alone = [plain_nats(llm, *one) for one in zip(ids, new, strict=True)]
         torch.testing.assert_close(found.nats.double(), torch.tensor(alone, dtype=torch.float64), rtol=0, atol=1e-5)
@@ -74,7 +74,7 @@ def text(nats: float, repeated: float) -> Written:
 
 
 @pytest.mark.parametrize(
-    ("nats", "repeated", "wanted", "faults"),
+    ("nats", "repeated", "positive", "faults"),
     [
         (1.0, 0.0, 2.0, []),
         (1.9, 0.04, 2.0, []),

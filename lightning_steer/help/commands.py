@@ -42,6 +42,12 @@ COMMANDS = (
         "--llm checkpoints/pocket/base --labels Yes No",
     ),
     Command(
+        "chat",
+        "talk to the model at several strengths, side by side or on a page",
+        "lightning_steer.chat.__main__",
+        "--llm checkpoints/pocket/base --vector logs/steer/pairs/vector.safetensors",
+    ),
+    Command(
         "export",
         "write a fitted vector to a file, for this tool or another one",
         "lightning_steer.vectors.__main__",

@@ -38,6 +38,10 @@ SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 """What of a model's generation settings says which tokens it knows, and not how it is to speak."""
 
 
+Conversation = Sequence[Mapping[str, str]]
+"""The turns of a chat, each with its ``role`` and ``content``."""
+
+
 class LLM(Backbone):
     """A decoder of any family, with the places in it that are steered.
 
@@ -180,12 +184,17 @@ class LLM(Backbone):
 
     # ---- scoring and reading
 
-    def prompt(self, text: str) -> str:
-        """The prompt as the model is given it."""
-        if not self.chat:
-            return text
-        turns = [{"role": "system", "content": self.system}] if self.system else []
-        turns.append({"role": "user", "content": text})
+    def prompt(self, text: str | Conversation) -> str:
+        """The prompt as the model is given it; raises ValueError if it is a conversation and there is no template."""
+        if isinstance(text, str):
+            if not self.chat:
+                return text
+            turns = [{"role": "system", "content": self.system}] if self.system else []
+            turns.append({"role": "user", "content": text})
+        elif self.chat:
+            turns = list(text)
+        else:
+            raise ValueError(f"a conversation needs a chat template: set chat, or give a text, not {str(text)[:60]}")
         try:
             return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template raises what it likes, as a rule because of a system message
@@ -210,7 +219,7 @@ class LLM(Backbone):
             self.check_length(len(row.ids), texts[row.example])
         return rows
 
-    def prompts(self, prompts: Sequence[str], new: int) -> list[list[int]]:
+    def prompts(self, prompts: Sequence[str | Conversation], new: int) -> list[list[int]]:
         """Tokens of prompts after which ``new`` ones are generated; raises ValueError naming a prompt."""
         texts = [self.prompt(text) for text in prompts]
         token_ids = text_tokens(self.tokenizer, texts, special=not self.chat)
@@ -373,37 +382,48 @@ class LLM(Backbone):
 
     @overload
     def generate(
-        self, prompts: str, edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
+        self, prompts: str, max_new_tokens: int = 64, *, edits: Mapping[str, Edit] | None = None, **settings: Any
     ) -> str: ...
 
     @overload
     def generate(
-        self, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None, max_new_tokens: int = 64, **settings: Any
+        self,
+        prompts: Sequence[str | Conversation],
+        max_new_tokens: int = 64,
+        *,
+        edits: Mapping[str, Edit] | None = None,
+        **settings: Any,
     ) -> list[str]: ...
 
     @torch.no_grad()
     def generate(
         self,
-        prompts: str | Sequence[str],
-        edits: Mapping[str, Edit] | None = None,
+        prompts: str | Sequence[str | Conversation],
         max_new_tokens: int = 64,
+        *,
+        edits: Mapping[str, Edit] | None = None,
         **settings: Any,
     ) -> str | list[str]:
         """Continue a prompt or several, greedily unless ``settings`` (of transformers' ``generate``) say otherwise.
 
+        With ``chat`` a prompt of several may be a conversation, a list of turns with ``role`` and ``content``.
         Nothing is taken from the model's own ``generation_config`` but its special tokens.
 
         Returns:
             What follows the prompt; of several prompts a list, in their order.
         """
         if isinstance(prompts, str):
-            return self.generate([prompts], edits, max_new_tokens, **settings)[0]
+            return self.generate([prompts], max_new_tokens, edits=edits, **settings)[0]
         token_ids = self.continued(prompts, edits, max_new_tokens, **settings)
         return self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
 
     @torch.no_grad()
     def continued(
-        self, prompts: Sequence[str], edits: Mapping[str, Edit] | None, max_new_tokens: int, **settings: Any
+        self,
+        prompts: Sequence[str | Conversation],
+        edits: Mapping[str, Edit] | None,
+        max_new_tokens: int,
+        **settings: Any,
     ) -> list[list[int]]:
         """Return the tokens that :meth:`generate` writes after each prompt, up to the first that ends a text."""
         self.load()
@@ -426,9 +446,9 @@ class LLM(Backbone):
             self.model.generation_config = saved
         end = settings.get("eos_token_id", plain.eos_token_id)
         ends = end if isinstance(end, list) else [end]
-        return [_up_to(ends, row) for row in out[:, ids.shape[1] :].tolist()]
+        return [up_to(ends, row) for row in out[:, ids.shape[1] :].tolist()]
 
 
-def _up_to(ends: Sequence[int | None], ids: list[int]) -> list[int]:
+def up_to(ends: Sequence[int | None], ids: list[int]) -> list[int]:
     """Return tokens up to the first that ends a text, this one included."""
     return ids[: 1 + next((i for i, token in enumerate(ids) if token in ends), len(ids))]

@@ -8,7 +8,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.drift import drift_estimates
 from lightning_steer.modules import interventions
 from lightning_steer.modules.interventions import Interventions
-from lightning_steer.modules.summary import by_strength, random_range
+from lightning_steer.modules.summary import as_estimates, by_strength, random_range
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 
 Columns = dict[str, list[Estimate]]
@@ -43,7 +43,7 @@ def add_to(
         for name, column in of_group["random_control"].items()
     }
     report["baselines"]["baseline"] |= undisturbed(own)
-    start = {name: Estimate(**one) for name, one in undisturbed(own).items()}
+    start = as_estimates(undisturbed(own))
     report["curves"]["damage"] = by_strength(strengths, of_group["strength"], identity_strength, start)
 
 

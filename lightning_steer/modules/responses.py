@@ -262,4 +262,4 @@ class Responses(L.LightningModule):
         if self.temperature > 0:
             names = [f"{system}/{prompt.id}/{sample}" for prompt, sample in rows] * copies
             settings["logits_processor"] = [Sampler(names, self.seed, self.temperature, self.top_p)]
-        return llm.generate([p.text for p, _ in rows] * copies, edits, self.max_new_tokens, **settings)
+        return llm.generate([p.text for p, _ in rows] * copies, self.max_new_tokens, edits=edits, **settings)

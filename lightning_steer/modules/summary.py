@@ -112,7 +112,7 @@ class Summary:
 
     def dose_response(self, table: dict[str, Tensor]) -> dict[str, Any]:
         """Every measure by strength, from the strength at which nothing is changed; see :func:`by_strength`."""
-        start = {name: Estimate(**figure) for name, figure in self.group("baseline", table).items()}
+        start = as_estimates(self.group("baseline", table))
         estimates = self.estimates(table, "strength")
         columns = {measure: estimates[measure] for measure in self.evaluation.headline}
         return by_strength(self.axes["strength"], columns, self.identity_strength, start)
@@ -120,9 +120,8 @@ class Summary:
     def random_band(self) -> dict[str, Any]:
         """Median and range of some random directions at every strength, each as long as the method's own shift."""
         draws, start, columns = self.estimates(self.tested, "random_strength"), {}, {}
-        for measure, figure in self.group("baseline").items():
+        for measure, unknown in as_estimates(self.group("baseline")).items():
             values = np.array([one.value for one in draws[measure]]).reshape(len(self.axes["strength"]), -1)
-            unknown = Estimate(**figure)
             ends = zip(np.median(values, 1).tolist(), values.min(1).tolist(), values.max(1).tolist(), strict=True)
             columns[measure] = [unknown._replace(value=m, low=low, high=high) for m, low, high in ends]
             start[measure] = unknown._replace(low=unknown.value, high=unknown.value)
@@ -230,6 +229,11 @@ def by_strength(
         columns = {name: [start[name], *column] for name, column in columns.items()}
     order = sorted(range(len(x)), key=lambda i: x[i])
     return points([x[i] for i in order], {name: [column[i] for i in order] for name, column in columns.items()})
+
+
+def as_estimates(figures: Figures) -> dict[str, Estimate]:
+    """Return a report's figures as the records that they were."""
+    return {name: Estimate(**figure) for name, figure in figures.items()}
 
 
 def points(x: Sequence[float], columns: Mapping[str, Sequence[Estimate]]) -> dict[str, Any]:

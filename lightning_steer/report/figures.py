@@ -19,6 +19,7 @@ NAMES = {
     "target_unchanged": "target still reads its old value",
     "off_target_accuracy": "other attributes right",
     "exact_match": "everything right",
+    "intended_preferred": "intended continuation likelier",
     "drift_kl": "drift of the others, KL (nats)",
     "drift_flip": "others whose reading changed",
 }

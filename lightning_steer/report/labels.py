@@ -67,7 +67,6 @@ WORDS = {
     "anti_change": "change of the anti-stereotypes' score (nats per token)",
     "unrelated_change": "change of the unrelated sentences' score (nats per token)",
     # behaviours
-    "intended_preferred": "intended continuation likelier",
     "intended_preferred_change": "change of the intended continuation being likelier",
     "preference": "positive continuation likelier",
     "preference_change": "change of the positive continuation being likelier",

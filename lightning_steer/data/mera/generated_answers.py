@@ -120,7 +120,7 @@ def answers(
         batch = [questions[i] for i in rows] * copies
         stop = _Stop(llm, [question.options for question in batch])
         prompts = [question.prompt for question in batch]
-        outputs = llm.generate(prompts, edits, answering.max_new_tokens, stopping_criteria=[stop])
+        outputs = llm.generate(prompts, answering.max_new_tokens, edits=edits, stopping_criteria=[stop])
         for j, text in enumerate(outputs):
             texts[j // len(rows)][rows[j % len(rows)]] = text
     return [_cut(questions, copy_texts) for copy_texts in texts]

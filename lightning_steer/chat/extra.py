@@ -1,0 +1,15 @@
+"""What the page needs beside the base installation."""
+
+from importlib.util import find_spec
+
+PACKAGES = "starlette", "uvicorn"
+
+
+def check() -> None:
+    """Raise ValueError naming what lacks and how to install it."""
+    lacking = [name for name in PACKAGES if find_spec(name) is None]
+    if lacking:
+        raise ValueError(
+            f"chat --web needs {' and '.join(lacking)}: pip install 'lightning-steer[web]', or leave out --web to talk "
+            "in the terminal"
+        )
