@@ -4,11 +4,23 @@ import argparse
 from typing import Any, NoReturn
 
 
+class Paragraphs(argparse.HelpFormatter):
+    """Fits the paragraphs of a description to the terminal; leaves those that are indented, or hold lines that are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(" ") or "\n " in part else super(Paragraphs, self)._fill_text(part, width, indent)
+            for part in paragraphs
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """Ends with exit code 2 and one sentence, as the rest of the command line does."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)  # half an option's name is a misspelling
+        # half an option's name is a misspelling
+        super().__init__(**{"allow_abbrev": False, "formatter_class": Paragraphs, **settings})
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""

@@ -15,8 +15,20 @@ import lightning as L
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import distributed
 
-from lightning_steer import config_files, data, errors, methods, metrics, modules, networks, numbers
+from lightning_steer import (
+    class_names,
+    config_files,
+    data,
+    errors,
+    experiment_help,
+    methods,
+    metrics,
+    modules,
+    networks,
+    numbers,
+)
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.escapes import say
@@ -56,7 +68,8 @@ class Parser(LightningArgumentParser):
         for key, listed in LISTS.items():
             options |= {option for known in listed.values() for option in inspect.signature(known).parameters}
             options.add(key)
-        classes = {key: list(listed) for key, listed in LISTS.items()}
+        classes = class_names.by_setting(known for listed in LISTS.values() for known in listed.values())
+        classes |= {key: list(LISTS[key]) for key in ("model", "data", "backbone")}
         self.exit(2, f"lightning_steer: {errors.of_parser(message, classes, sorted(options))}\n")
 
 
@@ -83,7 +96,15 @@ class CLI(LightningCLI):
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
             parser_class=Parser,
-            parser_kwargs={name: {"default_config_files": [resource_path(DEFAULTS)]} for name in self.subcommands()},
+            parser_kwargs={
+                name: {
+                    "default_config_files": [resource_path(DEFAULTS)],
+                    "usage": experiment_help.USAGE.format(name=name),
+                    "description": experiment_help.PAGES[name].summary,
+                    "add_help": False,  # there are two kinds
+                }
+                for name in self.subcommands()
+            },
             save_config_callback=LateRecord,
             args=self.arguments,
         )
@@ -94,22 +115,29 @@ class CLI(LightningCLI):
         return {name: skip for name, skip in subcommands.items() if name in self.arguments[:1]} or subcommands
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's name, and the checkpoint that ``test`` reads."""
-        parser.add_argument("--experiment", type=str, default="experiment", help="First part of the run's name.")
+        """The two kinds of help, the run's name, and whether a mismatch is accepted."""
+        parser.add_argument("-h", "--help", action=experiment_help.ShortHelp, help="the options that users set most")
+        parser.add_argument("--help-all", action="help", help="all options")
         parser.add_argument(
-            "--run", type=str, default="run", help="Second part of the run's name, as a rule the method."
+            "--experiment",
+            type=str,
+            default="experiment",
+            help="first part of the run's name; logs/EXPERIMENT/RUN and checkpoints/EXPERIMENT/RUN are written",
+        )
+        parser.add_argument(
+            "--run", type=str, default="run", help="second part of the run's name, as a rule the method"
         )
         parser.add_argument(
             "--accept_mismatch",
             type=bool,
             default=False,
-            help="Go on with a checkpoint that was fitted to another model, method, layer or data; the report says so.",
+            help="use a checkpoint although it was fitted to another model, method, layer or data; the report says so",
         )
         parser.add_argument(
             "--overwrite",
             type=bool,
             default=False,
-            help="Replace a finished run of this name that was fitted to another model, method, layer or data.",
+            help="replace a finished run of this name although it has another model, method, layer or data",
         )
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -276,3 +304,11 @@ def _quiet_writer(failure: threading.ExceptHookArgs) -> None:
     """TensorBoard's writer thread hands its OSError on to the main thread, which says what is wrong."""
     if not issubclass(failure.exc_type, OSError):
         sys.__excepthook__(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command of an experiment; returns 0, or raises."""
+    CLI(arguments)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads may abort a process that ends before them
+    return 0

@@ -6,16 +6,13 @@ and keeps its traceback. The parser's nested reports are cut down to the line th
 
 import difflib
 import re
+import sys
 import traceback
 from pathlib import Path
-
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 PACKAGE = str(Path(__file__).parent)
 RENAMED = {"scope": "positions", "read": "read_positions", "per": "normalize", "neutral_file": "reference_texts"}
 """Options of version 0.1 under another name now."""
-SPEAKING = (OSError, MisconfigurationException)
-"""Errors of libraries that already name what is wrong: a path, a trainer option."""
 LOST = re.compile(
     r"(gloo|nccl|c10d|tcpstore).*(connection (closed|reset|refused)|broken pipe|timed? ?out|remote process)",
     re.I | re.S,
@@ -38,10 +35,16 @@ def of_exception(error: BaseException) -> str | None:
         ours = raised_in.startswith(PACKAGE) and isinstance(cause, (ValueError, LookupError, RuntimeError, TypeError))
         in_trainer = "connectors" in raised_in or raised_in.endswith("fit_loop.py")
         bad_setting = in_trainer and isinstance(cause, ValueError)
-        if ours or bad_setting or isinstance(cause, SPEAKING):
+        if ours or bad_setting or isinstance(cause, _speaking()):
             return " ".join(str(cause.args[0] if isinstance(cause, KeyError) else cause).split())
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _speaking() -> tuple[type[Exception], ...]:
+    """Errors of libraries that already name what is wrong: a path, a trainer option."""
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")  # not imported for commands without it
+    return (OSError,) if lightning is None else (OSError, lightning.MisconfigurationException)
 
 
 def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -> str:
@@ -56,7 +59,9 @@ def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -
     if unknown:
         key = _keys(message)[-1] if _keys(message) else ""
         known = classes.get(key, [name for names in classes.values() for name in names])
-        return f"{key}: {unknown[1]!r} is not a known class; known are {', '.join(sorted(known))}"
+        similar = difflib.get_close_matches(unknown[1].rpartition(".")[2], known, n=2)
+        meant = f" did you mean {' or '.join(similar)}?" if similar else ""
+        return f"{key}: {unknown[1]!r} is not a known class;{meant} known are {', '.join(sorted(set(known)))}"
     misspelt = re.search(r"(?:Option|option) '([^']+)'|unrecognized arguments: (\S+)", message)
     if misspelt:
         name = (misspelt[1] or misspelt[2]).lstrip("-").split("=")[0]

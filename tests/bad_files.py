@@ -177,7 +177,7 @@ TOP: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("fit", *BASES["responses"][1:]), ("fit", "predict")),
     (("test", *BASES["responses"][1:]), ("predict",)),
     (("predict", *BASES["sae"][1:]), ("SparseCoder", "fit")),
-    (("--seed", "1"), ("1", "fit")),
+    (("--seed", "1"), ("--seed", "fit")),
 ]
 MIXED: list[tuple[str, str, tuple[str, ...]]] = [
     ("steer", "--data=ToyLabelDataModule", ("ToyLabelDataModule",)),

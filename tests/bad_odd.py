@@ -84,7 +84,7 @@ OPTIONS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("toy", T + "max_epochs", "{}", ("max_epochs", "int or null", "{}")),
     ("toy", M + "betas", "[0.9,0.9,0.9]", ("betas", "2 elements")),
     ("toy", M + "betas", "0.9", ("betas", "0.9")),
-    ("toy", "checkpoint.filenam", "x", ("checkpoint.filenam", "did you mean filename")),
+    ("toy", "checkpoint.filenam", "x", ("checkpoint.filenam", "did you mean --checkpoint.filename")),
     ("toy", "checkpoint.filename", "../../x", ("checkpoint.filename", "../../x")),
     ("toy", "checkpoint.filename", "", ("checkpoint.filename", "''")),
     ("toy", "checkpoint.filename", "{epoch}", ("checkpoint.filename", "{epoch}")),

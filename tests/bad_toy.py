@@ -88,7 +88,7 @@ SETTINGS: dict[str, list[tuple[str, str, str]]] = {
         ("checkpoint.mode", "median", "mode"),
         ("checkpoint.monitor", "val/lost", "val/lost"),
         ("checkpoint.every_n_epochs", "-1", "every_n_epochs"),
-        ("checkpoint.filname", "best", "did you mean filename"),
+        ("checkpoint.filname", "best", "did you mean --checkpoint.filename"),
         ("experiment", "..", "run's name"),
         ("experiment", "", "run's name"),
         ("experiment", "/tmp/x", "run's name"),

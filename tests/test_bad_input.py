@@ -15,7 +15,7 @@ TINY = [f"--data.init_args.{name}={value}" for name, value in {**WORLD, "test_ro
 MODEL, DATA = "--model.init_args.", "--data.init_args."
 
 BAD = {
-    "unknown command": (["fti"], "invalid choice: 'fti'"),
+    "unknown command": (["fti"], "no command 'fti'; did you mean fit?"),
     "no configuration": (["fit"], "required: fit.data, fit.model"),
     "missing file": (["fit", "--config", "configs/nope.yaml"], "nope.yaml"),
     "unknown method": (
@@ -23,14 +23,25 @@ BAD = {
         "method: 'Foo' is not a known class; known are ACE, Contrastive",
     ),
     "unknown module": ([*STEER, "--model", "Foo"], "model: 'Foo' is not a known class; known are ActivationRecorder"),
+    "unknown source": (
+        ["fit", "--config", "configs/steer_behaviour.yaml", *STEER[3:], "--data.source", "PairFile"],
+        "source: 'PairFile' is not a known class; did you mean PairsFile",
+    ),
+    "unknown positions": (
+        ["fit", "--config", "configs/steer_behaviour.yaml", *STEER[3:], "--model.backbone.positions", "Last"],
+        "positions: 'Last' is not a known class; known are AllTokens, GeneratedTokens, LastPromptToken, PromptTokens, ",
+    ),
     "unknown data": ([*STEER, "--data", "Foo"], "data: 'Foo' is not a known class"),
     "misspelt key": ([*STEER, f"{MODEL}strenghts", "[1]"], "no option 'strenghts'; did you mean strengths?"),
     "misspelt method key": (
         [*STEER, f"{MODEL}method", "LEACE", f"{MODEL}method.by_valeu", "true"],
         "no option 'by_valeu'; did you mean by_value?",
     ),
-    "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise or normalize?"),
-    "misspelt trainer key": ([*STEER, "--trainer.max_epocs", "1"], "'trainer.max_epocs'; did you mean max_epochs"),
+    "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise"),
+    "misspelt trainer key": (
+        [*STEER, "--trainer.max_epocs", "1"],
+        "'--trainer.max_epocs' of fit; did you mean --trainer.max_epochs",
+    ),
     "text for a number": ([*STEER, f"{DATA}pairs", "many"], "pairs: expected int, not many"),
     "attribute 60 of 60": ([*STEER, f"{DATA}target", "60"], "target attribute 60 does not exist: there are 60"),
     "value 9 of 8": ([*STEER, f"{DATA}target_value", "9"], "target value 9 does not exist: there are 8"),

@@ -349,10 +349,10 @@ def test_a_bad_file_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "required: pairs"),
+        ([], "required: PAIRS"),
         (["nowhere.jsonl"], "no file of behaviour examples nowhere.jsonl"),
         (["."], "no file of behaviour examples ."),
-        (["configs/pairs.jsonl", "--held", "x"], "unrecognized arguments: --held"),
+        (["configs/pairs.jsonl", "--held", "x"], "no option '--held' of lint; did you mean --held_out?"),
         (["configs/pairs.jsonl", "--held_out", "nowhere"], "nowhere"),
         (["configs/pairs.jsonl", "--llm", "./nowhere"], "there is no folder './nowhere'"),
         (["configs/pairs.jsonl", "--llm", "configs/pairs.jsonl"], "is a file; a model is a folder"),

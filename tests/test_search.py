@@ -313,7 +313,7 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--overwrite", "maybe"], "invalid choice: 'maybe'"),
         (["--llm", "nowhere"], "nowhere"),
         (["--seed", "one"], "--seed: invalid int value: 'one'"),
-        (["--budgett", "1"], "unrecognized arguments: --budgett"),
+        (["--budgett", "1"], "no option '--budgett' of steer; did you mean --budget?"),
     ],
 )
 def test_bad_commands(arguments: list[str], sentence: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,18 +53,28 @@ def parser() -> Parser:
     """Return the parser of this command."""
     made = Parser(
         prog="python -m lightning_steer chat",
+        usage="%(prog)s --llm NAME --vector FILE [options]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--llm", required=True, help="a hub name or a local folder in Hugging Face form")
-    made.add_argument("--vector", required=True, type=Path, help="a vector file, as `steer` and `export` write it")
+    made.add_argument(
+        "--llm",
+        required=True,
+        metavar="NAME",
+        help="the model: its name on the Hugging Face hub, or a local folder in the same form",
+    )
+    made.add_argument(
+        "--vector", required=True, type=Path, metavar="FILE", help="a vector file, as `steer` and `export` write it"
+    )
     made.add_argument(
         "--strengths",
         type=float,
         nargs="+",
+        metavar="X",
         help="a column for each, in the vector's units (default: the one that does nothing, and the vector's own)",
     )
-    made.add_argument("--max_new_tokens", type=int, default=128, help="tokens of the longest answer (default: 128)")
+    made.add_argument(
+        "--max_new_tokens", type=int, default=128, metavar="N", help="the longest answer, in tokens (default: 128)"
+    )
     made.add_argument(
         "--plain", action="store_true", help="continue messages as texts, even if the tokenizer has a chat template"
     )
@@ -75,9 +85,15 @@ def parser() -> Parser:
         help="steer with a vector that was fitted on another model (default: false)",
     )
     made.add_argument("--web", action="store_true", help="serve a page on this machine instead; needs the extra `web`")
-    made.add_argument("--port", type=int, help="of the page (default: one that is free)")
-    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    made.add_argument("--revision", help="branch, tag or commit on the hub")
+    made.add_argument("--port", type=int, metavar="N", help="the port of the page (default: one that is free)")
+    made.add_argument(
+        "--dtype",
+        default="auto",
+        metavar="NAME",
+        help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
+        "(default: auto)",
+    )
+    made.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
     return made
 
 

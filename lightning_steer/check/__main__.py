@@ -9,6 +9,10 @@ from lightning_steer.check import check
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 
+DESCRIPTION = """\
+Test whether steering does to your model what it should. Each law is a line: hooks steer the layer and the tokens that
+were named, padding and caches change nothing, labels differ in their tokens. Exit code 1 if a law does not hold."""
+
 
 def usable(name: str) -> torch.device:
     """The device of this name; raises ValueError before a model is loaded for one that is not there."""
@@ -23,16 +27,39 @@ def usable(name: str) -> torch.device:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the model that is named, print one line a law; exit code 1 if any fails."""
-    parser = Parser(prog="python -m lightning_steer check", description=__doc__)
-    parser.add_argument("--llm", required=True, help="a hub name or a local folder in Hugging Face form")
-    parser.add_argument("--layer", type=int, help="the block that is steered; the middle one if not given")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
-    parser.add_argument("--device", default="cpu", help="for example cuda")
+    parser = Parser(
+        prog="python -m lightning_steer check",
+        usage="%(prog)s --llm NAME [options]",
+        description=DESCRIPTION,
+    )
+    parser.add_argument(
+        "--llm",
+        required=True,
+        metavar="NAME",
+        help="the model: its name on the Hugging Face hub, or a local folder in the same form",
+    )
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="N",
+        help="the decoder block (layer) to steer, counted from 0 (default: the middle one)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        metavar="NAME",
+        help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
+        "(default: auto)",
+    )
+    parser.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where the model runs, for example cuda (default: cpu)"
+    )
     parser.add_argument(
         "--labels",
         nargs="+",
         default=["yes", "no"],
+        metavar="WORD",
         help="words whose tokens must differ; one that the tokenizer does not know is a law that does not hold",
     )
     args = parser.parse_args(arguments)

@@ -4,7 +4,6 @@ Duplicates, held-out pairs that were fitted to, and surface features (letter, po
 positives from negatives, each with its size, a 95 % interval and a test. Exit code 1 if anything is raised.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,17 +17,27 @@ from lightning_steer.resources import resource_path
 def main(arguments: list[str] | None = None) -> int:
     """Read, lint and print; return 1 if anything was raised."""
     parser = Parser(
-        prog="python -m lightning_steer lint", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m lightning_steer lint",
+        usage="%(prog)s PAIRS [options]",
+        description=__doc__,
     )
     parser.add_argument(
         "pairs",
         type=Path,
-        help='JSON lines of {"prompt", "positive", "negative"}, or a file of CAA: {"question", '
+        metavar="PAIRS",
+        help='contrast pairs: JSON lines of {"prompt", "positive", "negative"}, or a file of CAA: {"question", '
         '"answer_matching_behavior", "answer_not_matching_behavior"}',
     )
-    parser.add_argument("--held_out", type=Path, help="the pairs to judge on, to be compared with the pairs")
-    parser.add_argument("--llm", help="a hub name or a local folder: count in the tokens of its tokenizer")
-    parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--held_out",
+        type=Path,
+        metavar="FILE",
+        help="the pairs that will be judged on; they should share nothing with PAIRS",
+    )
+    parser.add_argument(
+        "--llm", metavar="NAME", help="a model, by hub name or folder: lengths and first words are then in its tokens"
+    )
+    parser.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
     options = parser.parse_args(arguments)
     if options.revision is not None and options.llm is None:
         raise ValueError(f"--revision {options.revision!r} is of a model, and none is named: add --llm NAME")

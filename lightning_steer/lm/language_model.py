@@ -46,8 +46,8 @@ class LLM(Backbone):
     """A decoder of any family, with the places in it that are steered.
 
     Args:
-        llm: a hub name or a local folder in Hugging Face form.
-        layers: the decoder blocks that are steered, counted from 0; negative from the end.
+        llm: the model: its name on the Hugging Face hub, or a local folder in the same form.
+        layers: the decoder blocks (layers) to steer, counted from 0, or from the end if negative: -1 is the last.
         part: what is steered of each: the block's output (the residual stream), or its attention's or MLP's output.
         positions: which tokens are steered; None for all.
         read_positions: which tokens of a text a method is fitted to (their mean, if several); None for the last one.

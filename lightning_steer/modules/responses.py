@@ -38,13 +38,13 @@ class Responses(L.LightningModule):
 
     Args:
         backbone: the model, with the layers and tokens that are steered.
-        steering: fitted maps: ``best.ckpt`` of a steering run, or plain vectors (``.safetensors``, ``.pt``); null for
+        steering: what steers: ``best.ckpt`` of a run of ``fit``, or plain vectors (``.safetensors``, ``.pt``); null for
             unsteered responses only.
         method: the method that the checkpoint is of; null for plain vectors.
         strengths: the strengths of the steered responses.
         tuned: another model, whose unsteered responses stand beside; null for none.
-        max_new_tokens: tokens of a response, at most.
-        temperature: 0 takes the likeliest token, else tokens are drawn.
+        max_new_tokens: the longest response, in tokens.
+        temperature: 0 takes the likeliest token; above 0 tokens are drawn, the more evenly the higher it is.
         top_p: only the likeliest tokens that reach this probability together are drawn from.
         samples: responses to each prompt; more than one needs a temperature.
         seed: of the drawing; a response does not depend on the batch it is drawn in.

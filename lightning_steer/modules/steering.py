@@ -45,9 +45,10 @@ class SteeringAdaptor(TracedModule):
 
     Args:
         backbone: the frozen network and the sites to steer.
-        method: the steering method; one instance is made for every site.
+        method: the steering method, such as MeanDifference; fitted apart for each steered layer.
         evaluation: what the task asks of the steered network.
-        strengths: the strengths to choose from, in the method's own units, from the weakest effect to the strongest.
+        strengths: the strengths to try, from the weakest effect to the strongest, in the method's own units: 1 adds a
+            mean difference once.
         selection: how one of them is chosen; null for the best on the validation rows.
         learning_rate: Adam's, for methods that are trained through the output.
         random_draws: random directions in the control, each as long as the method's own mean displacement.

@@ -12,6 +12,10 @@ from lightning_steer.escapes import say
 TABLES = """\
 CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measure, SETTING=path for a sample log of
 lm-evaluation-harness"""
+DESCRIPTION = """\
+Judge outcomes of steering, from any tool. Choose a setting that does what steering is for and keeps the harms that you
+name within their limits, and say how sure that is. Each --benefit and each --harm is a promise that the setting must
+keep. No model is loaded."""
 EPILOG = """\
 A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
 (0 is the baseline) or names; values are true or false, or numbers, with --range for a promise. Columns cluster, group,
@@ -29,34 +33,66 @@ def main(arguments: list[str] | None = None) -> int:
     """Read, judge, print and write; a user's mistake ends with one sentence and exit code 2."""
     parser = Parser(
         prog="python -m lightning_steer judge",
-        description=__doc__,
+        usage='%(prog)s TABLE [TABLE ...] --benefit "MEASURE>=0" [--harm "MEASURE falls<=LIMIT"] [options]',
+        description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("tables", nargs="+", help=TABLES)
-    add("--benefit", action="append", default=[], help="what steering is for; of several the first decides")
-    add("--harm", action="append", default=[], help="what it may damage, and how much is accepted")
-    add("--delta", type=float, default=0.05, help="accepted risk that the chosen setting breaks a promise (.05)")
-    add("--baseline", help="the setting without steering; strength 0, or the name baseline, if not given")
-    add("--cluster", help="the column whose rows belong together, such as a topic, if it is not called cluster")
+    add("tables", nargs="+", metavar="TABLE", help=TABLES)
+    add(
+        "--benefit",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="what steering is for (see below); of several the first decides",
+    )
+    add(
+        "--harm",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="what it may damage, and how much of that you accept (see below)",
+    )
+    add(
+        "--delta",
+        type=float,
+        default=0.05,
+        metavar="P",
+        help="accepted risk that the chosen setting breaks a promise (.05)",
+    )
+    add(
+        "--baseline",
+        metavar="SETTING",
+        help="the setting without steering; strength 0, or the name baseline, if not given",
+    )
+    add(
+        "--cluster",
+        metavar="COLUMN",
+        help="the column whose rows belong together, such as a topic, if it is not called cluster",
+    )
     add(
         "--range",
+        metavar="RANGE",
         action="append",
         default=[],
         help="possible values of a measure, MEASURE=LOW..HIGH; a promise needs it",
     )
-    add("--judge", help="whose scores to go by, where several judges scored; the others are compared")
-    add("--human", help="the judge whose labels are right, on a random part of the items: they correct the others")
+    add("--judge", metavar="NAME", help="whose scores to go by, where several judges scored; the others are compared")
+    add(
+        "--human",
+        metavar="NAME",
+        help="the judge whose labels are right, on a random part of the items: they correct the others",
+    )
     add(
         "--split",
+        metavar="SHARE",
         type=float,
         default=0.5,
-        help="share of the items that choose (.5); the others re-estimate; fix it beforehand",
+        help="share of the items that choose (.5); the others estimate again; fix it beforehand",
     )
-    add("--seed", type=int, default=0, help="of the split (0); fix it beforehand")
+    add("--seed", type=int, default=0, metavar="N", help="draws the split (0); fix it beforehand")
     for kind in ("html", "markdown", "json"):
-        add(f"--{kind}", type=Path, help=f"write the judgement as {kind} to this file")
+        add(f"--{kind}", type=Path, metavar="FILE", help=f"write the judgement as {kind} to this file")
     options = parser.parse_args(arguments)
     try:
         return _judge(options)

@@ -1,10 +1,9 @@
-"""``python -m lightning_steer export SOURCE TARGET``: vector files from runs, to other tools, and from them.
+"""Write a fitted vector to a file, in this tool's form or another one's, or read one that another tool has written.
 
-SOURCE is a run (``checkpoints/EXPERIMENT/RUN``) or a file: a vector file, a GGUF control vector, plain tensors by layer
+SOURCE is a run (checkpoints/EXPERIMENT/RUN) or a file: a vector file, a GGUF control vector, plain tensors by layer
 (safetensors or torch), or the dictionary of lm-evaluation-harness. TARGET is written in the form that its name says.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -22,25 +21,37 @@ FORMS = {".safetensors": "vector", ".gguf": "gguf", ".pt": "steered", ".pth": "s
 def main(arguments: list[str] | None = None) -> int:
     """Convert a run or vector file to another format, and print what the conversion loses."""
     parser = Parser(
-        prog="python -m lightning_steer export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m lightning_steer export",
+        usage="%(prog)s SOURCE TARGET [options]",
+        description=__doc__,
     )
     parser.add_argument(
         "source",
         type=Path,
+        metavar="SOURCE",
         help="a run's folder below checkpoints/, or a file; of a run only tensors and classes of lightning_steer are "
         "read, with its settings: they choose which model and data are read",
     )
-    parser.add_argument("target", type=Path, help="the file to write: .safetensors, .gguf or .pt")
-    parser.add_argument("--format", choices=["vector", *WRITERS], help="not the one that the target's name says")
-    parser.add_argument("--strength", type=float, help="in the card's units; the chosen one if not given")
-    parser.add_argument("--llm", help="hub name or folder of the model that an imported vector belongs to")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="the file to write: .safetensors, .gguf or .pt")
+    parser.add_argument(
+        "--format", choices=["vector", *WRITERS], help="the form to write (default: as the name of TARGET ends)"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="X",
+        help="in the units of the vector's card (default: the strength that was chosen)",
+    )
+    parser.add_argument(
+        "--llm", metavar="NAME", help="hub name or folder of the model that an imported vector belongs to"
+    )
     parser.add_argument(
         "--accept_mismatch",
         choices=["true", "false"],
         default="false",
         help="export a run whose model or data changed since; the card says so",
     )
-    parser.add_argument("--licence", help="an SPDX name for the card")
+    parser.add_argument("--licence", metavar="NAME", help="an SPDX name for the card")
     args = parser.parse_args(arguments)
     if args.strength is not None:
         numbers.finite("--strength", args.strength)

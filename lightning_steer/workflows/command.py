@@ -1,9 +1,11 @@
-"""Steer a model from contrast pairs: choose layer and strength, judge, and show steered text.
+"""Steer a language model with contrast pairs.
 
-For example: steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
+A method is fitted to some of the pairs. Others choose the layer and the strength, within a budget of damage. The effect
+and the damage are measured on the rest, and text is shown unsteered and steered. For example:
+
+  steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -82,51 +84,96 @@ def parser() -> Parser:
     """Return the parser of this command."""
     made = Parser(
         prog="python -m lightning_steer steer",
+        usage="%(prog)s --llm NAME --pairs FILE [options]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--llm", required=True, help="a hub name or a local folder in Hugging Face form")
+    made.add_argument(
+        "--llm",
+        required=True,
+        metavar="NAME",
+        help="the model: its name on the Hugging Face hub, or a local folder in the same form",
+    )
     made.add_argument(
         "--pairs",
         required=True,
         type=Path,
-        help='JSON lines of {"prompt", "positive", "negative"}; at least ten',
+        metavar="FILE",
+        help='contrast pairs, at least ten: a JSON object {"prompt": ..., "positive": ..., "negative": ...} on each '
+        "line; positive continues the prompt as you want it, negative as you do not",
     )
-    made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0 (default: all)")
+    made.add_argument(
+        "--layers",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="decoder blocks (layers) to try, counted from 0 (default: all)",
+    )
     made.add_argument(
         "--method",
         choices=METHODS,
         default="MeanDifference",
-        help="the steering method, of those with a closed form (default: MeanDifference)",
+        metavar="NAME",
+        help="the steering method, such as LEACE; a name that does not exist is answered with the list of all "
+        "(default: MeanDifference)",
     )
     made.add_argument(
         "--strengths",
         type=float,
         nargs="+",
-        help="strengths to try, the weakest first (default: the method's own; as a rule nine from 0.25 to 6, then "
-        "larger ones where 6 is the best)",
+        metavar="X",
+        help="strengths to try, the weakest first, in the method's own unit (default: nine from 0.25 to 6 for most "
+        "methods, then larger ones if 6 is the best)",
     )
     made.add_argument(
         "--budget",
         type=float,
         default=0.1,
-        help="the most that unrelated text may change, in nats per token (KL) (default: 0.1)",
+        metavar="X",
+        help="the damage that is accepted: how much the predictions on unrelated text may change, as a KL divergence "
+        "in nats per token (default: 0.1)",
     )
     made.add_argument(
         "--reference_texts",
         type=Path,
-        help="unrelated text, .txt (parted by blank lines) or .jsonl (default: texts that ship)",
+        metavar="FILE",
+        help="unrelated texts, which steering should not change: .txt (blank lines between texts) or .jsonl with "
+        '{"text": ...} on each line (default: texts that come with the package)',
     )
     made.add_argument(
-        "--prompt", action="append", help="a prompt to continue; may be options again (default: three held-out prompts)"
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="a prompt to continue, unsteered and steered; give the option once for each (default: three held-out "
+        "prompts of the pairs)",
     )
-    made.add_argument("--max_new_tokens", type=int, default=24, help="tokens of each continuation (default: 24)")
-    made.add_argument("--out", type=Path, help="the folder to write; (default: logs/steer/NAME OF THE PAIRS)")
     made.add_argument(
-        "--overwrite", choices=["true", "false"], default="false", help="replace what is there (default: false)"
+        "--max_new_tokens", type=int, default=24, metavar="N", help="length of a continuation, in tokens (default: 24)"
     )
-    made.add_argument("--chat", action="store_true", help="put prompts into the tokenizer's chat template")
-    made.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    made.add_argument("--revision", help="branch, tag or commit on the hub")
-    made.add_argument("--seed", type=int, default=0, help="draws the split of the pairs (default: 0)")
+    made.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="the folder to write (default: logs/steer/ and the pairs' file name)"
+    )
+    made.add_argument(
+        "--overwrite",
+        choices=["true", "false"],
+        default="false",
+        help="replace an earlier result in that folder (default: false)",
+    )
+    made.add_argument(
+        "--chat", action="store_true", help="put prompts into the model's chat template, as for a model that answers"
+    )
+    made.add_argument(
+        "--dtype",
+        default="auto",
+        metavar="NAME",
+        help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
+        "(default: auto)",
+    )
+    made.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+    made.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="decides at random which pairs are fitted to, chosen by and held out (default: 0)",
+    )
     return made

@@ -37,13 +37,13 @@ class BehaviourDataModule(SteeringDataModule):
     """Examples of one behaviour, split by prompt.
 
     Args:
-        source: where the examples come from.
+        source: where the examples come from, such as PairsFile, which reads your own pairs from its ``path``.
         test: where the held-out examples come from, if not from ``source``; no prompt may be in both.
         suppress: steer away from the behaviour instead of towards it.
         fit_share: share of the prompts that a method is fitted to.
         select_share: share used to choose the strength; the rest is held out, or unused if there is a ``test``.
-        reference_texts: a file of texts that steering should leave alone, to measure drift on: ``.txt`` (parted by
-            blank lines) or ``.jsonl`` (``text``); null for those of the source.
+        reference_texts: a file of texts that steering should not change, to measure drift on: ``.txt`` (blank lines
+            between texts) or ``.jsonl`` (``{"text": ...}`` on each line); null for those of the source.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the split.
         too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves

@@ -12,6 +12,7 @@ from lightning_steer.data.pair_batches import in_chat
 from lightning_steer.data.pocket import items as pocket_items
 from lightning_steer.data.pocket import prompts as pocket_prompts
 from lightning_steer.numbers import ranged
+from lightning_steer.resources import resource_path
 
 
 class BehaviourSource(ABC):
@@ -53,7 +54,7 @@ class PairsFile(BehaviourSource):
 
     def read(self) -> list[BehaviourExample]:
         """Read all examples of the behaviour."""
-        examples = behaviour_examples.read_pairs(self.path)
+        examples = behaviour_examples.read_pairs(resource_path(self.path))
         names = list(dict.fromkeys(example.behaviour for example in examples))
         if self.only is None and len(names) > 1:
             raise ValueError(f"{self.path} has the behaviours {', '.join(names)}: say which one with only")
