@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import lightning as L
 import yaml
@@ -192,7 +192,7 @@ class CLI(LightningCLI):
             changed = [f"{k}={v}" for k, v in settings if k in parameters and v not in (None, parameters[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
             raise ValueError(f"{message} (trainer settings: {', '.join(changed)})") from error
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, LateRecord):
                 callback.withhold(trainer)
         return trainer

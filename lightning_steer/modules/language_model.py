@@ -190,7 +190,7 @@ class LanguageModel(TracedModule):
     def on_fit_end(self) -> None:
         """Write the best checkpoint's weights in Hugging Face form."""
         weights = self.trainer.strategy.lightning_module_state_dict()  # gathered from all processes on the first
-        is_trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        is_trial = cast(Any, self.trainer).fast_dev_run
         if not self.trainer.is_global_zero or self.trainer.interrupted or is_trial:
             return
         saver = self.trainer.checkpoint_callback

@@ -5,7 +5,7 @@ its configuration in the place of an earlier run's; and half a configuration if 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.cli import SaveConfigCallback
@@ -24,7 +24,7 @@ class LateRecord(SaveConfigCallback):
     def withhold(self, trainer: L.Trainer) -> None:
         """Take the loggers from a trainer that has not begun, and hear of its beginning before other callbacks."""
         self.withheld, trainer.loggers = trainer.loggers, []
-        trainer.callbacks.sort(key=lambda callback: callback is not self)  # type: ignore[attr-defined]
+        cast(Any, trainer).callbacks.sort(key=lambda callback: callback is not self)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write nothing yet."""

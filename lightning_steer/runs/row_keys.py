@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
@@ -37,7 +37,7 @@ class Limits(NamedTuple):
         if trainer is None:
             return Limits()
         held_out = trainer.limit_test_batches
-        if trainer.fast_dev_run and trainer.state.fn != TrainerFn.FITTING:  # type: ignore[attr-defined]
+        if cast(Any, trainer).fast_dev_run and trainer.state.fn != TrainerFn.FITTING:
             return Limits(held_out=held_out)
         return Limits(trainer.limit_train_batches, trainer.limit_val_batches, held_out)
 

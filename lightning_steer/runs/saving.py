@@ -8,7 +8,7 @@ agrees.
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -133,7 +133,7 @@ class BestCheckpoint(WholeCheckpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the name, and refuse to replace a finished run of something else; raises ValueError in all processes."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if cast(Any, trainer).fast_dev_run:
             return
         problem: str | None = None
         if trainer.is_global_zero:
