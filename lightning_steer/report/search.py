@@ -22,7 +22,7 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
 
     Args:
         folder: where to.
-        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``budget``,
+        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``; NaN: not tried), ``budget``,
             the ``chosen`` layer and strength by their places, and the ``reason``.
         texts: ``prompt``, ``baseline`` and ``steered`` continuation, each.
     """
@@ -34,14 +34,14 @@ def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> s
     """Return the search as text: why this setting, the table of all, the texts."""
     head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
     rows = [
-        f"| {layer} | " + " | ".join(f"{number(e)} / {number(d)}" for e, d in zip(effect, damage, strict=True)) + " |"
+        f"| {layer} | " + " | ".join(_cell(e, d) for e, d in zip(effect, damage, strict=True)) + " |"
         for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
     ]
     lines = [
         "# Search\n",
         f"{for_markdown(search['reason'])}.\n",
         "Effect (mean change of the margin, nats per token) / damage (KL on unrelated text, nats per token) by "
-        "layer and strength. These figures chose the setting, so those of the chosen one are too good; report.md has "
+        "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too good; report.md has "
         "its effect and damage on pairs and texts that chose nothing.\n",
         "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
         "![search](search.png)\n",
@@ -65,12 +65,19 @@ def heat_map(search: Mapping[str, Any]) -> Figure:
         axes.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
         axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
         axes.set_xlabel("strength")
-        for i, j in zip(*np.nonzero(~(damage <= search["budget"])), strict=True):
+        for i, j in zip(*np.nonzero(damage > search["budget"]), strict=True):
             axes.add_patch(_frame(i, j, fill=False, hatch="///", linewidth=0, edgecolor="grey"))
+        for i, j in zip(*np.nonzero(np.isnan(damage)), strict=True):
+            axes.text(j, i, "-", ha="center", va="center", color="grey")
         axes.add_patch(_frame(*search["chosen"], fill=False, linewidth=2.5, edgecolor="#009e73"))
     panels[0].set_ylabel("layer")
-    figure.supxlabel(f"hatched: changes unrelated text by more than {search['budget']:g}; framed: chosen", fontsize=8)
+    told = f"hatched: changes unrelated text by more than {search['budget']:g}; framed: chosen"
+    figure.supxlabel(told + "; -: not tried" * bool(np.isnan(damage).any()), fontsize=8)
     return figure
+
+
+def _cell(effect: float, damage: float) -> str:
+    return "-" if np.isnan(damage) else f"{number(effect)} / {number(damage)}"
 
 
 def _panel(figure: Figure, axes: Axes, values: np.ndarray, title: str, **shown: Any) -> None:

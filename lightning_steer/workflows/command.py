@@ -51,7 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix=".steer-", dir=near) as aside:  # what is there stays until all is made
         part = Path(aside)
         result = searched(
-            llm, pairs, layers, method, options.strengths, options.budget, texts, options.seed, folder=part
+            llm,
+            pairs,
+            layers,
+            method,
+            options.strengths,
+            options.budget,
+            texts,
+            options.seed,
+            full_grid=options.full_grid,
+            folder=part,
         )
         prompts = options.prompt or result.held_out[:3]
         before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
@@ -105,6 +114,11 @@ def parser() -> Parser:
         nargs="+",
         help="strengths to try, the weakest first (default: the method's own; as a rule nine from 0.25 to 6, then "
         "larger ones where 6 is the best)",
+    )
+    made.add_argument(
+        "--full_grid",
+        action="store_true",
+        help="try every layer at all strengths (default: the last layer first, then what lies near the best)",
     )
     made.add_argument(
         "--budget",
