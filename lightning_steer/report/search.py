@@ -22,8 +22,8 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
 
     Args:
         folder: where to.
-        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``; NaN: not tried), ``budget``,
-            the ``chosen`` layer and strength by their places, and the ``reason``.
+        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``; NaN: not tried),
+            ``budget``, the ``chosen`` layer and strength by their places, and the ``reason``.
         texts: ``prompt``, ``baseline`` and ``steered`` continuation, each.
     """
     write_figure(heat_map(search), folder, "search")
@@ -41,8 +41,8 @@ def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> s
         "# Search\n",
         f"{for_markdown(search['reason'])}.\n",
         "Effect (mean change of the margin, nats per token) / damage (KL on unrelated text, nats per token) by "
-        "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too good; report.md has "
-        "its effect and damage on pairs and texts that chose nothing.\n",
+        "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too good; "
+        "report.md has its effect and damage on pairs and texts that chose nothing.\n",
         "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
         "![search](search.png)\n",
         "## Texts\n",

@@ -1,4 +1,4 @@
-"""Try a part of a grid, coarse to fine: the last layer at every strength, then others at strengths near the best so far.
+"""Try a part of a grid: the last layer at every strength, then some others, then what lies beside the best so far.
 
 A layer costs the less the higher it lies, and damage grows with the strength much alike in all layers. So the last one
 tells at least cost which strengths are worth a look; every few layers are tried there, then those around the best.
@@ -51,9 +51,10 @@ class CoarseToFine:
         self._measure(last, range(self.first))
         self._stronger(best)
         for layer in range(last - self._step, -1, -self._step):
-            if self.spent > self.limit / 2:  # the other half is for what lies around the best
+            near = self._near(best(self.grid))
+            if self.spent + 2 * self.cost(layer, len(near)) > self.limit:  # as much again is for what is beside the best
                 break
-            self._try(layer, self._near(best(self.grid)))
+            self._try(layer, near)
         self._refine(best, self._step // 2)
 
     def go_on(self, best: Callable[[Grid], Setting | None]) -> None:
