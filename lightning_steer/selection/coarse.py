@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_steer.selection.grid import Grid, Setting
 
-SHARE = 1 / 3
-"""Of the whole grid's cost that may be spent."""
-LEAST = 4
-"""Layers below which a part of the grid would save nothing."""
+SHARE = 0.3
+"""Of the whole grid's cost that may be spent: a third with what padding adds."""
+LEAST_LAYERS = 8
+"""Layers below which a third of the grid buys too few of them to find a best one that lies low."""
 STEPS = 4
 """Layers of the first round are so many equal steps apart."""
 
@@ -49,10 +49,13 @@ class CoarseToFine:
         """
         last = len(self.grid.layers) - 1
         self._measure(last, range(self.first))
-        self._stronger(best)
+        if (setting := best(self.grid)) is not None and setting.strength == self.first - 1:
+            self._measure(last, range(self.first, len(self.grid.strengths)))
         for layer in range(last - self._step, -1, -self._step):
             near = self._near(best(self.grid))
-            if self.spent + 2 * self.cost(layer, len(near)) > self.limit:  # as much again is for what is beside the best
+            if (
+                self.spent + 2 * self.cost(layer, len(near)) > self.limit
+            ):  # as much again is for what is beside the best
                 break
             self._try(layer, near)
         self._refine(best, self._step // 2)
@@ -64,8 +67,7 @@ class CoarseToFine:
     def rest(self) -> None:
         """Try all that is left of the whole grid, whatever it costs."""
         for layer in range(len(self.grid.layers)):
-            if places := self._untried(layer, range(self.first)):
-                self._measure(layer, places)
+            self._measure(layer, self._untried(layer, range(self.first)))
 
     @property
     def _step(self) -> int:
@@ -79,7 +81,8 @@ class CoarseToFine:
                 return
             sides = [setting.layer + step, setting.layer - step]
             new = [side for side in sides if self._untried(side, [setting.strength])]
-            done = [self._try(side, self._near(setting)) for side in new]  # both sides
+            near, alone = self._near(setting), [setting.strength]
+            done = [self._try(side, near) or self._try(side, alone) for side in new]  # both sides
             if not any(done):
                 step //= 2
 
@@ -110,5 +113,7 @@ class CoarseToFine:
         return True
 
     def _measure(self, layer: int, places: Sequence[int]) -> None:
+        if not places:
+            return
         self.spent += self.cost(layer, len(places))
         self.grid = self.grid.filled(layer, places, *self.measure(layer, places))

@@ -118,7 +118,7 @@ def parser() -> Parser:
     made.add_argument(
         "--full_grid",
         action="store_true",
-        help="try every layer at all strengths (default: the last layer first, then what lies near the best)",
+        help="try every layer at all strengths (default: of eight layers or more only what lies near the best)",
     )
     made.add_argument(
         "--budget",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lightning_steer.selection.coarse import LEAST, CoarseToFine
+from lightning_steer.selection.coarse import CoarseToFine
 from lightning_steer.selection.grid import Grid
 from lightning_steer.workflows.fluency import Fluency
 from lightning_steer.workflows.search import Search
@@ -27,7 +27,7 @@ def explore(
         further: stronger ones, a few at a time, each tried where the strongest so far does best.
         full_grid: try every layer at all strengths.
     """
-    if full_grid or len(search.llm.layers) < LEAST:
+    if full_grid:
         return _whole(search, fluency, strengths, further)
     every = [*strengths, *itertools.chain(*further)]
 

@@ -18,6 +18,7 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.report import card as report_card
 from lightning_steer.resources import resource_path
+from lightning_steer.selection.coarse import LEAST_LAYERS
 from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
@@ -83,8 +84,8 @@ def steer(
     """Choose the layer and the strength with the largest effect whose damage stays in a budget, and judge the choice.
 
     Two fifths of the pairs are fitted to, three tenths are chosen on, and the rest judges; half of the reference texts
-    chooses, and the other half judges. With four layers or more the search goes from coarse to fine, at a third of the
-    cost of all settings or less.
+    chooses, and the other half judges. With eight layers or more the search goes from coarse to fine, at a third of
+    the cost of all settings or less.
 
     Args:
         llm: the model, loaded or not; or a hub name or folder.
@@ -98,7 +99,8 @@ def steer(
             for those of the pocket models' language.
         seed: draws the split.
         progress: show Lightning's progress bars.
-        full_grid: try every layer at all strengths, instead of the last layer first and then what lies near the best.
+        full_grid: try every layer at all strengths. With fewer than eight layers that is always done; with more, the
+            last layer comes first, then some others, then what lies near the best.
 
     Returns:
         The vector. Its card says what was chosen and why, what it does and what else it does; print it to see it.
@@ -160,7 +162,7 @@ def searched(
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
     search = Search(model, data, method, texts[::2])
     fluency = Fluency(model, data, search.methods, budget)
-    grid = explore(search, fluency, tried, further, full_grid)
+    grid = explore(search, fluency, tried, further, full_grid or len(model.layers) < LEAST_LAYERS)
     setting = fluency.best_whole(grid)
     if setting is None:
         raise _none_will_do(grid, budget)
