@@ -22,7 +22,7 @@ HEAD = [
     "|---|---|---|---|---|---|---|",
 ]
 CURSE = [
-    "| model | behaviour | seed | rows | judged | held-out rows hold | bias | width | choosing rows hold | bias | settings |",
+    "| model | behaviour | seed | rows | judged | held-out hold | bias | width | choosing hold | bias | settings |",
     "|---|---|---|---|---|---|---|---|---|---|---|",
 ]
 
