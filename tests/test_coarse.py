@@ -184,6 +184,6 @@ def test_the_cost_is_what_runs(llm: ls.LLM, search: Search) -> None:
 def test_few_layers_are_tried_at_all_strengths(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
     assert searched(llm, pairs, reference_texts=TEXTS).grid.tried.all()
-    monkeypatch.setattr("lightning_steer.workflows.steer.LEAST_LAYERS", 5)
+    monkeypatch.setattr("lightning_steer.workflows.trials.LEAST_LAYERS", 5)
     assert not searched(llm, pairs, reference_texts=TEXTS).grid.tried.all()
     assert searched(llm, pairs, reference_texts=TEXTS, full_grid=True).grid.tried.all()

@@ -23,7 +23,8 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
     Args:
         folder: where to.
         search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``; NaN: not tried),
-            ``budget``, the ``chosen`` layer and strength by their places, and the ``reason``.
+            ``budget``, the ``chosen`` layer and strength by their places, the ``reason``, and ``others``, the tables
+            of other methods by name, if several were tried.
         texts: ``prompt``, ``baseline`` and ``steered`` continuation, each.
     """
     write_figure(heat_map(search), folder, "search")
@@ -32,19 +33,15 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
 
 def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> str:
     """Return the search as text: why this setting, the table of all, the texts."""
-    head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
-    rows = [
-        f"| {layer} | " + " | ".join(_cell(e, d) for e, d in zip(effect, damage, strict=True)) + " |"
-        for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
-    ]
     lines = [
         "# Search\n",
         f"{for_markdown(search['reason'])}.\n",
         "Effect (mean change of the margin, nats per token) / damage (KL on unrelated text, nats per token) by "
-        "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too good; "
-        "report.md has its effect and damage on pairs and texts that chose nothing.\n",
-        "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
+        "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too "
+        "good; report.md has its effect and damage on pairs and texts that chose nothing.\n",
+        _table(search),
         "![search](search.png)\n",
+        *(f"## {name}\n\n{_table(other)}" for name, other in search.get("others", {}).items()),
         "## Texts\n",
         card.texts(texts),
     ]
@@ -74,6 +71,15 @@ def heat_map(search: Mapping[str, Any]) -> Figure:
     told = f"hatched: changes unrelated text by more than {search['budget']:g}; framed: chosen"
     figure.supxlabel(told + "; -: not tried" * bool(np.isnan(damage).any()), fontsize=8)
     return figure
+
+
+def _table(search: Mapping[str, Any]) -> str:
+    head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
+    rows = [
+        f"| {layer} | " + " | ".join(_cell(e, d) for e, d in zip(effect, damage, strict=True)) + " |"
+        for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
+    ]
+    return "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n"
 
 
 def _cell(effect: float, damage: float) -> str:

@@ -19,6 +19,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
 from lightning_steer.resources import resource_path
+from lightning_steer.selection.grid import Grid
 from lightning_steer.workflows.steer import Steered, searched
 
 VECTOR = "vector.safetensors"
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     check_folder(out)
     llm = LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
     layers = options.layers or "auto"
-    method = getattr(methods, options.method)
+    method = [getattr(methods, name) for name in dict.fromkeys(options.method or ["MeanDifference"])]
     near = next(path for path in (out, *out.absolute().parents) if path.exists())  # on the same disk
     with tempfile.TemporaryDirectory(prefix=".steer-", dir=near) as aside:  # what is there stays until all is made
         part = Path(aside)
@@ -82,9 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _plain(result: Steered, budget: float) -> dict[str, Any]:
-    grid = result.grid
-    tables = {"effect": grid.effect.tolist(), "damage": grid.damage.tolist()}
-    return {**grid._asdict(), **tables, "chosen": result.setting, "budget": budget, "reason": result.reason}
+    others = {trial.name: _tables(trial.grid) for trial in result.others}
+    chosen = {"chosen": result.setting, "budget": budget, "reason": result.reason}
+    return {**_tables(result.grid), **chosen, "others": others}
+
+
+def _tables(grid: Grid) -> dict[str, Any]:
+    return {**grid._asdict(), "effect": grid.effect.tolist(), "damage": grid.damage.tolist()}
 
 
 def parser() -> Parser:
@@ -104,9 +109,10 @@ def parser() -> Parser:
     made.add_argument("--layers", type=int, nargs="+", help="decoder blocks to try, counted from 0 (default: all)")
     made.add_argument(
         "--method",
+        action="append",
         choices=METHODS,
-        default="MeanDifference",
-        help="the steering method, of those with a closed form (default: MeanDifference)",
+        help="the steering method, of those with a closed form; may be given again: of several the one with the "
+        "largest effect is taken (default: MeanDifference)",
     )
     made.add_argument(
         "--strengths",

@@ -19,7 +19,8 @@ from lightning_steer.selection.grid import Grid, Setting
 from lightning_steer.workflows.explore import explore
 from lightning_steer.workflows.fluency import Fluency
 from lightning_steer.workflows.search import Search
-from lightning_steer.workflows.steer import FURTHER, SHARES, reference_texts_for
+from lightning_steer.workflows.steer import SHARES, reference_texts_for
+from lightning_steer.workflows.trials import FURTHER
 
 BUDGET = 0.1
 STRENGTHS = [*MeanDifference.default_strengths, *(strength for more in FURTHER for strength in more)]
