@@ -74,7 +74,8 @@ def test_the_best_of_smooth_grids_is_found_at_a_third_of_the_cost(depth: int, sc
 def test_nothing_is_tried_twice_and_nothing_is_made_up() -> None:
     random = torch.Generator().manual_seed(0)
     for _ in range(50):
-        surface = Surface(*(torch.rand(12, len(STRENGTHS), generator=random).double() for _ in range(2)))
+        effect, damage = torch.rand(2, 12, len(STRENGTHS), generator=random).double()
+        surface = Surface(effect, damage)
         surface.finder.start(surface.best)
         surface.finder.go_on(surface.best)
         grid = surface.finder.grid

@@ -52,7 +52,7 @@ def test_the_method_with_the_largest_effect_is_taken(llm: ls.LLM) -> None:
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
-        ([], "method is an empty list"),
+        ([], r"method is \[\], not a class"),
         ([MeanDifference, "MERA"], "method is 'MERA', not a class"),
         ([MeanDifference, LearnedVector], "LearnedVector is trained through the output"),
         ([Identity], "no layer and strength moves the margin as meant"),

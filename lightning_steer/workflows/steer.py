@@ -124,12 +124,8 @@ def searched(
     folder: Path | None = None,
 ) -> Steered:
     """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
-    kinds = list(method) if isinstance(method, (list, tuple)) else [method]
-    if not kinds:
-        raise ValueError(
-            "method is an empty list: give at least one class, such as lightning_steer.methods.MeanDifference"
-        )
-    for kind in kinds:
+    kinds = [method] if callable(method) else list(method) if isinstance(method, (list, tuple)) else []
+    for kind in kinds or [method]:  # what is neither is refused as one method
         check_method(kind, () if strengths is None else strengths)
     if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
         raise ValueError(
