@@ -116,6 +116,7 @@ def test_what_was_not_tried_is_said() -> None:
     assert tried < every
     text = reason(grid, setting, BUDGET, 0)
     assert f"of {tried} settings tried" in text
+    assert f"({int(grid.tried.any(1).sum())} layers tried" in text
     assert f"{every - tried} settings farther from the best were not tried" in text
     tables = {"effect": grid.effect.tolist(), "damage": grid.damage.tolist()}
     search = {**grid._asdict(), **tables, "chosen": setting, "budget": BUDGET, "reason": text}

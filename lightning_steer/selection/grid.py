@@ -72,7 +72,7 @@ def within_budget(grid: Grid, budget: float) -> list[Setting]:
 def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     """Return why a setting was chosen; ``broken`` are those with a larger effect that broke text."""
     at, allowed = tuple(setting), int((grid.damage <= budget).sum())
-    layers, strengths = _tried(len(grid.layers), "layer"), _tried(len(grid.strengths), "strength")
+    layers, strengths = _tried(int(grid.tried.any(1).sum()), "layer"), _tried(len(grid.strengths), "strength")
     text = (
         f"Layer {grid.layers[setting.layer]} ({layers}, counted from 0) and strength "
         f"{grid.strengths[setting.strength]:g} ({strengths}) have the largest effect, {grid.effect[at]:.3f} "
