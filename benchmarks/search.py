@@ -4,7 +4,7 @@ Twelve layers of a random 134M Llama, 12 pairs and 8 texts. First the passes thr
 those that must be: layers below a site once, those above once for each strength. Bound: 1.2. Then passes from coarse to
 fine over those of the whole grid. Bound: 1/3. Then the time of ``fit`` with the same strengths and texts, once at two
 layers and taken for twelve, over the time of the whole grid. Last the passes and the time of both searches on small
-Llamas of 8, 16, 32 and 64 layers, with the exponent of a power law in the number of layers.
+Llamas of 4, 8, 16 and 32 layers, with the exponent of a power law in the number of layers.
 
     OMP_NUM_THREADS=1 python benchmarks/search.py       # five minutes
 """
@@ -104,7 +104,7 @@ def growth(name: str, cost: dict[int, float], unit: str, n: int) -> None:
 def with_layers() -> None:
     """Measure both searches at four depths."""
     works: dict[str, dict[int, float]] = {name: {} for name in ("grid passes", "coarse passes", "grid", "coarse")}
-    for depth in (8, 16, 32, 64):
+    for depth in (4, 8, 16, 32):
         small = language_model(
             -1, hidden_size=128, num_hidden_layers=depth, num_attention_heads=4, intermediate_size=352, vocab_size=6000
         )
