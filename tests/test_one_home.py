@@ -21,6 +21,7 @@ MAKERS = {"ppf", "ppf_", "interval", "proportion_ci", "confidence_interval", "bo
 REVIEWED = {
     "metrics/likelihood.py": {"quantile"},  # the bands of the published figure, which hold prompts
     "selection/rule.py": {"percentile"},  # the range of choices over re-samplings, reported as that
+    "studies/search/resampled.py": {"interval"},  # asks statistics for those of many sets at once
     "studies/mera/crossed/worlds.py": {"multinomial"},  # draws the labels of a world
     "studies/mera/crossed/priors.py": {"quantile"},  # the smallest effect that repeats would show
     "studies/mera/crossed/results.py": {"ppf", "quantile"},  # the smallest effect that repeats would show

@@ -22,8 +22,9 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
 
     Args:
         folder: the folder that they are written to.
-        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``), ``budget``,
-            the indices of the ``chosen`` layer and strength, and the ``reason``.
+        search: ``layers``, ``strengths``, ``effect`` and ``damage`` (``[layers, strengths]``; NaN: not tried),
+            ``budget``, the indices of the ``chosen`` layer and strength, the ``reason``, and ``others``, the tables of
+            other methods by name, if several were tried.
         texts: ``prompt``, ``baseline`` and ``steered`` continuation of each prompt.
     """
     write_figure(heat_map(search), folder, "search")
@@ -32,19 +33,15 @@ def write(folder: Path, search: Mapping[str, Any], texts: Sequence[Mapping[str, 
 
 def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> str:
     """Return the search as Markdown: reason for the setting, table of all settings, texts."""
-    head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
-    rows = [
-        f"| {layer} | " + " | ".join(f"{number(e)} / {number(d)}" for e, d in zip(effect, damage, strict=True)) + " |"
-        for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
-    ]
     lines = [
         "# Search\n",
         f"{for_markdown(search['reason'])}.\n",
         "Effect (mean change of the margin, nats per token) / damage (KL on unrelated text, nats per token) by "
-        "layer and strength. These figures chose the setting, so those of the chosen one are too good; report.md has "
-        "its effect and damage on pairs and texts that chose nothing.\n",
-        "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n",
+        "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too "
+        "good; report.md has its effect and damage on pairs and texts that chose nothing.\n",
+        _table(search),
         "![search](search.png)\n",
+        *(f"## {name}\n\n{_table(other)}" for name, other in search.get("others", {}).items()),
         "## Texts\n",
         card.texts(texts),
     ]
@@ -65,12 +62,28 @@ def heat_map(search: Mapping[str, Any]) -> Figure:
         axes.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
         axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
         axes.set_xlabel("strength")
-        for i, j in zip(*np.nonzero(~(damage <= search["budget"])), strict=True):
+        for i, j in zip(*np.nonzero(damage > search["budget"]), strict=True):
             axes.add_patch(_frame(i, j, fill=False, hatch="///", linewidth=0, edgecolor="grey"))
+        for i, j in zip(*np.nonzero(np.isnan(damage)), strict=True):
+            axes.text(j, i, "-", ha="center", va="center", color="grey")
         axes.add_patch(_frame(*search["chosen"], fill=False, linewidth=2.5, edgecolor="#009e73"))
     panels[0].set_ylabel("layer")
-    figure.supxlabel(f"hatched: changes unrelated text by more than {search['budget']:g}; framed: chosen", fontsize=8)
+    told = f"hatched: changes unrelated text by more than {search['budget']:g}; framed: chosen"
+    figure.supxlabel(told + "; -: not tried" * bool(np.isnan(damage).any()), fontsize=8)
     return figure
+
+
+def _table(search: Mapping[str, Any]) -> str:
+    head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
+    rows = [
+        f"| {layer} | " + " | ".join(_cell(e, d) for e, d in zip(effect, damage, strict=True)) + " |"
+        for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
+    ]
+    return "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n"
+
+
+def _cell(effect: float, damage: float) -> str:
+    return "-" if np.isnan(damage) else f"{number(effect)} / {number(damage)}"
 
 
 def _panel(figure: Figure, axes: Axes, values: np.ndarray, title: str, **style: Any) -> None:

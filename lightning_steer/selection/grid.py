@@ -18,7 +18,7 @@ class Grid(NamedTuple):
     effect: Tensor
     """``[layers, strengths]`` mean change of the margin, in nats per token; NaN where it could not be measured."""
     damage: Tensor
-    """``[layers, strengths]`` KL to the baseline on unrelated text, in nats per token."""
+    """``[layers, strengths]`` KL to the baseline on unrelated text, in nats per token; NaN where nothing was tried."""
     rows: int
     """Rows behind each effect."""
 
@@ -29,6 +29,30 @@ class Grid(NamedTuple):
             effect=torch.cat([self.effect, more.effect], 1),
             damage=torch.cat([self.damage, more.damage], 1),
         )
+
+    @classmethod
+    def untried(cls, layers: Sequence[int], strengths: Sequence[float], rows: int) -> "Grid":
+        """Return a grid of which nothing has been tried."""
+        nothing = torch.full((len(layers), len(strengths)), torch.nan, dtype=torch.float64)
+        return cls(layers, strengths, nothing, nothing, rows)
+
+    @property
+    def tried(self) -> Tensor:
+        """``[layers, strengths]`` whether a setting was tried."""
+        return ~self.damage.isnan()
+
+    def filled(self, layer: int, places: Sequence[int], effect: Tensor, damage: Tensor) -> "Grid":
+        """Return this grid with one layer's figures, ``[strengths]`` each, at strengths by their places."""
+        tables = self.effect.clone(), self.damage.clone()
+        for table, figures in zip(tables, (effect, damage), strict=True):
+            table[layer, list(places)] = figures
+        return self._replace(effect=tables[0], damage=tables[1])
+
+    def without_untried(self) -> "Grid":
+        """Return this grid without the strengths that were tried at no layer."""
+        kept = self.tried.any(0)
+        strengths = [strength for strength, keep in zip(self.strengths, kept.tolist(), strict=True) if keep]
+        return self._replace(strengths=strengths, effect=self.effect[:, kept], damage=self.damage[:, kept])
 
 
 class Setting(NamedTuple):
@@ -48,15 +72,17 @@ def within_budget(grid: Grid, budget: float) -> list[Setting]:
 def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     """Return why a setting was chosen; ``broken`` are those with a larger effect that broke text."""
     at, allowed = tuple(setting), int((grid.damage <= budget).sum())
-    layers, strengths = _tried(len(grid.layers), "layer"), _tried(len(grid.strengths), "strength")
+    layers, strengths = _tried(int(grid.tried.any(1).sum()), "layer"), _tried(len(grid.strengths), "strength")
     text = (
         f"Layer {grid.layers[setting.layer]} ({layers}, counted from 0) and strength "
         f"{grid.strengths[setting.strength]:g} ({strengths}) have the largest effect, {grid.effect[at]:.3f} "
-        f"nats per token on {grid.rows} pairs that do not judge it, among the {allowed} of {grid.damage.numel()} "
-        f"settings that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
+        f"nats per token on {grid.rows} pairs that do not judge it, among the {allowed} of {int(grid.tried.sum())} "
+        f"settings tried that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
     )
     if broken:
         text += f"; {broken} with a larger effect broke the text that is generated at the pairs' own prompts"
+    if untried := int((~grid.tried).sum()):
+        text += f"; {untried} settings farther from the best were not tried (full_grid tries all)"
     if setting.strength == len(grid.strengths) - 1:
         text += "; it is the strongest setting that was tried, and a stronger one may do better"
     return text

@@ -21,6 +21,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
 from lightning_steer.resources import resource_path
+from lightning_steer.selection.grid import Grid
 from lightning_steer.workflows.steer import Steered, searched
 
 VECTOR = "vector.safetensors"
@@ -48,12 +49,21 @@ def main(arguments: list[str] | None = None) -> int:
     check_folder(out)
     llm = LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
     layers = options.layers or "auto"
-    method = getattr(methods, options.method)
+    method = [getattr(methods, name) for name in dict.fromkeys(options.method or ["MeanDifference"])]
     near = next(path for path in (out, *out.absolute().parents) if path.exists())  # on the same disk
     with tempfile.TemporaryDirectory(prefix=".steer-", dir=near) as aside:  # what is there stays until all is made
         part = Path(aside)
         result = searched(
-            llm, pairs, layers, method, options.strengths, options.budget, texts, options.seed, folder=part
+            llm,
+            pairs,
+            layers,
+            method,
+            options.strengths,
+            options.budget,
+            texts,
+            options.seed,
+            full_grid=options.full_grid,
+            folder=part,
         )
         prompts = options.prompt or result.held_out[:3]
         before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
@@ -75,9 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _plain(result: Steered, budget: float) -> dict[str, Any]:
-    grid = result.grid
-    tables = {"effect": grid.effect.tolist(), "damage": grid.damage.tolist()}
-    return {**grid._asdict(), **tables, "chosen": result.setting, "budget": budget, "reason": result.reason}
+    others = {trial.name: _tables(trial.grid) for trial in result.others}
+    chosen = {"chosen": result.setting, "budget": budget, "reason": result.reason}
+    return {**_tables(result.grid), **chosen, "others": others}
+
+
+def _tables(grid: Grid) -> dict[str, Any]:
+    return {**grid._asdict(), "effect": grid.effect.tolist(), "damage": grid.damage.tolist()}
 
 
 def parser() -> Parser:
@@ -110,11 +124,12 @@ def parser() -> Parser:
     )
     made.add_argument(
         "--method",
+        action="append",
         choices=METHODS,
-        default="MeanDifference",
         metavar="NAME",
-        help="the steering method, such as LEACE; a name that does not exist is answered with the list of all "
-        "(default: MeanDifference)",
+        help="the steering method, such as LEACE, of those with a closed form; a name that does not exist is answered "
+        "with the list of all; may be given again: of several the one with the largest effect is taken (default: "
+        "MeanDifference)",
     )
     made.add_argument(
         "--strengths",
@@ -123,6 +138,11 @@ def parser() -> Parser:
         metavar="X",
         help="strengths to try, the weakest first, in the method's own unit (default: nine from 0.25 to 6 for most "
         "methods, then larger ones if 6 is the best)",
+    )
+    made.add_argument(
+        "--full_grid",
+        action="store_true",
+        help="try every layer at all strengths (default: of eight layers or more only what lies near the best)",
     )
     made.add_argument(
         "--budget",

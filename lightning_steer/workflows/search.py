@@ -1,6 +1,7 @@
 """Search for the layer and the strength: every layer read in one pass, every strength a row of one batch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
@@ -53,13 +55,35 @@ class Search:
         self.batches = list(data.val_dataloader())
         self.baseline = [llm.scores(batch.x)[0] for batch in self.batches]
         self.texts = [list(texts), own_text(llm, texts)]
+        self.rows = sum(len(batch.row) for batch in self.batches)
 
     @torch.no_grad()
     def grid(self, strengths: Sequence[float]) -> Grid:
         """Return effect and damage of every layer at these strengths, in the method's units."""
         cells = [self._layer(site, strengths) for site in self.llm.sites]
         effect, damage = (torch.stack(rows) for rows in zip(*cells, strict=True))
-        return Grid(self.llm.layers, list(strengths), effect, damage, sum(len(batch.row) for batch in self.batches))
+        return Grid(self.llm.layers, list(strengths), effect, damage, self.rows)
+
+    @torch.no_grad()
+    def cells(self, layer: int, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """``[strengths]`` effect and damage of one layer, by its place among those that are tried."""
+        return self._layer(self.llm.sites[layer], strengths)
+
+    def token_passes(self, layer: int, strengths: int) -> int:
+        """How many tokens pass through how many blocks, in sum, for a layer at so many strengths.
+
+        Blocks up to the layer run once for all strengths, those above it once for each. The texts run unsteered, too.
+        """
+        below, depth = self.llm.layers[layer] + 1, self.llm.decoder.depth
+        scored, read = self._tokens
+        return (scored + read) * (below + strengths * (depth - below)) + read * depth
+
+    @cached_property
+    def _tokens(self) -> tuple[int, int]:
+        """Tokens of the pairs that choose, and of the texts."""
+        questions = [question for batch in self.batches for question in batch.x]
+        texts = [MultipleChoice(text) for group in self.texts for text in group]
+        return sum(len(r.ids) for r in self.llm.rows(questions)), sum(len(r.ids) for r in self.llm.rows(texts))
 
     def _layer(self, site: str, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
         """``[strengths]`` effect and damage; a strength that the network cannot read has infinite damage."""
@@ -70,7 +94,8 @@ class Search:
                 self.evaluation.rows(before, self.llm.scores(batch.x, edits, copies), batch)["margin_change"]
                 for before, batch in zip(self.baseline, self.batches, strict=True)
             ]
-            return torch.cat(rows, 1).mean(1).cpu(), damage(self.llm, self.texts, edits, copies)
+            lost = damage(self.llm, self.texts, edits, copies)
+            return torch.cat(rows, 1).mean(1).cpu(), lost.nan_to_num(nan=torch.inf, posinf=torch.inf)
         except UnreadableError:
             if len(strengths) == 1:
                 return torch.full((1,), torch.nan, dtype=torch.float64), torch.full(

@@ -1,13 +1,13 @@
 """Steer from pairs: search for layer and strength within a budget of damage, then judge on what chose nothing."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lightning_steer import numbers
-from lightning_steer.data.behaviours.module import SELECT, TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
 from lightning_steer.data.text import read
 from lightning_steer.lint import lint_pairs
@@ -15,7 +15,6 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MeanDifference
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
-from lightning_steer.modules import written
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.report import card as report_card
 from lightning_steer.resources import resource_path
@@ -24,11 +23,10 @@ from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector
 from lightning_steer.workflows.fit import backbone, check_method, run
-from lightning_steer.workflows.search import Search, damage, own_text
+from lightning_steer.workflows.search import damage, own_text
 from lightning_steer.workflows.swap_control import swap_sentences
+from lightning_steer.workflows.trials import Trial, compared, search_with
 
-FURTHER = (8.0, 12.0), (16.0, 24.0)
-"""What is tried next where the largest strength so far is the best within the budget, and nobody asked for others."""
 REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
 SHARES = 0.4, 0.3
@@ -47,6 +45,8 @@ class Steered(NamedTuple):
     """Why this layer and this strength."""
     held_out: list[str]
     """Prompts that were neither fitted to nor chosen on, each once."""
+    others: Sequence[Trial] = ()
+    """The searches with other methods, the better ones first."""
 
 
 class AlreadyChosen(Selection):
@@ -71,23 +71,26 @@ def steer(
     llm: LLM | str,
     pairs: Sequence[ContrastPair],
     layers: Sequence[int] | Literal["auto"] = "auto",
-    method: Callable[[int], SteeringMethod] = MeanDifference,
+    method: Callable[[int], SteeringMethod] | Sequence[Callable[[int], SteeringMethod]] = MeanDifference,
     strengths: Sequence[float] | None = None,
     budget: float = 0.1,
     reference_texts: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = False,
+    full_grid: bool = False,
 ) -> SteeringVector:
     """Choose the layer and the strength with the largest effect whose damage stays in a budget, and judge the choice.
 
     Two fifths of the pairs are fitted to, three tenths are chosen on, and the rest judges; half of the reference texts
-    chooses, and the other half judges.
+    chooses, and the other half judges. With eight layers or more the search goes from coarse to fine, at a third of
+    the cost of all settings or less.
 
     Args:
         llm: the model, loaded or not; or a hub name or folder.
         pairs: at least ten; twenty are enough to start.
         layers: decoder blocks to try, counted from 0, negative from the end; all of them if ``auto``.
-        method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one.
+        method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one. Of
+            several the one with the largest effect is taken.
         strengths: those to try, in the method's units, from the weakest to the strongest; None for the method's own
             (nine from .25 to 6 as a rule, and larger ones where 6 is the best).
         budget: the most that unrelated text may change, in nats per token (KL).
@@ -95,6 +98,8 @@ def steer(
             for those of the pocket models' language.
         seed: draws the split.
         progress: show Lightning's progress bars.
+        full_grid: try every layer at all strengths. With fewer than eight layers that is always done; with more, the
+            last layer comes first, then some others, then what lies near the best.
 
     Returns:
         The vector. Its card says what was chosen and why, what it does and what else it does; print it to see it.
@@ -102,23 +107,26 @@ def steer(
     Raises:
         ValueError: no setting helps within the budget, or the pairs or texts cannot be read.
     """
-    return searched(llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress).vector
+    return searched(llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress, full_grid).vector
 
 
 def searched(
     llm: LLM | str,
     pairs: Sequence[ContrastPair],
     layers: Sequence[int] | Literal["auto"] = "auto",
-    method: Callable[[int], SteeringMethod] = MeanDifference,
+    method: Callable[[int], SteeringMethod] | Sequence[Callable[[int], SteeringMethod]] = MeanDifference,
     strengths: Sequence[float] | None = None,
     budget: float = 0.1,
     reference_texts: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool = False,
+    full_grid: bool = False,
     folder: Path | None = None,
 ) -> Steered:
     """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
-    check_method(method, () if strengths is None else strengths)
+    kinds = [method] if callable(method) else list(method) if isinstance(method, (list, tuple)) else []
+    for kind in kinds or [method]:  # what is neither is refused as one method
+        check_method(kind, () if strengths is None else strengths)
     if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
         raise ValueError(
             f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
@@ -137,37 +145,23 @@ def searched(
     loaded = LLM(llm) if isinstance(llm, str) else llm
     loaded.load()
     model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
-    unfitted = method(model.width(model.sites[0]))
-    low, high = unfitted.strength_range
-    tried = sorted(
-        strengths or unfitted.default_strengths, key=lambda strength: abs(strength - unfitted.identity_strength)
-    )
-    if outside := [strength for strength in tried if not low <= strength <= high]:
-        raise ValueError(
-            f"strengths of {type(unfitted).__name__} lie between {low:g} and {high:g}, not at {outside[0]:g}: "
-            f"give others, the weakest first, such as {', '.join(map(str, unfitted.default_strengths))}"
-        )
-    further = FURTHER if strengths is None and high == math.inf else ()
     texts = reference_texts_for(model, reference_texts)
     judging = [texts[1::2], own_text(model, texts[1::2], without=texts[::2])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
     data.setup()
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
-    search = Search(model, data, method, texts[::2])
-    grid = search.grid(tried)
-    setting, broken = _fluent(model, data, grid, search.methods, budget)
-    for stronger in further:
-        if setting.strength < len(grid.strengths) - 1:
-            break
-        grid = grid.widened(search.grid(stronger))
-        setting, broken = _fluent(model, data, grid, search.methods, budget)
-    reason = grid_reason(grid, setting, budget, broken)
+    trials = search_with(kinds, model, data, strengths, budget, texts[::2], full_grid)
+    trial = trials[0]
+    grid, setting = trial.grid, trial.setting
+    if setting is None:
+        raise _none_will_do(grid, budget)
+    reason = grid_reason(grid, setting, budget, trial.fluency.passed_over(grid, setting)) + compared(trials)
     at_layer = backbone(loaded, grid.layers[setting.layer])
     (site,) = at_layer.sites
-    steering = {site: partial(search.methods[site], strength=grid.strengths[setting.strength])}
+    steering = {site: partial(trial.search.methods[site], strength=grid.strengths[setting.strength])}
     data.notes = [*lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
     rule = AlreadyChosen(setting.strength, reason)
-    module = SteeringAdaptor(at_layer, method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
+    module = SteeringAdaptor(at_layer, trial.method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     vector = run(module, data, 1, progress, folder)
     edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
     if not (kl := float(damage(at_layer, judging, edits))) <= budget:
@@ -180,28 +174,16 @@ def searched(
         if folder is not None:
             report_card.write(folder, module.report)
     held_out = list(dict.fromkeys(example.prompt for example in data.parts[TEST]))
-    return Steered(vector, grid, setting, reason, held_out)
+    return Steered(vector, grid, setting, reason, held_out, trials[1:])
 
 
-def _fluent(
-    model: LLM, data: BehaviourDataModule, grid: Grid, methods: Mapping[str, SteeringMethod], budget: float
-) -> tuple[Setting, int]:
-    """The setting with the largest effect within the budget whose text at the pairs' own prompts is not broken.
-
-    And how many that have a larger effect break it; raises ValueError if there is none.
-    """
-    asked = data.continued(SELECT, written.PROMPTS)
-    prompts, positive = [question.prompt for question in asked], written.of_positives(model, asked)
-    baseline, settings = written.continued(model, prompts), within_budget(grid, budget)
-    for passed, setting in enumerate(settings):
-        site, strength = model.sites[setting.layer], grid.strengths[setting.strength]
-        steered = written.continued(model, prompts, {site: partial(methods[site], strength=strength)})
-        if baseline is None or steered is None or not written.broken(steered, baseline, positive):
-            return setting, passed
+def _none_will_do(grid: Grid, budget: float) -> ValueError:
+    """Return the error that no setting helps within the budget and leaves text whole."""
     helping, largest = int((grid.effect > ROUNDING).sum()), float(grid.effect.nan_to_num(-math.inf).max())
-    raise ValueError(
+    settings, least = within_budget(grid, budget), float(grid.damage.nan_to_num(math.inf).min())
+    return ValueError(
         f"no layer and strength moves the margin as meant (largest effect {largest:.3g} nats per token), "
-        f"changes unrelated text by at most {budget:g} nats per token (least {float(grid.damage.min()):.3g}) and "
+        f"changes unrelated text by at most {budget:g} nats per token (least {least:.3g}) and "
         "leaves text at the pairs' own prompts whole: "
         + (
             f"all {len(settings)} that do the first two repeat words, or write what is less likely than the positives: "

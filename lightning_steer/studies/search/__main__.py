@@ -1,0 +1,95 @@
+"""``python -m lightning_steer.studies.search``: search the pocket models, and compare with what is true there."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lightning_steer.data.pocket.behaviours import NAMES
+from lightning_steer.escapes import say
+from lightning_steer.report.files import write_text
+from lightning_steer.selection.grid import within_budget
+from lightning_steer.studies.coverage.verdicts import LEAST, upper
+from lightning_steer.studies.search.resampled import Coverage, coverage
+from lightning_steer.studies.search.tables import BUDGET, Table, table
+from lightning_steer.workflows.fit import backbone
+
+SEEDS = 3
+HEAD = [
+    "| model | behaviour | seed | n | choice | over the grid's best | over the best true effect |",
+    "|---|---|---|---|---|---|---|",
+]
+CURSE = [
+    "| model | behaviour | seed | rows | judged | held-out hold | bias | width | choosing hold | bias | settings |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+]
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """Return the options of the study."""
+    parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.search", description=__doc__)
+    add = parser.add_argument
+    add("--models", nargs="+", default=["checkpoints/pocket/base", "checkpoints/pocket/tuned"], help="pocket models")
+    add("--seeds", type=int, default=SEEDS, help="draws of the pairs")
+    add("--per_topic", type=int, default=5, help="pairs for each of a behaviour's 20 topics")
+    add("--rows", type=int, nargs="+", default=[12, 30], help="rows that choose, and as many that judge")
+    add("--repetitions", type=int, default=1000, help="resamplings of each table")
+    add("--out", type=Path, default=Path("logs/search.md"), help="where the tables go")
+    return parser.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> int:
+    """Search, resample, write, print."""
+    options = arguments(given)
+    nearness, curse, near, failed = list(HEAD), list(CURSE), 0, 0
+    for model in options.models:
+        llm = backbone(model, -1).every_layer()
+        for behaviour in NAMES:
+            for seed in range(options.seeds):
+                made = table(llm, behaviour, options.per_topic, seed)
+                name = f"| {Path(model).name} | {behaviour} | {seed} |"
+                nearness.append(f"{name} {_nearness(made)}")
+                near += made.share_of_best >= 0.95
+                for rows in options.rows:
+                    for judged in made.effects:
+                        found = _coverage(made, rows, options.repetitions, judged)
+                        curse.append(f"{name} {rows} | {judged} | {_curse(found)}")
+                        failed += upper(found.held_out.holds, found.held_out.sets) < LEAST
+                say(f"{nearness[-1]} {curse[-1]}")
+    count = len(nearness) - len(HEAD)
+    told = (
+        f"Within 5 % of the best true effect in {near} of {count} searches. The held-out interval fails in {failed} of "
+        f"{len(curse) - len(CURSE)} cells of {options.repetitions:,} resamplings."
+    )
+    write_text(options.out, "\n".join(["# Search\n", told, "", *nearness, "", *curse, ""]))
+    say(told)
+    return int(failed > 0)
+
+
+def _nearness(made: Table) -> str:
+    if made.chosen is None:
+        return f"{made.full.rows} | none | - | - |"
+    best = next(setting for setting in within_budget(made.full, BUDGET) if made.whole[setting])
+    layer, strength = made.full.layers[made.chosen.layer], made.full.strengths[made.chosen.strength]
+    share = float(made.full.effect[made.chosen] / made.full.effect[best])
+    return f"{made.full.rows} | layer {layer}, strength {strength:g} | {share:.3f} | {made.share_of_best:.3f} |"
+
+
+def _coverage(made: Table, rows: int, repetitions: int, judged: str) -> Coverage:
+    damage = torch.where(made.whole, made.full.damage, np.inf)
+    margin = made.effects["margin_change"]
+    return coverage(made.effects[judged], damage, BUDGET, rows, repetitions, column=judged, chosen_by=margin)
+
+
+def _curse(found: Coverage) -> str:
+    one, other = found.held_out, found.choosing
+    return (
+        f"{one.holds / one.sets:.3f} (none {one.none:.3f}) | {one.bias:+.4f} | {one.width:.3f} | "
+        f"{other.holds / other.sets:.3f} | {other.bias:+.4f} | {found.settings} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
