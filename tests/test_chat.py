@@ -171,6 +171,18 @@ def test_a_layer_is_that_of_a_vector_which_acts_there() -> None:
     assert moved[0] == answers[0]
 
 
+def test_a_moved_vector_shows_no_effect_that_was_measured_elsewhere() -> None:
+    talk = session()
+    figure = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 9}
+    card = talk.vector.card._replace(effect={"exact_match": figure}, drift={"reference_kl": figure})
+    talk.set_vector(talk.vector._replace(card=card))
+    assert "0.8" in commands.run(talk, "/vector").text
+    commands.run(talk, "/layer 2")
+    shown = commands.run(talk, "/vector").text
+    assert "0.8" not in shown
+    assert "Nothing was measured at this setting" in shown
+
+
 def test_a_saved_vector_is_the_one_that_steers(tmp_path: Path) -> None:
     talk = session()
     commands.run(talk, "/layer 2")

@@ -169,7 +169,7 @@ def test_without_the_extra_the_page_is_refused_in_a_sentence(
 ) -> None:
     monkeypatch.setattr("lightning_steer.chat.extra.find_spec", lambda _name: None)
     assert main(["chat", "--llm", BASE, "--vector", "v.safetensors", "--web"]) == 2
-    assert "pip install 'lightning-steer[web]'" in capfd.readouterr().err
+    assert "pip install -e '.[web]'" in capfd.readouterr().err
 
 
 # ---- drawing

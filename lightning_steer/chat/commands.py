@@ -91,7 +91,8 @@ def _layer(session: Session, words: list[str]) -> Reply:
 
 def _vector(session: Session, words: list[str]) -> Reply:
     if not words:
-        return Reply(f"{session.vector}\n{setting(session)}")
+        shown = session.at_strength(session.vector.card.strength.value)  # a moved vector has no measured effects
+        return Reply(f"{shown}\n{setting(session)}")
     if len(words) > 1:
         raise ValueError(f"/vector takes one file, not {len(words)}: put a name with blanks into quotation marks")
     session.set_vector(load(resource_path(words[0])))

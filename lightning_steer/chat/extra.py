@@ -10,6 +10,7 @@ def check() -> None:
     lacking = [name for name in PACKAGES if find_spec(name) is None]
     if lacking:
         raise ValueError(
-            f"chat --web needs {' and '.join(lacking)}: pip install 'lightning-steer[web]', or leave out --web to talk "
+            f"chat --web needs {' and '.join(lacking)}: pip install -e '.[web]' in the project's "
+            f"folder, or leave out --web to talk "
             "in the terminal"
         )

@@ -90,11 +90,19 @@ def section(outcomes: Path) -> Section:
 
 def _short(calls: list[Call]) -> str:
     half = [call for call in calls if call.split == SPLITS[0]]
-    sure = [sum(one.promises[0].kept for one in call.choice.candidates) for call in half if call.loss == LOSSES[0]]
+    sure = [
+        " and ".join(
+            str(sum(one.promises[0].kept for one in call.choice.candidates))
+            for call in calls
+            if call.split == split and call.loss == LOSSES[0]
+        )
+        for split in SPLITS
+    ]
     chosen = {f"{call.choice.chosen or 'no strength'} at a loss below {call.loss:g}": None for call in half}
     return (
-        f"More refusals of attacks are certain at {' and '.join(map(str, sure))} of {len(half[0].choice.candidates)} "
-        f"strengths. That they cost little is harder to show with {calls[0].judgement.measures[1].n} problems. "
+        f"More refusals of attacks are certified at {sure[0]} of {len(half[0].choice.candidates)} strengths where half "
+        f"of the items choose, at {sure[1]} where all do. "
+        f"That they cost little is harder to show with {calls[0].judgement.measures[1].n} problems. "
         f"Certified with half of the items choosing: {'; '.join(chosen)}."
     )
 

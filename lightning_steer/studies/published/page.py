@@ -10,10 +10,10 @@ Four projects released what their steering did, item by item or as means. This p
 statistics of this library: what was claimed, what the released items support, with n and intervals. No model was run.
 Nothing here says that a claim is false in general; it says what these items can show.
 
-Written by `python -m lightning_steer.studies.published --data FOLDER`. Read are verdicts, probabilities,
-scores and letters, no answers. `python -m lightning_steer.studies.published.clones CLONES OUTCOMES` makes the tables
-of CAA_Dynamic and refusal_direction from clones of their repositories. [Judge any steering](judge.md) explains the
-terms.
+Written by `python -m lightning_steer.studies.published --data FOLDER`; `--page FILE` writes it elsewhere. The tables
+hold verdicts, probabilities, scores and letters, no texts. `python -m lightning_steer.studies.published.clones CLONES
+OUTCOMES` makes those of CAA_Dynamic and refusal_direction from clones of their repositories; those of AlphaSteer and
+CAA were made by us from the released files and do not ship. [Judge any steering](judge.md) explains the terms.
 """
 
 
