@@ -96,7 +96,7 @@ def test_the_figure_shows_damage_and_the_range_of_random_directions(tested: tupl
     report = {
         **report,
         "curves": {**report["curves"], "damage": {"x": x, "reference_kl": column}},
-        "search": {"budget": 0.1},
+        "budget": 0.1,
     }
     figure = figures.dose_response(report, ["exact_match"])
     labels = {text.get_text() for text in figure.legends[0].get_texts()}

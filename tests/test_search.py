@@ -280,6 +280,7 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| 4 |" in (folder / "search.md").read_text()
     vector = ls.load(folder / "vector.safetensors")
     report = json.loads((folder / "report.json").read_text())
+    assert report["budget"] == 0.1  # drawn into the damage curve
     random = report["baselines"]["random_control"]
     assert {figure["p"] for figure in random.values()} == {None}  # the search was for the vector alone
     assert "the setting was chosen for the vector and not for them" in printed

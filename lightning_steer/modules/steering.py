@@ -285,6 +285,8 @@ class SteeringAdaptor(TracedModule):
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
             "searched": self.selection.searched,
         }
+        if self.selection.budget is not None:
+            self.report["budget"] = self.selection.budget
         self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})
         self.report["result"] = self.result
         self.report["mismatches"] = self.mismatches

@@ -59,8 +59,8 @@ def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     if damage:
         axes[1].plot(curves["damage"]["x"], damage["value"], color="black", marker="o", markersize=3)
         axes[1].set_ylabel("KL on reference texts,\nnats per token")
-        if "search" in report:
-            axes[1].axhline(report["search"]["budget"], color=COLOURS[1], linestyle="--", label="budget")
+        if "budget" in report:
+            axes[1].axhline(report["budget"], color=COLOURS[1], linestyle="--", label="budget")
     for panel in axes:
         panel.axvline(chosen, color="grey", linestyle=":", label="chosen strength")
     axes[-1].set_xlabel("strength")

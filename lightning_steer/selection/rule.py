@@ -41,6 +41,8 @@ class Selection(ABC):
 
     searched = False
     """Whether layer and strength were searched for the fitted vector: random directions there have had no search."""
+    budget: float | None = None
+    """Damage that the choice keeps within, in nats per token of reference texts; None without a budget."""
 
     @abstractmethod
     def choose(

@@ -55,12 +55,13 @@ class AlreadyChosen(Selection):
     Args:
         index: which of them.
         reason: why this one.
+        budget: the damage that it keeps within.
     """
 
     searched = True
 
-    def __init__(self, index: int, reason: str) -> None:
-        self.index, self.reason = index, reason
+    def __init__(self, index: int, reason: str, budget: float) -> None:
+        self.index, self.reason, self.budget = index, reason, budget
 
     def choose(self, strengths: list[float], *_rows: object, **_more: object) -> Choice:
         """Return the strength of the search; it has no range, since the search is not done again on other rows."""
@@ -160,7 +161,7 @@ def searched(
     (site,) = at_layer.sites
     steering = {site: partial(trial.search.methods[site], strength=grid.strengths[setting.strength])}
     data.notes = [*lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
-    rule = AlreadyChosen(setting.strength, reason)
+    rule = AlreadyChosen(setting.strength, reason, budget)
     module = SteeringAdaptor(at_layer, trial.method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     vector = run(module, data, 1, progress, folder)
     edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
