@@ -13,6 +13,8 @@ SOURCES = sorted((ROOT / "lightning_steer").rglob("*.py"))
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 NETWORK = {"requests", "urllib", "urllib3", "http", "socket", "ssl", "ftplib", "httpx", "aiohttp", "huggingface_hub"}
 NETWORK |= {"sae_lens", "smtplib", "xmlrpc", "fsspec"}
+LISTENS = Path("chat/web.py")
+"""Opens a socket to be spoken to, on this machine alone; tests/test_chat_web.py says so."""
 READ_BY_CLASS = ("AutoConfig.from_pretrained", "AutoTokenizer.from_pretrained")
 """Whatever else is read by ``from_pretrained`` has weights."""
 
@@ -49,7 +51,8 @@ def unsafe(text: str) -> Iterator[str]:
     ids=[str(path.relative_to(ROOT)) for path in SOURCES],
 )
 def test_no_unsafe_load(path: Path) -> None:
-    assert list(unsafe(path.read_text())) == []
+    listens = ["import socket"] if path.relative_to(ROOT / "lightning_steer") == LISTENS else []
+    assert list(unsafe(path.read_text())) == listens
     assert ("torch.load(" in path.read_text()) == (path.name == "checkpoint.py")
 
 

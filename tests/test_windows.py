@@ -134,7 +134,7 @@ def test_drift_is_that_of_plain_passes(family: str, implementation: str, window:
 @torch.no_grad()
 def test_generation_is_the_likeliest_token_of_plain_passes(family: str, implementation: str, window: int) -> None:
     llm = language_model(family, implementation, window, positions=GeneratedTokens())
-    texts = llm.generate(TEXTS, push(llm), max_new_tokens=4, min_new_tokens=4)
+    texts = llm.generate(TEXTS, edits=push(llm), max_new_tokens=4, min_new_tokens=4)
     for text, continued in zip(TEXTS, texts, strict=True):
         ids = llm.tokenizer(text)["input_ids"]
         prompt = torch.tensor([len(ids)])

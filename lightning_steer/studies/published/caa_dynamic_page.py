@@ -1,11 +1,13 @@
 """What the page says of CAA_Dynamic."""
 
 import csv
+import io
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from lightning_steer.files import write
 from lightning_steer.outcomes import Judgement, judge
 from lightning_steer.outcomes.position_prose import position_sentences, position_table
 from lightning_steer.outcomes.prose import measure_sentences
@@ -24,17 +26,18 @@ def judged(cells: list[Answers], layer: int = LAYER) -> Judgement:
     """Return the judgement of all behaviours' items together at one layer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"layer-{layer}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("item", "strength", "matching", "p_a", "p_b"))
-            for one in (one for one in cells if one.layer == layer):
-                for multiplier in one.p_a:
-                    if not (one.mass(multiplier) > 0).all():
-                        continue  # an item with no probability on either answer has no letter
-                    pairs = zip(one.items, one.at_a, one.p_a[multiplier], one.p_b[multiplier], strict=True)
-                    for item, at_a, a, b in pairs:
-                        name = f"{one.behaviour}-{item}"
-                        writer.writerow((name, multiplier, "A" if at_a else "B", repr(float(a)), repr(float(b))))
+        lines = io.StringIO(newline="")
+        writer = csv.writer(lines)
+        writer.writerow(("item", "strength", "matching", "p_a", "p_b"))
+        for one in (one for one in cells if one.layer == layer):
+            for multiplier in one.p_a:
+                if not (one.mass(multiplier) > 0).all():
+                    continue  # an item with no probability on either answer has no letter
+                pairs = zip(one.items, one.at_a, one.p_a[multiplier], one.p_b[multiplier], strict=True)
+                for item, at_a, a, b in pairs:
+                    name = f"{one.behaviour}-{item}"
+                    writer.writerow((name, multiplier, "A" if at_a else "B", repr(float(a)), repr(float(b))))
+        write(path, lines.getvalue().encode())
         return judge(path)
 
 

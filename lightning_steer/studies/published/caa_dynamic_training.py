@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from lightning_steer import text_files
+from lightning_steer import checkpoint, text_files
 from lightning_steer.studies.published.caa_dynamic import BEHAVIOURS
 
 LAYER = 13
@@ -39,7 +39,7 @@ def read(data: Path) -> Training | None:
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path.name} is not a list of pairs with answer_matching_behavior ({error!r})") from None
         at_a[name] = (sum(letter == "(A)" for letter in letters), len(letters))
-    loaded = [torch.load(path, weights_only=True, map_location="cpu").double() for path in vectors.values()]
+    loaded = [checkpoint.load(path).double() for path in vectors.values()]
     cosines = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in combinations(loaded, 2)]
     return Training(at_a, cosines)
 

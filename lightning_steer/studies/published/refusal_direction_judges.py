@@ -1,9 +1,11 @@
 """refusal_direction's two judges: how far apart they see the effect, and which verdicts that turns."""
 
 import csv
+import io
 import tempfile
 from pathlib import Path
 
+from lightning_steer.files import write
 from lightning_steer.outcomes import judge
 from lightning_steer.outcomes.records import Judgement
 from lightning_steer.studies.published.markdown import table
@@ -17,11 +19,12 @@ def judged(model: Model, limit: float) -> Judgement:
     """Return the judgement that requests are answered more often by more than ``limit``, by both judges."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answered.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("item", "setting", "judge", "value"))
-            for (setting, name), values in model.complied.items():
-                writer.writerows((i, NAMES[setting], name, bool(value)) for i, value in enumerate(values))
+        lines = io.StringIO(newline="")
+        writer = csv.writer(lines)
+        writer.writerow(("item", "setting", "judge", "value"))
+        for (setting, name), values in model.complied.items():
+            writer.writerows((i, NAMES[setting], name, bool(value)) for i, value in enumerate(values))
+        write(path, lines.getvalue().encode())
         return judge(path, f"answered>={limit}", baseline=NAMES["baseline"], judge=JUDGES[1], split=1.0)
 
 
