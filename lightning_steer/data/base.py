@@ -85,6 +85,10 @@ class SteeringBatch(Protocol):
     def known_positive(self) -> Any | None:
         """Each row's own positive input, for the oracle patch; None where it has none."""
 
+    @property
+    def compared_texts(self) -> list[list[str]] | None:
+        """The texts that each row compares, to tell rows that compare the same; None where it compares none."""
+
 
 class Observed(NamedTuple):
     """The unsteered model's scores and activations on questions, as ``Backbone.observe`` returns them."""
@@ -135,6 +139,10 @@ class LabelledBatch(NamedTuple):
         """Return None: no row has a positive of its own."""
 
     @property
+    def compared_texts(self) -> None:
+        """Return None: the options are the same in every row."""
+
+    @property
     def content(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return the columns of each row's input, and of its fitting target."""
         return (self.x,), (self.y, [self.label_of.tolist()] * len(self.x))
@@ -172,6 +180,11 @@ class PairBatch(NamedTuple):
     @property
     def known_positive(self) -> None:
         """Return None: a row's positive is another text, not another state of the same one."""
+
+    @property
+    def compared_texts(self) -> list[list[str]]:
+        """Return the continuations of each pair, negative and positive."""
+        return [[*a.options, *b.options] for a, b in zip(self.negative, self.positive, strict=True)]
 
     @property
     def values(self) -> Tensor:

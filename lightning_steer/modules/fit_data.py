@@ -1,12 +1,12 @@
 """The rows that a method is fitted to: activations of pairs of inputs or of labelled inputs."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from lightning_steer.data.base import LabelledBatch
+from lightning_steer.data.base import LabelledBatch, SteeringBatch
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.records import Activations
@@ -21,14 +21,14 @@ def observe(backbone: Backbone, batch: LabelledBatch) -> tuple[Tensor, dict[str,
 
 
 @torch.no_grad()
-def read(backbone: Backbone, evaluation: Evaluation, batch: Any) -> dict[str, Tensor]:
+def read(backbone: Backbone, evaluation: Evaluation, batch: SteeringBatch) -> dict[str, Tensor]:
     """Return columns ``h/site [B, k, d]``, ``error [B, k]`` and ``value [B, k, m]`` of k examples in each row.
 
     A pair gives two examples: the negative (error 1), then the positive (error 0). A labelled question gives one, with
     the network's own error.
     """
     if batch.pair is None:
-        scores, h = observe(backbone, batch)
+        scores, h = observe(backbone, cast(LabelledBatch, batch))  # whose rows alone have no pair
         error = evaluation.error(scores, batch)
         columns = {"error": error.unsqueeze(1), "value": batch.values}
         return columns | {f"h/{site}": rows.unsqueeze(1) for site, rows in h.items()}

@@ -9,24 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_steer.data.base import PairBatch
+from lightning_steer.data.base import SteeringBatch
 
 FITTED, SELECTION, HELD_OUT = "fitted", "selection", "held_out"
 CONTINUATIONS = "continuations"
 
 
-def columns(batch: Any) -> dict[str, Tensor]:
+def columns(batch: SteeringBatch) -> dict[str, Tensor]:
     """Return columns ``[B]`` of a batch: each row's cluster and, for pairs of texts, a hash of its continuations."""
-    if not isinstance(batch, PairBatch):
+    if batch.compared_texts is None:
         return {"cluster": batch.cluster}
-    numbers = [_number(pair) for pair in zip(batch.negative, batch.positive, strict=True)]
+    numbers = [_number(texts) for texts in batch.compared_texts]
     compared = torch.tensor(numbers, dtype=torch.int64, device=batch.row.device)
     return {"cluster": batch.cluster, CONTINUATIONS: compared}
 
 
-def _number(pair: tuple[Any, Any]) -> int:
-    texts = sorted(option for question in pair for option in question.options)
-    name = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=8)
+def _number(texts: list[str]) -> int:
+    name = hashlib.blake2b("\0".join(sorted(texts)).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(name.digest(), "big", signed=True)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_steer import numbers
 from lightning_steer.data import readable
-from lightning_steer.data.base import SteeringDataModule, data_of
+from lightning_steer.data.base import SteeringBatch, SteeringDataModule, data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
@@ -147,7 +147,7 @@ class SteeringAdaptor(TracedModule):
     def on_train_epoch_start(self) -> None:
         self.seen.reset()
 
-    def training_step(self, batch: Any, _batch_idx: int) -> Tensor:
+    def training_step(self, batch: SteeringBatch, _batch_idx: int) -> Tensor:
         if not self.trained:
             self._collect(self.seen, batch)
             return 0 * self.nothing
@@ -161,7 +161,7 @@ class SteeringAdaptor(TracedModule):
         return torch.optim.Adam(self.maps.parameters(), lr=self.learning_rate) if self.trained else None
 
     @torch.no_grad()
-    def _collect(self, table: Table, batch: Any) -> None:
+    def _collect(self, table: Table, batch: SteeringBatch) -> None:
         table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
 
     def _fit(self, maps: dict[str, SteeringMethod], columns: dict[str, Tensor], rows: int) -> None:
@@ -179,7 +179,7 @@ class SteeringAdaptor(TracedModule):
             columns = self.seen.compute()
             self._fit(self.methods, columns, len(columns["error"]))
 
-    def validation_step(self, batch: Any, _batch_idx: int) -> None:
+    def validation_step(self, batch: SteeringBatch, _batch_idx: int) -> None:
         base = self.backbone.scores(batch.x)
         scores = torch.cat([base, self._scores(batch.x, [interventions.steered("", self.methods, self.strengths)])])
         success = self.evaluation.rows(base[0], scores, batch)[self.evaluation.success]
@@ -243,7 +243,7 @@ class SteeringAdaptor(TracedModule):
         self.tested.reset()
         self.relearned.reset()
 
-    def test_step(self, batch: Any, _batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: SteeringBatch, _batch_idx: int, dataloader_idx: int = 0) -> None:
         """Test held-out rows (first loader), then rows that the method was fitted to."""
         groups = self.groups
         columns = parts.columns(batch)
@@ -325,7 +325,7 @@ class SteeringAdaptor(TracedModule):
             measured = {f"test/{name}": estimate["value"] for name, estimate in self.report["metrics"].items()}
             self.logger.log_hyperparams(settings, measured)
 
-    def predict_step(self, batch: Any, _batch_idx: int) -> Tensor:
+    def predict_step(self, batch: SteeringBatch, _batch_idx: int) -> Tensor:
         """Return log-probabilities ``[B, ..., options]`` of the network steered at the chosen strength."""
         return self._scores(batch.x, [interventions.steered("", self.methods, [self.strength])])[0]
 

@@ -141,6 +141,10 @@ class ToyPairBatch(NamedTuple):
         return self.x_positive
 
     @property
+    def compared_texts(self) -> None:
+        """Return None: samples are no texts."""
+
+    @property
     def values(self) -> Tensor:
         """Return ``[n, 2, attributes]`` values of negatives and positives."""
         return torch.stack([self.y, self.y_positive], 1)
