@@ -22,6 +22,26 @@ class Parser(argparse.ArgumentParser):
         # half an option's name is a misspelling
         super().__init__(**{"allow_abbrev": False, "formatter_class": Paragraphs, **settings})
 
+    def add_model(self) -> None:
+        """Add ``--llm``, the model that a command steers."""
+        self.add_argument(
+            "--llm",
+            required=True,
+            metavar="NAME",
+            help="the model: its name on the Hugging Face hub, or a local folder in the same form",
+        )
+
+    def add_loading(self) -> None:
+        """Add ``--dtype`` and ``--revision``, with which that model is loaded."""
+        self.add_argument(
+            "--dtype",
+            default="auto",
+            metavar="NAME",
+            help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
+            "(default: auto)",
+        )
+        self.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         self.exit(2, f"lightning_steer: {message}; see {self.prog} --help\n")

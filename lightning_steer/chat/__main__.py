@@ -56,12 +56,7 @@ def parser() -> Parser:
         usage="%(prog)s --llm NAME --vector FILE [options]",
         description=__doc__,
     )
-    made.add_argument(
-        "--llm",
-        required=True,
-        metavar="NAME",
-        help="the model: its name on the Hugging Face hub, or a local folder in the same form",
-    )
+    made.add_model()
     made.add_argument(
         "--vector", required=True, type=Path, metavar="FILE", help="a vector file, as `steer` and `export` write it"
     )
@@ -86,14 +81,7 @@ def parser() -> Parser:
     )
     made.add_argument("--web", action="store_true", help="serve a page on this machine instead; needs the extra `web`")
     made.add_argument("--port", type=int, metavar="N", help="the port of the page (default: one that is free)")
-    made.add_argument(
-        "--dtype",
-        default="auto",
-        metavar="NAME",
-        help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
-        "(default: auto)",
-    )
-    made.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+    made.add_loading()
     return made
 
 

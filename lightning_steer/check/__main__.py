@@ -32,26 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
         usage="%(prog)s --llm NAME [options]",
         description=DESCRIPTION,
     )
-    parser.add_argument(
-        "--llm",
-        required=True,
-        metavar="NAME",
-        help="the model: its name on the Hugging Face hub, or a local folder in the same form",
-    )
+    parser.add_model()
     parser.add_argument(
         "--layer",
         type=int,
         metavar="N",
         help="the decoder block (layer) to steer, counted from 0 (default: the middle one)",
     )
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        metavar="NAME",
-        help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
-        "(default: auto)",
-    )
-    parser.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+    parser.add_loading()
     parser.add_argument(
         "--device", default="cpu", metavar="NAME", help="where the model runs, for example cuda (default: cpu)"
     )

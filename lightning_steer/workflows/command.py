@@ -101,12 +101,7 @@ def parser() -> Parser:
         usage="%(prog)s --llm NAME --pairs FILE [options]",
         description=__doc__,
     )
-    made.add_argument(
-        "--llm",
-        required=True,
-        metavar="NAME",
-        help="the model: its name on the Hugging Face hub, or a local folder in the same form",
-    )
+    made.add_model()
     made.add_argument(
         "--pairs",
         required=True,
@@ -181,14 +176,7 @@ def parser() -> Parser:
     made.add_argument(
         "--chat", action="store_true", help="put prompts into the model's chat template, as for a model that answers"
     )
-    made.add_argument(
-        "--dtype",
-        default="auto",
-        metavar="NAME",
-        help="precision of the weights: float32, bfloat16, float16, or auto for the one they are stored in "
-        "(default: auto)",
-    )
-    made.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+    made.add_loading()
     made.add_argument(
         "--seed",
         type=int,
