@@ -100,8 +100,10 @@ def test_the_figure_shows_damage_and_the_range_of_random_directions(tested: tupl
     }
     figure = figures.dose_response(report, ["exact_match"])
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert {"everything right", figures.RANDOM, "budget", "chosen strength"} <= labels
+    assert {"everything right", figures.RANDOM.format(3), "budget", "chosen strength"} <= labels
     assert len(figure.axes) == 2
     page = html.page([{**report, "run": "r", "dose_response": {"measures": ["exact_match"], "unit": "share"}}], {})
     assert 'class="band"' in page
+    assert figures.RANDOM.format(3) in page
+    assert ">0.75</text>" not in page.split("<figcaption>Damage")[1].split("</figure>")[0]  # its axis is no share's
     assert "<figcaption>Damage</figcaption>" in page

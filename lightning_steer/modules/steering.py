@@ -285,6 +285,7 @@ class SteeringAdaptor(TracedModule):
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
             "searched": self.selection.searched,
         }
+        self.report["random_curve"] = self.random_curve
         if self.selection.budget is not None:
             self.report["budget"] = self.selection.budget
         self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})

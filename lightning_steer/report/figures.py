@@ -13,7 +13,7 @@ DASHES = ("solid", (0, (4, 3)), (0, (1, 2)), (0, (6, 3)), "dashed", "dotted", "d
 """A dash pattern for each colour; earlier lines show through the gaps of later ones."""
 DAMAGE = "reference_kl"
 """Measure of the damage curve."""
-RANDOM = "range of random directions, equal shift"
+RANDOM = "range of {} random directions, equal shift"
 NAMES = {
     "target_accuracy": "target reads the intended value",
     "target_unchanged": "target still reads its old value",
@@ -54,7 +54,15 @@ def dose_response(report: Mapping[str, Any], measures: Sequence[str]) -> Figure:
     if "random" in curves and len(measures) == 1:  # several bands would hide each other
         random = curves["random"]
         ends = random[measures[0]]
-        axes[0].fill_between(random["x"], ends["low"], ends["high"], color="grey", alpha=0.3, linewidth=0, label=RANDOM)
+        axes[0].fill_between(
+            random["x"],
+            ends["low"],
+            ends["high"],
+            color="grey",
+            alpha=0.3,
+            linewidth=0,
+            label=RANDOM.format(report.get("random_curve", "some")),
+        )
     axes[0].set_ylabel(report["dose_response"]["unit"])
     if damage:
         axes[1].plot(curves["damage"]["x"], damage["value"], color="black", marker="o", markersize=3)

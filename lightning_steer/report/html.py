@@ -90,7 +90,11 @@ def _dose_response(report: Mapping[str, Any]) -> str:
     dotted = "" if chosen is None else f'<p class="soft">{prefix} chosen strength, {chosen:g}.</p>'
     random = report.get("curves", {}).get("random", {})
     band = random[measures[0]] if len(measures) == 1 and measures[0] in random and random["x"] == curve["x"] else None
-    grey = "" if band is None else f'<p class="soft">Grey: {RANDOM}.</p>'
+    grey = (
+        ""
+        if band is None
+        else f'<p class="soft">Grey: {RANDOM.format(escape(str(report.get("random_curve", "some"))))}.</p>'
+    )
     chart = svg.lines(curve["x"], curves, COLOURS, chosen, ("strength", unit), band)
     key = svg.key(list(curves), COLOURS)
     return f"<figure><figcaption>Dose-response</figcaption>{chart}{key}{grey}{dotted}</figure>"
@@ -102,7 +106,7 @@ def _damage(report: Mapping[str, Any]) -> str:
         return ""
     chosen = report["metrics"].get("strength", {}).get("value")
     chart = svg.lines(
-        curve["x"], {word(DAMAGE): curve[DAMAGE]}, COLOURS[1:], chosen, ("strength", "KL, nats per token")
+        curve["x"], {word(DAMAGE): curve[DAMAGE]}, COLOURS[1:], chosen, ("strength", "KL, nats per token"), share=False
     )
     note = '<p class="soft">KL to the unsteered model on reference texts.</p>'
     return f"<figure><figcaption>Damage</figcaption>{chart}{note}</figure>"

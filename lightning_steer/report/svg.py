@@ -22,6 +22,7 @@ def lines(
     mark: float | None,
     titles: tuple[str, str],
     band: Mapping[str, Column] | None = None,
+    share: bool = True,
 ) -> str:
     """Return a chart of measures with their intervals against ``x``.
 
@@ -32,10 +33,11 @@ def lines(
         mark: an ``x`` that is marked; None for none.
         titles: titles of the two axes.
         band: ``{"low", "high"}`` at the same ``x``, drawn grey behind the curves; None for none.
+        share: whether values are shares, so that the axis reaches 1.
     """
     band_values = [] if band is None else [*band["low"], *band["high"]]
     values = _numbers([*band_values, *(value for curve in curves.values() for name in KEYS for value in curve[name])])
-    top = 1.0 if max(values, default=1.0) <= 1 else max(values)
+    top = 1.0 if share and max(values, default=1.0) <= 1 else max(values, default=1.0)
     low, high = min(0.0, *x), max(x)
     place = _Place((low, high if high > low else low + 1), _scale(min([0.0, *values]), top))
     parts = [place.axes(titles, [tick for tick in _scale(low, high) if low <= tick <= high])]
