@@ -17,7 +17,7 @@ from lightning_steer.report.runs import read
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
 from lightning_steer.studies.fidelity import document as fidelity
-from lightning_steer.studies.fidelity.__main__ import main
+from lightning_steer.studies.fidelity.study import main
 from lightning_steer.studies.fidelity.settings import ARMS, Scale
 from lightning_steer.studies.fidelity.subject import Subject, added, directions, split
 
@@ -242,9 +242,9 @@ def test_a_run_stands_beside_the_range_of_its_draws(models: dict[str, Path], mon
 def test_parts_are_made_once_and_become_pages(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lightning_steer.studies.fidelity.__main__.QUICK", SCALE)
-    monkeypatch.setattr("lightning_steer.studies.fidelity.__main__.BEHAVIOURS", ("myopia",))
-    monkeypatch.setattr("lightning_steer.studies.fidelity.__main__.BIAS_TYPES", ("town",))
+    monkeypatch.setattr("lightning_steer.studies.fidelity.study.QUICK", SCALE)
+    monkeypatch.setattr("lightning_steer.studies.fidelity.study.BEHAVIOURS", ("myopia",))
+    monkeypatch.setattr("lightning_steer.studies.fidelity.study.BIAS_TYPES", ("town",))
     monkeypatch.setattr("lightning_steer.studies.fidelity.runs.PROMPTS", 8)
     given = ["--quick", "--base", str(models["base"]), "--tuned", str(models["tuned"]), "--out", str(tmp_path)]
     assert main(given) == 0
@@ -300,3 +300,9 @@ def test_parts_are_made_once_and_become_pages(
 def test_what_is_not_there_is_said_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--base", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert f"no base model in {tmp_path}: train it with `make pocket`" in capsys.readouterr().err
+
+
+def test_other_processes_can_import_the_work() -> None:
+    """Spawned processes do not run a package's ``__main__``, so they cannot find functions that are defined there."""
+    for path in Path("lightning_steer/studies").rglob("__main__.py"):
+        assert "side_by_side" not in path.read_text(), path
