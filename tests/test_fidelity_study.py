@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lightning_steer import studies
 from lightning_steer.data.pocket.module import vocabulary
 from lightning_steer.data.pocket.tasks import NAMES as TASKS
 from lightning_steer.data.pocket.text import CHAT_TEMPLATE, tokenizer
@@ -17,8 +18,8 @@ from lightning_steer.report.runs import read
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
 from lightning_steer.studies.fidelity import document as fidelity
-from lightning_steer.studies.fidelity.study import main
 from lightning_steer.studies.fidelity.settings import ARMS, Scale
+from lightning_steer.studies.fidelity.study import main
 from lightning_steer.studies.fidelity.subject import Subject, added, directions, split
 
 SCALE = Scale(draws=3, strengths=(-1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))
@@ -304,5 +305,5 @@ def test_what_is_not_there_is_said_in_one_sentence(tmp_path: Path, capsys: pytes
 
 def test_other_processes_can_import_the_work() -> None:
     """Spawned processes do not run a package's ``__main__``, so they cannot find functions that are defined there."""
-    for path in Path("lightning_steer/studies").rglob("__main__.py"):
+    for path in Path(studies.__file__).parent.rglob("__main__.py"):
         assert "side_by_side" not in path.read_text(), path
