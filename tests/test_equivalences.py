@@ -210,10 +210,11 @@ def test_angular_without_a_mean_difference_turns_nothing() -> None:
 def test_conceptor_at_an_infinite_aperture_is_the_projector_onto_the_span() -> None:
     seen, h = rows(), torch.randn(20, 8)
     close(Conceptor(8, aperture=1e7).fit(seen)(h, 1.0), h)  # at full rank the identity
-    basis = torch.linalg.qr(torch.randn(8, 3, generator=torch.Generator().manual_seed(0))).Q
-    flat = seen._replace(h=(seen.h @ basis @ basis.T).double())
-    close(Conceptor(8, aperture=1e5).fit(flat)(h, 1.0), h @ basis @ basis.T)
-    close(Conceptor(8, aperture=1e5).fit(flat)(h, 0.5), (h + h @ basis @ basis.T) / 2)
+    basis = torch.linalg.qr(torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    projector = basis @ basis.T
+    method = Conceptor(8, aperture=1e9).fit(seen._replace(h=seen.h.double() @ projector))
+    close(method(h, 1.0), h.double() @ projector)
+    close(method(h, 0.5), (h + h.double() @ projector) / 2)
     close(Conceptor(8, aperture=1e-7).fit(seen)(h, 1.0), torch.zeros(20, 8))
 
 
