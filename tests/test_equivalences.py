@@ -150,8 +150,7 @@ def test_pca_direction_without_pairs_is_that_of_all_pairs(centred: bool) -> None
 def test_one_pair_has_no_centred_component() -> None:
     seen = rows(n=1)
     close(PCADirection(8).fit(seen).vector, MeanDifference(8).fit(seen).vector)
-    with pytest.raises(ValueError, match="two pairs or more, not 1"):
-        PCADirection(8, centred=True).fit(seen)
+    assert not PCADirection(8, centred=True).fit(seen).vector.any()
 
 
 # Angular
@@ -222,7 +221,7 @@ def test_conceptor_is_the_minimum_of_its_objective() -> None:
     """``mean |h - C h|^2 + aperture^-2 |C|^2`` over the positive rows, in units of their mean square."""
     seen = rows(n=100)
     c = Conceptor(8, aperture=2.0).fit(seen).matrix.double().requires_grad_()
-    h = seen.positive.double() / seen.h.double().square().mean().sqrt()
+    h = seen.positive.double() / seen.positive.double().square().mean().sqrt()
     objective = (h - h @ c.T).square().sum() / len(h) + 2.0**-2 * c.square().sum()
     (gradient,) = torch.autograd.grad(objective, c)
     assert gradient.abs().max() < 1e-5
@@ -266,15 +265,6 @@ def test_the_logic_of_projectors_is_that_of_subspaces() -> None:
     turn = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
     close(conjunction(turn @ a @ turn.T, turn @ b @ turn.T), turn @ (a * b) @ turn.T, 1e-6)
     close(disjunction(turn @ a @ turn.T, turn @ b @ turn.T), turn @ torch.maximum(a, b) @ turn.T, 1e-6)
-
-
-def test_conceptor_with_contrast_stops_what_the_negative_rows_use() -> None:
-    seen, h = rows(), torch.randn(20, 8)
-    up, down = torch.diag(torch.tensor([1.0] * 5 + [0.0] * 3)), torch.diag(torch.tensor([0.0] * 3 + [1.0] * 5))
-    apart = seen._replace(h=torch.cat([seen.negative @ down, seen.positive @ up]))
-    steered = Conceptor(8, aperture=1e5, contrast=True).fit(apart)(h, 1.0)
-    close(steered, torch.cat([h[:, :3], torch.zeros(20, 5)], 1))  # the two axes in both are stopped
-    assert Conceptor(8, aperture=1e5).fit(apart)(h, 1.0)[:, 3:5].abs().max() > 0.1
 
 
 def test_an_aperture_that_is_not_positive_is_refused() -> None:

@@ -15,7 +15,6 @@ from lightning_steer.methods import (
     LEACE,
     Ablation,
     Clamp,
-    Conceptor,
     GaussianTransport,
     Logistic,
     LoReFT,
@@ -36,7 +35,6 @@ VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
     "Ablation on one side": partial(Ablation, one_sided=True),
     "Clamp at a value": partial(Clamp, value=0.5),
     "PCADirection centred": partial(PCADirection, centred=True),
-    "Conceptor with contrast": partial(Conceptor, contrast=True),
 }
 
 

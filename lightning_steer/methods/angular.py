@@ -18,7 +18,7 @@ from lightning_steer.records import Activations
 
 
 class Angular(SteeringMethod):
-    """Turn rows towards the mean difference, keeping their length. Strength: degrees (180 turns all rows all the way)."""
+    """Turn rows towards the mean difference, lengths kept. Strength: degrees (180 turns all rows all the way)."""
 
     strength_range = (-180.0, 180.0)
     default_strengths = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0)

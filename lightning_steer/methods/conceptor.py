@@ -2,8 +2,9 @@
 
 ``C = R (R + aperture^-2 I)^-1``, ``R = H'H/n`` of the positive rows H, about zero; ``h' = h + strength * (C h - h)``.
 Sources: Jaeger 2014, arXiv 1403.3369, also of AND, OR and NOT; for steering Postmus & Abreu 2024, arXiv 2410.16314, who
-take ``beta C h``. Ours: R is divided by the rows' mean square, so that an aperture means the same at every layer; and
-``contrast``, which is C of the positive rows AND NOT C of the negative ones.
+take ``beta C h``. Ours: R is divided by the rows' mean square, so that an aperture means the same at every layer.
+``conjunction``, ``disjunction`` and ``negation`` combine the matrices of fitted conceptors, as in
+``method.matrix = conjunction(first.matrix.double(), negation(second.matrix.double())).float()``.
 """
 
 import torch
@@ -59,24 +60,22 @@ class Conceptor(SteeringMethod):
     Args:
         aperture: the larger, the more is kept: of a direction of mean square m, in units of the mean over all, the
             share ``m / (m + aperture^-2)``.
-        contrast: keep only what the negative rows lack.
     """
 
     strength_range = (0.0, 1.0)
     default_strengths = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
-    def __init__(self, width: int, aperture: float = 10.0, contrast: bool = False) -> None:
+    def __init__(self, width: int, aperture: float = 10.0) -> None:
         super().__init__(width)
         if aperture <= 0:
             raise ValueError(f"aperture must be positive, not {aperture}")
-        self.aperture, self.contrast = aperture, contrast
+        self.aperture = aperture
         self.register_buffer("matrix", torch.zeros(width, width))
 
     def estimate(self, seen: Activations) -> None:
-        size = seen.h.square().mean((-2, -1), keepdim=True).clamp_min(1e-30)
-        classes = (seen.positive, seen.negative) if self.contrast else (seen.positive,)
-        positive, *negative = (conceptor(h.mT @ h / h.shape[-2] / size, self.aperture) for h in classes)
-        self.matrix = conjunction(positive, negation(negative[0])) if negative else positive
+        h = seen.positive
+        size = h.square().mean((-2, -1), keepdim=True).clamp_min(1e-30)
+        self.matrix = conceptor(h.mT @ h / h.shape[-2] / size, self.aperture)
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         return strength * (h.float() @ self.matrix - h.float())

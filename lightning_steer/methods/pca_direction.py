@@ -19,7 +19,8 @@ class PCADirection(SteeringMethod):
     """Add the first axis of paired differences, as long as the mean difference. Strength: multiples of that length.
 
     Args:
-        centred: take the mean out of the differences first, as repeng does by default.
+        centred: take the mean out of the differences first, as repeng does by default; one pair then has no axis, and
+            nothing is added.
     """
 
     def __init__(self, width: int, centred: bool = False) -> None:
@@ -34,10 +35,9 @@ class PCADirection(SteeringMethod):
         else:  # the variance of a difference of two rows that have nothing to do with each other
             parts = [rows - rows.mean(-2, keepdim=True) for rows in (seen.positive, seen.negative)]
         parts = [part / part.shape[-2] ** 0.5 for part in parts]
-        if self.centred and all(part.shape[-2] == 1 for part in parts):
-            raise ValueError("PCADirection with centred=True needs two pairs or more, not 1: set centred to false")
         differences = torch.cat(parts if self.centred else [*parts, mean], -2)
-        axis = torch.linalg.svd(differences, full_matrices=False).Vh[..., :1, :]
+        _, size, axes = torch.linalg.svd(differences, full_matrices=False)
+        axis = axes[..., :1, :] * (size[..., :1, None] > 0)
         sign = torch.where((axis * mean).sum(-1, keepdim=True) < 0, -1.0, 1.0)
         self.vector = (sign * mean.norm(dim=-1, keepdim=True) * axis).squeeze(-2)
 
