@@ -30,7 +30,7 @@ def negation(c: Tensor) -> Tensor:
 
 
 def conjunction(a: Tensor, b: Tensor) -> Tensor:
-    """Return a AND b of conceptors ``[*, d, d]``: what both let through; float64 or it loses digits.
+    """Return a AND b of conceptors ``[*, d, d]``: what both let through. Take float64: it inverts.
 
     ``(P (a^+ + b^+ - I) P)^+``, P the projection onto what is in the range of both (Jaeger 2014).
     """
@@ -65,7 +65,7 @@ class Conceptor(SteeringMethod):
     strength_range = (0.0, 1.0)
     default_strengths = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
-    def __init__(self, width: int, aperture: float = 10.0) -> None:
+    def __init__(self, width: int, aperture: float = 1.0) -> None:
         super().__init__(width)
         if aperture <= 0:
             raise ValueError(f"aperture must be positive, not {aperture}")
