@@ -13,10 +13,13 @@ from lightning_steer import methods
 from lightning_steer.methods import (
     ACE,
     LEACE,
+    Ablation,
+    Clamp,
     GaussianTransport,
     Logistic,
     LoReFT,
     MeanDifference,
+    PCADirection,
     RandomDirection,
     Ridge,
     SteeringMethod,
@@ -29,6 +32,9 @@ VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
     "LEACE by value": partial(LEACE, by_value=True),
     "ACE by value": partial(ACE, by_value=True),
     "GaussianTransport without shrinkage": partial(GaussianTransport, shrinkage=0.0),
+    "Ablation on one side": partial(Ablation, one_sided=True),
+    "Clamp at a value": partial(Clamp, value=0.5),
+    "PCADirection centred": partial(PCADirection, centred=True),
 }
 
 
@@ -220,7 +226,7 @@ def test_logistic_is_the_minimum_of_its_objective() -> None:
     assert torch.cosine_similarity(w, free[:8].detach(), dim=0) > 0.9999
 
 
-@pytest.mark.parametrize("method", [Logistic, RandomDirection])
+@pytest.mark.parametrize("method", [Logistic, PCADirection, RandomDirection])
 def test_directions_are_as_long_as_the_mean_difference(method: type[SteeringMethod]) -> None:
     seen = rows(stack=(3,))
     lengths = MeanDifference(8).fit(seen).vector.norm(dim=-1)

@@ -13,12 +13,33 @@ from torch import Tensor
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM
-from lightning_steer.methods import ACE, LEACE, GaussianTransport, MeanDifference, Ridge
+from lightning_steer.methods import (
+    ACE,
+    LEACE,
+    Ablation,
+    Clamp,
+    Conceptor,
+    GaussianTransport,
+    MeanDifference,
+    PCADirection,
+    Ridge,
+)
 from lightning_steer.records import Activations
 from lightning_steer.vectors.exchange import export
 from lightning_steer.vectors.imported import ImportedVector
 
-METHODS = [MeanDifference, LEACE, ACE, Ridge, GaussianTransport, ImportedVector]
+METHODS = [
+    MeanDifference,
+    LEACE,
+    ACE,
+    Ridge,
+    GaussianTransport,
+    Ablation,
+    Clamp,
+    PCADirection,
+    Conceptor,
+    ImportedVector,
+]
 
 
 def fitted(kind: Any, width: int = 8) -> Any:

@@ -1,7 +1,11 @@
 """One file per steering method; the laws in ``tests/test_methods.py`` test every method listed here."""
 
+from lightning_steer.methods.ablation import Ablation
 from lightning_steer.methods.ace import ACE
+from lightning_steer.methods.angular import Angular
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.methods.clamp import Clamp
+from lightning_steer.methods.conceptor import Conceptor
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
 from lightning_steer.methods.identity import Identity
@@ -12,6 +16,7 @@ from lightning_steer.methods.logistic_mera import LogisticMERA
 from lightning_steer.methods.loreft import LoReFT
 from lightning_steer.methods.mean_difference import MeanDifference
 from lightning_steer.methods.mera import MERA
+from lightning_steer.methods.pca_direction import PCADirection
 from lightning_steer.methods.probe_additive import ProbeAdditive
 from lightning_steer.methods.random_direction import RandomDirection
 from lightning_steer.methods.ridge import Ridge
@@ -25,6 +30,10 @@ __all__ = [
     "LEACE",
     "MERA",
     "SAEMERA",
+    "Ablation",
+    "Angular",
+    "Clamp",
+    "Conceptor",
     "Contrastive",
     "ContrastiveMERA",
     "GaussianTransport",
@@ -34,6 +43,7 @@ __all__ = [
     "Logistic",
     "LogisticMERA",
     "MeanDifference",
+    "PCADirection",
     "ProbeAdditive",
     "RandomDirection",
     "Ridge",
