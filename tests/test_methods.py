@@ -14,6 +14,7 @@ from lightning_steer.methods import (
     ACE,
     LEACE,
     GaussianTransport,
+    KSteering,
     Logistic,
     LoReFT,
     MeanDifference,
@@ -28,6 +29,7 @@ VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
     "LoReFT": partial(LoReFT, rank=3),
     "LEACE by value": partial(LEACE, by_value=True),
     "ACE by value": partial(ACE, by_value=True),
+    "KSteering by value, in steps": partial(KSteering, by_value=True, steps=3),
     "GaussianTransport without shrinkage": partial(GaussianTransport, shrinkage=0.0),
 }
 

@@ -4,7 +4,9 @@ from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
+from lightning_steer.methods.head_steering import HeadSteering
 from lightning_steer.methods.identity import Identity
+from lightning_steer.methods.k_steering import KSteering
 from lightning_steer.methods.leace import LEACE
 from lightning_steer.methods.learned_vector import LearnedVector
 from lightning_steer.methods.logistic import Logistic
@@ -28,7 +30,9 @@ __all__ = [
     "Contrastive",
     "ContrastiveMERA",
     "GaussianTransport",
+    "HeadSteering",
     "Identity",
+    "KSteering",
     "LearnedVector",
     "LoReFT",
     "Logistic",

@@ -38,15 +38,15 @@ def read(backbone: Backbone, evaluation: Evaluation, batch: SteeringBatch) -> di
     return columns | {f"h/{site}": torch.stack([negative[site], positive[site]], 1) for site in negative}
 
 
-def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: bool) -> Activations:
-    """Return the first ``rows`` rows at a site, all first examples before all second ones.
+def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: bool, heads: int = 1) -> Activations:
+    """Return the first ``rows`` rows at a site of so many heads, all first examples before all second ones.
 
     Only values that differ within pairs are kept: the attributes that are steered.
     """
     h, error, value = (columns[name][:rows].transpose(0, 1) for name in (f"h/{site}", "error", "value"))
     if len(value) == 2:
         value = value[:, :, (value[0] != value[1]).any(0)]
-    return Activations(h.flatten(0, 1), error.flatten(), value.long().flatten(0, 1), paired)
+    return Activations(h.flatten(0, 1), error.flatten(), value.long().flatten(0, 1), paired, heads)
 
 
 def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, dict[str, Any]]:

@@ -168,7 +168,7 @@ class SteeringAdaptor(TracedModule):
         """Fit every site's method to the first rows, the same ones in every process."""
         paired = bool(data_of(self.trainer, SteeringDataModule).paired)
         for site, method in maps.items():
-            method.fit(fit_data.activations(columns, site, rows, paired))
+            method.fit(fit_data.activations(columns, site, rows, paired, self.backbone.heads(site)))
 
     # ---- validate: choose the strength
 

@@ -44,6 +44,10 @@ class Backbone(nn.Module, ABC):
     def width(self, site: str) -> int:
         """Return the size d of the residual stream at a site."""
 
+    def heads(self, site: str) -> int:
+        """Return the number of equal parts of a row at a site: of attention heads' outputs their number, else 1."""
+        return 1
+
     @abstractmethod
     def activations(self, inputs: Any) -> dict[str, Tensor]:
         """Return ``{site: [B, d]}``, the rows that a method is fitted to."""

@@ -44,6 +44,9 @@ class GeneratedAnswerBackbone(Backbone):
     def width(self, site: str) -> int:
         return self.plain.width(site)
 
+    def heads(self, site: str) -> int:
+        return self.plain.heads(site)
+
     def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return self.observe(inputs)[1]
 
