@@ -18,6 +18,7 @@ from lightning_steer.methods import (
     Logistic,
     LoReFT,
     MeanDifference,
+    MidSteer,
     RandomDirection,
     Ridge,
     SteeringMethod,
@@ -29,6 +30,8 @@ VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
     "LoReFT": partial(LoReFT, rank=3),
     "LEACE by value": partial(LEACE, by_value=True),
     "ACE by value": partial(ACE, by_value=True),
+    "MidSteer from a source": partial(MidSteer, source=1),
+    "MidSteer removal": partial(MidSteer, remove=True),
     "KSteering by value, in steps": partial(KSteering, by_value=True, steps=3),
     "GaussianTransport without shrinkage": partial(GaussianTransport, shrinkage=0.0),
 }

@@ -14,6 +14,7 @@ from lightning_steer.methods.logistic_mera import LogisticMERA
 from lightning_steer.methods.loreft import LoReFT
 from lightning_steer.methods.mean_difference import MeanDifference
 from lightning_steer.methods.mera import MERA
+from lightning_steer.methods.midsteer import MidSteer
 from lightning_steer.methods.probe_additive import ProbeAdditive
 from lightning_steer.methods.random_direction import RandomDirection
 from lightning_steer.methods.ridge import Ridge
@@ -38,6 +39,7 @@ __all__ = [
     "Logistic",
     "LogisticMERA",
     "MeanDifference",
+    "MidSteer",
     "ProbeAdditive",
     "RandomDirection",
     "Ridge",
