@@ -25,6 +25,7 @@ from lightning_steer.lm.positions import (
     follow,
     restricted,
 )
+from lightning_steer.lm.sensitivity import sensitivity
 from lightning_steer.lm.sites import PARTS, heads, site_of, site_width
 from lightning_steer.lm.tokens import MultipleChoice, TokenBatch, TokenRow, batches, rows_of
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
@@ -278,6 +279,11 @@ class LLM(Backbone):
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
             self._add_means(means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), real)
         return self._normalize(total, inputs, options)[0], means
+
+    def sensitivity(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
+        check_order(self.model)
+        widths = {site: self.width(site) for site in self.sites}
+        return sensitivity(self.decoder, self.texts(inputs), widths, self.positions, self.pad, self.tokens_per_batch)
 
     def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return {site: self.decoder.embedding.new_zeros(len(inputs), self.width(site)) for site in self.sites}

@@ -4,6 +4,7 @@ from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
+from lightning_steer.methods.dual_steering import DualSteering
 from lightning_steer.methods.head_steering import HeadSteering
 from lightning_steer.methods.identity import Identity
 from lightning_steer.methods.k_steering import KSteering
@@ -30,6 +31,7 @@ __all__ = [
     "SAEMERA",
     "Contrastive",
     "ContrastiveMERA",
+    "DualSteering",
     "GaussianTransport",
     "HeadSteering",
     "Identity",

@@ -162,7 +162,8 @@ class SteeringAdaptor(TracedModule):
 
     @torch.no_grad()
     def _collect(self, table: Table, batch: SteeringBatch) -> None:
-        table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
+        sensitivity = cast(SteeringMethod, self.maps[0]).needs_sensitivity
+        table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch, sensitivity))
 
     def _fit(self, maps: dict[str, SteeringMethod], columns: dict[str, Tensor], rows: int) -> None:
         """Fit every site's method to the first rows, the same ones in every process."""

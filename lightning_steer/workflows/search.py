@@ -48,7 +48,8 @@ class Search:
                     "give the layers, and use fit"
                 )
         data.read_by(llm)
-        read = [fit_data.read(llm, self.evaluation, batch) for batch in data.train_dataloader()]
+        asked = any(unfitted.needs_sensitivity for unfitted in self.methods.values())
+        read = [fit_data.read(llm, self.evaluation, batch, asked) for batch in data.train_dataloader()]
         columns = {name: torch.cat([batch[name] for batch in read]) for name in read[0]}
         for site, unfitted in self.methods.items():
             rows = len(columns["error"])

@@ -47,6 +47,9 @@ class GeneratedAnswerBackbone(Backbone):
     def heads(self, site: str) -> int:
         return self.plain.heads(site)
 
+    def sensitivity(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
+        return self.plain.sensitivity(inputs)
+
     def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return self.observe(inputs)[1]
 
