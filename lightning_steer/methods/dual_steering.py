@@ -21,7 +21,7 @@ def shrunk(matrix: Tensor, share: float) -> Tensor:
 
 
 class DualSteering(SteeringMethod):
-    """Raise a probe at the least cost to the output. Strength: 1 raises it as much as the mean difference does.
+    """Raise a probe at the least cost to the output. Strength: multiples of what raises it as the mean difference does.
 
     Args:
         shrinkage: what is added to the Fisher information, as a share of its mean diagonal; very large, and the shift
@@ -30,7 +30,7 @@ class DualSteering(SteeringMethod):
 
     needs_sensitivity = True
 
-    def __init__(self, width: int, shrinkage: float = 0.01) -> None:
+    def __init__(self, width: int, shrinkage: float = 0.1) -> None:
         super().__init__(width)
         if shrinkage <= 0:
             raise ValueError(f"shrinkage is above 0, not {shrinkage}: rows say nothing of some directions")

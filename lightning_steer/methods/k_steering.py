@@ -1,7 +1,8 @@
 """K-Steering: follow the gradient of a small nonlinear classifier of the classes.
 
 ``L(h) = (mean z of negatives - mean z of positives) . logits(h)``, z the labels, logits of a network with one hidden
-layer, ``W2' relu(W1' (h - mean) / scale + b1) + b2``; each of j steps is ``h' = h - strength/j * unit * grad L(h)``.
+layer, ``W2' relu(W1' (h - mean) / scale + b1) + b2``; each of j steps is ``h' = h - strength/j * unit * grad L(h)``,
+with the unit that makes the mean logits of negative rows those of positive ones at strength 1, to first order.
 Source: Oozeer et al. 2025, arXiv 2505.24535: there two hidden layers and a free step size. The unit is ours.
 """
 
@@ -15,7 +16,7 @@ from lightning_steer.records import Activations
 
 
 class KSteering(SteeringMethod):
-    """Follow a classifier's gradient. Strength: 1 raises negative rows' mean logit to the positives', to first order.
+    """Follow a classifier's gradient. Strength: multiples of the step that closes the gap of the classes' mean logits.
 
     Args:
         hidden: units of the classifier's hidden layer.
