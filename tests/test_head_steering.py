@@ -1,5 +1,6 @@
 """Head steering: the place before the attention's last linear layer in every family, and the heads that are chosen."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,29 @@ from decoders import FAMILIES, decoder, letters
 from torch import Tensor
 from windowed import WIDE
 
+import lightning_steer as ls
 from lightning_steer import vectors
+from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.data.behaviours.pairs import Pairs
 from lightning_steer.hooks import capture, edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.sites import heads, site_of
 from lightning_steer.lm.tokens import MultipleChoice
-from lightning_steer.methods import HeadSteering, MeanDifference
+from lightning_steer.methods import DualSteering, HeadSteering, MeanDifference, SteeringMethod
 from lightning_steer.records import Activations
 from lightning_steer.vectors import lm_eval
+from lightning_steer.workflows.fit import backbone
+from lightning_steer.workflows.search import Search
 
+PAIRS = [
+    ls.ContrastPair(f"The {n} {who} are", "kind", "rude")
+    for n in ("hill", "mill", "town")
+    for who in ("bakers", "potters")
+]
+TEXTS = [
+    "In the autumn, the grey cat watched under the tree.",
+    "In the summer, the brown horse played along the fence.",
+]
 IDS = torch.randint(4, 30, (3, 7), generator=torch.Generator().manual_seed(0))
 MORE: dict[str, dict[str, Any]] = {
     "phi3": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48},
@@ -132,6 +147,20 @@ def test_other_places_are_one_head() -> None:
         1,
         4,
     ]
+
+
+@pytest.mark.parametrize(("part", "method"), [("heads", partial(HeadSteering, top=1)), ("block", DualSteering)])
+def test_a_run_and_a_search_give_the_method_what_the_network_knows(
+    part: Any, method: Callable[[int], SteeringMethod], pocket_decoder: Path
+) -> None:
+    """The number of heads, which nobody names; the gradients of the output, which only some methods ask for."""
+    llm = LLM(str(pocket_decoder), [1, 2], part)
+    search = Search(
+        backbone(llm, None), BehaviourDataModule(Pairs(PAIRS), fit_share=0.4, select_share=0.3), method, TEXTS
+    )
+    for found in (*ls.fit(llm, PAIRS, method=method).maps, *search.methods.values()):
+        heads_shifted = found.get_buffer("vector").unflatten(0, (2, 8)).norm(dim=1) > 0
+        assert heads_shifted.sum() == (1 if part == "heads" else 2)
 
 
 # ---- the method
