@@ -1,4 +1,4 @@
-"""The verbs: read and write the output of any submodule. One manager does both; imports nothing of the project.
+"""The verbs: read and write the output or the input of any submodule. Imports nothing of the project.
 
 Reading is an edit that returns what it was given, so what is read is exactly what the next layer sees.
 """
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 Edit = Callable[[Tensor], Tensor]
 """``h -> h'``, the replacement for a site's output."""
+INPUT = ":input"
+"""Ends the name of a site that is the first input of a submodule, not its output. No submodule's name has a colon."""
 
 
 class UnknownSite(LookupError):
@@ -19,9 +21,9 @@ class UnknownSite(LookupError):
 
 
 def submodule(network: nn.Module, site: str) -> nn.Module:
-    """The submodule called ``site``; raises :class:`UnknownSite` naming those that there are."""
+    """The submodule whose output or input ``site`` is; raises :class:`UnknownSite` naming those that there are."""
     try:
-        return network.get_submodule(site)
+        return network.get_submodule(site.removesuffix(INPUT))
     except AttributeError:
         known = ", ".join(name for name, _ in network.named_modules() if name)
         raise UnknownSite(
@@ -29,17 +31,28 @@ def submodule(network: nn.Module, site: str) -> nn.Module:
         ) from None
 
 
+def is_edited(network: nn.Module, site: str) -> bool:
+    """Whether a site is being edited or read."""
+    module = submodule(network, site)
+    return bool(module._forward_pre_hooks if site.endswith(INPUT) else module._forward_hooks)
+
+
 @contextmanager
 def edit(network: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
     """While the block runs, the output of every named submodule is replaced by ``edits[name](output)``.
 
-    A layer that returns a tuple keeps the tuple; only its first element, the residual stream, is replaced. Edits of
-    the same site nest: the inner block sees what the outer one wrote. Nothing stays behind, whatever is raised.
+    A name that ends in :data:`INPUT` is that of the submodule's first input, which is replaced likewise. A layer that
+    returns a tuple keeps the tuple; only its first element, the residual stream, is replaced. Edits of the same site
+    nest: the inner block sees what the outer one wrote. Nothing stays behind, whatever is raised.
     """
     handles = []
     try:
         for site, function in edits.items():
-            handles.append(submodule(network, site).register_forward_hook(_replace(function)))
+            module = submodule(network, site)
+            if site.endswith(INPUT):
+                handles.append(module.register_forward_pre_hook(_replace_input(function)))
+            else:
+                handles.append(module.register_forward_hook(_replace(function)))
         yield
     finally:
         for handle in handles:
@@ -92,6 +105,13 @@ def _replace(function: Edit) -> Callable[[nn.Module, Any, Any], Any]:
         if isinstance(output, tuple):
             return (function(output[0]), *output[1:])
         return function(output)
+
+    return hook
+
+
+def _replace_input(function: Edit) -> Callable[[nn.Module, Any], Any]:
+    def hook(_module: nn.Module, inputs: Any) -> Any:
+        return (function(inputs[0]), *inputs[1:])
 
     return hook
 

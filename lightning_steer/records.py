@@ -20,6 +20,10 @@ class Activations(NamedTuple):
     """``[*, n, m]`` int64: the value of each of the m attributes to be steered (m = 1 in a single task)."""
     paired: bool
     """The i-th positive and the i-th negative row differ in nothing but what is to be steered."""
+    heads: int = 1
+    """Equal parts, side by side, of every row: attention heads if h is their outputs, else 1."""
+    sensitivity: Tensor | None = None
+    """``[*, n, m, d]``, for methods that ask: root probability of each of m outcomes times the gradient of its log."""
 
     @property
     def positive(self) -> Tensor:

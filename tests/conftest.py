@@ -77,7 +77,9 @@ def rows(seed: int = 0, n: int = 60, d: int = 8, stack: tuple[int, ...] = (), pa
     h = torch.randn(*stack, n, d, generator=g) @ mix
     other = h + 0.3 * torch.randn(h.shape, generator=g) if paired else torch.randn(h.shape, generator=g) @ mix
     h = torch.cat([h, 0.8 * other], -2) + offsets[value]
-    return Activations(h, torch.cat([torch.ones(n), torch.zeros(n)]), value.unsqueeze(-1), paired)
+    sensitivity = torch.randn(*stack, 2 * n, 3, d, generator=g)
+    error = torch.cat([torch.ones(n), torch.zeros(n)])
+    return Activations(h, error, value.unsqueeze(-1), paired, sensitivity=sensitivity)
 
 
 @pytest.fixture

@@ -76,8 +76,10 @@ def refuses_numbers_that_are_not_finite(make: Make, seen: Activations) -> None:
 def is_fitted_the_same_in_a_stack(make: Make, seen: Activations) -> None:
     """Three problems solved at once are solved as each by itself."""
     other = seen._replace(h=seen.h.flip(-1) * 1.3)
-    stacked = Activations(
-        torch.stack([seen.h, other.h]), seen.error, torch.stack([seen.value, seen.value]), seen.paired
+    stacked = seen._replace(
+        h=torch.stack([seen.h, other.h]),
+        value=torch.stack([seen.value, seen.value]),
+        sensitivity=None if seen.sensitivity is None else torch.stack([seen.sensitivity] * 2),
     )
     together = make(seen.h.shape[-1]).fit(stacked)
     h = torch.randn(4, seen.h.shape[-1])

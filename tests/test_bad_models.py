@@ -228,7 +228,10 @@ SETTINGS: dict[str, tuple[dict[str, object], str]] = {
     "a layer too few": ({"layers": [0, -5]}, "layer -5 does not exist"),
     "one layer twice": ({"layers": [3, -1]}, r"layers \[3, -1\] name one layer twice"),
     "no layer": ({"layers": []}, r"must name at least one, not 8192 and \[\]"),
-    "an unknown part": ({"part": "heads"}, "part is block, attention, mlp, normalize is .* not 'heads' and 'none'"),
+    "an unknown part": (
+        {"part": "neurons"},
+        "part is block, attention, mlp, heads, normalize is .* not 'neurons' and 'none'",
+    ),
     "an unknown score": ({"normalize": "word"}, "not 'block' and 'word'"),
     "no token at a time": ({"tokens_per_batch": 0}, "tokens_per_batch must be at least 1, not 0"),
     "a system without a chat": ({"system": "be kind"}, "a system message is part of a chat: set chat"),

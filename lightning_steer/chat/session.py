@@ -12,9 +12,9 @@ import torch
 
 from lightning_steer.chat.following import Follower
 from lightning_steer.chat.strengths import check_strengths, strength_range
-from lightning_steer.lm.decoder import site_of
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.limits import TooLongError
+from lightning_steer.lm.sites import site_of
 from lightning_steer.vectors import SteeringVector
 
 

@@ -18,13 +18,6 @@ from lightning_steer.lm.packing import options_fit
 from lightning_steer.lm.tokens import TokenBatch, TokenRow, collate
 from lightning_steer.lm.windows import mask_forms, masks
 
-PARTS = {
-    "block": (),
-    "attention": ("self_attn", "attn", "attention", "self_attention"),
-    "mlp": ("mlp", "feed_forward", "block_sparse_moe", "fc2"),
-}
-"""Families' names of the parts that can be steered inside a block; OPT's last linear layer is its MLP's output."""
-
 
 def blocks(model: nn.Module) -> str:
     """Return the name of the list of decoder blocks: the one ModuleList as long as the configuration has layers."""
@@ -51,18 +44,6 @@ def entry(model: nn.Module) -> nn.Module:
     if reads_more_than_text(model):
         return model.base_model  # type: ignore[return-value]
     return model.get_submodule(blocks(model).rpartition(".")[0])
-
-
-def site_of(model: nn.Module, layer: int, part: str) -> str:
-    """Return the name of a block, or of its ``attention`` or ``mlp``; raise ValueError if it has no such part."""
-    block = f"{blocks(model)}.{layer}"
-    if part == "block":
-        return block
-    children = dict(model.get_submodule(block).named_children())
-    names = [f"{block}.{name}" for name in PARTS[part] if name in children]
-    if not names:
-        raise ValueError(f"{type(model).__name__} blocks have no {part} of their own; they hold {list(children)}")
-    return names[0]
 
 
 class Decoder:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.lm.continuations import continuation, text_tokens
-from lightning_steer.lm.decoder import PARTS, Decoder, blocks, entry, site_of
+from lightning_steer.lm.decoder import Decoder, blocks, entry
 from lightning_steer.lm.limits import TooLongError, why_shorter
 from lightning_steer.lm.loading import load
 from lightning_steer.lm.positions import (
@@ -25,6 +25,8 @@ from lightning_steer.lm.positions import (
     follow,
     restricted,
 )
+from lightning_steer.lm.sensitivity import sensitivity
+from lightning_steer.lm.sites import PARTS, heads, site_of, site_width
 from lightning_steer.lm.tokens import MultipleChoice, TokenBatch, TokenRow, batches, rows_of
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 from lightning_steer.networks.backbone import Backbone
@@ -48,7 +50,8 @@ class LLM(Backbone):
     Args:
         llm: the model: its name on the Hugging Face hub, or a local folder in the same form.
         layers: the decoder blocks (layers) to steer, counted from 0, or from the end if negative: -1 is the last.
-        part: what is steered of each: the block's output (the residual stream), or its attention's or MLP's output.
+        part: what is steered of each: the block's output (the residual stream), its attention's or MLP's output, or
+            the outputs of its attention heads, side by side.
         positions: which tokens are steered; None for all.
         read_positions: which tokens of a text a method is fitted to (their mean, if several); None for the last one.
             GeneratedTokens reads the continuation of a prompt.
@@ -67,7 +70,7 @@ class LLM(Backbone):
         self,
         llm: str,
         layers: int | list[int] = -1,
-        part: Literal["block", "attention", "mlp"] = "block",
+        part: Literal["block", "attention", "mlp", "heads"] = "block",
         positions: Positions | None = None,
         read_positions: Positions | None = None,
         normalize: Literal["none", "tokens", "bytes"] = "none",
@@ -180,7 +183,10 @@ class LLM(Backbone):
             )
 
     def width(self, site: str) -> int:
-        return self.decoder.width
+        return site_width(self.model, site)
+
+    def heads(self, site: str) -> int:
+        return heads(self.model, site)
 
     # ---- scoring and reading
 
@@ -274,8 +280,13 @@ class LLM(Backbone):
             self._add_means(means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), real)
         return self._normalize(total, inputs, options)[0], means
 
+    def sensitivity(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
+        check_order(self.model)
+        widths = {site: self.width(site) for site in self.sites}
+        return sensitivity(self.decoder, self.texts(inputs), widths, self.positions, self.pad, self.tokens_per_batch)
+
     def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
-        return {site: self.decoder.embedding.new_zeros(len(inputs), self.decoder.width) for site in self.sites}
+        return {site: self.decoder.embedding.new_zeros(len(inputs), self.width(site)) for site in self.sites}
 
     def _add_means(
         self,

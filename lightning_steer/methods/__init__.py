@@ -8,7 +8,10 @@ from lightning_steer.methods.clamp import Clamp
 from lightning_steer.methods.conceptor import Conceptor
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
+from lightning_steer.methods.dual_steering import DualSteering
+from lightning_steer.methods.head_steering import HeadSteering
 from lightning_steer.methods.identity import Identity
+from lightning_steer.methods.k_steering import KSteering
 from lightning_steer.methods.leace import LEACE
 from lightning_steer.methods.learned_vector import LearnedVector
 from lightning_steer.methods.logistic import Logistic
@@ -16,6 +19,7 @@ from lightning_steer.methods.logistic_mera import LogisticMERA
 from lightning_steer.methods.loreft import LoReFT
 from lightning_steer.methods.mean_difference import MeanDifference
 from lightning_steer.methods.mera import MERA
+from lightning_steer.methods.midsteer import MidSteer
 from lightning_steer.methods.pca_direction import PCADirection
 from lightning_steer.methods.probe_additive import ProbeAdditive
 from lightning_steer.methods.random_direction import RandomDirection
@@ -36,13 +40,17 @@ __all__ = [
     "Conceptor",
     "Contrastive",
     "ContrastiveMERA",
+    "DualSteering",
     "GaussianTransport",
+    "HeadSteering",
     "Identity",
+    "KSteering",
     "LearnedVector",
     "LoReFT",
     "Logistic",
     "LogisticMERA",
     "MeanDifference",
+    "MidSteer",
     "PCADirection",
     "ProbeAdditive",
     "RandomDirection",

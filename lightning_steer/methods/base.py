@@ -20,6 +20,7 @@ class SteeringMethod(nn.Module, ABC):
     strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # valid strengths
     default_strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
     classes: ClassVar[bool] = True  # fit needs both positive and negative rows
+    needs_sensitivity: ClassVar[bool] = False  # fit needs the output's gradients by the rows
     trained: ClassVar[bool] = False  # fit only creates parameters, to be trained through the network
 
     def __init__(self, width: int) -> None:

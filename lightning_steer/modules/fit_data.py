@@ -21,32 +21,38 @@ def observe(backbone: Backbone, batch: LabelledBatch) -> tuple[Tensor, dict[str,
 
 
 @torch.no_grad()
-def read(backbone: Backbone, evaluation: Evaluation, batch: SteeringBatch) -> dict[str, Tensor]:
+def read(
+    backbone: Backbone, evaluation: Evaluation, batch: SteeringBatch, sensitivity: bool = False
+) -> dict[str, Tensor]:
     """Return columns ``h/site [B, k, d]``, ``error [B, k]`` and ``value [B, k, m]`` of k examples in each row.
 
     A pair gives two examples: the negative (error 1), then the positive (error 0). A labelled question gives one, with
-    the network's own error.
+    the network's own error. With ``sensitivity`` there are columns ``g/site [B, k, m, d]``, too.
     """
+    examples = [batch.x] if batch.pair is None else batch.pair
+    seen = [backbone.sensitivity(inputs) for inputs in examples] if sensitivity else [{}]
+    gradients = {f"g/{site}": torch.stack([part[site] for part in seen], 1) for site in seen[0]}
     if batch.pair is None:
         scores, h = observe(backbone, cast(LabelledBatch, batch))  # whose rows alone have no pair
         error = evaluation.error(scores, batch)
         columns = {"error": error.unsqueeze(1), "value": batch.values}
-        return columns | {f"h/{site}": rows.unsqueeze(1) for site, rows in h.items()}
+        return columns | {f"h/{site}": rows.unsqueeze(1) for site, rows in h.items()} | gradients
     negative, positive = (backbone.activations(inputs) for inputs in batch.pair)
     error = torch.tensor([1.0, 0.0]).expand(len(batch.row), 2)
     columns = {"error": error.to(batch.row.device), "value": batch.values}
-    return columns | {f"h/{site}": torch.stack([negative[site], positive[site]], 1) for site in negative}
+    return columns | {f"h/{site}": torch.stack([negative[site], positive[site]], 1) for site in negative} | gradients
 
 
-def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: bool) -> Activations:
-    """Return the first ``rows`` rows at a site, all first examples before all second ones.
+def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: bool, heads: int = 1) -> Activations:
+    """Return the first ``rows`` rows at a site of so many heads, all first examples before all second ones.
 
     Only values that differ within pairs are kept: the attributes that are steered.
     """
     h, error, value = (columns[name][:rows].transpose(0, 1) for name in (f"h/{site}", "error", "value"))
     if len(value) == 2:
         value = value[:, :, (value[0] != value[1]).any(0)]
-    return Activations(h.flatten(0, 1), error.flatten(), value.long().flatten(0, 1), paired)
+    gradients = columns[f"g/{site}"][:rows].transpose(0, 1).flatten(0, 1) if f"g/{site}" in columns else None
+    return Activations(h.flatten(0, 1), error.flatten(), value.long().flatten(0, 1), paired, heads, gradients)
 
 
 def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, dict[str, Any]]:

@@ -162,13 +162,14 @@ class SteeringAdaptor(TracedModule):
 
     @torch.no_grad()
     def _collect(self, table: Table, batch: SteeringBatch) -> None:
-        table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
+        sensitivity = cast(SteeringMethod, self.maps[0]).needs_sensitivity
+        table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch, sensitivity))
 
     def _fit(self, maps: dict[str, SteeringMethod], columns: dict[str, Tensor], rows: int) -> None:
         """Fit every site's method to the first rows, the same ones in every process."""
         paired = bool(data_of(self.trainer, SteeringDataModule).paired)
         for site, method in maps.items():
-            method.fit(fit_data.activations(columns, site, rows, paired))
+            method.fit(fit_data.activations(columns, site, rows, paired, self.backbone.heads(site)))
 
     # ---- validate: choose the strength
 

@@ -44,9 +44,21 @@ class Backbone(nn.Module, ABC):
     def width(self, site: str) -> int:
         """Return the size d of the residual stream at a site."""
 
+    def heads(self, site: str) -> int:
+        """Return the number of equal parts of a row at a site: of attention heads' outputs their number, else 1."""
+        return 1
+
     @abstractmethod
     def activations(self, inputs: Any) -> dict[str, Tensor]:
         """Return ``{site: [B, d]}``, the rows that a method is fitted to."""
+
+    def sensitivity(self, inputs: Any) -> dict[str, Tensor]:
+        """Return ``{site: [B, m, d]}``: root probability of each of m outcomes times the gradient of its log.
+
+        The gradient is by a shift of the site. Summed over rows and outcomes, the outer products are the Fisher
+        information of the output about that shift: half its quadratic form is the KL divergence of a small shift.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how its output depends on {self.sites}")
 
     def observe(self, inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return unsteered log-probabilities ``[B, ..., options]``, and ``{site: [B, d]}`` of the prompts."""

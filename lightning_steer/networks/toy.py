@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_steer import checkpoint
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.networks.backbone import Backbone
+from lightning_steer.networks.gradients import weighted_gradients
 from lightning_steer.networks.mlp import MLP
 
 
@@ -81,6 +82,16 @@ class ToyBackbone(Backbone):
         with capture(self._loaded(), self.sites) as seen:
             logits = self._loaded()(inputs)
         return _log_softmax(logits), seen
+
+    def sensitivity(self, inputs: Tensor) -> dict[str, Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
+            site = self.sites[0]
+            shift = inputs.new_zeros(len(inputs), self.width(site), requires_grad=True)
+            with edit(self._loaded(), {site: lambda h: h + shift}):
+                logp = (
+                    self._loaded()(inputs.clone()).log_softmax(-1).flatten(1)
+                )  # outcomes: all values of all attributes
+            return {site: weighted_gradients(logp, [shift])[0]}
 
     def scores(self, inputs: Tensor, edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
         def with_copies(function: Edit) -> Edit:

@@ -8,7 +8,7 @@ FORMAT = 2
 """Version of the format: raised whenever a reader of this version could misread the file."""
 LARGEST = 3e38
 """Largest number that float32 can hold."""
-PARTS = ("block", "attention", "mlp")
+PARTS = ("block", "attention", "mlp", "heads")
 
 
 class Site(NamedTuple):
@@ -17,7 +17,7 @@ class Site(NamedTuple):
     layer: int | None
     """Decoder block, counted from 0; None in a network that is not a decoder."""
     part: str
-    """``block`` (the residual stream), or the output of the block's ``attention`` or ``mlp``."""
+    """``block`` (the residual stream), or the output of the block's ``attention``, ``mlp`` or ``heads``."""
     module: str
     """The submodule's name; empty if it is unknown without the model."""
     width: int

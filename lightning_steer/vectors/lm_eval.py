@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.lm.decoder import PARTS
+from lightning_steer.lm.sites import PARTS
 from lightning_steer.vectors.card import finite
 from lightning_steer.vectors.constant import as_vector, constant
 from lightning_steer.vectors.file import SteeringVector
@@ -21,6 +21,8 @@ def encode(vector: SteeringVector, strength: float) -> bytes:
     """Return the file's content; raise ValueError if a method is not a vector, or its module is unknown."""
     entries: dict[str, Any] = {}
     for site, method in zip(vector.card.sites, vector.maps, strict=True):
+        if site.part == "heads":
+            raise ValueError("lm-evaluation-harness steers the outputs of modules, and heads are steered at an input")
         module = site.module.partition(".")[2]  # the base model is a direct child of a causal language model
         if site.layer is None or not module:
             raise ValueError(

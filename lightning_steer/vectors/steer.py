@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from lightning_steer import hooks
 from lightning_steer.lm import positions
-from lightning_steer.lm.decoder import entry, site_of
+from lightning_steer.lm.decoder import entry
 from lightning_steer.lm.families import check_family
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.sites import site_of, site_width
 from lightning_steer.strength import check_strength
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.card import Card, Model, Site
@@ -74,13 +75,15 @@ def module_of(network: nn.Module, site: Site) -> str:
     if config is None or site.layer is None:
         hooks.submodule(network, site.module)
         return site.module
-    width, layers = config.get_text_config().hidden_size, config.get_text_config().num_hidden_layers
+    layers = config.get_text_config().num_hidden_layers
+    name = site_of(network, min(site.layer, layers - 1), site.part)
+    width = site_width(network, name)
     if site.width != width or site.layer >= layers:
         raise ValueError(
             f"the vector is of width {site.width} at block {site.layer}, but {type(network).__name__} has {layers} "
             f"blocks of width {width}, counted from 0: it belongs to another model"
         )
-    return site_of(network, site.layer, site.part)
+    return name
 
 
 def positions_of(card: Card) -> positions.Positions:
@@ -104,7 +107,7 @@ def as_plain(rule: positions.Positions) -> dict[str, Any]:
 def _edit(
     network: nn.Module, name: str, method: nn.Module, strength: Tensor | float, tokens: positions.TokenTracker | None
 ) -> Callable[[Tensor], Tensor]:
-    weight = next(network.get_submodule(name).parameters(), None)
+    weight = next(hooks.submodule(network, name).parameters(), None)
     if weight is not None and not weight.is_meta:
         method.to(weight.device)
 

@@ -48,10 +48,12 @@ class Search:
                     "give the layers, and use fit"
                 )
         data.read_by(llm)
-        read = [fit_data.read(llm, self.evaluation, batch) for batch in data.train_dataloader()]
+        asked = any(unfitted.needs_sensitivity for unfitted in self.methods.values())
+        read = [fit_data.read(llm, self.evaluation, batch, asked) for batch in data.train_dataloader()]
         columns = {name: torch.cat([batch[name] for batch in read]) for name in read[0]}
         for site, unfitted in self.methods.items():
-            unfitted.fit(fit_data.activations(columns, site, len(columns["error"]), data.paired))
+            rows = len(columns["error"])
+            unfitted.fit(fit_data.activations(columns, site, rows, data.paired, llm.heads(site)))
         self.batches = list(data.val_dataloader())
         self.baseline = [llm.scores(batch.x)[0] for batch in self.batches]
         self.texts = [list(texts), own_text(llm, texts)]

@@ -44,6 +44,12 @@ class GeneratedAnswerBackbone(Backbone):
     def width(self, site: str) -> int:
         return self.plain.width(site)
 
+    def heads(self, site: str) -> int:
+        return self.plain.heads(site)
+
+    def sensitivity(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
+        return self.plain.sensitivity(inputs)
+
     def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return self.observe(inputs)[1]
 

@@ -1,0 +1,86 @@
+"""K-Steering: its gradient is the classifier's, it finds what no vector can, and its unit is what the class says."""
+
+from functools import partial
+
+import pytest
+import torch
+from conftest import rows
+from torch import Tensor
+
+from lightning_steer.methods import KSteering, MeanDifference
+from lightning_steer.records import Activations
+
+
+def loss(method: KSteering, h: Tensor) -> Tensor:
+    """The classifier's loss of each row, in float64."""
+    weight, bias, readout = (getattr(method, name).double() for name in ("weight", "bias", "loss"))
+    return (h.double() @ weight + bias).relu() @ readout
+
+
+def corners(n: int = 80, seed: int = 0) -> Activations:
+    """Positives at two opposite corners of a square, negatives at the other two: the classes have one mean."""
+    g = torch.Generator().manual_seed(seed)
+    side = torch.tensor([1.0, -1.0]).repeat(n // 2).unsqueeze(1)
+    negative, positive = side * torch.tensor([[1.0, -1.0]]), side * torch.tensor([[1.0, 1.0]])
+    noise = 0.2 * torch.randn(2 * n, 4, generator=g)
+    noise = noise.unflatten(0, (2, n))
+    noise = (noise - noise.mean(1, keepdim=True)).flatten(0, 1)
+    h = torch.cat([torch.cat([negative, positive]), torch.zeros(2 * n, 2)], 1) + noise
+    error = torch.cat([torch.ones(n), torch.zeros(n)])
+    return Activations(h, error, (error < 0.5).long().unsqueeze(1), False)
+
+
+@pytest.mark.parametrize("by_value", [False, True])
+def test_the_gradient_in_closed_form_is_that_of_autograd(by_value: bool) -> None:
+    method = KSteering(8, by_value=by_value).fit(rows())
+    h = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(method, h).sum(), h)
+    assert gradient.norm(dim=1).min() > 0.01
+    torch.testing.assert_close(method.shift(h.detach(), 0.7), -0.7 * gradient.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_fitted_and_steers_in_inference_mode_as_elsewhere() -> None:
+    seen, h = rows(), torch.randn(5, 8)
+    with torch.inference_mode():
+        inside = KSteering(8).fit(seen)(h, 1.0)
+    assert torch.equal(inside, KSteering(8).fit(seen)(h, 1.0))
+
+
+def test_strength_one_is_the_gap_between_the_classes_to_first_order() -> None:
+    seen = rows(n=200)
+    method, small = KSteering(8).fit(seen), 1e-4
+    gap = loss(method, seen.negative).mean() - loss(method, seen.positive).mean()
+    fall = (loss(method, seen.negative) - loss(method, seen.negative + method.shift(seen.negative, small))).mean()
+    assert gap > 0.1
+    torch.testing.assert_close(fall / small, gap, rtol=0.01, atol=0.0)
+
+
+def test_classes_with_one_mean_are_moved_onto_each_other_where_no_vector_can() -> None:
+    seen = corners()
+    assert MeanDifference(4).fit(seen).vector.abs().max() < 1e-6
+    moved = KSteering(4, steps=10).fit(seen)(seen.negative, 1.0)
+    centres = torch.tensor([[1.0, 1.0, 0.0, 0.0], [-1.0, -1.0, 0.0, 0.0]])
+    others = centres * torch.tensor([1.0, -1.0, 0.0, 0.0])
+    is_near = torch.cdist(moved, centres).amin(1) < torch.cdist(moved, others).amin(1)
+    assert is_near.float().mean() > 0.95
+
+
+def test_several_steps_follow_the_classifier_further_down_than_one() -> None:
+    seen = corners()
+    one, ten = (loss(m, m(seen.negative, 2.0)).mean() for m in (KSteering(4, steps=s).fit(seen) for s in (1, 10)))
+    assert ten < one - 0.1
+
+
+def test_by_value_it_aims_at_the_values_of_the_positive_rows() -> None:
+    """The classifier of all three values raises the positives' value against the mean of the two others."""
+    seen = rows(n=300)
+    method = KSteering(8, by_value=True).fit(seen)
+    before, after = loss(method, seen.negative), loss(method, method(seen.negative, 1.0))
+    assert loss(method, seen.positive).mean() < before.mean() - 1
+    assert (after < before).all()
+
+
+def test_settings_below_one_are_refused() -> None:
+    for make in (partial(KSteering, hidden=0), partial(KSteering, steps=0)):
+        with pytest.raises(ValueError, match="hidden and steps are at least 1"):
+            make(8)
