@@ -36,7 +36,7 @@ class Clamp(SteeringMethod):
         self.high, self.low = ((self.direction * mean).sum(-1) for mean in (positive, negative))
         self.length = self.high - self.low
         if self.value is not None:
-            self.high, self.low = (torch.full_like(self.length, self.value) for _ in range(2))  # files share nothing
+            self.high, self.low = (torch.full_like(self.length, self.value) for _ in range(2))  # not one: a file refuses it
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         strength = torch.as_tensor(strength, device=h.device).float()
