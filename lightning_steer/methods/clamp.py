@@ -36,7 +36,8 @@ class Clamp(SteeringMethod):
         self.high, self.low = ((self.direction * mean).sum(-1) for mean in (positive, negative))
         self.length = self.high - self.low
         if self.value is not None:
-            self.high = self.low = torch.full_like(self.length, self.value)
+            self.high = torch.full_like(self.length, self.value)
+            self.low = self.high.clone()  # a file takes no tensor twice
 
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         strength = torch.as_tensor(strength, device=h.device).float()
