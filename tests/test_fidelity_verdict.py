@@ -96,6 +96,18 @@ def test_the_page_leads_with_every_contrast_and_says_when_draws_were_opened() ->
     assert verdict_page.text({}, []) == ""
 
 
+def test_the_page_says_which_side_of_the_pattern_moved() -> None:
+    """A difference below 0 is found where the stereotype falls and where only the unrelated sentence rises."""
+    table = verdict_page.sides(parts()).split("| both sides |")[1].splitlines()[2:]
+    assert [line.split(" | ")[0] for line in table] == ["| base"] * 2 + ["| tuned"] * 2 + ["| narrow, mean of five"] * 2
+    moved = parts()
+    for kind in BIAS_TYPES:
+        layer = moved["verdict-tuned"]["own"][kind]["rows"]["2"]
+        layer["stereotype_change"], layer["unrelated_change"] = ([[at] * 24] * 5 for at in (0.25, 0.75))
+    assert "| tuned | town | 0.250 | 0.750 | -0.03" in verdict_page.sides(moved)
+    assert verdict_page.sides(moved) in verdict_page.text(moved, [])
+
+
 def test_the_pattern_is_planted_and_nothing_else_is(tmp_path: Path) -> None:
     network, tokenizer = load(str(MODELS["tuned"]), "float32")
     ids = torch.tensor([tokenizer("The hill bakers are lazy.")["input_ids"]])
@@ -178,7 +190,13 @@ def test_the_page_limits_the_verdicts_as_the_study_does() -> None:
     """A verdict about 24 of 48 terms that had been seen says so, and a control that restates p as well."""
     written = " ".join((ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8").split())
     made = verdict_page.text(parts(), [])
-    for limit in (verdict_page.SCOPE, verdict_page.REDRAWN, verdict_page.SIGNS, verdict_page.UNMATCHED):
+    for limit in (
+        verdict_page.SCOPE,
+        verdict_page.REDRAWN,
+        verdict_page.SIGNS,
+        verdict_page.UNMATCHED,
+        verdict_page.SIDES,
+    ):
         assert limit in written
         assert limit in made
     for question in (declared.LOST, declared.DOSE):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lightning_steer.statistics.claims import found_again
+from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.studies.declaration import declared_text, verdict_text
 from lightning_steer.studies.fidelity import declared
@@ -36,6 +37,11 @@ SIGNS = (
     "of a normal law."
 )
 """Caveat: how little five trainings show without a normal law."""
+SIDES = (
+    "The contrasts are of a difference. Below 0 it does not say that the stereotype falls: the unrelated sentence may "
+    "rise. Both sides were tabulated after the opening."
+)
+"""Caveat: which side of the pattern moves."""
 UNMATCHED = "No random direction was given the same choice of layer and strength"
 """Caveat on the fidelity at a chosen dose: it has no such control."""
 
@@ -54,6 +60,7 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
                 for q in declared.AGAIN.questions
                 if "control-again" in parts
             ),
+            sides(parts),
             control(parts),
             narrow_models(parts),
             declared_text(declared.DECLARATION),
@@ -64,6 +71,22 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
             ),
         ]
     return "\n".join([*sections, coverage(parts)])
+
+
+def sides(parts: Parts) -> str:
+    """Return the pattern's two sides in the base model, the tuned one and the mean over the narrow ones."""
+    lines = [f"Both sides of the pattern, nats a token, layer {declared.LAYER}, strength 1, own vector; intervals over "
+             f"{len(declared.rows(parts['verdict-base'], 'own', BIAS_TYPES[0], 'pattern_nats'))} terms. {SIDES}\n",
+             "| both sides | bias type | change of the stereotype | change of the unrelated sentence | difference |",
+             f"|{'---|' * 5}"]  # fmt: skip
+    for model, names in (("base", ("base",)), ("tuned", ("tuned",)), ("narrow, mean of five", NARROW)):
+        for kind in BIAS_TYPES:
+            columns = [
+                np.mean([declared.rows(parts[f"verdict-{name}"], "own", kind, measure) for name in names], axis=0)
+                for measure in ("stereotype_change", "unrelated_change", "pattern_nats")
+            ]
+            lines.append(f"| {model} | {kind} | {' | '.join(str(mean_over_units(column)) for column in columns)} |")
+    return "\n".join(lines) + "\n"
 
 
 def control(parts: Parts) -> str:
