@@ -37,6 +37,7 @@ SIGNS = (
     "of a normal law."
 )
 """Caveat: how little five trainings show without a normal law."""
+SIDED = ("stereotype_change", "unrelated_change", "pattern_nats")
 SIDES = (
     "The contrasts are of a difference. Below 0 it does not say that the stereotype falls: the unrelated sentence may "
     "rise. Both sides were tabulated after the opening."
@@ -74,18 +75,29 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def sides(parts: Parts) -> str:
-    """Return the pattern's two sides in the base model, the tuned one and the mean over the narrow ones."""
-    lines = [f"Both sides of the pattern, nats a token, layer {declared.LAYER}, strength 1, own vector; intervals over "
-             f"{len(declared.rows(parts['verdict-base'], 'own', BIAS_TYPES[0], 'pattern_nats'))} terms. {SIDES}\n",
-             "| both sides | bias type | change of the stereotype | change of the unrelated sentence | difference |",
-             f"|{'---|' * 5}"]  # fmt: skip
+    """Return the pattern's two sides in base, tuned and narrow models, and its sign at all layers and strengths."""
+    terms = len(declared.rows(parts["verdict-base"], "own", BIAS_TYPES[0], "pattern_nats"))
+    lines = [
+        f"Both sides of the pattern, nats a token, layer {declared.LAYER}, strength 1, own vector; intervals over "
+        f"{terms} terms; the last column counts layers x strengths in which the difference is below 0 (its interval "
+        f"too). {SIDES}\n",
+        "| both sides | bias type | stereotype's change | unrelated sentence's change | difference | below 0 |",
+        f"|{'---|' * 6}",
+    ]
     for model, names in (("base", ("base",)), ("tuned", ("tuned",)), ("narrow, mean of five", NARROW)):
         for kind in BIAS_TYPES:
-            columns = [
-                np.mean([declared.rows(parts[f"verdict-{name}"], "own", kind, measure) for name in names], axis=0)
-                for measure in ("stereotype_change", "unrelated_change", "pattern_nats")
-            ]
-            lines.append(f"| {model} | {kind} | {' | '.join(str(mean_over_units(column)) for column in columns)} |")
+            own = [parts[f"verdict-{name}"]["own"][kind]["rows"] for name in names]
+            at_strength_1, everywhere = (
+                [
+                    np.mean([rows[str(declared.LAYER)][measure][declared.ONE] for rows in own], axis=0)
+                    for measure in SIDED
+                ],
+                np.concatenate([np.mean([rows[layer]["pattern_nats"] for rows in own], axis=0) for layer in own[0]]),
+            )
+            estimates = [mean_over_units(units) for units in everywhere]
+            count = f"{sum(e.value < 0 for e in estimates)} ({sum(e.high < 0 for e in estimates)}) of {len(estimates)}"
+            cells = [str(mean_over_units(column)) for column in at_strength_1]
+            lines.append(f"| {model} | {kind} | {' | '.join(cells)} | {count} |")
     return "\n".join(lines) + "\n"
 
 
