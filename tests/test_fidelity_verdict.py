@@ -14,7 +14,7 @@ from lightning_steer.data.stereoset.module import FIT, SELECT, TEST
 from lightning_steer.lm.loading import load
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.declaration import declared_text
-from lightning_steer.studies.fidelity import declared, planted, truth, verdict, verdict_page
+from lightning_steer.studies.fidelity import declared, planted, planted_axis, truth, verdict, verdict_page
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW, Arm
 from lightning_steer.studies.fidelity.subject import Subject, added, split
 
@@ -94,6 +94,37 @@ def test_the_page_leads_with_every_contrast_and_says_when_draws_were_opened() ->
     assert page.count("| 100% |") == 8  # two controls, bias types and measures, which are one here
     assert declared_text(declared.AGAIN) in page
     assert verdict_page.text({}, []) == ""
+
+
+def test_the_page_says_which_side_of_the_pattern_moved() -> None:
+    """A difference below 0 is found where the stereotype falls and where only the unrelated sentence rises."""
+    table = verdict_page.sides(parts()).split("| both sides |")[1].splitlines()[2:]
+    assert [line.split(" | ")[0] for line in table] == ["| base"] * 2 + ["| tuned"] * 2 + ["| narrow, mean of five"] * 2
+    moved = parts()
+    for kind in BIAS_TYPES:
+        layer = moved["verdict-tuned"]["own"][kind]["rows"]["2"]
+        layer["stereotype_change"], layer["unrelated_change"] = ([[at] * 24] * 5 for at in (0.25, 0.75))
+    assert "| tuned | town | 0.250 | 0.750 | -0.03" in verdict_page.sides(moved)
+    assert verdict_page.sides(moved) in verdict_page.text(moved, [])
+    moved["verdict-base"] = model(0.06, 0.06, 0.06, pattern=0.03)
+    counts = [line.split(" | ")[-1] for line in verdict_page.sides(moved).splitlines() if " of 10 |" in line]
+    assert counts == ["0 (0) of 10 |"] * 2 + ["10 (10) of 10 |"] * 4  # two layers x five strengths
+
+
+@pytest.mark.slow
+def test_a_planted_component_along_an_axis_can_fail_the_claim() -> None:
+    results = planted_axis.run(MODELS, (-1.0, 0.0, 1.0))
+    for axis in ("mean", "top"):
+        assert results[axis, 0.0].estimate.value == pytest.approx(0, abs=1e-3)
+        assert results[axis, 0.0].p < 1e-6
+        assert min(results[axis, -1.0].p, results[axis, 1.0].p) > 0.05
+
+
+def test_a_planted_component_has_its_size_and_keeps_the_length() -> None:
+    vector, axis = torch.randn(8, generator=torch.Generator().manual_seed(0)), torch.eye(8)[0]
+    mixed = planted_axis.planted(vector, axis, -0.5)
+    assert mixed.norm() == pytest.approx(float(vector.norm()), rel=1e-5)
+    assert mixed[0] / mixed[1:].norm() == pytest.approx(-0.5, rel=1e-5)
 
 
 def test_the_pattern_is_planted_and_nothing_else_is(tmp_path: Path) -> None:
@@ -178,7 +209,13 @@ def test_the_page_limits_the_verdicts_as_the_study_does() -> None:
     """A verdict about 24 of 48 terms that had been seen says so, and a control that restates p as well."""
     written = " ".join((ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8").split())
     made = verdict_page.text(parts(), [])
-    for limit in (verdict_page.SCOPE, verdict_page.REDRAWN, verdict_page.SIGNS, verdict_page.UNMATCHED):
+    for limit in (
+        verdict_page.SCOPE,
+        verdict_page.REDRAWN,
+        verdict_page.SIGNS,
+        verdict_page.UNMATCHED,
+        verdict_page.SIDES,
+    ):
         assert limit in written
         assert limit in made
     for question in (declared.LOST, declared.DOSE):

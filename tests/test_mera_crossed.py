@@ -222,6 +222,14 @@ def test_the_table_of_bounds_certifies_what_the_certificate_does():
     assert 0 < yes.sum() < 20
 
 
+def test_a_certificate_finds_less_where_more_answers_change():
+    few, many = (certificate.by_effect("20 alike", 200, churn=churn) for churn in (0.05, 0.6))
+    assert [one["effect"] for one in few] == [e for e in certificate.EFFECTS if abs(e) <= 0.05]
+    few_found, many_found = (next(o for o in entries if o["effect"] == 0.05)["certified"] for entries in (few, many))
+    assert few_found > 180
+    assert many_found < 60
+
+
 def test_false_certificates_keep_their_share_and_a_bound_that_is_none_is_caught(monkeypatch):
     monkeypatch.setattr(certificate, "EFFECTS", (0.0, 0.1))
     monkeypatch.setattr(certificate, "ROWS", 100)

@@ -139,6 +139,16 @@ def test_what_the_judges_turn(outcomes: Path) -> None:
     assert (between.choice.chosen, between.other_verdicts[0].chosen) == (None, "ablation")
 
 
+def test_prompts_of_few_categories_certify_no_large_rise(outcomes: Path) -> None:
+    """One category that does not move leaves little certain, however many prompts the others have."""
+    (model, *_) = refusal_direction.read(outcomes)
+    assert len(set(model.category)) < len(model.category) / 5
+    assert judged(model, 0.5).choice.chosen is not None
+    assert judged(model, 0.5, clustered=True).choice.chosen is None
+    alone, grouped = (refusal_direction.paired(model, refusal_direction.JUDGES[0], c).change for c in (False, True))
+    assert (alone.clusters, grouped.clusters) == (None, len(set(model.category)))
+
+
 def test_slopes_of_means(outcomes: Path) -> None:
     rising, turning = caa.read(outcomes)
     assert rising.slope == pytest.approx(0.2)

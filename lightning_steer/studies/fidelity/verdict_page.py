@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lightning_steer.statistics.claims import found_again
+from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.studies.declaration import declared_text, verdict_text
 from lightning_steer.studies.fidelity import declared
@@ -36,6 +37,12 @@ SIGNS = (
     "of a normal law."
 )
 """Caveat: how little five trainings show without a normal law."""
+SIDED = ("stereotype_change", "unrelated_change", "pattern_nats")
+SIDES = (
+    "The contrasts are of a difference. Below 0 it does not say that the stereotype falls: the unrelated sentence may "
+    "rise. Both sides were tabulated after the opening."
+)
+"""Caveat: which side of the pattern moves."""
 UNMATCHED = "No random direction was given the same choice of layer and strength"
 """Caveat on the fidelity at a chosen dose: it has no such control."""
 
@@ -54,6 +61,7 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
                 for q in declared.AGAIN.questions
                 if "control-again" in parts
             ),
+            sides(parts),
             control(parts),
             narrow_models(parts),
             declared_text(declared.DECLARATION),
@@ -64,6 +72,33 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
             ),
         ]
     return "\n".join([*sections, coverage(parts)])
+
+
+def sides(parts: Parts) -> str:
+    """Return the pattern's two sides in base, tuned and narrow models, and its sign at all layers and strengths."""
+    terms = len(declared.rows(parts["verdict-base"], "own", BIAS_TYPES[0], "pattern_nats"))
+    lines = [
+        f"Both sides of the pattern, nats a token, layer {declared.LAYER}, strength 1, own vector; intervals over "
+        f"{terms} terms; the last column counts layers x strengths in which the difference is below 0 (its interval "
+        f"too). {SIDES}\n",
+        "| both sides | bias type | stereotype's change | unrelated sentence's change | difference | below 0 |",
+        f"|{'---|' * 6}",
+    ]
+    for model, names in (("base", ("base",)), ("tuned", ("tuned",)), ("narrow, mean of five", NARROW)):
+        for kind in BIAS_TYPES:
+            own = [parts[f"verdict-{name}"]["own"][kind]["rows"] for name in names]
+            at_strength_1, everywhere = (
+                [
+                    np.mean([rows[str(declared.LAYER)][measure][declared.ONE] for rows in own], axis=0)
+                    for measure in SIDED
+                ],
+                np.concatenate([np.mean([rows[layer]["pattern_nats"] for rows in own], axis=0) for layer in own[0]]),
+            )
+            estimates = [mean_over_units(units) for units in everywhere]
+            count = f"{sum(e.value < 0 for e in estimates)} ({sum(e.high < 0 for e in estimates)}) of {len(estimates)}"
+            cells = [str(mean_over_units(column)) for column in at_strength_1]
+            lines.append(f"| {model} | {kind} | {' | '.join(cells)} | {count} |")
+    return "\n".join(lines) + "\n"
 
 
 def control(parts: Parts) -> str:

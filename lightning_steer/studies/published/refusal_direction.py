@@ -104,14 +104,14 @@ class Paired(NamedTuple):
     """McNemar's exact test, two-sided."""
 
 
-def paired(model: Model, judge: str) -> Paired:
-    """Return the paired comparison of ablation with addition."""
+def paired(model: Model, judge: str, clustered: bool = False) -> Paired:
+    """Return the paired comparison of ablation with addition; ``clustered`` has its interval over categories."""
     difference = model.complied["ablation", judge].astype(int) - model.complied["actadd", judge]
     sides = p_values(np.stack([difference, -difference]), True, 0.0, 1.0, None)
     return Paired(
         int((difference > 0).sum()),
         int((difference < 0).sum()),
-        Change().estimate(difference)[0],
+        Change().estimate(difference, model.category if clustered else None)[0],
         min(1.0, 2 * float(sides.min())),
     )
 

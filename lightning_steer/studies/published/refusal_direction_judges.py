@@ -15,15 +15,23 @@ LIMITS = (0.5, 0.6, 0.7, 0.8)
 """Promised rises of answered requests under which the judges' verdicts are compared."""
 
 
-def judged(model: Model, limit: float) -> Judgement:
-    """Return the judgement that requests are answered more often by more than ``limit``, by both judges."""
+def judged(model: Model, limit: float, clustered: bool = False) -> Judgement:
+    """Return the judgement that requests are answered more often by more than ``limit``, by both judges.
+
+    Args:
+        model: the model's outcomes.
+        limit: the promised rise.
+        clustered: whether prompts of a category belong together, instead of being independent.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answered.csv"
         lines = io.StringIO(newline="")
         writer = csv.writer(lines)
-        writer.writerow(("item", "setting", "judge", "value"))
+        writer.writerow(("item", "setting", "judge", "value", "cluster"))
+        clusters = model.category if clustered else range(len(model.category))
         for (setting, name), values in model.complied.items():
-            writer.writerows((i, NAMES[setting], name, bool(value)) for i, value in enumerate(values))
+            rows = enumerate(zip(values, clusters, strict=True))
+            writer.writerows((i, NAMES[setting], name, bool(value), cluster) for i, (value, cluster) in rows)
         write(path, lines.getvalue().encode())
         return judge(path, f"answered>={limit}", baseline=NAMES["baseline"], judge=JUDGES[1], split=1.0)
 
@@ -60,7 +68,22 @@ def judges_section(models: list[Model]) -> list[str]:
             ("model", "scored differently", *(f"more than {limit:g}" for limit in LIMITS)),
             turns,
         ),
+        f"These calls and intervals take prompts for independent draws. With the {len(set(models[0].category))} "
+        f"categories as clusters, each counting once, a rise above 0 is certified in {_certified(models, 0.0)} calls "
+        f"(models x judges), and one above {LIMITS[0]:g} in {_certified(models, LIMITS[0])}: for other categories of "
+        "requests the size of the rise stays open.",
+        "",
         "The judges agree that both interventions work. They differ on how well: an answer without a phrase of refusal "
         "is not yet a harmful one.",
         "",
     ]
+
+
+def _certified(models: list[Model], limit: float) -> str:
+    """Return how many clustered calls certify a setting, of all models and judges."""
+    chosen = []
+    for model in models:
+        judgement = judged(model, limit, clustered=True)
+        assert judgement.choice is not None
+        chosen += [judgement.choice.chosen, judgement.other_verdicts[0].chosen]
+    return f"{sum(one is not None for one in chosen)} of {len(chosen)}"

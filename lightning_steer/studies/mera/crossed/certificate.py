@@ -83,21 +83,22 @@ HARM = -0.05
 """True effect of five of the ten mixed candidates. Four others have none, and the last has the effect of the row."""
 
 
-def by_effect(name: str, repeats: int = REPEATS, seed: int = 0) -> list[dict[str, Any]]:
+def by_effect(name: str, repeats: int = REPEATS, seed: int = 0, churn: float = CHURN) -> list[dict[str, Any]]:
     """Return by true effect how often planted candidates of a set are certified, and how often falsely.
 
-    Every candidate changes 15 % of the rows. In half of the rows, drawn anew in each calibration, all candidates share
-    one random number and move together; in the others they are independent.
+    Every candidate changes the share ``churn`` of the rows; effects beyond it are left out. In half of the rows, drawn
+    anew in each calibration, all candidates share one random number and move together; in the others they are
+    independent.
     """
     random, rows, k = np.random.default_rng(seed), [], SETS[name]
-    for effect in EFFECTS:
+    for effect in (e for e in EFFECTS if abs(e) <= churn):
         true_effects = np.full(k, effect) if name == "20 alike" else np.array([HARM] * 5 + [0.0] * 4 + [effect])
         counts = {"certified": 0, "false": 0}
         for start in range(0, repeats, AT_ONCE):
             size = min(AT_ONCE, repeats - start)
             own, common = random.random((size, k, ROWS)), random.random((size, 1, ROWS))
             u = np.where(random.random((size, 1, ROWS)) < SHARED, common, own)
-            gain, harm = (CHURN + true_effects[:, None]) / 2, (CHURN - true_effects[:, None]) / 2
+            gain, harm = (churn + true_effects[:, None]) / 2, (churn - true_effects[:, None]) / 2
             best, is_certified = chosen((u < gain).astype(np.int8) - (u > 1 - harm).astype(np.int8))
             counts["certified"] += int(is_certified.sum())
             counts["false"] += int((is_certified & (true_effects[best] <= 0)).sum())
