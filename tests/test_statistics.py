@@ -314,3 +314,14 @@ def test_what_cannot_be_compared_has_no_rank() -> None:
     control = RandomControl(higher_is_better=True)
     assert math.isnan(control.estimate(np.arange(20.0), math.nan)[0].p)
     assert math.isnan(control.estimate(np.append(np.arange(19.0), math.nan), 5.0)[0].p)
+
+
+@pytest.mark.parametrize("kind", [Change(), Mean(-1, 1), Mean(-1, 1, steady=True)])
+def test_clusters_that_happen_to_agree_leave_a_width(kind: Change | Mean) -> None:
+    changes, cluster = np.tile([1.0] + [0.0] * 9, 10), np.repeat(np.arange(10), 10)
+    (estimate,) = kind.estimate(changes, cluster)
+    assert estimate.value == pytest.approx(0.1)
+    assert estimate.low < 0.05  # ten independent gains of 100 leave .05 to .18
+    assert estimate.high > 0.15
+    (constant,) = kind.estimate(np.zeros(100), cluster)
+    assert constant.low < 0 < constant.high or kind == Mean(-1, 1, steady=True)

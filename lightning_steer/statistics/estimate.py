@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 LEVEL = 0.95
 """Promised coverage of intervals."""
-VERSION = 5
+VERSION = 6
 """Of all formulas in this folder: raise it when one of them changes, so that studies make their stored parts anew.
 
 1 had percentile bootstraps and named no version in a part; 2 takes intervals from kinds; 4 has CR2 in the
 shares of clusters, no interval of a mean that a few rows may carry, and a narrower one of ICAT near its bound; 5 has no
-interval of means that nothing bounds below 10 rows or clusters, nor of those over fewer than 20 units.
+interval of means that nothing bounds below 10 rows or clusters, nor of those over fewer than 20 units; 6 has intervals
+with a width where all clusters have the same mean.
 """
 BY_DEFINITION = "by definition"
 """``how`` of a value that is known without data."""

@@ -96,11 +96,12 @@ def cluster_t(columns: NDArray, clusters: Clusters) -> Ends:
     """Return Student's interval of a mean of rows in clusters, from :func:`error_of_mean`.
 
     The end on the side of a skew is moved outwards by its effect on Student's
-    t (Johnson 1978, Hall 1992).
+    t (Johnson 1978, Hall 1992). Where all clusters happen to have the same mean, their rows say how far it may be off.
     """
     mean, sizes = columns.mean(0), clusters.sizes
     residuals = clusters.sums(columns) - sizes[:, None] * mean
     error, free = error_of_mean(columns, clusters)
+    error = np.where(error > 1e-12 * np.abs(columns).max(0), error, columns.std(0) / math.sqrt(len(columns)))
     quantile = student.ppf(1 - TAIL, free)
     spread = np.sqrt(np.square(residuals).mean(0))
     third = np.divide((residuals**3).mean(0), spread**3, out=np.zeros_like(spread), where=spread > 0)
