@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_steer.hooks import edit
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import GeneratedTokens
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import DualSteering, MeanDifference
 from lightning_steer.networks.gradients import weighted_gradients
@@ -93,7 +94,7 @@ def test_what_is_missing_is_refused() -> None:
 def test_a_decoder_says_how_its_next_token_depends_on_a_shift_of_all_tokens(part: str) -> None:
     """Half the quadratic form is the KL divergence of the likeliest tokens' softmax, measured by the model itself."""
     llm = LLM("llama", [1, 2], part).adopt(decoder("llama").double(), letters())  # type: ignore[arg-type]
-    sensitivity = llm.sensitivity(TEXTS)
+    sensitivity = llm.sensitivity(TEXTS, prompts=True)
     u = 1e-3 * torch.randn(32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for site in llm.sites:
         assert sensitivity[site].shape == (3, 16, 32)
@@ -109,12 +110,28 @@ def test_a_decoder_says_how_its_next_token_depends_on_a_shift_of_all_tokens(part
 
 def test_a_decoder_says_the_same_in_inference_mode_and_text_by_text() -> None:
     llm = LLM("llama", [1, 2]).adopt(decoder("llama"), letters())
-    together = llm.sensitivity(TEXTS)
+    together = llm.sensitivity(TEXTS, prompts=True)
     with torch.inference_mode():
-        alone = [llm.sensitivity([text]) for text in TEXTS]
+        alone = [llm.sensitivity([text], prompts=True) for text in TEXTS]
     for site in llm.sites:
         found = torch.cat([part[site] for part in alone])
         torch.testing.assert_close(together[site].mT @ together[site], found.mT @ found, rtol=1e-3, atol=1e-4)
+
+
+def test_where_the_output_is_and_which_tokens_are_shifted_follows_the_fit() -> None:
+    """Prompts end before their answer, texts after it; and a shift of generated tokens is one of the answer alone."""
+    llm = LLM("llama", 1, positions=GeneratedTokens()).adopt(decoder("llama"), letters())
+    (site,) = llm.sites
+    text = MultipleChoice("hello", (" abc", " de"))
+    (found,) = llm.sensitivity([text])[site]
+    ids = torch.tensor([llm.tokenizer("hello abc")["input_ids"]])
+    shift = torch.zeros(1, 32, requires_grad=True)
+    with edit(llm.model, {site: lambda h: torch.cat([h[:, :-4], h[:, -4:] + shift], 1)}):
+        logp = llm.model(ids).logits[:, -1].topk(16).values.log_softmax(-1)
+    expected = weighted_gradients(logp, [shift])[0][0]
+    torch.testing.assert_close(found.mT @ found, expected.mT @ expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="GeneratedTokens steers no token of a text"):
+        llm.sensitivity([text], prompts=True)
 
 
 def test_the_toy_network_says_how_all_its_answers_depend_on_a_shift(toy_backbone: ToyBackbone) -> None:

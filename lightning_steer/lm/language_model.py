@@ -255,8 +255,7 @@ class LLM(Backbone):
         check_order(self.model)
         rows, means = self.texts(inputs), self._empty_means(inputs)
         if isinstance(self.read_positions, GeneratedTokens):
-            split = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
-            rows = [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, split, strict=True)]
+            rows = self._with_prompts(rows, inputs)
         for batch_rows in batches(rows, self.tokens_per_batch):
             batch = self.decoder.collate(batch_rows, self.pad)
             with capture(self.model, self.sites) as captured:
@@ -280,10 +279,18 @@ class LLM(Backbone):
             self._add_means(means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), real)
         return self._normalize(total, inputs, options)[0], means
 
-    def sensitivity(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
+    def sensitivity(self, inputs: Sequence[MultipleChoice], prompts: bool = False) -> dict[str, Tensor]:
         check_order(self.model)
+        rows = self.texts([MultipleChoice(q.prompt) for q in inputs] if prompts else inputs)
+        if not prompts:
+            rows = self._with_prompts(rows, inputs)
         widths = {site: self.width(site) for site in self.sites}
-        return sensitivity(self.decoder, self.texts(inputs), widths, self.positions, self.pad, self.tokens_per_batch)
+        return sensitivity(self.decoder, rows, widths, self.positions, self.pad, self.tokens_per_batch)
+
+    def _with_prompts(self, rows: list[TokenRow], inputs: Sequence[MultipleChoice]) -> list[TokenRow]:
+        """Say in rows of whole texts where the prompt of each ends and its first option begins."""
+        split = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
+        return [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, split, strict=True)]
 
     def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return {site: self.decoder.embedding.new_zeros(len(inputs), self.width(site)) for site in self.sites}

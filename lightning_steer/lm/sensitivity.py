@@ -23,18 +23,24 @@ def sensitivity(
         positions: the steered tokens.
         pad: a token to pad with.
         tokens: number of tokens at once.
+
+    Raises:
+        ValueError: no token of a text is steered.
     """
     result: dict[str, Tensor] = {}
     with torch.inference_mode(False), torch.enable_grad():
         for batch_rows in batches(rows, tokens):
             batch = decoder.collate(batch_rows, pad)
+            mask = positions.mask(batch.index, batch.prompt)
+            if mask is not None and not (mask & (batch.index >= 0)).any(1).all():
+                raise ValueError(f"{type(positions).__name__} steers no token of a text that the method is fitted to")
             places = torch.tensor([row.example for row in batch_rows])
             shifts = {
                 site: decoder.embedding.new_zeros(len(batch_rows), width, requires_grad=True)
                 for site, width in widths.items()
             }
             edits = {site: (lambda h, shift=shift: h + shift[:, None]) for site, shift in shifts.items()}
-            with decoder.steered(batch, edits, positions.mask(batch.index, batch.prompt), 1):
+            with decoder.steered(batch, edits, mask, 1):
                 states = decoder.states(batch)
             last = batch.index.argmax(1)
             logits = decoder.logits(states[torch.arange(len(last), device=last.device), last])

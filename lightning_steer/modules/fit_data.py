@@ -29,8 +29,8 @@ def read(
     A pair gives two examples: the negative (error 1), then the positive (error 0). A labelled question gives one, with
     the network's own error. With ``sensitivity`` there are columns ``g/site [B, k, m, d]``, too.
     """
-    examples = [batch.x] if batch.pair is None else batch.pair
-    seen = [backbone.sensitivity(inputs) for inputs in examples] if sensitivity else [{}]
+    examples, alone = ([batch.x], True) if batch.pair is None else (batch.pair, False)
+    seen = [backbone.sensitivity(inputs, alone) for inputs in examples] if sensitivity else [{}]
     gradients = {f"g/{site}": torch.stack([part[site] for part in seen], 1) for site in seen[0]}
     if batch.pair is None:
         scores, h = observe(backbone, cast(LabelledBatch, batch))  # whose rows alone have no pair

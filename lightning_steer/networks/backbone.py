@@ -52,11 +52,12 @@ class Backbone(nn.Module, ABC):
     def activations(self, inputs: Any) -> dict[str, Tensor]:
         """Return ``{site: [B, d]}``, the rows that a method is fitted to."""
 
-    def sensitivity(self, inputs: Any) -> dict[str, Tensor]:
+    def sensitivity(self, inputs: Any, prompts: bool = False) -> dict[str, Tensor]:
         """Return ``{site: [B, m, d]}``: root probability of each of m outcomes times the gradient of its log.
 
         The gradient is by a shift of the site. Summed over rows and outcomes, the outer products are the Fisher
         information of the output about that shift: half its quadratic form is the KL divergence of a small shift.
+        With ``prompts`` the output is what follows the prompts, else what follows the texts of :meth:`activations`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how its output depends on {self.sites}")
 

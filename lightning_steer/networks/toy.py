@@ -83,15 +83,13 @@ class ToyBackbone(Backbone):
             logits = self._loaded()(inputs)
         return _log_softmax(logits), seen
 
-    def sensitivity(self, inputs: Tensor) -> dict[str, Tensor]:
+    def sensitivity(self, inputs: Tensor, prompts: bool = False) -> dict[str, Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
             site = self.sites[0]
             shift = inputs.new_zeros(len(inputs), self.width(site), requires_grad=True)
             with edit(self._loaded(), {site: lambda h: h + shift}):
-                logp = (
-                    self._loaded()(inputs.clone()).log_softmax(-1).flatten(1)
-                )  # outcomes: all values of all attributes
-            return {site: weighted_gradients(logp, [shift])[0]}
+                logp = self._loaded()(inputs.clone()).log_softmax(-1)
+            return {site: weighted_gradients(logp.flatten(1), [shift])[0]}  # outcomes: all values of all attributes
 
     def scores(self, inputs: Tensor, edits: Mapping[str, Edit] | None = None, copies: int = 1) -> Tensor:
         def with_copies(function: Edit) -> Edit:

@@ -47,8 +47,9 @@ class GeneratedAnswerBackbone(Backbone):
     def heads(self, site: str) -> int:
         return self.plain.heads(site)
 
-    def sensitivity(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
-        return self.plain.sensitivity(inputs)
+    def sensitivity(self, inputs: Sequence[MultipleChoice], prompts: bool = False) -> dict[str, Tensor]:
+        (answered,) = answers(self.plain, inputs, None, 1, self.answering)
+        return self.plain.sensitivity(answered.questions, prompts=True)
 
     def activations(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return self.observe(inputs)[1]
