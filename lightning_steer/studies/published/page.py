@@ -11,9 +11,10 @@ statistics of this library: what was claimed, what the released items support, w
 Nothing here says that a claim is false in general; it says what these items can show.
 
 Written by `python -m lightning_steer.studies.published --data FOLDER`; `--page FILE` writes it elsewhere. The tables
-hold verdicts, probabilities, scores and letters, no texts. `python -m lightning_steer.studies.published.clones CLONES
-OUTCOMES` makes those of CAA_Dynamic and refusal_direction from clones of their repositories; those of AlphaSteer and
-CAA were made by us from the released files and do not ship. [Judge any steering](judge.md) explains the terms.
+hold verdicts, probabilities, scores and letters, no texts, and do not ship. `python -m
+lightning_steer.studies.published.clones CLONES OUTCOMES` makes such tables from clones of the four repositories. Those
+of AlphaSteer and CAA that this page judges were made before it could; its phrases of refusal may differ from theirs.
+[Judge any steering](judge.md) explains the terms.
 """
 
 
