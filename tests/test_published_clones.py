@@ -150,8 +150,9 @@ def test_alphasteer_is_scored_from_its_answers(tmp_path: Path) -> None:
         "jailbroken_refused": {"-0.1": 2, "0": 0},
         "xstest_refused": {"-0.1": 2, "0": 1},
     }
-    [xstest] = [one for one in judgement.measures if one.name == "xstest_refused"]
-    assert {name: change.value for name, change in xstest.settings[0].groups.items()} == {"safe": 1, "unsafe": 0}
+    xstest = (out / "alphasteer_llama31_8b_xstest_refused.csv").read_text().splitlines()
+    assert xstest == ["item,group,strength,value", "xstest-0,safe,0.0,0", "xstest-0,safe,-0.1,1",
+                      "xstest-1,unsafe,0.0,1", "xstest-1,unsafe,-0.1,1"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -101,4 +101,4 @@ def section(outcomes: Path) -> Section:
         "table of each behaviour that `judge` takes. That was not done for this page.",
         "",
     ]
-    return Section(f"{found} The table holds means of {ITEMS} items, so nothing more is certain.", lines)
+    return Section(f"{found} The table holds means of {ITEMS} items, so none of this has an interval.", lines)
