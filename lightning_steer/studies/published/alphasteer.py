@@ -145,7 +145,8 @@ def _least(calls: list[Call]) -> list[str]:
     said = " and ".join(f"{n} for a loss below {loss:g}" for loss, n in least.items())
     return [
         f"If no answer changed at all, so many problems would have to choose before that is certain: {said}. There are "
-        f"{calls[0].judgement.measures[1].n}, so half of them certify the smaller loss only where more answers became right than wrong.",
+        f"{calls[0].judgement.measures[1].n}, so half of them certify the smaller loss only where more "
+        "answers became right than wrong.",
         "",
     ]
 

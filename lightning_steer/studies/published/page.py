@@ -7,8 +7,8 @@ from lightning_steer.studies.published import alphasteer, caa, caa_dynamic_page,
 HEAD = """# What published outcomes of steering support
 
 Four projects released what their steering did. This page judges tables of it, of three item by item and of CAA means
-alone, with the statistics of this library: what was claimed, what the released items support, with n and intervals. No model was run.
-Nothing here says that a claim is false in general; it says what these items can show.
+alone, with the statistics of this library: what was claimed, what the released items support, with n and intervals. No
+model was run. Nothing here says that a claim is false in general; it says what these items can show.
 
 Written by `python -m lightning_steer.studies.published --data FOLDER`; `--page FILE` writes it elsewhere. The tables
 hold verdicts, probabilities, scores and letters, no texts, and do not ship. `python -m
