@@ -40,7 +40,7 @@ dataset_kwargs: {{data_files: {{test: {file}}}}}
 test_split: test
 output_type: multiple_choice
 doc_to_text: "{{{{prompt}}}}"
-doc_to_choice: ["{{{{positive}}}}", "{{{{negative}}}}"]
+doc_to_choice: "{{{{[positive, negative]}}}}"
 doc_to_target: 0
 metric_list: [{{metric: acc}}]
 """
@@ -89,11 +89,12 @@ def our_run(folder: Path) -> dict[str, Any]:
 
 def harness_logs(python: Path, folder: Path, held_out: list[dict[str, str]]) -> list[str]:
     """Run lm-evaluation-harness without steering and at each strength; return its logs, as `judge` takes them."""
-    (folder / "task").mkdir()
+    (folder / "task").mkdir(exist_ok=True)
     (folder / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     (folder / "task/pocket_pairs.yaml").write_text(TASK.format(file=folder / "held_out.jsonl"))
     config = torch.load(folder / "v.pt", weights_only=True)
-    logs = []
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    runs = {}
     for strength in (0.0, *STRENGTHS):
         kind, options = "hf", f"pretrained={BASE},dtype=float32"
         if strength:
@@ -104,12 +105,16 @@ def harness_logs(python: Path, folder: Path, held_out: list[dict[str, str]]) -> 
         command = [str(python), "-m", "lm_eval", "run", "--model", kind, "--model_args", options, "--device", "cpu"]
         command += ["--tasks", "pocket_pairs", "--include_path", str(folder / "task"), "--batch_size", "32"]
         command += ["--output_path", str(out), "--log_samples"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf"),
-                       "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-        [log] = out.rglob("samples_*.jsonl")
-        logs.append(f"{strength:g}={log}")
-    return logs
+        caches = {"HF_HOME": str(out / "cache")}  # runs at the same time share none
+        with (folder / f"run{strength:g}.txt").open("w") as said:
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment | caches, stdout=said, stderr=subprocess.STDOUT
+            )
+        runs[out] = strength, process
+    for _, process in runs.values():
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    return [f"{strength:g}={next(out.rglob('samples_*.jsonl'))}" for out, (strength, _) in runs.items()]
 
 
 def our_scores(folder: Path, data: BehaviourDataModule) -> Path:

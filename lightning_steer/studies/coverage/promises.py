@@ -102,7 +102,9 @@ class PromiseCell:
         return np.stack(passed, 2)
 
 
-def latent(random: Generator, shape: tuple[int, int, int], units: int, correlation: float, each: int = 1) -> NDArray:
+def latent(
+    random: Generator, shape: tuple[int, int, int], units: int, correlation: float | np.float32, each: int = 1
+) -> NDArray:
     """Return normal numbers ``[S, K, M, n]``, correlated over measures, and over candidates as strengths are.
 
     Args:

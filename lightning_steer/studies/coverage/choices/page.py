@@ -70,16 +70,24 @@ def summary(rows: list[Row]) -> str:
     growing = [row for row in rows if row["truth"] == "growing"]
     lines = [
         f"{len(rows) - len(failing)} of {len(rows)} designs hold: the 99 % interval of the share of wrong choices does "
-        f"not lie wholly above delta. The largest share is {told}."
+        f"not lie wholly above delta. The largest share is {told}. Above delta are "
+        f"{sum(_share(row, 'certified', 'false') > row['delta'] for row in rows)} designs: a share of {rows[0]['sets']:,} "
+        "tables scatters, and those that share random numbers scatter together."
     ]
     for clustered, name in ((False, "rows"), (True, "clusters")):
         here = [row for row in growing if row["clustered"] is clustered]
         for units in sorted({row["units"] for row in here}):
             found = [[_share(row, rule, "good") for row in here if row["units"] == units] for rule in RULES]
-            ours, theirs = (f"{min(shares):.2f} to {max(shares):.2f}" for shares in found)
-            theirs = "never" if not max(found[1]) else f"in {theirs}"
-            lines.append(f"Of {units:,} {name}, judge finds a right setting in {ours} of tables, Hoeffding {theirs}.")
+            ours, theirs = map(_span, found)
+            lines.append(f"With {units:,} {name} judge finds a right setting {ours}, Hoeffding {theirs}.")
     return "\n".join([lines[0], "", *(f"- {line}" for line in lines[1:]), *(f"- FAILS: {row}" for row in failing)])
+
+
+def _span(shares: list[float]) -> str:
+    low, high = f"{min(shares):.2f}", f"{max(shares):.2f}"
+    if not max(shares):
+        return "never"
+    return f"in {low} of tables" if low == high else f"in {low} to {high} of tables"
 
 
 def _fault(row: Row) -> str:
