@@ -71,8 +71,8 @@ def summary(rows: list[Row]) -> str:
     lines = [
         f"{len(rows) - len(failing)} of {len(rows)} designs hold: the 99 % interval of the share of wrong choices does "
         f"not lie wholly above delta. The largest share is {told}. Above delta are "
-        f"{sum(_share(row, 'certified', 'false') > row['delta'] for row in rows)} designs: a share of {rows[0]['sets']:,} "
-        "tables scatters, and those that share random numbers scatter together."
+        f"{sum(_share(row, 'certified', 'false') > row['delta'] for row in rows)} designs: a share of "
+        f"{rows[0]['sets']:,} tables scatters, and those that share random numbers scatter together."
     ]
     for clustered, name in ((False, "rows"), (True, "clusters")):
         here = [row for row in growing if row["clustered"] is clustered]
