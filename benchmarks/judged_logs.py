@@ -7,7 +7,7 @@ and those of (a) the run's report, whose rows are the same pairs, and (b) `judge
 
 lm-evaluation-harness lives in the environment of ``vector_exports.py``.
 
-    OMP_NUM_THREADS=1 python benchmarks/judged_logs.py      # three minutes, and two to install at first
+    OMP_NUM_THREADS=1 python benchmarks/judged_logs.py      # two minutes, and two to install at first
 """
 
 import csv
@@ -119,15 +119,16 @@ def harness_logs(python: Path, folder: Path, held_out: list[dict[str, str]]) -> 
 
 def our_scores(folder: Path, data: BehaviourDataModule) -> Path:
     """Write our own scores of the held-out pairs as a table of outcomes."""
-    llm, vector = LLM(str(BASE), 2), ls.load(folder / "v.safetensors")
+    llm, exported = LLM(str(BASE), 2), torch.load(folder / "v.pt", weights_only=True)
     llm.load()
+    [site], [part] = llm.sites, exported.values()
     questions = [question(example) for example in data.parts[TEST]]
     with (folder / "ours.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["item", "setting", "measure", "value"])
         for strength in (0.0, *STRENGTHS):
-            with vector.applied_to(llm, strength):
-                scores = llm.scores(questions)
+            added = strength * part["steering_vector"]
+            [scores] = llm.scores(questions, {site: lambda h, added=added: h + added})
             rows = (scores[:, 0] > scores[:, 1]).tolist()
             writer.writerows((i, f"{strength:g}", "pocket_pairs_acc", right) for i, right in enumerate(rows))
     return folder / "ours.csv"
@@ -163,8 +164,6 @@ def main() -> int:
         f"{x:g}": value for x, value in zip(curve["x"], curve["intended_preferred"]["value"], strict=True)
     }
     logs, scores = figures(by_logs), figures(by_scores)
-    print(by_logs)
-    print({"report": ours, "n": plain["n"], "logs": {key: value[0] for key, value in logs.items()}})
     from_report = max(abs(logs[key][0] - ours[key]) for key in logs)
     from_scores = max(abs(a - b) for key in logs for a, b in zip(logs[key], scores[key], strict=True))
     shares = ", ".join(f"{value[0]:.3f} at {key}" for key, value in logs.items())
