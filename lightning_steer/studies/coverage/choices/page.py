@@ -33,8 +33,8 @@ mean at delta / ({k} x promises): a union over settings and promises. Both choos
 settings that pass.
 """
 AGAIN = (
-    "The design that lay farthest above its delta when this page was first made (250 rows, three harms, correlation .9, "
-    "at the limits, delta .01: .0155) was drawn anew, 20,000 tables from seed 1: .0075 of them chose wrongly."
+    "The design that lay farthest above its delta when this page was first made (250 rows, three harms, correlation "
+    ".9, at the limits, delta .01: .0155) was drawn anew, 20,000 tables from seed 1: .0075 of them chose wrongly."
 )
 COLUMNS = (
     "units",
