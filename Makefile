@@ -46,6 +46,7 @@ fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and wh
 
 coverage: $(READY)  ## how often every interval and certificate holds, simulated (half an hour of processor time)
 	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage
+	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage.choices
 
 published: $(READY)  ## judge outcomes that others released; DATA=FOLDER holds them (a quarter of a minute)
 	@$(RUN) -m lightning_steer.studies.published --data $(DATA)

@@ -39,6 +39,7 @@ def once(table: Path) -> tuple[float, int]:
     """Return processor seconds and peak bytes of judging a table."""
     command = [sys.executable, "-m", "lightning_steer", "judge", str(table), "--benefit", "refused>=0"]
     command += ["--harm", "right falls<=.05", "--html", str(table.with_suffix(".html"))]
+    command += ["--range", "refused=0..1", "--range", "right=0..1"]  # without it numbers promise nothing
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     if status:

@@ -139,3 +139,15 @@ def test_an_item_with_two_places(tmp_path: Path) -> None:
     path.write_text("item,strength,matching,p_a,p_b\nq1,0,A,.5,.4\nq1,1,B,.5,.4\n")
     with pytest.raises(ValueError, match=r"row 3, column position.*'B'.*'A'"):
         judge(path)
+
+
+def test_the_rounding_of_a_sum_is_no_change(tmp_path: Path) -> None:
+    """Both answers have .96 together at every strength, in floating-point numbers nearly so."""
+
+    def kept(strength: float, matching: str) -> tuple[float, float]:
+        return (0.5, 0.46) if not strength else (0.03, 0.93)
+
+    assert sum(kept(1, "A")) != sum(kept(0, "A"))
+    [mass] = [one for one in judge(answers(tmp_path / "x.csv", kept)).measures if one.name == "answer_mass"]
+    assert [(one.rose, one.fell) for one in mass.settings] == [(0, 0)] * len(STRENGTHS)
+    assert {round(one.value.value, 9) for one in mass.settings} == {0.96}

@@ -139,3 +139,16 @@ def test_power_is_counted_apart_and_the_lowest_coverage_is_told() -> None:
     assert "1 of 1 cells of intervals hold. The lowest actual coverage is 0.940; 1 cells cover less than .95" in said
     assert "1 of 1 cells of false certificates" in said
     assert "1 more cells show power" in said
+
+
+def test_where_a_judge_does_not_narrow_the_interval_is_named() -> None:
+    rows = [
+        {"design": f"{labels} labels, bias 0, {kind} judge", "estimate": estimate, "width": width}
+        for labels, kind, widths in ((100, "good", (0.1002, 0.1004)), (400, "good", (0.03, 0.04)), (9, "blind", (1, 2)))
+        for estimate, width in zip(("labels and judge", "labels alone"), widths, strict=True)
+    ]
+    said = page.narrower(rows)
+    assert (
+        "a good judge it is narrower in 1 of 2 designs, by at most 25%, and NOT narrower at 100 labels, bias 0." in said
+    )
+    assert "a blind judge it is narrower in 1 of 1 designs, by at most 50%, and NOT narrower at none." in said

@@ -81,7 +81,7 @@ def _rows(
             )
         copied = [cells[place] for place in other_columns]
         yield line, [*copied, measures.matching, answer, probabilities[answer.lower()] / mass]
-        yield line, [*copied, measures.mass, answer, min(mass, 1.0)]
+        yield line, [*copied, measures.mass, answer, min(round(mass, 12), 1.0)]  # rounding of a sum is no change
 
 
 def _probability(cell: Any, where: str) -> float:

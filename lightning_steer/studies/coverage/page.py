@@ -64,8 +64,7 @@ NOTES = {
     "above. Ten candidates share delta by Bonferroni's rule. Graded outcomes have half the effect that is named. In "
     "clusters the promise is of the mean over clusters, each counting once.",
     "change by a judge, corrected by labels": "A good judge sees 95 % of changes, a fair one 70 %, a blind one none; "
-    "bias is the share of rows that it moves up. The judge's help narrows the interval where it sees something and ten "
-    "labelled rows or more changed; of fewer the labels count alone.",
+    "bias is the share of rows that it moves up. Where fewer than ten labelled rows changed, the labels count alone.",
     "rank p-values": "Of a fitted value that had no more choice than the draws. Where layer and strength were searched "
     "for it there is none: one more random direction is the best of 21 in .21 of simulated searches over 5 layers, in "
     ".36 over 12 and in .52 over 24.",
@@ -73,8 +72,10 @@ NOTES = {
     "several promises": "Ten candidates, a benefit above 0 and falls of two or four harms below .05. *Certified* is, "
     "of false ones, a chosen candidate that breaks any promise, and of power one that keeps all. At the limits "
     "every candidate breaks one promise by nothing; growing, the stronger half breaks those of the harms. Hoeffding's "
-    "bounds share delta among all candidates and promises. In clusters a fall below .05 takes some 145 clusters.",
+    "bounds share delta among all candidates and promises. In clusters a fall below .05 takes some 145 clusters, so "
+    "those here say nothing of clusters' power: [choices with wider limits](judge-coverage.md) do.",
 }
+CORRECTED = "change by a judge, corrected by labels"
 
 
 def summary(rows: list[Row]) -> str:
@@ -111,6 +112,7 @@ def text(rows: list[Row], sets: int, seconds: float) -> str:
     for name, group in tables.items():
         lines += ["", f"## {name[0].upper()}{name[1:]}", ""]
         lines += [NOTES[name], ""] if name in NOTES else []
+        lines += [narrower(group), ""] if name == CORRECTED else []
         lines += (
             _certificates(group)
             if "certified" in group[0]
@@ -119,6 +121,27 @@ def text(rows: list[Row], sets: int, seconds: float) -> str:
             else _cells(group)
         )
     return "\n".join(lines) + "\n"
+
+
+def narrower(rows: list[Row]) -> str:
+    """Return in how many designs a judge's help narrows the interval, and name those where it does not.
+
+    Args:
+        rows: of the table of corrected changes, two a design; widths are compared as the table prints them.
+    """
+    widths: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        widths[row["design"]][row["estimate"]] = round(row["width"], 3)
+    shares = {design: 1 - width["labels and judge"] / width["labels alone"] for design, width in widths.items()}
+    told = []
+    for kind in dict.fromkeys(design.rpartition(", ")[2] for design in shares):
+        of_kind = {design.rpartition(", ")[0]: share for design, share in shares.items() if design.endswith(kind)}
+        not_narrower = [design for design, share in of_kind.items() if share <= 0]
+        told.append(
+            f"With a {kind} it is narrower in {len(of_kind) - len(not_narrower)} of {len(of_kind)} designs, by at most "
+            f"{max(of_kind.values()):.0%}, and NOT narrower at {'; '.join(not_narrower) or 'none'}."
+        )
+    return f"Is the interval narrower with the judge than by labels alone? {' '.join(told)}"
 
 
 def _overview(tables: dict[str, list[Row]]) -> list[str]:

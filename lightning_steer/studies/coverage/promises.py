@@ -82,27 +82,10 @@ class PromiseCell:
         rises, falls = (normal.ppf(np.clip(share + sign * means / 2, 1e-9, 1)) for sign in (1, -1))
         per_set = means.size * self.n
         for batch in np.array_split(np.arange(sets), -(-sets * per_set // MOST_AT_A_TIME)):
-            z = self._latent(random, (len(batch), *means.shape))
+            units, each = (self.n // EACH, EACH) if self.clustered else (self.n, 1)
+            z = latent(random, (len(batch), *means.shape), units, self.correlation, each)
             changes = (z < rises[..., None]).astype(np.int8) - (z > -falls[..., None])
             yield changes.reshape(*changes.shape[:3], -1, EACH).mean(4) if self.clustered else changes
-
-    def _latent(self, random: Generator, shape: tuple[int, int, int]) -> NDArray:
-        """Return normal numbers ``[S, K, M, n]``, correlated over measures, and over candidates as strengths are."""
-        sets, k, measures = shape
-
-        def draw(n: int) -> NDArray:
-            parts = [random.standard_normal((sets, a, b, n), dtype=np.float32)
-                     for a, b in ((1, 1), (1, measures), (k, 1), (k, measures))]  # fmt: skip
-            rho = self.correlation
-            shared, separate = (
-                np.sqrt(rho) * common + np.sqrt(1 - rho) * single for common, single in (parts[:2], parts[2:])
-            )
-            return np.float32(0.8) * shared + np.float32(0.6) * separate
-
-        if not self.clustered:
-            return draw(self.n)
-        of_cluster = np.repeat(draw(self.n // EACH), EACH, -1)
-        return np.sqrt(np.float32(ICC)) * of_cluster + np.sqrt(np.float32(1 - ICC)) * draw(self.n)
 
     def _certified(self, changes: NDArray, limits: NDArray, risk: float) -> NDArray:
         """Return ``[S, K, M]`` whether each promise is certified, as in ``statistics.promises``."""
@@ -117,6 +100,35 @@ class PromiseCell:
                 gains, falls = ((outcome == sign).sum(-1) for sign in (1, -1))
                 passed.append(ExactPaired().refutes(gains, falls, self.n, limit, risk))
         return np.stack(passed, 2)
+
+
+def latent(
+    random: Generator, shape: tuple[int, int, int], units: int, correlation: float | np.float32, each: int = 1
+) -> NDArray:
+    """Return normal numbers ``[S, K, M, n]``, correlated over measures, and over candidates as strengths are.
+
+    Args:
+        random: draws them.
+        shape: S tables, K candidates, M measures.
+        units: rows of a table, or its clusters.
+        correlation: of two measures.
+        each: rows in a cluster, which correlate by ICC; 1: rows are independent.
+    """
+    sets, k, measures = shape
+
+    def draw(n: int) -> NDArray:
+        parts = [random.standard_normal((sets, a, b, n), dtype=np.float32)
+                 for a, b in ((1, 1), (1, measures), (k, 1), (k, measures))]  # fmt: skip
+        shared, separate = (
+            np.sqrt(correlation) * common + np.sqrt(1 - correlation) * single
+            for common, single in (parts[:2], parts[2:])
+        )
+        return np.float32(0.8) * shared + np.float32(0.6) * separate
+
+    if each == 1:
+        return draw(units)
+    of_cluster = np.repeat(draw(units), each, -1)
+    return np.sqrt(np.float32(ICC)) * of_cluster + np.sqrt(np.float32(1 - ICC)) * draw(units * each)
 
 
 def promise_cells() -> list[PromiseCell]:

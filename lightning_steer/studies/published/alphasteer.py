@@ -98,12 +98,21 @@ def _short(calls: list[Call]) -> str:
         )
         for split in SPLITS
     ]
-    chosen = {f"{call.choice.chosen or 'no strength'} at a loss below {call.loss:g}": None for call in half}
+    chosen = [
+        "; ".join(
+            dict.fromkeys(
+                f"{call.choice.chosen or 'no strength'} at a loss below {call.loss:g}"
+                for call in calls
+                if call.split == split
+            )
+        )
+        for split in SPLITS
+    ]
     return (
-        f"More refusals of attacks are certified at {sure[0]} of {len(half[0].choice.candidates)} strengths where half "
-        f"of the items choose, at {sure[1]} where all do. "
+        f"More refusals of the two sets of attacks are certified at {sure[0]} of {len(half[0].choice.candidates)} "
+        f"strengths where half of the items choose, at {sure[1]} where all do. "
         f"That they cost little is harder to show with {calls[0].judgement.measures[1].n} problems. "
-        f"Certified with half of the items choosing: {'; '.join(chosen)}."
+        f"Certified with all promises, half of the items choosing: {chosen[0]}; all choosing: {chosen[1]}."
     )
 
 
@@ -136,7 +145,8 @@ def _least(calls: list[Call]) -> list[str]:
     said = " and ".join(f"{n} for a loss below {loss:g}" for loss, n in least.items())
     return [
         f"If no answer changed at all, so many problems would have to choose before that is certain: {said}. There are "
-        f"{calls[0].judgement.measures[1].n}, so half of them cannot certify the smaller loss, whatever they show.",
+        f"{calls[0].judgement.measures[1].n}, so half of them certify the smaller loss only where more "
+        "answers became right than wrong.",
         "",
     ]
 
@@ -161,8 +171,8 @@ def _reading(right: MeasureOutcome) -> list[str]:
     total, before = (round(one.value.value * right.n) for one in (quarter, right.settings[0]))
     return [
         f"At {quarter.setting} {total} of {right.n} problems are right, beside {before} without steering. Behind that "
-        f"are {quarter.rose} gained and {quarter.fell} lost: {quarter.rose + quarter.fell} answers changed. No claim "
-        "about single answers follows from equal totals.",
+        f"are {quarter.rose} gained and {quarter.fell} lost: {quarter.rose + quarter.fell} answers changed. A "
+        "total that hardly changes says nothing about single answers.",
         "",
         "The tables name no clusters. If attacks share a template or a question, the intervals of their refusals are "
         "too narrow.",

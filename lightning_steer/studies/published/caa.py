@@ -14,6 +14,12 @@ from lightning_steer.studies.published.sources import table as path_of
 
 FILE = "caa_golden.json"
 ITEMS = 50
+LAYER = 13
+MULTIPLIERS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+BEHAVIOURS = (
+    "coordinate-other-ais", "corrigible-neutral-HHH", "hallucination", "myopic-reward", "survival-instinct",
+    "sycophancy", "refusal",
+)  # fmt: skip
 
 
 class Behaviour(NamedTuple):
@@ -86,10 +92,13 @@ def section(outcomes: Path) -> Section:
         f"**What the table supports.** {found}",
         "",
         *table(("behaviour", "lowest multiplier", "highest", "slope a unit", "means", "monotone"), rows),
-        f"Each number is a mean of {ITEMS} items, and the items are not in the table. So there is no interval for any "
+        f"Each number is a mean of {ITEMS} items, and the items are not in this table. So there is no interval for any "
         "slope, no test of monotonicity, and no count of the items that moved the other way. Slopes are those of a "
         "straight line through the means. Whether one turns over at high multipliers, or the fall is chance, the table "
         "cannot tell. Nor can it tell letter from behaviour: the place of the matching answer is not in it.",
         "",
+        "The items can: from a clone of the repository `python -m lightning_steer.studies.published.clones` makes a "
+        "table of each behaviour that `judge` takes. That was not done for this page.",
+        "",
     ]
-    return Section(f"{found} The table holds means of {ITEMS} items, so nothing more is certain.", lines)
+    return Section(f"{found} The table holds means of {ITEMS} items, so none of this has an interval.", lines)

@@ -6,14 +6,15 @@ from lightning_steer.studies.published import alphasteer, caa, caa_dynamic_page,
 
 HEAD = """# What published outcomes of steering support
 
-Four projects released what their steering did, item by item or as means. This page judges these outcomes with the
-statistics of this library: what was claimed, what the released items support, with n and intervals. No model was run.
-Nothing here says that a claim is false in general; it says what these items can show.
+Four projects released what their steering did. This page judges tables of it, of three item by item and of CAA means
+alone, with the statistics of this library: what was claimed, what the released items support, with n and intervals. No
+model was run. Nothing here says that a claim is false in general; it says what these items can show.
 
 Written by `python -m lightning_steer.studies.published --data FOLDER`; `--page FILE` writes it elsewhere. The tables
-hold verdicts, probabilities, scores and letters, no texts. `python -m lightning_steer.studies.published.clones CLONES
-OUTCOMES` makes those of CAA_Dynamic and refusal_direction from clones of their repositories; those of AlphaSteer and
-CAA were made by us from the released files and do not ship. [Judge any steering](judge.md) explains the terms.
+hold verdicts, probabilities, scores and letters, no texts, and do not ship. `python -m
+lightning_steer.studies.published.clones CLONES OUTCOMES` makes such tables from clones of the four repositories. Those
+of AlphaSteer and CAA that this page judges were made before it could; its phrases of refusal may differ from theirs.
+[Judge any steering](judge.md) explains the terms.
 """
 
 

@@ -64,8 +64,9 @@ CAA = Source(
     "MIT",
     "Contrastive activation addition shifts seven behaviours of Llama 2 in both directions (abstract of arXiv "
     "2312.06681).",
-    "Mean probability of the matching answer of Llama-2-7b-chat, layer 13, at up to five multipliers: a table of means "
-    "of 50 items each, without the items.",
+    "The repository holds the probabilities of the answers A and B item by item. The table that is judged here holds "
+    "means only: the probability of the matching answer of Llama-2-7b-chat, divided by that of both answers, layer 13, "
+    "at up to five multipliers, 50 items each.",
 )
 
 
