@@ -13,6 +13,7 @@ from lightning_steer import methods
 from lightning_steer.methods import (
     ACE,
     LEACE,
+    Gated,
     GaussianTransport,
     Logistic,
     LoReFT,
@@ -23,13 +24,16 @@ from lightning_steer.methods import (
 )
 from lightning_steer.records import Activations
 
-VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
-    **{name: getattr(methods, name) for name in methods.__all__ if name != "SteeringMethod"},
+WRAPPERS = ("Gated",)
+SINGLE: dict[str, Callable[[int], SteeringMethod]] = {
+    **{name: getattr(methods, name) for name in methods.__all__ if name not in ("SteeringMethod", *WRAPPERS)},
     "LoReFT": partial(LoReFT, rank=3),
     "LEACE by value": partial(LEACE, by_value=True),
     "ACE by value": partial(ACE, by_value=True),
     "GaussianTransport without shrinkage": partial(GaussianTransport, shrinkage=0.0),
 }
+GATES = {f"Gated {name}": partial(Gated, method=make, eta=0.2, delta=0.2) for name, make in SINGLE.items()}
+VARIANTS = {**SINGLE, **GATES, "Gated": partial(Gated, method=MeanDifference, eta=0.2, delta=0.2, penalty=None)}
 
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=list(VARIANTS))

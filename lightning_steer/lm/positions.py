@@ -6,12 +6,14 @@ Tokens are counted from the first real one of their row; padding has the index -
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import row_tokens
 from lightning_steer.numbers import ranged
+from lightning_steer.row_tokens import RowTokens
 
 
 class Positions(ABC):
@@ -90,6 +92,7 @@ class TokenTracker:
         self.generating = self.in_doubt = False
         self.prompts: int | None = None  # number of prompts of the running generate; each may have several beams
         self.first: Tensor | None = None  # the latest prompt
+        self.decided: dict[Any, dict[Any, Tensor]] = {}  # by the edit: what methods decided for the rows that run
 
     def mask(self, positions: Positions) -> Tensor | None:
         """Return the selected tokens of this pass, ``[B, T]`` bool, or None for all."""
@@ -103,6 +106,12 @@ class TokenTracker:
                 "or another prompt: say with prompt_lengths where the prompt ends, or use generate"
             )
         return positions.mask(self.index, self.per_row(self.prompt, len(self.index)))
+
+    def rows(self, edit: object) -> RowTokens:
+        """Return the rows of this pass, with what an edit's methods decided in earlier passes over them."""
+        self.mask(LastPromptToken())  # raises if it is not known where the prompt ends
+        index, prompt = cast(Tensor, self.index), cast(Tensor, self.prompt)
+        return RowTokens(index, self.per_row(prompt, len(index)), self.decided.setdefault(edit, {}))
 
     def per_row(self, values: Tensor, rows: int) -> Tensor:
         """Expand ``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
@@ -138,6 +147,8 @@ class TokenTracker:
         elif self.given is None and length > 1:
             raise ValueError("the prompt arrives in pieces: say with prompt_lengths where it ends")
         self.index = index
+        if cached == 0:  # the rows are read from their beginning
+            self.decided = {}
 
     def _begin(self, ids: Tensor, index: Tensor) -> None:
         """Record a prompt, unless these tokens are a prompt with its generated tokens, without a cache."""
@@ -222,9 +233,10 @@ def restricted(
 
     def edit(h: Tensor) -> Tensor:
         mask = tokens.mask(positions)
-        if mask is None:
-            return function(h)
-        rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
-        return torch.where(mask.to(h.device).unsqueeze(-1), function(rows_first), rows_first).reshape(h.shape)
+        with row_tokens.reading(lambda: tokens.rows(edit)):
+            if mask is None:
+                return function(h)
+            rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
+            return torch.where(mask.to(h.device).unsqueeze(-1), function(rows_first), rows_first).reshape(h.shape)
 
     return edit

@@ -4,6 +4,7 @@ from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
+from lightning_steer.methods.gated import Gated
 from lightning_steer.methods.identity import Identity
 from lightning_steer.methods.leace import LEACE
 from lightning_steer.methods.learned_vector import LearnedVector
@@ -27,6 +28,7 @@ __all__ = [
     "SAEMERA",
     "Contrastive",
     "ContrastiveMERA",
+    "Gated",
     "GaussianTransport",
     "Identity",
     "LearnedVector",

@@ -1,8 +1,9 @@
 """The base class: a steering method is a map of the residual stream, ``h -> h + shift(h, strength)``."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class SteeringMethod(nn.Module, ABC):
     default_strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
     classes: ClassVar[bool] = True  # fit needs both positive and negative rows
     trained: ClassVar[bool] = False  # fit only creates parameters, to be trained through the network
+    whole_rows: ClassVar[bool] = False  # decides at the last token of a prompt what holds for its whole row
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -58,6 +60,11 @@ class SteeringMethod(nn.Module, ABC):
             strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
         return h + self.shift(h, strength).to(h.dtype)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the arguments that the map was made with, except its width and methods inside it by name."""
+        names = [name for name in inspect.signature(type(self)).parameters if name != "width"]
+        return {name: _plain(getattr(self, name)) for name in names}
+
     def get_extra_state(self) -> Tensor:
         """Return whether the map is fitted; saved with the buffers."""
         return torch.tensor(self.fitted)
@@ -65,3 +72,12 @@ class SteeringMethod(nn.Module, ABC):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore whether the map is fitted."""
         self.fitted = bool(state)
+
+
+def _plain(value: Any) -> Any:
+    """Return an argument; of a method inside another one its name and its own arguments."""
+    if isinstance(value, nn.ModuleList):
+        return [_plain(part) for part in value]
+    if isinstance(value, SteeringMethod):
+        return {"name": type(value).__name__, "settings": value.settings()}
+    return value
