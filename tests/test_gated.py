@@ -91,7 +91,7 @@ def test_no_rows_and_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"use Gated\.around"):
         Gated(8, SINGLE["LearnedVector"]).fit(empty)
     for settings in ({"eta": 0.0}, {"delta": 1.0}, {"calibration_share": 1.0}, {"penalty": -1.0}):
-        with pytest.raises(ValueError, match="between|must"):
+        with pytest.raises(ValueError, match=r"between|must"):
             Gated(8, MeanDifference, **settings)  # type: ignore[arg-type]
 
 

@@ -13,6 +13,7 @@ from lightning_steer import methods
 from lightning_steer.methods import (
     ACE,
     LEACE,
+    Composed,
     Gated,
     GaussianTransport,
     Logistic,
@@ -24,7 +25,7 @@ from lightning_steer.methods import (
 )
 from lightning_steer.records import Activations
 
-WRAPPERS = ("Gated",)
+WRAPPERS = ("Composed", "Gated")
 SINGLE: dict[str, Callable[[int], SteeringMethod]] = {
     **{name: getattr(methods, name) for name in methods.__all__ if name not in ("SteeringMethod", *WRAPPERS)},
     "LoReFT": partial(LoReFT, rank=3),
@@ -33,7 +34,22 @@ SINGLE: dict[str, Callable[[int], SteeringMethod]] = {
     "GaussianTransport without shrinkage": partial(GaussianTransport, shrinkage=0.0),
 }
 GATES = {f"Gated {name}": partial(Gated, method=make, eta=0.2, delta=0.2) for name, make in SINGLE.items()}
-VARIANTS = {**SINGLE, **GATES, "Gated": partial(Gated, method=MeanDifference, eta=0.2, delta=0.2, penalty=None)}
+BY_THRESHOLD = {name: 0.1 for name, make in SINGLE.items() if make(8).identity_strength == 1}
+SUMS = {
+    f"Composed of {name} and a mean difference": partial(
+        Composed, methods=[make, MeanDifference], strengths=[BY_THRESHOLD.get(name, 1.0), 2.0], orthogonal=name > "M"
+    )
+    for name, make in SINGLE.items()
+}
+VARIANTS = {
+    **SINGLE,
+    **GATES,
+    **SUMS,
+    "Composed": partial(Composed, methods=[MeanDifference, LEACE]),
+    "Composed of gates": partial(Composed, methods=[GATES["Gated LEACE"], GATES["Gated MeanDifference"]]),
+    "Gated composition": partial(Gated, method=partial(Composed, methods=[LEACE, Ridge]), eta=0.2, delta=0.2),
+    "Gated": partial(Gated, method=MeanDifference, eta=0.2, delta=0.2, penalty=None),
+}
 
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=list(VARIANTS))

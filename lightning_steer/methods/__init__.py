@@ -2,6 +2,7 @@
 
 from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.methods.composed import Composed
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
 from lightning_steer.methods.gated import Gated
@@ -26,6 +27,7 @@ __all__ = [
     "LEACE",
     "MERA",
     "SAEMERA",
+    "Composed",
     "Contrastive",
     "ContrastiveMERA",
     "Gated",

@@ -25,8 +25,8 @@ def figures(methods: Mapping[str, SteeringMethod]) -> dict[str, dict[str, Any]]:
 def warnings(methods: Mapping[str, SteeringMethod]) -> list[str]:
     """Return a sentence for each gate that steers no row, as too few were given to promise anything."""
     return [
-        f"The gate at {site} steers no row: {int(method.promise[0])} calibration rows that should be left alone are too "
-        f"few for wrong gates of at most {method.eta:g} at confidence {1 - method.delta:g}."
+        f"The gate at {site} steers no row: {int(method.promise[0])} calibration rows that should be left alone are "
+        f"too few for wrong gates of at most {method.eta:g} at confidence {1 - method.delta:g}."
         for site, method in methods.items()
         if isinstance(method, Gated) and float(method.threshold) >= LARGEST
     ]

@@ -23,7 +23,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
-from lightning_steer.modules import cautions, damage, fit_data, gates, interventions, parts, written
+from lightning_steer.modules import cautions, composition, damage, fit_data, gates, interventions, parts, written
 from lightning_steer.modules.summary import Summary, identify
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
@@ -243,6 +243,7 @@ class SteeringAdaptor(TracedModule):
             interventions.replaced("mean_ablation", site_means),
             interventions.steered("strength", self.methods, self.strengths),
             *([interventions.shifted("random_strength", pushes_by_strength)] if self.random_curve else []),
+            *interventions.parts(self.methods, self.strength),
             *([interventions.refitted("pairs", family, self.strength)] if family else []),
         ]
         self.tested.reset()
@@ -297,6 +298,7 @@ class SteeringAdaptor(TracedModule):
         self.report["result"] = self.result
         self.report["mismatches"] = self.mismatches
         self.report["metrics"] |= gates.figures(self.methods)
+        self.report["metrics"] |= composition.interactions(summary.tested, self.evaluation)
         self.report["warnings"] = [
             *self.caveats,
             *gates.warnings(self.methods),

@@ -130,6 +130,5 @@ def _worst(scores: NDArray, clusters: Clusters | None) -> NDArray:
     """Return the largest score of each cluster, ``[T, C]``: a cluster has a wrong gate if one of its rows has."""
     if clusters is None:
         return scores
-    largest = np.full((len(clusters.sizes), scores.shape[1]), -np.inf)
-    np.maximum.at(largest, clusters.of_row, scores)
-    return largest
+    starts = np.concatenate([[0], np.cumsum(clusters.sizes)[:-1]]).astype(int)
+    return np.maximum.reduceat(scores[np.argsort(clusters.of_row, kind="stable")], starts, axis=0)

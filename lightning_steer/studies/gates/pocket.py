@@ -5,7 +5,7 @@ labels. The effect is the change of the margin between the two, in nats. What a 
 others are ratios of sums over held-out prompts, with the vector's effect without a gate below the line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,11 +110,10 @@ def kl(llm: LLM, prompts: Sequence[str], vector: SteeringVector) -> np.ndarray:
     return drift.nanmean(1).numpy()
 
 
-def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = None) -> list[Result]:
-    """Return the result of every goal whose effect without a gate is clear of 0."""
+def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = None) -> Iterator[Result]:
+    """Yield the result of every goal."""
     llm = model(path, LastPromptToken())
     drawn, held_out = (goals(2 * seed + part, rows) for part in (0, 1))
-    results = []
     for i, (goal, test) in enumerate(zip(drawn, held_out, strict=True)):
         if names is not None and goal.name not in names:
             continue
@@ -128,16 +127,13 @@ def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = No
         plain = margins(llm, test, None)
         free, kept = (margins(llm, test, v) - plain for v in (vector, gated))
         drift, spared = (kl(llm, others, v) for v in (vector, gated))
-        results.append(
-            Result(
-                goal.name,
-                seed,
-                float(free.mean()),
-                KEPT.estimate(kept, free, cluster=test.group if i < len(behaviours.NAMES) else None)[0],
-                SPARED.estimate(spared, drift)[0],
-                Share().estimate((kept != 0).astype(float))[0],
-                Share().estimate((spared > 0).astype(float))[0],
-                gated.maps[0].gates[0].reason,  # type: ignore[union-attr,index]
-            )
+        yield Result(
+            goal.name,
+            seed,
+            float(free.mean()),
+            KEPT.estimate(kept, free, cluster=test.group if i < len(behaviours.NAMES) else None)[0],
+            SPARED.estimate(spared, drift)[0],
+            Share().estimate((kept != 0).astype(float))[0],
+            Share().estimate((spared > 0).astype(float))[0],
+            gated.maps[0].gates[0].reason,  # type: ignore[union-attr,index]
         )
-    return results
