@@ -39,8 +39,8 @@ def added_vector(*numbers: float) -> MeanDifference:
 
 def test_shifts_are_added_and_what_they_share_once_if_asked() -> None:
     a, b, h = added_vector(3.0, 0.0, 0.0), added_vector(2.0, 4.0, 0.0), torch.randn(5, 3)
-    torch.testing.assert_close(Composed.of([a, b]).shift(h, 2.0), torch.tensor([[10.0, 8.0, 0.0]]).expand(5, 3))
-    apart = Composed.of([a, b], orthogonal=True).shift(h, 2.0)
+    torch.testing.assert_close(Composed.of([a, b])(h, 2.0) - h, torch.tensor([[10.0, 8.0, 0.0]]).expand(5, 3))
+    apart = Composed.of([a, b], orthogonal=True)(h, 2.0) - h
     torch.testing.assert_close(apart, torch.tensor([[6.0, 8.0, 0.0]]).expand(5, 3))
     twice = Composed.of([a, a, Identity(3).fit(rows(d=3))], orthogonal=True)
     torch.testing.assert_close(twice(h, 1.0), a(h, 1.0))
