@@ -12,6 +12,7 @@ from test_methods import SINGLE
 from torch import Tensor
 
 from lightning_steer import vectors
+from lightning_steer.chat.session import Session
 from lightning_steer.data.behaviours.pairs import ContrastPair
 from lightning_steer.methods import MERA, Composed, Identity, MeanDifference, SteeringMethod
 from lightning_steer.modules import interventions
@@ -115,6 +116,15 @@ def test_strengths_that_are_not_one_for_each_vector_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message), vectors.edit(llm, several, strength):  # type: ignore[arg-type]
             raise AssertionError("steered")
+
+
+def test_a_chat_has_further_vectors_beside_the_one_whose_strength_varies() -> None:
+    llm, a, b = model(), constant(1), constant(2)
+    answers = Session(llm, a, [0.0, 1.0], 5, beside=[b]).ask("the cat sat")
+    for strength, answer in zip((0.0, 1.0), answers, strict=True):
+        with vectors.edit(llm, [a, b], [strength, 1.0]):
+            assert llm.generate("the cat sat", 5) == answer
+    assert answers != Session(llm, a, [0.0, 1.0], 5).ask("the cat sat")
 
 
 # ---- interactions

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import laws
 import numpy as np
@@ -26,6 +27,7 @@ from lightning_steer.lm.positions import (
 )
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import Gated, MeanDifference, SteeringMethod
+from lightning_steer.modules.gates import check
 from lightning_steer.records import Activations
 from lightning_steer.statistics import gates
 
@@ -197,6 +199,17 @@ def test_a_gated_vector_comes_back_and_steers_the_same(tmp_path) -> None:
         with vector.applied_to(llm):
             texts.append(llm.generate(PROMPTS, 6))
     assert texts[0] == texts[1]
+
+
+def test_rows_that_are_read_elsewhere_than_the_gate_decides_are_refused() -> None:
+    llm, methods = model(), {"site": Gated(32, MeanDifference)}
+    check(methods, llm, SimpleNamespace(pair=None))  # type: ignore[arg-type]
+    check({"site": MeanDifference(32)}, llm, SimpleNamespace(pair=([], [])))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="differ after it"):
+        check(methods, llm, SimpleNamespace(pair=([], [])))  # type: ignore[arg-type]
+    llm.read_positions = GeneratedTokens()
+    with pytest.raises(ValueError, match="read at GeneratedTokens"):
+        check(methods, llm, SimpleNamespace(pair=None))  # type: ignore[arg-type]
 
 
 # ---- the bound

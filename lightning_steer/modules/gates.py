@@ -4,9 +4,30 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_steer.data.base import SteeringBatch
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.gated import LARGEST, Gated, Promise
+from lightning_steer.networks.backbone import Backbone
 from lightning_steer.statistics.estimate import Estimate
+
+
+def check(methods: Mapping[str, SteeringMethod], backbone: Backbone, batch: SteeringBatch) -> None:
+    """Raise ValueError if rows are read elsewhere than where a gate decides: at the last token of their prompt."""
+    if not isinstance(backbone, LLM) or not any(method.whole_rows for method in methods.values()):
+        return
+    if batch.pair is not None:
+        raise ValueError(
+            "a gate decides at the last token of a prompt, and these pairs of texts differ after it: fit the method "
+            "alone, then gate its vector (lightning_steer.workflows.gate)"
+        )
+    if not isinstance(backbone.read_positions, LastPromptToken):
+        rule = type(backbone.read_positions).__name__
+        raise ValueError(
+            f"a gate decides at the last token of a prompt, and rows are read at {rule}: set read_positions to "
+            "LastPromptToken"
+        )
 
 
 def figures(methods: Mapping[str, SteeringMethod]) -> dict[str, dict[str, Any]]:

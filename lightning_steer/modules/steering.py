@@ -162,11 +162,7 @@ class SteeringAdaptor(TracedModule):
 
     @torch.no_grad()
     def _collect(self, table: Table, batch: SteeringBatch) -> None:
-        if batch.pair is not None and isinstance(self.backbone, LLM) and cast(SteeringMethod, self.maps[0]).whole_rows:
-            raise ValueError(
-                f"{type(self.maps[0]).__name__} decides at the last token of a prompt, and these pairs of texts differ "
-                "after it: fit the method alone, then gate its vector (lightning_steer.workflows.gate)"
-            )
+        gates.check(self.methods, self.backbone, batch)
         table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch))
 
     def _fit(self, maps: dict[str, SteeringMethod], columns: dict[str, Tensor], rows: int) -> None:
