@@ -33,13 +33,14 @@ SINGLE: dict[str, Callable[[int], SteeringMethod]] = {
     "ACE by value": partial(ACE, by_value=True),
     "GaussianTransport without shrinkage": partial(GaussianTransport, shrinkage=0.0),
 }
-GATES = {f"Gated {name}": partial(Gated, method=make, eta=0.2, delta=0.2) for name, make in SINGLE.items()}
-BY_THRESHOLD = {name: 0.1 for name, make in SINGLE.items() if make(8).identity_strength == 1}
+INSIDE = {name: make for name, make in SINGLE.items() if name != "SAEMERA"}  # trains an autoencoder at every fit
+GATES = {f"Gated {name}": partial(Gated, method=make, eta=0.2, delta=0.2) for name, make in INSIDE.items()}
+BY_THRESHOLD = {name: 0.1 for name, make in INSIDE.items() if make(8).identity_strength == 1}
 SUMS = {
     f"Composed of {name} and a mean difference": partial(
         Composed, methods=[make, MeanDifference], strengths=[BY_THRESHOLD.get(name, 1.0), 2.0], orthogonal=name > "M"
     )
-    for name, make in SINGLE.items()
+    for name, make in INSIDE.items()
 }
 VARIANTS = {
     **SINGLE,
