@@ -1,6 +1,5 @@
 """What a report says of gates: the share of rows that they steer, and the bound on those that they should not."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.gated import LARGEST, Gated, Promise
 from lightning_steer.networks.backbone import Backbone
-from lightning_steer.statistics.estimate import Estimate
+from lightning_steer.statistics import gates
 
 
 def check(methods: Mapping[str, SteeringMethod], backbone: Backbone, batch: SteeringBatch) -> None:
@@ -36,9 +35,8 @@ def figures(methods: Mapping[str, SteeringMethod]) -> dict[str, dict[str, Any]]:
     metrics: dict[str, dict[str, Any]] = {}
     for number, method in enumerate(gated.values(), 1):
         promise, end = Promise(*method.promise.tolist()), "" if len(gated) == 1 else f"_{number}"
-        how = f"at most, at confidence {1 - method.delta:g}"
-        bound = Estimate(promise.bound, math.nan, promise.bound, int(promise.leave), None, how)
-        power = Estimate(promise.power, promise.low, promise.high, int(promise.steer), None, "exact (Clopper-Pearson)")
+        ends = (promise.power, promise.low, promise.high)
+        power, bound = gates.kept(promise.leave, promise.steer, promise.bound, ends, method.delta)
         metrics |= {f"gate_power{end}": power._asdict(), f"gate_bound{end}": bound._asdict()}
     return metrics
 

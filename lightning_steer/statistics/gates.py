@@ -119,6 +119,22 @@ def calibrate(
     return Gate(threshold, count, bound, len(left), None if clusters is None else units, power, reason)
 
 
+def kept(leave: float, steer: float, bound: float, ends: tuple[float, float, float], delta: float) -> list[Estimate]:
+    """Return the power, and the bound, of a gate that was read from a file.
+
+    Args:
+        leave: number of calibration rows (or clusters) that should be left alone.
+        steer: number of those that should be steered.
+        bound: share of the former that is steered, at most.
+        ends: the power and its interval.
+        delta: the risk that the bound is broken.
+    """
+    return [
+        Estimate(*ends, int(steer), None, "exact (Clopper-Pearson)"),
+        Estimate(bound, math.nan, bound, int(leave), None, f"at most, at confidence {1 - delta:g}"),
+    ]
+
+
 def _finite(scores: ArrayLike) -> NDArray:
     columns = as_columns(scores)
     if not np.isfinite(columns).all():

@@ -22,9 +22,9 @@ anisotropy.
 
 What "holds" means. A cell fails only if the 99 % interval of its coverage lies wholly below .93, so a cell that covers
 .92 may hold, though it promises .95: read the columns of coverage below, not the word alone. A cell of false
-certificates fails if the 99 % interval of their share lies wholly above delta, one of gates if that of the sets in which
-wrong gates exceed eta does. The power of certificates, where there is something to find, promises nothing and cannot
-fail: it is counted apart. A missing interval counts as the full
+certificates fails if the 99 % interval of their share lies wholly above delta, one of gates if that of the sets in
+which wrong gates exceed eta does. The power of certificates, where there is something to find, promises nothing and
+cannot fail: it is counted apart. A missing interval counts as the full
 range, and so as covering; its share is a column. At 30 clusters or more and an outcome in 20 % of the rows or more, at
 most 20 % may be missing. An open end (a high quantile of few rows) counts as the full range for the width.
 
