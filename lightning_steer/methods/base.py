@@ -3,7 +3,7 @@
 import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,13 @@ THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.
 class SteeringMethod(nn.Module, ABC):
     """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
 
-    identity_strength: ClassVar[float] = 0.0  # the strength at which the map is exactly the identity
-    strength_range: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # valid strengths
-    default_strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
-    classes: ClassVar[bool] = True  # fit needs both positive and negative rows
-    trained: ClassVar[bool] = False  # fit only creates parameters, to be trained through the network
-    whole_rows: ClassVar[bool] = False  # decides at the last token of a prompt what holds for its whole row
+    # of the class; methods around other ones set them for themselves
+    identity_strength: float = 0.0  # the strength at which the map is exactly the identity
+    strength_range: tuple[float, float] = (-math.inf, math.inf)  # valid strengths
+    default_strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
+    classes: bool = True  # fit needs both positive and negative rows
+    trained: bool = False  # fit only creates parameters, to be trained through the network
+    whole_rows: bool = False  # decides at the last token of a prompt what holds for its whole row
 
     def __init__(self, width: int) -> None:
         super().__init__()
