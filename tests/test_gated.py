@@ -182,6 +182,19 @@ def test_a_prompt_in_pieces_is_refused_before_its_last_token() -> None:
     assert whole.logits.isfinite().all()
 
 
+def test_all_tokens_are_steered_also_where_they_cannot_be_told_unless_a_gate_asks() -> None:
+    llm = model()
+    gated, _ = half_open(llm)
+    ids = torch.tensor([llm.prompts(["the cat sat"], 1)[0]])
+    mask = torch.zeros(1, 1, ids.shape[1], ids.shape[1]).masked_fill(
+        torch.ones(ids.shape[1], ids.shape[1]).triu(1) > 0, -1e9
+    )
+    with llm.steered({llm.sites[0]: partial(gated.method, strength=1.0)}):
+        assert llm.model(ids, attention_mask=mask).logits.isfinite().all()
+    with llm.steered({llm.sites[0]: partial(gated, strength=1.0)}), pytest.raises(ValueError, match="attention mask"):
+        llm.model(ids, attention_mask=mask)
+
+
 def test_a_part_of_the_rows_is_refused() -> None:
     tokens = row_tokens.RowTokens(torch.arange(5).expand(4, 5), torch.full((4,), 5), {})
     with pytest.raises(ValueError, match=r"all \[4, 5\] tokens"):

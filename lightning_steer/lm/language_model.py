@@ -377,7 +377,8 @@ class LLM(Backbone):
     @contextmanager
     def steered(self, edits: Mapping[str, Edit], prompt_lengths: Tensor | None = None) -> Iterator[None]:
         """Steer every use of the model inside the block, ``generate`` included, at its positions."""
-        with follow(self.model, entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
+        needed = not isinstance(self.positions, AllTokens)  # then only methods that decide for whole rows ask
+        with follow(self.model, entry(self.model), prompt_lengths, needed) as tokens, ExitStack() as stack:
             edits_at_positions = {
                 site: restricted(function, tokens, self.positions) for site, function in edits.items()
             }

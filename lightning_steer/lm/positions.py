@@ -92,6 +92,7 @@ class TokenTracker:
         self.generating = self.in_doubt = False
         self.prompts: int | None = None  # number of prompts of the running generate; each may have several beams
         self.first: Tensor | None = None  # the latest prompt
+        self.unreadable: ValueError | None = None  # why the tokens of this pass are not known
         self.decided: dict[Any, dict[Any, Tensor]] = {}  # by the edit: what methods decided for the rows that run
 
     def mask(self, positions: Positions) -> Tensor | None:
@@ -109,6 +110,8 @@ class TokenTracker:
 
     def rows(self, edit: object) -> RowTokens:
         """Return the rows of this pass, with what an edit's methods decided in earlier passes over them."""
+        if self.unreadable is not None:
+            raise self.unreadable
         self.mask(LastPromptToken())  # raises if it is not known where the prompt ends
         index, prompt = cast(Tensor, self.index), cast(Tensor, self.prompt)
         return RowTokens(index, self.per_row(prompt, len(index)), self.decided.setdefault(edit, {}))
@@ -124,6 +127,14 @@ class TokenTracker:
         if self.prompts == len(values) and rows % len(values) == 0:
             return values.repeat_interleave(rows // len(values))
         raise ValueError(f"{len(values)} values cannot be given to {rows} rows: give one for each row or prompt")
+
+    def see_if_readable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record the tokens of a call of the decoder, or why they are not known: not every edit asks for them."""
+        self.index, self.unreadable = None, None
+        try:
+            self.see(args, kwargs)
+        except ValueError as error:
+            self.unreadable = error
 
     def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the tokens of a call of the decoder."""
@@ -171,7 +182,9 @@ class TokenTracker:
 
 
 @contextmanager
-def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[TokenTracker]:
+def follow(
+    model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None, needed: bool = True
+) -> Iterator[TokenTracker]:
     """Track the tokens of every call of ``decoder`` while the block runs.
 
     Without a cache every step of ``generate`` reads the prompt again and one more token. So ``model.generate`` is
@@ -181,9 +194,11 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
         model: the model whose ``generate`` may be called.
         decoder: the module that owns the decoder layers and is given ids, mask and cache.
         prompt_lengths: ``[B]`` real tokens of each row's prompt; None treats the first call as the whole prompt.
+        needed: whether a call is refused whose tokens cannot be told; else only an edit that asks for them fails.
     """
     tokens = TokenTracker(prompt_lengths)
-    handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: tokens.see(args, kwargs), with_kwargs=True)
+    see = tokens.see if needed else tokens.see_if_readable
+    handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: see(args, kwargs), with_kwargs=True)
     own_generate, original_generate = vars(model).get("generate"), getattr(model, "generate", None)
 
     def followed(*args: Any, **kwargs: Any) -> Any:
