@@ -143,6 +143,6 @@ def draws(world: World, name: str, count: int, n: int = 150) -> Iterator[Draw]:
             scores = world.backbone.scores(rows.inputs, *interventions.together(groups, [site]))
             chance = world.chance(scores).double().numpy()
             answers = (random.random(chance.shape) < chance).astype(float)
-            true = float(of_rows(chance[0], chance[1:3], chance[3]).mean())
-            (estimate,) = interaction(answers[0], answers[1:3], answers[3], 0, 1)
+            true = float(of_rows(chance[0], list(chance[1:3]), chance[3]).mean())
+            (estimate,) = interaction(answers[0], list(answers[1:3]), answers[3], 0, 1)
             yield Draw(planted, true, estimate)
