@@ -15,6 +15,8 @@ from lightning_steer.methods import (
     LEACE,
     Ablation,
     Clamp,
+    Composed,
+    Gated,
     GaussianTransport,
     KSteering,
     Logistic,
@@ -28,8 +30,9 @@ from lightning_steer.methods import (
 )
 from lightning_steer.records import Activations
 
-VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
-    **{name: getattr(methods, name) for name in methods.__all__ if name != "SteeringMethod"},
+WRAPPERS = ("Composed", "Gated")
+SINGLE: dict[str, Callable[[int], SteeringMethod]] = {
+    **{name: getattr(methods, name) for name in methods.__all__ if name not in ("SteeringMethod", *WRAPPERS)},
     "LoReFT": partial(LoReFT, rank=3),
     "LEACE by value": partial(LEACE, by_value=True),
     "ACE by value": partial(ACE, by_value=True),
@@ -40,6 +43,24 @@ VARIANTS: dict[str, Callable[[int], SteeringMethod]] = {
     "Ablation on one side": partial(Ablation, one_sided=True),
     "Clamp at a value": partial(Clamp, value=0.5),
     "PCADirection centred": partial(PCADirection, centred=True),
+}
+INSIDE = {name: make for name, make in SINGLE.items() if name != "SAEMERA"}  # trains an autoencoder at every fit
+GATES = {f"Gated {name}": partial(Gated, method=make, eta=0.2, delta=0.2) for name, make in INSIDE.items()}
+BY_THRESHOLD = {name: 0.1 for name, make in INSIDE.items() if make(8).identity_strength == 1}
+SUMS = {
+    f"Composed of {name} and a mean difference": partial(
+        Composed, methods=[make, MeanDifference], strengths=[BY_THRESHOLD.get(name, 1.0), 2.0], orthogonal=name > "M"
+    )
+    for name, make in INSIDE.items()
+}
+VARIANTS = {
+    **SINGLE,
+    **GATES,
+    **SUMS,
+    "Composed": partial(Composed, methods=[MeanDifference, LEACE]),
+    "Composed of gates": partial(Composed, methods=[GATES["Gated LEACE"], GATES["Gated MeanDifference"]]),
+    "Gated composition": partial(Gated, method=partial(Composed, methods=[LEACE, Ridge]), eta=0.2, delta=0.2),
+    "Gated": partial(Gated, method=MeanDifference, eta=0.2, delta=0.2, penalty=None),
 }
 
 

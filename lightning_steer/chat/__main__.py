@@ -38,7 +38,8 @@ def _chat(options: argparse.Namespace) -> None:
     llm = LLM(options.llm, dtype=options.dtype, revision=options.revision)
     llm.load()
     llm.chat = bool(llm.tokenizer.chat_template) and not options.plain
-    session = Session(llm, vector, options.strengths, options.max_new_tokens, options.other_model == "true")
+    beside = [load(resource_path(str(path))) for path in options.beside]
+    session = Session(llm, vector, options.strengths, options.max_new_tokens, options.other_model == "true", beside)
     if options.web:
         from lightning_steer.chat.web import serve
 
@@ -66,6 +67,14 @@ def parser() -> Parser:
         nargs="+",
         metavar="X",
         help="a column for each, in the vector's units (default: the one that does nothing, and the vector's own)",
+    )
+    made.add_argument(
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further vector files, which steer every column at the strengths of their cards",
     )
     made.add_argument(
         "--max_new_tokens", type=int, default=128, metavar="N", help="the longest answer, in tokens (default: 128)"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lightning_steer.chat.following import Follower
 from lightning_steer.chat.strengths import check_strengths, strength_range
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.limits import TooLongError
 from lightning_steer.lm.sites import site_of
-from lightning_steer.vectors import SteeringVector
+from lightning_steer.vectors import SteeringVector, edit
 
 
 class Turn(NamedTuple):
@@ -35,6 +36,7 @@ class Session:
         strengths: one for each column, in the vector's units; None for the one that does nothing and the card's.
         max_new_tokens: the longest answer.
         other_model: the vector was fitted on another model, and is to steer this one all the same.
+        beside: further vectors, which steer every column at the strengths of their cards.
 
     Raises:
         ValueError: the vector does not belong to the model, or cannot be given these strengths.
@@ -47,9 +49,11 @@ class Session:
         strengths: Sequence[float] | None = None,
         max_new_tokens: int = 128,
         other_model: bool = False,
+        beside: Sequence[SteeringVector] = (),
     ) -> None:
         llm.load()
         self.llm, self.max_new_tokens, self.other_model = llm, max_new_tokens, other_model
+        self.beside = list(beside)
         self.turns: list[Turn] = []
         self.messages: list[str] = []  # of this conversation, or of the one before as long as this one repeats it
         self.set_vector(vector, strengths)
@@ -67,12 +71,16 @@ class Session:
         check_strengths(vector, chosen)
         with warnings.catch_warnings(record=True) as unchecked:
             warnings.simplefilter("always")
-            with vector.applied_to(self.llm, chosen[0], other_model=self.other_model):
+            with edit(self.llm, [vector, *self.beside], self._amounts(chosen[0]), other_model=self.other_model):
                 pass  # model, site and width are compared here, and not again before every answer
         self.vector, self.fitted = vector, vector
         self.strengths = chosen
         self.turns = []
         self.notes = [str(warning.message) for warning in unchecked if warning.category is UserWarning]
+
+    def _amounts(self, strength: Tensor | float) -> list[Tensor | float]:
+        """Return the strengths of the vector and of those beside it."""
+        return [strength, *(vector.card.strength.value for vector in self.beside)]
 
     def set_strengths(self, strengths: Sequence[float]) -> None:
         """Have a column for each of these strengths, in a new conversation; raises ValueError."""
@@ -158,7 +166,7 @@ class Session:
         follower = Follower(self.llm.tokenizer, ends if isinstance(ends, list) else [ends], write, stopped)
         strengths = torch.tensor(self.strengths)
         try:
-            with self.vector.applied_to(self.llm, strengths, other_model=True):
+            with edit(self.llm, [self.vector, *self.beside], self._amounts(strengths), other_model=True):
                 answers = self.llm.generate(
                     self._prompts(message), max_new_tokens=self.max_new_tokens, stopping_criteria=[follower]
                 )

@@ -17,6 +17,7 @@ from lightning_steer.lm.limits import longest_text
 from lightning_steer.lm.packing import options_fit
 from lightning_steer.lm.tokens import TokenBatch, TokenRow, collate
 from lightning_steer.lm.windows import mask_forms, masks
+from lightning_steer.row_tokens import RowTokens, reading
 
 
 def blocks(model: nn.Module) -> str:
@@ -160,7 +161,8 @@ class Decoder:
         def on_rows(function: Edit) -> Edit:
             def steer(h: Tensor) -> Tensor:
                 copied = h.reshape(-1, *batch.ids.shape, h.shape[-1]).expand(copies, -1, -1, -1)
-                steered = function(copied)
+                with reading(lambda: RowTokens(batch.index, batch.prompt, {})):
+                    steered = function(copied)
                 if mask is not None:
                     steered = torch.where(mask.to(h.device)[None, :, :, None], steered, copied)
                 return steered.flatten(0, 4 - h.dim())

@@ -395,11 +395,8 @@ class LLM(Backbone):
     @contextmanager
     def steered(self, edits: Mapping[str, Edit], prompt_lengths: Tensor | None = None) -> Iterator[None]:
         """Steer every use of the model inside the block, ``generate`` included, at its positions."""
-        if isinstance(self.positions, AllTokens):  # token positions do not matter
-            with edit(self.model, edits):
-                yield
-            return
-        with follow(self.model, entry(self.model), prompt_lengths) as tokens, ExitStack() as stack:
+        needed = not isinstance(self.positions, AllTokens)  # then only methods that decide for whole rows ask
+        with follow(self.model, entry(self.model), prompt_lengths, needed) as tokens, ExitStack() as stack:
             edits_at_positions = {
                 site: restricted(function, tokens, self.positions) for site, function in edits.items()
             }

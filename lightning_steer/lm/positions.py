@@ -6,12 +6,14 @@ Tokens are counted from the first real one of their row; padding has the index -
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lightning_steer import row_tokens
 from lightning_steer.numbers import ranged
+from lightning_steer.row_tokens import RowTokens
 
 
 class Positions(ABC):
@@ -90,6 +92,8 @@ class TokenTracker:
         self.generating = self.in_doubt = False
         self.prompts: int | None = None  # number of prompts of the running generate; each may have several beams
         self.first: Tensor | None = None  # the latest prompt
+        self.unreadable: ValueError | None = None  # why the tokens of this pass are not known
+        self.decided: dict[Any, dict[Any, Tensor]] = {}  # by the edit: what methods decided for the rows that run
 
     def mask(self, positions: Positions) -> Tensor | None:
         """Return the selected tokens of this pass, ``[B, T]`` bool, or None for all."""
@@ -104,6 +108,14 @@ class TokenTracker:
             )
         return positions.mask(self.index, self.per_row(self.prompt, len(self.index)))
 
+    def rows(self, edit: object) -> RowTokens:
+        """Return the rows of this pass, with what an edit's methods decided in earlier passes over them."""
+        if self.unreadable is not None:
+            raise self.unreadable
+        self.mask(LastPromptToken())  # raises if it is not known where the prompt ends
+        index, prompt = cast(Tensor, self.index), cast(Tensor, self.prompt)
+        return RowTokens(index, self.per_row(prompt, len(index)), self.decided.setdefault(edit, {}))
+
     def per_row(self, values: Tensor, rows: int) -> Tensor:
         """Expand ``[B] -> [rows]``: one value for each row or, inside ``generate``, for all beams of each prompt.
 
@@ -115,6 +127,14 @@ class TokenTracker:
         if self.prompts == len(values) and rows % len(values) == 0:
             return values.repeat_interleave(rows // len(values))
         raise ValueError(f"{len(values)} values cannot be given to {rows} rows: give one for each row or prompt")
+
+    def see_if_readable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record the tokens of a call of the decoder, or why they are not known: not every edit asks for them."""
+        self.index, self.unreadable = None, None
+        try:
+            self.see(args, kwargs)
+        except ValueError as error:
+            self.unreadable = error
 
     def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the tokens of a call of the decoder."""
@@ -138,6 +158,8 @@ class TokenTracker:
         elif self.given is None and length > 1:
             raise ValueError("the prompt arrives in pieces: say with prompt_lengths where it ends")
         self.index = index
+        if cached == 0:  # the rows are read from their beginning
+            self.decided = {}
 
     def _begin(self, ids: Tensor, index: Tensor) -> None:
         """Record a prompt, unless these tokens are a prompt with its generated tokens, without a cache."""
@@ -160,7 +182,9 @@ class TokenTracker:
 
 
 @contextmanager
-def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None) -> Iterator[TokenTracker]:
+def follow(
+    model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None = None, needed: bool = True
+) -> Iterator[TokenTracker]:
     """Track the tokens of every call of ``decoder`` while the block runs.
 
     Without a cache every step of ``generate`` reads the prompt again and one more token. So ``model.generate`` is
@@ -170,9 +194,11 @@ def follow(model: nn.Module, decoder: nn.Module, prompt_lengths: Tensor | None =
         model: the model whose ``generate`` may be called.
         decoder: the module that owns the decoder layers and is given ids, mask and cache.
         prompt_lengths: ``[B]`` real tokens of each row's prompt; None treats the first call as the whole prompt.
+        needed: whether a call is refused whose tokens cannot be told; else only an edit that asks for them fails.
     """
     tokens = TokenTracker(prompt_lengths)
-    handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: tokens.see(args, kwargs), with_kwargs=True)
+    see = tokens.see if needed else tokens.see_if_readable
+    handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: see(args, kwargs), with_kwargs=True)
     own_generate, original_generate = vars(model).get("generate"), getattr(model, "generate", None)
 
     def followed(*args: Any, **kwargs: Any) -> Any:
@@ -222,9 +248,10 @@ def restricted(
 
     def edit(h: Tensor) -> Tensor:
         mask = tokens.mask(positions)
-        if mask is None:
-            return function(h)
-        rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
-        return torch.where(mask.to(h.device).unsqueeze(-1), function(rows_first), rows_first).reshape(h.shape)
+        with row_tokens.reading(lambda: tokens.rows(edit)):
+            if mask is None:
+                return function(h)
+            rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
+            return torch.where(mask.to(h.device).unsqueeze(-1), function(rows_first), rows_first).reshape(h.shape)
 
     return edit

@@ -5,10 +5,12 @@ from lightning_steer.methods.ace import ACE
 from lightning_steer.methods.angular import Angular
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.clamp import Clamp
+from lightning_steer.methods.composed import Composed
 from lightning_steer.methods.conceptor import Conceptor
 from lightning_steer.methods.contrastive import Contrastive
 from lightning_steer.methods.contrastive_mera import ContrastiveMERA
 from lightning_steer.methods.dual_steering import DualSteering
+from lightning_steer.methods.gated import Gated
 from lightning_steer.methods.head_steering import HeadSteering
 from lightning_steer.methods.identity import Identity
 from lightning_steer.methods.k_steering import KSteering
@@ -37,10 +39,12 @@ __all__ = [
     "Ablation",
     "Angular",
     "Clamp",
+    "Composed",
     "Conceptor",
     "Contrastive",
     "ContrastiveMERA",
     "DualSteering",
+    "Gated",
     "GaussianTransport",
     "HeadSteering",
     "Identity",

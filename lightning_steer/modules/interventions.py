@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_steer.hooks import Edit
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.methods.composed import Composed
 
 SiteEdit = Callable[[str, Tensor], Tensor]
 """``(site, h [copies, B, ..., d]) -> h'``."""
@@ -33,6 +34,22 @@ def steered(name: str, maps: Mapping[str, SteeringMethod], strengths: Sequence[f
         return maps[site](h, torch.tensor(strengths, dtype=torch.float32, device=h.device))
 
     return Interventions(name, len(strengths), function)
+
+
+def parts(methods: Mapping[str, SteeringMethod], strength: float) -> list[Interventions]:
+    """Return an intervention for each part of composed methods, ``part_1`` and so on; none for other methods."""
+    composed = {site: method for site, method in methods.items() if isinstance(method, Composed)}
+    count = min((len(method.parts) for method in composed.values()), default=1)
+    if count < 2 or len(composed) < len(methods):
+        return []
+
+    def alone(number: int) -> SiteEdit:
+        def function(site: str, h: Tensor) -> Tensor:
+            return composed[site].parts[number](h, composed[site].part_strengths(strength)[number])
+
+        return function
+
+    return [Interventions(f"part_{number + 1}", 1, alone(number)) for number in range(count)]
 
 
 def refitted(name: str, family: Sequence[Mapping[str, SteeringMethod]], strength: float) -> Interventions:

@@ -140,7 +140,7 @@ class Responses(L.LightningModule):
             saved,
             **provenance.of_network(self.backbone),
             method=type(method).__name__,
-            settings=provenance.settings_of(method),
+            settings=method.settings(),
             sites=list(self.backbone.sites),
             positions=provenance.rule(self.backbone.positions),
         )
@@ -185,10 +185,7 @@ class Responses(L.LightningModule):
                 ]
                 for llm in (self.backbone, *models)
             ],
-            "method": [
-                [site, type(method).__name__, repr(provenance.settings_of(method))]
-                for site, method in self.methods.items()
-            ],
+            "method": [[site, type(method).__name__, repr(method.settings())] for site, method in self.methods.items()],
             "positions": type(self.backbone.positions).__name__,
             "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
             "systems": data.systems,
@@ -248,9 +245,9 @@ class Responses(L.LightningModule):
     def _at(self, method: SteeringMethod, rows: int) -> Edit:
         """Return an edit that leaves the first rows unsteered, bit for bit, and steers as many at each strength."""
 
-        def edit(h: Tensor) -> Tensor:
-            strength = torch.tensor(self.strengths, device=h.device).repeat_interleave(rows)
-            return torch.cat([h[:rows], method(h[rows:], strength)])
+        def edit(h: Tensor) -> Tensor:  # all rows at once: a method may ask where each one's prompt ends
+            strength = torch.tensor([method.identity_strength, *self.strengths], device=h.device)
+            return torch.cat([h[:rows], method(h, strength.repeat_interleave(rows))[rows:]])
 
         return edit
 

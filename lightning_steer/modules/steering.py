@@ -23,14 +23,13 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
-from lightning_steer.modules import cautions, damage, fit_data, interventions, parts, written
+from lightning_steer.modules import cautions, composition, damage, fit_data, gates, interventions, parts, written
 from lightning_steer.modules.summary import Summary, identify
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations
 from lightning_steer.report import card
 from lightning_steer.runs import provenance
-from lightning_steer.runs.provenance import settings_of
 from lightning_steer.runs.traced import TracedModule
 from lightning_steer.selection.rule import Best, Selection
 
@@ -105,7 +104,8 @@ class SteeringAdaptor(TracedModule):
         self.backbone.requires_grad_(False).eval()
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         self._check_strengths()
-        self.trace(provenance.of(self.backbone, type(self.maps[0]).__name__, settings_of(self.maps[0]), data))
+        first = cast(SteeringMethod, self.maps[0])
+        self.trace(provenance.of(self.backbone, type(first).__name__, first.settings(), data))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for method in self.methods.values():
@@ -162,6 +162,7 @@ class SteeringAdaptor(TracedModule):
 
     @torch.no_grad()
     def _collect(self, table: Table, batch: SteeringBatch) -> None:
+        gates.check(self.methods, self.backbone, batch)
         sensitivity = cast(SteeringMethod, self.maps[0]).needs_sensitivity
         table.update(batch.row, **fit_data.read(self.backbone, self.evaluation, batch, sensitivity))
 
@@ -239,6 +240,7 @@ class SteeringAdaptor(TracedModule):
             interventions.replaced("mean_ablation", site_means),
             interventions.steered("strength", self.methods, self.strengths),
             *([interventions.shifted("random_strength", pushes_by_strength)] if self.random_curve else []),
+            *interventions.parts(self.methods, self.strength),
             *([interventions.refitted("pairs", family, self.strength)] if family else []),
         ]
         self.tested.reset()
@@ -292,8 +294,11 @@ class SteeringAdaptor(TracedModule):
         self.report["data"] = parts.described({**self.used, parts.HELD_OUT: summary.tested})
         self.report["result"] = self.result
         self.report["mismatches"] = self.mismatches
+        self.report["metrics"] |= gates.figures(self.methods)
+        self.report["metrics"] |= composition.interactions(summary.tested, self.evaluation)
         self.report["warnings"] = [
             *self.caveats,
+            *gates.warnings(self.methods),
             *readable.notes(data),
             *self.report["warnings"],
             *cautions.old_continuations(self.report["data"]),

@@ -301,7 +301,8 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 def identify(experiment: str, task: str, backbone: str, method: SteeringMethod) -> dict[str, Any]:
     """Return what a report is about, and the versions that made it."""
     settings = list(inspect.signature(type(method)).parameters.values())[1:]
-    changed = [f"{p.name}={getattr(method, p.name)!r}" for p in settings if getattr(method, p.name) != p.default]
+    values = method.settings()
+    changed = [f"{p.name}={_short(values[p.name])}" for p in settings if values[p.name] != p.default]
     return {
         "experiment": experiment,
         "task": task,
@@ -310,3 +311,10 @@ def identify(experiment: str, task: str, backbone: str, method: SteeringMethod) 
         "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
         "versions": versions(),
     }
+
+
+def _short(value: Any) -> str:
+    """Return an argument as text; of a method inside another one its name alone."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return value["name"] if isinstance(value, dict) else repr(value)

@@ -9,6 +9,8 @@ WORDS = {
     "strength": "chosen strength",
     "certified_bound": "certified improvement, at least",
     "intervention_rate": "share of rows that the method moved",
+    "gate_power": "share of rows to be steered that the gate steers",
+    "gate_bound": "share of rows to be left alone that the gate steers",
     "bypass": "share of the evidence that by-passes the site",
     "cosine_class": "cosine of the mean shift with the class difference",
     "cosine_pair": "cosine of each shift with its own pair's difference",

@@ -5,7 +5,6 @@ the record of what they were given, and refuse in one sentence a result with ano
 set; the report then names what differs.
 """
 
-import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -166,11 +165,6 @@ def of_network(backbone: Backbone) -> dict[str, Any]:
         "files": fingerprints.of_files(backbone.llm, backbone.loading[1], backbone.model),
         "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
     }
-
-
-def settings_of(method: nn.Module) -> dict[str, Any]:
-    """The arguments that a method was made with, beside its width."""
-    return {name: getattr(method, name) for name in inspect.signature(type(method)).parameters if name != "width"}
 
 
 def overlap(saved: Provenance, rows: Sequence[str]) -> list[str]:

@@ -62,7 +62,8 @@ def restore(method: SteeringMethod, state: Mapping[str, Tensor], source: object)
         method.fit(Activations(torch.zeros(0, method.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
     for key, value in state.items():  # buffers of methods that were fitted have the shapes of the fit
         if key in dict(method.named_buffers()):
-            method.register_buffer(key, torch.zeros_like(value))
+            part, _, name = key.rpartition(".")  # of a method inside another one
+            method.get_submodule(part).register_buffer(name, torch.zeros_like(value))
     try:
         method.load_state_dict(dict(state))
     except RuntimeError as error:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,13 +100,12 @@ def read_card(text: str) -> Card:
 
 def state(method: nn.Module) -> dict[str, Tensor]:
     """Return a method's tensors, without its fitted flag: methods in files are fitted."""
-    return {name: value for name, value in method.state_dict().items() if name != "_extra_state"}
+    return {name: value for name, value in method.state_dict().items() if not name.endswith("_extra_state")}
 
 
 def settings(method: nn.Module) -> dict[str, Any]:
-    """Return the arguments of a method except its width."""
-    names = [name for name in inspect.signature(type(method)).parameters if name != "width"]
-    return {name: getattr(method, name) for name in names}
+    """Return the arguments of a method except its width; an imported vector has none."""
+    return method.settings() if isinstance(method, SteeringMethod) else {}
 
 
 def units(method: nn.Module) -> str:
@@ -116,23 +116,45 @@ def units(method: nn.Module) -> str:
 
 
 def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
-    kinds = {name: getattr(methods, name) for name in methods.__all__ if name != SteeringMethod.__name__}
-    kinds[ImportedVector.__name__] = ImportedVector
-    if card.method not in kinds:
-        raise ValueError(f"the method {card.method[:60]!r} is not known; known are {', '.join(sorted(kinds))}")
+    kind = _kind(card.method)
     unused, maps = dict(tensors), []
     for i, site in enumerate(card.sites):
         site_tensors = {name.removeprefix(f"{i}."): unused.pop(name) for name in tensors if name.startswith(f"{i}.")}
-        maps.append(_map(kinds[card.method], card.settings, site.width, site_tensors))
+        maps.append(_map(kind, card.settings, site.width, site_tensors))
     if unused:
         raise ValueError(f"tensor {sorted(unused)[0][:60]!r} belongs to no site")
     return maps
 
 
+def _kind(name: object) -> Any:
+    kinds = {name: getattr(methods, name) for name in methods.__all__ if name != SteeringMethod.__name__}
+    kinds[ImportedVector.__name__] = ImportedVector
+    if not isinstance(name, str) or name not in kinds:
+        raise ValueError(f"the method {str(name)[:60]!r} is not known; known are {', '.join(sorted(kinds))}")
+    return kinds[name]
+
+
+DEEPEST = 8
+"""Methods inside one another, at most: a file can claim any depth."""
+
+
+def _made(value: Any, depth: int = 0) -> Any:
+    """Return an argument of a method as its constructor takes it: methods inside it are described by name."""
+    if depth > DEEPEST:
+        raise ValueError(f"methods are nested more than {DEEPEST} deep")
+    if isinstance(value, list):
+        return [_made(part, depth + 1) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"name", "settings"} or not isinstance(value["settings"], dict):
+        raise ValueError(f"a method inside another one has a name and settings, not {str(value)[:60]}")
+    return partial(_kind(value["name"]), **{key: _made(entry, depth + 1) for key, entry in value["settings"].items()})
+
+
 def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
         with torch.device("meta"):  # nothing is allocated for the sizes that a file claims
-            method = kind(width, **arguments)
+            method = kind(width, **{name: _made(value) for name, value in arguments.items()})
         expected = {name: value.shape for name, value in state(method).items()}
     except Exception as error:  # methods raise various types for impossible settings
         raise ValueError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
@@ -142,8 +164,9 @@ def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[s
         if value.dtype != torch.float32 or not value.isfinite().all():
             raise ValueError(f"tensor {name!r} is not of finite float32 numbers")
     method.load_state_dict(tensors, strict=False, assign=True)
-    if isinstance(method, SteeringMethod):
-        method.fitted = True
+    for part in method.modules():
+        if isinstance(part, SteeringMethod):
+            part.fitted = True
     return method.requires_grad_(False).eval()
 
 

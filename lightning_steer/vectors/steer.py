@@ -1,6 +1,6 @@
 """Steer a model with a vector in a ``with`` block: ``with edit(model, vector, strength=2.0): model.generate(...)``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,8 +21,8 @@ from lightning_steer.vectors.file import SteeringVector
 @contextmanager
 def edit(
     model: nn.Module,
-    vector: SteeringVector,
-    strength: Tensor | float | None = None,
+    vector: SteeringVector | Sequence[SteeringVector],
+    strength: Tensor | float | Sequence[Tensor | float] | None = None,
     tokenizer: Any = None,
     prompt_lengths: Tensor | None = None,
     other_model: bool = False,
@@ -31,8 +31,10 @@ def edit(
 
     Args:
         model: a Hugging Face model, an :class:`~lightning_steer.LLM`, or another network with the card's sites.
-        vector: result of :func:`~lightning_steer.vectors.load` or :func:`~lightning_steer.vectors.of`.
-        strength: in the units of the card, a number or ``[B]``, one for each row; None for the card's own.
+        vector: result of :func:`~lightning_steer.vectors.load` or :func:`~lightning_steer.vectors.of`; or several, each
+            on the tokens of its card. Where they share a site their changes of the same activation are added.
+        strength: in the units of the card, a number or ``[B]``, one for each row; None for the card's own. Of several
+            vectors a list, one for each.
         tokenizer: compared with the card's; None for the LLM's own, or none.
         prompt_lengths: ``[B]`` number of tokens of each prompt; None treats the first call of each ``generate``, and
             any other call without a cache, as a whole prompt.
@@ -44,6 +46,7 @@ def edit(
     network: Any = model.model if isinstance(model, LLM) else model
     if hasattr(network, "config"):
         check_family(network.config, type(network).__name__)
+    vectors, amounts = _with_strengths(vector, strength)
     if not other_model:
 
         def identify(files: bool) -> Model:
@@ -51,22 +54,57 @@ def edit(
                 return fingerprint.of_backbone(model, files)
             return fingerprint.of(network, tokenizer, files=files)
 
-        fingerprint.refuse(vector.card.model, identify)
-    amount = vector.card.strength.value if strength is None else strength
-    check_strength(amount)
-    maps = {module_of(network, site): method for site, method in zip(vector.card.sites, vector.maps, strict=True)}
+        for one in vectors:
+            fingerprint.refuse(one.card.model, identify)
+    sites = [[module_of(network, site) for site in one.card.sites] for one in vectors]
     with ExitStack() as stack:
         tokens = None
         if hasattr(network, "config"):
             tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths))
-        edits = {name: _edit(network, name, method, amount, tokens) for name, method in maps.items()}
-        if tokens is not None:
-            rule = positions_of(vector.card)
-            edits = {name: positions.restricted(function, tokens, rule) for name, function in edits.items()}
-        if isinstance(amount, Tensor) and amount.dim():
+        edits: dict[str, list[hooks.Edit]] = {}
+        for one, amount, names in zip(vectors, amounts, sites, strict=True):
+            for name, method in zip(names, one.maps, strict=True):
+                function = _edit(network, name, method, amount, tokens)
+                if tokens is not None:
+                    function = positions.restricted(function, tokens, positions_of(one.card))
+                edits.setdefault(name, []).append(function)
+        if any(isinstance(amount, Tensor) and amount.dim() for amount in amounts):
             stack.enter_context(positions.row_by_row(network))
-        stack.enter_context(hooks.edit(network, edits))
+        stack.enter_context(hooks.edit(network, {name: added(functions) for name, functions in edits.items()}))
         yield
+
+
+def _with_strengths(
+    vector: SteeringVector | Sequence[SteeringVector], strength: Tensor | float | Sequence[Tensor | float] | None
+) -> tuple[list[SteeringVector], list[Any]]:
+    """Return the vectors and a strength for each; raise ValueError if they are not as many, or no numbers."""
+    several = not isinstance(vector, SteeringVector)
+    vectors = list(vector) if several else [vector]
+    if not vectors:
+        raise ValueError("there is no vector to steer with: give one at least")
+    if several and strength is not None and not isinstance(strength, (list, tuple)):
+        raise ValueError(f"several vectors take a list of strengths, one for each, not {str(strength)[:60]}")
+    given: Any = [None] * len(vectors) if strength is None else strength if several else [strength]
+    if len(given) != len(vectors):
+        raise ValueError(f"{len(vectors)} vectors take as many strengths, not {len(given)}")
+    amounts = [
+        one.card.strength.value if amount is None else amount for one, amount in zip(vectors, given, strict=True)
+    ]
+    for amount in amounts:
+        check_strength(amount)
+    return vectors, amounts
+
+
+def added(functions: Sequence[hooks.Edit]) -> hooks.Edit:
+    """Return the edit that adds what several edits change of the same activation; of one, that edit."""
+    if len(functions) == 1:
+        return functions[0]
+
+    def function(h: Tensor) -> Tensor:
+        wide = h.float()
+        return (wide + sum(edited(h).float() - wide for edited in functions)).to(h.dtype)
+
+    return function
 
 
 def module_of(network: nn.Module, site: Site) -> str:

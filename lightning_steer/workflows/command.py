@@ -28,7 +28,8 @@ VECTOR = "vector.safetensors"
 METHODS = [
     name
     for name in methods.__all__
-    if isinstance(kind := getattr(methods, name), type) and not kind.__abstractmethods__ and not kind.trained
+    if isinstance(kind := getattr(methods, name), type)
+    and not (kind.__abstractmethods__ or kind.trained or kind in (methods.Composed, methods.Gated))  # made of others
 ]
 
 

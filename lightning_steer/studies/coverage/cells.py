@@ -14,6 +14,7 @@ from lightning_steer.statistics.kinds import Change, Mean, Quantile, Share, Smoo
 from lightning_steer.studies.coverage import corrected, designs, statistics_of
 from lightning_steer.studies.coverage.cell import Cell, Layout, Outcome, columns_of
 from lightning_steer.studies.coverage.certificates import certificate_cells, rank_cells
+from lightning_steer.studies.coverage.gate_cells import gate_cells
 from lightning_steer.studies.coverage.hard_cells import drift_cells, unbounded_cells, unequal_cells
 from lightning_steer.studies.coverage.promises import promise_cells
 
@@ -157,7 +158,7 @@ def _corrected_cells() -> list[Cell]:
 def all_cells() -> list:
     """Return every cell, the slowest first."""
     return [
-        *_answer_cells(), *certificate_cells(), *promise_cells(), *rank_cells(), *_clustered_cells(),
+        *_answer_cells(), *certificate_cells(), *promise_cells(), *rank_cells(), *gate_cells(), *_clustered_cells(),
         *unequal_cells(), *drift_cells(), *unbounded_cells(), *_corrected_cells(), *_smooth_cells(),
         *_row_cells(), *_share_cells(),
     ]  # fmt: skip

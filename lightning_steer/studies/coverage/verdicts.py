@@ -29,6 +29,8 @@ def fault(row: dict[str, Any]) -> str:
         ranks = len(row["at_most"]) + 1
         worst = [j for j, count in enumerate(row["at_most"], 1) if lower(count, sets) > j / ranks]
         return f"p is at most {worst[0]}/{ranks} too often" if worst else ""
+    if "broken" in row:
+        return "wrong gates above eta too often" if lower(row["broken"], sets) > row["delta"] else ""
     if "certified" in row:
         false = row["effect"] <= 0 and lower(row["certified"], sets) > row["delta"]
         return "false certificates above delta" if false else ""

@@ -1,0 +1,171 @@
+"""Gated: any method, but only on rows that a condition picks; with a bound on the rows that it picks wrongly.
+
+``h' = h + [w . h_c > t] shift(h)``, w a linear probe (or mean difference) of rows to be steered against rows to be left
+alone, and h_c the activation at the last token of the row's prompt; what it decides holds for all tokens of the row. t
+is the smallest threshold with P(steered | to be left alone) <= eta at confidence 1 - delta, whatever the law of the
+scores (:mod:`lightning_steer.statistics.gates`). The idea is that of Lee et al. 2024 (CAST), arXiv 2409.05907, whose
+threshold is searched for the best F1 and promises nothing; here the condition is read where the method acts.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from lightning_steer import probes, row_tokens
+from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.records import Activations
+from lightning_steer.statistics import gates
+
+LARGEST = torch.finfo(torch.float32).max
+"""Stands for an infinite threshold, so that vector files, which hold finite numbers, can keep it."""
+
+
+class Promise(NamedTuple):
+    """The latest calibration in numbers; all 0 if the threshold was set by hand."""
+
+    leave: float
+    """Rows that should be left alone."""
+    steer: float
+    """Rows that should be steered."""
+    bound: float
+    """Share of the former that is steered, at most, at confidence 1 - delta."""
+    power: float
+    """Share of the latter that is steered."""
+    low: float
+    high: float
+
+
+class Gated(SteeringMethod):
+    """Steer only the rows that a condition picks. Strength: that of the method inside.
+
+    Args:
+        method: what steers the rows that are picked.
+        eta: the largest share of rows that should be left alone and may be steered all the same.
+        delta: accepted risk that it is larger.
+        penalty: of the condition, a ridge probe on standardised features; null takes the difference of the means.
+        calibration_share: part of the rows that the threshold is chosen on, the others fit the condition.
+    """
+
+    whole_rows = True
+
+    def __init__(
+        self,
+        width: int,
+        method: Callable[[int], SteeringMethod],
+        eta: float = 0.05,
+        delta: float = 0.05,
+        penalty: float | None = 0.1,
+        calibration_share: float = 0.5,
+    ) -> None:
+        super().__init__(width)
+        gates.check(eta, delta)
+        if not 0 < calibration_share < 1 or (penalty is not None and penalty <= 0):
+            raise ValueError(
+                f"calibration_share lies between 0 and 1 and penalty above 0, not at {calibration_share} and {penalty}"
+            )
+        self.method = method(width)
+        self.eta, self.delta, self.penalty, self.calibration_share = eta, delta, penalty, calibration_share
+        for name in ("identity_strength", "strength_range", "default_strengths", "trained", "needs_sensitivity"):
+            setattr(self, name, getattr(self.method, name))
+        self.gates: list[gates.Gate] = []  # of the latest calibration: one, or one for each problem of a stack
+        self.register_buffer("weight", torch.zeros(width))
+        self.register_buffer("threshold", torch.tensor(LARGEST))
+        self.register_buffer("promise", torch.zeros(6))  # of the latest calibration, as in Promise; kept in files
+
+    @classmethod
+    def around(cls, method: SteeringMethod, **settings: Any) -> "Gated":
+        """Return a gate around a fitted method; :meth:`fit_condition` and :meth:`calibrate` complete it."""
+        return cls(method.width, lambda _width: method, **settings)
+
+    def fit(self, seen: Activations) -> SteeringMethod:
+        """Fit method and condition; raises ValueError as every method's, and if there are no rows at all."""
+        if not len(seen.error):
+            raise ValueError(
+                f"{type(self.method).__name__} is trained through the output, and a gate needs rows: fit it, then use "
+                "Gated.around"
+            )
+        return super().fit(seen)
+
+    def estimate(self, seen: Activations) -> None:
+        """Fit method and condition: negative rows (error of one half or more) are to be steered, positive ones not."""
+        self.method.fit(seen)
+        parts = [self._split(rows) for rows in (seen.negative, seen.positive)]
+        self.fit_condition(*(fitted for fitted, _ in parts))
+        self.calibrate(*(held_out for _, held_out in parts))
+
+    def fit_condition(self, steer: Tensor, leave: Tensor) -> "Gated":
+        """Fit the direction that tells rows to be steered from rows to be left alone.
+
+        Args:
+            steer: ``[*, n, d]`` activations at the last tokens of prompts that are to be steered.
+            leave: ``[*, m, d]`` the same of prompts that are to be left alone.
+        """
+        steer, leave = steer.double(), leave.double()
+        if self.penalty is None:
+            weight = steer.mean(-2) - leave.mean(-2)
+        else:
+            wanted = torch.cat([torch.ones(steer.shape[-2]), torch.zeros(leave.shape[-2])])
+            weight = probes.fit_error_probe(torch.cat([steer, leave], -2), wanted, self.penalty, False).weight
+        self.weight = weight.float()
+        return self
+
+    def calibrate(
+        self,
+        steer: Tensor,
+        leave: Tensor,
+        steer_cluster: ArrayLike | None = None,
+        leave_cluster: ArrayLike | None = None,
+    ) -> "Gated":
+        """Choose the threshold on rows that nothing was fitted to; ``gates`` then holds its promise and power.
+
+        Args:
+            steer: ``[*, n, d]`` activations at the last tokens of prompts that are to be steered.
+            leave: ``[*, m, d]`` the same of prompts that are to be left alone: independent draws of what is met later.
+            steer_cluster: ``[n]`` the cluster of each row; None: rows are independent.
+            leave_cluster: ``[m]`` the same.
+        """
+        self.fitted = self.method.fitted
+        if min(steer.shape[-2], leave.shape[-2]) == 0:  # a learning curve begins with single rows
+            self.gates = []
+            return self.set_threshold(torch.full(leave.shape[:-2], math.inf))
+        scores = [self.score(rows.to(self.weight)).double().cpu() for rows in (steer, leave)]
+        of_problems = zip(*(part.reshape(-1, part.shape[-1]).numpy() for part in scores), strict=True)
+        self.gates = [
+            gates.calibrate(steered, left, self.eta, self.delta, steer_cluster, leave_cluster)
+            for steered, left in of_problems
+        ]
+        limits = torch.tensor([gate.threshold for gate in self.gates], dtype=torch.float64)
+        self.set_threshold(limits.reshape(scores[0].shape[:-1]))
+        kept = [Promise(gate.n, gate.power.n, gate.bound, *gate.power[:3]) for gate in self.gates]
+        numbers = torch.tensor(kept, dtype=torch.float32).nan_to_num(0.0)
+        self.promise = numbers.reshape(*self.threshold.shape, len(Promise._fields)).to(self.weight.device)
+        return self
+
+    def set_threshold(self, threshold: Tensor | float) -> "Gated":
+        """Set the threshold by hand: minus infinity steers every row, infinity none. Nothing is promised then."""
+        limit = torch.as_tensor(threshold, dtype=torch.float64)
+        if limit.isnan().any():
+            raise ValueError(f"a threshold is a number, not {math.nan}")
+        self.threshold = limit.clamp(-LARGEST, LARGEST).float().to(self.weight.device)
+        self.promise = torch.zeros(*limit.shape, len(Promise._fields), device=self.weight.device)
+        return self
+
+    def score(self, h: Tensor) -> Tensor:
+        """Return the condition's scores ``[*, n]`` of ``h [*, n, d]``."""
+        return (h.float() @ self.weight.unsqueeze(-1)).squeeze(-1)
+
+    def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
+        passes = self.score(h) > self.threshold.unsqueeze(-1)
+        rows = row_tokens.current()
+        steered = passes if rows is None else rows.hold(self, passes)
+        return torch.where(steered.unsqueeze(-1), self.method.shift(h, strength), -0.0)  # h + -0.0 is h bit for bit
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows for the condition and for the threshold, evenly interleaved."""
+        place = torch.arange(rows.shape[-2] + 1, dtype=torch.float64) * self.calibration_share
+        held_out = (place[1:].floor() > place[:-1].floor()).to(rows.device)
+        return rows[..., ~held_out, :], rows[..., held_out, :]
