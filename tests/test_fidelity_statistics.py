@@ -16,8 +16,8 @@ from lightning_steer.metrics.likelihood import sorted_curves
 from lightning_steer.statistics import estimate, jackknife
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.studies.fidelity import study as command
 from lightning_steer.studies.fidelity import anisotropy, behaviours, runs, sweep, truth
+from lightning_steer.studies.fidelity import study as command
 from lightning_steer.studies.fidelity.planted import EFFECTS
 from lightning_steer.studies.fidelity.settings import NARROW
 from lightning_steer.studies.mera import __main__ as mera
