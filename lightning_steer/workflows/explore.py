@@ -1,12 +1,14 @@
-"""Which settings of a search are tried: all of them, or a part from coarse to fine."""
+"""Which settings of a search are tried: all of them, or a part from coarse to fine, or by successive halving."""
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from lightning_steer.selection.coarse import CoarseToFine
-from lightning_steer.selection.grid import Grid
+from lightning_steer.selection.grid import Grid, within_budget
+from lightning_steer.selection.halving import halve
 from lightning_steer.workflows.fluency import Fluency
 from lightning_steer.workflows.search import Search
 
@@ -17,6 +19,7 @@ def explore(
     strengths: Sequence[float],
     further: Sequence[Sequence[float]],
     full_grid: bool,
+    passes: int = 1,
 ) -> Grid:
     """Return effect and damage of the settings that were tried.
 
@@ -26,9 +29,13 @@ def explore(
         strengths: those to try, from the weakest to the strongest.
         further: stronger ones, a few at a time, each tried where the strongest so far does best.
         full_grid: try every layer at all strengths.
+        passes: over the fitted pairs, of a method that is trained; without ``full_grid`` successive halving decides
+            which layers have all of them.
     """
+    if search.trained:
+        return _trained(search, fluency, strengths, further, full_grid, passes)
     if full_grid:
-        return _whole(search, fluency, strengths, further)
+        return _widened(search.grid(strengths), search.grid, fluency, further)
     every = [*strengths, *itertools.chain(*further)]
 
     def measure(layer: int, places: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -45,11 +52,47 @@ def explore(
     return finder.grid.without_untried()
 
 
-def _whole(search: Search, fluency: Fluency, strengths: Sequence[float], further: Sequence[Sequence[float]]) -> Grid:
-    grid = search.grid(strengths)
+def _widened(
+    grid: Grid, measure: Callable[[Sequence[float]], Grid], fluency: Fluency, further: Sequence[Sequence[float]]
+) -> Grid:
+    """Return a grid with stronger strengths as long as its strongest does best."""
     for stronger in further:
         setting = fluency.best_whole(grid)
         if setting is None or setting.strength < len(grid.strengths) - 1:
             break
-        grid = grid.widened(search.grid(stronger))
+        grid = grid.widened(measure(stronger))
     return grid
+
+
+def _trained(
+    search: Search,
+    fluency: Fluency,
+    strengths: Sequence[float],
+    further: Sequence[Sequence[float]],
+    full_grid: bool,
+    passes: int,
+) -> Grid:
+    """Return the grid of the layers that are trained to the end; the others count as not tried."""
+    layers = range(len(search.llm.layers))
+
+    def at(some: Sequence[int], amounts: Sequence[float]) -> Grid:
+        grid = Grid.untried(search.llm.layers, amounts, search.rows)
+        for layer in some:
+            grid = grid.filled(layer, range(len(amounts)), *search.cells(layer, amounts))
+        return grid
+
+    def score(layer: int, so_far: int) -> float:
+        search.train(layer, so_far)
+        alone = at([layer], strengths)
+        return max((float(alone.effect[one]) for one in within_budget(alone, fluency.budget)), default=-math.inf)
+
+    rounds = [] if full_grid else halve(len(layers), passes, score)
+    grid = Grid.untried(search.llm.layers, strengths, search.rows)
+    for left in (rounds[-1].candidates if rounds else layers, layers):  # all of them where none of these will do
+        for layer in left:
+            search.train(layer, passes)
+            search.catch_up(layer)  # it writes text
+        grid = _widened(at(left, strengths), lambda more, left=left: at(left, more), fluency, further)
+        if fluency.best_whole(grid) is not None:
+            break
+    return grid._replace(rounds=[] if grid.tried.any(1).all() else rounds)

@@ -1,0 +1,53 @@
+"""What a search has measured so far, kept in a file, so that a search that was stopped goes on from there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_steer.files import read_bytes
+from lightning_steer.report.files import write_text
+
+Cells = tuple[Tensor, Tensor]
+"""``[strengths]`` effect and damage, float64."""
+
+
+class Unfinished:
+    """Figures by what they are of; written after each measurement, since the next one may be long.
+
+    Args:
+        path: the file; None keeps nothing.
+        settings: all that the figures depend on. Those of a file with other settings are not used.
+    """
+
+    def __init__(self, path: Path | None = None, settings: str = "") -> None:
+        self.path, self.settings = path, settings
+        self.known: dict[str, list[list[float]]] = {}
+        self.recalled = 0
+        """How many measurements were not done again."""
+        if path is not None and path.exists():
+            self.known = _read(path, settings)
+
+    def known_or(self, place: str, measure: Callable[[], Cells]) -> Cells:
+        """Return what is known of a place, else measure and keep it."""
+        if place in self.known:
+            self.recalled += 1
+            effect, damage = (torch.tensor(column, dtype=torch.float64) for column in self.known[place])
+            return effect, damage
+        effect, damage = measure()
+        self.known[place] = [effect.tolist(), damage.tolist()]
+        if self.path is not None:
+            write_text(self.path, json.dumps({"settings": self.settings, "cells": self.known}) + "\n")
+        return effect, damage
+
+
+def _read(path: Path, settings: str) -> dict[str, list[list[float]]]:
+    try:
+        kept = json.loads(read_bytes(path))
+        if kept["settings"] != settings:
+            return {}
+        return {str(place): [[float(x) for x in column] for column in pair] for place, pair in kept["cells"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return {}  # damaged: measured again
