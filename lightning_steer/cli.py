@@ -41,6 +41,7 @@ from lightning_steer.report import card
 from lightning_steer.resources import resource_path
 from lightning_steer.runs import saving
 from lightning_steer.runs.late_record import LateRecord
+from lightning_steer.runs.progress_lines import ProgressLines
 from lightning_steer.runs.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.runs.traced import TracedModule
 
@@ -192,6 +193,8 @@ class CLI(LightningCLI):
             changed = [f"{k}={v}" for k, v in settings if k in parameters and v not in (None, parameters[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
             raise ValueError(f"{message} (trainer settings: {', '.join(changed)})") from error
+        if not sys.stderr.isatty() and self.config[str(self.subcommand)].trainer.enable_progress_bar is not False:
+            cast(Any, trainer).callbacks.append(ProgressLines())
         for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, LateRecord):
                 callback.withhold(trainer)

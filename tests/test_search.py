@@ -13,7 +13,7 @@ import lightning_steer as ls
 from lightning_steer.__main__ import main
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import Pairs
-from lightning_steer.methods import MERA, Identity, LearnedVector, MeanDifference
+from lightning_steer.methods import MERA, Identity, MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data
 from lightning_steer.selection.grid import Grid, reason, within_budget
@@ -247,7 +247,7 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
         ({"layers": "2"}, "or \"auto\", not '2'"),
         ({"layers": 2}, 'or "auto", not 2'),
         ({"strengths": [1.0, 1.0]}, "1 occurs twice"),
-        ({"method": LearnedVector}, "LearnedVector is trained through the output"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"reference_texts": ["one", "one"]}, "at least two different texts"),
         ({"reference_texts": "one text"}, "at least two different texts"),
         ({"layers": [9]}, "layer 9 does not exist"),
@@ -305,7 +305,9 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--budget", "-1"], "--budget must be above 0, not -1"),
         (["--budget", "much"], "--budget: invalid float value: 'much'"),
         (["--layers", "77"], "layer 77 does not exist"),
-        (["--method", "LearnedVector"], "invalid choice: 'LearnedVector'"),
+        (["--method", "LearntVector"], "invalid choice: 'LearntVector'"),
+        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--positions", "LastToken"], "invalid choice: 'LastToken'"),
         (["--strengths", "inf"], "strengths"),
         (["--reference_texts", "none.txt"], "none.txt"),
         (["--max_new_tokens", "0"], "--max_new_tokens must be at least 1, not 0"),

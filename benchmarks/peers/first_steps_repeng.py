@@ -6,6 +6,7 @@ What the tool does is taken from it; splitting the pairs, scoring them and choos
 import json
 import sys
 import time
+from pathlib import Path
 
 start = time.perf_counter()
 import torch  # noqa: E402
@@ -16,7 +17,7 @@ imported = time.perf_counter()
 folder, file = sys.argv[1:]
 loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", pad_token="<pad>", eos_token="<eos>")
-pairs = [json.loads(line) for line in open(file, encoding="utf-8")]
+pairs = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
 fit, choose, judge = pairs[:8], pairs[8:14], pairs[14:]
 texts = [DatasetEntry(f"{pair['prompt']} {pair['positive']}", f"{pair['prompt']} {pair['negative']}") for pair in fit]
 layers = list(range(loaded.config.num_hidden_layers))
@@ -61,7 +62,7 @@ def steered(setting: tuple[int, float]) -> float:
 
 
 strengths = 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0
-layer, strength = max(((layer, strength) for layer in layers for strength in strengths), key=steered)
+layer, strength = max(((layer, strength) for layer in vector.directions for strength in strengths), key=steered)
 model = loaded
 before, unsteered = write(), sum(margin > 0 for margin in margins(judge))
 apply(layer, strength)

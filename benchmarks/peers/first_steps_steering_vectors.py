@@ -6,6 +6,7 @@ What the tool does is taken from it; splitting the pairs, scoring them and choos
 import json
 import sys
 import time
+from pathlib import Path
 
 start = time.perf_counter()
 import torch  # noqa: E402
@@ -16,7 +17,7 @@ imported = time.perf_counter()
 folder, file = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", pad_token="<pad>", eos_token="<eos>")
-pairs = [json.loads(line) for line in open(file, encoding="utf-8")]
+pairs = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
 fit, choose, judge = pairs[:8], pairs[8:14], pairs[14:]
 texts = [(f"{pair['prompt']} {pair['positive']}", f"{pair['prompt']} {pair['negative']}") for pair in fit]
 vectors = {

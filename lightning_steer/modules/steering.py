@@ -284,6 +284,7 @@ class SteeringAdaptor(TracedModule):
             **identify(self.folder.parent.name, data.task, self.backbone.name, method),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
             "searched": self.selection.searched,
+            "place": self.backbone.place,
         }
         self.report["random_curve"] = self.random_curve
         if self.selection.budget is not None:

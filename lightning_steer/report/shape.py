@@ -25,10 +25,11 @@ def check(report: Mapping[str, Any]) -> None:
             _columns(columns, len(_is(_is(columns, dict, f"profile.{name}")["value"], list, name)), f"profile.{name}")
         for text in _is(report.get("warnings", []), list, "warnings"):
             _is(text, str, "warnings")
-        for name in ("verdict", "choice", "intervals"):
+        for name in ("verdict", "choice", "intervals", "place"):
             _is(report.get(name, ""), str, name)
         for name, version in _is(report.get("versions", {}), dict, "versions").items():
             _is(version, str, f"versions.{name}")
+        _number(report.get("budget"), "budget")
         settings = _is(report.get("dose_response", {}), dict, "dose_response")
         _is(settings.get("unit", ""), str, "dose_response.unit")
         for name in _is(settings.get("measures", []), list, "dose_response.measures"):

@@ -1,7 +1,7 @@
 """Successive halving: train all candidates a little, keep the better half, and train these on, until one is left.
 
-For methods that cost so much to fit that a search cannot fit them everywhere. All candidates together are trained little
-more than one candidate to the end. Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
+For methods that cost so much to fit that a search cannot fit them everywhere. All candidates together are trained
+little more than one candidate to the end. Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
 """
 
 import math

@@ -86,6 +86,7 @@ def _steer(
             epochs=options.epochs,
             folder=folder,
             unfinished=part.folder,
+            lines=True,
         )
         prompts = options.prompt or result.held_out[:3]
         before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
@@ -123,7 +124,7 @@ def parser() -> Parser:
         type=Path,
         metavar="FILE",
         help='contrast pairs, at least ten: a JSON object {"prompt": ..., "positive": ..., "negative": ...} on each '
-        "line; positive continues the prompt as you want it, negative as you do not",
+        "line, or a .csv file with these columns; positive continues the prompt as you want it, negative as you do not",
     )
     made.add_argument(
         "--layers",

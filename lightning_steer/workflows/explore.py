@@ -35,6 +35,10 @@ def explore(
     if search.trained:
         return _trained(search, fluency, strengths, further, full_grid, passes)
     if full_grid:
+        if search.progress is not None:
+            search.progress.of = sum(
+                search.token_passes(layer, len(strengths)) for layer in range(len(search.llm.layers))
+            )
         return _widened(search.grid(strengths), search.grid, fluency, further)
     every = [*strengths, *itertools.chain(*further)]
 
@@ -44,6 +48,8 @@ def explore(
     finder = CoarseToFine(
         Grid.untried(search.llm.layers, every, search.rows), len(strengths), measure, search.token_passes
     )
+    if search.progress is not None:
+        search.progress.of = finder.limit
     finder.start(fluency.best)
     while (setting := fluency.best(finder.grid)) is not None and not fluency.whole(finder.grid, setting):
         finder.go_on(fluency.best)  # around the best of the others

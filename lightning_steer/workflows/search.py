@@ -16,6 +16,7 @@ from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
+from lightning_steer.progress import Progress
 from lightning_steer.records import Activations
 from lightning_steer.selection.grid import Grid
 from lightning_steer.strength import UnreadableError
@@ -38,6 +39,7 @@ class Search:
         method: makes an unfitted method from a width.
         texts: unrelated text; the model's own continuations of their first words are measured, too.
         unfinished: keeps what was measured for the case that the search is stopped; None keeps nothing.
+        lines: say how far the search is, if it is long.
     """
 
     @torch.no_grad()
@@ -48,9 +50,11 @@ class Search:
         method: Callable[[int], SteeringMethod],
         texts: Sequence[str],
         unfinished: Unfinished | None = None,
+        lines: bool = False,
     ) -> None:
         self.llm, self.evaluation = llm, BehaviourEffect()
         self.unfinished = unfinished or Unfinished()
+        self.progress = Progress("search") if lines else None
         self.methods = {site: method(llm.width(site)) for site in llm.sites}
         self.trained = self.methods[llm.sites[0]].trained
         self.asked, self.passes = dict.fromkeys(llm.sites, 0), dict.fromkeys(llm.sites, 0)
@@ -112,7 +116,10 @@ class Search:
 
         def measure() -> tuple[Tensor, Tensor]:
             self.catch_up(layer)
-            return self._layer(site, strengths)
+            cells = self._layer(site, strengths)
+            if self.progress is not None:
+                self.progress.step(self.token_passes(layer, len(strengths)), f"layer {self.llm.layers[layer]}")
+            return cells
 
         return self.unfinished.known_or(place, measure)
 

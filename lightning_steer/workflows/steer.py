@@ -138,11 +138,12 @@ def searched(
     epochs: int = EPOCHS,
     folder: Path | None = None,
     unfinished: Path | None = None,
+    lines: bool = False,
 ) -> Steered:
     """:func:`steer` with the table that was searched.
 
     Args as there; ``folder`` takes the whole report, and the folder ``unfinished`` what is measured while it is: a call
-    with the same pairs, texts and model that was stopped goes on from there.
+    with the same pairs, texts and model that was stopped goes on from there. ``lines`` tell how far a long search is.
     """
     kinds = [method] if callable(method) else list(method) if isinstance(method, (list, tuple)) else []
     for kind in kinds or [method]:  # what is neither is refused as one method
@@ -174,7 +175,7 @@ def searched(
         Unfinished(unfinished and unfinished / f"{number}.json", settings)
         for number, settings in enumerate(_settings(kinds, model, pairs, texts, seed))
     ]
-    trials = search_with(kinds, model, data, strengths, budget, texts[::2], full_grid, epochs, known)
+    trials = search_with(kinds, model, data, strengths, budget, texts[::2], full_grid, epochs, known, lines)
     trial = trials[0]
     grid, setting = trial.grid, trial.setting
     if setting is None:

@@ -65,6 +65,7 @@ def search_with(
     full_grid: bool,
     passes: int = 1,
     unfinished: Sequence[Unfinished] | None = None,
+    lines: bool = False,
 ) -> list[Trial]:
     """Return the search with each method, the one with the largest effect first; ties as they came.
 
@@ -78,6 +79,7 @@ def search_with(
         full_grid: try every layer at all strengths, however many layers there are.
         passes: over the fitted pairs, of methods that are trained through the output.
         unfinished: what is known of each method's search already; None for nothing.
+        lines: say how far a search is, if it is long.
     """
     known = unfinished or [Unfinished() for _ in methods]
     unfitted = [method(llm.width(llm.sites[0])) for method in methods]
@@ -85,7 +87,7 @@ def search_with(
     trials = []
     for method, one, tried, measured in zip(methods, unfitted, requested, known, strict=True):
         further = FURTHER if strengths is None and one.strength_range[1] == math.inf else ()
-        search = Search(llm, data, method, texts, measured)
+        search = Search(llm, data, method, texts, measured, lines)
         fluency = Fluency(llm, data, search.methods, budget)
         all_cells = full_grid or (len(llm.layers) < LEAST_LAYERS and not one.trained)
         grid = explore(search, fluency, tried, further, all_cells, passes)
