@@ -28,6 +28,7 @@ from lightning_steer import (
     modules,
     networks,
     numbers,
+    vector_options,
 )
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule
@@ -86,7 +87,8 @@ class CLI(LightningCLI):
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
         config_files.read_as_meant()
-        self.arguments = config_files.with_packaged(sys.argv[1:] if args is None else args)
+        given = vector_options.spelled_out(sys.argv[1:] if args is None else args)
+        self.arguments = config_files.with_packaged(given)
         super().__init__(
             L.LightningModule,
             SteeringDataModule,
@@ -139,6 +141,13 @@ class CLI(LightningCLI):
             type=bool,
             default=False,
             help="replace a finished run of this name although it has another model, method, layer or data",
+        )
+        parser.add_argument(
+            vector_options.OPTION,
+            type=str | None,
+            default=None,
+            help="for predict: a vector file, as steer and export write it; the responses are of its model, steered as "
+            "it says, unless other options say otherwise",
         )
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(

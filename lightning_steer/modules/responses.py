@@ -38,9 +38,9 @@ class Responses(L.LightningModule):
 
     Args:
         backbone: the model, with the layers and tokens that are steered.
-        steering: what steers: ``best.ckpt`` of a run of ``fit``, or plain vectors (``.safetensors``, ``.pt``); null for
-            unsteered responses only.
-        method: the method that the checkpoint is of; null for plain vectors.
+        steering: what steers: ``best.ckpt`` of a run of ``fit``, a vector file (``.safetensors``), or plain vectors
+            (``.safetensors``, ``.pt``); null for unsteered responses only.
+        method: the method that the checkpoint or vector file is of; null for plain vectors.
         strengths: the strengths of the steered responses.
         tuned: another model, whose unsteered responses stand beside; null for none.
         max_new_tokens: the longest response, in tokens.
