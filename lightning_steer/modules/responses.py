@@ -131,6 +131,9 @@ class Responses(L.LightningModule):
 
     def _compare(self, path: str) -> None:
         """Reject a checkpoint that was fitted on another network, at other sites or with another method."""
+        if self.method is not None and Path(path).suffix == ".safetensors":
+            self.mismatches = [f"That the model's weights are those that {path} was fitted on was not compared."]
+            return
         if self.method is None or Path(path).suffix != ".ckpt":
             self.mismatches = [f"{path} does not say what it was fitted to: model, layer and tokens were not compared."]
             return

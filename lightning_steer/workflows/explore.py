@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from lightning_steer.selection.coarse import CoarseToFine
-from lightning_steer.selection.grid import Grid, within_budget
+from lightning_steer.selection.grid import Grid, Setting, within_budget
 from lightning_steer.selection.halving import halve
 from lightning_steer.workflows.fluency import Fluency
 from lightning_steer.workflows.search import Search
@@ -39,7 +39,7 @@ def explore(
             search.progress.of = sum(
                 search.token_passes(layer, len(strengths)) for layer in range(len(search.llm.layers))
             )
-        return _widened(search.grid(strengths), search.grid, fluency, further)
+        return _widened(search.grid(strengths), search.grid, fluency.best_whole, further)
     every = [*strengths, *itertools.chain(*further)]
 
     def measure(layer: int, places: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -59,11 +59,14 @@ def explore(
 
 
 def _widened(
-    grid: Grid, measure: Callable[[Sequence[float]], Grid], fluency: Fluency, further: Sequence[Sequence[float]]
+    grid: Grid,
+    measure: Callable[[Sequence[float]], Grid],
+    best: Callable[[Grid], Setting | None],
+    further: Sequence[Sequence[float]],
 ) -> Grid:
     """Return a grid with stronger strengths as long as its strongest does best."""
     for stronger in further:
-        setting = fluency.best_whole(grid)
+        setting = best(grid)
         if setting is None or setting.strength < len(grid.strengths) - 1:
             break
         grid = grid.widened(measure(stronger))
@@ -87,10 +90,14 @@ def _trained(
             grid = grid.filled(layer, range(len(amounts)), *search.cells(layer, amounts))
         return grid
 
+    def best(grid: Grid) -> Setting | None:
+        return next(iter(within_budget(grid, fluency.budget)), None)
+
     def score(layer: int, so_far: int) -> float:
         search.train(layer, so_far)
-        alone = at([layer], strengths)
-        return max((float(alone.effect[one]) for one in within_budget(alone, fluency.budget)), default=-math.inf)
+        alone = _widened(at([layer], strengths), lambda more: at([layer], more), best, further)
+        setting = best(alone)
+        return -math.inf if setting is None else float(alone.effect[setting])
 
     rounds = [] if full_grid else halve(len(layers), passes, score)
     grid = Grid.untried(search.llm.layers, strengths, search.rows)
@@ -98,7 +105,7 @@ def _trained(
         for layer in left:
             search.train(layer, passes)
             search.catch_up(layer)  # it writes text
-        grid = _widened(at(left, strengths), lambda more, left=left: at(left, more), fluency, further)
+        grid = _widened(at(left, strengths), lambda more, left=left: at(left, more), fluency.best_whole, further)
         if fluency.best_whole(grid) is not None:
             break
     return grid._replace(rounds=[] if grid.tried.any(1).all() else rounds)
