@@ -59,7 +59,7 @@ def test_a_point_stands_where_its_values_are() -> None:
 
 def test_no_figure_of_one_run_or_of_runs_without_damage(tmp_path: Path) -> None:
     assert "<figure" not in opening([run("a")])
-    assert "<figure" not in opening([report(metrics={"strength": ESTIMATE}, baselines={})] * 2)
+    assert "<figure" not in opening([report(run="a", metrics={"strength": ESTIMATE}, baselines={})] * 2)
     read = Reader(page(tmp_path, report()))  # of an older version: it does not say where
     assert not read.open
     assert read.said.index("a network") < read.said.index("It moves the target")

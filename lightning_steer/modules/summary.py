@@ -80,6 +80,20 @@ class Summary:
                     figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(rows))[0]
         return {measure: _plain(figure) for measure, figure in figures.items()}
 
+    def by_group(self, groups: Sequence[str]) -> dict[str, Figures]:
+        """Return the table's measures, unsteered and steered, of each group of held-out rows; empty for a single one.
+
+        Args:
+            groups: the group of each row.
+        """
+        figures: dict[str, Figures] = {}
+        for name in dict.fromkeys(groups) if len(set(groups)) > 1 else ():
+            rows = torch.tensor([group == name for group in groups])
+            table = {column: values[rows] for column, values in self.tested.items()}
+            figures[f"{name}, baseline"] = self.group("baseline", table)
+            figures[name] = self.group("steered", table)
+        return figures
+
     def controls(self) -> tuple[dict[str, Figures], Figures]:
         """Return the controls without steering on the same rows, and the paired gains of the method over them."""
         success, cluster = self.evaluation.success, self.tested["cluster"]

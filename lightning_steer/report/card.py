@@ -119,6 +119,13 @@ def legend(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def groups(report: Mapping[str, Any]) -> str:
+    """Return the measures of each group of held-out rows, with its number of rows and clusters."""
+    rows, columns = report["groups"]["rows"], list(report["baselines"]["baseline"])
+    named = {f"{name} ({tables.counted(next(iter(row.values())))})": row for name, row in rows.items()}
+    return tables.markdown(named, [column for column in columns if any(column in row for row in rows.values())])
+
+
 def footnotes(report: Mapping[str, Any]) -> list[str]:
     """State how the report's intervals were computed, or why there is none."""
     return tables.footnotes([report["metrics"], *report.get("baselines", {}).values()])
@@ -140,6 +147,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         f"{random_row(report)}\n",
         tables.markdown(comparison(report), columns),
         legend(report),
+        *([f"## By {report['groups']['by']}\n", groups(report)] if report.get("groups") else []),
         "\n".join(
             f"- `{name}` {tables.cell(estimate)} (n = {estimate['n']})" for name, estimate in other_metrics.items()
         )

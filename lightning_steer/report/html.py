@@ -52,6 +52,7 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
         f'<p class="verdict">{escape(report.get("verdict", ""))} {escape(price(report))}</p>\n{warnings}',
         f'<div class="charts">{_dose_response(report)}{_damage(report)}{_profile(report)}</div>\n',
         _compared(report),
+        _groups(report),
         _certificate(report),
         _texts(report),
         _rest(report),
@@ -141,6 +142,24 @@ def _compared(report: Mapping[str, Any]) -> str:
         f"<tbody>{body}</tbody></table></div>\n"
         f'<p class="soft">{counts}{escape(random_row(report))}</p>\n'
         f"<details><summary>What the controls are</summary><ul>{legend}</ul></details>\n"
+    )
+
+
+def _groups(report: Mapping[str, Any]) -> str:
+    by_group = report.get("groups", {}).get("rows", {})
+    if not by_group:
+        return ""
+    columns = list(next(iter(by_group.values())))
+    head = "".join(f'<th scope="col">{escape(word(name))}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td data-name="{escape(word(c))}"><span>{_cell(row.get(c))}</span></td>' for c in columns)
+        + "</tr>"
+        for name, row in by_group.items()
+    )
+    return (
+        f'<h3>By {escape(report["groups"]["by"])}</h3>\n<div class="wide"><table class="compared">'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
     )
 
 

@@ -19,6 +19,10 @@ def check(report: Mapping[str, Any]) -> None:
         for name, row in _is(report.get("baselines", {}), dict, "baselines").items():
             _estimates(row, f"baselines.{name}")
         _estimates(report.get("fitted_rows", {}), "fitted_rows")
+        by_group = _is(report.get("groups", {}), dict, "groups")
+        _is(by_group.get("by", ""), str, "groups.by")
+        for name, row in _is(by_group.get("rows", {}), dict, "groups.rows").items():
+            _estimates(row, f"groups.rows.{name}")
         for name, curve in _is(report.get("curves", {}), dict, "curves").items():
             _curve(_is(curve, dict, f"curves.{name}"), f"curves.{name}")
         for name, columns in _is(report.get("profile", {}), dict, "profile").items():
