@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lightning_steer as ls
 from lightning_steer.__main__ import main
@@ -278,6 +279,10 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     folder = Path("logs/steer/pairs")
     assert {path.name for path in folder.iterdir()} >= {"vector.safetensors", "report.md", "search.md", "search.png"}
     assert "| 4 |" in (folder / "search.md").read_text()
+    (events,) = folder.glob("events.out.tfevents.*")
+    log = EventAccumulator(str(events))
+    log.Reload()
+    assert {"search", "dose_response"} <= set(log.Tags()["images"])
     vector = ls.load(folder / "vector.safetensors")
     report = json.loads((folder / "report.json").read_text())
     assert report["budget"] == 0.1  # drawn into the damage curve

@@ -23,6 +23,7 @@ from lightning_steer.report import card
 from lightning_steer.report import search as search_report
 from lightning_steer.resources import resource_path
 from lightning_steer.selection.grid import Grid
+from lightning_steer.workflows import board
 from lightning_steer.workflows.part import Part
 from lightning_steer.workflows.steer import EPOCHS, Steered, searched
 
@@ -94,8 +95,10 @@ def _steer(
             after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
         written = [dict(zip(card.TEXTS, one, strict=True)) for one in zip(prompts, before, after, strict=True)]
         search_report.write(folder, _plain(result, options.budget), written)
+        board.write(folder)
         result.vector.save(folder / VECTOR)
         report = card.text(json.loads((folder / "report.json").read_text()))
+        board.remove(part.out)
         part.publish(folder, last=VECTOR)  # no vector ever lies beside the report of another
     return written, report
 

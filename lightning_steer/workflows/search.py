@@ -123,6 +123,18 @@ class Search:
 
         return self.unfinished.known_or(place, measure)
 
+    @torch.no_grad()
+    def damage(self, layer: int, strengths: Sequence[float], texts: Sequence[Sequence[str]]) -> Tensor:
+        """``[strengths]`` damage to other groups of texts at one layer, by its place; infinite if it is unreadable."""
+        site = self.llm.sites[layer]
+        group = interventions.steered("", {site: self.methods[site]}, strengths)
+        try:
+            return _worst(damage(self.llm, texts, *interventions.together([group], [site])))
+        except UnreadableError:
+            if len(strengths) == 1:
+                return torch.full((1,), torch.inf, dtype=torch.float64)
+            return torch.cat([self.damage(layer, [strength], texts) for strength in strengths])
+
     def token_passes(self, layer: int, strengths: int) -> int:
         """How many tokens pass through how many blocks, in sum, for a layer at so many strengths.
 
@@ -148,8 +160,7 @@ class Search:
                 self.evaluation.rows(before, self.llm.scores(batch.x, edits, copies), batch)["margin_change"]
                 for before, batch in zip(self.baseline, self.batches, strict=True)
             ]
-            lost = damage(self.llm, self.texts, edits, copies)
-            return torch.cat(rows, 1).mean(1).cpu(), lost.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
+            return torch.cat(rows, 1).mean(1).cpu(), _worst(damage(self.llm, self.texts, edits, copies))
         except UnreadableError:
             if len(strengths) == 1:
                 return torch.full((1,), torch.nan, dtype=torch.float64), torch.full(
@@ -158,6 +169,10 @@ class Search:
             cells = [self._layer(site, [strength]) for strength in strengths]
             effect, lost = (torch.cat(column) for column in zip(*cells, strict=True))
             return effect, lost
+
+
+def _worst(lost: Tensor) -> Tensor:
+    return lost.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def no_rows(width: int) -> Activations:
