@@ -95,7 +95,12 @@ def _trained(
 
     def score(layer: int, so_far: int) -> float:
         search.train(layer, so_far)
-        alone = _widened(at([layer], strengths), lambda more: at([layer], more), best, further)
+        longer = passes / so_far  # what is trained a part of the way moves activations about as much less
+
+        def alike(amounts: Sequence[float]) -> Grid:
+            return at([layer], [min(amount * longer, search.strongest) for amount in amounts])
+
+        alone = _widened(alike(strengths), alike, best, further)
         setting = best(alone)
         return -math.inf if setting is None else float(alone.effect[setting])
 

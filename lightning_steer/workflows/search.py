@@ -56,7 +56,8 @@ class Search:
         self.unfinished = unfinished or Unfinished()
         self.progress = Progress("search") if lines else None
         self.methods = {site: method(llm.width(site)) for site in llm.sites}
-        self.trained = self.methods[llm.sites[0]].trained
+        first = self.methods[llm.sites[0]]
+        self.trained, self.strongest = first.trained, first.strength_range[1]
         self.asked, self.passes = dict.fromkeys(llm.sites, 0), dict.fromkeys(llm.sites, 0)
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         data.read_by(llm)
