@@ -1,6 +1,7 @@
 """The README's first steps with repeng: ``python THIS MODEL PAIRS`` in an environment that has it.
 
-What the tool does is taken from it; splitting the pairs, scoring them and choosing layer and strength is the user's. Prints processor seconds.
+What the tool does is taken from it, and it steers all layers at once, as it is documented; splitting the pairs, scoring
+them and choosing the strength is the user's. Prints processor seconds.
 """
 
 import json
@@ -20,10 +21,8 @@ tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json", p
 pairs = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
 fit, choose, judge = pairs[:8], pairs[8:14], pairs[14:]
 texts = [DatasetEntry(f"{pair['prompt']} {pair['positive']}", f"{pair['prompt']} {pair['negative']}") for pair in fit]
-layers = list(range(loaded.config.num_hidden_layers))
-model = ControlModel(loaded, layers)
+model = ControlModel(loaded, list(range(1, loaded.config.num_hidden_layers)))  # it has no direction for the first
 vector = ControlVector.train(model, tokenizer, texts)
-model.unwrap()
 
 
 def write() -> str:
@@ -46,28 +45,17 @@ def margins(part: list[dict[str, str]]) -> list[float]:
     return [score(pair["prompt"], pair["positive"]) - score(pair["prompt"], pair["negative"]) for pair in part]
 
 
-def apply(layer: int, strength: float) -> None:
-    """Steer one layer: a wrapper steers all that it was made for."""
-    global model
-    model = ControlModel(loaded, [layer])
-    model.set_control(vector, strength)
-
-
-def steered(setting: tuple[int, float]) -> float:
+def steered(strength: float) -> float:
     """Return the mean margin on the pairs that choose."""
-    apply(*setting)
-    found = sum(margins(choose))
-    model.unwrap()
-    return found
+    model.set_control(vector, strength)
+    return sum(margins(choose))
 
 
 strengths = 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0
-layer, strength = max(((layer, strength) for layer in vector.directions for strength in strengths), key=steered)
-model = loaded
+strength = max(strengths, key=steered)
+model.reset()
 before, unsteered = write(), sum(margin > 0 for margin in margins(judge))
-apply(layer, strength)
+model.set_control(vector, strength)
 print(f"{before}\n{write()}")
-print(
-    f"layer {layer}, strength {strength}: {unsteered} of {len(judge)} -> {sum(margin > 0 for margin in margins(judge))}"
-)
+print(f"strength {strength}: {unsteered} of {len(judge)} -> {sum(margin > 0 for margin in margins(judge))}")
 print(json.dumps({"import": imported - start, "all": time.process_time()}))

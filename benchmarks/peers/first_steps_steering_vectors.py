@@ -1,6 +1,7 @@
 """The README's first steps with steering-vectors: ``python THIS MODEL PAIRS`` in an environment that has it.
 
-What the tool does is taken from it; splitting the pairs, scoring them and choosing layer and strength is the user's. Prints processor seconds.
+What the tool does is taken from it; splitting the pairs, scoring them and choosing layer and strength is the user's.
+Prints processor seconds.
 """
 
 import json
