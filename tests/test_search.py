@@ -160,6 +160,12 @@ def test_texts_that_judge_have_chosen_nothing(llm: ls.LLM) -> None:
     texts = ["one two three four five", "a b c d e", "one two three four six"]
     assert len(own_text(llm, texts[2:])) == 1
     assert own_text(llm, texts[2:], without=texts[:2]) == []
+    texts = reference_texts_for(llm, None)  # begin with few different words
+    written = own_text(llm, texts[::2])
+    judging = own_text(llm, texts[1::2], without=[*texts[::2], *written])
+    assert len(judging) >= len(written) > 2
+    assert not set(judging) & {*texts, *written}
+    assert len(set(judging)) == len(judging)
 
 
 def test_more_damage_than_the_budget_where_it_is_judged_is_said(

@@ -193,13 +193,18 @@ def own_text(llm: LLM, texts: Sequence[str], without: Sequence[str] = ()) -> lis
     Args:
         llm: the model.
         texts: where the first words come from; each opening counts once.
-        without: texts whose openings are left out, since they serve elsewhere.
+        without: texts that serve elsewhere: none of them begins like what is returned, where more words of a text
+            are taken if need be.
     """
-    openings = list(dict.fromkeys(map(_opening, texts)))
-    openings = [opening for opening in openings if opening not in set(map(_opening, without))]
+    openings = list(dict.fromkeys(filter(None, (_opening(text, without) for text in texts))))
     written = llm.generate(openings, max_new_tokens=CONTINUATION) if openings else []
     return [f"{opening} {text.strip()}" for opening, text in zip(openings, written, strict=True) if text.strip()]
 
 
-def _opening(text: str) -> str:
-    return " ".join(text.split()[:OPENING])
+def _opening(text: str, without: Sequence[str]) -> str | None:
+    """Return the first words of a text with which none of the others begins; None if there are none."""
+    words, others = text.split(), [other.split() for other in without]
+    for count in range(min(OPENING, len(words)), max(len(words), OPENING + 1)):
+        if not any(other[:count] == words[:count] for other in others):
+            return " ".join(words[:count])
+    return None

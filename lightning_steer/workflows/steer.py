@@ -167,7 +167,8 @@ def searched(
     loaded.load()
     model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
     texts = reference_texts_for(model, reference_texts)
-    judging = [texts[1::2], own_text(model, texts[1::2], without=texts[::2])]
+    choosing = texts[::2]
+    judging = [texts[1::2], own_text(model, texts[1::2], without=[*choosing, *own_text(model, choosing)])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
     data.setup()
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
@@ -175,7 +176,7 @@ def searched(
         Unfinished(unfinished and unfinished / f"{number}.json", settings)
         for number, settings in enumerate(_settings(kinds, model, pairs, texts, seed))
     ]
-    trials = search_with(kinds, model, data, strengths, budget, texts[::2], full_grid, epochs, known, lines)
+    trials = search_with(kinds, model, data, strengths, budget, choosing, full_grid, epochs, known, lines)
     trial = trials[0]
     grid, setting = trial.grid, trial.setting
     if setting is None:

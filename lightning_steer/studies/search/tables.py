@@ -84,7 +84,7 @@ def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> Table:
     fresh = [text for text, _ in neutral_texts(TEXTS, OTHERS + seed)]
     seen = {*search.texts[0], *search.texts[1]}
     fresh = [text for text in fresh if text not in seen]
-    written = own_text(llm, fresh, without=reference_texts_for(llm, None))
+    written = own_text(llm, fresh, without=sorted(seen))
     true_damage = torch.stack([search.damage(layer, STRENGTHS, [fresh, written]) for layer in range(len(llm.sites))])
     whole = torch.ones_like(full.damage, dtype=torch.bool)
     for layer, strength in ((full.damage <= BUDGET) | (true_damage <= BUDGET)).nonzero().tolist():
