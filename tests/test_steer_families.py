@@ -18,7 +18,7 @@ OUT = Path("logs/steer/pairs")
 
 def three_commands(model: str, prompts: list[str], texts: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Lint pairs, steer with them, and talk with the vector; returns what the chat wrote."""
-    pairs = [{"prompt": prompt, "positive": "good", "negative": "bad"} for prompt in prompts]
+    pairs = [{"prompt": prompt, "positive": "kind", "negative": "rude"} for prompt in prompts]
     Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     Path("texts.txt").write_text("\n\n".join(texts))
     assert main(["lint", "pairs.jsonl", "--llm", model]) == 1  # the first word tells the sides apart
@@ -44,7 +44,7 @@ def test_a_random_model_of_every_family(family: str, workshop: Path, monkeypatch
     decoder(family).save_pretrained("model")
     letters().save_pretrained("model")
     said = three_commands("model", WORDS, [f"{word} is at the old house." for word in WORDS[:6]], monkeypatch)
-    assert "the cat" in said or said.strip()
+    assert said.strip()
 
 
 @pytest.mark.parametrize("model", [BASE, pytest.param(TUNED, marks=pytest.mark.slow)], ids=["base", "tuned"])
