@@ -18,6 +18,7 @@ from lightning_steer.methods import MERA, Identity, MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data
 from lightning_steer.selection.grid import Grid, reason, within_budget
+from lightning_steer.studies.search.tables import pairs as pocket_pairs
 from lightning_steer.workflows.fit import backbone
 from lightning_steer.workflows.search import Search, damage, own_text
 from lightning_steer.workflows.steer import reference_texts_for, searched
@@ -344,3 +345,19 @@ def test_bad_commands(arguments: list[str], sentence: str, workshop: Path, capsy
     assert sentence in said
     assert len([line for line in said.strip().splitlines() if not line.startswith("Loading weights")]) == 1
     assert set(Path().rglob("*")) == before
+
+
+def test_a_certificate_is_that_of_the_held_out_pairs_alone(llm: ls.LLM, tmp_path: Path) -> None:
+    """One setting and rows that chose nothing: the bound is that of the rule on the report's own counts."""
+    pairs = list({pair.prompt: pair for pair in pocket_pairs("truthful", 10, 0)}.values())
+    found = searched(llm, pairs, layers=[4], reference_texts=TEXTS, strengths=[6.0], certify=True, folder=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    bound, change = report["metrics"]["certified_bound"], report["metrics"]["intended_preferred_change"]
+    assert bound["n"] == change["n"] == report["data"]["held_out"]["rows"]
+    assert 0 < bound["value"] < change["value"]
+    assert found.vector.card.certificate == {"reason": report["choice"], "bound": bound["value"]}
+    assert f"improves by more than {bound['value']:.3f}" in report["choice"]
+    weak = searched(llm, PAIRS, layers=[4], reference_texts=TEXTS, strengths=[0.25], certify=True)
+    assert weak.vector.card.certificate is not None
+    assert weak.vector.card.certificate["bound"] == 0.0
+    assert "no improvement of intended_preferred is certified" in weak.vector.card.certificate["reason"]

@@ -26,6 +26,7 @@ from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector, fingerprint
 from lightning_steer.vectors.steer import as_plain
 from lightning_steer.versions import versions
+from lightning_steer.workflows import certificate
 from lightning_steer.workflows.fit import backbone, check_method, run
 from lightning_steer.workflows.search import damage, own_text
 from lightning_steer.workflows.swap_control import swap_sentences
@@ -87,6 +88,7 @@ def steer(
     progress: bool = False,
     full_grid: bool = False,
     epochs: int = EPOCHS,
+    certify: bool = False,
 ) -> SteeringVector:
     """Choose the layer and the strength with the largest effect whose damage stays in a budget, and judge the choice.
 
@@ -112,6 +114,8 @@ def steer(
             the output, such as LearnedVector, are trained by successive halving: every layer a little, the better half
             of them on, until one is left. With ``full_grid`` they are trained to the end at every layer.
         epochs: passes over the pairs, for methods that are trained through the output.
+        certify: say by how much the share of pairs whose positive is the likelier continuation improves at least, at a
+            risk of 5 %, from the pairs that chose nothing.
 
     Returns:
         The vector. Its card says what was chosen and why, what it does and what else it does; print it to see it.
@@ -120,7 +124,7 @@ def steer(
         ValueError: no setting helps within the budget, or the pairs or texts cannot be read.
     """
     return searched(
-        llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress, full_grid, epochs
+        llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress, full_grid, epochs, certify
     ).vector
 
 
@@ -136,6 +140,7 @@ def searched(
     progress: bool = False,
     full_grid: bool = False,
     epochs: int = EPOCHS,
+    certify: bool = False,
     folder: Path | None = None,
     unfinished: Path | None = None,
     lines: bool = False,
@@ -189,6 +194,13 @@ def searched(
     rule = AlreadyChosen(setting.strength, reason, budget)
     module = SteeringAdaptor(at_layer, trial.method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     vector = run(module, data, epochs if trial.search.trained else 1, progress, folder)
+    if certify:
+        bound = certificate.certify(module)
+        vector = vector._replace(
+            card=vector.card._replace(certificate={"reason": module.report["choice"], "bound": bound})
+        )
+        if folder is not None:
+            report_card.write(folder, module.report)
     edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
     if not (kl := float(damage(at_layer, judging, edits))) <= budget:
         module.report["warnings"].insert(
