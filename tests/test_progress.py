@@ -1,8 +1,11 @@
 """Lines of progress: none of quick work, and the time that is left by what was done so far."""
 
 import pytest
+from conftest import quiet_trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lightning_steer.progress import EVERY, Progress, duration
+from lightning_steer.runs.progress_lines import ProgressLines
 
 
 def test_quick_work_says_nothing_and_long_work_how_long_the_rest_takes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +38,13 @@ def test_without_an_end_it_says_what_was_done(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99.0, "99 s"), (150.0, "2 min"), (9000.0, "2.5 h")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_run_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_steer.progress.EVERY", 0.0)
+    trainer = quiet_trainer(max_epochs=2, callbacks=[ProgressLines()], limit_train_batches=2, limit_test_batches=2)
+    trainer.fit(BoringModel())
+    trainer.test(trainer.model, verbose=False)
+    said = [line.partition(", about")[0] for line in capsys.readouterr().err.splitlines() if "done, about" in line]
+    shares = [f"fit: {share} % done" for share in (25, 50, 75, 100)]
+    assert said == [*shares, "test: 50 % done", "test: 100 % done"]

@@ -13,33 +13,34 @@ class ProgressLines(L.Callback):
     def __init__(self) -> None:
         self.progress: dict[str, Progress] = {}
 
-    def _begin(self, trainer: L.Trainer, _module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        of = {
-            "fit": _times(trainer.num_training_batches, trainer.max_epochs),
-            "test": _sum(trainer.num_test_batches),
-            "predict": _sum(trainer.num_predict_batches),
-        }
-        name = str(trainer.state.fn.value if trainer.state.fn is not None else "")
-        if name in of:
-            self.progress[name] = Progress(name, of[name])
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin(trainer, "fit", _times(trainer.num_training_batches, trainer.max_epochs))
 
-    on_train_start = on_test_start = on_predict_start = _begin
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin(trainer, "test", _times(sum(trainer.num_test_batches), 1))
 
-    def _step(self, trainer: L.Trainer, *_batch: Any) -> None:
-        if trainer.is_global_zero and trainer.state.fn is not None and trainer.state.fn.value in self.progress:
-            at = f"epoch {trainer.current_epoch + 1}" if trainer.state.fn.value == "fit" else ""
-            self.progress[trainer.state.fn.value].step(at=at)
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin(trainer, "predict", _times(sum(trainer.num_predict_batches), 1))
 
-    on_train_batch_end = on_test_batch_end = on_predict_batch_end = _step
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **more: Any) -> None:
+        self._step("fit", f"epoch {trainer.current_epoch + 1}")
+
+    def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **more: Any) -> None:
+        self._step("test")
+
+    def on_predict_batch_end(self, trainer: L.Trainer, *args: Any, **more: Any) -> None:
+        self._step("predict")
+
+    def _begin(self, trainer: L.Trainer, name: str, batches: float | None) -> None:
+        if trainer.is_global_zero:
+            self.progress[name] = Progress(name, batches)
+
+    def _step(self, name: str, at: str = "") -> None:
+        if name in self.progress:
+            self.progress[name].step(at=at)
 
 
 def _times(batches: float, epochs: int | None) -> float | None:
     """Return the number of all batches; None if there is no end."""
     whole = batches * (epochs or 0)
     return whole if 0 < whole < float("inf") else None
-
-
-def _sum(batches: list[int] | list[float]) -> float | None:
-    return _times(sum(batches), 1)
