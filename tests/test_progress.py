@@ -43,8 +43,9 @@ def test_durations(seconds: float, text: str) -> None:
 def test_a_run_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_steer.progress.EVERY", 0.0)
     trainer = quiet_trainer(max_epochs=2, callbacks=[ProgressLines()], limit_train_batches=2, limit_test_batches=2)
-    trainer.fit(BoringModel())
-    trainer.test(trainer.model, verbose=False)
+    model = BoringModel()
+    trainer.fit(model)
+    trainer.test(model, verbose=False)
     said = [line.partition(", about")[0] for line in capsys.readouterr().err.splitlines() if "done, about" in line]
     shares = [f"fit: {share} % done" for share in (25, 50, 75, 100)]
     assert said == [*shares, "test: 50 % done", "test: 100 % done"]
