@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,28 @@ def test_an_error_leaves_no_part_and_no_folder(here: Path, capsys: pytest.Captur
     (OUT / "note.txt").write_text("mine")
     assert main([*STEER, "--budget", "1e-12"]) == 2
     assert [path.name for path in OUT.iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError("no memory")])
+def test_what_the_machine_lacks_leaves_what_was_finished(
+    error: Exception, here: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(SteeringVector, "applied_to", lambda *_: (_ for _ in ()).throw(error))
+        with suppress(MemoryError):
+            assert main(STEER) == 2
+    measured = counted(monkeypatch)
+    assert main(STEER) == 0
+    assert sum(measured.values()) == 0
+    assert contents(OUT) == whole
+
+
+def test_a_folder_of_somebody_else_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (OUT / "unfinished").mkdir(parents=True)
+    (OUT / "unfinished/thesis.tex").write_text("mine")
+    assert main(STEER) == 2
+    assert "thesis.tex is not of this command" in capsys.readouterr().err
+    assert (OUT / "unfinished/thesis.tex").read_text() == "mine"
 
 
 @pytest.mark.parametrize("moment", ["first layer", "second file put in place", "vector put in place"])

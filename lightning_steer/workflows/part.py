@@ -1,5 +1,6 @@
 """The finished part of a command that was stopped: the same command finds it, and goes on from there."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,8 +15,8 @@ from lightning_steer.report.files import write_text
 class Part:
     """The folder ``unfinished`` in a command's own, while the command runs: ``with Part(...) as part``.
 
-    Ctrl-C, and whatever kills the process, leave it there. An error that the command ends with removes it, and folders
-    that were made for it.
+    Ctrl-C, and whatever kills the process, leave it there, as does a full disk or memory if something was finished. An
+    error in what was asked for removes it, and folders that were made for it.
 
     Args:
         out: the command's folder.
@@ -33,6 +34,9 @@ class Part:
 
     def __enter__(self) -> "Part":
         self._made = [path for path in (self.out, *self.out.parents) if not path.exists()]
+        known = re.compile(r"command\.json|\d+\.json|\..*")
+        if strange := [path for path in self._content() if not known.fullmatch(path.name)]:
+            raise ValueError(f"{strange[0]} is not of this command: move {self.folder} away, or name another folder")
         if not self.goes_on:
             shutil.rmtree(self.folder, ignore_errors=True)  # of another command
             write_text(self._about, self.command)
@@ -41,13 +45,19 @@ class Part:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        finished = any(path.suffix == ".json" and path != self._about for path in self._content())
         if isinstance(error, KeyboardInterrupt):
             say(f"lightning_steer: stopped; the same command goes on from {self.folder}", error=True)
+            return
+        if finished and error is not None and not isinstance(error, ValueError):  # of the machine, not of the command
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         for path in self._made if error is not None else ():
             with suppress(OSError):  # there is something else by now
                 path.rmdir()
+
+    def _content(self) -> list[Path]:
+        return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
     @contextmanager
     def results(self) -> Iterator[Path]:
