@@ -1,6 +1,7 @@
 """Successive halving: the better half goes on, passes are counted, and training is that of `fit`."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -90,6 +91,20 @@ def test_the_choice_is_nearly_that_of_training_every_layer(full: Steered, halved
     assert chosen >= 0.95 * best
     assert f"{spent(rounds)} passes instead of {5 * EPOCHS}" in halved.reason
     assert "halving" not in full.reason
+
+
+def test_rounds_compare_vectors_as_long_as_they_will_be(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a part of the passes the strengths are as much larger; the last round has those of the search itself."""
+    asked: dict[int, set[float]] = {}
+    cells = Search.cells
+
+    def look(self: Search, layer: int, strengths: Sequence[float]) -> object:
+        asked.setdefault(self.asked[self.llm.sites[layer]], set()).update(strengths)
+        return cells(self, layer, strengths)
+
+    monkeypatch.setattr(Search, "cells", look)
+    searched(llm, PAIRS, [3, 4], LearnedVector, [1.0, 2.0], reference_texts=TEXTS, epochs=4)
+    assert asked == {2: {2.0, 4.0}, 4: {1.0, 2.0}}
 
 
 def test_what_is_left_is_trained_as_if_it_were_alone(full: Steered, halved: Steered) -> None:
