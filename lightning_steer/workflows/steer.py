@@ -1,8 +1,7 @@
 """Steer from pairs: search for layer and strength within a budget of damage, then judge on what chose nothing."""
 
-import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,19 +18,16 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.report import card as report_card
 from lightning_steer.resources import resource_path
-from lightning_steer.runs.provenance import settings_of
 from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budget
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
-from lightning_steer.vectors import SteeringVector, fingerprint
-from lightning_steer.vectors.steer import as_plain
-from lightning_steer.versions import versions
+from lightning_steer.vectors import SteeringVector
 from lightning_steer.workflows import certificate
 from lightning_steer.workflows.fit import backbone, check_method, run
 from lightning_steer.workflows.search import damage, own_text
 from lightning_steer.workflows.swap_control import swap_sentences
 from lightning_steer.workflows.trials import Trial, compared, search_with
-from lightning_steer.workflows.unfinished import Unfinished
+from lightning_steer.workflows.unfinished import Unfinished, search_settings
 
 REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
@@ -179,7 +175,7 @@ def searched(
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
     known = [
         Unfinished(unfinished and unfinished / f"{number}.json", settings)
-        for number, settings in enumerate(_settings(kinds, model, pairs, texts, seed))
+        for number, settings in enumerate(search_settings(kinds, model, [seed, SHARES, [*pairs], texts]))
     ]
     trials = search_with(kinds, model, data, strengths, budget, choosing, full_grid, epochs, known, lines)
     trial = trials[0]
@@ -213,21 +209,6 @@ def searched(
             report_card.write(folder, module.report)
     held_out = list(dict.fromkeys(example.prompt for example in data.parts[TEST]))
     return Steered(vector, grid, setting, reason, held_out, trials[1:])
-
-
-def _settings(
-    methods: Sequence[Callable[[int], SteeringMethod]],
-    model: LLM,
-    pairs: Sequence[ContrastPair],
-    texts: Sequence[str],
-    seed: int,
-) -> Iterator[str]:
-    """Yield a number, of each method, for all that the figures of a search depend on, but for what names a figure."""
-    for method in methods:
-        unfitted = method(model.width(model.sites[0]))
-        about = [versions(), type(unfitted).__name__, settings_of(unfitted), fingerprint.of_backbone(model, False)]
-        about += [model.part, model.chat, model.system, as_plain(model.positions), seed, SHARES, [*pairs], texts]
-        yield hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _none_will_do(grid: Grid, budget: float) -> ValueError:
