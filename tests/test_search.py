@@ -308,6 +308,18 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_the_command_steers_some_tokens_with_a_trained_method(workshop: Path) -> None:
+    pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in pairs))
+    options = ["--method", "LearnedVector", "--epochs", "4", "--positions", "GeneratedTokens", "--layers", "4"]
+    assert main(["steer", "--llm", BASE, "--pairs", "pairs.jsonl", *options, "--strengths", "8", "16"]) == 0
+    card = ls.load("logs/steer/pairs/vector.safetensors").card
+    assert card.method == "LearnedVector"
+    assert card.positions == {"name": "GeneratedTokens"}
+    report = Path("logs/steer/pairs/report.md").read_text()
+    assert f"{BASE}, steered at layer 4, GeneratedTokens." in report.replace("\\", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
