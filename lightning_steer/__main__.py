@@ -4,6 +4,9 @@ import sys
 
 from lightning_steer.help import commands, early
 
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; a user's mistake ends it with one sentence and exit code 2."""
@@ -14,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(text, end="")
             return 0
         return commands.run(words)
+    except KeyboardInterrupt:  # a command that leaves something to go on from has said so
+        return STOPPED
     except Exception as error:
         from lightning_steer import errors
 

@@ -28,6 +28,7 @@ from lightning_steer import (
     modules,
     networks,
     numbers,
+    vector_options,
 )
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule
@@ -41,6 +42,7 @@ from lightning_steer.report import card
 from lightning_steer.resources import resource_path
 from lightning_steer.runs import saving
 from lightning_steer.runs.late_record import LateRecord
+from lightning_steer.runs.progress_lines import ProgressLines
 from lightning_steer.runs.saving import BestCheckpoint, UnfinishedCheckpoint, WholeCheckpoint
 from lightning_steer.runs.traced import TracedModule
 
@@ -85,7 +87,8 @@ class CLI(LightningCLI):
     def __init__(self, args: list[str] | None = None) -> None:
         hush()
         config_files.read_as_meant()
-        self.arguments = config_files.with_packaged(sys.argv[1:] if args is None else args)
+        given = vector_options.spelled_out(sys.argv[1:] if args is None else args)
+        self.arguments = config_files.with_packaged(given)
         super().__init__(
             L.LightningModule,
             SteeringDataModule,
@@ -138,6 +141,13 @@ class CLI(LightningCLI):
             type=bool,
             default=False,
             help="replace a finished run of this name although it has another model, method, layer or data",
+        )
+        parser.add_argument(
+            vector_options.OPTION,
+            type=str | None,
+            default=None,
+            help="for predict: a vector file, as steer and export write it; the responses are of its model, steered as "
+            "it says, unless other options say otherwise",
         )
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -192,6 +202,8 @@ class CLI(LightningCLI):
             changed = [f"{k}={v}" for k, v in settings if k in parameters and v not in (None, parameters[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
             raise ValueError(f"{message} (trainer settings: {', '.join(changed)})") from error
+        if not sys.stderr.isatty() and self.config[str(self.subcommand)].trainer.enable_progress_bar is not False:
+            cast(Any, trainer).callbacks.append(ProgressLines())
         for callback in cast(Any, trainer).callbacks:
             if isinstance(callback, LateRecord):
                 callback.withhold(trainer)

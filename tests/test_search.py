@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lightning_steer as ls
 from lightning_steer.__main__ import main
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import Pairs
-from lightning_steer.methods import MERA, Identity, LearnedVector, MeanDifference
+from lightning_steer.methods import MERA, Identity, MeanDifference
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data
 from lightning_steer.selection.grid import Grid, reason, within_budget
+from lightning_steer.studies.search.tables import pairs as pocket_pairs
 from lightning_steer.workflows.fit import backbone
 from lightning_steer.workflows.search import Search, damage, own_text
 from lightning_steer.workflows.steer import reference_texts_for, searched
@@ -159,6 +161,12 @@ def test_texts_that_judge_have_chosen_nothing(llm: ls.LLM) -> None:
     texts = ["one two three four five", "a b c d e", "one two three four six"]
     assert len(own_text(llm, texts[2:])) == 1
     assert own_text(llm, texts[2:], without=texts[:2]) == []
+    texts = reference_texts_for(llm, None)  # begin with few different words
+    written = own_text(llm, texts[::2])
+    judging = own_text(llm, texts[1::2], without=[*texts[::2], *written])
+    assert len(judging) >= len(written) > 2
+    assert not set(judging) & {*texts, *written}
+    assert len(set(judging)) == len(judging)
 
 
 def test_more_damage_than_the_budget_where_it_is_judged_is_said(
@@ -247,7 +255,7 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
         ({"layers": "2"}, "or \"auto\", not '2'"),
         ({"layers": 2}, 'or "auto", not 2'),
         ({"strengths": [1.0, 1.0]}, "1 occurs twice"),
-        ({"method": LearnedVector}, "LearnedVector is trained through the output"),
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"reference_texts": ["one", "one"]}, "at least two different texts"),
         ({"reference_texts": "one text"}, "at least two different texts"),
         ({"layers": [9]}, "layer 9 does not exist"),
@@ -278,6 +286,10 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     folder = Path("logs/steer/pairs")
     assert {path.name for path in folder.iterdir()} >= {"vector.safetensors", "report.md", "search.md", "search.png"}
     assert "| 4 |" in (folder / "search.md").read_text()
+    (events,) = folder.glob("events.out.tfevents.*")
+    log = EventAccumulator(str(events))
+    log.Reload()
+    assert {"search", "dose_response"} <= set(log.Tags()["images"])
     vector = ls.load(folder / "vector.safetensors")
     report = json.loads((folder / "report.json").read_text())
     assert report["budget"] == 0.1  # drawn into the damage curve
@@ -296,6 +308,18 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_the_command_steers_some_tokens_with_a_trained_method(workshop: Path) -> None:
+    pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
+    Path("pairs.jsonl").write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in pairs))
+    options = ["--method", "LearnedVector", "--epochs", "4", "--positions", "GeneratedTokens", "--layers", "4"]
+    assert main(["steer", "--llm", BASE, "--pairs", "pairs.jsonl", *options, "--strengths", "8", "16"]) == 0
+    card = ls.load("logs/steer/pairs/vector.safetensors").card
+    assert card.method == "LearnedVector"
+    assert card.positions == {"name": "GeneratedTokens"}
+    report = Path("logs/steer/pairs/report.md").read_text()
+    assert f"{BASE}, steered at layer 4, GeneratedTokens." in report.replace("\\", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -305,7 +329,9 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--budget", "-1"], "--budget must be above 0, not -1"),
         (["--budget", "much"], "--budget: invalid float value: 'much'"),
         (["--layers", "77"], "layer 77 does not exist"),
-        (["--method", "LearnedVector"], "invalid choice: 'LearnedVector'"),
+        (["--method", "LearntVector"], "invalid choice: 'LearntVector'"),
+        (["--epochs", "0"], "--epochs must be at least 1, not 0"),
+        (["--positions", "LastToken"], "invalid choice: 'LastToken'"),
         (["--strengths", "inf"], "strengths"),
         (["--reference_texts", "none.txt"], "none.txt"),
         (["--max_new_tokens", "0"], "--max_new_tokens must be at least 1, not 0"),
@@ -331,3 +357,19 @@ def test_bad_commands(arguments: list[str], sentence: str, workshop: Path, capsy
     assert sentence in said
     assert len([line for line in said.strip().splitlines() if not line.startswith("Loading weights")]) == 1
     assert set(Path().rglob("*")) == before
+
+
+def test_a_certificate_is_that_of_the_held_out_pairs_alone(llm: ls.LLM, tmp_path: Path) -> None:
+    """One setting and rows that chose nothing: the bound is that of the rule on the report's own counts."""
+    pairs = list({pair.prompt: pair for pair in pocket_pairs("truthful", 10, 0)}.values())
+    found = searched(llm, pairs, layers=[4], reference_texts=TEXTS, strengths=[6.0], certify=True, folder=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    bound, change = report["metrics"]["certified_bound"], report["metrics"]["intended_preferred_change"]
+    assert bound["n"] == change["n"] == report["data"]["held_out"]["rows"]
+    assert 0 < bound["value"] < change["value"]
+    assert found.vector.card.certificate == {"reason": report["choice"], "bound": bound["value"]}
+    assert f"improves by more than {bound['value']:.3f}" in report["choice"]
+    weak = searched(llm, PAIRS, layers=[4], reference_texts=TEXTS, strengths=[0.25], certify=True)
+    assert weak.vector.card.certificate is not None
+    assert weak.vector.card.certificate["bound"] == 0.0
+    assert "no improvement of intended_preferred is certified" in weak.vector.card.certificate["reason"]

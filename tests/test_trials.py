@@ -9,7 +9,7 @@ from conftest import ROOT
 
 import lightning_steer as ls
 from lightning_steer.__main__ import main
-from lightning_steer.methods import MERA, Identity, LearnedVector, MeanDifference, ProbeAdditive
+from lightning_steer.methods import MERA, Identity, MeanDifference, ProbeAdditive
 from lightning_steer.workflows.fit import backbone
 from lightning_steer.workflows.steer import Steered, searched
 
@@ -54,7 +54,6 @@ def test_the_method_with_the_largest_effect_is_taken(llm: ls.LLM) -> None:
     [
         ([], r"method is \[\], not a class"),
         ([MeanDifference, "MERA"], "method is 'MERA', not a class"),
-        ([MeanDifference, LearnedVector], "LearnedVector is trained through the output"),
         ([Identity], "no layer and strength moves the margin as meant"),
     ],
 )

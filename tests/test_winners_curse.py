@@ -47,6 +47,8 @@ def test_the_held_out_interval_holds_on_a_pocket_model() -> None:
     made = table(backbone(str(ROOT / "checkpoints/pocket/base"), [3, 4]), "truthful", 1, 0)
     assert made.chosen is not None
     assert made.share_of_best > 0.9
+    assert float((made.true_damage - made.full.damage)[made.full.damage < 0.2].abs().max()) < 0.1
+    assert not torch.equal(made.true_damage, made.full.damage)
     margin = made.effects["margin_change"]
     assert margin.shape == (200, 2, 13)
     damage = torch.where(made.whole, made.full.damage, torch.inf)
@@ -62,7 +64,7 @@ def test_the_study_writes_its_tables(
     effects = {"margin_change": torch.rand(50, 2, 3, generator=random).double() + torch.arange(3)}
     effects["preference_change"] = torch.zeros(50, 2, 3, dtype=torch.float64)
     grid = Grid([3, 4], [1.0, 2.0, 3.0], effects["margin_change"].mean(0), torch.tensor([[0.0, 0.05, 0.2]] * 2), 9)
-    made = Table(grid, Setting(0, 1), torch.ones(2, 3, dtype=torch.bool), effects)
+    made = Table(grid, Setting(0, 1), torch.ones(2, 3, dtype=torch.bool), effects, grid.damage)
     monkeypatch.setattr("lightning_steer.studies.search.__main__.table", lambda *_: made)
     given = ["--models", str(ROOT / "checkpoints/pocket/base"), "--seeds", "1", "--rows", "12", "--repetitions", "50"]
     assert main([*given, "--out", str(tmp_path / "search.md")]) == 0
@@ -71,3 +73,7 @@ def test_the_study_writes_its_tables(
     assert text.count("| margin_change |") == 3
     assert "of 3 searches" in capsys.readouterr().out
     assert made.share_of_best == pytest.approx(float(grid.effect[0, 1] / grid.effect[:, 1].max()))
+    strict = made._replace(
+        true_damage=torch.tensor([[0.0, 0.2, 0.0]] * 2)
+    )  # others may be taken than the search thought
+    assert strict.share_of_best == pytest.approx(float(grid.effect[0, 1] / grid.effect[:, [0, 2]].max()))

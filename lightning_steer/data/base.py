@@ -32,6 +32,10 @@ class SteeringDataModule(L.LightningDataModule):
     """Refuses, skips or cuts rows that are too long; None where no language model reads them."""
     notes: Sequence[str] = ()
     """Sentences on the rows for the report."""
+    grouped_by: ClassVar[str] = ""
+    """What :attr:`held_out_groups` are, such as ``bias type``."""
+    held_out_groups: Sequence[str] = ()
+    """The group of each held-out row, which a report shows apart; empty if there are no groups."""
     reference_texts: Sequence[str] | None = None
     """Texts that steering should leave alone; None where rows are not text or only answers are evaluated."""
 

@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         "pairs",
         type=Path,
         metavar="PAIRS",
-        help='contrast pairs: JSON lines of {"prompt", "positive", "negative"}, or a file of CAA: {"question", '
-        '"answer_matching_behavior", "answer_not_matching_behavior"}',
+        help='contrast pairs: JSON lines of {"prompt", "positive", "negative"}, a .csv file with these columns, or a '
+        'file of CAA: {"question", "answer_matching_behavior", "answer_not_matching_behavior"}',
     )
     parser.add_argument(
         "--held_out",

@@ -11,7 +11,7 @@ FORMS = {("prompt", "positive", "negative"): {"behaviour", "id"}, ("question", P
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Return the pairs of a file of JSON lines, or of a JSON list.
+    """Return the pairs of a file of JSON lines, of a JSON list, or of a CSV file.
 
     Raises:
         FileNotFoundError: there is no such file.

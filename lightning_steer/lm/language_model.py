@@ -148,6 +148,14 @@ class LLM(Backbone):
         return self
 
     @property
+    def place(self) -> str:
+        """Describe the layers and tokens that are steered, for reports."""
+        which = ", ".join(f"{name}={value}" for name, value in vars(self.positions).items())
+        tokens = f"{type(self.positions).__name__}({which})" if which else type(self.positions).__name__
+        part = "" if self.part == "block" else f" ({self.part})"
+        return f"layer{'s' * (len(self.layers) > 1)} {', '.join(map(str, self.layers))}{part}, {tokens}"
+
+    @property
     def decoder(self) -> Decoder:
         """The model without its tokenizer; loaded when it is first used."""
         self.load()

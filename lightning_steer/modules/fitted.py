@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_steer import checkpoint
@@ -18,8 +19,9 @@ def load(
     """Return a fitted method for every site.
 
     Args:
-        path: ``best.ckpt`` of a steering run; or ``.safetensors``, ``.pt``: one vector, or vectors by site or layer.
-        method: the method of the checkpoint; None for plain vectors, which are added.
+        path: ``best.ckpt`` of a steering run, or a vector file, ``.safetensors``; or, in ``.safetensors`` or ``.pt``,
+            one plain vector, or plain vectors by site or layer.
+        method: the method of the checkpoint or vector file; None for plain vectors, which are added.
         widths: the width of each site.
     """
     path = Path(path)
@@ -28,7 +30,7 @@ def load(
     content = _tensors(path)
     if method is None:
         return {site: _adding(vector, path, site, widths[site]) for site, vector in _vectors(content, widths, path)}
-    state = content.get("state_dict", {})
+    state = _of_vector_file(content) if path.suffix == ".safetensors" else content.get("state_dict", {})
     methods: dict[str, SteeringMethod] = {}
     for number, (site, width) in enumerate(widths.items()):
         prefix = f"maps.{number}."
@@ -40,6 +42,13 @@ def load(
         for key, value in site_state.items():
             _checked(value, path, f"{site}, {key}")
     return methods
+
+
+def _of_vector_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a vector file by their names in a checkpoint; methods in files are fitted."""
+    numbers = {name.partition(".")[0] for name in tensors}
+    flags = {f"maps.{number}._extra_state": torch.tensor(True) for number in numbers}
+    return {**{f"maps.{name}": value for name, value in tensors.items()}, **flags}
 
 
 def _tensors(path: Path) -> Any:

@@ -38,9 +38,9 @@ class Responses(L.LightningModule):
 
     Args:
         backbone: the model, with the layers and tokens that are steered.
-        steering: what steers: ``best.ckpt`` of a run of ``fit``, or plain vectors (``.safetensors``, ``.pt``); null for
-            unsteered responses only.
-        method: the method that the checkpoint is of; null for plain vectors.
+        steering: what steers: ``best.ckpt`` of a run of ``fit``, a vector file (``.safetensors``), or plain vectors
+            (``.safetensors``, ``.pt``); null for unsteered responses only.
+        method: the method that the checkpoint or vector file is of; null for plain vectors.
         strengths: the strengths of the steered responses.
         tuned: another model, whose unsteered responses stand beside; null for none.
         max_new_tokens: the longest response, in tokens.
@@ -131,6 +131,9 @@ class Responses(L.LightningModule):
 
     def _compare(self, path: str) -> None:
         """Reject a checkpoint that was fitted on another network, at other sites or with another method."""
+        if self.method is not None and Path(path).suffix == ".safetensors":
+            self.mismatches = [f"That the model's weights are those that {path} was fitted on was not compared."]
+            return
         if self.method is None or Path(path).suffix != ".ckpt":
             self.mismatches = [f"{path} does not say what it was fitted to: model, layer and tokens were not compared."]
             return

@@ -287,7 +287,10 @@ class SteeringAdaptor(TracedModule):
             **identify(self.folder.parent.name, data.task, self.backbone.name, method),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
             "searched": self.selection.searched,
+            "place": self.backbone.place,
         }
+        if by_group := summary.by_group(data.held_out_groups):
+            self.report["groups"] = {"by": data.grouped_by, "rows": by_group}
         self.report["random_curve"] = self.random_curve
         if self.selection.budget is not None:
             self.report["budget"] = self.selection.budget

@@ -80,6 +80,20 @@ class Summary:
                     figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(rows))[0]
         return {measure: _plain(figure) for measure, figure in figures.items()}
 
+    def by_group(self, groups: Sequence[str]) -> dict[str, Figures]:
+        """Return the table's measures, unsteered and steered, of each group of held-out rows; empty for a single one.
+
+        Args:
+            groups: the group of each row.
+        """
+        figures: dict[str, Figures] = {}
+        for name in dict.fromkeys(groups) if len(set(groups)) > 1 else ():
+            rows = torch.tensor([group == name for group in groups])
+            table = {column: values[rows] for column, values in self.tested.items()}
+            figures[f"{name}, baseline"] = self.group("baseline", table)
+            figures[name] = self.group("steered", table)
+        return figures
+
     def controls(self) -> tuple[dict[str, Figures], Figures]:
         """Return the controls without steering on the same rows, and the paired gains of the method over them."""
         success, cluster = self.evaluation.success, self.tested["cluster"]
@@ -188,8 +202,7 @@ class Summary:
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
         if not math.isnan(bound):
-            lower_bound = Estimate(bound, bound, math.nan, int(rows), clusters, BOUND)
-            metrics["certified_bound"] = _plain(lower_bound)
+            metrics["certified_bound"] = certified_bound(bound, int(rows), clusters)
         groups = ("baseline", "mean_ablation", *(["oracle_patch"] if patched else []))
         baselines = {name: self.group(name) for name in groups} | {"random_control": self.random(steered), **controls}
         relearned, kinds = self.estimates(self.relearned, "steered"), self.evaluation.kinds
@@ -218,6 +231,11 @@ class Summary:
 
     def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:
         return _plain(Smooth(statistic, low, high).estimate(*tables, cluster=as_clusters(self.tested["cluster"]))[0])
+
+
+def certified_bound(bound: float, rows: int, clusters: int | None) -> dict[str, Any]:
+    """Return a certified improvement as a report's figure: its lower end is itself, and it has no upper one."""
+    return _plain(Estimate(bound, bound, math.nan, rows, clusters, BOUND))
 
 
 def by_strength(

@@ -20,6 +20,11 @@ class Backbone(nn.Module, ABC):
     name: str
     """The network's name in reports."""
 
+    @property
+    def place(self) -> str:
+        """Describe where it is steered, for reports."""
+        return ", ".join(self.sites)
+
     @abstractmethod
     def load(self) -> None:
         """Build the network and read its weights; does nothing the second time."""

@@ -65,6 +65,12 @@ def random_row(report: Mapping[str, Any]) -> str:
     )
 
 
+def where(report: Mapping[str, Any]) -> str:
+    """State the network and, where the report tells, the layers and tokens that are steered."""
+    place = f", steered at {report['place']}" if report.get("place") else ""
+    return f"{report['backbone']}{place}."
+
+
 TEXTS: tuple[str, ...] = ("prompt", "baseline", "steered")
 PARTS = {"fitted": "fitted to", "selection": "strength chosen on", "held_out": "tested on"}
 
@@ -113,6 +119,13 @@ def legend(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def groups(report: Mapping[str, Any]) -> str:
+    """Return the measures of each group of held-out rows, with its number of rows and clusters."""
+    rows, columns = report["groups"]["rows"], list(report["baselines"]["baseline"])
+    named = {f"{name} ({tables.counted(next(iter(row.values())))})": row for name, row in rows.items()}
+    return tables.markdown(named, [column for column in columns if any(column in row for row in rows.values())])
+
+
 def footnotes(report: Mapping[str, Any]) -> list[str]:
     """State how the report's intervals were computed, or why there is none."""
     return tables.footnotes([report["metrics"], *report.get("baselines", {}).values()])
@@ -124,16 +137,17 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
     other_metrics = {name: estimate for name, estimate in report["metrics"].items() if name not in columns}
     lines = [
         f"# {for_markdown(report['experiment'])}: {for_markdown(report['method'])}\n",
+        f"{for_markdown(where(report))}\n",
         f"{for_markdown(report['verdict'])} {for_markdown(price(report))}\n",
         *([f"Why this strength: {for_markdown(report['choice'])}.\n"] if report.get("choice") else []),
         *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
         f"{data(report)} {for_markdown(nulls(report))}\n",
-        f"Task: {for_markdown(report['task'])}. Network: {for_markdown(report['backbone'])}. "
-        f"Seed {report['seed']}. Values are followed by their "
+        f"Task: {for_markdown(report['task'])}. Seed {report['seed']}. Values are followed by their "
         f"95 % interval over {tables.counted(report['metrics'][columns[0]])}. "
         f"{random_row(report)}\n",
         tables.markdown(comparison(report), columns),
         legend(report),
+        *([f"## By {report['groups']['by']}\n", groups(report)] if report.get("groups") else []),
         "\n".join(
             f"- `{name}` {tables.cell(estimate)} (n = {estimate['n']})" for name, estimate in other_metrics.items()
         )
@@ -159,7 +173,8 @@ def text(report: Mapping[str, Any]) -> str:
     choice = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
     return (
-        f"{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{choice}{warnings}\n\n{table}\n{notes}\n"
+        f"{where(report)}\n{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{choice}{warnings}\n\n"
+        f"{table}\n{notes}\n"
     )
 
 

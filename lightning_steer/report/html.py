@@ -5,10 +5,11 @@ from html import escape
 from typing import Any
 
 from lightning_steer.report import svg
-from lightning_steer.report.card import TEXTS, comparison, data, footnotes, price, random_row
+from lightning_steer.report.card import TEXTS, comparison, data, footnotes, price, random_row, where
 from lightning_steer.report.document import document
 from lightning_steer.report.figures import DAMAGE, RANDOM
 from lightning_steer.report.labels import word
+from lightning_steer.report.opening import opening
 from lightning_steer.report.svg import COLOURS
 from lightning_steer.report.tables import cell, counted, number
 
@@ -29,25 +30,15 @@ def page(reports: Sequence[Mapping[str, Any]], configurations: Mapping[str, str]
         reports: results of :func:`lightning_steer.report.runs.read`, each checked.
         configurations: YAML configuration of each run.
     """
-    entries = [
-        f'<li><a href="#run-{i}">{escape(report["run"])}</a>: {escape(report["method"])}<br>'
-        f"{escape(report.get('verdict') or report['task'])}{_flags(report)}</li>"
-        for i, report in enumerate(reports)
-    ]
     articles = [_article(i, report, configurations.get(report["run"], "")) for i, report in enumerate(reports)]
     count = f"{len(reports)} runs" if len(reports) > 1 else "one run"
     body = (
         '<p class="soft">Figures stand with their 95 % intervals over held-out rows, <em>value [low, high]</em>, or '
         "with the reason why there is none, and beside their controls.</p></header>\n"
-        f"<nav><ol>{''.join(entries)}</ol></nav>\n<main>\n{''.join(articles)}</main>\n"
+        f"{opening(reports)}<main>\n{''.join(articles)}</main>\n"
     )
     title = f"Steering report: {count}"
     return document(title, f"<header><h1>{title}</h1>\n{body}")
-
-
-def _flags(report: Mapping[str, Any]) -> str:
-    count = len(report.get("warnings", []))
-    return f" <strong>{count} warning{'s' * (count > 1)}.</strong>" if count else ""
 
 
 def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
@@ -56,11 +47,12 @@ def _article(i: int, report: Mapping[str, Any], configuration: str) -> str:
     )
     parts = [
         f'<article id="run-{i}">\n<h2>{escape(report["method"])}</h2>\n',
-        f'<p class="soft">{escape(report["run"])} · {escape(report["task"])}</p>\n',
+        f'<p class="soft">{escape(report["run"])} · {escape(where(report))} {escape(report["task"])}</p>\n',
         f'<p class="soft">{escape(data(report))}</p>\n',
         f'<p class="verdict">{escape(report.get("verdict", ""))} {escape(price(report))}</p>\n{warnings}',
         f'<div class="charts">{_dose_response(report)}{_damage(report)}{_profile(report)}</div>\n',
         _compared(report),
+        _groups(report),
         _certificate(report),
         _texts(report),
         _rest(report),
@@ -150,6 +142,24 @@ def _compared(report: Mapping[str, Any]) -> str:
         f"<tbody>{body}</tbody></table></div>\n"
         f'<p class="soft">{counts}{escape(random_row(report))}</p>\n'
         f"<details><summary>What the controls are</summary><ul>{legend}</ul></details>\n"
+    )
+
+
+def _groups(report: Mapping[str, Any]) -> str:
+    by_group = report.get("groups", {}).get("rows", {})
+    if not by_group:
+        return ""
+    columns = list(next(iter(by_group.values())))
+    head = "".join(f'<th scope="col">{escape(word(name))}</th>' for name in columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td data-name="{escape(word(c))}"><span>{_cell(row.get(c))}</span></td>' for c in columns)
+        + "</tr>"
+        for name, row in by_group.items()
+    )
+    return (
+        f'<h3>By {escape(report["groups"]["by"])}</h3>\n<div class="wide"><table class="compared">'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
     )
 
 

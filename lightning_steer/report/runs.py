@@ -31,7 +31,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return reports
 
 
-HEAD = ("run", "experiment", "task", "backbone", "method", "seed")
+HEAD = ("run", "experiment", "task", "backbone", "place", "method", "seed")
+SHOWN = ("run", "backbone", "place", "method", "seed")
+"""Columns of the table for readers before its metrics."""
 
 
 def columns(reports: list[dict[str, Any]]) -> list[str]:
@@ -42,13 +44,11 @@ def columns(reports: list[dict[str, Any]]) -> list[str]:
 def as_markdown(reports: list[dict[str, Any]]) -> str:
     """Return a table with a row for each run, and ``value [low, high]`` for each metric."""
     names = columns(reports)
-    head = ["run", "method", "seed", *names]
+    head = [*SHOWN, *names]
     lines = [f"| {' | '.join(map(for_markdown, head))} |", f"|{'---|' * len(head)}"]
     for report in reports:
         metrics = (cell(report["metrics"][name]) if name in report["metrics"] else "-" for name in names)
-        lines.append(
-            f"| {' | '.join([*(for_markdown(report[name]) for name in ('run', 'method', 'seed')), *metrics])} |"
-        )
+        lines.append(f"| {' | '.join([*(for_markdown(report.get(name, '-')) for name in SHOWN), *metrics])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -61,5 +61,5 @@ def as_csv(reports: list[dict[str, Any]]) -> str:
     writer.writerow([*HEAD, *(for_spreadsheet(f"{name}{suffix}") for name in names for suffix in keys.values())])
     for report in reports:
         values = [report["metrics"].get(name, {}).get(key) for name in names for key in keys]
-        writer.writerow([*(for_spreadsheet(report[name]) for name in HEAD), *values])
+        writer.writerow([*(for_spreadsheet(report.get(name, "")) for name in HEAD), *values])
     return text.getvalue()

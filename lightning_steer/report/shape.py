@@ -19,16 +19,21 @@ def check(report: Mapping[str, Any]) -> None:
         for name, row in _is(report.get("baselines", {}), dict, "baselines").items():
             _estimates(row, f"baselines.{name}")
         _estimates(report.get("fitted_rows", {}), "fitted_rows")
+        by_group = _is(report.get("groups", {}), dict, "groups")
+        _is(by_group.get("by", ""), str, "groups.by")
+        for name, row in _is(by_group.get("rows", {}), dict, "groups.rows").items():
+            _estimates(row, f"groups.rows.{name}")
         for name, curve in _is(report.get("curves", {}), dict, "curves").items():
             _curve(_is(curve, dict, f"curves.{name}"), f"curves.{name}")
         for name, columns in _is(report.get("profile", {}), dict, "profile").items():
             _columns(columns, len(_is(_is(columns, dict, f"profile.{name}")["value"], list, name)), f"profile.{name}")
         for text in _is(report.get("warnings", []), list, "warnings"):
             _is(text, str, "warnings")
-        for name in ("verdict", "choice", "intervals"):
+        for name in ("verdict", "choice", "intervals", "place"):
             _is(report.get(name, ""), str, name)
         for name, version in _is(report.get("versions", {}), dict, "versions").items():
             _is(version, str, f"versions.{name}")
+        _number(report.get("budget"), "budget")
         settings = _is(report.get("dose_response", {}), dict, "dose_response")
         _is(settings.get("unit", ""), str, "dose_response.unit")
         for name in _is(settings.get("measures", []), list, "dose_response.measures"):

@@ -62,6 +62,42 @@ def lines(
     return _figure(parts, f"{titles[1]} against {titles[0]}: {', '.join(curves)}")
 
 
+def scatter(
+    points: Mapping[str, tuple[Mapping[str, float | None], Mapping[str, float | None]]],
+    colour: str,
+    marks: Sequence[float],
+    titles: tuple[str, str],
+) -> str:
+    """Return a chart of points with the intervals of both of their values.
+
+    Args:
+        points: ``{label: (across, up)}``, each ``{"value", "low", "high"}``; without a finite value it is left out.
+        colour: of all points.
+        marks: values across that are marked by a line.
+        titles: titles of the two axes.
+    """
+    finite = {label: pair for label, pair in points.items() if len(_numbers([one["value"] for one in pair])) == 2}
+    across, up = (
+        _numbers([ends[name] for ends in (pair[side] for pair in finite.values()) for name in KEYS]) for side in (0, 1)
+    )
+    scales = _scale(min([0.0, *across, *marks]), max([0.0, *across, *marks])), _scale(min([0.0, *up]), max([0.0, *up]))
+    place = _Place(*scales)
+    parts = [place.axes(titles, scales[0])]
+    parts += [
+        f'<line x1="{place.x(mark)}" y1="{TOP}" x2="{place.x(mark)}" y2="{HEIGHT - BOTTOM}" class="mark"/>'
+        for mark in marks
+    ]
+    for label, (right, above) in finite.items():
+        x, y = (to(float(one["value"] or 0)) for to, one in ((place.x, right), (place.y, above)))
+        if len(ends := _numbers([right["low"], right["high"]])) == 2:
+            parts.append(f'<line x1="{place.x(ends[0])}" y1="{y}" x2="{place.x(ends[1])}" y2="{y}" class="whisker"/>')
+        if len(ends := _numbers([above["low"], above["high"]])) == 2:
+            parts.append(f'<line x1="{x}" y1="{place.y(ends[0])}" x2="{x}" y2="{place.y(ends[1])}" class="whisker"/>')
+        parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{escape(colour)}"/>')
+        parts.append(f'<text x="{x + 5:.1f}" y="{y - 5:.1f}">{escape(label)}</text>')
+    return _figure(parts, f"{titles[1]} against {titles[0]}")
+
+
 def bars(columns: Mapping[str, Column], colour: str, titles: tuple[str, str]) -> str:
     """Return a chart of bars with intervals, indexed from 0; entries without a value are shaded."""
     value = columns["value"]

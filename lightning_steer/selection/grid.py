@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.selection.halving import Round, spent
+
 ROUNDING = 1e-5
 """Effects up to this are those of a batch's rounding: a method that changes nothing has them, too."""
 
@@ -21,6 +23,8 @@ class Grid(NamedTuple):
     """``[layers, strengths]`` KL to the baseline on unrelated text, in nats per token; NaN where nothing was tried."""
     rows: int
     """Rows behind each effect."""
+    rounds: Sequence[Round] = ()
+    """Of successive halving, by the places of layers; those left out count as not tried. Empty without it."""
 
     def widened(self, more: "Grid") -> "Grid":
         """Return this grid with the strengths of another; both are of the same layers and rows."""
@@ -81,11 +85,22 @@ def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     )
     if broken:
         text += f"; {broken} with a larger effect broke the text that is generated at the pairs' own prompts"
-    if untried := int((~grid.tried).sum()):
+    if grid.rounds:
+        text += _halved(grid.rounds)
+    elif untried := int((~grid.tried).sum()):
         text += f"; {untried} settings farther from the best were not tried (full_grid tries all)"
     if setting.strength == len(grid.strengths) - 1:
         text += "; it is the strongest setting that was tried, and a stronger one may do better"
     return text
+
+
+def _halved(rounds: Sequence[Round]) -> str:
+    parts = [f"{len(one.candidates)} of {one.passes}" for one in rounds]
+    whole = len(rounds[0].candidates) * rounds[-1].passes
+    return (
+        f"; layers were trained by successive halving ({', '.join(parts)} passes over the pairs: {spent(rounds)} "
+        f"passes instead of {whole}; full_grid trains all layers to the end)"
+    )
 
 
 def _tried(count: int, what: str) -> str:

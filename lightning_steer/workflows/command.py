@@ -6,83 +6,103 @@ and the damage are measured on the rest, and text is shown unsteered and steered
   steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
 
+import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from lightning_steer import methods, numbers
 from lightning_steer.arguments import Parser
-from lightning_steer.data.behaviours.pairs import read_pairs
+from lightning_steer.data.behaviours.pairs import ContrastPair, read_pairs
 from lightning_steer.data.text import read
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, PromptTokens
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
 from lightning_steer.resources import resource_path
 from lightning_steer.selection.grid import Grid
-from lightning_steer.workflows.steer import Steered, searched
+from lightning_steer.workflows import board
+from lightning_steer.workflows.part import Part
+from lightning_steer.workflows.steer import EPOCHS, Steered, searched
 
 VECTOR = "vector.safetensors"
 METHODS = [
     name
     for name in methods.__all__
     if isinstance(kind := getattr(methods, name), type)
-    and not (kind.__abstractmethods__ or kind.trained or kind in (methods.Composed, methods.Gated))  # made of others
+    and not (kind.__abstractmethods__ or kind in (methods.Composed, methods.Gated))  # made of others
 ]
+POSITIONS = {kind.__name__: kind for kind in (AllTokens, PromptTokens, LastPromptToken, GeneratedTokens)}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Search, judge, write a folder, and print the unsteered and the steered text."""
     options = parser().parse_args(arguments)
-    numbers.check({"budget": options.budget, "max_new_tokens": options.max_new_tokens, "seed": options.seed}, "--")
+    given = {"budget": options.budget, "max_new_tokens": options.max_new_tokens, "seed": options.seed}
+    numbers.check({**given, "epochs": options.epochs}, "--")
     if options.prompt and not all(map(str.strip, options.prompt)):
         raise ValueError(f"--prompt is empty in {options.prompt}: give a text to continue")
     out = options.out or Path("logs/steer") / options.pairs.stem
     check_no_links(out)
     there = [name for name in (VECTOR, "report.json", "search.md") if (out / name).exists()]
-    if there and options.overwrite != "true":
+    part = Part(out, json.dumps(vars(options), default=str))
+    if there and options.overwrite != "true" and not part.goes_on:  # what a stopped command has left is its own
         raise ValueError(f"{out / there[0]} exists: name another folder with --out, or give --overwrite true")
     pairs = read_pairs(resource_path(str(options.pairs)))
     path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]
     check_folder(out)
-    llm = LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
-    layers = options.layers or "auto"
-    method = [getattr(methods, name) for name in dict.fromkeys(options.method or ["MeanDifference"])]
-    near = next(path for path in (out, *out.absolute().parents) if path.exists())  # on the same disk
-    with tempfile.TemporaryDirectory(prefix=".steer-", dir=near) as aside:  # what is there stays until all is made
-        part = Path(aside)
+    with part:
+        written, report = _steer(options, pairs, texts, part)
+    say(report)
+    for one in written:
+        say(f"\n{one['prompt']}\n  baseline: {one['baseline']}\n  steered:  {one['steered']}")
+    say(f"\nWrote {out}: {VECTOR}, report.md (effect, damage, controls), search.md (all layers and strengths, texts)")
+    return 0
+
+
+def _steer(
+    options: argparse.Namespace, pairs: list[ContrastPair], texts: list[str] | None, part: Part
+) -> tuple[list[dict[str, str]], str]:
+    """Do the work, write all into the folder, and return the continuations and the report for the terminal."""
+    llm = LLM(
+        options.llm,
+        positions=POSITIONS[options.positions](),
+        chat=options.chat,
+        dtype=options.dtype,
+        revision=options.revision,
+    )
+    with part.results() as folder:
         result = searched(
             llm,
             pairs,
-            layers,
-            method,
+            options.layers or "auto",
+            [getattr(methods, name) for name in dict.fromkeys(options.method or ["MeanDifference"])],
             options.strengths,
             options.budget,
             texts,
             options.seed,
             full_grid=options.full_grid,
-            folder=part,
+            epochs=options.epochs,
+            certify=options.certify,
+            folder=folder,
+            unfinished=part.folder,
+            lines=True,
         )
         prompts = options.prompt or result.held_out[:3]
         before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
         with result.vector.applied_to(llm):
             after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
         written = [dict(zip(card.TEXTS, one, strict=True)) for one in zip(prompts, before, after, strict=True)]
-        search_report.write(part, _plain(result, options.budget), written)
-        result.vector.save(part / VECTOR)
-        report = card.text(json.loads((part / "report.json").read_text()))
-        out.mkdir(parents=True, exist_ok=True)
-        (out / VECTOR).unlink(missing_ok=True)  # no vector ever lies beside the report of another
-        for path in sorted(part.iterdir(), key=lambda path: path.name == VECTOR):  # the vector is the last one
-            path.replace(out / path.name)
-    say(report)
-    for one in written:
-        say(f"\n{one['prompt']}\n  baseline: {one['baseline']}\n  steered:  {one['steered']}")
-    say(f"\nWrote {out}: {VECTOR}, report.md (effect, damage, controls), search.md (all layers and strengths, texts)")
-    return 0
+        search_report.write(folder, _plain(result, options.budget), written)
+        board.write(folder)
+        result.vector.save(folder / VECTOR)
+        report = card.text(json.loads((folder / "report.json").read_text()))
+        board.remove(part.out)
+        part.publish(folder, last=VECTOR)  # no vector ever lies beside the report of another
+    return written, report
 
 
 def _plain(result: Steered, budget: float) -> dict[str, Any]:
@@ -109,7 +129,7 @@ def parser() -> Parser:
         type=Path,
         metavar="FILE",
         help='contrast pairs, at least ten: a JSON object {"prompt": ..., "positive": ..., "negative": ...} on each '
-        "line; positive continues the prompt as you want it, negative as you do not",
+        "line, or a .csv file with these columns; positive continues the prompt as you want it, negative as you do not",
     )
     made.add_argument(
         "--layers",
@@ -123,9 +143,15 @@ def parser() -> Parser:
         action="append",
         choices=METHODS,
         metavar="NAME",
-        help="the steering method, such as LEACE, of those with a closed form; a name that does not exist is answered "
-        "with the list of all; may be given again: of several the one with the largest effect is taken (default: "
-        "MeanDifference)",
+        help="the steering method, such as LEACE; a name that does not exist is answered with the list of all; may be "
+        "given again: of several the one with the largest effect is taken (default: MeanDifference)",
+    )
+    made.add_argument(
+        "--positions",
+        choices=POSITIONS,
+        default="AllTokens",
+        metavar="NAME",
+        help=f"the tokens that are steered: {', '.join(POSITIONS)} (default: AllTokens)",
     )
     made.add_argument(
         "--strengths",
@@ -138,7 +164,16 @@ def parser() -> Parser:
     made.add_argument(
         "--full_grid",
         action="store_true",
-        help="try every layer at all strengths (default: of eight layers or more only what lies near the best)",
+        help="try every layer at all strengths (default: of eight layers or more only what lies near the best; trained "
+        "methods are trained to the end only at the best layers)",
+    )
+    made.add_argument(
+        "--epochs",
+        type=int,
+        default=EPOCHS,
+        metavar="N",
+        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid only the "
+        f"best layers have all of them (default: {EPOCHS})",
     )
     made.add_argument(
         "--budget",
@@ -147,6 +182,12 @@ def parser() -> Parser:
         metavar="X",
         help="the damage that is accepted: how much the predictions on unrelated text may change, as a KL divergence "
         "in nats per token (default: 0.1)",
+    )
+    made.add_argument(
+        "--certify",
+        action="store_true",
+        help="certify the improvement: at a risk of 5 %%, the share of held-out pairs whose positive is the likelier "
+        "continuation improves by more than the report says",
     )
     made.add_argument(
         "--reference_texts",

@@ -82,6 +82,7 @@ def run(
         )  # the card holds the report's content
         trainer = L.Trainer(
             max_epochs=epochs,
+            check_val_every_n_epoch=epochs,  # the strength is chosen for what the last one leaves
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -1,4 +1,7 @@
-"""Search for the layer and the strength: every layer read in one pass, every strength a row of one batch."""
+"""Measure layers and strengths: every layer read in one pass, every strength a row of one batch.
+
+A method that is trained through the output is trained at one layer after another, as far as a search asks for.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -13,9 +16,14 @@ from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
+from lightning_steer.progress import Progress
+from lightning_steer.records import Activations
 from lightning_steer.selection.grid import Grid
 from lightning_steer.strength import UnreadableError
+from lightning_steer.workflows.unfinished import Unfinished
 
+LEARNING_RATE = 1e-2
+"""Adam's, for methods that are trained through the output."""
 OPENING, CONTINUATION = 4, 24
 """Words of a reference text that the model goes on from, and tokens that it writes, for damage to its own text."""
 
@@ -30,46 +38,105 @@ class Search:
         data: its first part is fitted to, its second measured on; the third is not touched.
         method: makes an unfitted method from a width.
         texts: unrelated text; the model's own continuations of their first words are measured, too.
-
-    Raises:
-        ValueError: the method is trained through the output, and so cannot be tried at every layer.
+        unfinished: keeps what was measured for the case that the search is stopped; None keeps nothing.
+        lines: say how far the search is, if it is long.
     """
 
     @torch.no_grad()
     def __init__(
-        self, llm: LLM, data: BehaviourDataModule, method: Callable[[int], SteeringMethod], texts: Sequence[str]
+        self,
+        llm: LLM,
+        data: BehaviourDataModule,
+        method: Callable[[int], SteeringMethod],
+        texts: Sequence[str],
+        unfinished: Unfinished | None = None,
+        lines: bool = False,
     ) -> None:
         self.llm, self.evaluation = llm, BehaviourEffect()
+        self.unfinished = unfinished or Unfinished()
+        self.progress = Progress("search") if lines else None
         self.methods = {site: method(llm.width(site)) for site in llm.sites}
-        for unfitted in self.methods.values():
-            if unfitted.trained:
-                raise ValueError(
-                    f"{type(unfitted).__name__} is trained through the output, which a search would do at every layer: "
-                    "give the layers, and use fit"
-                )
+        first = self.methods[llm.sites[0]]
+        self.trained, self.strongest = first.trained, first.strength_range[1]
+        self.asked, self.passes = dict.fromkeys(llm.sites, 0), dict.fromkeys(llm.sites, 0)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
         data.read_by(llm)
-        asked = any(unfitted.needs_sensitivity for unfitted in self.methods.values())
-        read = [fit_data.read(llm, self.evaluation, batch, asked) for batch in data.train_dataloader()]
-        columns = {name: torch.cat([batch[name] for batch in read]) for name in read[0]}
-        for site, unfitted in self.methods.items():
-            rows = len(columns["error"])
-            unfitted.fit(fit_data.activations(columns, site, rows, data.paired, llm.heads(site)))
+        if self.trained:
+            llm.requires_grad_(False).eval()
+            for site, unfitted in self.methods.items():  # their parameters must exist before there is an optimizer
+                unfitted.fit(no_rows(unfitted.width))
+                self.optimizers[site] = torch.optim.Adam(unfitted.parameters(), lr=LEARNING_RATE)
+            self.fitted_batches = list(data.train_dataloader())
+        else:
+            self._fit(data)
         self.batches = list(data.val_dataloader())
         self.baseline = [llm.scores(batch.x)[0] for batch in self.batches]
         self.texts = [list(texts), own_text(llm, texts)]
         self.rows = sum(len(batch.row) for batch in self.batches)
 
+    def _fit(self, data: BehaviourDataModule) -> None:
+        llm = self.llm
+        sensitivity = self.methods[llm.sites[0]].needs_sensitivity
+        read = [fit_data.read(llm, self.evaluation, batch, sensitivity) for batch in data.train_dataloader()]
+        columns = {name: torch.cat([batch[name] for batch in read]) for name in read[0]}
+        for site, unfitted in self.methods.items():
+            rows = len(columns["error"])
+            unfitted.fit(fit_data.activations(columns, site, rows, data.paired, llm.heads(site)))
+
+    def train(self, layer: int, passes: int) -> None:
+        """Ask for a layer, by its place, to be trained until it has had so many passes over the fitted pairs.
+
+        It is done when the layer is measured, or by :meth:`catch_up`; what is known already needs no training.
+        """
+        self.asked[self.llm.sites[layer]] = passes
+
+    @torch.enable_grad()
+    def catch_up(self, layer: int) -> None:
+        """Train a layer, by its place, as far as it was asked for; as ``fit`` trains the same method there."""
+        site = self.llm.sites[layer]
+        group = interventions.steered("", {site: self.methods[site]}, [1.0])
+        edits, copies = interventions.together([group], [site])
+        while self.passes[site] < self.asked[site]:
+            for batch in self.fitted_batches:
+                loss = self.evaluation.loss(self.llm.scores(batch.x, edits, copies), batch)
+                self.optimizers[site].zero_grad()
+                (loss.sum() / max(loss.numel(), 1)).backward()
+                self.optimizers[site].step()
+            self.passes[site] += 1
+
     @torch.no_grad()
     def grid(self, strengths: Sequence[float]) -> Grid:
         """Return effect and damage of every layer at these strengths, in the method's units."""
-        cells = [self._layer(site, strengths) for site in self.llm.sites]
+        cells = [self.cells(layer, strengths) for layer in range(len(self.llm.sites))]
         effect, damage = (torch.stack(rows) for rows in zip(*cells, strict=True))
         return Grid(self.llm.layers, list(strengths), effect, damage, self.rows)
 
     @torch.no_grad()
     def cells(self, layer: int, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
         """``[strengths]`` effect and damage of one layer, by its place among those that are tried."""
-        return self._layer(self.llm.sites[layer], strengths)
+        site = self.llm.sites[layer]
+        place = f"{site}, {self.asked[site]} passes, strengths {', '.join(map(repr, strengths))}"
+
+        def measure() -> tuple[Tensor, Tensor]:
+            self.catch_up(layer)
+            cells = self._layer(site, strengths)
+            if self.progress is not None:
+                self.progress.step(self.token_passes(layer, len(strengths)), f"layer {self.llm.layers[layer]}")
+            return cells
+
+        return self.unfinished.known_or(place, measure)
+
+    @torch.no_grad()
+    def damage(self, layer: int, strengths: Sequence[float], texts: Sequence[Sequence[str]]) -> Tensor:
+        """``[strengths]`` damage to other groups of texts at one layer, by its place; infinite if it is unreadable."""
+        site = self.llm.sites[layer]
+        group = interventions.steered("", {site: self.methods[site]}, strengths)
+        try:
+            return _worst(damage(self.llm, texts, *interventions.together([group], [site])))
+        except UnreadableError:
+            if len(strengths) == 1:
+                return torch.full((1,), torch.inf, dtype=torch.float64)
+            return torch.cat([self.damage(layer, [strength], texts) for strength in strengths])
 
     def token_passes(self, layer: int, strengths: int) -> int:
         """How many tokens pass through how many blocks, in sum, for a layer at so many strengths.
@@ -96,8 +163,7 @@ class Search:
                 self.evaluation.rows(before, self.llm.scores(batch.x, edits, copies), batch)["margin_change"]
                 for before, batch in zip(self.baseline, self.batches, strict=True)
             ]
-            lost = damage(self.llm, self.texts, edits, copies)
-            return torch.cat(rows, 1).mean(1).cpu(), lost.nan_to_num(nan=torch.inf, posinf=torch.inf)
+            return torch.cat(rows, 1).mean(1).cpu(), _worst(damage(self.llm, self.texts, edits, copies))
         except UnreadableError:
             if len(strengths) == 1:
                 return torch.full((1,), torch.nan, dtype=torch.float64), torch.full(
@@ -106,6 +172,15 @@ class Search:
             cells = [self._layer(site, [strength]) for strength in strengths]
             effect, lost = (torch.cat(column) for column in zip(*cells, strict=True))
             return effect, lost
+
+
+def _worst(lost: Tensor) -> Tensor:
+    return lost.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+def no_rows(width: int) -> Activations:
+    """Return no rows to fit to: a method that is trained sets up its parameters by them."""
+    return Activations(torch.zeros(0, width), torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
 
 
 def damage(llm: LLM, groups: Sequence[Sequence[str]], edits: Mapping[str, Edit], copies: int = 1) -> Tensor:
@@ -120,13 +195,18 @@ def own_text(llm: LLM, texts: Sequence[str], without: Sequence[str] = ()) -> lis
     Args:
         llm: the model.
         texts: where the first words come from; each opening counts once.
-        without: texts whose openings are left out, since they serve elsewhere.
+        without: texts that serve elsewhere: none of them begins like what is returned, where more words of a text
+            are taken if need be.
     """
-    openings = list(dict.fromkeys(map(_opening, texts)))
-    openings = [opening for opening in openings if opening not in set(map(_opening, without))]
+    openings = list(dict.fromkeys(filter(None, (_opening(text, without) for text in texts))))
     written = llm.generate(openings, max_new_tokens=CONTINUATION) if openings else []
     return [f"{opening} {text.strip()}" for opening, text in zip(openings, written, strict=True) if text.strip()]
 
 
-def _opening(text: str) -> str:
-    return " ".join(text.split()[:OPENING])
+def _opening(text: str, without: Sequence[str]) -> str | None:
+    """Return the first words of a text with which none of the others begins; None if there are none."""
+    words, others = text.split(), [other.split() for other in without]
+    for count in range(min(OPENING, len(words)), max(len(words), OPENING + 1)):
+        if not any(other[:count] == words[:count] for other in others):
+            return " ".join(words[:count])
+    return None

@@ -22,15 +22,19 @@ from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budge
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector
+from lightning_steer.workflows import certificate
 from lightning_steer.workflows.fit import backbone, check_method, run
 from lightning_steer.workflows.search import damage, own_text
 from lightning_steer.workflows.swap_control import swap_sentences
 from lightning_steer.workflows.trials import Trial, compared, search_with
+from lightning_steer.workflows.unfinished import Unfinished, search_settings
 
 REFERENCE_TEXTS = "configs/reference_texts.txt", "configs/cache_texts.txt"
 """Texts that ship: English ones, and ones of the pocket language."""
 SHARES = 0.4, 0.3
 """Shares of the pairs that are fitted to and chosen on in a search, which looks at many more settings than a fit."""
+EPOCHS = 100
+"""Passes over the pairs of a method that is trained through the output, unless others are asked for."""
 LEAST = 10
 """Pairs below which a part of them would be too small to say anything."""
 
@@ -79,6 +83,8 @@ def steer(
     seed: int = 0,
     progress: bool = False,
     full_grid: bool = False,
+    epochs: int = EPOCHS,
+    certify: bool = False,
 ) -> SteeringVector:
     """Choose the layer and the strength with the largest effect whose damage stays in a budget, and judge the choice.
 
@@ -100,7 +106,12 @@ def steer(
         seed: draws the split.
         progress: show Lightning's progress bars.
         full_grid: try every layer at all strengths. With fewer than eight layers that is always done; with more, the
-            last layer comes first, then some others, then what lies near the best.
+            last layer comes first, then some others, then what lies near the best. Methods that are trained through
+            the output, such as LearnedVector, are trained by successive halving: every layer a little, the better half
+            of them on, until one is left. With ``full_grid`` they are trained to the end at every layer.
+        epochs: passes over the pairs, for methods that are trained through the output.
+        certify: say by how much the share of pairs whose positive is the likelier continuation improves at least, at a
+            risk of 5 %, from the pairs that chose nothing.
 
     Returns:
         The vector. Its card says what was chosen and why, what it does and what else it does; print it to see it.
@@ -108,7 +119,9 @@ def steer(
     Raises:
         ValueError: no setting helps within the budget, or the pairs or texts cannot be read.
     """
-    return searched(llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress, full_grid).vector
+    return searched(
+        llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress, full_grid, epochs, certify
+    ).vector
 
 
 def searched(
@@ -122,9 +135,17 @@ def searched(
     seed: int = 0,
     progress: bool = False,
     full_grid: bool = False,
+    epochs: int = EPOCHS,
+    certify: bool = False,
     folder: Path | None = None,
+    unfinished: Path | None = None,
+    lines: bool = False,
 ) -> Steered:
-    """:func:`steer` with the table that was searched, and with the whole report in ``folder``, if one is given."""
+    """:func:`steer` with the table that was searched.
+
+    Args as there; ``folder`` takes the whole report, and the folder ``unfinished`` what is measured while it is: a call
+    with the same pairs, texts and model that was stopped goes on from there. ``lines`` tell how far a long search is.
+    """
     kinds = [method] if callable(method) else list(method) if isinstance(method, (list, tuple)) else []
     for kind in kinds or [method]:  # what is neither is refused as one method
         check_method(kind, () if strengths is None else strengths)
@@ -137,7 +158,7 @@ def searched(
                 else f"{len(pairs)}: add pairs"
             )
         )
-    numbers.check({"budget": budget, "seed": seed, "strengths": list(strengths or ())})
+    numbers.check({"budget": budget, "seed": seed, "epochs": epochs, "strengths": list(strengths or ())})
     if layers != "auto" and (isinstance(layers, (str, int)) or not layers):
         raise ValueError(f'layers must be a list with at least one block, such as [2, 3], or "auto", not {layers!r}')
     if strengths is not None and not strengths:
@@ -147,11 +168,16 @@ def searched(
     loaded.load()
     model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
     texts = reference_texts_for(model, reference_texts)
-    judging = [texts[1::2], own_text(model, texts[1::2], without=texts[::2])]
+    choosing = texts[::2]
+    judging = [texts[1::2], own_text(model, texts[1::2], without=[*choosing, *own_text(model, choosing)])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
     data.setup()
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
-    trials = search_with(kinds, model, data, strengths, budget, texts[::2], full_grid)
+    known = [
+        Unfinished(unfinished and unfinished / f"{number}.json", settings)
+        for number, settings in enumerate(search_settings(kinds, model, [seed, SHARES, [*pairs], texts]))
+    ]
+    trials = search_with(kinds, model, data, strengths, budget, choosing, full_grid, epochs, known, lines)
     trial = trials[0]
     grid, setting = trial.grid, trial.setting
     if setting is None:
@@ -163,7 +189,14 @@ def searched(
     data.notes = [*lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
     rule = AlreadyChosen(setting.strength, reason, budget)
     module = SteeringAdaptor(at_layer, trial.method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
-    vector = run(module, data, 1, progress, folder)
+    vector = run(module, data, epochs if trial.search.trained else 1, progress, folder)
+    if certify:
+        bound = certificate.certify(module)
+        vector = vector._replace(
+            card=vector.card._replace(certificate={"reason": module.report["choice"], "bound": bound})
+        )
+        if folder is not None:
+            report_card.write(folder, module.report)
     edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
     if not (kl := float(damage(at_layer, judging, edits))) <= budget:
         module.report["warnings"].insert(

@@ -12,6 +12,7 @@ from lightning_steer.selection.grid import Grid, Setting
 from lightning_steer.workflows.explore import explore
 from lightning_steer.workflows.fluency import Fluency
 from lightning_steer.workflows.search import Search
+from lightning_steer.workflows.unfinished import Unfinished
 
 FURTHER = (8.0, 12.0), (16.0, 24.0)
 """What is tried next where the largest strength so far is the best within the budget, and nobody asked for others."""
@@ -62,6 +63,9 @@ def search_with(
     budget: float,
     texts: Sequence[str],
     full_grid: bool,
+    passes: int = 1,
+    unfinished: Sequence[Unfinished] | None = None,
+    lines: bool = False,
 ) -> list[Trial]:
     """Return the search with each method, the one with the largest effect first; ties as they came.
 
@@ -73,15 +77,20 @@ def search_with(
         budget: the most damage to unrelated text, in nats per token.
         texts: unrelated text that chooses.
         full_grid: try every layer at all strengths, however many layers there are.
+        passes: over the fitted pairs, of methods that are trained through the output.
+        unfinished: what is known of each method's search already; None for nothing.
+        lines: say how far a search is, if it is long.
     """
+    known = unfinished or [Unfinished() for _ in methods]
     unfitted = [method(llm.width(llm.sites[0])) for method in methods]
     requested = [own_strengths(one, strengths) for one in unfitted]  # all are checked before any is tried
     trials = []
-    for method, one, tried in zip(methods, unfitted, requested, strict=True):
+    for method, one, tried, measured in zip(methods, unfitted, requested, known, strict=True):
         further = FURTHER if strengths is None and one.strength_range[1] == math.inf else ()
-        search = Search(llm, data, method, texts)
+        search = Search(llm, data, method, texts, measured, lines)
         fluency = Fluency(llm, data, search.methods, budget)
-        grid = explore(search, fluency, tried, further, full_grid or len(llm.layers) < LEAST_LAYERS)
+        all_cells = full_grid or (len(llm.layers) < LEAST_LAYERS and not one.trained)
+        grid = explore(search, fluency, tried, further, all_cells, passes)
         trials.append(Trial(type(one).__name__, method, search, fluency, grid, fluency.best_whole(grid)))
     return sorted(trials, key=lambda trial: -trial.effect)
 

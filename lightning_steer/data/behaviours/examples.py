@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_steer import text_files
+from lightning_steer.data import table_files
 
 POSITIVE, NEGATIVE = "answer_matching_behavior", "answer_not_matching_behavior"
 
@@ -33,7 +34,10 @@ class BehaviourExample(NamedTuple):
 
 
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
-    """Read JSON lines of ``{prompt, positive, negative}``; ``behaviour`` (else the file name), ``id`` may lack."""
+    """Read JSON lines of ``{prompt, positive, negative}``, or a CSV file with these columns in its first line.
+
+    ``behaviour`` (else the file name) and ``id`` may lack.
+    """
     path, examples = Path(path), []
     columns = ("prompt", "positive", "negative")
     for number, row in _rows(path, columns, ("behaviour", "id"), behaviour=path.stem):
@@ -124,9 +128,11 @@ def of_pairs(behaviour: str, pairs: Iterable[tuple[str, str, str]]) -> list[Beha
 
 
 def objects(path: Path) -> list[tuple[int, Any]]:
-    """Read a JSON list or JSON lines, numbered from 1; raises FileNotFoundError or ValueError."""
+    """Read a JSON list, JSON lines or a CSV file, numbered from 1; raises FileNotFoundError or ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of behaviour examples {path}")
+    if path.suffix == ".csv":
+        return list(enumerate(table_files.read_rows(path), 1))
     rows = []
     try:
         text = text_files.read(path)

@@ -21,7 +21,7 @@ class ContrastPair(NamedTuple):
 
 
 def read_pairs(path: str | Path) -> list[ContrastPair]:
-    """Read contrast pairs from JSON lines of ``{"prompt", "positive", "negative"}``.
+    """Read contrast pairs from JSON lines of ``{"prompt", "positive", "negative"}``, or a CSV file with these columns.
 
     Args:
         path: the file.

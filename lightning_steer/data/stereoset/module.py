@@ -58,6 +58,7 @@ class StereoSetDataModule(SteeringDataModule):
     """
 
     subject = "stereotypes"
+    grouped_by = "bias type"
     paired = True
 
     reader: Reader
@@ -107,6 +108,12 @@ class StereoSetDataModule(SteeringDataModule):
         """Return texts that steering should leave alone."""
         self.setup()
         return self._reference_texts
+
+    @property
+    def held_out_groups(self) -> list[str]:
+        """Return the bias type of each held-out example."""
+        self.setup()
+        return [example.bias_type for example in self.parts[TEST]]
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split the examples, once."""

@@ -18,8 +18,8 @@ from lightning_steer.workflows.fit import backbone
 
 SEEDS = 3
 HEAD = [
-    "| model | behaviour | seed | n | choice | over the grid's best | over the best true effect |",
-    "|---|---|---|---|---|---|---|",
+    "| model | behaviour | seed | n | choice | over the grid's best | over the best true effect | its true damage |",
+    "|---|---|---|---|---|---|---|---|",
 ]
 CURSE = [
     "| model | behaviour | seed | rows | judged | held-out hold | bias | width | choosing hold | bias | settings |",
@@ -60,8 +60,8 @@ def main(given: list[str] | None = None) -> int:
                 say(f"{nearness[-1]} {curse[-1]}")
     count = len(nearness) - len(HEAD)
     told = (
-        f"Within 5 % of the best true effect in {near} of {count} searches. The held-out interval fails in {failed} of "
-        f"{len(curse) - len(CURSE)} cells of {options.repetitions:,} resamplings."
+        f"Within 5 % of the best true effect within the true budget in {near} of {count} searches. The held-out "
+        f"interval fails in {failed} of {len(curse) - len(CURSE)} cells of {options.repetitions:,} resamplings."
     )
     write_text(options.out, "\n".join(["# Search\n", told, "", *nearness, "", *curse, ""]))
     say(told)
@@ -70,11 +70,14 @@ def main(given: list[str] | None = None) -> int:
 
 def _nearness(made: Table) -> str:
     if made.chosen is None:
-        return f"{made.full.rows} | none | - | - |"
+        return f"{made.full.rows} | none | - | - | - |"
     best = next(setting for setting in within_budget(made.full, BUDGET) if made.whole[setting])
     layer, strength = made.full.layers[made.chosen.layer], made.full.strengths[made.chosen.strength]
     share = float(made.full.effect[made.chosen] / made.full.effect[best])
-    return f"{made.full.rows} | layer {layer}, strength {strength:g} | {share:.3f} | {made.share_of_best:.3f} |"
+    return (
+        f"{made.full.rows} | layer {layer}, strength {strength:g} | {share:.3f} | "
+        f"{made.share_of_best:.3f} | {float(made.true_damage[made.chosen]):.3f} |"
+    )
 
 
 def _coverage(made: Table, rows: int, repetitions: int, judged: str) -> Coverage:

@@ -1,0 +1,53 @@
+"""``predict --vector FILE`` writes what the vector file says, and nothing about it is said twice."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from chats import BASE, direction
+
+from lightning_steer.__main__ import main
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import LastPromptToken
+from lightning_steer.vector_options import spelled_out
+
+PROMPTS = ["The hill bakers are", "In the morning, the grey"]
+
+
+@pytest.mark.parametrize("positions", [None, LastPromptToken()], ids=["all", "last"])
+def test_responses_are_those_of_the_vector(positions: LastPromptToken | None, workshop: Path) -> None:
+    llm = LLM(BASE, 2, positions=positions)
+    llm.load()
+    vector = direction(llm)
+    vector.save("glad.safetensors")
+    Path("prompts.txt").write_text("\n\n".join(PROMPTS))
+    options = ["--data.init_args.file=prompts.txt", "--model.init_args.max_new_tokens=8"]
+    assert main(["predict", "--vector", "glad.safetensors", *options, "--trainer.enable_progress_bar=false"]) == 0
+    lines = [json.loads(line) for line in Path("logs/responses/glad/responses.jsonl").read_text().splitlines()]
+    said = {(line["prompt"], line["strength"]): line["response"] for line in lines}
+    edits = {site: partial(method, strength=2.0) for site, method in zip(llm.sites, vector.maps, strict=True)}
+    for prompt in PROMPTS:
+        assert said[prompt, None] == llm.generate(prompt, 8)
+        assert said[prompt, 2.0] == llm.generate(prompt, 8, edits=edits)
+    assert any(said[prompt, None] != said[prompt, 2.0] for prompt in PROMPTS)
+
+
+def test_options_of_the_user_count_more(workshop: Path) -> None:
+    llm = LLM(BASE, 2)
+    llm.load()
+    direction(llm).save("glad.safetensors")
+    given = ["predict", "--vector=glad.safetensors", "--model.init_args.strengths=[1.0]"]
+    spelled = spelled_out(given)
+    assert spelled[0] == "predict"
+    assert spelled[-2:] == given[1:]
+    assert spelled_out(["fit", "--vector", "x"]) == ["fit", "--vector", "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("nowhere.safetensors", "there is no vector file"), ("prompts.txt", "is not a readable")]
+)
+def test_bad_files(name: str, sentence: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompts.txt").write_text("the cat")
+    assert main(["predict", "--vector", name, "--data.init_args.file=prompts.txt"]) == 2
+    assert sentence in capsys.readouterr().err
