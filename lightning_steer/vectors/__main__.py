@@ -19,6 +19,7 @@ from lightning_steer.vectors.bake import adapter, bake
 from lightning_steer.vectors.bind import bind
 from lightning_steer.vectors.exchange import WRITERS
 from lightning_steer.vectors.file import SteeringVector
+from lightning_steer.vectors.imported import ImportedVector
 
 FORMS = {".safetensors": "vector", ".gguf": "gguf", ".pt": "steered", ".pth": "steered"}
 FOLDERS = {"model": bake, "lora": adapter}
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     places = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)
     model = "no known model" if card.model is None else card.model.name
     say(f"Wrote {args.target} ({output_format}): {card.method} of {model} at {places}.")
-    for sentence in notes:
+    for sentence in [*notes, *(card.warnings if isinstance(vector.maps[0], ImportedVector) else [])]:
         say(sentence)
     return 0
 
