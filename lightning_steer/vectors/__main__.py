@@ -118,14 +118,14 @@ def _in_weights(vector: SteeringVector, folder: Path, form: str, strength: float
         say(sentence)
     if form != "model":
         return 0
-    laws = [verdict.law for verdict in check(LLM(str(folder), 0)) if not verdict.passed]
-    base = (
-        {v.law for v in check(LLM(vector.card.model.name, 0)) if not v.passed} if laws and vector.card.model else set()
-    )
-    for law in laws:
-        say(f"check: FAIL {law}" + (" (the model that it was made of fails it too)" if law in base else ""))
-    say("check: " + ("no law fails that held before" if set(laws) <= base else "a law fails that held before"))
-    return 0 if set(laws) <= base else 1
+    failed = [verdict for verdict in check(LLM(str(folder), 0)) if not verdict.passed]
+    if failed and vector.card.model is not None:  # such as labels that its tokenizer does not know
+        base = {verdict.law for verdict in check(LLM(vector.card.model.name, 0)) if not verdict.passed}
+        failed = [verdict for verdict in failed if verdict.law not in base]
+    for verdict in failed:
+        say(f"FAIL  {verdict.law} ({verdict.detail})")
+    say(f"check: {len(failed) or 'no'} law fails that holds for the model it was made of")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
