@@ -12,7 +12,6 @@ llama-cpp-python is built once by pip in an environment of its own below ``bench
 
 import ctypes
 import json
-import os
 import subprocess
 import sys
 import sysconfig

@@ -320,7 +320,7 @@ def test_pocket_models_are_baked_by_the_command(
     vector = vectors.of(llm, {llm.sites[0]: MeanDifference(96).fit(rows(d=96))}, 1.0)
     vectors.save("v.safetensors", vector)
     assert main(["export", "v.safetensors", "steered", "--bake"]) == 0
-    assert "check: no law fails that holds for the model it was made of" in capsys.readouterr().out
+    assert "check: laws that fail here and hold for the model it was made of: none" in capsys.readouterr().out
     assert main(["check", "--llm", "steered", "--labels", "Yes", "No"]) == 0
     assert main(["export", "v.safetensors", "removed", "--bake", "--everywhere"]) == 0
     assert main(["check", "--llm", "removed", "--labels", "Yes", "No"]) == 0

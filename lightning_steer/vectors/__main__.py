@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _in_weights(vector: SteeringVector, folder: Path, form: str, strength: float | None, everywhere: bool) -> int:
     """Write the edit into weights, and try the laws of ``check`` on a model that was written."""
     baked = FOLDERS[form](vector, folder, strength, everywhere)
-    say(f"Wrote {folder} ({form}): {baked.size / 1e6:.1f} MB in {baked.seconds:.1f} s, in float32.")
+    say(f"Wrote {folder} ({form}): {baked.size / 1e6:.2f} MB in {baked.seconds:.1f} s, in float32.")
     say(f"Its logits differ from the hooked model's by at most {baked.difference:.1e} of their size.")
     for sentence in baked.notes:
         say(sentence)
@@ -124,7 +124,7 @@ def _in_weights(vector: SteeringVector, folder: Path, form: str, strength: float
         failed = [verdict for verdict in failed if verdict.law not in base]
     for verdict in failed:
         say(f"FAIL  {verdict.law} ({verdict.detail})")
-    say(f"check: {len(failed) or 'no'} law fails that holds for the model it was made of")
+    say(f"check: laws that fail here and hold for the model it was made of: {len(failed) or 'none'}")
     return 1 if failed else 0
 
 
