@@ -228,15 +228,16 @@ def test_tokens_that_weights_cannot_choose(folders: Callable[[str], Path], tmp_p
 
 
 def test_another_model_and_a_folder_in_use(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    _, vector = fitted(folders("llama"), MeanDifference)
+    _, vector = fitted(folders("llama"), MeanDifference, layers=(1,))
     (tmp_path / "used").mkdir()
     (tmp_path / "used/mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="exists and is not empty"):
         bake(vector, tmp_path / "used")
     assert vector.card.model is not None
     other = vector.card.model._replace(name=str(folders("mistral")))
-    with pytest.raises(ValueError, match="is another model"):
-        bake(vector._replace(card=vector.card._replace(model=other)), tmp_path / "baked")
+    for everywhere in (False, True):
+        with pytest.raises(ValueError, match="is another model"):
+            bake(vector._replace(card=vector.card._replace(model=other)), tmp_path / "baked", None, everywhere)
     with pytest.raises(ValueError, match="names no model"):
         bake(vector._replace(card=vector.card._replace(model=None)), tmp_path / "baked")
     assert [path.name for path in tmp_path.rglob("*")] == ["used", "mine.txt"]
