@@ -48,6 +48,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {**GROUPED, "num_local_experts": 4},
     "gptj": {**SHORT, "rotary_dim": 4},
 }
+MORE: dict[str, dict[str, Any]] = {
+    "granite": {
+        **GROUPED,
+        "residual_multiplier": 0.22,
+        "embedding_multiplier": 12.0,
+        "logits_scaling": 4.0,
+        "attention_multiplier": 0.1,
+    },
+    "starcoder2": GROUPED,
+    "cohere": GROUPED,
+    "gpt_oss": {**GROUPED, "head_dim": 8, "num_local_experts": 4},
+}
+"""Families with something of their own on the way to the stream or to the logits."""
 LETTERS = " abcdefghijklmnopqrstuvwxyz?.,:"
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 
@@ -57,7 +70,7 @@ def decoder(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **se
     torch.manual_seed(seed)
     defaults = {"vocab_size": len(SPECIAL) + len(LETTERS), "initializer_range": 0.3}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(family, **{**defaults, **special, **FAMILIES.get(family, {}), **settings})
+    config = AutoConfig.for_model(family, **{**defaults, **special, **{**FAMILIES, **MORE}.get(family, {}), **settings})
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
 
 

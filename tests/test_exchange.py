@@ -1,5 +1,6 @@
 """To other tools and back: the same vector, and a refusal of whatever is none."""
 
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_gguf_is_laid_out_as_its_specification_says(vector: vectors.SteeringVect
     """Against the published layout, read by hand: no reader of ours."""
     content = exchange.WRITERS["gguf"](vector, 1.0)
     assert content[:4] == b"GGUF"
-    assert struct.unpack("<IQQ", content[4:24]) == (3, 2, 5)
+    assert struct.unpack("<IQQ", content[4:24]) == (3, 2, 8)
     length = struct.unpack("<Q", content[24:32])[0]
     assert content[32 : 32 + length] == b"general.architecture"
     name = content.index(b"direction.1")
@@ -122,6 +123,77 @@ def test_gguf_is_laid_out_as_its_specification_says(vector: vectors.SteeringVect
     values = b"".join(struct.pack("<32f", *by_layer(vector, 1.0)[layer].tolist()) for layer in (1, 2))
     assert content.endswith(values)
     assert (len(content) - len(values)) % 32 == 0
+
+
+def test_gguf_says_what_it_does_in_typed_keys(vector: vectors.SteeringVector, tmp_path: Path) -> None:
+    package = pytest.importorskip("gguf")
+    exchange.export(vector, tmp_path / "a.gguf", "gguf")
+    fields = package.GGUFReader(tmp_path / "a.gguf").fields
+    kinds = {"operation": ("add", "STRING"), "site": ("block_output", "STRING"), "layer_base": (0, "UINT32")}
+    for key, (value, kind) in kinds.items():
+        field = fields[f"controlvector.{key}"]
+        assert (field.contents(), [t.name for t in field.types]) == (value, [kind])
+
+
+SAYS = {
+    "another operation": ("controlvector.operation", "ablate"),
+    "another site": ("controlvector.site", "mlp_output"),
+    "counted from 1": ("controlvector.layer_base", 1),
+    "a number as text": ("controlvector.layer_base", "0"),
+    "text as a number": ("controlvector.operation", 0),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), SAYS.values(), ids=list(SAYS))
+def test_gguf_that_says_something_else_is_refused(
+    key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(gguf.MEANING, key, value)
+        (tmp_path / "a.gguf").write_bytes(gguf.encode({1: torch.ones(4)}, "llama", {}))
+    with pytest.raises(ValueError, match=f"its {key} is '{value}', where only .* is read: it steers otherwise"):
+        exchange.read(tmp_path / "a.gguf")
+
+
+def test_block_0_of_other_tools_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = gguf.encode({1: torch.ones(4), 2: 2 * torch.ones(4)}, "", {})  # two names of the same length
+    Path("theirs.gguf").write_bytes(content.replace(b"direction.1", b"direction.0"))
+    assert main(["export", "theirs.gguf", "own.safetensors"]) == 0
+    assert "direction.0 is read as added to the output of block 0" in capsys.readouterr().out
+    found = vectors.load("own.safetensors")
+    assert [site.layer for site in found.card.sites] == [0, 2]
+    assert found.card.warnings == [gguf.BLOCK_0]
+    assert main(["export", "own.safetensors", "again.gguf"]) == 2
+    assert "llama.cpp cannot steer block 0" in capsys.readouterr().err
+    Path("one.gguf").write_bytes(content)
+    assert exchange.read(Path("one.gguf")).card.warnings == []
+
+
+def test_a_pointer_is_no_vector(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 173632\n")
+    with pytest.raises(ValueError, match="a pointer of Git LFS"):
+        exchange.read(tmp_path / "a.gguf")
+
+
+@pytest.mark.skipif(
+    "LIGHTNING_STEER_DATA" not in os.environ, reason="LIGHTNING_STEER_DATA names no folder of real data"
+)
+def test_real_control_vectors_of_easysteer() -> None:
+    """All 28 blocks of a Qwen 2.5 of width 1,536, as the gguf package reads them."""
+    package, folder = pytest.importorskip("gguf"), Path(os.environ["LIGHTNING_STEER_DATA"]) / "gguf"
+    for name in ("happy_diffmean.gguf", "style-probe.gguf"):
+        found = exchange.read(folder / name)
+        assert [site.layer for site in found.card.sites] == list(range(28))
+        assert found.card.warnings == [gguf.BLOCK_0]
+        theirs = {t.name: torch.from_numpy(t.data.copy()) for t in package.GGUFReader(folder / name).tensors}
+        assert all(torch.equal(theirs[f"direction.{k}"], v) for k, v in by_layer(found).items())
+        with pytest.raises(ValueError, match="cannot steer block 0"):
+            exchange.WRITERS["gguf"](found, 1.0)
+    with pytest.raises(ValueError, match="a pointer of Git LFS"):
+        exchange.read(folder / "lfs_pointer.gguf")
 
 
 @pytest.mark.parametrize("half", [1, 30])

@@ -2,6 +2,7 @@
 
 SOURCE is a run (checkpoints/EXPERIMENT/RUN) or a file: a vector file, a GGUF control vector, plain tensors by layer
 (safetensors or torch), or the dictionary of lm-evaluation-harness. TARGET is written in the form that its name says.
+With --bake it is a folder: a model whose plain forward is the steered one, where weights can do exactly that.
 """
 
 import sys
@@ -10,12 +11,19 @@ from pathlib import Path
 from lightning_steer import numbers
 from lightning_steer.arguments import Parser
 from lightning_steer.cache import fingerprints
+from lightning_steer.check import check
 from lightning_steer.escapes import say
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors import exchange, run
+from lightning_steer.vectors.bake import adapter, bake
 from lightning_steer.vectors.bind import bind
 from lightning_steer.vectors.exchange import WRITERS
+from lightning_steer.vectors.file import SteeringVector
+from lightning_steer.vectors.imported import ImportedVector
 
 FORMS = {".safetensors": "vector", ".gguf": "gguf", ".pt": "steered", ".pth": "steered"}
+FOLDERS = {"model": bake, "lora": adapter}
+"""Forms that are folders: the edit in the weights of its model."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,9 +40,29 @@ def main(arguments: list[str] | None = None) -> int:
         help="a run's folder below checkpoints/, or a file; of a run only tensors and classes of lightning_steer are "
         "read, with its settings: they choose which model and data are read",
     )
-    parser.add_argument("target", type=Path, metavar="TARGET", help="the file to write: .safetensors, .gguf or .pt")
     parser.add_argument(
-        "--format", choices=["vector", *WRITERS], help="the form to write (default: as the name of TARGET ends)"
+        "target",
+        type=Path,
+        metavar="TARGET",
+        help="the file to write: .safetensors, .gguf or .pt; with --bake or --format lora a new folder",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["vector", *WRITERS, *FOLDERS],
+        help="the form to write (default: as the name of TARGET ends); model: see --bake; lora: an adapter for peft",
+    )
+    parser.add_argument(
+        "--bake",
+        action="store_const",
+        const="model",
+        dest="format",
+        help="write a model folder with the edit in its weights, float32; refused where weights cannot do it exactly",
+    )
+    parser.add_argument(
+        "--everywhere",
+        action="store_true",
+        help="with --bake or --format lora: remove the vector's direction from the embedding and from every "
+        "attention and MLP output, whatever its own site",
     )
     parser.add_argument(
         "--strength",
@@ -56,6 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.strength is not None:
         numbers.finite("--strength", args.strength)
     output_format = args.format or FORMS.get(args.target.suffix.lower())
+    if args.everywhere and output_format not in FOLDERS:
+        raise ValueError("--everywhere changes weights: use it with --bake or --format lora")
     if output_format is None:
         raise ValueError(f"{args.target} ends in none of {', '.join(FORMS)}: say the form with --format")
     accept = args.accept_mismatch == "true"
@@ -65,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
         vector = vector._replace(card=vector.card._replace(licence=args.licence))
     if args.llm:
         vector = bind(vector, args.llm)
+    if output_format in FOLDERS:
+        return _in_weights(vector, args.target, output_format, args.strength, args.everywhere)
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
         raise ValueError(f"{args.target} is the source itself: name another file")
     notes = exchange.export(vector, args.target, output_format, args.strength)
@@ -72,9 +104,28 @@ def main(arguments: list[str] | None = None) -> int:
     places = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)
     model = "no known model" if card.model is None else card.model.name
     say(f"Wrote {args.target} ({output_format}): {card.method} of {model} at {places}.")
-    for sentence in notes:
+    for sentence in [*notes, *(card.warnings if isinstance(vector.maps[0], ImportedVector) else [])]:
         say(sentence)
     return 0
+
+
+def _in_weights(vector: SteeringVector, folder: Path, form: str, strength: float | None, everywhere: bool) -> int:
+    """Write the edit into weights, and try the laws of ``check`` on a model that was written."""
+    baked = FOLDERS[form](vector, folder, strength, everywhere)
+    say(f"Wrote {folder} ({form}): {baked.size / 1e6:.2f} MB in {baked.seconds:.1f} s, in float32.")
+    say(f"Its logits differ from the hooked model's by at most {baked.difference:.1e} of their size.")
+    for sentence in baked.notes:
+        say(sentence)
+    if form != "model":
+        return 0
+    failed = [verdict for verdict in check(LLM(str(folder), 0)) if not verdict.passed]
+    if failed and vector.card.model is not None:  # such as labels that its tokenizer does not know
+        base = {verdict.law for verdict in check(LLM(vector.card.model.name, 0)) if not verdict.passed}
+        failed = [verdict for verdict in failed if verdict.law not in base]
+    for verdict in failed:
+        say(f"FAIL  {verdict.law} ({verdict.detail})")
+    say(f"check: laws that fail here and hold for the model it was made of: {len(failed) or 'none'}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

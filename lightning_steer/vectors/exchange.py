@@ -34,6 +34,7 @@ def read(path: Path) -> SteeringVector:
         raise ValueError(f"{path} cannot be imported: {error}") from error
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
 CARD = "lightning_steer.card"
 """Entry of another tool's file that contains our card."""
 
@@ -43,7 +44,10 @@ def _import(content: bytes, path: Path) -> SteeringVector:
     if content[:4] == gguf.MAGIC:
         vectors, metadata = gguf.decode(content)
         card = _card_in(metadata.get(CARD))
-        return imported({(layer, "block"): value for layer, value in vectors.items()}, source, card)
+        vector = imported({(layer, "block"): value for layer, value in vectors.items()}, source, card)
+        return vector._replace(card=vector.card._replace(warnings=[gguf.BLOCK_0])) if 0 in vectors else vector
+    if content.startswith(POINTER):
+        raise ValueError("it is a pointer of Git LFS, which stands for a file that was not fetched: run `git lfs pull`")
     if content[:2] == b"PK":
         tensors = plain.read_torch(path)
         nested = any(isinstance(value, dict) for value in tensors.values())

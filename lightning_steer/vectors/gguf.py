@@ -1,7 +1,8 @@
 """GGUF control vectors, read by llama.cpp (``--control-vector``) and written by repeng.
 
 ``direction.K`` is a float32 vector that is added to the output of block K, counted from 0, at every token; llama.cpp
-rejects K = 0. The layout is version 3 of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian.
+rejects K = 0. Three typed keys say so in files of this project (:data:`MEANING`); other tools write none of them, and
+mean the same. The layout is version 3 of https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, little-endian.
 """
 
 import re
@@ -16,6 +17,17 @@ MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letter for each type of metadata value; in addition, 8 is a string and 9 an array."""
 UINT32, STRING, ARRAY = 4, 8, 9
+MEANING: dict[str, str | int] = {
+    "controlvector.operation": "add",
+    "controlvector.site": "block_output",
+    "controlvector.layer_base": 0,
+}
+"""What a direction does, where, and the number of the first block; a file that says something else is refused."""
+BLOCK_0 = (
+    "direction.0 is read as added to the output of block 0, as EasySteer writes and applies it; llama.cpp refuses a "
+    "file with direction.0, and nothing in the file says whether another tool counted its blocks from 1"
+)
+"""A sentence on files of other tools that steer block 0."""
 DTYPES = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
 
 
@@ -31,16 +43,24 @@ def encode(vectors: Mapping[int, Tensor], family: str, more: Mapping[str, str]) 
         ValueError: a vector acts on block 0, which llama.cpp cannot steer.
     """
     if 0 in vectors:
-        raise ValueError("llama.cpp cannot steer block 0, whose direction.0 it refuses: steer a later block")
-    texts = {"general.architecture": "controlvector", "controlvector.model_hint": family, **more}
-    count = _text("controlvector.layer_count") + struct.pack("<II", UINT32, len(vectors))
-    head = b"".join(_text(key) + struct.pack("<I", STRING) + _text(value) for key, value in texts.items()) + count
+        raise ValueError(
+            "llama.cpp cannot steer block 0: it refuses a file with direction.0, having no vector for its first layer; "
+            "steer a later block, or bake the vector into the weights (--bake)"
+        )
+    entries: dict[str, str | int] = {
+        "general.architecture": "controlvector",
+        "controlvector.model_hint": family,
+        **more,
+        "controlvector.layer_count": len(vectors),
+        **MEANING,
+    }
+    head = b"".join(_entry(key, value) for key, value in entries.items())
     infos, data = b"", b""
     for layer, vector in sorted(vectors.items()):
         infos += _text(f"direction.{layer}") + struct.pack("<IQIQ", 1, len(vector), 0, len(data))
         data += vector.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()
         data += bytes(-len(data) % ALIGNMENT)
-    head = MAGIC + struct.pack("<IQQ", VERSION, len(vectors), len(texts) + 1) + head + infos
+    head = MAGIC + struct.pack("<IQQ", VERSION, len(vectors), len(entries)) + head + infos
     return head + bytes(-len(head) % ALIGNMENT) + data
 
 
@@ -60,6 +80,13 @@ def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
         metadata[key] = reader.value(*reader.numbers("<I"))
     if metadata.get("general.architecture") != "controlvector":
         raise ValueError(f"it holds {str(metadata.get('general.architecture'))[:40]!r}, not a controlvector")
+    for key, expected in MEANING.items():
+        value = metadata.get(key, expected)
+        if type(value) is not type(expected) or value != expected:
+            raise ValueError(
+                f"its {key} is {str(value)[:40]!r}, where only {expected!r} is read: it steers otherwise than by "
+                "adding direction.K to the output of block K, counted from 0"
+            )
     infos = [_info(reader) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 16:
@@ -87,6 +114,12 @@ def _info(reader: "_Reader") -> tuple[int, int, int, int]:
     if kind not in DTYPES or not length:
         raise ValueError(f"{name} has {length} values of type {kind}; float32, float16 and bfloat16 are read")
     return int(layer[1]), length, kind, offset
+
+
+def _entry(key: str, value: str | int) -> bytes:
+    if isinstance(value, str):
+        return _text(key) + struct.pack("<I", STRING) + _text(value)
+    return _text(key) + struct.pack("<II", UINT32, value)
 
 
 def _text(value: str) -> bytes:
