@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from lightning_steer import vectors
-from lightning_steer.lm.decoder import site_of
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
+from lightning_steer.lm.sites import site_of
 from lightning_steer.methods import LEACE, MERA, GaussianTransport, MeanDifference, SteeringMethod
 from lightning_steer.records import Activations
 from lightning_steer.vectors import fingerprint

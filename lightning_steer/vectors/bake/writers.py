@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lightning_steer import hooks
-from lightning_steer.lm.decoder import Decoder, site_of
+from lightning_steer.lm.decoder import Decoder
+from lightning_steer.lm.sites import site_of
 
 PARTS = ("attention", "mlp")
 EXPERTS = "down_proj"
