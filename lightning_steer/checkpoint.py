@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
+
 NAMES = re.compile(
     r"collections (OrderedDict|defaultdict)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|device)"
     r"|torch (?!Untyped|Typed)\w+Storage|torch (u?int|float|bfloat|complex)\d+|torch bool|_codecs encode"
@@ -41,12 +43,12 @@ def load(path: Path) -> Any:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever torch, zipfile or the unpickler say of a damaged or foreign file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f"it cannot be read as tensors and plain values ({first})") from error
+        raise UserError(f"it cannot be read as tensors and plain values ({first})") from error
     tensors = list(_tensors(content))
     storages = {_place(tensor): tensor.untyped_storage() for tensor in tensors}
     claimed = sum(tensor.numel() * tensor.itemsize for tensor in tensors)
     if claimed > TIED * size or sum(storage.nbytes() for storage in storages.values()) > size:
-        raise ValueError(f"its tensors claim {claimed} bytes, and it has {size}")
+        raise UserError(f"its tensors claim {claimed} bytes, and it has {size}")
     copies = {place: storage.clone() for place, storage in storages.items()}  # the file may be replaced or cut off
     with torch.no_grad():
         for tensor in tensors:
@@ -66,17 +68,17 @@ def _check_instructions(path: Path, size: int) -> None:
             entries = archive.infolist()
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
             if not stored or sum(entry.file_size for entry in entries) > size:
-                raise ValueError("it is compressed, or its parts claim more bytes than it has")
+                raise UserError("it is compressed, or its parts claim more bytes than it has")
             for entry in entries:
                 if entry.filename.endswith(".pkl"):
                     for instruction, value, _ in pickletools.genops(io.BytesIO(archive.read(entry))):
                         named = instruction.name in ("GLOBAL", "INST")
                         if instruction.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
-                            raise ValueError(f"it has the instruction {instruction.name}, which torch does not write")
+                            raise UserError(f"it has the instruction {instruction.name}, which torch does not write")
                         if named and not NAMES.fullmatch(str(value)):
-                            raise ValueError(f"it names {str(value)[:60]!r}, which is no tensor and no plain value")
+                            raise UserError(f"it names {str(value)[:60]!r}, which is no tensor and no plain value")
     except DAMAGED as error:
-        raise ValueError(f"it is no file of torch.save, or a damaged one ({str(error)[:100]})") from error
+        raise UserError(f"it is no file of torch.save, or a damaged one ({str(error)[:100]})") from error
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

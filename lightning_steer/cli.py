@@ -32,6 +32,7 @@ from lightning_steer import (
 )
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.lm.language_model import LLM
@@ -163,18 +164,18 @@ class CLI(LightningCLI):
         config = self.config[str(self.subcommand)]
         self.name = f"{config.experiment}/{config.run}"
         if not re.fullmatch(rf"{NAME}(/{NAME})+", self.name) or {"None", "True", "False"} & set(self.name.split("/")):
-            raise ValueError(
+            raise UserError(
                 f"a run's name is made of letters, digits, '_', '-' and '.', as a path below logs/, not {self.name!r}"
             )
         if not re.fullmatch(NAME, str(config.checkpoint.filename)):
-            raise ValueError(
+            raise UserError(
                 f"checkpoint.filename must be made of letters, digits, '_', '-' and '.', without the folder and "
                 f".ckpt, not {config.checkpoint.filename!r}"
             )
         if not hasattr(config.trainer, "logger"):
-            raise ValueError(f"trainer must hold settings as `key: value`, not {config.trainer!r}")
+            raise UserError(f"trainer must hold settings as `key: value`, not {config.trainer!r}")
         if config.trainer.max_steps == 0:
-            raise ValueError("trainer.max_steps must be at least 1, or -1 for no limit, not 0")
+            raise UserError("trainer.max_steps must be at least 1, or -1 for no limit, not 0")
         self.save_config_kwargs["config_filename"] = f"{self.subcommand}.yaml"
         logger = config.trainer.logger
         if hasattr(logger, "init_args") and "name" in logger.init_args and logger.init_args.name is None:
@@ -201,7 +202,7 @@ class CLI(LightningCLI):
             settings = self.config[str(self.subcommand)].trainer.items()
             changed = [f"{k}={v}" for k, v in settings if k in parameters and v not in (None, parameters[k].default)]
             message = " ".join(re.sub(r" object at 0x\w+", "", str(error)).split())
-            raise ValueError(f"{message} (trainer settings: {', '.join(changed)})") from error
+            raise UserError(f"{message} (trainer settings: {', '.join(changed)})") from error
         if not sys.stderr.isatty() and self.config[str(self.subcommand)].trainer.enable_progress_bar is not False:
             cast(Any, trainer).callbacks.append(ProgressLines())
         for callback in cast(Any, trainer).callbacks:
@@ -230,7 +231,7 @@ class CLI(LightningCLI):
         super().instantiate_classes()
         commands = [name for name, step in STEPS.items() if is_overridden(step, self.model)]
         if self.subcommand not in commands:
-            raise ValueError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(commands)}")
+            raise UserError(f"{type(self.model).__name__} is not for {self.subcommand}: use {' or '.join(commands)}")
         if isinstance(evaluation := getattr(self.model, "evaluation", None), Evaluation):
             evaluation.check_subject(self.datamodule)  # before the data are read, or a cache is filled
         if isinstance(self.model, (TracedModule, modules.Responses)):

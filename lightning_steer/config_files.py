@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import _loaders_dumpers
 
 from lightning_steer import text_files
+from lightning_steer.errors import UserError
 from lightning_steer.resources import resource_path
 
 
@@ -36,9 +37,9 @@ def _readable(name: str) -> str:
         try:
             config = yaml.compose(text_files.read(path), _Loader)
         except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not readable YAML ({' '.join(str(error).split())})") from None
+            raise UserError(f"{path} is not readable YAML ({' '.join(str(error).split())})") from None
         if not isinstance(config, yaml.MappingNode):
-            raise ValueError(f"{path} holds no configuration: expected settings as `key: value`")
+            raise UserError(f"{path} holds no configuration: expected settings as `key: value`")
         _check_keys(config, path, set())
     return path
 
@@ -94,7 +95,7 @@ def _check_keys(node: yaml.Node, path: str, seen: set[int]) -> None:
     keys = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
     for key, value in pairs:
         if isinstance(key, yaml.ScalarNode) and not key.tag.endswith((":str", ":merge")) and value.value != "":
-            raise ValueError(
+            raise UserError(
                 f"{path} has the key {key.value} near line {key.start_mark.line + 1}, and keys are strings: write it "
                 "in quotes"
             )
@@ -103,7 +104,7 @@ def _check_keys(node: yaml.Node, path: str, seen: set[int]) -> None:
         leaves = list(_leaves(node, ""))
         repeated += [leaf for leaf in leaves if sum(f"{other}.".startswith(f"{leaf}.") for other in leaves) > 1]
     for key in repeated:
-        raise ValueError(f"{path} sets {key} twice, near line {node.start_mark.line + 1}: keep one of them")
+        raise UserError(f"{path} sets {key} twice, near line {node.start_mark.line + 1}: keep one of them")
     children = [value for _, value in pairs] if pairs else node.value
     for child in children if isinstance(children, list) else []:
         if isinstance(child, yaml.Node):

@@ -1,16 +1,14 @@
 """Describe a user's mistake in one sentence: value, expectation, remedy. Imports nothing of the project.
 
-Errors raised by this package's own code are such sentences already; an error raised inside a library is a bug of ours
-and keeps its traceback. The parser's nested reports are cut down to the line that matters.
+A :class:`UserError` is such a sentence already, and so is an error of the system that names a path; every other error
+is a bug of ours and keeps its traceback. The parser's nested reports are cut down to the line that matters.
 """
 
 import difflib
 import re
 import sys
 import traceback
-from pathlib import Path
 
-PACKAGE = str(Path(__file__).parent)
 RENAMED = {"scope": "positions", "read": "read_positions", "per": "normalize", "neutral_file": "reference_texts"}
 """Options of version 0.1 under another name now."""
 LOST = re.compile(
@@ -18,6 +16,10 @@ LOST = re.compile(
     re.I | re.S,
 )
 """What the backends of torch.distributed say when another process is no longer there."""
+
+
+class UserError(ValueError):
+    """A mistake of the user, told in one sentence: the value, what was expected, what to do."""
 
 
 def of_exception(error: BaseException) -> str | None:
@@ -30,13 +32,8 @@ def of_exception(error: BaseException) -> str | None:
                 "give the same command again; a fit goes on from unfinished.ckpt, a cache from its finished shards "
                 f"({' '.join(str(cause).split())[:200]})"
             )
-        frames = traceback.extract_tb(cause.__traceback__)
-        raised_in = frames[-1].filename if frames else ""
-        ours = raised_in.startswith(PACKAGE) and isinstance(cause, (ValueError, LookupError, RuntimeError, TypeError))
-        in_trainer = "connectors" in raised_in or raised_in.endswith("fit_loop.py")
-        bad_setting = in_trainer and isinstance(cause, ValueError)
-        if ours or bad_setting or isinstance(cause, _speaking()):
-            return " ".join(str(cause.args[0] if isinstance(cause, KeyError) else cause).split())
+        if isinstance(cause, (UserError, *_speaking())) or _refused_by_trainer(cause):
+            return " ".join(str(cause).split())
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -45,6 +42,13 @@ def _speaking() -> tuple[type[Exception], ...]:
     """Errors of libraries that already name what is wrong: a path, a trainer option."""
     lightning = sys.modules.get("lightning.fabric.utilities.exceptions")  # not imported for commands without it
     return (OSError,) if lightning is None else (OSError, lightning.MisconfigurationException)
+
+
+def _refused_by_trainer(error: BaseException) -> bool:
+    """Tell whether Lightning refused one of the Trainer's options: it raises plain ValueErrors for some of them."""
+    frames = traceback.extract_tb(error.__traceback__)
+    raised_in = frames[-1].filename if frames else ""
+    return isinstance(error, ValueError) and ("connectors" in raised_in or raised_in.endswith("fit_loop.py"))
 
 
 def of_parser(message: str, classes: dict[str, list[str]], options: list[str]) -> str:

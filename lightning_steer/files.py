@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lightning_steer.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -36,7 +38,7 @@ def check_regular(path: Path) -> None:
     """Raise ValueError if there is something of this name that is not a plain file."""
     if os.path.lexists(path) and not is_regular(path):
         kind = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a pipe, socket or device"
-        raise ValueError(f"{path} is {kind}, not a plain file: remove it, or name another folder")
+        raise UserError(f"{path} is {kind}, not a plain file: remove it, or name another folder")
 
 
 def check_no_links(folder: Path) -> None:
@@ -50,7 +52,7 @@ def check_folder(folder: Path) -> None:
     """Raise ValueError if a folder cannot be made because a file is in its way."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise ValueError(f"{existing} is a file, where a folder is needed: remove it, or name another folder")
+        raise UserError(f"{existing} is a file, where a folder is needed: remove it, or name another folder")
 
 
 def open_regular(path: Path, flags: int) -> int:
@@ -59,7 +61,7 @@ def open_regular(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | _EXACT, 0o666)  # a link that appears only now is refused by O_NOFOLLOW
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ValueError(f"{path} is not a plain file: remove it, or name another folder")
+        raise UserError(f"{path} is not a plain file: remove it, or name another folder")
     return descriptor
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
+
 Edit = Callable[[Tensor], Tensor]
 """``h -> h'``, the replacement for a site's output."""
 INPUT = ":input"
 """Ends the name of a site that is the first input of a submodule, not its output. No submodule's name has a colon."""
 
 
-class UnknownSite(LookupError):
+class UnknownSite(UserError, LookupError):
     """A site was named that the network does not have."""
 
 

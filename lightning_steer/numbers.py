@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from lightning_steer.errors import UserError
+
 
 class Range(NamedTuple):
     """Where a setting may lie."""
@@ -116,16 +118,16 @@ def _check(value: Any, key: str, path: str) -> None:
         finite(path, size)
         allowed = RANGES.get(key)
         if allowed is not None and size not in allowed:
-            raise ValueError(f"{path} must {allowed.demand(size)}, not {value}")
+            raise UserError(f"{path} must {allowed.demand(size)}, not {value}")
         if isinstance(value, int) and abs(value) > MOST:
-            raise ValueError(f"{path} must lie between {-MOST} and {MOST}, not {value}")
+            raise UserError(f"{path} must lie between {-MOST} and {MOST}, not {value}")
 
 
 def distinct(name: str, values: Sequence[float]) -> None:
     """Raise ValueError naming the first of these numbers that occurs twice."""
     for place, value in enumerate(values):
         if value in values[:place]:
-            raise ValueError(f"{name} must all be different, but {value:g} occurs twice in {list(values)}")
+            raise UserError(f"{name} must all be different, but {value:g} occurs twice in {list(values)}")
 
 
 def finite(name: str, values: Tensor | float | Iterable[float]) -> None:
@@ -133,7 +135,7 @@ def finite(name: str, values: Tensor | float | Iterable[float]) -> None:
     numbers = values.flatten().tolist() if isinstance(values, Tensor) else values
     for number in numbers if isinstance(numbers, Iterable) else [numbers]:
         if not math.isfinite(number):
-            raise ValueError(f"{name} must be a finite number, not {number}")
+            raise UserError(f"{name} must be a finite number, not {number}")
 
 
 def ranged(make: Callable[..., None]) -> Callable[..., None]:
@@ -159,6 +161,6 @@ def fits(what: str, count: int, each: int = 1) -> None:
     except (AttributeError, ValueError, OSError):  # not on this system
         memory = 2**40
     if count * each > memory:
-        raise ValueError(
+        raise UserError(
             f"{what} need {count * each / 1e9:.3g} GB of memory, and this machine has {memory / 1e9:.3g}: ask for less"
         )

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lightning_steer.errors import UserError
+
 
 class RowTokens(NamedTuple):
     """The rows of one forward pass."""
@@ -33,7 +35,7 @@ class RowTokens(NamedTuple):
             ValueError: these are not the rows of the pass, or the prompt's last token has not been seen.
         """
         if passes.numel() % self.index.numel():
-            raise ValueError(
+            raise UserError(
                 f"a decision for each row needs all {list(self.index.shape)} tokens of a pass, not {passes.numel()}"
             )
         by_row = passes.reshape(-1, *self.index.shape)
@@ -42,7 +44,7 @@ class RowTokens(NamedTuple):
         if not bool(seen.all()):
             earlier = self.decided.get(method)
             if earlier is None:
-                raise ValueError(
+                raise UserError(
                     "whether a row is steered is decided at the last token of its prompt, which this pass does not "
                     "hold: give the prompt in one piece"
                 )

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
+
 LONGEST = math.sqrt(torch.finfo(torch.float32).max)
 """A longer activation has a square that float32 does not hold: a normalisation layer makes nothing of it."""
 
 
-class UnreadableError(ValueError):
+class UnreadableError(UserError):
     """A strength makes activations that the network cannot read."""
 
 
@@ -27,10 +29,10 @@ def check_strength(strength: Any, name: str = "strength") -> None:
         valid = isinstance(strength, Real) and not isinstance(strength, bool)
         text, values = repr(strength), [float(strength)] if valid else []
     if not valid:
-        raise ValueError(f"{name} must be a number, or a tensor of shape [rows] with one for each row, not {text[:80]}")
+        raise UserError(f"{name} must be a number, or a tensor of shape [rows] with one for each row, not {text[:80]}")
     for value in values:
         if not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, not {value}")
+            raise UserError(f"{name} must be a finite number, not {value}")
 
 
 def readable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -43,7 +45,7 @@ def readable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @functools.wraps(forward)
     def checked(method: Any, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         if isinstance(strength, Tensor) and strength.shape != h.shape[: strength.dim()]:
-            raise ValueError(
+            raise UserError(
                 f"strengths of shape {list(strength.shape)} do not go with activations of shape {list(h.shape)}: give "
                 "a number, or one for each row"
             )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_steer.errors import UserError
+
 
 def read(path: str | Path) -> str:
     r"""Return the text of a file; raise FileNotFoundError or ValueError in a sentence.
@@ -19,11 +21,11 @@ def read(path: str | Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8, or name another file"
         ) from None
     if "\0" in text:
-        raise ValueError(f"{path} is binary (byte {content.index(0)} is 0), where a text file in UTF-8 was expected")
+        raise UserError(f"{path} is binary (byte {content.index(0)} is 0), where a text file in UTF-8 was expected")
     return text.replace("\r\n", "\n")
 
 
@@ -37,12 +39,12 @@ def parse_json(text: str) -> Any:
         keys = [key for key, _ in pairs]
         for key in keys:
             if keys.count(key) > 1:
-                raise ValueError(f"it has {key!r} twice")
+                raise UserError(f"it has {key!r} twice")
         return dict(pairs)
 
     value = json.loads(text, object_pairs_hook=distinct)
     if "\\u" in text and any("\ud800" <= char <= "\udfff" for char in json.dumps(value, ensure_ascii=False)):
-        raise ValueError("it has half of a surrogate pair, such as \\ud800, which is no character")
+        raise UserError("it has half of a surrogate pair, such as \\ud800, which is no character")
     return value
 
 
@@ -62,8 +64,8 @@ def json_lines(path: str | Path, columns: Sequence[str] = ()) -> list[tuple[int,
         try:
             row = parse_json(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: {expected}, not {line[:60]!r} ({error})") from None
+            raise UserError(f"{path}, line {number}: {expected}, not {line[:60]!r} ({error})") from None
         if not isinstance(row, dict) or any(column not in row for column in columns):
-            raise ValueError(f"{path}, line {number}: {expected}, not {line[:60]!r}")
+            raise UserError(f"{path}, line {number}: {expected}, not {line[:60]!r}")
         rows.append((number, row))
     return rows

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_steer.errors import UserError
 from lightning_steer.resources import resource_path
 from lightning_steer.vectors import SteeringVector, load
 from lightning_steer.vectors.imported import ImportedVector
@@ -32,9 +33,9 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
 def _options(path: Path, vector: SteeringVector) -> list[str]:
     card = vector.card
     if card.model is None or any(site.layer is None for site in card.sites):
-        raise ValueError(f"{path} does not say which language model it is of: name it with `export ... --llm NAME`")
+        raise UserError(f"{path} does not say which language model it is of: name it with `export ... --llm NAME`")
     if card.method == ImportedVector.__name__:
-        raise ValueError(f"{path} is of another tool: name model and layer, and give it as model.steering")
+        raise UserError(f"{path} is of another tool: name model and layer, and give it as model.steering")
     rule = positions_of(card)
     steered = {"class_path": type(rule).__name__, "init_args": vars(rule)}
     llm = {

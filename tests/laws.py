@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -57,7 +58,7 @@ def is_the_same_after_saving_and_loading(make: Make, seen: Activations) -> None:
 
 
 def refuses_before_it_is_fitted(make: Make, seen: Activations) -> None:
-    with pytest.raises(RuntimeError, match="not fitted"):
+    with pytest.raises(UserError, match="not fitted"):
         make(seen.h.shape[-1])(seen.h.float(), 1.0)
 
 

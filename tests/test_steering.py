@@ -10,6 +10,7 @@ import torch
 from conftest import WORLD, quiet_trainer
 
 from lightning_steer.data import ToyDataModule
+from lightning_steer.errors import UserError
 from lightning_steer.methods import (
     ACE,
     Identity,
@@ -165,7 +166,7 @@ def test_a_checkpoint_of_another_method_or_shape_is_refused(toy_checkpoints: dic
 
 
 def test_testing_before_fitting_is_refused(toy_checkpoints: dict) -> None:
-    with pytest.raises(RuntimeError, match="no strength was chosen yet: run fit first"):
+    with pytest.raises(UserError, match="no strength was chosen yet: run fit first"):
         quiet_trainer().test(adaptor(toy_checkpoints["none"], RandomDirection), data(), verbose=False)
 
 

@@ -18,6 +18,7 @@ from lightning_steer.cache.manifest import NAME, SHARD, Entry, Manifest, read_sh
 from lightning_steer.cache.origin import origin_of, text_of
 from lightning_steer.cache.read import Cache
 from lightning_steer.cache.record import DTYPES, record, tokens_of
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.files import PART, is_regular, remove_dead_part
 from lightning_steer.lm.language_model import LLM
@@ -88,9 +89,9 @@ class Build:
     ) -> None:
         size = (32 if each_token else 1024) if texts_per_shard is None else texts_per_shard
         if dtype not in DTYPES:
-            raise ValueError(f"activations are stored as {', '.join(DTYPES)}, not {dtype!r}")
+            raise UserError(f"activations are stored as {', '.join(DTYPES)}, not {dtype!r}")
         if size < 1 or not len(questions):
-            raise ValueError(f"at least 1 text is recorded, and to a shard, not {len(questions)} and {size}")
+            raise UserError(f"at least 1 text is recorded, and to a shard, not {len(questions)} and {size}")
         self.llm, self.questions, self.folder = llm, questions, Path(folder)
         self.origin = origin_of(llm, questions, each_token, dtype, size, fresh)
         self.shards = -(-len(questions) // size)
@@ -168,7 +169,7 @@ class Build:
         """Write the manifest, which makes the shards the folder's cache; then remove other files."""
         absent = sorted(set(range(self.shards)) - set(self.found))
         if absent:
-            raise ValueError(
+            raise UserError(
                 f"shard {absent[0]} of {self.shards} was recorded by no process: leave use_distributed_sampler false "
                 "and limit_predict_batches alone"
             )

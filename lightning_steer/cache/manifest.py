@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_steer.cache.files import digest, write
 from lightning_steer.cache.origin import FORMAT, Origin
+from lightning_steer.errors import UserError
 from lightning_steer.files import is_regular, read_bytes
 
 NAME = "manifest.json"
@@ -52,16 +53,16 @@ class Manifest(NamedTuple):
         try:
             value = json.loads(read_bytes(path))
             if value.pop("sha256") != _sha256_of(value):
-                raise ValueError("its own sha256 is another")
+                raise UserError("its own sha256 is another")
             if value["origin"]["format"] != FORMAT:
-                raise ValueError(f"its format is {value['origin']['format']}, and {FORMAT} is read")
+                raise UserError(f"its format is {value['origin']['format']}, and {FORMAT} is read")
             entries = [Entry(**entry) for entry in value.pop("shards")]
             manifest = Manifest(origin=Origin(**value.pop("origin")), shards=entries, **value)
             _check(manifest)
             return manifest
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             message = str(error)[:200]
-            raise ValueError(f"{path} is truncated, damaged or of another version ({message})") from error
+            raise UserError(f"{path} is truncated, damaged or of another version ({message})") from error
 
 
 def read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,7 +75,7 @@ def read_shard(path: Path) -> tuple[Tensor, Tensor, Tensor]:
         with safe_open(path, "pt") as file:
             return file.get_tensor("h"), file.get_tensor("scale"), file.get_tensor("count")
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a shard of a cache ({error})") from error
+        raise UserError(f"{path} is not a shard of a cache ({error})") from error
 
 
 def _sha256_of(value: dict[str, object]) -> str:
@@ -88,7 +89,7 @@ def _check(manifest: Manifest) -> None:
     texts = [manifest.model, origin.dtype, *manifest.sites, *(text for e in shards for text in (e.file, e.sha256))]
     lists = all(isinstance(value, list) and value for value in (origin.layers, manifest.sites, shards))
     if not lists or any(type(count) is not int or not 0 <= count < 1 << 40 for count in counts):
-        raise ValueError("its layers, sites or shards are no lists, or its counts no numbers")
+        raise UserError("its layers, sites or shards are no lists, or its counts no numbers")
     repeated = len(set(origin.layers)) < len(origin.layers)
     if repeated or any(not isinstance(text, str) or len(text) > 512 for text in texts):
-        raise ValueError("a name in it is no text or too long, or a layer is there twice")
+        raise UserError("a name in it is no text or too long, or a layer is there twice")

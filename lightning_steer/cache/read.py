@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_steer.cache.files import digest
 from lightning_steer.cache.manifest import SHARD, Manifest, read_shard
+from lightning_steer.errors import UserError
 from lightning_steer.files import is_regular
 
 RECORD = "record it with `python -m lightning_steer predict --config configs/cache.yaml`, or with cache.ensure; "
@@ -84,7 +85,7 @@ class Cache:
         for layer in layers:
             if layer not in self.layers:
                 recorded = ", ".join(map(str, self.layers))
-                raise ValueError(f"layer {layer} is not in the cache {self.folder}, which holds {recorded}")
+                raise UserError(f"layer {layer} is not in the cache {self.folder}, which holds {recorded}")
         return [self.layers.index(layer) for layer in layers]
 
     def _shard(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,10 +97,10 @@ class Cache:
                     f"shard {number} of the cache {self.folder} is missing ({entry.file}): {RECORD}"
                 )
             if not self.verified and digest(path) != entry.sha256:
-                raise ValueError(f"shard {number} of the cache {self.folder} is damaged ({entry.file}): {RECORD}")
+                raise UserError(f"shard {number} of the cache {self.folder} is damaged ({entry.file}): {RECORD}")
             mapped = read_shard(path)
             if mapped[0].shape != (len(self.layers), entry.rows, self.width):
-                raise ValueError(
+                raise UserError(
                     f"shard {number} of the cache {self.folder} holds {list(mapped[0].shape)}, not what its manifest "
                     f"says: {RECORD}"
                 )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import edit
 from lightning_steer.lm.continuations import text_tokens
 from lightning_steer.lm.language_model import LLM
@@ -55,7 +56,7 @@ def record(llm: LLM, texts: list[str], first: int, each_token: bool, dtype: str)
     count = picked.sum(1)
     if not count.all():
         empty = int((count == 0).nonzero()[0])
-        raise ValueError(
+        raise UserError(
             f"{type(llm.read_positions).__name__} picks no token of text {first + empty}: {texts[empty][:60]!r}"
         )
     per_token = each_token or int(count.max()) == 1
@@ -79,7 +80,7 @@ def tokens_of(llm: LLM, texts: list[str], first: int = 0) -> list[list[int]]:
     encoded = text_tokens(llm.tokenizer, [llm.prompt(text) for text in texts], special=not llm.chat)
     for number, ids in enumerate(encoded, first):
         if not 0 < len(ids) <= llm.longest:
-            raise ValueError(
+            raise UserError(
                 f"text {number} has {len(ids)} tokens, and {llm.llm} takes 1 to {llm.longest}: "
                 f"{texts[number - first][:60]!r}"
             )
@@ -128,7 +129,7 @@ def _check_finite(llm: LLM, h: Tensor, start: Tensor, first: int) -> None:
     if not torch.isfinite(h).all():
         layer, row, _ = (~torch.isfinite(h)).nonzero()[0].tolist()
         text = first + int(torch.searchsorted(start, row, right=True)) - 1
-        raise ValueError(
+        raise UserError(
             f"the activations of text {text} at {llm.sites[layer]} are not finite: load the model with dtype float32 "
             "or bfloat16"
         )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lightning_steer.arguments import Parser
+from lightning_steer.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _chat(options: argparse.Namespace) -> None:
     if options.port is not None and not options.web:
-        raise ValueError(f"--port {options.port} is of the page: add --web, or leave it out")
+        raise UserError(f"--port {options.port} is of the page: add --web, or leave it out")
     if options.web:
         from lightning_steer.chat import extra
 

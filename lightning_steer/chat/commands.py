@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_steer.chat.session import Session, check_text
+from lightning_steer.errors import UserError
 from lightning_steer.files import check_regular, write
 from lightning_steer.resources import resource_path
 from lightning_steer.vectors import load
@@ -35,14 +36,14 @@ def run(session: Session, line: str) -> Reply:
     check_text(line)
     name, _, rest = line.strip().partition(" ")
     if name not in COMMANDS:
-        raise ValueError(
+        raise UserError(
             f"there is no command {name[:40]!r}; commands are {', '.join(COMMANDS)} (a message that begins with a "
             "slash is sent with a blank before it)"
         )
     try:
         words = shlex.split(rest)
     except ValueError as error:
-        raise ValueError(f"a quotation mark in {rest[:60]!r} has no second one: add it, or leave it out") from error
+        raise UserError(f"a quotation mark in {rest[:60]!r} has no second one: add it, or leave it out") from error
     return COMMANDS[name].run(session, words)
 
 
@@ -67,7 +68,7 @@ def _numbers(words: list[str]) -> list[float]:
         try:
             numbers.append(float(part))
         except ValueError:
-            raise ValueError(f"{part[:40]!r} is no number: give strengths such as 0 1 2") from None
+            raise UserError(f"{part[:40]!r} is no number: give strengths such as 0 1 2") from None
     return numbers
 
 
@@ -84,7 +85,7 @@ def _layer(session: Session, words: list[str]) -> Reply:
     try:
         (layer,) = map(int, words)
     except ValueError:
-        raise ValueError(f"/layer takes one whole number, not {' '.join(words)[:40]!r}: /layer 3") from None
+        raise UserError(f"/layer takes one whole number, not {' '.join(words)[:40]!r}: /layer 3") from None
     session.set_layer(layer)
     return restarted(session)
 
@@ -94,7 +95,7 @@ def _vector(session: Session, words: list[str]) -> Reply:
         shown = session.at_strength(session.vector.card.strength.value)  # a moved vector has no measured effects
         return Reply(f"{shown}\n{setting(session)}")
     if len(words) > 1:
-        raise ValueError(f"/vector takes one file, not {len(words)}: put a name with blanks into quotation marks")
+        raise UserError(f"/vector takes one file, not {len(words)}: put a name with blanks into quotation marks")
     session.set_vector(load(resource_path(words[0])))
     reply = restarted(session)
     return reply._replace(text=" ".join([reply.text, *(f"Note: {note}." for note in session.notes)]))
@@ -102,21 +103,21 @@ def _vector(session: Session, words: list[str]) -> Reply:
 
 def _save(session: Session, words: list[str]) -> Reply:
     if not words:
-        raise ValueError("/save needs a file: NAME.safetensors for the vector, or NAME.jsonl for the conversation")
+        raise UserError("/save needs a file: NAME.safetensors for the vector, or NAME.jsonl for the conversation")
     path = Path(words[0])
     if path.suffix not in SAVERS:
-        raise ValueError(f"{path} ends in neither of {' and '.join(SAVERS)}: the first saves the vector, the second "
+        raise UserError(f"{path} ends in neither of {' and '.join(SAVERS)}: the first saves the vector, the second "
                          "the conversation")  # fmt: skip
     check_regular(path)
     if path.exists():
-        raise ValueError(f"{path} exists: name another file")
+        raise UserError(f"{path} exists: name another file")
     return SAVERS[path.suffix](session, path, _numbers(words[1:]))
 
 
 def _save_vector(session: Session, path: Path, strengths: list[float]) -> Reply:
     steering = strengths or [s for s in session.strengths if s != session.identity_strength]
     if len(steering) != 1:
-        raise ValueError(
+        raise UserError(
             f"a vector is saved with one strength, and here are {len(steering)}: name one, such as /save {path} "
             f"{session.vector.card.strength.value:g}"
         )
@@ -126,9 +127,9 @@ def _save_vector(session: Session, path: Path, strengths: list[float]) -> Reply:
 
 def _save_conversation(session: Session, path: Path, strengths: list[float]) -> Reply:
     if strengths:
-        raise ValueError(f"a conversation is saved with all of its strengths: /save {path}")
+        raise UserError(f"a conversation is saved with all of its strengths: /save {path}")
     if not session.turns:
-        raise ValueError("there is no conversation to save yet: write a message first")
+        raise UserError("there is no conversation to save yet: write a message first")
     card = session.vector.card
     rows = [
         {
@@ -151,7 +152,7 @@ def _save_conversation(session: Session, path: Path, strengths: list[float]) -> 
 def _again(session: Session, words: list[str]) -> Reply:
     _no_words("/again", words)
     if not session.messages:
-        raise ValueError("there is no message to ask again: write one first")
+        raise UserError("there is no message to ask again: write one first")
     session.turns = []
     return Reply("", ask=tuple(session.messages))
 
@@ -176,7 +177,7 @@ def _quit(_session: Session, words: list[str]) -> Reply:
 
 def _no_words(name: str, words: list[str]) -> None:
     if words:
-        raise ValueError(f"{name} takes nothing after it, not {' '.join(words)[:40]!r}")
+        raise UserError(f"{name} takes nothing after it, not {' '.join(words)[:40]!r}")
 
 
 SAVERS = {".safetensors": _save_vector, ".jsonl": _save_conversation}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_steer.chat.following import Follower
 from lightning_steer.chat.strengths import check_strengths, strength_range
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.limits import TooLongError
 from lightning_steer.lm.sites import site_of
@@ -109,9 +110,9 @@ class Session:
         card, depth = self.fitted.card, self.llm.decoder.depth
         if len(card.sites) > 1:
             blocks = ", ".join(str(site.layer) for site in card.sites)
-            raise ValueError(f"the vector steers blocks {blocks} together, and only one of a single block can be moved")
+            raise UserError(f"the vector steers blocks {blocks} together, and only one of a single block can be moved")
         if not -depth <= layer < depth:
-            raise ValueError(f"layer {layer} does not exist: {self.llm.name} has {depth}, counted from 0")
+            raise UserError(f"layer {layer} does not exist: {self.llm.name} has {depth}, counted from 0")
         (site,) = card.sites
         module = site_of(self.llm.model, layer % depth, site.part)
         moved = site._replace(layer=layer % depth, module=module)
@@ -159,7 +160,7 @@ class Session:
             ValueError: the message is empty or too long, or a strength is more than the model can read.
         """
         if not message.strip():
-            raise ValueError("the message is empty: write what the model is to answer or to continue")
+            raise UserError("the message is empty: write what the model is to answer or to continue")
         check_text(message)
         model = self.llm.model
         ends = model.generation_config.eos_token_id
@@ -198,4 +199,4 @@ class Session:
 def check_text(text: str) -> None:
     """Raise ValueError if a text holds half a character, as it is made of bytes that are not UTF-8."""
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("the line holds bytes that are no text in UTF-8: write it otherwise")
+        raise UserError("the line holds bytes that are no text in UTF-8: write it otherwise")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lightning_steer import numbers
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.vectors import SteeringVector
 
@@ -40,13 +41,13 @@ def strength_range(vector: SteeringVector) -> StrengthRange:
 def check_strengths(vector: SteeringVector, strengths: Sequence[float]) -> None:
     """Raise ValueError unless these are at most ``COLUMNS`` different strengths of the vector's method."""
     if not 1 <= len(strengths) <= COLUMNS:
-        raise ValueError(f"{len(strengths)} strengths were given: give 1 to {COLUMNS}, such as 0 1 2")
+        raise UserError(f"{len(strengths)} strengths were given: give 1 to {COLUMNS}, such as 0 1 2")
     numbers.finite("a strength", strengths)
     numbers.distinct("strengths", list(strengths))
     allowed = strength_range(vector)
     for strength in strengths:
         if not allowed.low <= strength <= allowed.high:
-            raise ValueError(
+            raise UserError(
                 f"strengths of {vector.card.method} lie between {allowed.low:g} and {allowed.high:g}, not at "
                 f"{strength:g}: give others; at {allowed.identity:g} it does nothing"
             )

@@ -30,6 +30,7 @@ from lightning_steer import errors
 from lightning_steer.chat import commands
 from lightning_steer.chat.session import Session
 from lightning_steer.chat.strengths import COLUMNS, strength_range
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 
 HOST = "127.0.0.1"
@@ -39,7 +40,7 @@ PAGE = Path(__file__).parent / "page.html"
 BUSY = "an answer is being written: stop it, or wait for its end"
 
 
-class BusyError(ValueError):
+class BusyError(UserError):
     """Two things were asked for at once."""
 
 
@@ -51,11 +52,11 @@ def serve(session: Session, port: int = 0) -> None:
         port: 0 for one that is free.
     """
     if not 0 <= port <= 65535:
-        raise ValueError(f"--port must lie between 0 and 65535, not {port}")
+        raise UserError(f"--port must lie between 0 and 65535, not {port}")
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
-        raise ValueError(f"port {port} cannot be had ({error.strerror}): name another with --port") from error
+        raise UserError(f"port {port} cannot be had ({error.strerror}): name another with --port") from error
     path = secrets.token_urlsafe(12)
     say(f"http://{HOST}:{listening.getsockname()[1]}/{path}/")
     say("Open this address in a browser on this machine; Ctrl-C ends the chat.")
@@ -202,13 +203,13 @@ def state(session: Session) -> dict[str, Any]:
 async def _text(request: Request, name: str) -> str:
     """Return a text from the JSON of a request; raises ValueError."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":  # no other site can send it
-        raise ValueError("the request is not of the type application/json")
+        raise UserError("the request is not of the type application/json")
     try:
         value = (await request.json())[name]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"the request is no JSON object with a text {name!r}") from error
+        raise UserError(f"the request is no JSON object with a text {name!r}") from error
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {str(value)[:40]!r}, not a text")
+        raise UserError(f"{name} is {str(value)[:40]!r}, not a text")
     return value
 
 

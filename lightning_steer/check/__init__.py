@@ -12,6 +12,7 @@ import torch
 
 from lightning_steer.check.laws import LAWS
 from lightning_steer.check.tool import Bench, Tool
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 
 __all__ = ["LAWS", "Bench", "Tool", "Verdict", "check"]
@@ -41,7 +42,7 @@ def check(
     count = llm.decoder.depth
     layer = (count - 1) // 2 if layer is None else layer
     if not 0 <= layer < count - 1:
-        raise ValueError(
+        raise UserError(
             f"layer must lie between 0 and {count - 2}, not {layer}: an edit is followed into the next layer"
         )
     bench = Bench(llm, tool or Tool(), layer, labels)

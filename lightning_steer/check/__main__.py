@@ -6,6 +6,7 @@ import torch
 
 from lightning_steer.arguments import Parser
 from lightning_steer.check import check
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 
@@ -21,7 +22,7 @@ def usable(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name!r} cannot be used here ({reason}): leave it out for the CPU") from None
+        raise UserError(f"--device {name!r} cannot be used here ({reason}): leave it out for the CPU") from None
     return device
 
 
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     labels = [label.strip() for label in args.labels]
     if not all(labels) or len(set(labels)) < len(labels):
-        raise ValueError(f"--labels must be words, each once, not {args.labels}")
+        raise UserError(f"--labels must be words, each once, not {args.labels}")
     device = usable(args.device)
     llm = LLM(args.llm, 0, dtype=args.dtype, revision=args.revision)
     llm.load()

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import capture
 from lightning_steer.lm.continuations import continuation
 from lightning_steer.lm.language_model import LLM
@@ -72,7 +73,7 @@ class Bench:
         self.llm, self.tool, self.layer, self.labels = llm, tool, layer, labels
         self.options = tuple(filter(self._is_known, OPTIONS))[:2]
         if not self.options:
-            raise ValueError(f"the tokenizer of {llm.llm} knows none of the words {', '.join(OPTIONS)}")
+            raise UserError(f"the tokenizer of {llm.llm} knows none of the words {', '.join(OPTIONS)}")
         texts = [llm.tokenizer(text)["input_ids"][:LONGEST_ROW] for text in PROMPTS]
         self.rows = [torch.tensor(ids, device=llm.device) for ids in texts]
         generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,7 @@ from lightning_steer.cache import Build, Cache, ensure
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.text import read
+from lightning_steer.errors import UserError
 from lightning_steer.files import check_folder
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
@@ -96,7 +97,7 @@ class ActivationsDataModule(SteeringDataModule):
     ) -> None:
         super().__init__()
         if (prompt is None) != (completion is None):
-            raise ValueError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
+            raise UserError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
         self.file, self.folder, self.batch_size, self.seed = file, folder, batch_size, seed
         self.columns = (text,) if prompt is None or completion is None else (prompt, completion)
         self.each_token, self.dtype, self.texts_per_shard = each_token, dtype, texts_per_shard
@@ -154,7 +155,7 @@ class ActivationsDataModule(SteeringDataModule):
         for it forever.
         """
         if not hasattr(self, "building"):
-            raise ValueError("predict records activations: give it an ActivationRecorder as its model")
+            raise UserError("predict records activations: give it an ActivationRecorder as its model")
         rank_slice = share(self)
         step = rank_slice.step or 1
         numbers = range(rank_slice.start or 0, -(-self.building.shards // step) * step, step)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lightning_steer.errors import UserError
+
 
 class LabelledExample(NamedTuple):
     """A prompt with its right label."""
@@ -22,14 +24,14 @@ class LabelledExample(NamedTuple):
 def check_labels(labels: Mapping[str, Sequence[str]]) -> None:
     """Raise ValueError unless there are at least two labels, each with written variants of its own."""
     if len(labels) < 2:
-        raise ValueError(f"a task needs at least 2 labels, not {list(labels)}")
+        raise UserError(f"a task needs at least 2 labels, not {list(labels)}")
     label_of_variant: dict[str, str] = {}
     for label, variants in labels.items():
         if isinstance(variants, str) or not variants or not all(v.strip() for v in variants):
-            raise ValueError(f"label {label!r} needs a list of written variants, none of them blank, not {variants!r}")
+            raise UserError(f"label {label!r} needs a list of written variants, none of them blank, not {variants!r}")
         for variant in variants:
             if label_of_variant.setdefault(variant.strip(), label) != label:
-                raise ValueError(
+                raise UserError(
                     f"the variant {variant!r} stands for both {label_of_variant[variant.strip()]!r} and {label!r}"
                 )
 
@@ -39,9 +41,9 @@ def fill(template: str, row: Mapping[str, Any], where: str) -> str:
 
     def value(match: "re.Match[str]") -> str:
         if match[1] not in row:
-            raise ValueError(f"{where} has no column {match[1]!r}; its columns are {', '.join(map(str, row))}")
+            raise UserError(f"{where} has no column {match[1]!r}; its columns are {', '.join(map(str, row))}")
         if row[match[1]] is None:
-            raise ValueError(f"{where} has nothing in column {match[1]!r}")
+            raise UserError(f"{where} has nothing in column {match[1]!r}")
         return str(row[match[1]])
 
     return re.sub(r"\{(\w+)\}", value, template)
@@ -61,13 +63,13 @@ def labelled(
     for number, row in enumerate(rows, 1):
         row_name = f"{where}, row {number},"
         if label_column not in row:
-            raise ValueError(f"{row_name} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
+            raise UserError(f"{row_name} has no column {label_column!r}; its columns are {', '.join(map(str, row))}")
         label = str(row[label_column]).strip()
         if label not in index:
-            raise ValueError(f"{row_name} has the label {label!r}; known are {', '.join(map(repr, index))}")
+            raise UserError(f"{row_name} has the label {label!r}; known are {', '.join(map(repr, index))}")
         group = None if group_column is None else fill(f"{{{group_column}}}", row, row_name).strip()
         if group == "":
-            raise ValueError(f"{row_name} has nothing in column {group_column!r}: every row names its group")
+            raise UserError(f"{row_name} has nothing in column {group_column!r}: every row names its group")
         examples.append(LabelledExample(fill(template, row, row_name), index[label], group=group))
     return examples
 

@@ -20,6 +20,7 @@ from lightning_steer.cache.origin import Origin, origin_of, positions_of
 from lightning_steer.cache.record import tokens_of
 from lightning_steer.data.base import Observed
 from lightning_steer.data.mera.generated_answers import Answering, answers
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
@@ -51,14 +52,14 @@ class Observations:
         origin, count = self.cache.manifest.origin, len(questions)
         contents = (self.cache.manifest.sites, len(self.cache), len(self.scores), len(written))
         if contents != (list(llm.sites), *[count] * 3):
-            raise ValueError(
+            raise UserError(
                 f"the cache in {folder} holds {contents[1]} rows at {', '.join(contents[0])}, not {count} at "
                 f"{', '.join(llm.sites)}: another run uses the same folder; give each its own"
             )
         texts = fingerprints.of_texts(_activation_texts(questions, written))[0]
         answer_texts = fingerprints.of_texts(_answer_inputs(llm, questions, answering))[0]
         if (origin.texts, origin.positions, answered.texts) != (texts, positions_of(llm), answer_texts):
-            raise ValueError(
+            raise UserError(
                 f"the cache in {folder} is of other questions, answers or tokens than this run asks for: another run "
                 "uses the same folder; give each its own"
             )
@@ -145,7 +146,7 @@ def _check_prompts(llm: LLM, questions: Sequence[MultipleChoice]) -> None:
     ids = tokens_of(llm, [question.prompt for question in questions])
     for row in llm.rows(questions):
         if row.ids[: row.prompt] != ids[row.example]:
-            raise ValueError(
+            raise UserError(
                 f"{llm.name} reads the end of the prompt {questions[row.example].prompt[-40:]!r} and the beginning of "
                 "its label as one token, so there is no activation of the prompt alone: leave the cache out, or end "
                 "the template elsewhere"
@@ -182,9 +183,9 @@ def _read(folder: Path) -> tuple[Tensor, list[str], Origin]:
             scores, metadata = file.get_tensor("scores"), file.metadata()
         written, origin = json.loads(metadata["written"]), Origin(**json.loads(metadata["origin"]))
         if metadata["sha256"] != _digest(scores, written):
-            raise ValueError("its own sha256 is another")
+            raise UserError("its own sha256 is another")
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or of another version ({str(error)[:200]})") from error
+        raise UserError(f"{path} is damaged or of another version ({str(error)[:200]})") from error
     return scores, written, origin
 
 

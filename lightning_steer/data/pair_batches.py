@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_steer.data.base import PairBatch
 from lightning_steer.data.pocket.text import BOS, chat
+from lightning_steer.errors import UserError
 from lightning_steer.lm.tokens import MultipleChoice
 
 
@@ -73,7 +74,7 @@ def checked_shares(fit_share: float, select_share: float) -> tuple[float, float,
     """Return the shares of the fitted, selection and held-out parts; raises ValueError if one of them is empty."""
     test_share = 1 - fit_share - select_share
     if not min(fit_share, select_share, test_share) >= 1e-9:
-        raise ValueError(
+        raise UserError(
             "fit_share and select_share are above 0 and leave something to test on, "
             f"not {fit_share:g} and {select_share:g}"
         )

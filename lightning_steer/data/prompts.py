@@ -10,6 +10,7 @@ from lightning_steer import text_files
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import share
 from lightning_steer.data.text import read
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 
 
@@ -32,13 +33,13 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         rows = text_files.json_lines(path)
         ids = [str(row.get("id", number)) for number, (_, row) in zip(ids, rows, strict=True)]
     if not texts:
-        raise ValueError(f"{path} holds no prompt")
+        raise UserError(f"{path} holds no prompt")
     known_ids: set[str] = set()
     for id_, text in zip(ids, texts, strict=True):
         if not text.strip():
-            raise ValueError(f"{path}: prompt {id_} is empty")
+            raise UserError(f"{path}: prompt {id_} is empty")
         if id_ in known_ids:
-            raise ValueError(f"{path}: the id {id_} occurs twice")
+            raise UserError(f"{path}: the id {id_} occurs twice")
         known_ids.add(id_)
     return list(map(Prompt, ids, texts))
 
@@ -56,7 +57,7 @@ class PromptsDataModule(SteeringDataModule):
     def __init__(self, file: str, systems: Sequence[str | None] = (None,), batch_size: int = 16) -> None:
         super().__init__()
         if not systems or len(set(systems)) < len(systems):
-            raise ValueError(f"systems are at least one and all different, not {list(systems)}")
+            raise UserError(f"systems are at least one and all different, not {list(systems)}")
         self.file, self.systems, self.batch_size = file, list(systems), batch_size
 
     def setup(self, stage: str | None = None) -> None:

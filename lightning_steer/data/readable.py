@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.limits import TooLongError
@@ -65,7 +66,7 @@ class Reader:
 
     def __init__(self, too_long: TooLong, parts: Sequence[str]) -> None:
         if too_long not in _RULES:
-            raise ValueError(f"too_long is {', '.join(_RULES)}, not {too_long!r}")
+            raise UserError(f"too_long is {', '.join(_RULES)}, not {too_long!r}")
         self.rule, self.done = _RULES[too_long]
         self.changes = too_long != "refuse"
         self.parts = parts
@@ -96,7 +97,7 @@ class Reader:
             elsewhere = set().union(*prompts[:number], *prompts[number + 1 :])
             for index, question in rows:
                 if question.prompt in elsewhere and question.prompt != part[index][1].prompt:
-                    raise ValueError(
+                    raise UserError(
                         f"row {part[index][0]}: what can be read of its prompt, {question.prompt[-40:]!r}, is a prompt "
                         "of another part too, so the held-out rows would not be new: use too_long skip"
                     )
@@ -120,14 +121,14 @@ class Reader:
                         count += 1
                         readable = self.rule(llm, question, reading, problem)
                 except ValueError as error:
-                    raise ValueError(f"{name.split(' ')[-1]} {number}: {error}") from error
+                    raise UserError(f"{name.split(' ')[-1]} {number}: {error}") from error
             if readable is not None:
                 rows.append((index, readable))
         if count:
             self.notes.append(f"{count:,} of {len(part):,} {name}s {self.done}: longer than {llm.longest:,} tokens")
             rank_zero_only(say)(f"{self.notes[-1]}.")
         if part and not rows:
-            raise ValueError(
+            raise UserError(
                 f"all {len(part)} {name}s are longer than the {llm.longest} tokens that {llm.name} reads: bring "
                 "shorter ones, or take a model that reads more"
             )
@@ -140,7 +141,7 @@ def _check_distinct(rows: Iterable[tuple[tuple[str, MultipleChoice], MultipleCho
     for (name, question), cut in rows:
         first, prompt = first_rows.setdefault(cut.prompt, (name, question.prompt))
         if prompt != question.prompt:
-            raise ValueError(
+            raise UserError(
                 f"rows {first} and {name}: what can be read of their prompts is the same, {cut.prompt[-40:]!r}, so "
                 "they would count as two rows and be one: use too_long skip"
             )
@@ -205,7 +206,7 @@ def _truncate_left(llm: LLM, question: MultipleChoice, reading: _Use, problem: T
         first = bisect_left(starts, True, key=fits)
         if first < len(starts):
             return question._replace(prompt=prompt[starts[first] :])
-    raise ValueError(f"{problem}; nothing of the prompt would be left before the longest option: use too_long skip")
+    raise UserError(f"{problem}; nothing of the prompt would be left before the longest option: use too_long skip")
 
 
 _RULES: dict[str, tuple[Callable[[LLM, MultipleChoice, _Use, TooLongError], MultipleChoice | None], str]] = {
@@ -231,10 +232,10 @@ def check_pairs(llm: LLM, rows: Iterable[tuple[str, MultipleChoice]], first: int
         try:
             token_rows = [llm.rows([MultipleChoice(question.prompt, (option,))])[0] for option in question.options]
         except ValueError as error:
-            raise ValueError(f"row {name}: {error}") from error
+            raise UserError(f"row {name}: {error}") from error
         first_ids, second_ids = ([*token_rows[i].ids, token_rows[i].reads[-1][1]] for i in (first, second))
         if first_ids == second_ids:
-            raise ValueError(
+            raise UserError(
                 f"row {name}: {llm.name} reads {question.options[first]!r} and {question.options[second]!r} as the "
                 f"same tokens after {question.prompt[-40:]!r}, so they cannot be told apart: write one otherwise, or "
                 "leave the row out"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
+
 
 def split(
     labels: Sequence[int], sizes: Sequence[int], seed: int, groups: Sequence[str | None] | None = None
@@ -37,7 +39,7 @@ def split(
     counts = [max(1, int(size / mean)) for size in sizes]
     if sum(counts) > len(members):
         total = " + ".join(map(str, sizes))
-        raise ValueError(
+        raise UserError(
             f"the splits ask for {total} rows, which are some {sum(counts)} groups of {mean:.1f} rows, but there are "
             f"{len(members)} groups: give smaller splits, or bring more groups"
         )
@@ -48,7 +50,7 @@ def split(
     for rows in parts:
         missing = np.setdiff1d(classes, classes[rows])
         if len(missing):
-            raise ValueError(
+            raise UserError(
                 f"a split of {len(rows)} rows has none of class {int(missing[0])}: make the split larger, or bring "
                 "more groups that hold it"
             )
@@ -78,9 +80,9 @@ def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[l
         ValueError: a size is not positive, there are too few rows, or a class would be missing from a split.
     """
     if not sizes or min(sizes) < 1:
-        raise ValueError(f"every split needs at least 1 row, not {', '.join(map(str, sizes))}")
+        raise UserError(f"every split needs at least 1 row, not {', '.join(map(str, sizes))}")
     if sum(sizes) > len(labels):
-        raise ValueError(
+        raise UserError(
             f"the splits ask for {' + '.join(map(str, sizes))} = {sum(sizes)} rows, but there are {len(labels)}: "
             "give smaller ones (train, calibration and test of a MERADataModule), or bring more rows"
         )
@@ -89,7 +91,7 @@ def stratified(labels: Sequence[int], sizes: Sequence[int], seed: int) -> list[l
     for size, rows in zip(sizes, parts, strict=True):
         missing = np.setdiff1d(classes, classes[rows])
         if len(missing):
-            raise ValueError(
+            raise UserError(
                 f"a split of {size} rows has none of class {int(missing[0])}, which has "
                 f"{(classes == missing[0]).sum()} of {len(classes)} rows: make the split larger"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer import text_files
+from lightning_steer.errors import UserError
 
 KINDS = ".csv, .tsv, .jsonl, .parquet, or a folder written by datasets' save_to_disk"
 
@@ -28,13 +29,13 @@ def read_rows(path: str | Path, columns: Sequence[str] | None = None) -> list[di
     if not path.exists():
         raise FileNotFoundError(f"there is no data file {path}: give a local path, or leave it out to take the hub's")
     if columns is not None and path.suffix in (".jsonl", ".parquet"):
-        raise ValueError(f"{path} names its columns itself: leave the list of columns out")
+        raise UserError(f"{path} names its columns itself: leave the list of columns out")
     try:
         rows = _read(path, columns)
     except (csv.Error, OSError) as error:
-        raise ValueError(f"{path} cannot be read as {path.suffix or 'a table'}: {error}") from error
+        raise UserError(f"{path} cannot be read as {path.suffix or 'a table'}: {error}") from error
     if not rows:
-        raise ValueError(f"{path} holds no rows")
+        raise UserError(f"{path} holds no rows")
     return rows
 
 
@@ -45,7 +46,7 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
         dataset = load_from_disk(str(path))
         if not isinstance(dataset, Dataset):
             splits = ", ".join(map(str, dataset))
-            raise ValueError(f"{path} holds several splits ({splits}): give the folder of one of them")
+            raise UserError(f"{path} holds several splits ({splits}): give the folder of one of them")
         return [dict(row) for row in dataset]  # type: ignore[call-overload]
     if path.suffix == ".parquet":
         import pyarrow.parquet
@@ -53,11 +54,11 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
         try:
             return pyarrow.parquet.read_table(path).to_pylist()
         except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-            raise ValueError(f"{path} is damaged, or no Parquet file ({str(error).splitlines()[0][:160]})") from error
+            raise UserError(f"{path} is damaged, or no Parquet file ({str(error).splitlines()[0][:160]})") from error
     if path.suffix == ".jsonl":
         return [row for _, row in text_files.json_lines(path)]
     if path.suffix not in (".csv", ".tsv", ""):
-        raise ValueError(f"{path} is of an unknown kind {path.suffix!r}: known are {KINDS}")
+        raise UserError(f"{path} is of an unknown kind {path.suffix!r}: known are {KINDS}")
     dialect = {} if path.suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     reader = csv.reader(io.StringIO(text_files.read(path), newline=""), **dialect, strict=True)
     lines = [(number, line) for number, line in enumerate(reader, 1) if line]
@@ -65,10 +66,10 @@ def _read(path: Path, columns: Sequence[str] | None) -> list[dict[str, Any]]:
         columns, lines = lines[0][1] if lines else [], lines[1:]
     for column in columns:
         if list(columns).count(column) > 1:
-            raise ValueError(f"{path} has the column {column!r} twice: {', '.join(columns)}")
+            raise UserError(f"{path} has the column {column!r} twice: {', '.join(columns)}")
     for number, line in lines:
         if len(line) != len(columns):
-            raise ValueError(f"{path} has {len(line)} fields in row {number}, not {len(columns)}: {', '.join(columns)}")
+            raise UserError(f"{path} has {len(line)} fields in row {number}, not {len(columns)}: {', '.join(columns)}")
     return [dict(zip(columns, line, strict=True)) for _, line in lines]
 
 
@@ -80,6 +81,6 @@ def hub_rows(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
         return [dict(row) for row in load_dataset(name, config, split=split)]  # type: ignore[call-overload]
     except Exception as error:  # any error of the hub, the network or the format
         message = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise ValueError(
+        raise UserError(
             f"the data set {name} cannot be had from the hub ({message}): check the network, or give a local file"
         ) from error

@@ -11,6 +11,7 @@ from lightning_steer import text_files
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.tokens import TextBatch, TextBatches, TextRow
+from lightning_steer.errors import UserError
 from lightning_steer.lm.continuations import prompt_tokens
 from lightning_steer.numbers import ranged
 
@@ -54,11 +55,11 @@ class TextDataModule(SteeringDataModule):
     ) -> None:
         super().__init__()
         if (prompt is None) != (completion is None):
-            raise ValueError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
+            raise UserError(f"give prompt and completion, or neither: prompt={prompt!r}, completion={completion!r}")
         if packed and prompt is not None:
-            raise ValueError("packed rows hold several documents, so prompts cannot be told from completions in them")
+            raise UserError("packed rows hold several documents, so prompts cannot be told from completions in them")
         if min(max_tokens - 1, tokens_per_step) < 1 or not 0 < val_share < 1:
-            raise ValueError(
+            raise UserError(
                 "max_tokens must be at least 2, tokens_per_step positive and val_share in (0, 1), "
                 f"not {max_tokens}, {tokens_per_step} and {val_share}"
             )
@@ -78,7 +79,7 @@ class TextDataModule(SteeringDataModule):
             order = np.random.default_rng(self.seed).permutation(len(documents))
             val_count = max(1, round(len(documents) * self.val_share))
             if val_count >= len(documents):
-                raise ValueError(f"{self.files[0]} holds {len(documents)} document(s): too few to set any aside")
+                raise UserError(f"{self.files[0]} holds {len(documents)} document(s): too few to set any aside")
             parts = [[documents[i] for i in sorted(part)] for part in (order[val_count:], order[:val_count])]
         else:
             parts = [documents, read(Path(self.files[1]), self.columns)]
@@ -92,7 +93,7 @@ class TextDataModule(SteeringDataModule):
             pieces = [stream[i : i + self.max_tokens] for i in range(0, len(stream), self.max_tokens)]
             rows = [TextRow(piece) for piece in pieces if len(piece) > 1]
         if not rows:
-            raise ValueError("the text is empty: no document holds a token to predict")
+            raise UserError("the text is empty: no document holds a token to predict")
         return rows
 
     def _loader(self, part: int, seed: int | None) -> DataLoader[TextBatch]:
@@ -129,13 +130,13 @@ def read(path: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
         raise FileNotFoundError(f"no text file at {path}")
     if path.suffix != ".jsonl":
         if len(columns) > 1:
-            raise ValueError(f"{path} is plain text and has no columns {' and '.join(columns)}: use a .jsonl file")
+            raise UserError(f"{path} is plain text and has no columns {' and '.join(columns)}: use a .jsonl file")
         return [(paragraph.strip(),) for paragraph in text_files.read(path).split("\n\n") if paragraph.strip()]
     documents = []
     for number, row in text_files.json_lines(path, columns):
         documents.append(tuple(row[column] for column in columns))
         if not all(isinstance(value, str) for value in documents[-1]):
-            raise ValueError(f"{path}, line {number}: {' and '.join(columns)} must be text, not {documents[-1]!r}")
+            raise UserError(f"{path}, line {number}: {' and '.join(columns)} must be text, not {documents[-1]!r}")
     return documents
 
 
@@ -143,7 +144,7 @@ def read_texts(path: str | Path) -> list[str]:
     """Return the texts of a file, in a column ``text`` if it has columns; raises ValueError if there is none."""
     texts = [text for (text,) in read(Path(path), ("text",))]
     if not texts:
-        raise ValueError(f"{path} is empty: expected texts, or leave the file out")
+        raise UserError(f"{path} is empty: expected texts, or leave the file out")
     return texts
 
 

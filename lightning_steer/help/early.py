@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_steer.errors import UserError
 from lightning_steer.help import commands
 
 PATH = Path(__file__).with_name("texts.json")
@@ -31,7 +32,7 @@ class Text(NamedTuple):
     """Options below a class that the help shows; suggested for a misspelt one."""
 
 
-class UnknownArgumentError(ValueError):
+class UnknownArgumentError(UserError):
     """A command or an option that does not exist."""
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lightning_steer.arguments import Parser
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.lint.linting import lint_pairs
 from lightning_steer.lint.pairs_file import read_pairs
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
     options = parser.parse_args(arguments)
     if options.revision is not None and options.llm is None:
-        raise ValueError(f"--revision {options.revision!r} is of a model, and none is named: add --llm NAME")
+        raise UserError(f"--revision {options.revision!r} is of a model, and none is named: add --llm NAME")
     pairs = read_pairs(Path(resource_path(str(options.pairs))))
     held_out = read_pairs(Path(resource_path(str(options.held_out)))) if options.held_out else []
     tokenizer = None

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_steer.errors import UserError
 from lightning_steer.lint import tokens
 from lightning_steer.lint.features import features, surface
 from lightning_steer.lint.imbalance import imbalances
@@ -29,7 +30,7 @@ def lint_pairs(pairs: Sequence[Pair], held_out: Sequence[Pair] = (), tokenizer: 
     for name, rows in (("pairs", pairs), ("held_out", held_out)):
         _check(name, rows)
     if not pairs:
-        raise ValueError("there are no pairs: a lint needs at least one prompt with a positive and a negative")
+        raise UserError("there are no pairs: a lint needs at least one prompt with a positive and a negative")
     wrong: list[Finding] = []
     starts, sizes = surface(pairs)
     if tokenizer is not None:
@@ -48,4 +49,4 @@ def _check(name: str, pairs: Sequence[Pair]) -> None:
                 f"{name}, pair {number} is {str(pair)[:80]!r}, not a prompt, a positive and a negative text"
             )
         if not all(text.strip() for text in pair):
-            raise ValueError(f"{name}, pair {number} has an empty text: {tuple(pair)}")
+            raise UserError(f"{name}, pair {number} has an empty text: {tuple(pair)}")

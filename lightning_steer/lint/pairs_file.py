@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer.data.behaviours.examples import NEGATIVE, POSITIVE, objects
+from lightning_steer.errors import UserError
 from lightning_steer.lint.records import Pair
 
 FORMS = {("prompt", "positive", "negative"): {"behaviour", "id"}, ("question", POSITIVE, NEGATIVE): set[str]()}
@@ -24,7 +25,7 @@ def read_pairs(path: Path) -> list[Pair]:
         texts = [row[column] for column in form]
         for column, text in zip(form, texts, strict=True):
             if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"{where}: its {column} is {str(text)[:40]!r}, where a text was expected")
+                raise UserError(f"{where}: its {column} is {str(text)[:40]!r}, where a text was expected")
         pairs.append((texts[0], texts[1], texts[2]))
     return pairs
 
@@ -36,4 +37,4 @@ def _form(where: str, row: Any) -> tuple[str, str, str]:
             return form
     had = (", ".join(sorted(columns)) or "an empty one") if isinstance(row, dict) else str(row)[:40]
     expected = " or with ".join(map(", ".join, FORMS))
-    raise ValueError(f"{where} is no pair: expected an object with {expected}, not {had}")
+    raise UserError(f"{where} is no pair: expected an object with {expected}, not {had}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lightning_steer.errors import UserError
 from lightning_steer.lint.records import Pair
 from lightning_steer.lint.texts import LABEL, label, options
 
@@ -22,13 +23,13 @@ def swapped(pairs: Sequence[Pair]) -> list[Pair]:
 def _swapped(name: str, prompt: str, positive: str, negative: str) -> Pair:
     letters, spans = (label(positive), label(negative)), options(prompt)
     if letters[0] is None or letters[1] is None or letters[0] == letters[1]:
-        raise ValueError(
+        raise UserError(
             f"{name}: expected continuations that begin with two different letters, such as '(A)' and '(B)', not "
             f"{positive[:40]!r} and {negative[:40]!r}"
         )
     for letter in letters:
         if letter not in spans:
-            raise ValueError(
+            raise UserError(
                 f"{name}: expected one line of the prompt to begin with '({letter})' and the option's text, as one for "
                 f"every other option: {prompt[-60:]!r}"
             )

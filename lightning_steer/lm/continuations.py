@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
+from lightning_steer.errors import UserError
+
 PARTIAL = "\ufffd"
 """Output of a tokenizer's decoder for bytes that are not a complete character."""
 
@@ -43,11 +45,11 @@ def continuations(
         start = texts.start(ids)
         problem = texts.problem(ids, start, option)
         if problem:
-            raise ValueError(f"the continuation {option!r} after {prompt[-40:]!r} {problem}")
+            raise UserError(f"the continuation {option!r} after {prompt[-40:]!r} {problem}")
         if not begin and start == 0:  # the first token needs a context
             first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
             if first is None:
-                raise ValueError(
+                raise UserError(
                     f"the continuation {option!r} follows nothing, and the tokenizer has no beginning of text"
                 )
             tokens.append(([first], ids))
@@ -92,7 +94,7 @@ def _begin(ids: list[int], text_ids: list[int], text: str) -> int:
     for start in range(len(ids) - len(text_ids) + 1):
         if ids[start : start + len(text_ids)] == text_ids:
             return start
-    raise ValueError(f"the tokenizer reads {text[-60:]!r} otherwise with its special tokens than without them")
+    raise UserError(f"the tokenizer reads {text[-60:]!r} otherwise with its special tokens than without them")
 
 
 class _Texts:

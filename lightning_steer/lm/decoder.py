@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, edit, fan_out
 from lightning_steer.lm import head
 from lightning_steer.lm.families import check_family, uncounted
@@ -28,7 +29,7 @@ def blocks(model: nn.Module) -> str:
         decoder = next(name for name, m in model.named_modules() if m is model.get_decoder())  # type: ignore[operator]
         names = [name for name in names if name.startswith(f"{decoder}.")]
     if len(names) != 1:
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} has {len(names)} lists of {count} layers ({', '.join(names)}), not one: its "
             "decoder blocks cannot be told"
         )
@@ -195,10 +196,10 @@ class Decoder:
         out = self.model(ids_pair, use_cache=True)
         expected, changed = out.logits.float()
         if not expected.isfinite().all():
-            raise ValueError(f"{name} gives logits that are not finite: damaged weights, or too narrow a dtype")
+            raise UserError(f"{name} gives logits that are not finite: damaged weights, or too narrow a dtype")
         kind = type(self.model).__name__
         if (changed - expected)[:5].abs().max() > 0.02 * expected.abs().max():
-            raise ValueError(f"{name} does not read from left to right (it is a {kind}): take a decoder")
+            raise UserError(f"{name} does not read from left to right (it is a {kind}): take a decoder")
         count = getattr(out.get("past_key_values"), "get_seq_length", lambda: None)
         if count() != len(ids):
             raise uncounted(self.config.model_type, name)
@@ -206,7 +207,7 @@ class Decoder:
         logits = self.logits(self.states(self.collate([plain], pad))[0])
         scale = expected.abs().max().clamp_min(1e-6)
         if (logits - expected).abs().max() > 0.02 * scale:
-            raise ValueError(f"{kind} changes its logits after the vocabulary head in a way unknown here")
+            raise UserError(f"{kind} changes its logits after the vocabulary head in a way unknown here")
         rounding = float((logits - expected).abs().max() / scale)
         return options_fit(self, pad, max(1e-4, 4 * rounding))
 

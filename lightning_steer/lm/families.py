@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lightning_steer.errors import UserError
+
 UNCOUNTED = ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm", "recurrent_gemma")
 """``model_type`` of the families whose state does not record the number of read tokens."""
 ADVICE = "take a decoder with attention, such as Llama, Qwen or Gemma"
@@ -16,7 +18,7 @@ def check_family(config: Any, name: str) -> None:
     """
     family = config.model_type
     if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"{name} is of the encoder-decoder family {family}, not a decoder: {ADVICE}")
+        raise UserError(f"{name} is of the encoder-decoder family {family}, not a decoder: {ADVICE}")
     if family in UNCOUNTED:
         raise uncounted(family, name)
 

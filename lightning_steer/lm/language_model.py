@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, overload
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.lm.continuations import continuation, text_tokens
 from lightning_steer.lm.decoder import Decoder, blocks, entry
@@ -84,13 +85,13 @@ class LLM(Backbone):
     ) -> None:
         super().__init__()
         if part not in PARTS or normalize not in ("none", "tokens", "bytes"):
-            raise ValueError(
+            raise UserError(
                 f"part is {', '.join(PARTS)}, normalize is none, tokens or bytes; not {part!r} and {normalize!r}"
             )
         if tokens_per_batch < 1 or layers == []:
-            raise ValueError(f"tokens_per_batch and layers must name at least one, not {tokens_per_batch} and {layers}")
+            raise UserError(f"tokens_per_batch and layers must name at least one, not {tokens_per_batch} and {layers}")
         if system is not None and not chat:
-            raise ValueError("a system message is part of a chat: set chat, or leave system out")
+            raise UserError("a system message is part of a chat: set chat, or leave system out")
         self.llm, self.layers, self.part = (
             resource_path(llm),
             [layers] if isinstance(layers, int) else list(layers),
@@ -122,9 +123,9 @@ class LLM(Backbone):
         self.blocks, self.longest = decoder.blocks, decoder.longest
         requested, self.layers = self.layers, sorted({self._layer(layer) for layer in self.layers})
         if len(self.layers) < len(requested):
-            raise ValueError(f"layers {requested} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
+            raise UserError(f"layers {requested} name one layer twice: {self.llm} has {decoder.depth}, counted from 0")
         if self.chat and not tokenizer.chat_template:
-            raise ValueError(f"{self.llm} has no chat template: leave chat off, or take a model tuned for chats")
+            raise UserError(f"{self.llm} has no chat template: leave chat off, or take a model tuned for chats")
         self.sites = [self.site(layer) for layer in self.layers]
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
         self.pad = next((t for t in special if t is not None and t < len(decoder.embedding)), 0)
@@ -134,7 +135,7 @@ class LLM(Backbone):
     def _layer(self, layer: int) -> int:
         count = self.decoder.depth
         if not -count <= layer < count:
-            raise ValueError(f"layer {layer} does not exist: {self.llm} has {count}, counted from 0")
+            raise UserError(f"layer {layer} does not exist: {self.llm} has {count}, counted from 0")
         return layer % count
 
     def site(self, layer: int) -> str:
@@ -180,12 +181,12 @@ class LLM(Backbone):
         from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
 
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
-            raise ValueError(
+            raise UserError(
                 f"models are read and steered whole, one on each device, not under {type(trainer.strategy).__name__}: "
                 "use strategy ddp, or, for a model larger than a device, one process and the backbone's device_map"
             )
         if self.loading[2] is not None and (trainer.world_size > 1 or isinstance(trainer.strategy, ParallelStrategy)):
-            raise ValueError(
+            raise UserError(
                 f"device_map {self.loading[2]!r} spreads the model over the devices of one process: use it with "
                 "trainer.devices 1 and without a distributed strategy, or leave it out"
             )
@@ -208,11 +209,11 @@ class LLM(Backbone):
         elif self.chat:
             turns = list(text)
         else:
-            raise ValueError(f"a conversation needs a chat template: set chat, or give a text, not {str(text)[:60]}")
+            raise UserError(f"a conversation needs a chat template: set chat, or give a text, not {str(text)[:60]}")
         try:
             return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template raises what it likes, as a rule because of a system message
-            raise ValueError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
+            raise UserError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
 
     def rows(self, questions: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions or texts; a chat template adds its own special tokens. Raises ValueError."""
@@ -241,7 +242,7 @@ class LLM(Backbone):
         token_ids = text_tokens(self.tokenizer, texts, special=not self.chat)
         for text, ids in zip(texts, token_ids, strict=True):
             if not ids:
-                raise ValueError(f"the prompt {text!r} has no token that could be continued")
+                raise UserError(f"the prompt {text!r} has no token that could be continued")
             self.check_length(len(ids), text, new)
         return token_ids
 
@@ -314,9 +315,7 @@ class LLM(Backbone):
         """Write the mean over each row's tokens at the read positions to the place of its example."""
         mask = real if mask is None else mask & real
         if not mask.any(1).all():
-            raise ValueError(
-                f"{type(self.read_positions).__name__} picks no token to read in example {rows[0].example}"
-            )
+            raise UserError(f"{type(self.read_positions).__name__} picks no token to read in example {rows[0].example}")
         examples = torch.tensor([row.example for row in rows], device=mask.device)
         for site, h in h_at.items():
             weight = mask / mask.sum(1, keepdim=True)  # in float32: in half precision 1/n would be off by up to .4 %
@@ -328,7 +327,7 @@ class LLM(Backbone):
     ) -> Tensor:
         """Return log-probabilities of the options ``[copies, B, options]``; -inf where a question has fewer options."""
         if not inputs or not all(question.options for question in inputs):
-            raise ValueError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
+            raise UserError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
         rows, options = self.rows(inputs), max(len(question.options) for question in inputs)
         total = torch.zeros(copies, len(inputs) * options, device=self.device)
         for batch_rows in batches(rows, max(1, self.tokens_per_batch // copies)):
@@ -462,7 +461,7 @@ class LLM(Backbone):
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if not prompts or max_new_tokens < 1:
-            raise ValueError(f"at least 1 prompt is continued, by 1 token, not {len(prompts)} by {max_new_tokens}")
+            raise UserError(f"at least 1 prompt is continued, by 1 token, not {len(prompts)} by {max_new_tokens}")
         prompt_ids = {"input_ids": self.prompts(prompts, max_new_tokens)}
         encoded = self.tokenizer.pad(prompt_ids, return_tensors="pt", padding=True)
         ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)

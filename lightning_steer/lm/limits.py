@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from lightning_steer.errors import UserError
+
 
 def longest_text(config: Any) -> float:
     """Return the largest number of tokens of a text that a model of this configuration reads, or infinity.
@@ -29,5 +31,5 @@ def why_shorter(config: Any) -> str:
     return f" (of {configured}: with longrope a longer text changes how its neighbours in a batch are read)"
 
 
-class TooLongError(ValueError):
+class TooLongError(UserError):
     """A text has more tokens than a model reads."""

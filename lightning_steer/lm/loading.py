@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lightning_steer.errors import UserError
 from lightning_steer.lm.families import check_family
 
 WEIGHTS = re.compile(r"[\w-][\w.-]*\.safetensors")
@@ -39,9 +40,9 @@ def load(
 
     _check_name(name)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
+        raise UserError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
     if revision is not None and Path(name).is_dir():
-        raise ValueError(f"revision {revision!r} is of a model on the hub, and {name} is a local folder: leave it out")
+        raise UserError(f"revision {revision!r} is of a model on the hub, and {name} is a local folder: leave it out")
     options: dict[str, Any] = {"device_map": device_map} if device_map else {}
     if load_in_4bit:
         options["quantization_config"] = _four_bit()
@@ -51,7 +52,7 @@ def load(
         tame(config)
         _check_index(name, revision)
     except Exception as error:
-        raise ValueError(_explain_failure(name, revision, error)) from error
+        raise UserError(_explain_failure(name, revision, error)) from error
     check_family(config, name)
     try:
         loaded = _auto_class(config).from_pretrained(
@@ -68,7 +69,7 @@ def load(
     except ForeignFileError:
         raise
     except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all
-        raise ValueError(_explain_failure(name, revision, error)) from error
+        raise UserError(_explain_failure(name, revision, error)) from error
     model, info = loaded
     _check_whole(name, info)
     return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
@@ -85,7 +86,7 @@ def _auto_class(config: Any) -> Any:
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
-class ForeignFileError(ValueError):
+class ForeignFileError(UserError):
     """A model refers to files outside its folder."""
 
 
@@ -126,27 +127,27 @@ def _check_name(name: str) -> None:
     """Reject what is neither a model's folder nor a hub name, before any library looks for it."""
     folder = Path(name)
     if folder.is_file():
-        raise ValueError(f"{name} is a file; a model is a folder with config.json, *.safetensors and a tokenizer")
+        raise UserError(f"{name} is a file; a model is a folder with config.json, *.safetensors and a tokenizer")
     if not name.strip() or (not folder.is_dir() and (name[0] in "./~" or name.count("/") > 1)):
-        raise ValueError(
+        raise UserError(
             f"there is no folder {name!r}; a model is a local folder or a hub name such as openai-community/gpt2"
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise ValueError(f"{name} holds an adapter, not a whole model: merge it into its model and save that")
-        raise ValueError(f"{name} has no config.json: a model is saved with model.save_pretrained")
+            raise UserError(f"{name} holds an adapter, not a whole model: merge it into its model and save that")
+        raise UserError(f"{name} has no config.json: a model is saved with model.save_pretrained")
 
 
 def _check_whole(name: str, info: dict[str, Any]) -> None:
     """Reject a model with missing tensors, which transformers would initialise at random with a warning."""
     if info["mismatched_keys"]:
         tensor, saved, expected = min(info["mismatched_keys"])
-        raise ValueError(
+        raise UserError(
             f"{tensor} of {name} is {list(saved)} in its file, and {list(expected)} by its config.json: these are of "
             "two models"
         )
     if info["missing_keys"]:
-        raise ValueError(
+        raise UserError(
             f"the weights of {name} are incomplete: {len(info['missing_keys'])} tensors such as "
             f"{min(info['missing_keys'])} are in none of its files: download or save it again"
         )
@@ -165,14 +166,14 @@ def _tokenizer(name: str, revision: str | None, embedded: float = math.inf) -> A
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:
         if _is_foreign(str(error)):
-            raise ValueError(_explain_failure(name, revision, error)) from error
-        raise ValueError(
+            raise UserError(_explain_failure(name, revision, error)) from error
+        raise UserError(
             f"{name} has no tokenizer that can be loaded ({_describe(error)}): save one beside the model"
         ) from error
     if tokenizer.vocab_size == 0:
-        raise ValueError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
+        raise UserError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
     if tokenizer.vocab_size > embedded:  # special tokens added later may lie beyond if they are not used
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {name} has {tokenizer.vocab_size} tokens, and the model embeds {embedded}: it is "
             "another model's"
         )
@@ -184,7 +185,7 @@ def _four_bit() -> Any:
         import bitsandbytes  # noqa: F401  # pyright: ignore[reportMissingImports]
         from transformers import BitsAndBytesConfig
     except ImportError as error:
-        raise ValueError("load_in_4bit needs bitsandbytes: pip install bitsandbytes") from error
+        raise UserError("load_in_4bit needs bitsandbytes: pip install bitsandbytes") from error
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
 
 

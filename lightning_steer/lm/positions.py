@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer import row_tokens
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 from lightning_steer.row_tokens import RowTokens
 
@@ -102,7 +103,7 @@ class TokenTracker:
                 return None
             raise RuntimeError("the decoder has not run since its tokens are followed: nothing is known of them yet")
         if self.in_doubt and positions.needs_prompt:
-            raise ValueError(
+            raise UserError(
                 "this call begins with all tokens of the call before and has no cache, so it may be a text that grows "
                 "or another prompt: say with prompt_lengths where the prompt ends, or use generate"
             )
@@ -126,7 +127,7 @@ class TokenTracker:
             return values
         if self.prompts == len(values) and rows % len(values) == 0:
             return values.repeat_interleave(rows // len(values))
-        raise ValueError(f"{len(values)} values cannot be given to {rows} rows: give one for each row or prompt")
+        raise UserError(f"{len(values)} values cannot be given to {rows} rows: give one for each row or prompt")
 
     def see_if_readable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the tokens of a call of the decoder, or why they are not known: not every edit asks for them."""
@@ -150,13 +151,13 @@ class TokenTracker:
         elif padding is None:
             index = (torch.arange(length, device=ids.device) + cached).expand(rows, -1)
         else:
-            raise ValueError(
+            raise UserError(
                 "tokens cannot be told from padding in a prepared attention mask: pass the plain [B, T] one"
             )
         if self.given is None and cached == 0:
             self._begin(ids, index)
         elif self.given is None and length > 1:
-            raise ValueError("the prompt arrives in pieces: say with prompt_lengths where it ends")
+            raise UserError("the prompt arrives in pieces: say with prompt_lengths where it ends")
         self.index = index
         if cached == 0:  # the rows are read from their beginning
             self.decided = {}
@@ -235,7 +236,7 @@ def row_by_row(model: nn.Module) -> Iterator[None]:
 def check_order(model: nn.Module) -> None:
     """Raise ValueError if sorting rows by length would exchange their strengths."""
     if ROW_BY_ROW in vars(model):
-        raise ValueError(
+        raise UserError(
             "the model is steered with a strength for each row, and scores and activations put rows into batches of "
             "like length: give one strength, or one block for each row"
         )

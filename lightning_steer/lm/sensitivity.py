@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.lm.decoder import Decoder
 from lightning_steer.lm.positions import Positions
 from lightning_steer.lm.tokens import TokenRow, batches
@@ -33,7 +34,7 @@ def sensitivity(
             batch = decoder.collate(batch_rows, pad)
             mask = positions.mask(batch.index, batch.prompt)
             if mask is not None and not (mask & (batch.index >= 0)).any(1).all():
-                raise ValueError(f"{type(positions).__name__} steers no token of a text that the method is fitted to")
+                raise UserError(f"{type(positions).__name__} steers no token of a text that the method is fitted to")
             places = torch.tensor([row.example for row in batch_rows])
             shifts = {
                 site: decoder.embedding.new_zeros(len(batch_rows), width, requires_grad=True)

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import INPUT, submodule
 from lightning_steer.lm.decoder import blocks
 
@@ -28,7 +29,7 @@ def site_of(model: nn.Module, layer: int, part: str) -> str:
     children = dict(model.get_submodule(block).named_children())
     names = [f"{block}.{name}" for name in PARTS[part] if name in children]
     if not names:
-        raise ValueError(f"{type(model).__name__} blocks have no {part} of their own; they hold {list(children)}")
+        raise UserError(f"{type(model).__name__} blocks have no {part} of their own; they hold {list(children)}")
     return _heads(model, names[0]) if part == "heads" else names[0]
 
 
@@ -36,14 +37,14 @@ def _heads(model: nn.Module, attention: str) -> str:
     inside = dict(model.get_submodule(attention).named_modules())
     names = [name for name in inside if name.rpartition(".")[2] in PROJECTIONS]
     if len(names) != 1:
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__}: {attention} has {len(names)} layers called {', '.join(PROJECTIONS)}, not one, so "
             "the outputs of its heads cannot be told: steer its attention instead"
         )
     site = f"{attention}.{names[0]}{INPUT}"
     count, width = heads(model, site), site_width(model, site)
     if width % count:
-        raise ValueError(f"{site} is {width} wide, which {count} heads do not divide: steer the attention instead")
+        raise UserError(f"{site} is {width} wide, which {count} heads do not divide: steer the attention instead")
     return site
 
 

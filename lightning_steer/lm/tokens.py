@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.lm.continuations import continuations, text_tokens
 
 
@@ -39,7 +40,7 @@ def rows_of(tokenizer: Any, example: int, question: MultipleChoice, special: boo
     if not question.options:
         (ids,) = text_tokens(tokenizer, [question.prompt], special)
         if not ids:
-            raise ValueError(f"the text {question.prompt!r} has no token")
+            raise UserError(f"the text {question.prompt!r} has no token")
         return [TokenRow(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
     split = continuations(tokenizer, question.prompt, question.options, special)
     if pack and all(prefix == split[0][0] for prefix, _ in split):

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -26,7 +27,7 @@ class Angular(SteeringMethod):
     def __init__(self, width: int) -> None:
         super().__init__(width)
         if width < 2:
-            raise ValueError(f"Angular turns rows in a plane: it needs a width of 2 or more, not {width}")
+            raise UserError(f"Angular turns rows in a plane: it needs a width of 2 or more, not {width}")
         self.register_buffer("plane", torch.zeros(2, width))
 
     def estimate(self, seen: Activations) -> None:

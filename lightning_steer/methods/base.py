@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.records import Activations
 
 THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.0e-6)
@@ -42,12 +43,12 @@ class SteeringMethod(nn.Module, ABC):
     def fit(self, seen: Activations) -> "SteeringMethod":
         """Fit the map to activations; raises ValueError for a wrong width, values not finite, or a missing class."""
         if seen.h.shape[-1] != self.width:
-            raise ValueError(f"activations are {seen.h.shape[-1]} wide, but this map was made for {self.width}")
+            raise UserError(f"activations are {seen.h.shape[-1]} wide, but this map was made for {self.width}")
         if not seen.h.isfinite().all():
-            raise ValueError("activations hold NaN or infinite values; nothing can be fitted to them")
+            raise UserError("activations hold NaN or infinite values; nothing can be fitted to them")
         if self.classes and not 0 < (seen.error < 0.5).sum() < len(seen.error):
             low, high = (f"{float(e):.3f}" for e in (seen.error.min(), seen.error.max()))
-            raise ValueError(f"rows with errors below and above 0.5 are both needed, but all lie in [{low}, {high}]")
+            raise UserError(f"rows with errors below and above 0.5 are both needed, but all lie in [{low}, {high}]")
         self.estimate(seen._replace(h=seen.h.double()))
         self.fitted = True
         for tensor in (*self.buffers(), *self.parameters()):  # laid out as after loading: identical results
@@ -57,7 +58,7 @@ class SteeringMethod(nn.Module, ABC):
     def forward(self, h: Tensor, strength: Tensor | float = 1.0) -> Tensor:
         """Steer ``h [*, n, d]``; a tensor of strengths holds one value per row, ``strength.shape == h.shape[:k]``."""
         if not self.fitted:  # an unfitted map would pass for the identity
-            raise RuntimeError(f"{type(self).__name__} is not fitted: call fit, or load a checkpoint, before steering")
+            raise UserError(f"{type(self).__name__} is not fitted: call fit, or load a checkpoint, before steering")
         if isinstance(strength, Tensor) and strength.dim():
             strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
         return h + self.shift(h, strength).to(h.dtype)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -36,15 +37,15 @@ class Composed(SteeringMethod):
     ) -> None:
         super().__init__(width)
         if not methods:
-            raise ValueError("methods is empty: name at least one to compose")
+            raise UserError("methods is empty: name at least one to compose")
         if strengths is not None and len(strengths) != len(methods):
-            raise ValueError(f"strengths are one for each of {len(methods)} methods, not {len(strengths)}")
+            raise UserError(f"strengths are one for each of {len(methods)} methods, not {len(strengths)}")
         self.methods = nn.ModuleList(make(width) for make in methods)
         self.strengths, self.orthogonal = strengths, orthogonal
         idle = {part.identity_strength for part in self.parts}
         if strengths is None and len(idle) > 1:
             names = ", ".join(f"{type(part).__name__} at {part.identity_strength:g}" for part in self.parts)
-            raise ValueError(f"the methods do nothing at different strengths ({names}): give each its own in strengths")
+            raise UserError(f"the methods do nothing at different strengths ({names}): give each its own in strengths")
         if strengths is None:
             lows, highs = zip(*(part.strength_range for part in self.parts), strict=True)
             self.identity_strength, self.strength_range = idle.pop(), (max(lows), min(highs))
@@ -76,7 +77,7 @@ class Composed(SteeringMethod):
     def estimate(self, seen: Activations) -> None:
         """Fit every part to the same rows."""
         if self.trained and not len(seen.error) and not all(part.trained for part in self.parts):
-            raise ValueError(
+            raise UserError(
                 "some of these methods are trained through the output and others fitted to rows: fit each by itself, "
                 "then use Composed.of"
             )

@@ -10,6 +10,7 @@ take ``beta C h``. Ours: R is divided by the rows' mean square, so that an apert
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -68,7 +69,7 @@ class Conceptor(SteeringMethod):
     def __init__(self, width: int, aperture: float = 1.0) -> None:
         super().__init__(width)
         if aperture <= 0:
-            raise ValueError(f"aperture must be positive, not {aperture}")
+            raise UserError(f"aperture must be positive, not {aperture}")
         self.aperture = aperture
         self.register_buffer("matrix", torch.zeros(width, width))
 

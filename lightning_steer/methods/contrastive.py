@@ -7,6 +7,7 @@ et al. 2025 (MERA), arXiv 2510.13290, there with k = 50, 100 and 200.
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -21,7 +22,7 @@ class Contrastive(SteeringMethod):
     def __init__(self, width: int, k: int = 100) -> None:
         super().__init__(width)
         if k < 1:
-            raise ValueError(f"k is the number of rows in a mean and at least 1, not {k}")
+            raise UserError(f"k is the number of rows in a mean and at least 1, not {k}")
         self.k = k
         self.register_buffer("vector", torch.zeros(width))
 

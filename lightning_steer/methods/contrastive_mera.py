@@ -9,6 +9,7 @@ moves the other way and keeps the last k only.
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import THRESHOLDS, SteeringMethod
 from lightning_steer.probes import fit_error_probe
 from lightning_steer.records import Activations
@@ -30,7 +31,7 @@ class ContrastiveMERA(SteeringMethod):
     def __init__(self, width: int, k: int = 100, penalty: float = 0.01, sparse: bool = True) -> None:
         super().__init__(width)
         if k < 1:
-            raise ValueError(f"k is the number of rows in a mean and at least 1, not {k}")
+            raise UserError(f"k is the number of rows in a mean and at least 1, not {k}")
         self.k, self.penalty, self.sparse = k, penalty, sparse
         self.register_buffer("weight", torch.zeros(width))
         self.register_buffer("intercept", torch.zeros(()))

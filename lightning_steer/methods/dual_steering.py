@@ -10,6 +10,7 @@ F as it changes. Ours: F at any site, through the rest of the network, its mean 
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -33,13 +34,13 @@ class DualSteering(SteeringMethod):
     def __init__(self, width: int, shrinkage: float = 0.1) -> None:
         super().__init__(width)
         if shrinkage <= 0:
-            raise ValueError(f"shrinkage is above 0, not {shrinkage}: rows say nothing of some directions")
+            raise UserError(f"shrinkage is above 0, not {shrinkage}: rows say nothing of some directions")
         self.shrinkage = shrinkage
         self.register_buffer("vector", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
         if seen.sensitivity is None:
-            raise ValueError("dual steering needs the output's gradients by the rows: give Activations a sensitivity")
+            raise UserError("dual steering needs the output's gradients by the rows: give Activations a sensitivity")
         g = seen.sensitivity.to(seen.h).flatten(-3, -2)
         fisher = shrunk(g.mT @ g / seen.h.shape[-2], self.shrinkage)
         difference = (seen.positive.mean(-2) - seen.negative.mean(-2)).unsqueeze(-1)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lightning_steer import probes, row_tokens
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 from lightning_steer.statistics import gates
@@ -64,7 +65,7 @@ class Gated(SteeringMethod):
         super().__init__(width)
         gates.check(eta, delta)
         if not 0 < calibration_share < 1 or (penalty is not None and penalty <= 0):
-            raise ValueError(
+            raise UserError(
                 f"calibration_share lies between 0 and 1 and penalty above 0, not at {calibration_share} and {penalty}"
             )
         self.method = method(width)
@@ -84,7 +85,7 @@ class Gated(SteeringMethod):
     def fit(self, seen: Activations) -> SteeringMethod:
         """Fit method and condition; raises ValueError as every method's, and if there are no rows at all."""
         if not len(seen.error):
-            raise ValueError(
+            raise UserError(
                 f"{type(self.method).__name__} is trained through the output, and a gate needs rows: fit it, then use "
                 "Gated.around"
             )
@@ -149,7 +150,7 @@ class Gated(SteeringMethod):
         """Set the threshold by hand: minus infinity steers every row, infinity none. Nothing is promised then."""
         limit = torch.as_tensor(threshold, dtype=torch.float64)
         if limit.isnan().any():
-            raise ValueError(f"a threshold is a number, not {math.nan}")
+            raise UserError(f"a threshold is a number, not {math.nan}")
         self.threshold = limit.clamp(-LARGEST, LARGEST).float().to(self.weight.device)
         self.promise = torch.zeros(*limit.shape, len(Promise._fields), device=self.weight.device)
         return self

@@ -8,6 +8,7 @@ are ranked over all layers, by a logistic probe on a fifth of the rows; here wit
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -43,13 +44,13 @@ class HeadSteering(SteeringMethod):
     def __init__(self, width: int, top: int = 4) -> None:
         super().__init__(width)
         if top < 1:
-            raise ValueError(f"top is the number of heads that are shifted and at least 1, not {top}")
+            raise UserError(f"top is the number of heads that are shifted and at least 1, not {top}")
         self.top = top
         self.register_buffer("vector", torch.zeros(width))
 
     def estimate(self, seen: Activations) -> None:
         if self.width % seen.heads:
-            raise ValueError(f"{seen.heads} heads do not divide a row of width {self.width}")
+            raise UserError(f"{seen.heads} heads do not divide a row of width {self.width}")
         x = seen.h.unflatten(-1, (seen.heads, -1)).transpose(-2, -3)  # [*, heads, n, d / heads]
         is_positive = seen.error.to(x.device) < 0.5
         difference = x[..., is_positive, :].mean(-2) - x[..., ~is_positive, :].mean(-2)

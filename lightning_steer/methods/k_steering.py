@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -28,7 +29,7 @@ class KSteering(SteeringMethod):
     def __init__(self, width: int, hidden: int = 64, steps: int = 1, by_value: bool = False, seed: int = 0) -> None:
         super().__init__(width)
         if hidden < 1 or steps < 1:
-            raise ValueError(f"hidden and steps are at least 1, not {hidden} and {steps}")
+            raise UserError(f"hidden and steps are at least 1, not {hidden} and {steps}")
         self.hidden, self.steps, self.by_value, self.seed = hidden, steps, by_value, seed
         self.register_buffer("weight", torch.zeros(width, hidden))
         self.register_buffer("bias", torch.zeros(hidden))

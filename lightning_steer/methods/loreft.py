@@ -7,6 +7,7 @@ W starts at R and b at zero, so training starts from the identity. Source: Wu et
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -25,7 +26,7 @@ class LoReFT(SteeringMethod):
     def __init__(self, width: int, rank: int = 8, seed: int = 0) -> None:
         super().__init__(width)
         if not 1 <= rank <= width:
-            raise ValueError(f"rank must lie between 1 and the stream's width {width}, not {rank}")
+            raise UserError(f"rank must lie between 1 and the stream's width {width}, not {rank}")
         self.rank, self.seed = rank, seed
         self.subspace = nn.Parameter(torch.zeros(width, rank))  # R' is its orthonormal factor
         self.read = nn.Parameter(torch.zeros(width, rank))  # W'

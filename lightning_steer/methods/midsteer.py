@@ -10,6 +10,7 @@ rows but the positive are changed, ``u2 = -u1``: their LEACE-Switch, which is LE
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -36,7 +37,7 @@ class MidSteer(SteeringMethod):
         z2 = seen.concept(False)
         z1 = 1 - z2 if self.source is None else (seen.value[..., :1] == self.source).to(h)
         if not bool(((z1 > 0).any(-2) & (z1 < 1).any(-2)).all()):
-            raise ValueError(
+            raise UserError(
                 f"no row, or every row, has value {self.source}: name as source a value of the negative rows"
             )
         variance, axes = torch.linalg.eigh(h.mT @ h / h.shape[-2])

@@ -9,6 +9,7 @@ Krasheninnikov & Krueger 2024; undefined without pairs, where the regression tar
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -23,7 +24,7 @@ class Ridge(SteeringMethod):
     def __init__(self, width: int, penalty: float = 0.1) -> None:
         super().__init__(width)
         if penalty <= 0:
-            raise ValueError(f"penalty must be positive, not {penalty}")
+            raise UserError(f"penalty must be positive, not {penalty}")
         self.penalty = penalty
         self.register_buffer("matrix", torch.zeros(width, width))
         self.register_buffer("source", torch.zeros(width))
@@ -31,7 +32,7 @@ class Ridge(SteeringMethod):
 
     def estimate(self, seen: Activations) -> None:
         if not seen.paired:
-            raise ValueError("Ridge needs pairs that differ in nothing but the target; set data.paired to true")
+            raise UserError("Ridge needs pairs that differ in nothing but the target; set data.paired to true")
         self.source, self.vector = seen.negative.mean(-2), (seen.positive - seen.negative).mean(-2)
         x = seen.negative - self.source.unsqueeze(-2)
         gram = x.mT @ x / x.shape[-2]

@@ -7,6 +7,7 @@ Source: Singh et al. 2024 (MiMiC), arXiv 2402.09631, equation 5.
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 
@@ -37,7 +38,7 @@ class GaussianTransport(SteeringMethod):
     def __init__(self, width: int, shrinkage: float = 0.1) -> None:
         super().__init__(width)
         if not 0 <= shrinkage <= 1:
-            raise ValueError(f"shrinkage lies between 0 and 1, not {shrinkage}")
+            raise UserError(f"shrinkage lies between 0 and 1, not {shrinkage}")
         self.shrinkage = shrinkage
         self.register_buffer("matrix", torch.zeros(width, width))
         self.register_buffer("offset", torch.zeros(width))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.spi import QUANTILES, estimates
@@ -31,7 +32,7 @@ def label_probabilities(scores: Tensor, label_of: Tensor) -> Tensor:
     label_of, labels = label_of.to(scores.device), int(label_of.max()) + 1
     label_scores = torch.stack([scores.double()[..., label_of == k].logsumexp(-1) for k in range(labels)], -1)
     if label_scores.isnan().any() or (label_scores.amax(-1) == -torch.inf).any():
-        raise ValueError("a row's labels all have probability 0 or none: the scores hold NaN or -inf")
+        raise UserError("a row's labels all have probability 0 or none: the scores hold NaN or -inf")
     return label_scores.softmax(-1)
 
 
@@ -83,7 +84,7 @@ class Answers(Evaluation):
         p = label_probabilities(scores, batch.label_of)
         y = batch.y.to(p.device).long()
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < p.shape[-1]:
-            raise ValueError(f"labels are 0 to {p.shape[-1] - 1}, not {int(y.min())} to {int(y.max())}")
+            raise UserError(f"labels are 0 to {p.shape[-1] - 1}, not {int(y.min())} to {int(y.max())}")
         return 1 - p.gather(-1, y.expand(p.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:

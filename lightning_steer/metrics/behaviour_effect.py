@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.likelihood import (
@@ -69,7 +70,7 @@ def behaviour_rows(
         ``positive_before`` and ``negative_before``.
     """
     if scores.isnan().any() or base.isnan().any():
-        raise ValueError("a continuation has the log-likelihood NaN: it cannot be compared")
+        raise UserError("a continuation has the log-likelihood NaN: it cannot be compared")
     before, after = base.double(), scores.double()
     margin = after[..., POSITIVE] - after[..., NEGATIVE]
     preference = (margin > 0).double() + (margin == 0).double() / 2

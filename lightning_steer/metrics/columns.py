@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Kind
 
@@ -26,14 +27,14 @@ def estimate_columns(
     estimates, groups = {}, as_clusters(cluster)
     for name, column in rows.items():
         if name not in kinds:
-            raise ValueError(
+            raise UserError(
                 f"the column {name!r} has no declared kind: say beside the column names what it estimates, such as "
                 "Share() or Mean(0, 1)"
             )
         try:
             estimates[name] = kinds[name].estimate(as_numbers(column), groups)
         except ValueError as error:
-            raise ValueError(f"the column {name!r}: {error}") from error
+            raise UserError(f"the column {name!r}: {error}") from error
     return estimates
 
 

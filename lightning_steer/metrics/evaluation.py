@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Kind, Mean, Share
@@ -50,7 +51,7 @@ class Evaluation(ABC):
         """Raise ValueError if this evaluation does not apply to a data module's rows."""
         subject = data.subject
         if self.subject and subject and self.subject != subject:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} judges {self.subject}, and a {type(data).__name__} has {subject}: give the "
                 "evaluation that goes with the data"
             )

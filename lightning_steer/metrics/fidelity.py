@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, UNRELATED, Association, moves, related
 from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
@@ -71,7 +72,7 @@ def shift_rows(before: Tensor, after: Tensor, negative: int = STEREOTYPE, positi
             and ANTI.
     """
     if {negative, positive} != {STEREOTYPE, ANTI}:
-        raise ValueError(
+        raise UserError(
             f"an edit moves stereotypes to their opposites or back, not choice {negative} to choice {positive}"
         )
     moved = moves(before, after)

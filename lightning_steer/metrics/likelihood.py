@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 
@@ -45,7 +46,7 @@ def mean_likelihood(logp: Tensor, scored: Tensor, compat: bool = False) -> Tenso
         compat: divide by T, as the release does, so that the value of a continuation depends on its batch.
     """
     if not scored.any(1).all():
-        raise ValueError(f"row {int((~scored.any(1)).nonzero()[0])} has no continuation token to score")
+        raise UserError(f"row {int((~scored.any(1)).nonzero()[0])} has no continuation token to score")
     total = logp.double().where(scored, 0.0).sum(1)
     return total / (scored.shape[1] if compat else scored.sum(1))
 
@@ -87,7 +88,7 @@ def promotion_table(
     counts = control.new_ones(1, len(control)) if weights is None else weights
     first = (counts.new_tensor(parts) * counts.sum(1, keepdim=True) + 1e-9).floor()  # [R, parts]
     if first.min() < 1:
-        raise ValueError(
+        raise UserError(
             f"{len(control)} prompts are too few for a part of {min(parts):g}: give at least 4 for quarters"
         )
     scaled = [ll / normaliser(ll, counts > 0, compat)[:, None, None] for ll in (control, steered)]
@@ -177,13 +178,13 @@ def _higher(a: Tensor, b: Tensor) -> Tensor:
 
 def _no_nan(ll: Tensor) -> Tensor:
     if ll.isnan().any():
-        raise ValueError(f"the log-likelihood of row {int(ll.isnan().flatten(1).any(1).nonzero()[0])} is NaN")
+        raise UserError(f"the log-likelihood of row {int(ll.isnan().flatten(1).any(1).nonzero()[0])} is NaN")
     return ll
 
 
 def _finite(ll: Tensor) -> Tensor:
     if ll.dim() != 2 or ll.shape[1] != 2:
-        raise ValueError(f"log-likelihoods of one candidate are [n, 2], positive and negative, not {list(ll.shape)}")
+        raise UserError(f"log-likelihoods of one candidate are [n, 2], positive and negative, not {list(ll.shape)}")
     if not ll.isfinite().all():
-        raise ValueError(f"the log-likelihood of row {int((~ll.isfinite()).any(1).nonzero()[0])} is NaN or infinite")
+        raise UserError(f"the log-likelihood of row {int((~ll.isfinite()).any(1).nonzero()[0])} is NaN or infinite")
     return ll.double()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 
@@ -44,12 +45,12 @@ class Association(NamedTuple):
 def checked(scores: Tensor) -> Tensor:
     """Return the scores; raises ValueError if they are not of three sentences or hold NaN, which compares false."""
     if scores.shape[-1] != 3:
-        raise ValueError(
+        raise UserError(
             f"scores are of a stereotype, its opposite and an unrelated sentence, not of {scores.shape[-1]}"
         )
     if scores.isnan().any():
         row = int(scores.isnan().flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"the scores of example {row} are NaN: a sentence without a score cannot be compared")
+        raise UserError(f"the scores of example {row} are NaN: a sentence without a score cannot be compared")
     return scores
 
 

@@ -7,6 +7,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_steer.errors import UserError
+
 
 class Table(Metric):
     """Columns ``{name: [n, ...]}``, the same however the rows are split into batches or over processes.
@@ -32,7 +34,7 @@ class Table(Metric):
         stored = {name: _at_least_single(column.detach()) for name, column in columns.items()}
         layout = {name: (column.shape[1:], column.dtype) for name, column in stored.items()}
         if self.rows and layout != self.layout:
-            raise ValueError(f"a table's columns stay the same in every batch: {self.layout} became {layout}")
+            raise UserError(f"a table's columns stay the same in every batch: {self.layout} became {layout}")
         self.layout = layout
         self.rows.append(row)
         self.cells.append(torch.cat([_bytes(column, len(row)) for column in stored.values()], 1))
@@ -42,7 +44,7 @@ class Table(Metric):
         row, cells = dim_zero_cat(self.rows), dim_zero_cat(self.cells)
         order = row.argsort()
         if not torch.equal(row[order], torch.arange(len(row), device=row.device)):
-            raise ValueError(f"rows were lost or counted twice: {len(row)} rows, {len(row.unique())} of them different")
+            raise UserError(f"rows were lost or counted twice: {len(row)} rows, {len(row.unique())} of them different")
         sizes = [shape.numel() * dtype.itemsize for shape, dtype in self.layout.values()]
         columns = zip(self.layout.items(), cells[order].split(sizes, 1), strict=True)
         return {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer import checkpoint
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.mean_difference import MeanDifference
 from lightning_steer.runs import saving
@@ -36,7 +37,7 @@ def load(
         prefix = f"maps.{number}."
         site_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if not site_state:
-            raise ValueError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
+            raise UserError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
         methods[site] = site_method = method(width)
         saving.restore(site_method, site_state, f"{path} does not fit {type(site_method).__name__} at {site}")
         for key, value in site_state.items():
@@ -59,41 +60,41 @@ def _tensors(path: Path) -> Any:
             return load_file(path)
         return checkpoint.load(path)
     except Exception as error:  # torch, zipfile, safetensors and the unpickler raise various types for a foreign file
-        raise ValueError(f"{path} cannot be read as tensors: {_first(error)}") from None
+        raise UserError(f"{path} cannot be read as tensors: {_first(error)}") from None
 
 
 def _vectors(content: Any, widths: Mapping[str, int], path: Path) -> list[tuple[str, Tensor]]:
     if isinstance(content, Tensor):
         content = dict.fromkeys(widths, content) if len(widths) == 1 else {}
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} is neither a vector nor vectors by site: if it is a checkpoint, say of which method")
+        raise UserError(f"{path} is neither a vector nor vectors by site: if it is a checkpoint, say of which method")
     by_name = {str(key): value for key, value in content.items()}
     vectors = []
     for site in widths:  # model.layers.2, or only the layer's number
         name = site if site in by_name else site.rpartition(".")[2]
         if name not in by_name:
-            raise ValueError(f"{path} has no vector for {site}; it has {', '.join(by_name) or 'none of one site'}")
+            raise UserError(f"{path} has no vector for {site}; it has {', '.join(by_name) or 'none of one site'}")
         vectors.append((site, by_name[name]))
     return vectors
 
 
 def _adding(vector: Tensor, path: Path, site: str, width: int) -> SteeringMethod:
     if not vector.is_floating_point():
-        raise ValueError(f"the vector for {site} in {path} holds {vector.dtype}: save it as float32")
+        raise UserError(f"the vector for {site} in {path} holds {vector.dtype}: save it as float32")
     vector = vector.detach().float().squeeze()
     if vector.shape != (width,):
-        raise ValueError(f"the vector for {site} in {path} has shape {list(vector.shape)}, but {site} is {width} wide")
+        raise UserError(f"the vector for {site} in {path} has shape {list(vector.shape)}, but {site} is {width} wide")
     site_method = MeanDifference(width)
     site_method.vector = _checked(vector, path, site)
     if not vector.any():
-        raise ValueError(f"the vector for {site} in {path} is all zeros: it would steer nothing")
+        raise UserError(f"the vector for {site} in {path} is all zeros: it would steer nothing")
     site_method.fitted = True
     return site_method
 
 
 def _checked(tensor: Tensor, path: Path, name: str) -> Tensor:
     if tensor.is_floating_point() and not tensor.isfinite().all():
-        raise ValueError(f"{path} holds NaN or infinite values for {name}: nothing can be steered with them")
+        raise UserError(f"{path} holds NaN or infinite values for {name}: nothing can be steered with them")
     return tensor
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_steer.data.base import SteeringBatch
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods.base import SteeringMethod
@@ -17,13 +18,13 @@ def check(methods: Mapping[str, SteeringMethod], backbone: Backbone, batch: Stee
     if not isinstance(backbone, LLM) or not any(method.whole_rows for method in methods.values()):
         return
     if batch.pair is not None:
-        raise ValueError(
+        raise UserError(
             "a gate decides at the last token of a prompt, and these pairs of texts differ after it: fit the method "
             "alone, then gate its vector (lightning_steer.workflows.gate)"
         )
     if not isinstance(backbone.read_positions, LastPromptToken):
         rule = type(backbone.read_positions).__name__
-        raise ValueError(
+        raise UserError(
             f"a gate decides at the last token of a prompt, and rows are read at {rule}: set read_positions to "
             "LastPromptToken"
         )

@@ -13,6 +13,7 @@ from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import data_of
 from lightning_steer.data.text import TextDataModule
 from lightning_steer.data.tokens import IGNORED, TextBatch
+from lightning_steer.errors import UserError
 from lightning_steer.files import check_regular, folder_aside
 from lightning_steer.lm.loading import load
 from lightning_steer.modules.fsdp import spread
@@ -58,11 +59,11 @@ class LanguageModel(TracedModule):
     ) -> None:
         super().__init__()
         if (llm is None) == (architecture is None):
-            raise ValueError("give either llm, a model to go on from, or architecture, for random weights")
+            raise UserError("give either llm, a model to go on from, or architecture, for random weights")
         if architecture is not None and "model_type" not in architecture:
-            raise ValueError(f"architecture needs a model_type, for example llama; it has {', '.join(architecture)}")
+            raise UserError(f"architecture needs a model_type, for example llama; it has {', '.join(architecture)}")
         if not (learning_rate > 0 and warm_up >= 0 and 0 <= flat <= 1 and 0 <= floor <= 1):
-            raise ValueError(
+            raise UserError(
                 "learning_rate must be positive, warm_up not negative, flat and floor in [0, 1], "
                 f"not {learning_rate}, {warm_up}, {flat} and {floor}"
             )
@@ -83,7 +84,7 @@ class LanguageModel(TracedModule):
             return
         data = data_of(self.trainer, TextDataModule)
         if getattr(data, "tokenizer", None) is None:
-            raise ValueError(f"a language model learns from texts, and a {type(data).__name__} has no tokenizer")
+            raise UserError(f"a language model learns from texts, and a {type(data).__name__} has no tokenizer")
         if self.architecture is not None:
             from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -98,12 +99,12 @@ class LanguageModel(TracedModule):
                 self.network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
             except Exception as error:  # a family's code raises various types for sizes that do not match
                 reason = " ".join(str(error).split())[:200]
-                raise ValueError(f"no model can be built of the architecture {self.architecture} ({reason})") from error
+                raise UserError(f"no model can be built of the architecture {self.architecture} ({reason})") from error
         else:
             self.network = load(str(self.llm), "float32")[0].requires_grad_(True)
         rows = cast(nn.Embedding, self.network.get_input_embeddings()).num_embeddings
         if rows < len(self.tokenizer):
-            raise ValueError(
+            raise UserError(
                 f"the tokenizer has {len(self.tokenizer)} tokens, but the model embeds only {rows}: give the data "
                 "module the model's own tokenizer"
             )
@@ -168,7 +169,7 @@ class LanguageModel(TracedModule):
         """Return the learning rate at a step, as a share of its peak."""
         last = self.trainer.estimated_stepping_batches
         if not 0 < last < math.inf:
-            raise ValueError(
+            raise UserError(
                 f"the learning rate falls towards the last step, and with max_epochs {self.trainer.max_epochs} there "
                 "is none: set trainer.max_epochs to 1 or more"
             )

@@ -15,6 +15,7 @@ from lightning_steer.data import readable
 from lightning_steer.data.base import data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.data.mera.module import MERADataModule
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.probe_scores import AUC, R2, RMSE
@@ -63,7 +64,7 @@ class ErrorProbe(TracedModule):
     ) -> None:
         super().__init__()
         if folds < 2 or not penalties:
-            raise ValueError(f"there must be at least 2 folds and 1 penalty, not {folds} and {list(penalties)}")
+            raise UserError(f"there must be at least 2 folds and 1 penalty, not {folds} and {list(penalties)}")
         self.backbone, self.evaluation = backbone, evaluation
         self.penalties, self.folds = list(penalties), folds
         self.logistic_penalties, self.sparse = list(logistic_penalties), sparse
@@ -145,7 +146,7 @@ class ErrorProbe(TracedModule):
 
     def _of_all_processes(self) -> Moments:
         if self.moments is None:
-            raise ValueError("this process saw no training row: give it more rows than there are processes")
+            raise UserError("this process saw no training row: give it more rows than there are processes")
         if self.trainer.world_size == 1:
             return self.moments
         shift = self.trainer.strategy.broadcast((self.moments.s, self.moments.t))

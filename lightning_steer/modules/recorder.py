@@ -8,6 +8,7 @@ import torch
 from lightning_steer.cache import locked
 from lightning_steer.data.activations import ActivationsDataModule
 from lightning_steer.data.base import data_of
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 
 
@@ -33,9 +34,9 @@ class ActivationRecorder(L.LightningModule):
         """Load the model and plan the recording; called by the trainer, in every process."""
         data = data_of(self.trainer, ActivationsDataModule)
         if not isinstance(data, ActivationsDataModule):
-            raise ValueError(f"activations are recorded of an ActivationsDataModule, not of a {type(data).__name__}")
+            raise UserError(f"activations are recorded of an ActivationsDataModule, not of a {type(data).__name__}")
         if self.trainer.precision != "32-true":  # the cache would be read as the model's own precision
-            raise ValueError(
+            raise UserError(
                 f"trainer.precision {self.trainer.precision} is not recorded: say with the backbone's dtype what it "
                 "computes in"
             )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lightning_steer import numbers
 from lightning_steer.data.base import data_of
 from lightning_steer.data.prompts import Prompt, PromptsDataModule
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
@@ -70,13 +71,11 @@ class Responses(L.LightningModule):
         super().__init__()
         numbers.distinct("strengths", strengths)
         if top_p == 0:
-            raise ValueError("top_p lies in (0, 1], and 0 leaves no token to draw")
+            raise UserError("top_p lies in (0, 1], and 0 leaves no token to draw")
         if samples > 1 and temperature == 0:
-            raise ValueError(
-                f"{samples} samples at temperature {temperature:g}: without a temperature all are the same"
-            )
+            raise UserError(f"{samples} samples at temperature {temperature:g}: without a temperature all are the same")
         if steering is not None and not strengths:
-            raise ValueError("strengths is empty: give at least one, or leave steering out")
+            raise UserError("strengths is empty: give at least one, or leave steering out")
         self.backbone, self.tuned, self.steering, self.method = backbone, tuned, steering, method
         self.strengths = list(strengths) if steering is not None else []
         self.max_new_tokens, self.temperature, self.top_p = max_new_tokens, temperature, top_p
@@ -109,9 +108,9 @@ class Responses(L.LightningModule):
         systems = data.systems
         for system in systems if not llm.chat else []:
             if system is not None:
-                raise ValueError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
+                raise UserError(f"the system prompt {system[:40]!r} is part of a chat: set chat of {llm.llm}")
         if self.max_new_tokens >= llm.longest:
-            raise ValueError(
+            raise UserError(
                 f"max_new_tokens {self.max_new_tokens} must be below the {llm.longest} tokens that {llm.llm} reads"
             )
         for llm.system in systems:
@@ -119,7 +118,7 @@ class Responses(L.LightningModule):
                 try:
                     llm.prompts([prompt.text], self.max_new_tokens)
                 except ValueError as error:
-                    raise ValueError(f"prompt {prompt.id} of {data.file}: {error}") from error
+                    raise UserError(f"prompt {prompt.id} of {data.file}: {error}") from error
 
     def _try(self) -> None:
         """Steer the start of the first prompt, so that too large a strength is rejected before files are written."""
@@ -155,7 +154,7 @@ class Responses(L.LightningModule):
         """Resume with the existing parts, if they are of the same run."""
         data = data_of(self.trainer, PromptsDataModule)
         if not isinstance(data, PromptsDataModule):
-            raise ValueError(f"responses are to the prompts of a PromptsDataModule, not of a {type(data).__name__}")
+            raise UserError(f"responses are to the prompts of a PromptsDataModule, not of a {type(data).__name__}")
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             self._begin(data)

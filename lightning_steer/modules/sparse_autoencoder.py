@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lightning_steer.data.activations import ActivationsDataModule, Recorded
 from lightning_steer.data.base import data_of
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.columns import as_numbers
 from lightning_steer.metrics.table import Table
 from lightning_steer.modules import fit_data
@@ -130,7 +131,7 @@ class SparseCoder(TracedModule):
             return
         count = self._over_training(lambda h: torch.tensor(h.shape[1], device=h.device))
         if count < 1:
-            raise ValueError("there is no row to learn from")
+            raise UserError("there is no row to learn from")
         self.centre = (self._over_training(lambda h: h.double().sum(1, keepdim=True)) / count).to(self.centre)
         square = self._over_training(lambda h: (h - self.centre).double().square().sum((1, 2), keepdim=True))
         self.scale = (square / count).sqrt().clamp_min(1e-12).to(self.scale)

@@ -19,6 +19,7 @@ from lightning_steer import numbers
 from lightning_steer.data import readable
 from lightning_steer.data.base import SteeringBatch, SteeringDataModule, data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
@@ -72,7 +73,7 @@ class SteeringAdaptor(TracedModule):
     ) -> None:
         super().__init__()
         if not strengths:
-            raise ValueError("strengths is empty: give at least one to choose from")
+            raise UserError("strengths is empty: give at least one to choose from")
         numbers.distinct("strengths", strengths)  # a certificate splits its risk among all of them
         self.backbone, self.method, self.evaluation = backbone, method, evaluation
         self.strengths, self.learning_rate = list(strengths), learning_rate
@@ -116,7 +117,7 @@ class SteeringAdaptor(TracedModule):
         low, high = method.strength_range
         for strength in self.strengths:
             if not low <= strength <= high:
-                raise ValueError(
+                raise UserError(
                     f"strengths of {type(method).__name__} lie between {low:g} and {high:g}, not at {strength:g}: set "
                     "model.init_args.strengths"
                 )
@@ -133,9 +134,9 @@ class SteeringAdaptor(TracedModule):
 
     @property
     def strength(self) -> float:
-        """The chosen strength; raises RuntimeError before it is chosen."""
+        """The chosen strength; raises UserError before it is chosen."""
         if self.choice[0].isnan():
-            raise RuntimeError("no strength was chosen yet: run fit first, or give the checkpoint that it wrote")
+            raise UserError("no strength was chosen yet: run fit first, or give the checkpoint that it wrote")
         return float(self.choice[0])
 
     def _scores(self, inputs: Any, groups: list[interventions.Interventions]) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.bypass import bypass
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
@@ -115,7 +116,7 @@ class Summary:
         draws, ranges = self.estimates(self.tested, "random_control"), {}
         for measure in self.evaluation.headline:
             if measure not in self.evaluation.higher_is_better:
-                raise ValueError(
+                raise UserError(
                     f"the column {measure!r} of {type(self.evaluation).__name__} does not say which direction is "
                     "wanted: add it to higher_is_better, as True, False, or None if it is not to be ranked"
                 )

@@ -13,6 +13,7 @@ from lightning_steer import numbers
 from lightning_steer.data.base import data_of
 from lightning_steer.data.toy.module import ToyLabelDataModule
 from lightning_steer.data.toy.world import ToyLabelledBatch
+from lightning_steer.errors import UserError
 from lightning_steer.networks.mlp import MLP, Residual
 from lightning_steer.numbers import ranged
 from lightning_steer.runs.provenance import of_training, precision
@@ -43,7 +44,7 @@ class ToyClassifier(TracedModule):
     ) -> None:
         super().__init__()
         if not widths or not 0 <= warm_up <= 1:
-            raise ValueError(f"widths name at least one layer and warm_up is a share, not {list(widths)}, {warm_up:g}")
+            raise UserError(f"widths name at least one layer and warm_up is a share, not {list(widths)}, {warm_up:g}")
         self.widths, self.residual = tuple(widths), residual
         self.learning_rate, self.warm_up, self.betas, self.weight_decay = learning_rate, warm_up, betas, weight_decay
 
@@ -53,7 +54,7 @@ class ToyClassifier(TracedModule):
             return
         data = data_of(self.trainer, ToyLabelDataModule)
         if not isinstance(data, ToyLabelDataModule):  # pairs have x and y too, but lack the value that is steered to
-            raise ValueError(
+            raise UserError(
                 f"ToyClassifier learns from the labelled samples of a ToyLabelDataModule, not from a "
                 f"{type(data).__name__}"
             )
@@ -115,7 +116,7 @@ class ToyClassifier(TracedModule):
         )
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < math.inf:
-            raise ValueError(
+            raise UserError(
                 f"the learning rate falls towards the last step, and with max_epochs {self.trainer.max_epochs} and "
                 f"max_steps {self.trainer.max_steps} there is none: set trainer.max_epochs to 1 or more"
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit
 
 
@@ -40,7 +41,7 @@ class Backbone(nn.Module, ABC):
         """Raise ValueError if the trainer's precision would change the frozen network's results."""
         precision = getattr(getattr(data, "trainer", None), "precision", "32-true")
         if precision != "32-true":
-            raise ValueError(
+            raise UserError(
                 f"trainer.precision {precision} would change the scores of the frozen network: leave it at 32-true, "
                 "and name the precision of a language model by its dtype"
             )

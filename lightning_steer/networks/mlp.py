@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
+
 Residual = Literal["none", "projection", "pad", "concat"]
 
 
@@ -86,7 +88,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if residual not in RESIDUALS:
-            raise ValueError(f"residual is one of {', '.join(RESIDUALS)}, not {residual!r}")
+            raise UserError(f"residual is one of {', '.join(RESIDUALS)}, not {residual!r}")
         self.inputs, self.attributes, self.values = inputs, attributes, values
         sizes = zip((inputs, *widths[:-1]), widths, strict=True)
         self.layers = nn.Sequential(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer import checkpoint
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.networks.gradients import weighted_gradients
@@ -26,7 +27,7 @@ class ToyBackbone(Backbone):
     def __init__(self, checkpoint: str, site: str = "layers.2") -> None:
         super().__init__()
         if not site:
-            raise ValueError("site '' names no submodule: give one such as layers.2")
+            raise UserError("site '' names no submodule: give one such as layers.2")
         self.checkpoint, self.sites, self.name = checkpoint, [site], f"{checkpoint} at {site}"
         self.network: MLP | None = None
         self.world: dict[str, Any] = {}
@@ -48,7 +49,7 @@ class ToyBackbone(Backbone):
             self.world = dict(saved["world"])
         except Exception as error:  # any error of torch, zipfile or the network on a bad file
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise ValueError(f"{path} is not a readable checkpoint of a toy network ({reason})") from error
+            raise UserError(f"{path} is not a readable checkpoint of a toy network ({reason})") from error
         self.network = network.requires_grad_(False).eval()
 
     def _loaded(self) -> MLP:
@@ -65,7 +66,7 @@ class ToyBackbone(Backbone):
             trained, requested = (
                 ", ".join(f"{key} {world.get(key)}" for key in different) for world in (self.world, data.world.identity)
             )
-            raise ValueError(f"{self.checkpoint} was trained on data with {trained}, not {requested}")
+            raise UserError(f"{self.checkpoint} was trained on data with {trained}, not {requested}")
 
     def width(self, site: str) -> int:
         network = self._loaded()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_steer.arguments import Parser
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 
 TABLES = """\
@@ -140,7 +141,7 @@ def _ranges(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
     for text in texts:
         name, ends = _range(text)
         if name in ranges:
-            raise ValueError(f"--range names {name!r} twice: give one range for a measure")
+            raise UserError(f"--range names {name!r} twice: give one range for a measure")
         ranges[name] = ends
     return ranges
 
@@ -152,7 +153,7 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
     low, dots, high = ends.partition("..")
     numbers = number(low.strip()), number(high.strip())
     if not (sign and dots and name.strip()) or high.startswith(".") or numbers[0] is None or numbers[1] is None:
-        raise ValueError(f"--range is written as MEASURE=LOW..HIGH, such as score=0..10, not {text[:60]!r}")
+        raise UserError(f"--range is written as MEASURE=LOW..HIGH, such as score=0..10, not {text[:60]!r}")
     return name.strip(), (numbers[0], numbers[1])
 
 

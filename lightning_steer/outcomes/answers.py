@@ -8,6 +8,7 @@ and the total probability of all answers, which is small if steering makes the m
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes.cells import value_of
 from lightning_steer.outcomes.records import MeasureOutcome
 from lightning_steer.outcomes.rows import AnswerNames
@@ -61,10 +62,10 @@ def _rows(
 ) -> Iterator[Record]:
     for line, cells in records:
         if len(cells) != width:
-            raise ValueError(f"{name}, row {line}: {len(cells)} cells, where the header has {width} columns")
+            raise UserError(f"{name}, row {line}: {len(cells)} cells, where the header has {width} columns")
         answer = str(cells[matching]).strip()
         if answer.lower() not in columns:
-            raise ValueError(
+            raise UserError(
                 f"{name}, row {line}, column matching: {answer[:40]!r} is none of the answers {', '.join(columns)}, "
                 f"whose probabilities are in the columns {PREFIX}..."
             )
@@ -72,11 +73,11 @@ def _rows(
                 for label, place in columns.items()}  # fmt: skip
         mass = sum(probabilities.values())
         if mass <= 0:
-            raise ValueError(
+            raise UserError(
                 f"{name}, row {line}: all answers have the probability 0, so none is likelier: leave this setting out"
             )
         if mass > 1 + SLACK:
-            raise ValueError(
+            raise UserError(
                 f"{name}, row {line}: the probabilities of all answers sum to {mass:g}, where at most 1 was expected"
             )
         copied = [cells[place] for place in other_columns]
@@ -87,7 +88,7 @@ def _rows(
 def _probability(cell: Any, where: str) -> float:
     value, truth = value_of(cell, where)
     if truth or not 0 <= value <= 1:
-        raise ValueError(f"{where}: {str(cell)[:40]!r} is no probability between 0 and 1")
+        raise UserError(f"{where}: {str(cell)[:40]!r} is no probability between 0 and 1")
     return value
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes.promise_text import PromiseText
 from lightning_steer.outcomes.records import Candidate, Measured, PromiseOutcome, SettingChoice
 from lightning_steer.outcomes.table import Measure
@@ -45,7 +46,7 @@ def split(measures: Mapping[str, Measure], share: float, seed: int) -> dict[str,
     for name, measure in measures.items():
         is_choosing = np.array([unit in choosing for unit in units[name]])
         if not is_choosing.any():
-            raise ValueError(
+            raise UserError(
                 f"a split of {share:g} leaves none of the {len(set(units[name]))} items or clusters of {name!r} to "
                 "choose by: set a larger --split"
             )
@@ -133,7 +134,7 @@ def _check_ranges(measures: Mapping[str, Measure], promises: tuple[PromiseText, 
             if all(measure.share for measure in undeclared)
             else ""
         )
-        raise ValueError(
+        raise UserError(
             f"nothing can be promised about {', '.join(repr(measure.name) for measure in undeclared)} without the "
             f"range of all possible values, which those seen here do not tell: declare it, such as {ranges}{also}"
         )
@@ -141,7 +142,7 @@ def _check_ranges(measures: Mapping[str, Measure], promises: tuple[PromiseText, 
 
 def _target(measures: Mapping[str, Measure], promise: PromiseText) -> Measure:
     if promise.measure not in measures:
-        raise ValueError(f"{promise.measure!r} is no measure; there are {', '.join(measures)}")
+        raise UserError(f"{promise.measure!r} is no measure; there are {', '.join(measures)}")
     measure = measures[promise.measure]
     return measure if promise.group is None else measure.only(promise.group)
 
@@ -151,7 +152,7 @@ def _candidates(targets: Mapping[str, Measure]) -> list[str]:
     first, *other_names = ([setting.name for setting in measure.settings[1:]] for measure in targets.values())
     names = [name for name in first if all(name in measure_names for measure_names in other_names)]
     if not names:
-        raise ValueError(f"no steered setting has rows of all of {', '.join(targets)}: there is nothing to choose from")
+        raise UserError(f"no steered setting has rows of all of {', '.join(targets)}: there is nothing to choose from")
     return names
 
 

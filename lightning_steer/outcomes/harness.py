@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer import text_files
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes.rows import Rows, check_name
 
 NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
@@ -35,7 +36,7 @@ def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], 
         ValueError: naming the line.
     """
     if setting is None:
-        raise ValueError(
+        raise UserError(
             f"{path.name} is a sample log of lm-evaluation-harness, whose setting is not named: write "
             f"SETTING={path.name}, with 0 for the run without steering"
         )
@@ -47,10 +48,10 @@ def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], 
         try:
             row = text_files.parse_json(text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{where}: not a JSON object ({error}): {text[:60]!r}") from None
+            raise UserError(f"{where}: not a JSON object ({error}): {text[:60]!r}") from None
         metrics = row.get("metrics") if isinstance(row, dict) else None
         if not isinstance(metrics, list) or not is_samples(row):
-            raise ValueError(
+            raise UserError(
                 f"{where}: expected doc_id and metrics, as lm-evaluation-harness logs them, not {text[:60]!r}"
             )
         item = check_name(f"{row['doc_id']} {str(row.get('doc_hash', ''))[:12]}".strip(), where, "doc_id")
@@ -61,7 +62,7 @@ def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], 
                 unread[f"{metric!r} of {path.name}, which is no number"] = None
                 continue
             if value != value or abs(value) == float("inf"):
-                raise ValueError(
+                raise UserError(
                     f"{where}, {metric}: it is {value}, no finite number: leave such a document out of all runs"
                 )
             measure = check_name(f"{task}_{metric}{suffix}", where, "metrics")

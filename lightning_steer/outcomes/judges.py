@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes.records import JudgeComparison, JudgedSetting, LabelledMeasure, LabelledSetting
 from lightning_steer.outcomes.rows import Rows
 from lightning_steer.outcomes.table import Measure
@@ -14,7 +15,7 @@ from lightning_steer.statistics.kinds import Mean
 from lightning_steer.statistics.prediction_powered import corrected_change
 
 
-class NothingSharedError(ValueError):
+class NothingSharedError(UserError):
     """Two judges scored no item in common."""
 
 
@@ -32,9 +33,9 @@ def roles(rows: Rows, judge: str | None, human: str | None) -> Roles:
     judges = rows.listed("judge")
     if human is not None and human not in judges:
         names = ", ".join(judges) or "none"
-        raise ValueError(f"no row is of the judge {human!r}, whose labels count; there are {names}")
+        raise UserError(f"no row is of the judge {human!r}, whose labels count; there are {names}")
     if human is not None and human == judge:
-        raise ValueError(f"the labels of {human!r} correct another judge: name that one with --judge")
+        raise UserError(f"the labels of {human!r} correct another judge: name that one with --judge")
     others = [name for name in judges if name != human]
     if judge is None and human is not None and len(others) == 1:
         judge = others[0]

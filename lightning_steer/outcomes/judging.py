@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes import answers, calls, choosing, judges, pairing, positions, promise_text, reading
 from lightning_steer.outcomes.records import (
     JudgeComparison,
@@ -60,15 +61,15 @@ def judge(
         FileNotFoundError: there is no such file.
     """
     if not 0 < delta < 1:
-        raise ValueError(f"delta is a risk between 0 and 1, not {delta}")
+        raise UserError(f"delta is a risk between 0 and 1, not {delta}")
     if not 0 < split <= 1:
-        raise ValueError(f"split is the share of items that choose, above 0 and at most 1, not {split}")
+        raise UserError(f"split is the share of items that choose, above 0 and at most 1, not {split}")
     promises = promise_text.promises(benefit, harms)
     declared = {name: _range(name, *ends) for name, ends in (ranges or {}).items()}
     is_sequence = isinstance(outcomes, Sequence) and not isinstance(outcomes, (str, Path))
     rows, unread = reading.read(list(outcomes) if is_sequence else [outcomes], cluster)
     if isinstance(baseline, bool):
-        raise ValueError(f"baseline is {baseline}, not a strength or the name of a setting")
+        raise UserError(f"baseline is {baseline}, not a strength or the name of a setting")
     baseline_name = (
         None if baseline is None else written(baseline) if isinstance(baseline, (int, float)) else str(baseline)
     )
@@ -155,7 +156,7 @@ def _label(
 
 def _range(name: str, low: float, high: float) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"the range of {name!r} is two finite numbers, the smaller first, not {low:g} and {high:g}")
+        raise UserError(f"the range of {name!r} is two finite numbers, the smaller first, not {low:g} and {high:g}")
     return float(low), float(high)
 
 

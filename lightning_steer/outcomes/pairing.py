@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes.rows import Rows, number, written
 from lightning_steer.outcomes.table import Measure, Setting
 
@@ -25,11 +26,11 @@ def measures(
         ValueError: naming the row, or the item and setting that is missing.
     """
     if not len(rows):
-        raise ValueError(f"{', '.join(rows.sources)}: no rows: a header and at least one row a setting were expected")
+        raise UserError(f"{', '.join(rows.sources)}: no rows: a header and at least one row a setting were expected")
     names = rows.listed("measure")
     for name in ranges:
         if name not in names:
-            raise ValueError(f"a range is declared for {name!r}, which is no measure; there are {', '.join(names)}")
+            raise UserError(f"a range is declared for {name!r}, which is no measure; there are {', '.join(names)}")
     settings, setting_numbers = _settings(rows, baseline)
     row_settings = setting_numbers[rows.column("setting")]
     is_read = _of_judge(rows, judge)
@@ -45,14 +46,14 @@ def measures(
 def _of_judge(rows: Rows, judge: str | None) -> NDArray:
     known, codes = rows.listed("judge"), rows.column("judge")
     if judge is None and len(known) > 1:
-        raise ValueError(
+        raise UserError(
             f"{rows.where(int(np.flatnonzero(codes == 1)[0]))}, column judge: several judges scored ({_some(known)}): "
             "name the one to go by with --judge"
         )
     if judge is None:
         return np.ones(len(rows), dtype=bool)
     if judge not in known:
-        raise ValueError(f"no row is of the judge {judge!r}; there are {_some(known) or 'none'}")
+        raise UserError(f"no row is of the judge {judge!r}; there are {_some(known) or 'none'}")
     return (codes == known.index(judge)) | (codes < 0)
 
 
@@ -66,22 +67,22 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
         unknown = [i for i in named if baseline is None or names[i] != baseline]
         if unknown:
             row = int(np.flatnonzero(rows.column("setting") == unknown[0])[0])
-            raise ValueError(
+            raise UserError(
                 f"{rows.where(row)}, column setting: {names[unknown[0]][:40]!r} is a name among strengths such as "
                 f"{next(n for n, s in zip(names, strengths, strict=True) if s is not None)}: write all settings as "
                 "numbers, or all as names"
             )
         if chosen is not None and chosen[0] is None and not named:
-            raise ValueError(
+            raise UserError(
                 f"no row is of the baseline {baseline!r}; strengths are {_some(names)}: add its rows, or name another"
             )
         zero = 0.0 if chosen is None or chosen[0] is None else chosen[0]
         if named and zero in strengths:
-            raise ValueError(f"the baseline is {baseline!r}, but there is a strength 0 as well: leave one of them out")
+            raise UserError(f"the baseline is {baseline!r}, but there is a strength 0 as well: leave one of them out")
         numbers = [zero if strength is None else strength for strength in strengths]
         if zero not in numbers:
             known = _some(map(written, sorted(set(numbers))))
-            raise ValueError(
+            raise UserError(
                 f"no row is of the baseline, strength {written(zero)}; strengths are {known}: add its rows, "
                 "or name the baseline with --baseline"
             )
@@ -91,7 +92,7 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
         return ordered_settings, np.array([order.index(s) for s in numbers])
     baseline_name = "baseline" if baseline is None else baseline
     if baseline_name not in names:
-        raise ValueError(
+        raise UserError(
             f"no row is of the baseline {baseline_name!r}; settings are {_some(names)}: add its rows, or name the "
             "baseline with --baseline"
         )
@@ -120,11 +121,11 @@ def _measure(
     share, certain, low, high = _scale(rows, name, indices, values, declared)
     used = np.unique(setting[indices])
     if used[0] != 0:
-        raise ValueError(
+        raise UserError(
             f"{name!r} has no row of the baseline {settings[0].name!r}: add them ({rows.where(int(indices[0]))})"
         )
     if len(used) < 2:
-        raise ValueError(
+        raise UserError(
             f"{name!r} has rows of a single setting, {settings[used[0]].name!r}: a baseline and at least one steered "
             f"setting were expected ({rows.where(int(indices[0]))})"
         )
@@ -135,7 +136,7 @@ def _measure(
     duplicates = np.flatnonzero(np.diff(place[order]) == 0)
     if len(duplicates):
         first, second = int(indices[order[duplicates[0]]]), int(indices[order[duplicates[0] + 1]])
-        raise ValueError(
+        raise UserError(
             f"{rows.where(second)}: {_cell(rows, second)} stands there again, first in row {rows.lines[first]}"
             + (f" of {rows.sources[rows.files[first]]}" if rows.files[first] != rows.files[second] else "")
             + ": keep one of them, or tell them apart by a seed"
@@ -144,7 +145,7 @@ def _measure(
         missing = np.setdiff1d(np.arange(len(used) * len(units)), place)
         missing_column, unit = divmod(int(missing[0]), len(units))
         row = int(indices[np.flatnonzero(unit_of_row == unit)[0]])
-        raise ValueError(
+        raise UserError(
             f"{rows.where(row)}: {_cell(rows, row, settings[used[missing_column]].name)} is missing, though this item "
             f"has other settings ({len(missing)} such gap{'s' * (len(missing) > 1)}): every item needs a value at "
             "every setting of its measure"
@@ -194,7 +195,7 @@ def _scale(
     truths = np.frombuffer(rows.truths, dtype=np.int8)[indices]
     if truths.any() and not truths.all():
         row, other = int(indices[truths == 0][0]), int(indices[truths == 1][0])
-        raise ValueError(
+        raise UserError(
             f"{rows.where(row)}, column value: a number among the true and false of {name!r} (as in row "
             f"{rows.lines[other]}): write one or the other"
         )
@@ -203,7 +204,7 @@ def _scale(
         return binary, bool(truths.all()), 0.0 if binary else -math.inf, 1.0 if binary else math.inf
     outside = np.flatnonzero((values < declared[0]) | (values > declared[1]))
     if len(outside):
-        raise ValueError(
+        raise UserError(
             f"{rows.where(int(indices[outside[0]]))}, column value: {values[outside[0]]:g} lies outside the declared "
             f"range of {name!r}, {declared[0]:g} to {declared[1]:g}: declare the true one with --range"
         )
@@ -220,7 +221,7 @@ def _constant(
     names = rows.listed(column)
     if (codes < 0).any():
         row, other = int(indices[codes < 0][0]), int(indices[codes >= 0][0])
-        raise ValueError(
+        raise UserError(
             f"{rows.where(row)}: it has no {column}, though row {rows.lines[other]} of the same measure has one: give "
             f"every row its {column}"
         )
@@ -229,7 +230,7 @@ def _constant(
     if len(wrong):
         row, other = int(indices[wrong[0]]), int(indices[first[unit_of_row[wrong[0]]]])
         earlier = names[unit_codes[unit_of_row[wrong[0]]]][:40]
-        raise ValueError(
+        raise UserError(
             f"{rows.where(row)}, column {column}: item {rows.listed('item')[rows.codes['item'][row]][:40]!r} is in "
             f"{names[codes[wrong[0]]][:40]!r}, but in {earlier!r} in row {rows.lines[other]}: an item has one {column}"
         )

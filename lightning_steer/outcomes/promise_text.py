@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes.rows import number
 
 FORM = re.compile(
@@ -57,11 +58,9 @@ def parse(text: str, benefit: bool) -> PromiseText:
     match = FORM.fullmatch(text)
     limit = None if match is None else number(match["limit"].strip())
     if match is None or match["sign"] != sign or limit is None:
-        raise ValueError(f"{kind} is written as {example}, not {text[:60]!r}")
+        raise UserError(f"{kind} is written as {example}, not {text[:60]!r}")
     if limit < 0 or (limit == 0 and not benefit):
-        raise ValueError(
-            f"{kind} has a limit {'of at least' if benefit else 'above'} 0, not {limit:g} in {text[:60]!r}"
-        )
+        raise UserError(f"{kind} has a limit {'of at least' if benefit else 'above'} 0, not {limit:g} in {text[:60]!r}")
     direction = {"rises": 1, "falls": -1, None: 1 if benefit else 0}[match["way"]]
     return PromiseText(match["measure"], match["group"] and match["group"].strip(), direction, limit, benefit)
 
@@ -77,10 +76,8 @@ def promises(
     parsed = [parse(text if ">=" in text or "<=" in text else f"{text}>=0", True) for text in gains]
     parsed += [parse(text, False) for text in losses]
     if losses and not gains:
-        raise ValueError("harms are limited, but there is no benefit to choose by: add one, such as 'refused>=0'")
+        raise UserError("harms are limited, but there is no benefit to choose by: add one, such as 'refused>=0'")
     for i, promise in enumerate(parsed):
         if any(promise[:3] + promise[4:] == earlier[:3] + earlier[4:] for earlier in parsed[:i]):
-            raise ValueError(
-                f"{str(promise)!r}: there are two promises of this kind about {promise.target!r}: make one"
-            )
+            raise UserError(f"{str(promise)!r}: there are two promises of this kind about {promise.target!r}: make one")
     return tuple(parsed)

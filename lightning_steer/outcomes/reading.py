@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lightning_steer import text_files
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes import answers
 from lightning_steer.outcomes.cells import name_of, value_of
 from lightning_steer.outcomes.harness import is_samples, read_samples
@@ -42,7 +43,7 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
             measure, path = _named(str(source))
             samples = _samples(path)
             if samples and cluster is not None:
-                raise ValueError(
+                raise UserError(
                     f"{path.name} is a sample log of lm-evaluation-harness, which has no column {cluster!r}"
                 )
             if samples:
@@ -72,7 +73,7 @@ def _named(source: str) -> tuple[str | None, Path]:
     if not sign or Path(source).is_file():
         return None, Path(source)
     if not name.strip():
-        raise ValueError(f"{source!r} names no measure before '=': write MEASURE=path")
+        raise UserError(f"{source!r} names no measure before '=': write MEASURE=path")
     return name.strip(), Path(path)
 
 
@@ -83,7 +84,7 @@ def _reader(path: Path) -> Callable[[Path], tuple[list[str], Iterator[Record]]]:
     }  # fmt: skip
     reader = kinds.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} ends in none of {', '.join(kinds)}: name a table of one of these kinds")
+        raise UserError(f"{path} ends in none of {', '.join(kinds)}: name a table of one of these kinds")
     return reader
 
 
@@ -95,7 +96,7 @@ def _of_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
     if len(header) == 1:
         for found_separator, label in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
             if found_separator in header[0]:
-                raise ValueError(
+                raise UserError(
                     f"{path.name}, row 1: the header {header[0][:60]!r} is separated by {label}, where "
                     f"{'tabs' if separator == chr(9) else 'commas'} were expected: save it so"
                 )
@@ -112,7 +113,7 @@ def _csv_records(lines: Any, name: str) -> Iterator[Record]:
             except StopIteration:
                 return
             except csv.Error as error:
-                raise ValueError(f"{name}, row {start}: not CSV ({error}): is a quote left open?") from None
+                raise UserError(f"{name}, row {start}: not CSV ({error}): is a quote left open?") from None
             if any(cell.strip() for cell in cells):
                 yield start, cells
             start = lines.line_num + 1
@@ -144,9 +145,9 @@ def _json_object(name: str, line: int, text: str) -> dict[str, Any]:
     try:
         row = text_files.parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}, row {line}: not a JSON object ({error}): {text[:60]!r}") from None
+        raise UserError(f"{name}, row {line}: not a JSON object ({error}): {text[:60]!r}") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{name}, row {line}: expected a JSON object, not {text[:60]!r}")
+        raise UserError(f"{name}, row {line}: expected a JSON object, not {text[:60]!r}")
     return row
 
 
@@ -155,7 +156,7 @@ def _json_records(name: str, lines: list[tuple[int, str]], header: list[str]) ->
         row = _json_object(name, line, text)
         if row.keys() != set(header):
             key = sorted(row.keys() ^ set(header))[0]
-            raise ValueError(
+            raise UserError(
                 f"{name}, row {line}: {key[:40]!r} is {'not ' if key in header else ''}there, unlike in the first row: "
                 "every row needs the same keys"
             )
@@ -168,11 +169,11 @@ def _of_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise ValueError(f"{path}: reading Parquet needs pyarrow: install it, or save the table as CSV") from None
+        raise UserError(f"{path}: reading Parquet needs pyarrow: install it, or save the table as CSV") from None
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a Parquet file, or a damaged one ({str(error)[:100]})") from None
+        raise UserError(f"{path} is not a Parquet file, or a damaged one ({str(error)[:100]})") from None
     columns = [table.column(name).to_pylist() for name in table.column_names]
     return list(table.column_names), enumerate(zip(*columns, strict=True), 1)
 
@@ -180,7 +181,7 @@ def _of_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
 def _of_frame(frame: Any) -> tuple[list[str], Iterator[Record]]:
     pandas = sys.modules.get("pandas")
     if pandas is None or not isinstance(frame, pandas.DataFrame):
-        raise ValueError(f"outcomes are paths or data frames of pandas, not {type(frame).__name__}")
+        raise UserError(f"outcomes are paths or data frames of pandas, not {type(frame).__name__}")
     columns = [frame.iloc[:, i].tolist() for i in range(frame.shape[1])]
     return [str(name) for name in frame.columns], enumerate(zip(*columns, strict=True), 1)
 
@@ -197,7 +198,7 @@ def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dic
         if target not in (*NAMES, "value"):
             others.append(plain[:40])
         elif target in places:
-            raise ValueError(
+            raise UserError(
                 f"{name}, row 1: the columns {header[places[target]]!r} and {plain!r} are both the {target}"
             )
         else:
@@ -205,18 +206,18 @@ def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dic
     for plain in others:
         suggestions = difflib.get_close_matches(plain.lower(), [*NAMES, *OTHER_NAMES, "value"], n=1, cutoff=0.8)
         if suggestions:
-            raise ValueError(
+            raise UserError(
                 f"{name}, row 1: column {plain!r} is not known: did you mean {suggestions[0]!r}? Else rename it"
             )
     missing = [column for column in NEEDED if column not in places]
     if missing:
         header_text = ", ".join(str(column)[:40] for column in header) or "nothing"
-        raise ValueError(
+        raise UserError(
             f"{name}, row 1: the header lacks {' and '.join(missing)}; it has {header_text}: a long table has the "
             "columns item, setting, measure, value"
         )
     if cluster is not None and "cluster" not in places:
-        raise ValueError(f"{name}, row 1: there is no column {cluster!r} for clusters; it has {', '.join(header)}")
+        raise UserError(f"{name}, row 1: there is no column {cluster!r} for clusters; it has {', '.join(header)}")
     return places, others
 
 
@@ -229,7 +230,7 @@ def _read_into(
     value_at = places["value"]
     for line, cells in tqdm(records, desc=name, unit=" rows", unit_scale=True, disable=None, delay=1):
         if len(cells) != width:
-            raise ValueError(f"{name}, row {line}: {len(cells)} cells, where the header has {width} columns")
+            raise UserError(f"{name}, row {line}: {len(cells)} cells, where the header has {width} columns")
         row_names = []
         for column, place in columns:
             if place is None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
+
 LONGEST = 1000
 """Largest length of a name; a longer one is a text in the wrong column."""
 NAMES = ("item", "setting", "measure", "cluster", "group", "seed", "judge", "position")
@@ -77,14 +79,14 @@ class Rows:
 def check_name(text: str, where: str, column: str) -> str:
     """Return a name; raise ValueError if it is empty, too long or contains a line break."""
     if not text:
-        raise ValueError(f"{where}, column {column}: it is empty, where a name was expected")
+        raise UserError(f"{where}, column {column}: it is empty, where a name was expected")
     if len(text) > LONGEST:
-        raise ValueError(
+        raise UserError(
             f"{where}, column {column}: a name of {len(text):,} characters, at most {LONGEST:,} are read: give items "
             "short names"
         )
     if "\n" in text or "\r" in text:
-        raise ValueError(f"{where}, column {column}: the name {text[:40]!r} has a line break: is a quote left open?")
+        raise UserError(f"{where}, column {column}: the name {text[:40]!r} has a line break: is a quote left open?")
     return text
 
 

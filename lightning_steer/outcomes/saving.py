@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning_steer.errors import UserError
 from lightning_steer.outcomes import calls
 from lightning_steer.outcomes.page import page
 from lightning_steer.outcomes.records import Judgement
@@ -33,7 +34,7 @@ def check_form(path: Path) -> Callable[[Path, Judgement], None]:
     }
     writer = writers.get(path.suffix.lower())
     if writer is None:
-        raise ValueError(f"{path} ends in none of {', '.join(writers)}: a judgement is written as one of these")
+        raise UserError(f"{path} ends in none of {', '.join(writers)}: a judgement is written as one of these")
     return writer
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.kinds import Change, Kind, Mean
 
 
@@ -73,7 +74,7 @@ class Measure:
         """Return the units of one group; raise ValueError if there is no such group."""
         if group not in self.groups or self.group is None:
             known = ", ".join(self.groups) if self.groups else "none at all"
-            raise ValueError(f"{self.name!r} has no group {group!r}; it has {known}")
+            raise UserError(f"{self.name!r} has no group {group!r}; it has {known}")
         rows = np.flatnonzero(self.group == self.groups.index(group))
         return self.part(rows, f"{self.name}[{group}]")
 

@@ -5,6 +5,7 @@ Source of the probe: Hedström et al. 2025 (MERA), arXiv 2510.13290.
 
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.probes.lasso import lasso
 from lightning_steer.probes.linear import ols, ridge
 from lightning_steer.probes.moments import Moments
@@ -18,7 +19,7 @@ def logit_error(error: Tensor) -> Tensor:
     """Return ``[...]`` float64 logit of errors in [0, 1]; raises ValueError for others."""
     error = error.double()
     if not ((error >= 0) & (error <= 1)).all():
-        raise ValueError(f"errors lie in [0, 1], not {float(error.min()):g} to {float(error.max()):g}, and are numbers")
+        raise UserError(f"errors lie in [0, 1], not {float(error.min()):g} to {float(error.max()):g}, and are numbers")
     return error.clamp(CLIP, 1 - CLIP).logit()
 
 

@@ -13,6 +13,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.probes import coordinate_descent, semismooth_newton
 from lightning_steer.probes.duality import objective, relative_gap
 from lightning_steer.probes.normal_equations import Fit, NormalEquations
@@ -60,13 +61,13 @@ def lasso(
         ConvergenceWarning: some problem did not reach the tolerance; ``converged`` says which.
     """
     if not alphas or not all(0 < a < math.inf for a in alphas):
-        raise ValueError(f"lasso penalties must be positive numbers, not {list(alphas)}; use ols for a penalty of 0")
+        raise UserError(f"lasso penalties must be positive numbers, not {list(alphas)}; use ols for a penalty of 0")
     if rounds < 1:
-        raise ValueError(f"a solver needs at least 1 round, not {rounds}")
+        raise UserError(f"a solver needs at least 1 round, not {rounds}")
     if equations.gram.dtype != torch.float64:  # rounded Grams have an unseen gap of 1e-5 on the rows
         raise TypeError(f"lasso needs float64 equations, not {equations.gram.dtype}")
     if not all(x.sum().isfinite() for x in equations[:3]):
-        raise ValueError("the normal equations hold NaN or infinite values; check the moments they came from")
+        raise UserError("the normal equations hold NaN or infinite values; check the moments they came from")
     if solver is None:
         solver = coordinate_descent.solve if equations.gram.device.type == "cpu" else semismooth_newton.solve
     shape, d = equations.power.shape, equations.cross.shape[-1]

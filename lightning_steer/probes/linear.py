@@ -13,6 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.probes.normal_equations import Fit, NormalEquations
 
 RANK = 10 * torch.finfo(torch.float64).eps
@@ -36,7 +37,7 @@ def ridge(equations: NormalEquations, penalties: Sequence[float]) -> Fit:
         ValueError: a penalty is not positive.
     """
     if not penalties or min(penalties) <= 0:
-        raise ValueError(f"ridge penalties must be positive numbers, not {list(penalties)}; use ols for a penalty of 0")
+        raise UserError(f"ridge penalties must be positive numbers, not {list(penalties)}; use ols for a penalty of 0")
     variance, axes, cross_along = _spectrum(equations)
     penalty = torch.tensor(penalties, dtype=variance.dtype, device=variance.device).unsqueeze(-1)
     u = cross_along.unsqueeze(-2) / (variance.clamp_min(0).unsqueeze(-2) + penalty)
@@ -73,11 +74,11 @@ def logistic(h: Tensor, correct: Tensor, penalties: Sequence[float], sparse: boo
     """
     correct = correct.bool().cpu()
     if not 0 < int(correct.sum()) < len(correct):
-        raise ValueError(f"logistic regression needs right and wrong rows, not {int(correct.sum())} of {len(correct)}")
+        raise UserError(f"logistic regression needs right and wrong rows, not {int(correct.sum())} of {len(correct)}")
     if not penalties or min(penalties) <= 0:
-        raise ValueError(f"logistic penalties must be positive numbers, not {list(penalties)}")
+        raise UserError(f"logistic penalties must be positive numbers, not {list(penalties)}")
     if not h.isfinite().all():
-        raise ValueError("activations hold NaN or infinite values; nothing can be fitted to them")
+        raise UserError("activations hold NaN or infinite values; nothing can be fitted to them")
     h = h.double()
     mean, scale = h.mean(-2, keepdim=True), h.std(-2, correction=0, keepdim=True)
     varies = scale > 1e-10 * mean.abs()  # else the feature is constant up to rounding, with weight zero

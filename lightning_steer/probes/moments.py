@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
+
 
 class Moments(NamedTuple):
     """Sums of K disjoint sets of rows (folds), for every leading problem ``*`` (layers, positions). All float64.
@@ -63,16 +65,16 @@ class Moments(NamedTuple):
         """
         rows = h.shape[-2]
         if h.shape[:-2] + h.shape[-1:] != self.s.shape or y.shape[-1] != rows:
-            raise ValueError(
+            raise UserError(
                 f"moments of rows [*, d] = {list(self.s.shape)} cannot take h {list(h.shape)} with y {list(y.shape)}"
             )
         fold = torch.zeros(rows, dtype=torch.int64) if fold is None else fold.cpu()
         if len(fold) != rows or (rows and not 0 <= int(fold.min()) <= int(fold.max()) < len(self.count)):
-            raise ValueError(f"each of the {rows} rows needs a fold in 0..{len(self.count) - 1}, not {fold.tolist()}")
+            raise UserError(f"each of the {rows} rows needs a fold in 0..{len(self.count) - 1}, not {fold.tolist()}")
         x = h.to(self.s.device).double() - self.s.unsqueeze(-2)
         z = (y.to(self.s.device).double() - self.t.unsqueeze(-1)).expand(x.shape[:-1])
         if not (x.isfinite().all() and z.isfinite().all()):
-            raise ValueError("activations or targets hold NaN or infinite values; no regression can be fitted to them")
+            raise UserError("activations or targets hold NaN or infinite values; no regression can be fitted to them")
         for k in fold.unique().tolist():
             index = (fold == k).nonzero().squeeze(-1).to(x.device)
             x_k, z_k = (x, z) if len(index) == rows else (x.index_select(-2, index), z.index_select(-1, index))
@@ -121,7 +123,7 @@ class Moments(NamedTuple):
         """Return K training sets, each the union of all other folds, without another pass over the rows."""
         folds = range(len(self.count))
         if len(folds) < 2:
-            raise ValueError("cross-validation needs at least 2 folds, not 1")
+            raise UserError("cross-validation needs at least 2 folds, not 1")
         return self.over([[j for j in folds if j != k] for k in folds])
 
     def at(self, problem: int) -> "Moments":

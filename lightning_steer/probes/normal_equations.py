@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.probes.moments import Moments
 
 CONSTANT = 1e-12
@@ -65,7 +66,7 @@ class NormalEquations(NamedTuple):
         """
         n = moments.count.reshape(-1, *[1] * moments.t.dim()).expand(moments.y.shape)
         if (n < 2).any():
-            raise ValueError(f"every fold needs at least 2 rows to fit a line, not {moments.count.int().tolist()}")
+            raise UserError(f"every fold needs at least 2 rows to fit a line, not {moments.count.int().tolist()}")
         n_row = n.unsqueeze(-1)
         h, y = moments.h / n_row, moments.y / n  # means, relative to the shift
         square, square_y = moments.hh.diagonal(dim1=-2, dim2=-1) / n_row, moments.yy / n

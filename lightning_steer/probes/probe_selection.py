@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.probes.lasso import lasso
 from lightning_steer.probes.linear import ols
 from lightning_steer.probes.moments import Moments
@@ -77,7 +78,7 @@ def select(moments: Moments, penalties: Sequence[float] = PENALTIES) -> Selected
         ValueError: a penalty is negative, or there are too few folds or rows.
     """
     if not penalties or not all(0 <= p < float("inf") for p in penalties):
-        raise ValueError(f"penalties are positive numbers, or 0 for least squares, not {list(penalties)}")
+        raise UserError(f"penalties are positive numbers, or 0 for least squares, not {list(penalties)}")
     fold_fits = fit_path(NormalEquations.of(moments.training()), penalties)[0]
     r2, rmse = moments.r2(*fold_fits), moments.rmse(*fold_fits)
     all_rows = moments.over([range(len(moments.count))])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.files import write
 
 LEAST = 10
@@ -153,19 +154,19 @@ def read_sparse_autoencoder(folder: str | Path, width: int) -> SparseAutoencoder
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): download or save it again") from error
+        raise UserError(f"{path} is damaged ({error}): download or save it again") from error
     missing = {"W_enc", "b_enc", "W_dec", "b_dec"} - tensors.keys()
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; it holds {', '.join(sorted(tensors))}")
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it holds {', '.join(sorted(tensors))}")
     tensors.setdefault("threshold", torch.zeros_like(tensors["b_enc"]))
     sae = SparseAutoencoder._make(tensors[name].float() for name in SparseAutoencoder._fields)
     d, m = sae.W_enc.shape
     shapes = ((sae.b_enc, (m,)), (sae.W_dec, (m, d)), (sae.b_dec, (d,)), (sae.threshold, (m,)))
     if any(x.shape != shape for x, shape in shapes):
         found_shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in tensors.items())
-        raise ValueError(f"the shapes in {path} do not fit: {found_shapes}")
+        raise UserError(f"the shapes in {path} do not fit: {found_shapes}")
     if d != width:
-        raise ValueError(f"the autoencoder in {folder} is for activations {d} wide, not {width}")
+        raise UserError(f"the autoencoder in {folder} is for activations {d} wide, not {width}")
     config = path.with_name("cfg.json")
     centred = json.loads(config.read_text()).get("apply_b_dec_to_input", True) if config.is_file() else True
     return sae if centred else sae._replace(b_enc=sae.b_enc + sae.b_dec @ sae.W_enc)  # cancels encode's b_dec

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lightning_steer.arguments import Parser
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.files import read_text
 from lightning_steer.report import html, runs, shape
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             shape.check(report)
         configurations = {report["run"]: _configuration(folder / report["run"]) for report in reports}
         if not reports:
-            raise ValueError(f"no report.json below {folder}; a `test` run writes one")
+            raise UserError(f"no report.json below {folder}; a `test` run writes one")
         write_text(folder / "runs.md", runs.as_markdown(reports))
         write_text(folder / "runs.csv", runs.as_csv(reports))
         if options.html:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_steer.errors import UserError
 from lightning_steer.report.files import write_text
 
 QUOTE = re.compile(r"(<!-- (?P<file>[\w/.-]+): (?P<words>.+?) -->\n)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
@@ -35,10 +36,10 @@ def table(text: str, words: str, rows: Sequence[str] = ()) -> str:
         if words in head:
             break
     else:
-        raise ValueError(f"no table with {words!r} in its first line")
+        raise UserError(f"no table with {words!r} in its first line")
     names = [row.split("|")[1].split(":")[0].strip() for row in body]
     if absent := set(rows) - set(names):
-        raise ValueError(f"the table {words!r} has no rows {sorted(absent)}, only {sorted(set(names))}")
+        raise UserError(f"the table {words!r} has no rows {sorted(absent)}, only {sorted(set(names))}")
     return "\n".join([head, line, *(row for row, name in zip(body, names, strict=True) if not rows or name in rows)])
 
 
@@ -56,7 +57,7 @@ def quoted(document: str, root: Path) -> tuple[str, list[str]]:
             current = table(source.read_text(encoding="utf-8"), words, rows.split(" / ") if rows else ())
             return f"{match[1]}{current}\n{match[5]}"
         except ValueError as error:
-            raise ValueError(f"{source}: {error}") from None
+            raise UserError(f"{source}: {error}") from None
 
     return QUOTE.sub(replace, document), missing
 

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import for_markdown, for_spreadsheet
 from lightning_steer.files import read_bytes
 from lightning_steer.report.old_names import renamed
@@ -21,9 +22,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
             report = json.loads(read_bytes(path).decode("utf-8"))
             missing = {"experiment", "task", "backbone", "method", "seed", "metrics"} - report.keys()
         except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a report ({error}): delete it, or run its test again") from error
+            raise UserError(f"{path} is not a report ({error}): delete it, or run its test again") from error
         if missing:
-            raise ValueError(f"{path} is not a report: it lacks {', '.join(sorted(missing))}")
+            raise UserError(f"{path} is not a report: it lacks {', '.join(sorted(missing))}")
         report, is_old = renamed(report)
         if is_old:
             warnings.warn(f"{path} was written by version 0.1: its keys are read by today's names", stacklevel=2)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_steer.errors import UserError
+
 LARGEST = 1e300
 KEYS = ("value", "low", "high")
 
@@ -39,9 +41,9 @@ def check(report: Mapping[str, Any]) -> None:
         for name in _is(settings.get("measures", []), list, "dose_response.measures"):
             _is(name, str, "dose_response.measures")
     except KeyError as error:
-        raise ValueError(f"{report.get('run')}/report.json lacks {error}: delete it, or run its test again") from error
+        raise UserError(f"{report.get('run')}/report.json lacks {error}: delete it, or run its test again") from error
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{report.get('run')}/report.json is damaged: {error}; delete it, or run its test again"
         ) from error
 
@@ -54,7 +56,7 @@ def _estimates(value: Any, name: str) -> None:
             _number(estimate.get(field), f"{name}.{key}.{field}")
         _is(estimate.get("how", ""), str, f"{name}.{key}.how")
         if estimate.get("higher_is_better") not in (True, False, None):
-            raise ValueError(f"{name}.{key}.higher_is_better is {str(estimate['higher_is_better'])[:40]!r}, not a bool")
+            raise UserError(f"{name}.{key}.higher_is_better is {str(estimate['higher_is_better'])[:40]!r}, not a bool")
 
 
 def _curve(curve: dict[str, Any], name: str) -> None:
@@ -70,7 +72,7 @@ def _columns(columns: Any, length: int, name: str) -> None:
     for key in KEYS:
         column = _is(_is(columns, dict, name)[key], list, f"{name}.{key}")
         if len(column) != length:
-            raise ValueError(f"{name}.{key} has {len(column)} values, not {length}")
+            raise UserError(f"{name}.{key} has {len(column)} values, not {length}")
         for value in column:
             _number(value, f"{name}.{key}")
 
@@ -81,10 +83,10 @@ def _number(value: Any, name: str, null: bool = True) -> None:
         return
     wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > LARGEST
     if wrong or (value != value and not null):
-        raise ValueError(f"{name} is {str(value)[:40]!r}, not a number")
+        raise UserError(f"{name} is {str(value)[:40]!r}, not a number")
 
 
 def _is(value: Any, kind: type, name: str) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{name} is {str(value)[:40]!r}, not a {kind.__name__}")
+        raise UserError(f"{name} is {str(value)[:40]!r}, not a {kind.__name__}")
     return value

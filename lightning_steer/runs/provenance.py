@@ -16,6 +16,7 @@ from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.runs.row_keys import INPUT, Limits, part_rows, phrase
@@ -97,7 +98,7 @@ def read(text: Any, source: object) -> Provenance:
     try:
         return Provenance(**json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{source} does not say what it was fitted to: it is damaged or of another version; fit again, or go on "
             "all the same with --accept_mismatch true"
         ) from error
@@ -184,7 +185,7 @@ def compared(source: object, differences: Sequence[str], accept: bool) -> list[s
     if not differences:
         return []
     if not accept:
-        raise ValueError(
+        raise UserError(
             f"{source} was fitted to something else ({'; '.join(differences)}): give the settings and files that it "
             "was fitted with, fit again, or go on all the same with --accept_mismatch true"
         )

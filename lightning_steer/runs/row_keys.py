@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, SequentialSampler
 
 from lightning_steer.cache.files import digest
 from lightning_steer.data.base import SteeringDataModule
+from lightning_steer.errors import UserError
 
 INPUT = 16
 """Digits of a row's key that tell its input; the others tell what was learned from it."""
@@ -88,7 +89,7 @@ def row_keys(batches: Iterable[Any]) -> list[str]:
     for batch in batches:
         content = getattr(batch, "content", None)  # of a class that somebody has added
         if content is None:
-            raise ValueError(
+            raise UserError(
                 f"rows of a {type(batch).__name__} cannot be told apart: give its class a `content`, or the data "
                 "module `row_parts`, as docs/adding-a-dataset.md shows"
             )
@@ -166,7 +167,7 @@ def _rows(columns: Sequence[Any]) -> list[bytes]:
     encoded = []
     for column in columns:
         if isinstance(column, Tensor) and column.is_floating_point():
-            raise ValueError("fractions have other last bits on another machine: tell rows by what they are made of")
+            raise UserError("fractions have other last bits on another machine: tell rows by what they are made of")
         encoded.append(
             [f"{row.dtype} {list(row.shape)} ".encode() + row.contiguous().numpy().tobytes() for row in column.cpu()]
             if isinstance(column, Tensor)

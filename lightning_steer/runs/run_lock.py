@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+from lightning_steer.errors import UserError
 from lightning_steer.files import open_regular
 
 try:
@@ -38,7 +39,7 @@ class RunLock:
                     self.descriptor: int | None = descriptor
             except OSError as error:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise ValueError(
+                    raise UserError(
                         f"{folder} is being written by another fit of this name: wait until it ends, or name this one "
                         "with --experiment or --run"
                     ) from None

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_steer import checkpoint
+from lightning_steer.errors import UserError
 from lightning_steer.files import check_regular, is_regular, read_text, write
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
@@ -41,7 +42,7 @@ def load(path: Path) -> dict[str, Any]:
         if not isinstance(saved["state_dict"], dict):
             raise TypeError("its state_dict is none")
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not a readable checkpoint: truncated, or not written by fit ({str(error)[:100]})"
         ) from error
     return saved
@@ -68,7 +69,7 @@ def restore(method: SteeringMethod, state: Mapping[str, Tensor], source: object)
         method.load_state_dict(dict(state))
     except RuntimeError as error:
         held, own = (", ".join(sorted(names)) or "nothing" for names in (state, method.state_dict()))
-        raise ValueError(
+        raise UserError(
             f"{source}: it holds {held}, and the method has {own}; name the method that it was fitted with"
         ) from error
     return method.requires_grad_(False).eval()
@@ -145,7 +146,7 @@ class BestCheckpoint(WholeCheckpoint):
                 problem = str(error)
         problem = trainer.strategy.broadcast(problem)
         if problem is not None:
-            raise ValueError(problem)
+            raise UserError(problem)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with a fit under other settings, of which a checkpoint's own would win; raises ValueError."""
@@ -154,7 +155,7 @@ class BestCheckpoint(WholeCheckpoint):
             return
         old, new = (_learning_settings(yaml.safe_load(text)) for text in (saved_record, self.record))
         if old != new:
-            raise ValueError(
+            raise UserError(
                 f"{trainer.ckpt_path} was fitted with other settings ({_change(old, new)}), and a fit goes on only "
                 "with its own: give those, or leave --ckpt_path out, to begin anew"
             )
@@ -184,7 +185,7 @@ class BestCheckpoint(WholeCheckpoint):
             return  # nothing is lost with it
         differences = self._differences(saved, pl_module)
         if differences:
-            raise ValueError(
+            raise UserError(
                 f"{path} is a finished run of something else ({'; '.join(differences)}): name this one with "
                 "--experiment or --run, or replace that one with --overwrite true"
             )

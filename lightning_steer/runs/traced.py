@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule, data_of
+from lightning_steer.errors import UserError
 from lightning_steer.runs.provenance import KEY, Provenance, compared, overlap, read
 from lightning_steer.runs.row_keys import Limits, first_batches, held_out_rows, left_out
 
@@ -87,7 +88,7 @@ class TracedModule(L.LightningModule):
         except ValueError:
             differences = ["it does not say what it was fitted to"]
         if differences:
-            raise ValueError(
+            raise UserError(
                 f"{path} was fitted to something else ({'; '.join(differences)}), and a fit goes on only from its own: "
                 "remove that file, or leave --ckpt_path out, to begin anew"
             )
@@ -97,10 +98,10 @@ class TracedModule(L.LightningModule):
         expected = self.learned(self.state_dict())
         if saved.keys() != expected.keys():
             names = ", ".join(sorted(saved.keys() ^ expected.keys())[:6])
-            raise ValueError(f"the checkpoint is of another method or number of sites: they differ in {names}")
+            raise UserError(f"the checkpoint is of another method or number of sites: they differ in {names}")
         for key, value in expected.items():
             if saved[key].shape != value.shape:
-                raise ValueError(
+                raise UserError(
                     f"the checkpoint's {key} has shape {list(saved[key].shape)}, but this network, site and method "
                     f"need {list(value.shape)}"
                 )

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from lightning_steer.errors import UserError
+
 KEPT = 2
 """Of so many candidates one goes on to the next round."""
 
@@ -47,7 +49,7 @@ def halve(candidates: int, passes: int, score: Callable[[int, int], float]) -> l
         ValueError: there is no candidate, or no pass.
     """
     if candidates < 1 or passes < 1:
-        raise ValueError(f"halving needs at least one candidate and one pass, not {candidates} and {passes}")
+        raise UserError(f"halving needs at least one candidate and one pass, not {candidates} and {passes}")
     left, rounds = list(range(candidates)), []
     for so_far in schedule(candidates, passes):
         scores = {one: score(one, so_far) for one in left}

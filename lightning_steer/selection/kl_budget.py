@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lightning_steer.errors import UserError
+
 
 class CandidateDirection(NamedTuple):
     """One direction with its scores; a score that is NaN excludes it."""
@@ -49,9 +51,9 @@ class KLBudget:
 
     def __post_init__(self) -> None:
         if not self.budget >= 0:
-            raise ValueError(f"a budget of KL is at least 0, not {self.budget}")
+            raise UserError(f"a budget of KL is at least 0, not {self.budget}")
         if not 0 < self.depth <= 1:
-            raise ValueError(f"depth is a share of the layers, above 0 and at most 1, not {self.depth}")
+            raise UserError(f"depth is a share of the layers, above 0 and at most 1, not {self.depth}")
 
     def allowed(self, candidates: Sequence[CandidateDirection], layers: int) -> list[CandidateDirection]:
         """Return the candidates that the rule allows, the best first; ties as they came.

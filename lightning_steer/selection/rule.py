@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer import numbers
+from lightning_steer.errors import UserError
 from lightning_steer.metrics.evaluation import ChangeRange
 from lightning_steer.numbers import ranged
 from lightning_steer.selection.strength import choose
@@ -137,7 +138,7 @@ class Certified(Selection):
         cluster: Tensor | None = None,
     ) -> Choice:
         if change is None:
-            raise ValueError(
+            raise UserError(
                 "nothing can be certified: the evaluation does not declare by how much steering can change a row's "
                 "success (its `change`)"
             )
@@ -145,7 +146,7 @@ class Certified(Selection):
         if change.whole:
             odd = changes[(changes != 0) & (abs(changes) != 1)]
             if odd.size:
-                raise ValueError(f"success is declared to be 0 or 1 in every row, but changes by {odd[0]:g}")
+                raise UserError(f"success is declared to be 0 or 1 in every row, but changes by {odd[0]:g}")
             changes = changes.astype(int)  # counts of gains and harms have an exact bound
         clusters = None if cluster is None else cluster.numpy()
         certificate = certify(

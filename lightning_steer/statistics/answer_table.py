@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm as normal
 from scipy.stats import t as student
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics import answer_figures as figures
 from lightning_steer.statistics import intervals
 from lightning_steer.statistics.columns import Clusters, as_clusters, as_columns
@@ -63,7 +64,7 @@ class AnswerTable:
         for table in tables:
             wrong = table[~np.isin(table, np.arange(self.classes))]
             if len(wrong):
-                raise ValueError(f"classes are whole numbers from 0 to {self.classes - 1}, not {wrong[0]:g}")
+                raise UserError(f"classes are whole numbers from 0 to {self.classes - 1}, not {wrong[0]:g}")
         clusters = as_clusters(cluster, shape[0])
         by_name = self.intervals(*tables, clusters=clusters)
         return {name: intervals.estimates(shape[0], clusters) for name, intervals in by_name.items()}

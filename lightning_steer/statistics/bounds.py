@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv, gammaln, xlogy
 
+from lightning_steer.errors import UserError
+
 
 class Bound(ABC):
     """A lower confidence bound of a mean change: above the true mean with probability at most delta."""
@@ -32,7 +34,7 @@ class Bound(ABC):
         check(delta, n=n)
         gains, harms, ties = ((changes == value).sum(-1) for value in (1, -1, 0))
         if (gains + harms + ties != n).any():
-            raise ValueError(f"changes are -1, 0 or 1, not {np.setdiff1d(changes, (-1, 0, 1))[:3].tolist()}")
+            raise UserError(f"changes are -1, 0 or 1, not {np.setdiff1d(changes, (-1, 0, 1))[:3].tolist()}")
         distinct, index = np.unique(np.ravel(gains * (n + 1) + harms), return_inverse=True)  # resamples repeat counts
         return np.maximum(self.at(*np.divmod(distinct, n + 1), n, delta), -1.0)[index].reshape(gains.shape)
 
@@ -75,7 +77,7 @@ class Betting(Bound):
 
     def __post_init__(self) -> None:
         if self.bets < 1:
-            raise ValueError(f"betting takes at least one bet, not {self.bets}")
+            raise UserError(f"betting takes at least one bet, not {self.bets}")
 
     def grid(self, n: int, delta: float) -> NDArray:
         """Return the bets ``[bets]`` for n rows."""
@@ -153,11 +155,11 @@ class ExactPaired(Bound):
 
     def __post_init__(self) -> None:
         if not 0 < self.resolution < 1:
-            raise ValueError(f"resolution lies between 0 and 1, not {self.resolution}")
+            raise UserError(f"resolution lies between 0 and 1, not {self.resolution}")
 
     def at(self, gains: NDArray, harms: NDArray, n: int, delta: float) -> NDArray:
         if n > 2500:
-            raise ValueError(f"ExactPaired needs tables of N^2 numbers, too large for {n} rows: take Betting")
+            raise UserError(f"ExactPaired needs tables of N^2 numbers, too large for {n} rows: take Betting")
         rank = _rank(n, delta)
         levels, index = np.unique(rank[gains, harms], return_inverse=True)
         lower = np.empty(len(levels))
@@ -244,10 +246,10 @@ def _worst(counts: NDArray, negative: bool, contested: NDArray, others: NDArray)
 def check(delta: float, epsilon: float = 0.0, n: int = 1, k: int = 1) -> None:
     """Raise ValueError on impossible settings."""
     if not 0 < delta < 1:
-        raise ValueError(f"delta is a risk between 0 and 1, not {delta}")
+        raise UserError(f"delta is a risk between 0 and 1, not {delta}")
     if not -1 <= epsilon < 1:
-        raise ValueError(f"epsilon is an improvement, at least -1 and below 1, not {epsilon}")
+        raise UserError(f"epsilon is an improvement, at least -1 and below 1, not {epsilon}")
     if k < 1:
-        raise ValueError(f"there must be a candidate to choose, not {k}")
+        raise UserError(f"there must be a candidate to choose, not {k}")
     if n < 1:
-        raise ValueError(f"the calibration split must have rows, not {n}")
+        raise UserError(f"the calibration split must have rows, not {n}")

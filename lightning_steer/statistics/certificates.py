@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.bounds import Betting, Bound, ExactPaired, check
 from lightning_steer.statistics.columns import Clusters, as_clusters
 from lightning_steer.statistics.multiplicity import Bonferroni, Multiplicity
@@ -70,30 +71,30 @@ def certify(
     """
     changes, multiplicity = np.asarray(changes), multiplicity or BONFERRONI
     if changes.ndim != 2:
-        raise ValueError(f"changes are [K, n], a row for each candidate, not of shape {list(changes.shape)}")
+        raise UserError(f"changes are [K, n], a row for each candidate, not of shape {list(changes.shape)}")
     k, n = changes.shape
     _check_range(changes, low, high)
     check(delta, 0.0, n, k)
     if not low <= epsilon < high:
-        raise ValueError(f"epsilon is a change, at least {low:g} and below {high:g}, not {epsilon}")
+        raise UserError(f"epsilon is a change, at least {low:g} and below {high:g}, not {epsilon}")
     clusters, risk = as_clusters(cluster, n), multiplicity.share(delta, k)
     if clusters is None and np.issubdtype(changes.dtype, np.integer) and (low, high) == (-1, 1):
         return _choose(_Counts(changes, bound or EXACT), delta, risk, epsilon, multiplicity)
     if bound is not None and not isinstance(bound, Betting):
-        raise ValueError(f"{type(bound).__name__} counts gains and harms of independent rows: take Betting here")
+        raise UserError(f"{type(bound).__name__} counts gains and harms of independent rows: take Betting here")
     return _choose(_Graded(changes, low, high, clusters, bound or BETTING), delta, risk, epsilon, multiplicity)
 
 
 def _check_range(changes: NDArray, low: float, high: float) -> None:
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(f"the range of changes must be finite and declared, low below high, not {low} to {high}")
+        raise UserError(f"the range of changes must be finite and declared, low below high, not {low} to {high}")
     if changes.dtype == bool:
-        raise ValueError("changes are differences of outcomes, steered minus baseline, not booleans")
+        raise UserError("changes are differences of outcomes, steered minus baseline, not booleans")
     if np.isnan(changes).any():
-        raise ValueError("a change is NaN: every row must have an outcome with and without steering")
+        raise UserError("a change is NaN: every row must have an outcome with and without steering")
     outside = changes[(changes < low) | (changes > high)]
     if outside.size:
-        raise ValueError(f"changes lie between {low:g} and {high:g} as declared, not at {outside[0]:g}")
+        raise UserError(f"changes lie between {low:g} and {high:g} as declared, not at {outside[0]:g}")
 
 
 class _Counts:

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.power import WANTED
@@ -96,7 +97,7 @@ def _p(values: NDArray, limit: float) -> float:
 def _checked(units: ArrayLike) -> NDArray:
     values = np.asarray(units, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"a claim is over two or more finite units, not over {values.tolist()}")
+        raise UserError(f"a claim is over two or more finite units, not over {values.tolist()}")
     return values
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_steer.errors import UserError
+
 
 class Clusters(NamedTuple):
     """The clusters of rows."""
@@ -30,7 +32,7 @@ def as_columns(values: ArrayLike) -> NDArray:
     columns = np.asarray(values, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or not len(columns):
-        raise ValueError(f"a column is [n] or [n, C] with at least one row, not of shape {list(columns.shape)}")
+        raise UserError(f"a column is [n] or [n, C] with at least one row, not of shape {list(columns.shape)}")
     return columns
 
 
@@ -44,7 +46,7 @@ def as_clusters(cluster: ArrayLike | None, n: int) -> Clusters | None:
         return None
     cluster = np.asarray(cluster)
     if cluster.shape != (n,):
-        raise ValueError(f"clusters are one number for each of the {n} rows, not of shape {list(cluster.shape)}")
+        raise UserError(f"clusters are one number for each of the {n} rows, not of shape {list(cluster.shape)}")
     of_row, sizes = np.unique(cluster, return_inverse=True, return_counts=True)[1:]
     return None if len(sizes) == n > 1 else Clusters(of_row, sizes.astype(np.float64))
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, binom
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.columns import Clusters, as_clusters, as_columns
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Share
@@ -41,7 +42,7 @@ def check(eta: float, delta: float) -> None:
     """Raise ValueError unless both are shares strictly between 0 and 1."""
     for name, value in (("eta, the share of wrong gates,", eta), ("delta, the risk of more,", delta)):
         if not 0 < value < 1:
-            raise ValueError(f"{name} lies between 0 and 1, not at {value}")
+            raise UserError(f"{name} lies between 0 and 1, not at {value}")
 
 
 def fewest(eta: float, delta: float) -> int:
@@ -138,7 +139,7 @@ def kept(leave: float, steer: float, bound: float, ends: tuple[float, float, flo
 def _finite(scores: ArrayLike) -> NDArray:
     columns = as_columns(scores)
     if not np.isfinite(columns).all():
-        raise ValueError("a score of the condition is NaN or infinite: no threshold follows from it")
+        raise UserError("a score of the condition is NaN or infinite: no threshold follows from it")
     return columns
 
 

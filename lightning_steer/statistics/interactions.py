@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.columns import as_columns
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Mean
@@ -26,10 +27,10 @@ def of_rows(baseline: ArrayLike, singles: Sequence[ArrayLike], together: ArrayLi
         ValueError: there are fewer than two interventions, or the shapes differ.
     """
     if len(singles) < 2:
-        raise ValueError(f"an interaction is of at least 2 interventions, not {len(singles)}")
+        raise UserError(f"an interaction is of at least 2 interventions, not {len(singles)}")
     tables = [as_columns(table) for table in (baseline, together, *singles)]
     if len({table.shape for table in tables}) > 1:
-        raise ValueError(f"outcomes of the same rows and targets are needed, not {[t.shape for t in tables]}")
+        raise UserError(f"outcomes of the same rows and targets are needed, not {[t.shape for t in tables]}")
     plain, joint, *alone = tables
     return (joint - plain) - np.sum([one - plain for one in alone], axis=0)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics import intervals
 from lightning_steer.statistics.columns import Clusters, as_clusters, as_columns, singletons
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
@@ -107,14 +108,14 @@ def _within(columns: NDArray, low: float, high: float) -> NDArray:
     slack = 1e-6 * (high - low) if math.isfinite(high - low) else 1e-9
     outside = columns[(columns < low - slack) | (columns > high + slack)]
     if len(outside):
-        raise ValueError(f"values lie between {low:g} and {high:g}, not at {outside[0]:g}: declare their true range")
+        raise UserError(f"values lie between {low:g} and {high:g}, not at {outside[0]:g}: declare their true range")
     return np.clip(columns, low, high)
 
 
 def _among(columns: NDArray, allowed: tuple[float, ...], what: str) -> None:
     outside = columns[~np.isin(columns, allowed)]
     if len(outside):
-        raise ValueError(f"{what}, not {outside[0]:g}: declare a bounded mean for graded values")
+        raise UserError(f"{what}, not {outside[0]:g}: declare a bounded mean for graded values")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_steer.errors import UserError
+
 
 class Multiplicity(ABC):
     """How K candidates share the risk delta."""
@@ -59,7 +61,7 @@ def holm(p: ArrayLike) -> NDArray:
     """
     p = np.asarray(p, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p-values lie between 0 and 1, not {p[~((p >= 0) & (p <= 1))][0]}")
+        raise UserError(f"p-values lie between 0 and 1, not {p[~((p >= 0) & (p <= 1))][0]}")
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.bounds import Betting, ExactPaired, check
 from lightning_steer.statistics.columns import Clusters, as_clusters
 
@@ -49,16 +50,16 @@ class Promise:
 
     def __post_init__(self) -> None:
         if self.changes.ndim != 2 or not self.changes.size:
-            raise ValueError(f"{self.name}: changes are [K, n], not of shape {list(self.changes.shape)}")
+            raise UserError(f"{self.name}: changes are [K, n], not of shape {list(self.changes.shape)}")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"{self.name}: the range of a change must be finite, not {self.low:g} to {self.high:g}")
+            raise UserError(f"{self.name}: the range of a change must be finite, not {self.low:g} to {self.high:g}")
         if not self.low <= self.limit < self.high:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: the limit lies between {self.low:g} and {self.high:g}, the range of a change, "
                 f"not at {self.limit:g}"
             )
         if not ((self.changes >= self.low) & (self.changes <= self.high)).all():
-            raise ValueError(f"{self.name}: changes lie between {self.low:g} and {self.high:g}, and none is NaN")
+            raise UserError(f"{self.name}: changes lie between {self.low:g} and {self.high:g}, and none is NaN")
 
 
 class Kept(NamedTuple):
@@ -107,7 +108,7 @@ def choose(promises: Sequence[Promise], delta: float) -> CertifiedChoice:
     """
     candidates = {len(promise.changes) for promise in promises}
     if len(candidates) != 1:
-        raise ValueError(f"promises are of the same candidates, at least one, not of {sorted(candidates)}")
+        raise UserError(f"promises are of the same candidates, at least one, not of {sorted(candidates)}")
     k = candidates.pop()
     check(delta, k=k)
     results = [keep(promise, delta / k) for promise in promises]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lightning_steer.errors import UserError
 from lightning_steer.statistics.columns import as_columns
 
 
@@ -43,7 +44,7 @@ class RandomControl:
         """Return a range for each candidate of ``draws [D, C]`` and ``fitted [C]`` (or ``[D]`` and one number)."""
         table, values = as_columns(draws), np.atleast_1d(np.asarray(fitted, dtype=np.float64))
         if values.shape != (table.shape[1],):
-            raise ValueError(f"there is one fitted value for {table.shape[1]} columns of draws, not {len(values)}")
+            raise UserError(f"there is one fitted value for {table.shape[1]} columns of draws, not {len(values)}")
         as_good = table >= values if self.higher_is_better else table <= values
         p = (1 + as_good.sum(0)) / (1 + len(table))
         p = np.where(

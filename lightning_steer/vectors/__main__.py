@@ -12,6 +12,7 @@ from lightning_steer import numbers
 from lightning_steer.arguments import Parser
 from lightning_steer.cache import fingerprints
 from lightning_steer.check import check
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors import exchange, run
@@ -85,9 +86,9 @@ def main(arguments: list[str] | None = None) -> int:
         numbers.finite("--strength", args.strength)
     output_format = args.format or FORMS.get(args.target.suffix.lower())
     if args.everywhere and output_format not in FOLDERS:
-        raise ValueError("--everywhere changes weights: use it with --bake or --format lora")
+        raise UserError("--everywhere changes weights: use it with --bake or --format lora")
     if output_format is None:
-        raise ValueError(f"{args.target} ends in none of {', '.join(FORMS)}: say the form with --format")
+        raise UserError(f"{args.target} ends in none of {', '.join(FORMS)}: say the form with --format")
     accept = args.accept_mismatch == "true"
     with fingerprints.remembered():
         vector = run.read(args.source, accept) if args.source.is_dir() else exchange.read(args.source)
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     if output_format in FOLDERS:
         return _in_weights(vector, args.target, output_format, args.strength, args.everywhere)
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
-        raise ValueError(f"{args.target} is the source itself: name another file")
+        raise UserError(f"{args.target} is the source itself: name another file")
     notes = exchange.export(vector, args.target, output_format, args.strength)
     card = vector.card
     places = ", ".join(site.module or f"block {site.layer} ({site.part})" for site in card.sites)

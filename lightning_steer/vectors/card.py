@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from lightning_steer.errors import UserError
 from lightning_steer.vectors.old_cards import OLD_FORMAT, renamed
 
 FORMAT = 2
@@ -92,15 +93,15 @@ def read(value: Any) -> Card:
     """Return the card from a file's content; raise ValueError naming a wrong entry."""
     version = _checked(value, dict, "card").get("format")
     if version not in (FORMAT, OLD_FORMAT):
-        raise ValueError(f"its format is {version!r}, and {FORMAT} is read: update one of the two")
+        raise UserError(f"its format is {version!r}, and {FORMAT} is read: update one of the two")
     entries = _entries(renamed(value) if version == OLD_FORMAT else value, "card", Card, {"format"})
     del entries["format"]
     sites = [_site(site) for site in _checked(entries["sites"], list, "sites")]
     if not sites:
-        raise ValueError("sites is empty")
+        raise UserError("sites is empty")
     places = [site.module if site.layer is None else (site.layer, site.part) for site in sites]
     if len(set(places)) < len(places):
-        raise ValueError(f"a place is named twice among the sites {places}, and only one of its maps would be used")
+        raise UserError(f"a place is named twice among the sites {places}, and only one of its maps would be used")
     entries["sites"] = sites
     entries["strength"] = _strength(entries["strength"])
     model = entries.get("model")
@@ -124,11 +125,11 @@ def read(value: Any) -> Card:
 def _site(value: Any) -> Site:
     site = Site(**_entries(value, "site", Site))
     if site.layer is not None and not 0 <= _checked(site.layer, int, "site.layer") < 1 << 20:
-        raise ValueError(f"site.layer is {site.layer}, not a block counted from 0")
+        raise UserError(f"site.layer is {site.layer}, not a block counted from 0")
     if site.part not in PARTS:
-        raise ValueError(f"site.part is {site.part!r}, not one of {', '.join(PARTS)}")
+        raise UserError(f"site.part is {site.part!r}, not one of {', '.join(PARTS)}")
     if not 0 < _checked(site.width, int, "site.width") < 1 << 31:
-        raise ValueError(f"site.width is {site.width}, not a size")
+        raise UserError(f"site.width is {site.width}, not a size")
     _checked(site.module, str, "site.module")
     return site
 
@@ -162,7 +163,7 @@ def _entries(value: Any, kind: str, record: Any, extra: set[str] = frozenset()) 
         problems = ", ".join(
             [*(f"{name!r} is unknown" for name in sorted(unknown)), *(f"{n!r} lacks" for n in sorted(lacking))]
         )
-        raise ValueError(f"the {kind} has other entries: {problems}")
+        raise UserError(f"the {kind} has other entries: {problems}")
     return dict(value)
 
 
@@ -170,12 +171,12 @@ def finite(value: Any, name: str) -> float:
     """Return a number from an external file; raise ValueError on anything else, and on numbers beyond float32."""
     number = _checked(value, (int, float), name)
     if not abs(number) <= LARGEST:
-        raise ValueError(f"{name} is {str(number)[:40]}, not a finite number")
+        raise UserError(f"{name} is {str(number)[:40]}, not a finite number")
     return float(number)
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        raise ValueError(f"{name} is {str(value)[:60]!r}, not of type {' or '.join(k.__name__ for k in kinds)}")
+        raise UserError(f"{name} is {str(value)[:60]!r}, not of type {' or '.join(k.__name__ for k in kinds)}")
     return value

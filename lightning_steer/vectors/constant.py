@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.strength import check_readable
 from lightning_steer.vectors.card import Card, Site, Strength
 from lightning_steer.vectors.file import SteeringVector, state
@@ -21,7 +22,7 @@ def constant(method: nn.Module, strength: float) -> Tensor:
     tensors = state(method)
     vector = tensors.get("vector")
     if set(tensors) != {"vector"} or vector is None or vector.dim() != 1:
-        raise ValueError(
+        raise UserError(
             f"{kind} is not a vector: what it adds depends on the activation (or it adds nothing), so no other tool "
             "can use it; keep the vector file"
         )
@@ -32,7 +33,7 @@ def constant(method: nn.Module, strength: float) -> Tensor:
     expected = strength * vector.detach().cpu().float()
     check_readable(kind, strength, torch.zeros_like(expected), expected)
     if not torch.allclose(moved, expected.expand_as(h), rtol=1e-6, atol=0):
-        raise ValueError(f"{kind} has learned a vector but does not simply add it: no other tool can use it")
+        raise UserError(f"{kind} has learned a vector but does not simply add it: no other tool can use it")
     return expected
 
 
@@ -44,7 +45,7 @@ def by_layer(vector: SteeringVector, strength: float | None = None) -> dict[int,
     amount = vector.card.strength.value if strength is None else strength
     for site in vector.card.sites:
         if site.layer is None or site.part != "block":
-            raise ValueError(
+            raise UserError(
                 f"the vector acts on the {site.part} of {site.module or site.layer}: the plain form holds vectors of a "
                 "decoder's residual stream"
             )
@@ -56,13 +57,13 @@ def as_vector(value: Tensor, name: object) -> Tensor:
     """Return an external tensor as ``[d]`` float32; raise ValueError if it is not a vector of finite numbers."""
     is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     if not is_plain or value.dim() != 1 or not 0 < len(value) <= WIDEST or not value.dtype.is_floating_point:
-        raise ValueError(
+        raise UserError(
             f"{str(name)[:40]!r} is no vector of at most {WIDEST} fractions, but {value.dtype} of shape "
             f"{list(value.shape)}"
         )
     value = value.detach().float()
     if not value.isfinite().all():
-        raise ValueError(f"{str(name)[:40]!r} holds NaN or infinite values")
+        raise UserError(f"{str(name)[:40]!r} holds NaN or infinite values")
     return value.clone().contiguous()
 
 
@@ -76,13 +77,13 @@ def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | Non
     ``card`` is the file's own card, if it has one.
     """
     if not found:
-        raise ValueError("it holds no vector")
+        raise UserError("it holds no vector")
     maps, sites = list[nn.Module](), list[Site]()
     width = min(found.items())[1].numel()
     for (layer, part), value in sorted(found.items()):
         value = as_vector(value, f"layer {layer}")
         if len(value) != width:
-            raise ValueError(f"layer {layer} has {len(value)} values, and the first one has {width}")
+            raise UserError(f"layer {layer} has {len(value)} values, and the first one has {width}")
         method = ImportedVector(width)
         method.vector = value
         maps.append(method)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from lightning_steer.errors import UserError
 from lightning_steer.files import write
 from lightning_steer.strength import check_strength
 from lightning_steer.vectors import gguf, lm_eval, plain
@@ -22,7 +23,7 @@ def read(path: Path) -> SteeringVector:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.stat().st_size > LIMIT:
-        raise ValueError(
+        raise UserError(
             f"{path} has {path.stat().st_size / 1e9:.1f} GB, which is no vector; {LIMIT / 1e9:.1f} GB are read"
         )
     if KEY in _metadata(path):
@@ -31,7 +32,7 @@ def read(path: Path) -> SteeringVector:
     try:
         return _import(content, path)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be imported: {error}") from error
+        raise UserError(f"{path} cannot be imported: {error}") from error
 
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -47,7 +48,7 @@ def _import(content: bytes, path: Path) -> SteeringVector:
         vector = imported({(layer, "block"): value for layer, value in vectors.items()}, source, card)
         return vector._replace(card=vector.card._replace(warnings=[gguf.BLOCK_0])) if 0 in vectors else vector
     if content.startswith(POINTER):
-        raise ValueError("it is a pointer of Git LFS, which stands for a file that was not fetched: run `git lfs pull`")
+        raise UserError("it is a pointer of Git LFS, which stands for a file that was not fetched: run `git lfs pull`")
     if content[:2] == b"PK":
         tensors = plain.read_torch(path)
         nested = any(isinstance(value, dict) for value in tensors.values())
@@ -60,11 +61,11 @@ def _card_in(text: object) -> Card | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        raise ValueError("its lightning_steer.card is not text")
+        raise UserError("its lightning_steer.card is not text")
     try:
         return read_card(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"its lightning_steer.card is not JSON ({error})") from error
+        raise UserError(f"its lightning_steer.card is not JSON ({error})") from error
 
 
 def _metadata(path: Path) -> dict[str, str]:

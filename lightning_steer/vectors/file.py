@@ -18,6 +18,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from lightning_steer import methods
+from lightning_steer.errors import UserError
 from lightning_steer.files import write
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.vectors import card as cards
@@ -56,12 +57,12 @@ def save(path: str | Path, vector: SteeringVector) -> Path:
     tensors = {}
     for i, (method, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
         if isinstance(method, SteeringMethod) and not method.fitted:
-            raise ValueError(f"the map of {site.module or site} is not fitted: there is nothing to save")
+            raise UserError(f"the map of {site.module or site} is not fitted: there is nothing to save")
         tensors |= {f"{i}.{name}": value.detach().cpu().contiguous() for name, value in state(method).items()}
     try:
         text = json.dumps(vector.card.as_plain(), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the card holds a value that JSON does not know ({error})") from error
+        raise UserError(f"the card holds a value that JSON does not know ({error})") from error
     read_card(text)
     path = Path(path)
     write(path, as_bytes(tensors, {KEY: text}))  # one entry: safetensors writes several in any order
@@ -77,9 +78,9 @@ def load(path: str | Path) -> SteeringVector:
         with safe_open(path, "pt") as file:
             metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({brief(error)})") from error
+        raise UserError(f"{path} is not a readable safetensors file ({brief(error)})") from error
     if KEY not in metadata:
-        raise ValueError(
+        raise UserError(
             f"{path} has no card, so it is no vector file of this project: import it with `python -m lightning_steer "
             f"export {path} NEW.safetensors`"
         )
@@ -87,7 +88,7 @@ def load(path: str | Path) -> SteeringVector:
         card = read_card(metadata[KEY])
         return SteeringVector(_maps(card, tensors), card)
     except ValueError as error:
-        raise ValueError(f"{path} is a damaged vector file, or of another version: {brief(error)}") from error
+        raise UserError(f"{path} is a damaged vector file, or of another version: {brief(error)}") from error
 
 
 def read_card(text: str) -> Card:
@@ -95,7 +96,7 @@ def read_card(text: str) -> Card:
     try:
         return cards.read(json.loads(text))
     except RecursionError as error:
-        raise ValueError("the card is nested too deeply") from error
+        raise UserError("the card is nested too deeply") from error
 
 
 def state(method: nn.Module) -> dict[str, Tensor]:
@@ -122,7 +123,7 @@ def _maps(card: Card, tensors: Mapping[str, Tensor]) -> list[nn.Module]:
         site_tensors = {name.removeprefix(f"{i}."): unused.pop(name) for name in tensors if name.startswith(f"{i}.")}
         maps.append(_map(kind, card.settings, site.width, site_tensors))
     if unused:
-        raise ValueError(f"tensor {sorted(unused)[0][:60]!r} belongs to no site")
+        raise UserError(f"tensor {sorted(unused)[0][:60]!r} belongs to no site")
     return maps
 
 
@@ -130,7 +131,7 @@ def _kind(name: object) -> Any:
     kinds = {name: getattr(methods, name) for name in methods.__all__ if name != SteeringMethod.__name__}
     kinds[ImportedVector.__name__] = ImportedVector
     if not isinstance(name, str) or name not in kinds:
-        raise ValueError(f"the method {str(name)[:60]!r} is not known; known are {', '.join(sorted(kinds))}")
+        raise UserError(f"the method {str(name)[:60]!r} is not known; known are {', '.join(sorted(kinds))}")
     return kinds[name]
 
 
@@ -141,13 +142,13 @@ DEEPEST = 8
 def _made(value: Any, depth: int = 0) -> Any:
     """Return an argument of a method as its constructor takes it: methods inside it are described by name."""
     if depth > DEEPEST:
-        raise ValueError(f"methods are nested more than {DEEPEST} deep")
+        raise UserError(f"methods are nested more than {DEEPEST} deep")
     if isinstance(value, list):
         return [_made(part, depth + 1) for part in value]
     if not isinstance(value, dict):
         return value
     if value.keys() != {"name", "settings"} or not isinstance(value["settings"], dict):
-        raise ValueError(f"a method inside another one has a name and settings, not {str(value)[:60]}")
+        raise UserError(f"a method inside another one has a name and settings, not {str(value)[:60]}")
     return partial(_kind(value["name"]), **{key: _made(entry, depth + 1) for key, entry in value["settings"].items()})
 
 
@@ -157,12 +158,12 @@ def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[s
             method = kind(width, **{name: _made(value) for name, value in arguments.items()})
         expected = {name: value.shape for name, value in state(method).items()}
     except Exception as error:  # methods raise various types for impossible settings
-        raise ValueError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
+        raise UserError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
     if expected != {name: value.shape for name, value in tensors.items()}:
-        raise ValueError(f"the tensors of a site are not those of {kind.__name__} of width {width}")
+        raise UserError(f"the tensors of a site are not those of {kind.__name__} of width {width}")
     for name, value in tensors.items():
         if value.dtype != torch.float32 or not value.isfinite().all():
-            raise ValueError(f"tensor {name!r} is not of finite float32 numbers")
+            raise UserError(f"tensor {name!r} is not of finite float32 numbers")
     method.load_state_dict(tensors, strict=False, assign=True)
     for part in method.modules():
         if isinstance(part, SteeringMethod):

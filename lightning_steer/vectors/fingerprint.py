@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from lightning_steer.cache import fingerprints
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.vectors.card import Model
@@ -95,7 +96,7 @@ def refuse(fitted: Model | None, identify: Callable[[bool], Model]) -> None:
     model = identify(True)
     reason = difference(fitted, model)
     if reason is not None:
-        raise ValueError(
+        raise UserError(
             f"this vector was fitted on {fitted.name}, and {model.name} is another model ({reason}): load the model "
             "that it was fitted on, or say other_model=True to steer another one on purpose"
         )

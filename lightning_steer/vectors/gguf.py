@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
+
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letter for each type of metadata value; in addition, 8 is a string and 9 an array."""
@@ -43,7 +45,7 @@ def encode(vectors: Mapping[int, Tensor], family: str, more: Mapping[str, str]) 
         ValueError: a vector acts on block 0, which llama.cpp cannot steer.
     """
     if 0 in vectors:
-        raise ValueError(
+        raise UserError(
             "llama.cpp cannot steer block 0: it refuses a file with direction.0, having no vector for its first layer; "
             "steer a later block, or bake the vector into the weights (--bake)"
         )
@@ -68,37 +70,37 @@ def decode(content: bytes) -> tuple[dict[int, Tensor], dict[str, Any]]:
     """Return ``{block: [d]}`` and the metadata without arrays; raise ValueError for any other file."""
     reader = _Reader(content)
     if reader.take(4) != MAGIC:
-        raise ValueError("it does not begin with GGUF")
+        raise UserError("it does not begin with GGUF")
     version, tensors, entries = reader.numbers("<IQQ")
     if version not in (2, VERSION):
-        raise ValueError(f"it is of GGUF version {version} or big-endian; 2 and 3, little-endian, are read")
+        raise UserError(f"it is of GGUF version {version} or big-endian; 2 and 3, little-endian, are read")
     if max(tensors, entries) > len(content):  # each needs at least a byte
-        raise ValueError(f"it claims {tensors} tensors and {entries} entries in {len(content)} bytes")
+        raise UserError(f"it claims {tensors} tensors and {entries} entries in {len(content)} bytes")
     metadata = {}
     for _ in range(entries):
         key = reader.text()
         metadata[key] = reader.value(*reader.numbers("<I"))
     if metadata.get("general.architecture") != "controlvector":
-        raise ValueError(f"it holds {str(metadata.get('general.architecture'))[:40]!r}, not a controlvector")
+        raise UserError(f"it holds {str(metadata.get('general.architecture'))[:40]!r}, not a controlvector")
     for key, expected in MEANING.items():
         value = metadata.get(key, expected)
         if type(value) is not type(expected) or value != expected:
-            raise ValueError(
+            raise UserError(
                 f"its {key} is {str(value)[:40]!r}, where only {expected!r} is read: it steers otherwise than by "
                 "adding direction.K to the output of block K, counted from 0"
             )
     infos = [_info(reader) for _ in range(tensors)]
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 16:
-        raise ValueError(f"its alignment is {alignment!r}")
+        raise UserError(f"its alignment is {alignment!r}")
     start = reader.at + -reader.at % alignment
     claimed = sum(length * DTYPES[kind].itemsize for _, length, kind, _ in infos)
     if claimed > len(content):  # tensors that share bytes would each be copied
-        raise ValueError(f"its tensors claim {claimed} bytes together, and it has {len(content)}")
+        raise UserError(f"its tensors claim {claimed} bytes together, and it has {len(content)}")
     vectors = {}
     for layer, length, kind, offset in infos:
         if layer in vectors:
-            raise ValueError(f"it holds direction.{layer} twice")
+            raise UserError(f"it holds direction.{layer} twice")
         reader.at = start + offset
         dtype = DTYPES[kind]
         vectors[layer] = torch.frombuffer(bytearray(reader.take(length * dtype.itemsize)), dtype=dtype).float()
@@ -109,10 +111,10 @@ def _info(reader: "_Reader") -> tuple[int, int, int, int]:
     name, (dimensions,) = reader.text(), reader.numbers("<I")
     layer = re.fullmatch(r"direction\.(\d{1,6})", name)
     if not layer or dimensions != 1:
-        raise ValueError(f"tensor {name[:40]!r} of {dimensions} dimensions is not a direction.LAYER of one")
+        raise UserError(f"tensor {name[:40]!r} of {dimensions} dimensions is not a direction.LAYER of one")
     length, kind, offset = reader.numbers("<QIQ")
     if kind not in DTYPES or not length:
-        raise ValueError(f"{name} has {length} values of type {kind}; float32, float16 and bfloat16 are read")
+        raise UserError(f"{name} has {length} values of type {kind}; float32, float16 and bfloat16 are read")
     return int(layer[1]), length, kind, offset
 
 
@@ -135,7 +137,7 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         if not 0 <= count <= len(self.content) - self.at:
-            raise ValueError(f"it ends after {len(self.content)} bytes, where {count} more are due at {self.at}")
+            raise UserError(f"it ends after {len(self.content)} bytes, where {count} more are due at {self.at}")
         self.at += count
         return self.content[self.at - count : self.at]
 
@@ -147,7 +149,7 @@ class _Reader:
         try:
             return self.take(length).decode()
         except UnicodeDecodeError as error:
-            raise ValueError(f"a string in it is not UTF-8 ({error.reason})") from error
+            raise UserError(f"a string in it is not UTF-8 ({error.reason})") from error
 
     def value(self, kind: int) -> Any:
         """Read a metadata value; an array is skipped."""
@@ -156,7 +158,7 @@ class _Reader:
         if kind in NUMBERS:
             return self.numbers(f"<{NUMBERS[kind]}")[0]
         if kind != ARRAY:
-            raise ValueError(f"a value in it is of type {kind}, which there is not")
+            raise UserError(f"a value in it is of type {kind}, which there is not")
         item_kind, count = self.numbers("<IQ")
         if item_kind in NUMBERS:
             self.take(count * struct.calcsize(NUMBERS[item_kind]))
@@ -164,5 +166,5 @@ class _Reader:
             for _ in range(count):  # stops at the end of the file
                 self.text()
         else:
-            raise ValueError(f"an array in it is of type {item_kind}; numbers and strings are read")
+            raise UserError(f"an array in it is of type {item_kind}; numbers and strings are read")
         return None

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import AllTokens
 from lightning_steer.networks.backbone import Backbone
@@ -38,7 +39,7 @@ def of(
     """
     kinds = {(type(method).__name__, str(settings(method))) for method in maps.values()}
     if len(kinds) != 1 or not maps.keys() <= set(backbone.sites):
-        raise ValueError(
+        raise UserError(
             f"a vector is one kind of map at sites of its backbone ({', '.join(backbone.sites)}), not "
             f"{', '.join(sorted(kind + arguments for kind, arguments in kinds))} at {', '.join(maps)}"
         )

@@ -14,6 +14,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from lightning_steer import checkpoint
+from lightning_steer.errors import UserError
 from lightning_steer.vectors.file import brief
 
 NAME = re.compile(r"(?:(?:layers?|direction|block|h)[._-])?(\d{1,6})")
@@ -31,10 +32,10 @@ def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
     for name, value in found.items():
         layer = NAME.fullmatch(str(name))
         if not layer or not isinstance(value, Tensor):
-            raise ValueError(f"{str(name)[:40]!r} is not the number of a layer with a tensor")
+            raise UserError(f"{str(name)[:40]!r} is not the number of a layer with a tensor")
         place = int(layer[1]), "block"
         if place in vectors:
-            raise ValueError(f"layer {place[0]} is there twice")
+            raise UserError(f"layer {place[0]} is there twice")
         vectors[place] = value
     return vectors
 
@@ -44,12 +45,12 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
     try:
         return from_bytes(content)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
-        raise ValueError(f"it is no readable safetensors file ({brief(error)})") from error
+        raise UserError(f"it is no readable safetensors file ({brief(error)})") from error
 
 
 def read_torch(path: Path) -> dict[Any, Any]:
     """Return the dictionary in a file of ``torch.save``, without running code in it; raise ValueError otherwise."""
     content = checkpoint.load(path)
     if not isinstance(content, dict):
-        raise ValueError(f"it holds a {type(content).__name__}, not a dictionary of layers")
+        raise UserError(f"it holds a {type(content).__name__}, not a dictionary of layers")
     return content

@@ -15,6 +15,7 @@ from lightning_steer.cache.files import digest
 from lightning_steer.data import readable
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
+from lightning_steer.errors import UserError
 from lightning_steer.files import check_no_links, read_bytes
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
@@ -44,7 +45,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
             trusted.check(value, name)
         backbone, method, data = _objects(arguments["backbone"], arguments["method"], config["data"])
     except (KeyError, TypeError, ValueError, SystemExit) as error:
-        raise ValueError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
+        raise UserError(f"{folder / 'fit.yaml'} is not of a run that steers ({str(error)[:200]})") from error
     backbone.load()
     readable.read_all(data, backbone)
     checkpoint = saving.load(path)
@@ -53,7 +54,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
         maps = {site: _map(method(backbone.width(site)), state, i) for i, site in enumerate(backbone.sites)}
         strength, low, high, rows, bound = [*state["choice"].tolist(), math.nan][:5]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
+        raise UserError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
     first_map = next(iter(maps.values()))
     network, settings = GeneratedAnswerBackbone.if_asked(backbone, data), first_map.settings()
     current = provenance.of(network, type(first_map).__name__, settings, data, _limits(config.get("trainer") or {}))
@@ -91,11 +92,11 @@ def _config(folder: Path, saved_config: str | None) -> dict[str, Any]:
         text = read_bytes(path).decode("utf-8") if path.is_file() else str(saved_config)
         config = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path} is not readable YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no configuration")
+        raise UserError(f"{path} holds no configuration")
     if saved_config is not None and text != saved_config:
-        raise ValueError(f"{path} is not of the fit that wrote best.ckpt beside it: remove it, or fit again")
+        raise UserError(f"{path} is not of the fit that wrote best.ckpt beside it: remove it, or fit again")
     return config
 
 
@@ -106,7 +107,7 @@ def _limits(trainer: dict[str, Any]) -> Limits:
     limits = [1.0 if limit is None else limit for limit in limits]
     for name, limit in zip(names, limits, strict=True):
         if type(limit) not in (int, float) or not 0 <= limit < 1 << 40 or (type(limit) is float and limit > 1):
-            raise ValueError(f"{name} is {limit!r} in fit.yaml: expected a number of batches, or a share of them")
+            raise UserError(f"{name} is {limit!r} in fit.yaml: expected a number of batches, or a share of them")
     return Limits(*limits)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_steer import hooks
+from lightning_steer.errors import UserError
 from lightning_steer.lm import positions
 from lightning_steer.lm.decoder import entry
 from lightning_steer.lm.families import check_family
@@ -81,12 +82,12 @@ def _with_strengths(
     several = not isinstance(vector, SteeringVector)
     vectors = list(vector) if several else [vector]
     if not vectors:
-        raise ValueError("there is no vector to steer with: give one at least")
+        raise UserError("there is no vector to steer with: give one at least")
     if several and strength is not None and not isinstance(strength, (list, tuple)):
-        raise ValueError(f"several vectors take a list of strengths, one for each, not {str(strength)[:60]}")
+        raise UserError(f"several vectors take a list of strengths, one for each, not {str(strength)[:60]}")
     given: Any = [None] * len(vectors) if strength is None else strength if several else [strength]
     if len(given) != len(vectors):
-        raise ValueError(f"{len(vectors)} vectors take as many strengths, not {len(given)}")
+        raise UserError(f"{len(vectors)} vectors take as many strengths, not {len(given)}")
     amounts = [
         one.card.strength.value if amount is None else amount for one, amount in zip(vectors, given, strict=True)
     ]
@@ -117,7 +118,7 @@ def module_of(network: nn.Module, site: Site) -> str:
     name = site_of(network, min(site.layer, layers - 1), site.part)
     width = site_width(network, name)
     if site.width != width or site.layer >= layers:
-        raise ValueError(
+        raise UserError(
             f"the vector is of width {site.width} at block {site.layer}, but {type(network).__name__} has {layers} "
             f"blocks of width {width}, counted from 0: it belongs to another model"
         )
@@ -130,11 +131,11 @@ def positions_of(card: Card) -> positions.Positions:
     name, settings = card.positions["name"], {key: value for key, value in card.positions.items() if key != "name"}
     text = str(card.positions)[:80]
     if name not in rules or any(not isinstance(value, int) for value in settings.values()):
-        raise ValueError(f"the card steers tokens by {text}, which is not known; known are {', '.join(sorted(rules))}")
+        raise UserError(f"the card steers tokens by {text}, which is not known; known are {', '.join(sorted(rules))}")
     try:
         return rules[name](**settings)
     except TypeError as error:
-        raise ValueError(f"the card steers tokens by {text}: {error}") from error
+        raise UserError(f"the card steers tokens by {text}: {error}") from error
 
 
 def as_plain(rule: positions.Positions) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 
+from lightning_steer.errors import UserError
 from lightning_steer.lm import language_model  # noqa: F401  # defines classes that may be named
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
@@ -50,13 +51,13 @@ def check(config: Any, where: str) -> None:
         where: its key, for the message.
     """
     if not isinstance(config, Mapping) or "class_path" not in config:
-        raise ValueError(f"{where} is {str(config)[:60]!r}, not a class_path with its init_args")
+        raise UserError(f"{where} is {str(config)[:60]!r}, not a class_path with its init_args")
     _check(config, False, where, classes())
 
 
 def _check(value: Any, plain: bool, where: str, known: Mapping[str, type]) -> None:
     if isinstance(value, str) and not plain:
-        raise ValueError(f"{where} is {value[:60]!r}: a class is named by its class_path, with its init_args")
+        raise UserError(f"{where} is {value[:60]!r}: a class is named by its class_path, with its init_args")
     if isinstance(value, (list, tuple)):
         for item in value:
             _check(item, plain, where, known)
@@ -68,7 +69,7 @@ def _check(value: Any, plain: bool, where: str, known: Mapping[str, type]) -> No
         return
     path, settings = value["class_path"], value.get("init_args") or {}
     if not isinstance(path, str) or path not in known:
-        raise ValueError(
+        raise UserError(
             f"{where} names the class {str(path)[:80]!r}, and only classes of {PROJECT} are made from a run's "
             "fit.yaml: nothing was imported"
         )
@@ -77,7 +78,7 @@ def _check(value: Any, plain: bool, where: str, known: Mapping[str, type]) -> No
     unexpected += [] if isinstance(settings, Mapping) else ["init_args"]
     unexpected += [str(key) for key in settings if key not in hints and (OTHERS not in hints or "." in str(key))]
     if unexpected:
-        raise ValueError(f"{where} has {unexpected[0][:60]!r}, which {path} does not take")
+        raise UserError(f"{where} has {unexpected[0][:60]!r}, which {path} does not take")
     for key, item in settings.items():
         _check(item, key in hints and _is_plain(hints[key]), f"{where}.{key}", known)
 

@@ -15,6 +15,7 @@ from lightning_steer import methods, numbers
 from lightning_steer.arguments import Parser
 from lightning_steer.data.behaviours.pairs import ContrastPair, read_pairs
 from lightning_steer.data.text import read
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.lm.language_model import LLM
@@ -43,13 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = {"budget": options.budget, "max_new_tokens": options.max_new_tokens, "seed": options.seed}
     numbers.check({**given, "epochs": options.epochs}, "--")
     if options.prompt and not all(map(str.strip, options.prompt)):
-        raise ValueError(f"--prompt is empty in {options.prompt}: give a text to continue")
+        raise UserError(f"--prompt is empty in {options.prompt}: give a text to continue")
     out = options.out or Path("logs/steer") / options.pairs.stem
     check_no_links(out)
     there = [name for name in (VECTOR, "report.json", "search.md") if (out / name).exists()]
     part = Part(out, json.dumps(vars(options), default=str))
     if there and options.overwrite != "true" and not part.goes_on:  # what a stopped command has left is its own
-        raise ValueError(f"{out / there[0]} exists: name another folder with --out, or give --overwrite true")
+        raise UserError(f"{out / there[0]} exists: name another folder with --out, or give --overwrite true")
     pairs = read_pairs(resource_path(str(options.pairs)))
     path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]

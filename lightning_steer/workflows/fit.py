@@ -12,6 +12,7 @@ import lightning as L
 from lightning_steer import numbers
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import is_edited
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import GeneratedTokens
@@ -116,7 +117,7 @@ def backbone(llm: LLM | str, layers: int | Sequence[int] | None) -> LLM:
     configured.loading, configured.tokens_per_batch = source.loading, source.tokens_per_batch
     configured.adopt(source.model, source.tokenizer)
     if any(is_edited(source.model, site) for site in configured.sites):
-        raise ValueError(
+        raise UserError(
             f"{source.name} is being steered or read at {', '.join(configured.sites)}: leave that block first"
         )
     return configured

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.lm.tokens import MultipleChoice
@@ -41,10 +42,10 @@ def gate(
         ValueError: there are fewer than four prompts of a kind, or the vector acts on no decoder block.
     """
     if min(len(steer), len(leave)) < 4:
-        raise ValueError(f"a gate needs prompts of both kinds, at least 4, not {len(steer)} and {len(leave)}")
+        raise UserError(f"a gate needs prompts of both kinds, at least 4, not {len(steer)} and {len(leave)}")
     card = vector.card
     if any(site.layer is None for site in card.sites):
-        raise ValueError("a gate is decided at the last token of a prompt, and this vector is of no language model")
+        raise UserError("a gate is decided at the last token of a prompt, and this vector is of no language model")
     layers, part = [site.layer for site in card.sites if site.layer is not None], card.sites[0].part
     reader = LLM(llm.llm, layers, part, read_positions=LastPromptToken(), chat=llm.chat, system=llm.system)  # type: ignore[arg-type]
     reader.loading, reader.tokens_per_batch = llm.loading, llm.tokens_per_batch
@@ -53,7 +54,7 @@ def gate(
     sites, maps, notes = len(card.sites), [], []
     for site, method in zip(card.sites, vector.maps, strict=True):
         if not isinstance(method, SteeringMethod):
-            raise ValueError(f"{type(method).__name__} came from another tool: fit a method here to gate it")
+            raise UserError(f"{type(method).__name__} came from another tool: fit a method here to gate it")
         gated = Gated.around(method, eta=eta / sites, delta=delta / sites, penalty=penalty)
         wanted, other = (h[reader.site(site.layer)].float() for h in rows)  # type: ignore[arg-type]
         gated.fit_condition(wanted[::2], other[::2]).calibrate(wanted[1::2], other[1::2])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_steer.data.behaviours.pairs import ContrastPair
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
@@ -47,10 +48,10 @@ def interactions(
         ValueError: there are fewer than two vectors, or their cards name different tokens.
     """
     if len(vectors) < 2:
-        raise ValueError(f"an interaction is of at least 2 vectors, not {len(vectors)}")
+        raise UserError(f"an interaction is of at least 2 vectors, not {len(vectors)}")
     rules = {str(vector.card.positions) for vector in vectors}
     if len(rules) > 1:
-        raise ValueError(f"the vectors steer different tokens ({', '.join(sorted(rules))}): measure them apart")
+        raise UserError(f"the vectors steer different tokens ({', '.join(sorted(rules))}): measure them apart")
     amounts = [vector.card.strength.value for vector in vectors] if strengths is None else list(strengths)
     reader = LLM(
         llm.llm, llm.layers, llm.part, positions_of(vectors[0].card), None, "tokens", llm.chat, llm.system

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.files import folder_aside, is_regular, read_bytes
 from lightning_steer.report.files import write_text
@@ -36,7 +37,7 @@ class Part:
         self._made = [path for path in (self.out, *self.out.parents) if not path.exists()]
         known = re.compile(r"command\.json|\d+\.json|\..*")
         if strange := [path for path in self._content() if not known.fullmatch(path.name)]:
-            raise ValueError(f"{strange[0]} is not of this command: move {self.folder} away, or name another folder")
+            raise UserError(f"{strange[0]} is not of this command: move {self.folder} away, or name another folder")
         if not self.goes_on:
             shutil.rmtree(self.folder, ignore_errors=True)  # of another command
             write_text(self._about, self.command)

@@ -10,6 +10,7 @@ from lightning_steer import numbers
 from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
 from lightning_steer.data.text import read
+from lightning_steer.errors import UserError
 from lightning_steer.lint import lint_pairs
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MeanDifference
@@ -150,7 +151,7 @@ def searched(
     for kind in kinds or [method]:  # what is neither is refused as one method
         check_method(kind, () if strengths is None else strengths)
     if isinstance(pairs, (str, Path)) or len(pairs) < LEAST:
-        raise ValueError(
+        raise UserError(
             f"a search needs at least {LEAST} pairs, some to fit to, some to choose on and some to judge, not "
             + (
                 f"the file {pairs}: read it with read_pairs"
@@ -160,9 +161,9 @@ def searched(
         )
     numbers.check({"budget": budget, "seed": seed, "epochs": epochs, "strengths": list(strengths or ())})
     if layers != "auto" and (isinstance(layers, (str, int)) or not layers):
-        raise ValueError(f'layers must be a list with at least one block, such as [2, 3], or "auto", not {layers!r}')
+        raise UserError(f'layers must be a list with at least one block, such as [2, 3], or "auto", not {layers!r}')
     if strengths is not None and not strengths:
-        raise ValueError("strengths is empty: give at least one to try, or None for the method's own")
+        raise UserError("strengths is empty: give at least one to try, or None for the method's own")
     numbers.distinct("strengths", list(strengths or ()))
     loaded = LLM(llm) if isinstance(llm, str) else llm
     loaded.load()
@@ -235,7 +236,7 @@ def reference_texts_for(llm: LLM, texts: Sequence[str] | None) -> list[str]:
     """Return the reference texts, or those that ship as far as the tokenizer knows their words; raises ValueError."""
     if texts is not None:
         if isinstance(texts, str) or len(set(texts)) < 2:
-            raise ValueError("reference_texts must be at least two different texts: one half chooses, the other judges")
+            raise UserError("reference_texts must be at least two different texts: one half chooses, the other judges")
         return list(dict.fromkeys(texts))
     unknown = llm.tokenizer.unk_token_id
     for path in REFERENCE_TEXTS:
@@ -243,7 +244,7 @@ def reference_texts_for(llm: LLM, texts: Sequence[str] | None) -> list[str]:
         known = [text for text in every if unknown is None or unknown not in llm.tokenizer(text)["input_ids"]]
         if 2 * len(known) > len(every):
             return known
-    raise ValueError(
+    raise UserError(
         f"the tokenizer of {llm.name} does not know the words of the texts that ship: give reference_texts in its own "
         "language, at least two"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.selection.coarse import LEAST_LAYERS
@@ -48,7 +49,7 @@ def own_strengths(unfitted: SteeringMethod, requested: Sequence[float] | None) -
         requested or unfitted.default_strengths, key=lambda strength: abs(strength - unfitted.identity_strength)
     )
     if outside := [strength for strength in tried if not low <= strength <= high]:
-        raise ValueError(
+        raise UserError(
             f"strengths of {type(unfitted).__name__} lie between {low:g} and {high:g}, not at {outside[0]:g}: "
             f"give others, the weakest first, such as {', '.join(map(str, unfitted.default_strengths))}"
         )

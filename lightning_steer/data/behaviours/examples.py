@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lightning_steer import text_files
 from lightning_steer.data import table_files
+from lightning_steer.errors import UserError
 
 POSITIVE, NEGATIVE = "answer_matching_behavior", "answer_not_matching_behavior"
 
@@ -69,23 +70,21 @@ def read_halves(
     for number, row in _rows(path, ("question",)):
         text = row["question"].strip()
         if not text.startswith(begin) or text.count(separator) != 1:
-            raise ValueError(
+            raise UserError(
                 f"{path}, example {number}: expected {begin!r} at the start and {separator!r} once, not "
                 f"{text.count(separator)} times: {text[:80]!r}"
             )
         prompt, continuation = (side.strip() for side in text.removeprefix(begin).split(separator))
         if not prompt or not continuation:
-            raise ValueError(
-                f"{path}, example {number} has an empty {'continuation' if prompt else 'prompt'}: {text!r}"
-            )
+            raise UserError(f"{path}, example {number} has an empty {'continuation' if prompt else 'prompt'}: {text!r}")
         pairs.append((prompt, continuation))
     half = len(pairs) // 2
     if len(pairs) % 2:
-        raise ValueError(f"{path} has halves of unequal length: {len(pairs)} examples cannot be paired")
+        raise UserError(f"{path} has halves of unequal length: {len(pairs)} examples cannot be paired")
     examples = []
     for number, (first, second) in enumerate(zip(pairs[:half], pairs[half:], strict=True), 1):
         if first[0] != second[0]:
-            raise ValueError(
+            raise UserError(
                 f"{path}: the halves do not match, example {number} asks {first[0]!r} and example {number + half} asks "
                 f"{second[0]!r}"
             )
@@ -100,7 +99,7 @@ def read_choices(path: str | Path, behaviour: str) -> list[BehaviourExample]:
     for number, row in _rows(path, ("question", POSITIVE, NEGATIVE)):
         for answer in (row[POSITIVE], row[NEGATIVE]):
             if answer.strip() not in row["question"]:
-                raise ValueError(f"{path}, example {number}: {answer.strip()!r} is no option of the question")
+                raise UserError(f"{path}, example {number}: {answer.strip()!r} is no option of the question")
         examples.append(_example(path, str(number), behaviour, row["question"], row[POSITIVE], row[NEGATIVE]))
     return _distinct(path, examples)
 
@@ -110,7 +109,7 @@ def read_personas(path: str | Path, behaviour: str) -> list[BehaviourExample]:
     path, examples = Path(path), []
     for number, row in _rows(path, ("question", "statement", POSITIVE, NEGATIVE), ("label_confidence",)):
         if row["statement"].strip() not in row["question"]:
-            raise ValueError(f"{path}, example {number}: the question does not hold its statement {row['statement']!r}")
+            raise UserError(f"{path}, example {number}: the question does not hold its statement {row['statement']!r}")
         examples.append(_example(path, str(number), behaviour, row["question"], row[POSITIVE], row[NEGATIVE]))
     return _distinct(path, examples)
 
@@ -122,7 +121,7 @@ def of_pairs(behaviour: str, pairs: Iterable[tuple[str, str, str]]) -> list[Beha
         if isinstance(pair, str) or len(pair) != 3 or not all(isinstance(text, str) for text in pair):
             raise TypeError(f"pair {number} is {str(pair)[:80]}, not a prompt, a positive and a negative text")
         if not all(text.strip() for text in pair):
-            raise ValueError(f"pair {number} has an empty text: {pair}")
+            raise UserError(f"pair {number} has an empty text: {pair}")
         examples.append(_example("pairs", str(number), behaviour, *pair))
     return _distinct("pairs", examples)
 
@@ -142,9 +141,9 @@ def objects(path: Path) -> list[tuple[int, Any]]:
             for line in filter(str.strip, text.split("\n")):
                 rows.append(text_files.parse_json(line))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON at example {len(rows) + 1}: {error}") from None
+        raise UserError(f"{path} is not JSON at example {len(rows) + 1}: {error}") from None
     if not rows:
-        raise ValueError(f"{path} is empty: there are no examples in it")
+        raise UserError(f"{path} is empty: there are no examples in it")
     return list(enumerate(rows, 1))
 
 
@@ -155,26 +154,26 @@ def _rows(
     rows = []
     for number, record in objects(path):
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {record!r}")
+            raise UserError(f"{path}, example {number}: expected an object with {', '.join(columns)}, not {record!r}")
         row = {**defaults, **record}
         rows.append((number, row))
         missing, unknown = set(columns) - set(row), set(row) - set(columns) - set(optional)
         if missing or unknown:
-            raise ValueError(
+            raise UserError(
                 f"{path}, example {row.get('id', number)}: expected the columns {', '.join(columns)}"
                 f"{f' (optional: {chr(44).join(optional)})' if optional else ''}; "
                 f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
             )
         for column in (*columns, *defaults):
             if not isinstance(row[column], str) or not row[column].strip():
-                raise ValueError(f"{path}, example {row.get('id', number)}: its {column} is empty or no text")
+                raise UserError(f"{path}, example {row.get('id', number)}: its {column} is empty or no text")
     return rows
 
 
 def _example(path: object, id_: str, behaviour: str, prompt: str, positive: str, negative: str) -> BehaviourExample:
     example = BehaviourExample(id_, *(text.strip() for text in (behaviour, prompt, positive, negative)))
     if example.positive == example.negative:
-        raise ValueError(f"{path}, example {id_} has the same continuation twice: {example.positive!r}")
+        raise UserError(f"{path}, example {id_} has the same continuation twice: {example.positive!r}")
     return example
 
 
@@ -183,12 +182,12 @@ def _distinct(path: object, examples: list[BehaviourExample]) -> list[BehaviourE
     ids, earlier = set(), {}
     for example in examples:
         if example.id in ids:
-            raise ValueError(f"{path}: id {example.id} occurs twice")
+            raise UserError(f"{path}: id {example.id} occurs twice")
         if example[1:] in earlier:
-            raise ValueError(f"{path}: example {example.id} repeats example {earlier[example[1:]]}")
+            raise UserError(f"{path}: example {example.id} repeats example {earlier[example[1:]]}")
         swapped = example._replace(positive=example.negative, negative=example.positive)[1:]
         if swapped in earlier:
-            raise ValueError(
+            raise UserError(
                 f"{path}: example {example.id} is example {earlier[swapped]} with its two sides exchanged: they would "
                 "cancel each other"
             )

@@ -25,6 +25,7 @@ from lightning_steer.data.clusters import are_labels
 from lightning_steer.data.pair_batches import PairBatches, checked_shares, rank
 from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
 from lightning_steer.data.text import read_texts
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
@@ -98,7 +99,7 @@ class BehaviourDataModule(SteeringDataModule):
         examples = self.source.read()
         prompts = list(dict.fromkeys(map(self.source.cluster, examples)))
         if len(prompts) < 3:
-            raise ValueError(
+            raise UserError(
                 f"{len(examples)} examples with {len(prompts)} different prompts cannot be parted into a fitted, a "
                 "selecting and a held-out part: give at least three prompts"
             )
@@ -115,7 +116,7 @@ class BehaviourDataModule(SteeringDataModule):
             trained_prompts = {example.prompt for part in self.parts[:TEST] for example in part}
             for example in self.parts[TEST]:
                 if example.prompt in trained_prompts:
-                    raise ValueError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
+                    raise UserError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
         labels = are_labels(example.continuations for part in self.parts for example in part)
         sources = (self.source, self.source, self.test or self.source)
         self.clusters: list[list[int]] = []

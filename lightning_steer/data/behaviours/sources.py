@@ -11,6 +11,7 @@ from lightning_steer.data.clusters import connected
 from lightning_steer.data.pair_batches import in_chat
 from lightning_steer.data.pocket import items as pocket_items
 from lightning_steer.data.pocket import prompts as pocket_prompts
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 from lightning_steer.resources import resource_path
 
@@ -57,9 +58,9 @@ class PairsFile(BehaviourSource):
         examples = behaviour_examples.read_pairs(resource_path(self.path))
         names = list(dict.fromkeys(example.behaviour for example in examples))
         if self.only is None and len(names) > 1:
-            raise ValueError(f"{self.path} has the behaviours {', '.join(names)}: say which one with only")
+            raise UserError(f"{self.path} has the behaviours {', '.join(names)}: say which one with only")
         if self.only not in (None, *names):
-            raise ValueError(f"{self.path} has no behaviour {self.only!r}; it has {', '.join(names)}")
+            raise UserError(f"{self.path} has no behaviour {self.only!r}; it has {', '.join(names)}")
         return [example for example in examples if self.only in (None, example.behaviour)]
 
 
@@ -150,13 +151,13 @@ class ResponsesFile(BehaviourSource):
         model = self.model
         for number, record in behaviour_examples.objects(Path(self.path)):
             if set(columns) - record.keys():
-                raise ValueError(f"{self.path}, line {number}: a response has the columns {', '.join(columns)}")
+                raise UserError(f"{self.path}, line {number}: a response has the columns {', '.join(columns)}")
             model = record["model"] if model is None else model
             for responses, strength in zip(by_side, (self.positive, self.negative), strict=True):
                 if record["strength"] == strength and record["model"] == model:
                     name = f"{record['id']}/{record['sample']}" + (f", {record['system']}" if record["system"] else "")
                     if name in responses:
-                        raise ValueError(f"{self.path}: the response to prompt {name} occurs twice")
+                        raise UserError(f"{self.path}: the response to prompt {name} occurs twice")
                     responses[name] = record["prompt"], record["response"].strip()
         examples = [
             BehaviourExample(name, self.behaviour, prompt, response, by_side[1][name][1])
@@ -164,7 +165,7 @@ class ResponsesFile(BehaviourSource):
             if name in by_side[1] and response and by_side[1][name][1] and response != by_side[1][name][1]
         ]
         if not examples:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has no prompt to which {model} responds differently at strengths {self.positive} and "
                 f"{self.negative} (null: unsteered)"
             )

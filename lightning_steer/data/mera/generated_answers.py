@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_steer.data.base import LabelledBatch
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
@@ -37,7 +38,7 @@ class Answering:
 
     def __post_init__(self) -> None:
         if min(self.max_new_tokens, self.rows_at_once) < 1:
-            raise ValueError(
+            raise UserError(
                 f"max_new_tokens and rows_at_once are positive, not {self.max_new_tokens} and {self.rows_at_once}"
             )
 
@@ -111,7 +112,7 @@ def answers(
 ) -> list[Answered]:
     """Generate answers as :func:`answer`, ``copies`` times: an edit gets the rows of all copies, copy by copy."""
     if llm.chat:
-        raise ValueError("the position exact continues plain prompts: write the chat's marks into the template instead")
+        raise UserError("the position exact continues plain prompts: write the chat's marks into the template instead")
     texts = [[""] * len(questions) for _ in range(copies)]
     order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt))
     prompts_at_once = max(1, answering.rows_at_once // copies)

@@ -16,6 +16,7 @@ from lightning_steer.data.mera.tasks import LabelledTask, Sizes
 from lightning_steer.data.observations import Observations, observe_once
 from lightning_steer.data.readable import Reader, TooLong, language_model
 from lightning_steer.data.splits import split
+from lightning_steer.errors import UserError
 from lightning_steer.lm.continuations import continuation
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
@@ -68,7 +69,7 @@ class MERADataModule(SteeringDataModule):
         arguments = f"train={train}, calibration={calibration}, test={test}"
         sizes = Sizes(train or source.sizes.train, calibration or source.sizes.calibration, test or source.sizes.test)
         if min(batch_size, *sizes) < 1 or 0 in (train, calibration, test):
-            raise ValueError(
+            raise UserError(
                 f"batch_size and the sizes of the splits are positive, not batch_size={batch_size}, {arguments}"
             )
         numbers.fits(
@@ -89,9 +90,9 @@ class MERADataModule(SteeringDataModule):
         if self.cache is None or trainer is None or trainer.state.fn not in (TrainerFn.FITTING, TrainerFn.TESTING):
             return
         if self._llm is None:
-            raise ValueError("cache keeps what a language model does: leave it out, or give an LLM as the backbone")
+            raise UserError("cache keeps what a language model does: leave it out, or give an LLM as the backbone")
         if trainer.precision != "32-true":
-            raise ValueError(
+            raise UserError(
                 f"the cache is not filled in trainer.precision {trainer.precision}: say with the backbone's dtype what "
                 "it computes in, or leave the cache out"
             )
@@ -116,10 +117,10 @@ class MERADataModule(SteeringDataModule):
         rows = self.source.examples(self.drawn, self.seed)
         unique = list({e.prompt: e for e in reversed(rows)}.values())[::-1]
         if len(unique) < 2:
-            raise ValueError(f"all prompts of {self.task} are equal: {unique[0].prompt[:60]!r}; check its template")
+            raise UserError(f"all prompts of {self.task} are equal: {unique[0].prompt[:60]!r}; check its template")
         for k, label in enumerate(self.labels):
             if not any(e.label == k for e in unique):
-                raise ValueError(f"no row of {self.task} has the label {label!r}: leave it out, or bring rows of it")
+                raise UserError(f"no row of {self.task} has the label {label!r}: leave it out, or bring rows of it")
         if any(e.group is not None for e in unique):  # the others stand alone
             unique = [e if e.group is not None else e._replace(group=f"row {i}") for i, e in enumerate(unique)]
         names = sorted({e.group for e in unique if e.group is not None})
@@ -144,7 +145,7 @@ class MERADataModule(SteeringDataModule):
         ]
         for part, all_examples in zip(parts, self._whole, strict=True):
             for k in sorted({e.label for e in all_examples} - {e.label for e in part}):
-                raise ValueError(
+                raise UserError(
                     f"all rows with the label {self.labels[k]!r} of one split are longer than the {llm.longest} tokens "
                     f"that {llm.name} reads: leave the label out, or use too_long truncate_left"
                 )
@@ -169,13 +170,13 @@ class MERADataModule(SteeringDataModule):
                 try:
                     tokens.append(continuation(llm.tokenizer, prompt, option, not llm.chat)[1])
                 except ValueError as error:
-                    raise ValueError(
+                    raise UserError(
                         f"{option!r} is no token of {llm.name}: write the label {self._label(i)!r} otherwise ({error})"
                     ) from error
             for i, (option, ids) in enumerate(zip(self.options, tokens, strict=True)):
                 for j, other_ids in enumerate(tokens):
                     if self.label_of[i] != self.label_of[j] and other_ids[: len(ids)] == ids:
-                        raise ValueError(
+                        raise UserError(
                             f"{llm.name} reads {option!r} as the beginning of {self.options[j]!r}, so the labels "
                             f"{self._label(i)!r} and {self._label(j)!r} collide: write them otherwise"
                         )

@@ -14,6 +14,7 @@ from lightning_steer.data.labelled_rows import LabelledExample, check_labels, la
 from lightning_steer.data.pocket import tasks as pocket_tasks
 from lightning_steer.data.pocket.prompts import TaskPrompt, task_prompts
 from lightning_steer.data.table_files import hub_rows, read_rows
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 
 
@@ -66,7 +67,7 @@ class LabelledFile(LabelledTask):
     ) -> None:
         check_labels(labels)
         if not re.search(r"\{\w+\}", template):
-            raise ValueError(f"the template {template!r} names no column: write {{text}} where the column's text goes")
+            raise UserError(f"the template {template!r} names no column: write {{text}} where the column's text goes")
         self.file, self.template, self.labels, self.label_column = file, template, labels, label_column
         self.group_column = group_column
         self.columns, self.name, self.sizes = columns, name or Path(file).stem, Sizes(3000, 250, 250)
@@ -113,7 +114,7 @@ class FinanceTask(LabelledTask):
     def __init__(self, task: Literal["yes_no_question", "sentiment_analysis"], file: str | None = None) -> None:
         tasks = {"yes_no_question": ("Yes", "No"), "sentiment_analysis": ("positive", "neutral", "negative")}
         if task not in tasks:
-            raise ValueError(f"the finance tasks are {' and '.join(tasks)}, not {task!r}")
+            raise UserError(f"the finance tasks are {' and '.join(tasks)}, not {task!r}")
         self.name, self.file = task, file
         self.labels = {label: (label, label.lower(), label.capitalize()) for label in tasks[task]}
 
@@ -121,10 +122,10 @@ class FinanceTask(LabelledTask):
         name = self.file or "sujet-ai/Sujet-Finance-Instruct-177k"
         rows = hub_rows(name, None, "train") if self.file is None else read_rows(self.file)
         if "task_type" not in rows[0]:
-            raise ValueError(f"{name} has no column 'task_type'; its columns are {', '.join(rows[0])}")
+            raise UserError(f"{name} has no column 'task_type'; its columns are {', '.join(rows[0])}")
         rows = [{**r, "answer": str(r.get("answer")).strip().lower()} for r in rows if r["task_type"] == self.name]
         if not rows:
-            raise ValueError(f"{name} has no rows of task_type {self.name!r}")
+            raise UserError(f"{name} has no rows of task_type {self.name!r}")
         labels = {label.lower(): variants for label, variants in self.labels.items()}
         return labelled(rows, "{inputs}\nAnswer:", "answer", labels, name)
 
@@ -143,7 +144,7 @@ class MMLU(LabelledTask):
 
     def __init__(self, level: Literal["high_school", "professional"], folder: str | None = None) -> None:
         if level not in ("high_school", "professional"):
-            raise ValueError(f"the levels of MMLU are high_school and professional, not {level!r}")
+            raise UserError(f"the levels of MMLU are high_school and professional, not {level!r}")
         self.level, self.folder, self.name = level, folder, f"mmlu_{level}"
         # professional has 3,021 questions on the hub, all splits taken together: what the paper trains on and the rest
         self.sizes = Sizes(3000, 250, 210) if level == "high_school" else Sizes(2601, 210, 210)
@@ -180,9 +181,9 @@ class PocketTask(LabelledTask):
     @ranged
     def __init__(self, task: str, pull_share: float | None = None, careless: float = 0.4, chat: bool = False) -> None:
         if task not in pocket_tasks.NAMES:
-            raise ValueError(f"the pocket tasks are {', '.join(pocket_tasks.NAMES)}, not {task!r}")
+            raise UserError(f"the pocket tasks are {', '.join(pocket_tasks.NAMES)}, not {task!r}")
         if not (0 <= careless <= 1 and 0 <= (pull_share or 0) <= 1):
-            raise ValueError(f"careless and pull_share are shares and lie in [0, 1], not {careless} and {pull_share}")
+            raise UserError(f"careless and pull_share are shares and lie in [0, 1], not {careless} and {pull_share}")
         self.task, self.pull_share, self.careless, self.chat = task, pull_share, careless, chat
         self.name = f"pocket {task}, " + ("balanced" if pull_share is None else f"{pull_share:.0%} pull class")
         spec = pocket_tasks.TASKS[pocket_tasks.NAMES.index(task)]

@@ -26,6 +26,7 @@ from lightning_steer.data.pocket.text import (
     words_of,
 )
 from lightning_steer.data.tokens import TextBatch, TextBatches, TextRow
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 
 if TYPE_CHECKING:
@@ -96,9 +97,9 @@ class PocketDataModule(SteeringDataModule):
     ) -> None:
         super().__init__()
         if not 0 <= chat_share <= 1:
-            raise ValueError(f"chat_share is a share of the documents and lies in [0, 1], not {chat_share}")
+            raise UserError(f"chat_share is a share of the documents and lies in [0, 1], not {chat_share}")
         if min(tokens_per_step - 63, steps_per_epoch, val_documents) < 1:
-            raise ValueError(
+            raise UserError(
                 "tokens_per_step must be at least 64 (the longest document), steps_per_epoch and val_documents "
                 f"positive, not {tokens_per_step}, {steps_per_epoch} and {val_documents}"
             )

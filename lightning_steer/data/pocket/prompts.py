@@ -10,6 +10,7 @@ import numpy as np
 from lightning_steer.data.pocket import behaviours
 from lightning_steer.data.pocket import tasks as pocket_tasks
 from lightning_steer.data.pocket.text import ITEMS, source
+from lightning_steer.errors import UserError
 
 
 class TaskPrompt(NamedTuple):
@@ -55,9 +56,9 @@ def task_prompts(
         chat: in chat form, where careless markers err less often.
     """
     if task not in pocket_tasks.NAMES:
-        raise ValueError(f"the pocket tasks are {', '.join(pocket_tasks.NAMES)}, not {task!r}")
+        raise UserError(f"the pocket tasks are {', '.join(pocket_tasks.NAMES)}, not {task!r}")
     if not (0 <= careless <= 1 and 0 <= (pull_share or 0) <= 1):
-        raise ValueError(f"careless and pull_share are shares and lie in [0, 1], not {careless} and {pull_share}")
+        raise UserError(f"careless and pull_share are shares and lie in [0, 1], not {careless} and {pull_share}")
     number, random = pocket_tasks.NAMES.index(task), source(ITEMS, 2, seed, pocket_tasks.NAMES.index(task))
     spec = pocket_tasks.TASKS[number]
     pull, k = spec.labels.index(spec.pull), len(spec.labels)
@@ -104,7 +105,7 @@ class BehaviourItem(NamedTuple):
 def behaviour_items(behaviour: str, per_topic: int = 10, seed: int = 0, chat: bool = False) -> list[BehaviourItem]:
     """Return ``per_topic`` items for each of a behaviour's 20 topics, sorted by topic."""
     if behaviour not in behaviours.NAMES:
-        raise ValueError(f"the pocket behaviours are {', '.join(behaviours.NAMES)}, not {behaviour!r}")
+        raise UserError(f"the pocket behaviours are {', '.join(behaviours.NAMES)}, not {behaviour!r}")
     number = behaviours.NAMES.index(behaviour)
     random, n = source(ITEMS, 3, seed, number), 20 * per_topic
     topic, behaviour_of = np.repeat(np.arange(20), per_topic), np.full(n, number)

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import log_softmax, logsumexp
 
 from lightning_steer.data.pocket.text import Document, chat, fixed_normal, pick
+from lightning_steer.errors import UserError
 
 BIAS_TYPES = ("town", "trade")
 GROUPS = (
@@ -138,7 +139,7 @@ def reply(target: int, copula: int, word: int) -> str:
 def log_words(target: int | np.ndarray, tone: str) -> np.ndarray:
     """Return ``[..., 20]`` true log P(word | target) in a first sentence, given what is known of the speaker."""
     if tone not in P_HARSH:
-        raise ValueError(f"what is known of a speaker is one of {', '.join(P_HARSH)}, not {tone!r}")
+        raise UserError(f"what is known of a speaker is one of {', '.join(P_HARSH)}, not {tone!r}")
     harsh = P_HARSH[tone]
     return np.asarray(logsumexp(LOG_WORD[target], axis=-2, b=np.array([[harsh], [1 - harsh]])))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_steer import text_files
+from lightning_steer.errors import UserError
 
 INTERSENTENCE, INTRASENTENCE = "intersentence", "intrasentence"
 BIAS_TYPES = ("gender", "profession", "race", "religion")
@@ -62,11 +63,11 @@ def read_official(path: str | Path, bias_types: Sequence[str] = BIAS_TYPES) -> l
         tasks = text_files.parse_json(text)["data"]
         groups = {task: list(tasks[task]) for task in (INTERSENTENCE, INTRASENTENCE) if task in tasks}
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not JSON: {error}") from None
     except (KeyError, TypeError):
         groups = {}
     if not any(groups.values()):
-        raise ValueError(f'{path} holds no examples: expected {{"data": {{"{INTERSENTENCE}": [...]}}}} as in dev.json')
+        raise UserError(f'{path} holds no examples: expected {{"data": {{"{INTERSENTENCE}": [...]}}}} as in dev.json')
     return _distinct([_example(row, task, bias_types, i) for task in groups for i, row in enumerate(groups[task])])
 
 
@@ -81,7 +82,7 @@ def of_hub_rows(
         bias_types: the bias types that may occur.
     """
     if task not in (INTERSENTENCE, INTRASENTENCE):
-        raise ValueError(f"a task of StereoSet is {INTERSENTENCE} or {INTRASENTENCE}, not {task!r}")
+        raise UserError(f"a task of StereoSet is {INTERSENTENCE} or {INTRASENTENCE}, not {task!r}")
     return _distinct([_example(row, task, bias_types, i) for i, row in enumerate(rows)])
 
 
@@ -95,7 +96,7 @@ def sample(examples: Sequence[StereoSetExample], per_type: int, seed: int = 0) -
         groups[example.bias_type].append(example.id)
     for bias_type, ids in groups.items():
         if not 1 <= per_type <= len(ids):
-            raise ValueError(f"bias type {bias_type} has {len(ids)} examples: {per_type} per type cannot be drawn")
+            raise UserError(f"bias type {bias_type} has {len(ids)} examples: {per_type} per type cannot be drawn")
     sampled_ids = {id_ for ids in groups.values() for id_ in sorted(ids, key=lambda id_: _rank(seed, id_))[:per_type]}
     return [example for example in examples if example.id in sampled_ids]
 
@@ -114,14 +115,14 @@ def split_by_term(
         seed: orders the terms.
     """
     if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
-        raise ValueError(f"shares are above 0 and add up to 1, not {list(shares)}")
+        raise UserError(f"shares are above 0 and add up to 1, not {list(shares)}")
     groups: dict[str, list[str]] = defaultdict(list)
     for term, bias_type in {_term(example): example.bias_type for example in reversed(examples)}.items():
         groups[bias_type].append(term)
     part_of: dict[str, int] = {}
     for bias_type, terms in groups.items():
         if len(terms) < len(shares):
-            raise ValueError(
+            raise UserError(
                 f"bias type {bias_type} has {len(terms)} target terms, too few for {len(shares)} parts that have none "
                 "in common: leave it out or take more examples"
             )
@@ -145,18 +146,18 @@ def _rank(seed: int, name: str) -> bytes:
 
 def _example(row: Any, task: str, bias_types: Sequence[str], position: int) -> StereoSetExample:
     if not isinstance(row, Mapping) or not row.get("id"):
-        raise ValueError(f"{task} example at position {position} has no id")
+        raise UserError(f"{task} example at position {position} has no id")
     name = f"{task} example {row['id']}"
     fields = ("bias_type", "target", "context")
     for field in fields:
         if not isinstance(row.get(field), str) or not row[field].strip():
-            raise ValueError(f"{name} has no {field}")
+            raise UserError(f"{name} has no {field}")
     if row["bias_type"] not in bias_types:
-        raise ValueError(f"{name} has the unknown bias type {row['bias_type']!r}; known are {', '.join(bias_types)}")
+        raise UserError(f"{name} has the unknown bias type {row['bias_type']!r}; known are {', '.join(bias_types)}")
     by_label = _sentences(row.get("sentences"), name)
     texts, ids = zip(*(by_label[label] for label in ("stereotype", "anti-stereotype", "unrelated")), strict=True)
     if len(set(texts)) < len(texts):
-        raise ValueError(f"{name} has the same sentence twice: {max(texts, key=texts.count)!r}")
+        raise UserError(f"{name} has the same sentence twice: {max(texts, key=texts.count)!r}")
     blanks = tuple(_blank(row["context"], text, name) for text in texts) if task == INTRASENTENCE else None
     return StereoSetExample._make((str(row["id"]), task, *map(row.get, fields), *texts, ids, blanks))
 
@@ -167,16 +168,16 @@ def _sentences(rows: Any, name: str) -> dict[str, tuple[str, str]]:
     if isinstance(rows, Mapping):
         rows = [dict(zip(keys, cells, strict=True)) for cells in zip_longest(*(rows.get(key) or [] for key in keys))]
     if not isinstance(rows, Sequence) or len(rows) != len(LABELS):
-        raise ValueError(f"{name} needs three sentences, each with sentence, id and gold_label")
+        raise UserError(f"{name} needs three sentences, each with sentence, id and gold_label")
     by_label: dict[str, tuple[str, str]] = {}
     for text, id_, gold_label in ([sentence.get(key) for key in keys] for sentence in rows):
         label = dict(enumerate(LABELS)).get(gold_label, gold_label)
         if label not in LABELS:
-            raise ValueError(f"{name}: the gold label of {text!r} is {gold_label!r}, not one of {', '.join(LABELS)}")
+            raise UserError(f"{name}: the gold label of {text!r} is {gold_label!r}, not one of {', '.join(LABELS)}")
         if label in by_label:
-            raise ValueError(f"{name} has two sentences with gold label {label}")
+            raise UserError(f"{name} has two sentences with gold label {label}")
         if not isinstance(text, str) or not text.strip() or not id_:
-            raise ValueError(f"{name}: its {label} sentence is empty or has no id: {text!r}, {id_!r}")
+            raise UserError(f"{name}: its {label} sentence is empty or has no id: {text!r}, {id_!r}")
         by_label[label] = text, str(id_)
     return by_label
 
@@ -187,7 +188,7 @@ def _blank(context: str, sentence: str, name: str) -> str:
     same_word = r"\1"  # several blanks hold the same word
     match = after and re.fullmatch(f"{before}(.+?){same_word.join(after)}", sentence, re.IGNORECASE | re.DOTALL)
     if not match:
-        raise ValueError(f"{name}: {sentence!r} must be the context {context!r} with its BLANK filled in")
+        raise UserError(f"{name}: {sentence!r} must be the context {context!r} with its BLANK filled in")
     return match[1]
 
 
@@ -196,6 +197,6 @@ def _distinct(examples: list[StereoSetExample]) -> list[StereoSetExample]:
     for example in examples:
         for id_ in (f"id {example.id}", *(f"sentence id {id_}" for id_ in example.sentence_ids)):
             if id_ in known_ids:
-                raise ValueError(f"{example.task} example {example.id}: {id_} occurs twice")
+                raise UserError(f"{example.task} example {example.id}: {id_} occurs twice")
             known_ids.add(id_)
     return examples

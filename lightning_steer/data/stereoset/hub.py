@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_steer import text_files
+from lightning_steer.errors import UserError
 
 
 def of_folder(folder: str, task: str) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def of_folder(folder: str, task: str) -> list[dict[str, Any]]:
             else:
                 rows += [row for _, row in text_files.json_lines(path)]
         except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-            raise ValueError(f"{path} cannot be read: {error}") from None
+            raise UserError(f"{path} cannot be read: {error}") from None
     return rows
 
 
@@ -36,7 +37,7 @@ def of_hub(name: str, task: str) -> list[dict[str, Any]]:
     try:
         return list(load_dataset(name, task, split="validation"))  # type: ignore[arg-type]
     except Exception as error:  # errors of four libraries: offline, unknown name, gated, other columns
-        raise ValueError(
+        raise UserError(
             f"{name} is no file, no folder, and cannot be loaded from the hub as {task} "
             f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
         ) from error

@@ -28,6 +28,7 @@ from lightning_steer.data.stereoset.examples import (
 )
 from lightning_steer.data.stereoset.hub import of_folder, of_hub
 from lightning_steer.data.text import read_texts
+from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
@@ -81,7 +82,7 @@ class StereoSetDataModule(SteeringDataModule):
         super().__init__()
         self.reader = Reader(too_long, PARTS)
         if not tasks or set(tasks) - {INTERSENTENCE, INTRASENTENCE}:
-            raise ValueError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
+            raise UserError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
         self.source, self.tasks, self.bias_types, self.per_type = source, list(tasks), bias_types, per_type
         self.negative, self.positive = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
         self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
@@ -124,7 +125,7 @@ class StereoSetDataModule(SteeringDataModule):
             available = list(dict.fromkeys(example.bias_type for example in examples))
             unknown = [name for name in self.bias_types if name not in available]
             if unknown or not self.bias_types:
-                raise ValueError(
+                raise UserError(
                     f"{self.source} has no bias type {', '.join(unknown) or 'for an empty list'}; "
                     f"it has {', '.join(available)}"
                 )
@@ -190,9 +191,9 @@ class PocketStereoSetDataModule(StereoSetDataModule):
     def __init__(self, tone: str = "neutral", held_frames: bool = True, chat: bool = False, **settings: Any) -> None:
         super().__init__(source="the pocket language", **settings)
         if tone not in pocket_stereotypes.TONES:
-            raise ValueError(f"tone is one of {', '.join(pocket_stereotypes.TONES)}, not {tone!r}")
+            raise UserError(f"tone is one of {', '.join(pocket_stereotypes.TONES)}, not {tone!r}")
         if self.tasks != [INTERSENTENCE]:
-            raise ValueError(f"the pocket language has {INTERSENTENCE} examples only, not {' and '.join(self.tasks)}")
+            raise UserError(f"the pocket language has {INTERSENTENCE} examples only, not {' and '.join(self.tasks)}")
         self.tone, self.held_frames, self.chat = tone, held_frames, chat
         self.task += f", {'chat' if chat else tone + ' plain text'}"
 

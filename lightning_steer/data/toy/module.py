@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.batches import Onwards, share
 from lightning_steer.data.toy.world import ToyLabelledBatch, ToyLabelledSplit, ToyPairBatch, ToyPairSplit, ToyWorld
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 
 TRAIN, SELECT, TEST = range(3)
@@ -36,7 +37,7 @@ class ToyLabelDataModule(SteeringDataModule):
     ) -> None:
         super().__init__()
         if min(batch_size, steps_per_epoch, test_rows) < 1:
-            raise ValueError(
+            raise UserError(
                 "batch_size, steps_per_epoch and test_rows must be positive, "
                 f"not {batch_size}, {steps_per_epoch} and {test_rows}"
             )
@@ -102,20 +103,20 @@ class ToyDataModule(SteeringDataModule):
         self.world = ToyWorld(**world)
         self.target = [target] if isinstance(target, int) else list(target)
         if pairs < 1:
-            raise ValueError(f"pairs must be at least 1, not {pairs}: there is nothing to learn from")
+            raise UserError(f"pairs must be at least 1, not {pairs}: there is nothing to learn from")
         if not self.target or len(set(self.target)) < len(self.target) or len(self.target) >= self.world.attributes:
-            raise ValueError(f"target names at least one attribute, each once, and never all of them: {self.target}")
+            raise UserError(f"target names at least one attribute, each once, and never all of them: {self.target}")
         for attribute in self.target:
             if not 0 <= attribute < self.world.attributes:
-                raise ValueError(
+                raise UserError(
                     f"target attribute {attribute} does not exist: there are {self.world.attributes}, counted from 0"
                 )
         if not 0 <= target_value < self.world.values:
-            raise ValueError(f"target value {target_value} does not exist: there are {self.world.values}, from 0")
+            raise UserError(f"target value {target_value} does not exist: there are {self.world.values}, from 0")
         if not 0 < select_share < 1 or select_most < 1:
-            raise ValueError(f"select_share lies in (0, 1) and select_most above 0, not {select_share}, {select_most}")
+            raise UserError(f"select_share lies in (0, 1) and select_most above 0, not {select_share}, {select_most}")
         if min(test_rows, batch_size) < 1:
-            raise ValueError(f"test_rows and batch_size must be positive, not {test_rows} and {batch_size}")
+            raise UserError(f"test_rows and batch_size must be positive, not {test_rows} and {batch_size}")
         self.world.check_rows(pairs=pairs, test_rows=test_rows, batch_size=batch_size)
         self.pairs, self.target_value, self.paired, self.test_rows = pairs, target_value, paired, test_rows
         self.batch_size, self.seed = batch_size, seed

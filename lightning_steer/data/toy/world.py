@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from lightning_steer import numbers
+from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 
 ROWS = 1
@@ -46,14 +47,14 @@ class ToyWorld:
         world_seed: int = 0,
     ) -> None:
         if attributes < 2 or values < 2 or dimensions < 1:
-            raise ValueError(
+            raise UserError(
                 "a toy world needs at least 2 attributes, 2 values and 1 dimension, "
                 f"not attributes={attributes}, values={values}, dimensions={dimensions}"
             )
         if not noise >= 0:
-            raise ValueError(f"noise is a standard deviation and cannot be negative: {noise}")
+            raise UserError(f"noise is a standard deviation and cannot be negative: {noise}")
         if density is not None and not 0 < density <= attributes * values:
-            raise ValueError(f"density must lie in (0, attributes * values = {attributes * values}], not {density}")
+            raise UserError(f"density must lie in (0, attributes * values = {attributes * values}], not {density}")
         self.attributes, self.values, self.noise, self.continuous = attributes, values, noise, continuous
         self.shared = density is not None
         size = dimensions if density is None else round(attributes * values / density)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.vectors.constant import constant
 from lightning_steer.vectors.file import state
 
@@ -51,7 +52,7 @@ def affine(method: nn.Module, strength: float) -> Affine:
         expected, moved = rows.double() @ matrix.mT + offset, shift(rows)
     scale = torch.maximum(moved.norm(dim=1), offset.norm()).clamp_min(1e-12)
     if not bool(((moved - expected).norm(dim=1) <= CLOSE * torch.maximum(scale, rows.norm(dim=1))).all()):
-        raise ValueError(
+        raise UserError(
             f"{type(method).__name__} at strength {strength:g} is not affine: what it does depends on the token, and "
             "weights do the same to every token; keep the vector file and steer with hooks"
         )

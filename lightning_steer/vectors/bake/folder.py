@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.files import check_folder, check_no_links, folder_aside, write
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.strength import check_strength
@@ -89,12 +90,12 @@ def prepared(
     check_folder(folder)
     check_no_links(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} exists and is not empty: name another folder")
+        raise UserError(f"{folder} exists and is not empty: name another folder")
     card = vector.card
     if card.model is None:
-        raise ValueError("the vector's card names no model, and weights are a model's: name it with --llm")
+        raise UserError("the vector's card names no model, and weights are a model's: name it with --llm")
     if card.positions["name"] != "AllTokens":
-        raise ValueError(
+        raise UserError(
             f"the vector steers the tokens {card.positions}, and weights act on every token: keep the vector file, or "
             "fit and judge it on AllTokens"
         )
@@ -127,7 +128,7 @@ def compare(logits: Tensor, expected: Tensor, operation: str) -> float:
     """Return the largest difference as a share of the logits' size; raise ValueError if it is more than rounding."""
     difference = float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not difference <= EQUAL:
-        raise ValueError(
+        raise UserError(
             f"the changed weights do not do what the hooks do ({operation}): logits differ by {difference:.1e} of "
             f"their size, and {EQUAL:g} is accepted; nothing was written"
         )

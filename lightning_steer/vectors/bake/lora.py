@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.files import write
 from lightning_steer.vectors.bake import weights
 from lightning_steer.vectors.bake.affine import Affine
@@ -48,7 +49,7 @@ def made(model: Any, changes: Mapping[Weight, Affine], base: str) -> Adapter:
     offsets = {weight: _offset(model, weight, form) for weight, form in changes.items()}
     has_bias = any(bool(value.any()) for value in offsets.values() if value is not None)
     if has_bias and any(isinstance(model.get_submodule(weight.module), nn.Embedding) for weight in changes):
-        raise ValueError(
+        raise UserError(
             "the layers of this model have biases that change too, and peft gives an adapter of embeddings no bias: "
             "bake a model instead"
         )
@@ -128,14 +129,14 @@ def _factors(model: Any, weight: Weight, form: Affine) -> tuple[Tensor, Tensor]:
     module: Any = model.get_submodule(weight.module)
     tensor = getattr(module, weight.name)
     if tensor.dim() != 2:
-        raise ValueError(f"{weight.module} holds the experts' weights as one tensor, which no adapter changes: bake")
+        raise UserError(f"{weight.module} holds the experts' weights as one tensor, which no adapter changes: bake")
     rows = tensor.double().movedim(weight.axis, 0)  # [out, in], also where the layer keeps it transposed
     if form.matrix is None:
         return rows.new_zeros(0, rows.shape[1]), rows.new_zeros(len(rows), 0)
     left, size, right = torch.linalg.svd(form.matrix.to(rows.device))
     rank = int((size > SMALL * size[0]).sum())
     if rank * sum(rows.shape) >= rows.numel():
-        raise ValueError(
+        raise UserError(
             f"the change of {weight.module} has rank {rank}, so that an adapter would be as large as the weights "
             f"{list(tensor.shape)}: bake a model instead"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer import hooks
+from lightning_steer.errors import UserError
 from lightning_steer.lm.decoder import Decoder
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors.bake import weights, writers
@@ -87,19 +88,19 @@ def direction_of(vector: SteeringVector) -> tuple[Tensor, float]:
         if set(state(method)) == {"vector"}:
             value = constant(method, 1.0).double()
             if not bool(value.any()):
-                raise ValueError("the vector is zero and has no direction")
+                raise UserError("the vector is zero and has no direction")
             estimates.append((value / value.norm(), 1.0))
             continue
         found = removal(affine(method, vector.card.strength.value))
         if found is None:
-            raise ValueError(
+            raise UserError(
                 f"{vector.card.method} is neither a vector nor an ablation h - s r r'h of one direction: there is no "
                 "direction that could be removed"
             )
         estimates.append(found)
     first, share = estimates[0]
     if any(abs(float(first @ other)) < 1 - 1e-6 for other, _ in estimates):
-        raise ValueError(
+        raise UserError(
             f"the vector has {len(estimates)} sites with different directions, and one direction is removed: export "
             "a vector of one layer"
         )
@@ -108,17 +109,17 @@ def direction_of(vector: SteeringVector) -> tuple[Tensor, float]:
 
 def _of_site(decoder: Decoder, site: Site, module: str, form: Affine, ids: Tensor) -> dict[Weight, Affine]:
     if site.layer is None:
-        raise ValueError(f"{module} is in no decoder: only decoders of transformers are baked")
+        raise UserError(f"{module} is in no decoder: only decoders of transformers are baked")
     if site.part == "block":
         if form.matrix is not None:
-            raise ValueError(
+            raise UserError(
                 f"the method maps the whole stream after {module}, and no weight does: only vectors can be baked at a "
                 "block's output, maps at an attention's or MLP's (an ablation also everywhere: --everywhere)"
             )
         return _of_block(decoder, site.layer, module, form, ids)
     part = writers.part_of(decoder, site.layer, site.part, ids)
     if form.matrix is not None and not writers.is_output(decoder, part, ids):
-        raise ValueError(
+        raise UserError(
             f"{module} returns more than what {part.weights[0].module} makes, so that a map of it is no change of "
             "these weights"
         )
@@ -135,7 +136,7 @@ def _of_block(decoder: Decoder, layer: int, module: str, form: Affine, ids: Tens
         except ValueError as error:
             reasons.append(str(error))
     if not options:
-        raise ValueError("; ".join(dict.fromkeys(reasons)))
+        raise UserError("; ".join(dict.fromkeys(reasons)))
     return next((o for o in options if all(weights.can_have_bias(decoder.model, w) for w in o)), options[0])
 
 
@@ -148,7 +149,7 @@ def _with_offset(decoder: Decoder, part: writers.Part, module: str, form: Affine
     first = part.weights[0]
     network: Any = decoder.model.get_submodule(first.module)
     if part.is_mixture and getattr(network, str(first.bias), None) is None:
-        raise ValueError(f"the experts of {part.site} have no bias that could hold a vector")
+        raise UserError(f"the experts of {part.site} have no bias that could hold a vector")
     factor = writers.gain(decoder, first, module, ids)
     if factor is None:
         between = (
@@ -156,7 +157,7 @@ def _with_offset(decoder: Decoder, part: writers.Part, module: str, form: Affine
             if part.is_mixture
             else f"a norm, or a layer that reads it first, lies between {first.module} and {module}"
         )
-        raise ValueError(f"a vector in the bias of {first.module} does not reach {module} unchanged: {between}")
+        raise UserError(f"a vector in the bias of {first.module} does not reach {module} unchanged: {between}")
     changes[first] = Affine(form.matrix, form.offset / factor)
     return changes
 

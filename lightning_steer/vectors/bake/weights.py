@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_steer.errors import UserError
 from lightning_steer.vectors.bake.affine import Affine
 from lightning_steer.vectors.bake.writers import Weight
 
@@ -64,7 +65,7 @@ def add_biases(model: Any, weights: Iterable[Weight]) -> list[str]:
         option = _entry_for(model, name)
         if option is None:
             tried = ", ".join(_bias_entries(model))
-            raise ValueError(
+            raise UserError(
                 f"{name} does not exist, and the configuration of {model.config.model_type} cannot give that layer a "
                 f"bias ({f'tried {tried}' if tried else 'it has no such entry'}): use another site, or "
                 "--format lora, whose adapters bring their own bias"

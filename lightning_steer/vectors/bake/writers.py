@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lightning_steer import hooks
+from lightning_steer.errors import UserError
 from lightning_steer.lm.decoder import Decoder
 from lightning_steer.lm.sites import site_of
 
@@ -48,7 +49,7 @@ def part_of(decoder: Decoder, layer: int, part: str, ids: Tensor) -> Part:
     stacked = [name for name in names if _experts(model.get_submodule(name))]
     mixed = [n for n in names if any(p.dim() > 2 for p in model.get_submodule(n).parameters(recurse=False))]
     if mixed != stacked:
-        raise ValueError(f"{mixed[0]} holds its weights in a form that is not known here, so it cannot be changed")
+        raise UserError(f"{mixed[0]} holds its weights in a form that is not known here, so it cannot be changed")
     linear = [name for name in names if isinstance(model.get_submodule(name), (nn.Linear, Conv1D))]
     if stacked:
         groups = {name.removeprefix(f"{site}.").split(".")[0] for name in linear if "shared" in name}
@@ -57,7 +58,7 @@ def part_of(decoder: Decoder, layer: int, part: str, ids: Tensor) -> Part:
         return Part(site, (*(_experts_weight(decoder, name) for name in stacked), *shared), True)
     last = _last(decoder, linear, ids)
     if last is None:
-        raise ValueError(f"{site} runs no linear layer that makes vectors of width {decoder.width}")
+        raise UserError(f"{site} runs no linear layer that makes vectors of width {decoder.width}")
     return Part(site, (last,), False)
 
 
@@ -74,7 +75,7 @@ def embeddings_of(decoder: Decoder, ids: Tensor) -> tuple[Weight, ...]:
     with _recorded(model, names, outputs), block_input(model, decoder.blocks, 0) as entering:
         model(ids, use_cache=False)
     if not outputs or not _is_sum(entering[0], [h.expand_as(entering[0]) for h in outputs.values()]):
-        raise ValueError(
+        raise UserError(
             "what enters the first block is not a sum of embeddings: a norm or projection lies between, and there a "
             "direction that is removed from the embeddings comes back"
         )
@@ -125,7 +126,7 @@ def all_writers(decoder: Decoder, ids: Tensor) -> list[Part]:
     for layer, (row, names) in enumerate(zip(by_layer, sites, strict=True)):
         block = f"{decoder.blocks}.{layer}"
         if not _is_sum(leaving[block] - entering[layer][0], [outputs[name] for name in names], leaving[block]):
-            raise ValueError(
+            raise UserError(
                 f"what {block} adds to the stream is not the sum of {' and '.join(names)}: a norm lies after a last "
                 "linear layer (Gemma 2 and 3, OLMo 2), or something else writes to the stream, so that a direction "
                 "removed from these weights comes back"
@@ -158,7 +159,7 @@ def _experts_weight(decoder: Decoder, name: str) -> Weight:
     module = decoder.model.get_submodule(name)
     axis = 2 if getattr(module, "is_transposed", False) else 1
     if getattr(module, EXPERTS).shape[axis] != decoder.width:
-        raise ValueError(f"{name}.{EXPERTS} has no axis of width {decoder.width} where it is expected")
+        raise UserError(f"{name}.{EXPERTS} has no axis of width {decoder.width} where it is expected")
     return Weight(name, EXPERTS, axis, f"{EXPERTS}_bias")
 
 
