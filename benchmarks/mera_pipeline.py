@@ -55,7 +55,7 @@ def released(llm: LLM, question: MultipleChoice, label_ids: Tensor) -> tuple[int
     text = llm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
     hidden = llm.model(ids, output_hidden_states=True).hidden_states
     logits = llm.model(out).logits[0, ids.shape[1] - 1, label_ids]
-    return int(logits.argmax()), first_label(text, question.options)[0], logits, torch.stack(hidden)[:, 0]
+    return int(logits.argmax()), first_label(text, question.choices)[0], logits, torch.stack(hidden)[:, 0]
 
 
 def their_cache(llm: LLM, questions: list[MultipleChoice], label_ids: Tensor, folder: Path) -> list[tuple[int, int]]:
@@ -126,15 +126,15 @@ def main() -> None:
     llm.load()
     data = MERADataModule(PocketTask(asked.task, 0.1), max(asked.prompts, 1000), asked.calibration, asked.test)
     data.setup()
-    every = [MultipleChoice(example.prompt, data.options) for example in data.train]
+    every = [MultipleChoice(example.prompt, data.choices) for example in data.train]
     prompts = every[: asked.prompts]
     calibration, test = (
-        [MultipleChoice(e.prompt, data.options) for e in part] for part in (data.calibration, data.test)
+        [MultipleChoice(e.prompt, data.choices) for e in part] for part in (data.calibration, data.test)
     )
-    label_ids = torch.tensor([llm.rows([MultipleChoice(prompts[0].prompt, (o,))])[0].reads[0][1] for o in data.options])
+    label_ids = torch.tensor([llm.rows([MultipleChoice(prompts[0].prompt, (o,))])[0].reads[0][1] for o in data.choices])
     scores, h = llm.observe(every)
     y = torch.tensor([example.label for example in data.train])
-    error = 1 - label_probabilities(scores, torch.arange(len(data.options)))[torch.arange(len(y)), y]
+    error = 1 - label_probabilities(scores, torch.arange(len(data.choices)))[torch.arange(len(y)), y]
     seen = Activations(h[llm.sites[-1]], error, y.unsqueeze(1), False)
     method = MERA(h[llm.sites[-1]].shape[-1], mahalanobis=True).fit(seen)
     print(

@@ -83,8 +83,8 @@ def main() -> None:
     task = {
         "layer": LAYER,
         "strengths": STRENGTHS,
-        "pairs": [[q.prompt + q.options[0], q.prompt + q.options[1]] for q in fitted],
-        "asked": [[q.prompt, list(q.options)] for q in asked],
+        "pairs": [[q.prompt + q.choices[0], q.prompt + q.choices[1]] for q in fitted],
+        "asked": [[q.prompt, list(q.choices)] for q in asked],
     }
     found: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as name, torch.inference_mode():

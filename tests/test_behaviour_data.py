@@ -40,8 +40,8 @@ def test_every_kind_of_file_becomes_contrasts(kind: str, tmp_path: Path) -> None
     batch = batches(data.train_dataloader())[0]
     example = data.parts[0][0]
     assert batch.x[0] == MultipleChoice(example.prompt, (f" {example.positive}", f" {example.negative}"))
-    assert batch.positive[0].options == (f" {example.positive}",)
-    assert batch.negative[0].options == (f" {example.negative}",)
+    assert batch.positive[0].choices == (f" {example.positive}",)
+    assert batch.negative[0].choices == (f" {example.negative}",)
     assert data.paired
     clusters = [{cluster for *_, cluster in rows(getattr(data, part)())} for part in PARTS]
     assert [len(part) for part in clusters] == [5, 1, 6]
@@ -57,9 +57,9 @@ def test_the_polarity_of_the_halves_is_what_the_configuration_says(tmp_path: Pat
     path = str(write(tmp_path, halves(6)))
     first, second = (BehaviourDataModule(HalvesFile(path, "x", polarity)) for polarity in (True, False))
     a, b = (batches(data.train_dataloader())[0] for data in (first, second))
-    assert [q.options for q in a.x] == [q.options[::-1] for q in b.x]
-    assert "Later" in a.positive[0].options[0]
-    assert "Now" in b.positive[0].options[0]
+    assert [q.choices for q in a.x] == [q.choices[::-1] for q in b.x]
+    assert "Later" in a.positive[0].choices[0]
+    assert "Now" in b.positive[0].choices[0]
 
 
 def test_pocket_topics_stay_together_and_have_their_planted_margin() -> None:

@@ -140,8 +140,8 @@ class PadsInTheScore(Tool):
     def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         found = super().score(llm, questions)
         for i, question in enumerate(questions):
-            longest = max(map(len, question.options))
-            for j, option in enumerate(question.options):
+            longest = max(map(len, question.choices))
+            for j, option in enumerate(question.choices):
                 ids = llm.tokenizer(question.prompt + option)["input_ids"]
                 padded = torch.tensor([ids + [llm.pad] * (longest - len(option))])
                 logp = llm.model(padded).logits[0].log_softmax(-1)
@@ -156,7 +156,7 @@ class TrustsOffsets(Tool):
     def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
         found = super().score(llm, questions)
         for i, question in enumerate(questions):
-            for j, option in enumerate(question.options):
+            for j, option in enumerate(question.choices):
                 encoded = llm.tokenizer(question.prompt + option, return_offsets_mapping=True)
                 ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
                 logp = llm.model(torch.tensor([ids])).logits[0].log_softmax(-1)

@@ -130,7 +130,7 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
         torch.testing.assert_close(probe.weight, found[0][0].weight, rtol=1e-3, atol=1e-5)
     quiet_trainer(default_root_dir=tmp_path).test(probe, data, verbose=False)
     metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
-    expected = answer(llm_of(model), [MultipleChoice(e.prompt, data.options) for e in data.test], None, 8)
+    expected = answer(llm_of(model), [MultipleChoice(e.prompt, data.choices) for e in data.test], None, 8)
     assert metrics["no_label"]["value"] == pytest.approx(float((~expected.parsed).double().mean()))
     assert 0 < metrics["no_label"]["low"] < metrics["no_label"]["value"] < metrics["no_label"]["high"] < 1
     last = ErrorProbe(LLM(str(model), layers=[1, 2], positions=LastPromptToken()), Answers())
@@ -143,7 +143,7 @@ def test_answers_of_another_length_are_computed_again(
 ) -> None:
     llm, data = llm_of(model), data_of(file)
     data.setup()
-    asked = [MultipleChoice(e.prompt, data.options) for e in data.train]
+    asked = [MultipleChoice(e.prompt, data.choices) for e in data.train]
     for answering, said in ((SHORT, "Answering 80"), (SHORT, ""), (Answering(2), "Answering 80"), (None, "differ in")):
         observations.observe_once(llm, asked, tmp_path, answering)
         out = capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_steering_a_model_that_answers_in_its_own_words(method: Any, model: Path
     trainer.test(module, data, verbose=False)
     report = json.loads((tmp_path / "report.json").read_text())["metrics"]
     site_edits = {s: (lambda h, m=m: m(h, module.strength)) for s, m in module.methods.items()}
-    asked = [MultipleChoice(e.prompt, data.options) for e in data.test]
+    asked = [MultipleChoice(e.prompt, data.choices) for e in data.test]
     truth = torch.tensor([e.label for e in data.test])
     for name, edits in (("_base", None), ("", site_edits)):
         answered = answer(llm, asked, edits, 8)

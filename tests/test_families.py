@@ -145,7 +145,7 @@ def failures(llm: LLM) -> list[Any]:
 def reference(llm: LLM) -> torch.Tensor:
     scores = []
     start = len(llm.tokenizer(QUESTION.prompt)["input_ids"])
-    for option in QUESTION.options:
+    for option in QUESTION.choices:
         ids = llm.tokenizer(QUESTION.prompt + option)["input_ids"]
         logp = llm.model(torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
         scores.append(sum(logp[i - 1, ids[i]] for i in range(start, len(ids))))

@@ -41,7 +41,7 @@ def alone(llm: LLM, prompt: str, option: str, edits: dict | None = None) -> floa
 
 
 def reference(llm: LLM, edits: dict | None = None) -> Tensor:
-    return torch.tensor([[alone(llm, q.prompt, option, edits) for option in q.options] for q in QUESTIONS])
+    return torch.tensor([[alone(llm, q.prompt, option, edits) for option in q.choices] for q in QUESTIONS])
 
 
 def add(vector: Tensor) -> Callable[[Tensor], Tensor]:
@@ -215,7 +215,7 @@ def test_scores_per_token_and_per_byte() -> None:
     llm = language_model("llama")
     total = llm.scores(QUESTIONS)[0]
     llm.normalize = "tokens"
-    lengths = torch.tensor([[len(option) for option in q.options] for q in QUESTIONS])
+    lengths = torch.tensor([[len(option) for option in q.choices] for q in QUESTIONS])
     torch.testing.assert_close(llm.scores(QUESTIONS)[0], total / lengths)
     llm.normalize = "bytes"
     torch.testing.assert_close(llm.scores(QUESTIONS)[0], total / lengths)

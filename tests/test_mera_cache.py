@@ -152,7 +152,7 @@ def loaded(model: Path, **settings: Any) -> LLM:
 
 def questions_of(data: MERADataModule) -> list[MultipleChoice]:
     data.setup()
-    return [MultipleChoice(example.prompt, data.options) for example in data.train]
+    return [MultipleChoice(example.prompt, data.choices) for example in data.train]
 
 
 def report(model: Path, out: Path, cache: Path | None, devices: int) -> dict[str, Any]:

@@ -168,14 +168,14 @@ def module(source, **settings):
 
 def test_prompts_options_and_labels(tmp_path):
     data = module(own(tmp_path))
-    assert data.options == (" ham", " Ham", " spam")
+    assert data.choices == (" ham", " Ham", " spam")
     assert data.label_of == (0, 0, 1)
     batch = next(iter(data.train_dataloader()))
     assert batch.x[0].prompt.startswith("text: message ")
-    assert batch.x[0].options == data.options
+    assert batch.x[0].choices == data.choices
     number = int(batch.x[0].prompt.split()[2])
     assert batch.y[0] == (number % 3 == 0)
-    assert module(own(tmp_path), leading_blank=False).options == ("ham", "Ham", "spam")
+    assert module(own(tmp_path), leading_blank=False).choices == ("ham", "Ham", "spam")
 
 
 def test_every_row_comes_once_and_in_order(tmp_path):

@@ -96,8 +96,8 @@ def test_the_label_is_graded_where_it_was_written(llm):
         if found.option[i] < 0:
             assert found.questions[i] == question
             continue
-        label = question.options[int(found.option[i])]
-        assert question.prompt + whole[i][: first_label(whole[i], question.options)[1]].rstrip() == (
+        label = question.choices[int(found.option[i])]
+        assert question.prompt + whole[i][: first_label(whole[i], question.choices)[1]].rstrip() == (
             found.questions[i].prompt
         )
         if found.questions[i].prompt + label == (question.prompt + whole[i])[: len(found.questions[i].prompt) + 1]:

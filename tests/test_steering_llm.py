@@ -114,7 +114,7 @@ def test_what_the_continuation_adds_is_read_alone(pocket_decoder: Path) -> None:
     found = llm.activations(asked)[llm.sites[0]]
     for row, question in enumerate(asked):
         prompt, whole = (
-            llm.tokenizer(text)["input_ids"] for text in (question.prompt, question.prompt + question.options[0])
+            llm.tokenizer(text)["input_ids"] for text in (question.prompt, question.prompt + question.choices[0])
         )
         hidden = llm.model(torch.tensor([whole]), output_hidden_states=True).hidden_states[3]
         torch.testing.assert_close(found[row], hidden[0, len(prompt) :].mean(0), rtol=1e-5, atol=1e-6)

@@ -65,7 +65,7 @@ class Model:
         self.letter, self.said, self.positive = letter, said, set(positive)
 
     def scores(self, questions: Sequence[MultipleChoice], edits: Mapping[str, Any] | None = None) -> Tensor:
-        return torch.tensor([[[self._score(q.prompt, option, bool(edits)) for option in q.options] for q in questions]])
+        return torch.tensor([[[self._score(q.prompt, option, bool(edits)) for option in q.choices] for q in questions]])
 
     def _score(self, prompt: str, option: str, steered: bool) -> float:
         noise = random.Random(f"{prompt}{option}{steered}").gauss(0, 0.1)

@@ -111,7 +111,7 @@ def test_scores_agree_with_single_forward_passes(name: str) -> None:
     questions = [MultipleChoice("hello", (" ham", " no")), MultipleChoice("no : hello", (" ham", " spam"))]
     scores = llm.scores(questions)[0]
     for i, question in enumerate(questions):
-        for j, option in enumerate(question.options):
+        for j, option in enumerate(question.choices):
             prefix, rest = continuation(tokenizer, question.prompt, option, True)
             logp = llm.model(torch.tensor([prefix + rest])).logits[0].log_softmax(-1)
             expected = sum(logp[len(prefix) - 1 + k, token] for k, token in enumerate(rest))

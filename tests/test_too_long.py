@@ -35,7 +35,7 @@ def test_a_cut_prompt_is_the_longest_end_that_can_be_read_and_options_stay_whole
     ((first, second),) = reader.read(llm, [part("the cat", WORDS.strip())])
     assert first == (0, MultipleChoice("the cat", (" no", " yes it is")))
     place, question = second
-    assert (place, question.options) == (1, (" no", " yes it is"))
+    assert (place, question.choices) == (1, (" no", " yes it is"))
     assert WORDS.strip().endswith(f" {question.prompt}")  # a whole word begins it
     llm.rows([question])
     before = re.search(rf"\S+ (?={re.escape(question.prompt)}$)", WORDS.strip())
@@ -199,7 +199,7 @@ def test_what_is_let_through_is_read_by_every_pass_and_a_token_more_is_not(rule:
         assert (question.prompt == prompt) == readable or rule == "skip"
         llm.scores([question])
         for i in whole:
-            llm.activations([MultipleChoice(question.prompt, (question.options[i],))])
+            llm.activations([MultipleChoice(question.prompt, (question.choices[i],))])
 
 
 def test_a_label_after_all_that_may_be_written_can_be_scored() -> None:

@@ -59,7 +59,7 @@ def alone(llm: LLM, question: MultipleChoice, option: str, edits: dict | None = 
 def reference(llm: LLM, edits: dict | None = None) -> Tensor:
     scores = torch.full((len(QUESTIONS), 3), -torch.inf)
     for i, question in enumerate(QUESTIONS):
-        for j, option in enumerate(question.options):
+        for j, option in enumerate(question.choices):
             scores[i, j] = alone(llm, question, option, edits)
     return scores
 

@@ -80,7 +80,7 @@ WORDS = {
 
 def text_of(question: MultipleChoice | str) -> str:
     """Return the text that :meth:`LLM.activations` reads: the prompt and its first option."""
-    return question if isinstance(question, str) else question.prompt + "".join(question.options[:1])
+    return question if isinstance(question, str) else question.prompt + "".join(question.choices[:1])
 
 
 def positions_of(llm: "LLM") -> str:

@@ -24,10 +24,10 @@ def long_prompts_are_plain_forwards(bench: Bench) -> tuple[bool, str]:
     """After a prompt longer than every window and chunk, scores are those of single forward passes."""
     llm, worst = bench.long, 0.0
     prompts, context = bench.long_prompts()
-    questions = [MultipleChoice(text, bench.options) for text in prompts]
+    questions = [MultipleChoice(text, bench.choices) for text in prompts]
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
-        for j, option in enumerate(question.options):
+        for j, option in enumerate(question.choices):
             prefix, rest = continuation(llm.tokenizer, question.prompt, option, True)
             worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, prefix + rest, len(rest))))
     return worst <= 20 * TOLERANCE[llm.model.dtype], f"{context}; largest difference {worst:.1e} nats"
@@ -37,8 +37,8 @@ def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:
     """A row longer than every window comes out the same beside others and by itself."""
     llm, tolerance = bench.long, TOLERANCE[bench.long.model.dtype]
     prompts, context = bench.long_prompts()
-    question = MultipleChoice(prompts[0], bench.options[:1])
-    beside = bench.tool.score(llm, [question, *(MultipleChoice(text, bench.options) for text in prompts[1:])])[0, 0]
+    question = MultipleChoice(prompts[0], bench.choices[:1])
+    beside = bench.tool.score(llm, [question, *(MultipleChoice(text, bench.choices) for text in prompts[1:])])[0, 0]
     worst = float((beside - bench.tool.score(llm, [question])[0, 0]).abs()) / 20
     ids = [rows_of(llm.tokenizer, i, MultipleChoice(text), True, False)[0].ids for i, text in enumerate(prompts)]
     batch = torch.full((len(ids), max(map(len, ids))), llm.pad, device=llm.device)

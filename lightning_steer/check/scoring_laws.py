@@ -16,10 +16,10 @@ STRANGE = (
 def scoring_is_a_plain_forward(bench: Bench) -> tuple[bool, str]:
     """Scores of continuations are those of single forward passes."""
     llm, worst = bench.llm, 0.0
-    questions = [MultipleChoice(text, bench.options) for text in PROMPTS]
+    questions = [MultipleChoice(text, bench.choices) for text in PROMPTS]
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
-        for j, option in enumerate(question.options):
+        for j, option in enumerate(question.choices):
             prefix, rest = continuation(llm.tokenizer, question.prompt, option, True)
             worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, prefix + rest, len(rest))))
     bound = 20 * bench.tolerance
@@ -29,9 +29,9 @@ def scoring_is_a_plain_forward(bench: Bench) -> tuple[bool, str]:
 def options_after_any_character(bench: Bench) -> tuple[bool, str]:
     """Quotes, accents, emoji and CJK before an option leave its score on its own tokens."""
     llm, worst = bench.llm, 0.0
-    scores = bench.tool.score(llm, [MultipleChoice(text, bench.options) for text in STRANGE])
+    scores = bench.tool.score(llm, [MultipleChoice(text, bench.choices) for text in STRANGE])
     for i, text in enumerate(STRANGE):
-        for j, option in enumerate(bench.options):
+        for j, option in enumerate(bench.choices):
             ids = list(llm.tokenizer(text + option)["input_ids"])
             while ids[-1] in (llm.tokenizer.eos_token_id, llm.tokenizer.sep_token_id):
                 ids.pop()

@@ -71,8 +71,8 @@ class Bench:
 
     def __init__(self, llm: LLM, tool: Tool, layer: int, labels: Sequence[str]) -> None:
         self.llm, self.tool, self.layer, self.labels = llm, tool, layer, labels
-        self.options = tuple(filter(self._is_known, OPTIONS))[:2]
-        if not self.options:
+        self.choices = tuple(filter(self._is_known, OPTIONS))[:2]
+        if not self.choices:
             raise UserError(f"the tokenizer of {llm.llm} knows none of the words {', '.join(OPTIONS)}")
         texts = [llm.tokenizer(text)["input_ids"][:LONGEST_ROW] for text in PROMPTS]
         self.rows = [torch.tensor(ids, device=llm.device) for ids in texts]

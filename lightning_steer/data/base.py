@@ -188,7 +188,7 @@ class PairBatch(NamedTuple):
     @property
     def compared_texts(self) -> list[list[str]]:
         """Return the continuations of each pair, negative and positive."""
-        return [[*a.options, *b.options] for a, b in zip(self.negative, self.positive, strict=True)]
+        return [[*a.choices, *b.choices] for a, b in zip(self.negative, self.positive, strict=True)]
 
     @property
     def values(self) -> Tensor:

@@ -35,7 +35,7 @@ class LabelledBatches(Dataset[LabelledBatch]):
         own: slice,
         seen: Observations | None = None,
     ) -> None:
-        self.examples, self.options, self.own, self.seen = examples, options, own, seen
+        self.examples, self.choices, self.own, self.seen = examples, options, own, seen
         self.label_of = torch.tensor(label_of)
         self.group = None if groups is None else torch.tensor([groups[str(e.group)] for e in examples])
         count = max(1, round(len(examples) / size))
@@ -49,7 +49,7 @@ class LabelledBatches(Dataset[LabelledBatch]):
             raise IndexError(f"batch {j} does not exist: there are {len(self)}")
         row = torch.arange(self.edges[j], self.edges[j + 1])[self.own]
         examples = [self.examples[i] for i in row.tolist()]
-        questions = [MultipleChoice(example.prompt, self.options) for example in examples]
+        questions = [MultipleChoice(example.prompt, self.choices) for example in examples]
         y, observed = torch.tensor([e.label for e in examples], dtype=torch.int64), self.seen and self.seen.at(row)
         return LabelledBatch(
             questions, y, self.label_of, row, observed, None if self.group is None else self.group[row]

@@ -115,7 +115,7 @@ def _activation_texts(questions: Sequence[MultipleChoice], written: Sequence[str
 def _answer_inputs(llm: LLM, questions: Sequence[MultipleChoice], answering: Answering | None) -> Iterator[str]:
     """Yield everything besides the model that the answers depend on."""
     settings = [llm.normalize, None if answering is None else answering.max_new_tokens]
-    return (json.dumps([*settings, question.prompt, *question.options]) for question in questions)
+    return (json.dumps([*settings, question.prompt, *question.choices]) for question in questions)
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class PairBatches(Dataset[PairBatch]):
         n = len(self.questions)
         rows = range(j * n // self.count, (j + 1) * n // self.count)[self.own]
         questions = [self.questions[row] for row in rows]
-        sides = [[MultipleChoice(q.prompt, (q.options[i],)) for q in questions] for i in (self.negative, self.positive)]
+        sides = [[MultipleChoice(q.prompt, (q.choices[i],)) for q in questions] for i in (self.negative, self.positive)]
         return PairBatch(
             questions,
             *sides,

@@ -158,14 +158,14 @@ def _with_room(llm: LLM, part: Part, reading: _Use) -> list[tuple[str | None, Mu
     """Return the rows; those that surely fit, by an upper bound from one tokenizer call, lose their name."""
     if not part:
         return []
-    options = list(dict.fromkeys(option for _, question in part for option in question.options)) or [""]
+    options = list(dict.fromkeys(option for _, question in part for option in question.choices)) or [""]
     sizes = map(len, llm.tokenizer(options, add_special_tokens=False)["input_ids"])
     size = dict(zip(options, sizes, strict=True))
     texts = [llm.prompt(question.prompt) for _, question in part]
     encoded = llm.tokenizer(texts, add_special_tokens=not llm.chat)["input_ids"]
     rows: list[tuple[str | None, MultipleChoice]] = []
     for (name, question), ids in zip(part, encoded, strict=True):
-        room = max((size[option] for option in question.options), default=0) + reading.new + 2
+        room = max((size[option] for option in question.choices), default=0) + reading.new + 2
         rows.append((name if not ids or len(ids) + room > llm.longest else None, question))
     return rows
 
@@ -180,7 +180,7 @@ def _length_error(llm: LLM, question: MultipleChoice, reading: _Use) -> TooLongE
             longest = max(prompt + count - 1 for (prompt, _), count in tokens.items())
             written = reading.new - min(tokens.values())  # before the label, which is one of the options
             llm.check_length(longest + max(written, 0), question.prompt)
-        llm.texts([MultipleChoice(question.prompt, (question.options[i],)) for i in reading.whole])
+        llm.texts([MultipleChoice(question.prompt, (question.choices[i],)) for i in reading.whole])
     except TooLongError as error:
         return error
     return None
@@ -230,13 +230,13 @@ def check_pairs(llm: LLM, rows: Iterable[tuple[str, MultipleChoice]], first: int
     """
     for name, question in rows:
         try:
-            token_rows = [llm.rows([MultipleChoice(question.prompt, (option,))])[0] for option in question.options]
+            token_rows = [llm.rows([MultipleChoice(question.prompt, (option,))])[0] for option in question.choices]
         except ValueError as error:
             raise UserError(f"row {name}: {error}") from error
         first_ids, second_ids = ([*token_rows[i].ids, token_rows[i].reads[-1][1]] for i in (first, second))
         if first_ids == second_ids:
             raise UserError(
-                f"row {name}: {llm.name} reads {question.options[first]!r} and {question.options[second]!r} as the "
+                f"row {name}: {llm.name} reads {question.choices[first]!r} and {question.choices[second]!r} as the "
                 f"same tokens after {question.prompt[-40:]!r}, so they cannot be told apart: write one otherwise, or "
                 "leave the row out"
             )

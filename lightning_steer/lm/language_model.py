@@ -218,7 +218,7 @@ class LLM(Backbone):
     def rows(self, questions: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions or texts; a chat template adds its own special tokens. Raises ValueError."""
         check_order(self.model)
-        templated = [MultipleChoice(self.prompt(q.prompt), q.options) for q in questions]
+        templated = [MultipleChoice(self.prompt(q.prompt), q.choices) for q in questions]
         rows = [
             row for i, q in enumerate(templated) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)
         ]
@@ -228,7 +228,7 @@ class LLM(Backbone):
 
     def texts(self, inputs: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions, each read whole as one text with its first option; raises ValueError."""
-        texts = [self.prompt(q.prompt) + "".join(q.options[:1]) for q in inputs]
+        texts = [self.prompt(q.prompt) + "".join(q.choices[:1]) for q in inputs]
         rows = [
             rows_of(self.tokenizer, i, MultipleChoice(text), not self.chat, False)[0] for i, text in enumerate(texts)
         ]
@@ -277,7 +277,7 @@ class LLM(Backbone):
     def observe(self, inputs: Sequence[MultipleChoice]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return unsteered :meth:`scores` ``[B, options]`` and ``{site: [B, d]}`` of the prompts alone, in one pass."""
         rows, means = self.rows(inputs), self._empty_means(inputs)
-        options = max(len(question.options) for question in inputs)
+        options = max(len(question.choices) for question in inputs)
         total = torch.zeros(1, len(inputs) * options, device=self.device)
         for batch_rows in batches(rows, self.tokens_per_batch):
             batch = self.decoder.collate(batch_rows, self.pad)
@@ -298,7 +298,7 @@ class LLM(Backbone):
 
     def _with_prompts(self, rows: list[TokenRow], inputs: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Say in rows of whole texts where the prompt of each ends and its first option begins."""
-        split = [continuation(self.tokenizer, self.prompt(q.prompt), q.options[0], not self.chat) for q in inputs]
+        split = [continuation(self.tokenizer, self.prompt(q.prompt), q.choices[0], not self.chat) for q in inputs]
         return [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, split, strict=True)]
 
     def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
@@ -326,9 +326,9 @@ class LLM(Backbone):
         self, inputs: Sequence[MultipleChoice], edits: Mapping[str, Edit] | None = None, copies: int = 1
     ) -> Tensor:
         """Return log-probabilities of the options ``[copies, B, options]``; -inf where a question has fewer options."""
-        if not inputs or not all(question.options for question in inputs):
+        if not inputs or not all(question.choices for question in inputs):
             raise UserError(f"scores are of continuations: one of {len(inputs)} questions has none, or there is none")
-        rows, options = self.rows(inputs), max(len(question.options) for question in inputs)
+        rows, options = self.rows(inputs), max(len(question.choices) for question in inputs)
         total = torch.zeros(copies, len(inputs) * options, device=self.device)
         for batch_rows in batches(rows, max(1, self.tokens_per_batch // copies)):
             batch = self.decoder.collate(batch_rows, self.pad)
@@ -345,11 +345,11 @@ class LLM(Backbone):
         return torch.where(counts > 0, total / counts.clamp_min(1), -torch.inf)
 
     def _count(self, question: MultipleChoice, i: int) -> int:
-        if i >= len(question.options):
+        if i >= len(question.choices):
             return 0
         if self.normalize == "tokens":
-            return len(self.rows([MultipleChoice(question.prompt, (question.options[i],))])[0].reads)
-        return len(question.options[i].encode()) if self.normalize == "bytes" else 1
+            return len(self.rows([MultipleChoice(question.prompt, (question.choices[i],))])[0].reads)
+        return len(question.choices[i].encode()) if self.normalize == "bytes" else 1
 
     def logits(self, h: Tensor) -> Tensor:
         """Return vocabulary logits ``[m, V]`` (float32) of decoder states ``[m, d]``."""

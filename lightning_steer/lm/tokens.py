@@ -14,7 +14,7 @@ class MultipleChoice(NamedTuple):
     """A prompt and the continuations to score after it; without any, a text to read."""
 
     prompt: str
-    options: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
 
 class TokenRow(NamedTuple):
@@ -37,12 +37,12 @@ def rows_of(tokenizer: Any, example: int, question: MultipleChoice, special: boo
 
     Rows leave out the last token of an option: nothing is predicted from it.
     """
-    if not question.options:
+    if not question.choices:
         (ids,) = text_tokens(tokenizer, [question.prompt], special)
         if not ids:
             raise UserError(f"the text {question.prompt!r} has no token")
         return [TokenRow(ids, list(range(len(ids))), [0] * len(ids), len(ids), example, [])]
-    split = continuations(tokenizer, question.prompt, question.options, special)
+    split = continuations(tokenizer, question.prompt, question.choices, special)
     if pack and all(prefix == split[0][0] for prefix, _ in split):
         return [row_of(split[0][0], list(enumerate(ids for _, ids in split)), example)]
     return [row_of(prefix, [(i, ids)], example) for i, (prefix, ids) in enumerate(split)]

@@ -212,6 +212,6 @@ def _maybe_none(change: Mapping[str, Any]) -> str:
 def direction(batch: Any) -> tuple[int, int]:
     """Return the continuations that a batch's method moves away from and towards: ``(negative, positive)``."""
     for question, negative in zip(batch.x, batch.negative, strict=True):
-        negative = question.options.index(negative.options[0])
+        negative = question.choices.index(negative.choices[0])
         return negative, POSITIVE + NEGATIVE - negative
     return NEGATIVE, POSITIVE

@@ -195,6 +195,6 @@ class StereoSetEffect(Evaluation):
 def direction(batch: Any) -> tuple[int, int]:
     """Return the choices that a batch's method moves away from and towards: ``(negative, positive)``."""
     for question, negative in zip(batch.x, batch.negative, strict=True):
-        negative = question.options.index(negative.options[0])
+        negative = question.choices.index(negative.choices[0])
         return negative, STEREOTYPE + ANTI - negative
     return STEREOTYPE, ANTI

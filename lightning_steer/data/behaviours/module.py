@@ -144,7 +144,7 @@ class BehaviourDataModule(SteeringDataModule):
         self.setup()
         questions: dict[str, MultipleChoice] = {}
         for choice in map(question, self.parts[part]):
-            questions.setdefault(choice.prompt, MultipleChoice(choice.prompt, (choice.options[self.positive],)))
+            questions.setdefault(choice.prompt, MultipleChoice(choice.prompt, (choice.choices[self.positive],)))
         return list(questions.values())[:most]
 
     def _loader(self, part: int) -> DataLoader[PairBatch]:

@@ -119,7 +119,7 @@ def answers(
     for start in tqdm(range(0, len(order), prompts_at_once), desc="answering", leave=False, disable=None):
         rows = order[start : start + prompts_at_once]
         batch = [questions[i] for i in rows] * copies
-        stop = _Stop(llm, [question.options for question in batch])
+        stop = _Stop(llm, [question.choices for question in batch])
         prompts = [question.prompt for question in batch]
         outputs = llm.generate(prompts, answering.max_new_tokens, edits=edits, stopping_criteria=[stop])
         for j, text in enumerate(outputs):
@@ -130,7 +130,7 @@ def answers(
 def _cut(questions: Sequence[MultipleChoice], texts: list[str]) -> Answered:
     chosen, answered = [], []
     for question, text in zip(questions, texts, strict=True):
-        option, begin = first_label(text, question.options)
+        option, begin = first_label(text, question.choices)
         before = text[:begin].rstrip() if option >= 0 else ""
         answered.append(question._replace(prompt=question.prompt + before))
         chosen.append(option)
@@ -141,13 +141,13 @@ class _Stop:
     """Stop a row once text follows its label: until then the label may grow into another word."""
 
     def __init__(self, llm: LLM, options: Sequence[Sequence[str]]) -> None:
-        self.llm, self.options, self.start = llm, options, 0
+        self.llm, self.choices, self.start = llm, options, 0
 
     def __call__(self, ids: Tensor, _scores: object, **_more: object) -> Tensor:
         self.start = self.start or ids.shape[1] - 1
         texts = self.llm.tokenizer.batch_decode(ids[:, self.start :], skip_special_tokens=True)
         done = []
-        for text, options in zip(texts, self.options, strict=True):
+        for text, options in zip(texts, self.choices, strict=True):
             option, begin = first_label(text, options)
             done.append(option >= 0 and len(text) > begin + len(options[option].strip()))
         return torch.tensor(done, device=ids.device)

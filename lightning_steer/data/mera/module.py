@@ -80,7 +80,7 @@ class MERADataModule(SteeringDataModule):
         self.cache, self.answering = cache, answering
         blank = " " if leading_blank else ""
         variants_of = [dict.fromkeys(blank + v.strip() for v in variants) for variants in source.labels.values()]
-        self.options = tuple(option for variants in variants_of for option in variants)
+        self.choices = tuple(option for variants in variants_of for option in variants)
         self.label_of = tuple(k for k, variants in enumerate(variants_of) for _ in variants)
         self._read_by: LLM | None = None
 
@@ -100,7 +100,7 @@ class MERADataModule(SteeringDataModule):
         if self.reader.changes:  # which rows are left is known only once they are tokenized
             self._llm.load()
             self.read_by(self._llm)
-        questions = [MultipleChoice(example.prompt, self.options) for example in self.train]
+        questions = [MultipleChoice(example.prompt, self.choices) for example in self.train]
         observe_once(self._llm, questions, self.cache, self.answering, trainer.strategy.root_device)
 
     @property
@@ -137,7 +137,7 @@ class MERADataModule(SteeringDataModule):
         self.setup()
         self.check_tokens(llm)
         rows = iter(range(1, 1 + sum(map(len, self._whole))))
-        questions = [[(str(next(rows)), MultipleChoice(e.prompt, self.options)) for e in part] for part in self._whole]
+        questions = [[(str(next(rows)), MultipleChoice(e.prompt, self.choices)) for e in part] for part in self._whole]
         readable = self.reader.read(llm, questions, 0 if self.answering is None else self.answering.max_new_tokens)
         parts = [
             [part[i]._replace(prompt=q.prompt) for i, q in places]
@@ -166,18 +166,18 @@ class MERADataModule(SteeringDataModule):
         for example in self.train[:prompts]:
             prompt = llm.prompt(example.prompt)
             tokens = []
-            for i, option in enumerate(self.options):
+            for i, option in enumerate(self.choices):
                 try:
                     tokens.append(continuation(llm.tokenizer, prompt, option, not llm.chat)[1])
                 except ValueError as error:
                     raise UserError(
                         f"{option!r} is no token of {llm.name}: write the label {self._label(i)!r} otherwise ({error})"
                     ) from error
-            for i, (option, ids) in enumerate(zip(self.options, tokens, strict=True)):
+            for i, (option, ids) in enumerate(zip(self.choices, tokens, strict=True)):
                 for j, other_ids in enumerate(tokens):
                     if self.label_of[i] != self.label_of[j] and other_ids[: len(ids)] == ids:
                         raise UserError(
-                            f"{llm.name} reads {option!r} as the beginning of {self.options[j]!r}, so the labels "
+                            f"{llm.name} reads {option!r} as the beginning of {self.choices[j]!r}, so the labels "
                             f"{self._label(i)!r} and {self._label(j)!r} collide: write them otherwise"
                         )
 
@@ -188,7 +188,7 @@ class MERADataModule(SteeringDataModule):
         """Return this process's rows of a split, in batches."""
         no_label = () if self.answering is None else (len(self.labels),)  # an additional label: no label at all
         label_of = self.label_of + no_label
-        return LabelledBatches(examples, self.options, label_of, self.groups, self.batch_size, share(self), seen)
+        return LabelledBatches(examples, self.choices, label_of, self.groups, self.batch_size, share(self), seen)
 
     def _loader(
         self, examples: Sequence[LabelledExample], seen: Observations | None = None
@@ -205,7 +205,7 @@ class MERADataModule(SteeringDataModule):
         self._checked()
         if self.cache is None or self._llm is None:
             return self._loader(self.train)
-        questions = [MultipleChoice(example.prompt, self.options) for example in self.train]
+        questions = [MultipleChoice(example.prompt, self.choices) for example in self.train]
         return self._loader(self.train, Observations(self.cache, self._llm, questions, self.answering))
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:

@@ -150,7 +150,7 @@ def run(models: Mapping[str, Path], scale: Scale) -> dict[str, Any]:
         if model == "base":
             base_vectors = {(s.kind, site): v.norm() for s in subjects for site, v in s.vectors.items()}
         pairs = [subject.fit.contrasts[0] for subject in subjects]
-        texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(
+        texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(
             False
         )
         h, text = states(llm, texts)

@@ -78,7 +78,7 @@ def plant(models: Mapping[str, Path], source: str, folder: Path, effect: float =
     subjects = {kind: Subject(Arm(source, source, source), models, kind) for kind in BIAS_TYPES}
     for i, (kind, subject) in enumerate(subjects.items()):
         questions = subject.select.contrasts.questions
-        texts = [torch.tensor(tokenizer(q.prompt + option)["input_ids"]) for q in questions for option in q.options]
+        texts = [torch.tensor(tokenizer(q.prompt + option)["input_ids"]) for q in questions for option in q.choices]
         vector = subject.vectors[subject.llm.sites[LAYER]]
         plain, moved = (inputs_of_last_mlp(network, texts, v) for v in (None, vector))
         mean, shift = plain.mean(0), (moved - plain).mean(0)

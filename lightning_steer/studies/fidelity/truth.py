@@ -150,7 +150,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
     site, strengths = llm.sites[layer], scale.strengths
     base = added(llm, test.contrasts, None, torch.zeros(1, 1))
     steered = added(llm, test.contrasts, site, torch.tensor(strengths)[:, None] * subject.vectors[site])
-    options = [question.options for question in test.contrasts.questions]
+    options = [question.choices for question in test.contrasts.questions]
     before, after = odds_share(llm, options, base), odds_share(llm, options, steered)
     rows = {"share": after.T, "share_change": (after - before).T}
     share_estimates = with_unsteered(estimate_columns(rows, KINDS, test.term), strengths, {"share_change": 0.0})
@@ -191,7 +191,7 @@ def tone(subject: Subject) -> dict[str, Any]:
     shares, planted = {}, {}
     for name in ("neutral", "harsh", "mild"):
         test = split(subject.kind, False, TEST, name)
-        options = [question.options for question in test.contrasts.questions]
+        options = [question.choices for question in test.contrasts.questions]
         scores = added(subject.llm, test.contrasts, None, torch.zeros(1, 1))
         shares[name] = odds_share(subject.llm, options, scores)[0]
         items = {item.id: item for item in stereotype_items(name)}

@@ -68,7 +68,7 @@ def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list
     llm = subjects[0].llm
     site = llm.sites[LAYER]
     pairs = [subject.fit.contrasts[0] for subject in subjects]
-    texts = [q.prompt + q.options[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(False)
+    texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(False)
     axis = anisotropy.axes(anisotropy.states(llm, texts)[0][site])
     by_variant: dict[str, list[float]] = {}
     for subject, vectors in zip(subjects, lengths, strict=True):

@@ -81,7 +81,7 @@ def fitted(llm: LLM, goal: Goal, behaviour: bool) -> SteeringVector:
     """Return the goal's vector."""
     reader = model(llm.llm, GeneratedTokens() if behaviour else LastPromptToken())
     if behaviour:
-        texts = [MultipleChoice(q.prompt, (q.options[i],)) for i in (0, 1) for q in goal.questions]
+        texts = [MultipleChoice(q.prompt, (q.choices[i],)) for i in (0, 1) for q in goal.questions]
         error = torch.cat([torch.zeros(len(goal.questions)), torch.ones(len(goal.questions))])
     else:
         two = [i for i, label in enumerate(goal.group) if label < 2]

@@ -42,7 +42,7 @@ def load(folder: str, chat: bool) -> LLM:
 
 def questions(data: MERADataModule, examples: Sequence[LabelledExample], before: str = "") -> list[MultipleChoice]:
     """Return the prompts with the labels as choices."""
-    return [MultipleChoice(before + example.prompt, data.options) for example in examples]
+    return [MultipleChoice(before + example.prompt, data.choices) for example in examples]
 
 
 def split(llm: LLM, data: MERADataModule, examples: list[LabelledExample]) -> Split:
