@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT
 
 import lightning_steer as ls
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import LearnedVector, MeanDifference
 
 GROUPS = ("hill", "mill", "town", "harbour", "island", "forest", "valley")
@@ -93,6 +94,15 @@ def test_steered_text_differs_and_comes_back(llm: ls.LLM, vector: ls.SteeringVec
     assert after != before == llm.generate(prompt, max_new_tokens=3)
     with loaded.applied_to(llm, strength=0.0):
         assert llm.generate(prompt, max_new_tokens=3) == before
+
+
+def test_what_reads_choices_inside_the_block_is_steered(llm: ls.LLM, vector: ls.SteeringVector) -> None:
+    asked = [MultipleChoice(pair.prompt, (f" {pair.positive}", f" {pair.negative}")) for pair in PAIRS[:3]]
+    edits = {llm.sites[0]: vector.maps[0]}
+    expected = llm.scores(asked, edits)
+    with vector.applied_to(llm, strength=1.0):
+        assert torch.equal(llm.scores(asked), expected)
+    assert not torch.equal(llm.scores(asked), expected)
 
 
 def test_printing_says_effect_damage_and_warnings(llm: ls.LLM, vector: ls.SteeringVector) -> None:

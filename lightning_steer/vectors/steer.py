@@ -61,7 +61,8 @@ def edit(
     with ExitStack() as stack:
         tokens = None
         if hasattr(network, "config"):
-            tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths))
+            needed = not all(isinstance(positions_of(one.card), positions.AllTokens) for one in vectors)
+            tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths, needed))
         edits: dict[str, list[hooks.Edit]] = {}
         for one, amount, names in zip(vectors, amounts, sites, strict=True):
             for name, method in zip(names, one.maps, strict=True):
