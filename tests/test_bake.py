@@ -260,6 +260,8 @@ def test_the_card_beside_the_weights(folders: Callable[[str], Path], tmp_path: P
     llm, vector = fitted(folders("granite"), MeanDifference)
     baked = bake(vector, tmp_path / "baked", 2.0)
     record = json.loads((tmp_path / "baked/steering.json").read_text())
+    modes = {path.stat().st_mode for path in (tmp_path / "baked").iterdir()}
+    assert len(modes) == 1  # whoever may read the configuration may read the weights
     assert record["vector"] == json.loads(json.dumps(vector.card.as_plain()))
     assert record["base"] == fingerprint.of_backbone(llm)._asdict()
     again = LLM(str(tmp_path / "baked"), 0)

@@ -58,6 +58,8 @@ def bake(vector: SteeringVector, folder: Path, strength: float | None = None, re
     with folder_aside(folder.parent, folder.name) as part:
         llm.model.save_pretrained(part)
         llm.tokenizer.save_pretrained(part)
+        for path in part.glob("*.safetensors"):  # safetensors lets only their owner read them; a server is another user
+            path.chmod((part / "config.json").stat().st_mode)
         again = LLM(str(part), 0, dtype="float32")
         again.load()
         difference = compare(plain(again), expected, plan.operation)
