@@ -87,7 +87,7 @@ def refuses_or_reads(read: Callable[[Path], Any], made: Iterator[bytes], path: P
             read(path)
         except Exception as error:
             kind, said = type(error).__name__, str(error)
-        if kind in ("ValueError", "UnreadableError", "FileNotFoundError") and 10 < len(said) < 1500:
+        if kind in ("ValueError", "UserError", "UnreadableError", "FileNotFoundError") and 10 < len(said) < 1500:
             seen["refused"] += 1
         elif kind == "read":
             seen["read"] += 1

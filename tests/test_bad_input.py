@@ -20,7 +20,7 @@ BAD = {
     "missing file": (["fit", "--config", "configs/nope.yaml"], "nope.yaml"),
     "unknown method": (
         [*STEER, f"{MODEL}method", "Foo"],
-        "method: 'Foo' is not a known class; known are ACE, Contrastive",
+        "method: 'Foo' is not a known class; known are ACE, Ablation",
     ),
     "unknown module": ([*STEER, "--model", "Foo"], "model: 'Foo' is not a known class; known are ActivationRecorder"),
     "unknown source": (
@@ -35,7 +35,7 @@ BAD = {
     "misspelt key": ([*STEER, f"{MODEL}strenghts", "[1]"], "no option 'strenghts'; did you mean strengths?"),
     "misspelt method key": (
         [*STEER, f"{MODEL}method", "LEACE", f"{MODEL}method.by_valeu", "true"],
-        "no option 'by_valeu'; did you mean by_value?",
+        "no option 'by_valeu'; did you mean by_value",
     ),
     "misspelt data key": ([*STEER, f"{DATA}noize", "1"], "no option 'noize'; did you mean noise"),
     "misspelt trainer key": (

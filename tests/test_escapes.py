@@ -30,7 +30,7 @@ def test_a_report_is_shown_and_not_obeyed(tmp_path: Path, capsys: pytest.Capture
         assert not re.search(r"(?<!\\)<", text)
     rows = [re.split(r"(?<!\\)\|", line) for line in page.splitlines()]
     assert len(rows) == 3
-    assert {len(row) for row in rows} == {6}
+    assert {len(row) for row in rows} == {8}
     cells = [cell for line in csv.reader(io.StringIO((tmp_path / "runs.csv").read_text())) for cell in line]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert not [cell for cell in cells if "\x1b" in cell]

@@ -23,9 +23,9 @@ def check_family(config: Any, name: str) -> None:
         raise uncounted(family, name)
 
 
-def uncounted(family: str, name: str) -> ValueError:
+def uncounted(family: str, name: str) -> UserError:
     """Return the error for a family without a key-value cache that counts tokens."""
-    return ValueError(
+    return UserError(
         f"{name} is of the family {family}, which has no key-value cache that counts tokens, so that the tokens to be "
         f"steered cannot be told: {ADVICE}"
     )

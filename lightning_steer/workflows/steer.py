@@ -212,11 +212,11 @@ def searched(
     return Steered(vector, grid, setting, reason, held_out, trials[1:])
 
 
-def _none_will_do(grid: Grid, budget: float) -> ValueError:
+def _none_will_do(grid: Grid, budget: float) -> UserError:
     """Return the error that no setting helps within the budget and leaves text whole."""
     helping, largest = int((grid.effect > ROUNDING).sum()), float(grid.effect.nan_to_num(-math.inf).max())
     settings, least = within_budget(grid, budget), float(grid.damage.nan_to_num(math.inf).min())
-    return ValueError(
+    return UserError(
         f"no layer and strength moves the margin as meant (largest effect {largest:.3g} nats per token), "
         f"changes unrelated text by at most {budget:g} nats per token (least {least:.3g}) and "
         "leaves text at the pairs' own prompts whole: "
