@@ -89,7 +89,9 @@ def every_expert(config: Any) -> dict[str, int]:
 def layers_of(config: Any, layers: Sequence[int]) -> dict[str, Any]:
     """Return the settings of a configuration with these layers alone."""
     settings = {
-        name: [value[i] for i in layers] if isinstance(value, list) and len(value) == config.num_hidden_layers else value
+        name: [value[i] for i in layers]
+        if isinstance(value, list) and len(value) == config.num_hidden_layers
+        else value
         for name, value in config.to_dict().items()
     }
     return settings | {"num_hidden_layers": len(layers)}

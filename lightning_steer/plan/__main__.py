@@ -1,6 +1,8 @@
 """Say what a run will cost, before anything is downloaded or loaded.
 
-It needs a model's config.json, and no weights: parameters, memory by precision, tokens and operations of each phase, time if a speed is measured or given, what is written, whether the run fits into this machine, and what to change if it does not. For `steer`, or for an experiment:
+It needs a model's config.json and no weights. It tells parameters, memory by precision, tokens and operations of each
+phase, time if a speed is measured or given, and what is written; whether the run fits into this machine, and what to
+change if it does not. Of `steer`, or of an experiment:
 
   plan --llm checkpoints/pocket/base --pairs configs/pairs.jsonl
   plan --config configs/steer_mera.yaml --config configs/methods/mera.yaml
@@ -24,7 +26,7 @@ from lightning_steer.lm import loading
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.plan import experiment, known, machine, phases, planning, table
 from lightning_steer.plan.blank import Blank, located, stored_dtype
-from lightning_steer.plan.rows import Counter, Rows
+from lightning_steer.plan.rows import Counter
 from lightning_steer.resources import resource_path
 from lightning_steer.workflows import steer
 from lightning_steer.workflows.command import METHODS
@@ -64,10 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = DTYPES.get(dtype) or stored_dtype(folder, config)
     blank, other = planning.models(config, chosen, llm.name)
     counter = Counter(llm, _tokenizer(folder))
-    if asked:
-        plan = of_experiment(asked, counter, blank)
-    else:
-        plan = of_steer(options, counter, blank)
+    plan = of_experiment(asked, counter, blank) if asked else of_steer(options, counter, blank)
     show(options, config, folder, blank, other, llm, plan)
     return 0
 
@@ -104,7 +103,7 @@ def _tokenizer(folder: Path) -> Any:
 
 def of_experiment(asked: experiment.Experiment, counter: Counter, blank: Blank) -> Asked:
     """Return what an experiment needs."""
-    depth, title = blank.decoder.depth, f"{asked.name}, a {asked.module.__name__}"
+    depth, title = blank.decoder.depth, f"{asked.name} ({asked.module.__name__})"
     layers = experiment.layers_of(asked.llm, depth)
     try:
         work, why = experiment.work(asked, counter, depth), ""
@@ -136,38 +135,33 @@ def of_steer(options: Any, counter: Counter, blank: Blank) -> Asked:
     work = phases.searched(
         counter.parts(data), reference, (first[0], first[1]), depth, layers, strengths, options.full_grid
     )
-    return Asked(f"steer with {len(pairs)} pairs", work, "", counter, files, None)
+    return Asked(f"steer ({len(pairs)} pairs)", work, "", counter, files, None)
 
 
 def _reference_texts(options: Any, counter: Counter) -> list[str]:
     if options.reference_texts is not None:
-        return steer.reference_texts_for(
-            counter.llm, [text for (text,) in read(options.reference_texts, ("text",))]
-        )
+        return steer.reference_texts_for(counter.llm, [text for (text,) in read(options.reference_texts, ("text",))])
     if counter.exact:
         return steer.reference_texts_for(counter.llm, None)
     return [text for (text,) in read(Path(resource_path(steer.REFERENCE_TEXTS[0])), ("text",))]
 
 
-def _typical(llm: LLM, sites: int) -> phases.Needs:
-    rows = max(1, llm.tokens_per_batch // TYPICAL)
-    return phases.Needs((rows, TYPICAL), (rows, TYPICAL), sites, 0, 0, phases.AT_ONCE, (0, 0))
+def _typical(tokens_per_batch: int, sites: int) -> phases.Needs:
+    """Return the batches of rows of usual length, with nine steered copies."""
+    rows = max(1, tokens_per_batch // TYPICAL)
+    return phases.Needs((rows, TYPICAL), (rows, TYPICAL), sites, rows * TYPICAL // 10, 9, phases.AT_ONCE, (0, 0))
 
 
-def show(
-    options: Any, config: Any, folder: Path, blank: Blank, other: Blank, llm: LLM, asked: Asked
-) -> None:
+def show(options: Any, config: Any, folder: Path, blank: Blank, other: Blank, llm: LLM, asked: Asked) -> None:
     """Print everything."""
     depth, work = blank.decoder.depth, asked.work
 
     def needs(tokens: int) -> phases.Needs:
-        if work is not None:
-            return work.needs(tokens)
-        return _typical(llm, len(llm.layers))._replace(batch=(max(1, tokens // TYPICAL), TYPICAL))
+        return work.needs(tokens) if work is not None else _typical(tokens, len(llm.layers))
 
     largest = needs(llm.tokens_per_batch)
     plan, second = planning.plan(blank, largest), planning.plan(other, largest)
-    say(f"Plan of {asked.title}, with {llm.name}: nothing is downloaded or loaded.\n")
+    say(f"Plan of {asked.title} with {llm.name}: nothing is downloaded or loaded.\n")
     say(f"{'parameters':<44}{blank.parameters:>24,}")
     say(f"{'  of these embedding and vocabulary head':<44}{blank.vocabulary:>24,}")
     say(f"{'blocks, width':<44}{f'{depth}, {blank.decoder.width}':>24}")
@@ -175,7 +169,9 @@ def show(
     if not Path(llm.llm).is_dir():
         say(f"{'access':<44}{known.access(llm.llm):>24}")
     rows, tokens = largest.batch
-    say(f"\nlargest batch: {rows:,} rows of {tokens:,} tokens, copies counted (tokens_per_batch {llm.tokens_per_batch:,})")
+    say(
+        f"\nlargest batch: {rows:,} rows of {tokens:,} tokens (tokens_per_batch {llm.tokens_per_batch:,}, copies counted)"
+    )
     for line in table.memory([plan, second]):
         say(line)
     if work is None:
@@ -190,7 +186,7 @@ def show(
             say(line)
     say()
     if asked.cache is not None:
-        say(f"disk: {planning.gigabytes(asked.cache[1])} GB of activations in {asked.cache[0]}")
+        say(f"disk: {planning.size(asked.cache[1])} of activations in {asked.cache[0]}")
     for line in asked.files:
         say(f"writes {line}")
     half = {plan.dtype: plan, second.dtype: second}.get(torch.bfloat16, plan).memory.peak
@@ -208,7 +204,7 @@ def show(
 
 def _weights(folder: Path) -> str:
     sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    return f"{planning.gigabytes(sum(sizes))} GB" if sizes else "none"
+    return planning.size(sum(sizes)) if sizes else "none"
 
 
 def _speed(options: Any, config: Any, plan: planning.Plan, needs: phases.Needs) -> machine.Speed:

@@ -9,7 +9,7 @@ import copy
 import json
 import struct
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,7 @@ class Blank:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"no model can be built of the config.json of {name} ({reason})") from error
         self.decoder = Decoder(model.eval().requires_grad_(False))
+        self._present = [*model.parameters(), *model.buffers()]
 
     @property
     def parameters(self) -> int:
@@ -128,20 +129,24 @@ class Blank:
 
     def _measure(self, function: Callable[[], Any]) -> Cost:
         counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
-        with self.mode, torch.no_grad(), Alive() as alive, counter:
+        with self.mode, torch.no_grad(), Alive(self._present) as alive, counter:
             function()
         return Cost(self.scale * alive.most, counter.get_total_flops())
 
 
 class Alive(TorchDispatchMode):
-    """Follow the memory of all tensors that are made inside the block, in bytes."""
+    """Follow the memory of all tensors that are made inside the block, in bytes.
 
-    def __init__(self) -> None:
+    Args:
+        present: tensors that are there already, views of which need no memory.
+    """
+
+    def __init__(self, present: Iterable[Tensor]) -> None:
         super().__init__()
         self.now, self.most = 0, 0
-        self._known: set[int] = set()
+        self._known = {tensor.untyped_storage()._cdata for tensor in present}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: D105
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):

@@ -53,12 +53,20 @@ def read(configs: Sequence[str], overrides: Sequence[str] = ()) -> Experiment:
             raise
     config = yaml.safe_load(printed.getvalue())
     numbers.check(config)
+    for part in ("model", "data"):
+        if not config.get(part):
+            raise ValueError(f"the configuration names no {part}: give --config with a whole experiment")
     module, settings = _class(config["model"]), config["model"]["init_args"]
     backbone = settings.get("backbone")
     if not isinstance(backbone, dict) or not issubclass(_class(backbone), LLM):
         raise ValueError(
-            f"plan is of experiments that steer or read a language model, and {module.__name__} here has no backbone "
+            f"plan is for experiments that steer or read a language model, and {module.__name__} here has no backbone "
             "that is an LLM: a network of this size runs anywhere"
+        )
+    if issubclass(module, SteeringAdaptor) and not settings.get("method"):
+        raise ValueError(
+            "no method was named: add one of the files in configs/methods, for example "
+            "--config configs/methods/mean_difference.yaml"
         )
     epochs = config["trainer"]["max_epochs"] or 1
     return Experiment(
@@ -114,7 +122,11 @@ def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
         reference = counter.texts(data.reference_texts or ())
         method = settings["method"]
         trained = _class(method).trained if isinstance(method, dict) else False
-        options = settings["strengths"], settings["random_draws"], min(settings["random_curve"], settings["random_draws"])
+        options = (
+            settings["strengths"],
+            settings["random_draws"],
+            min(settings["random_curve"], settings["random_draws"]),
+        )
         training = experiment.epochs if trained else 0
         refitted = settings["learning_curve"] and not trained
         return adapted(parts, reference, depth, layers, len(options[0]), *options[1:], refitted, training)
@@ -180,5 +192,3 @@ def offline() -> Iterator[None]:
         late = sys.modules.get("datasets.config")
         if settings[1] is None and late is not None and saved:
             late.HF_HUB_OFFLINE = saved[0][1]  # type: ignore[attr-defined]
-
-

@@ -125,7 +125,9 @@ def calibrate(
         )
         step = step / count * text.num_hidden_layers + _time(lambda: decoder.logits(last), seconds / 6, device)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ValueError(f"two blocks and the vocabulary head do not fit into {device}: leave --calibrate out") from error
+        raise ValueError(
+            f"two blocks and the vocabulary head do not fit into {device}: leave --calibrate out"
+        ) from error
     return Speed(block, head, step, operations / block)
 
 

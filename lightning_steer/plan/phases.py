@@ -29,6 +29,8 @@ class Phase(NamedTuple):
     """Tokens that are generated one after the other."""
     written: int = 0
     """Tokens that are generated in all."""
+    factor: float = 1.0
+    """What a pass costs: 1 forward, 3 with the gradient."""
 
     def tokens(self, depth: int) -> float:
         """Return the tokens, of the whole network."""
@@ -36,11 +38,11 @@ class Phase(NamedTuple):
 
     def flops(self, depth: int, block: float, head: float) -> float:
         """Return the floating-point operations, from those of a token in a block and of a state in the head."""
-        return (self.passes + self.written * depth) * block + (self.states + self.written) * head
+        return self.factor * ((self.passes + self.written * depth) * block + (self.states + self.written) * head)
 
     def seconds(self, speed: Speed) -> float:
         """Return the time at a measured speed."""
-        return self.passes * speed.block + self.states * speed.head + self.steps * speed.step
+        return self.factor * (self.passes * speed.block + self.states * speed.head) + self.steps * speed.step
 
 
 class Needs(NamedTuple):
@@ -144,7 +146,7 @@ def adapted(
     phases = [read]
     if training:
         asked = fit.questions
-        phases = [Phase("fit: train", TRAINED * training * asked.total * depth, TRAINED * training * asked.scored)]
+        phases = [Phase("fit: train", training * asked.total * depth, training * asked.scored, factor=TRAINED)]
     phases += [
         Phase(
             f"fit: try {strengths} strengths",

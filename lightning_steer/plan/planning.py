@@ -12,6 +12,9 @@ from lightning_steer.plan.phases import Needs
 SPARE = 1.1
 """Memory that is asked for over what was counted: allocators keep some, and kernels need some."""
 
+LEAST = 64
+"""Tokens per batch, below which none are proposed."""
+
 
 class Memory(NamedTuple):
     """Bytes of memory."""
@@ -87,17 +90,18 @@ def proposals(
     sentences = []
     for device in machine:
         own = program if device.kind == "cpu" else 0.0
-        free, needed = device.free, SPARE * memory.peak + own
-        what = f"{device.name}, {gigabytes(free)} GB free of {gigabytes(device.total)}"
-        if needed <= free:
-            sentences.append(f"{what}: fits, with {gigabytes(needed)} GB")
+        needed = SPARE * memory.peak + own
+        what = f"{device.name} ({size(device.free)} free of {size(device.total)})"
+        if needed <= device.free:
+            sentences.append(f"{what}: fits, needs {size(needed)}")
             continue
-        sentences.append(f"{what}: does not fit, as it needs {gigabytes(needed)} GB; {_remedy(device, memory, smaller, at, tokens_per_batch, own)}")
+        remedy = _remedy(device, memory, smaller, at, tokens_per_batch, own)
+        sentences.append(f"{what}: does not fit, needs {size(needed)}: {remedy}")
     gpus = [device for device in machine if device.kind == "cuda"]
     if len(gpus) > 1 and all(SPARE * memory.peak <= gpu.free for gpu in gpus):
-        sentences.append(f"{len(gpus)} GPUs: a model on each with --config configs/scale/ddp.yaml divides the time")
+        sentences.append(f"{len(gpus)} GPUs: a model on each, with --config configs/scale/ddp.yaml, divides the time")
     elif len(gpus) > 1 and SPARE * memory.peak <= sum(gpu.free for gpu in gpus):
-        sentences.append(f"{len(gpus)} GPUs: it fits on all together with --config configs/scale/device_map.yaml")
+        sentences.append(f"{len(gpus)} GPUs: it fits on all together, with --config configs/scale/device_map.yaml")
     if trains:
         sentences.append("this method is trained through the output: activations of all blocks are kept on top")
     return sentences
@@ -113,22 +117,24 @@ def _remedy(
 ) -> str:
     room = (device.free - own) / SPARE
     tokens = tokens_per_batch
-    if memory.weights <= room:
-        while tokens > 64:
-            tokens //= 2
-            if at(tokens) <= room:
-                return f"take tokens_per_batch {tokens}"
+    while memory.weights <= room and tokens > LEAST:
+        tokens //= 2
+        if at(tokens) <= room:
+            return f"take tokens_per_batch {tokens} (of ls.LLM, or --model.backbone.tokens_per_batch)"
     if (half := smaller()) <= room:
-        return f"take dtype bfloat16, {gigabytes(SPARE * half + own)} GB"
+        needed = size(SPARE * half + own)
+        return f"take dtype bfloat16 (--dtype, or --model.backbone.dtype), which needs {needed}"
     if device.kind == "cuda":
         return "take device_map auto, which keeps in the CPU's memory what is left over, or load_in_4bit"
-    return f"take a machine with {gigabytes(SPARE * min(half, memory.peak) + own)} GB, or a smaller model"
+    return f"take a machine with {size(SPARE * min(half, memory.peak) + own)}, or a smaller model"
 
 
-def gigabytes(size: float) -> str:
-    """Return a size in units of 10^9 bytes, with three digits or two decimals."""
-    value = size / 1e9
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.01 else f"{value:.4f}"
+def size(memory: float) -> str:
+    """Return an amount of memory with its unit (1 GB = 10^9 bytes), to three digits."""
+    for unit, count in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if memory >= 0.9995 * count:
+            return f"{memory / count:#.3g} {unit}".replace(". ", " ")
+    return f"{memory:.0f} bytes"
 
 
 def models(config: Any, dtype: torch.dtype, name: str) -> tuple[Blank, Blank]:

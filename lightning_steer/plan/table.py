@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from lightning_steer.plan.machine import Speed
 from lightning_steer.plan.phases import Phase
-from lightning_steer.plan.planning import Memory, Plan, gigabytes
+from lightning_steer.plan.planning import Memory, Plan, size
 
 LABELS = {
     "weights": "weights",
@@ -19,11 +17,11 @@ LABELS = {
 
 
 def memory(plans: Sequence[Plan]) -> list[str]:
-    """Return the table of the memory in GB, a column for each precision; the first is the run's own."""
+    """Return the table of the memory, a column for each precision; the first is the run's own."""
     names = [str(plan.dtype).removeprefix("torch.") for plan in plans]
-    lines = [f"{'memory, GB':<44}" + "".join(f"{name:>12}" for name in names)]
+    lines = [f"{'memory':<44}" + "".join(f"{name:>12}" for name in names)]
     for field in Memory._fields:
-        values = [gigabytes(getattr(plan.memory, field)) for plan in plans]
+        values = [size(getattr(plan.memory, field)) for plan in plans]
         lines.append(f"  {LABELS[field]:<42}" + "".join(f"{value:>12}" for value in values))
     return lines
 
@@ -43,7 +41,7 @@ def phases(
     """
     timed = speed is not None or throughput is not None
     about = "" if exact else "~"
-    lines = [f"{'phase':<44}{'tokens':>12}{'TFLOP':>12}" + (f"{'time':>12}" if timed else "")]
+    lines = [f"{'phase':<44}{'tokens':>12}{'operations':>13}" + (f"{'time':>12}" if timed else "")]
     total = [0.0, 0.0, 0.0]
     for phase in rows:
         flops = phase.flops(depth, plan.block, plan.score)
@@ -56,17 +54,20 @@ def phases(
 
 def _row(name: str, tokens: float, flops: float, seconds: float, about: str, timed: bool) -> str:
     count = f"{about}{tokens:,.0f}"
-    return f"  {name:<42}{count:>12}{flops / 1e12:>12,.3g}" + (f"{duration(seconds):>12}" if timed else "")
+    return f"  {name:<42}{count:>12}{operations(flops):>13}" + (f"{duration(seconds):>12}" if timed else "")
+
+
+def operations(flops: float) -> str:
+    """Return a number of floating-point operations with its unit, to three digits."""
+    for unit, count in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if flops >= 0.9995 * count:
+            return f"{flops / count:.3g} {unit}" if flops < 999.5 * count else f"{flops / count:,.0f} {unit}"
+    return f"{flops / 1e6:.3g} MFLOP"
 
 
 def duration(seconds: float) -> str:
     """Return a time with its unit."""
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return a precision's name without the library's."""
-    return str(dtype).removeprefix("torch.")
