@@ -81,7 +81,8 @@ def check(options: Any) -> None:
         raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {options.dtype!r}")
     if options.calibrate and options.throughput is not None:
         raise ValueError("--calibrate measures the throughput, and --throughput gives it: leave one out")
-    numbers.check({"tokens_per_batch": options.tokens_per_batch or 1}, "--")
+    given = {name: getattr(options, name) for name in ("tokens_per_batch", "strengths")}
+    numbers.check({name: value for name, value in given.items() if value is not None}, "--")
     if options.throughput is not None:
         numbers.finite("--throughput", options.throughput)
         if options.throughput <= 0:
@@ -169,9 +170,8 @@ def show(options: Any, config: Any, folder: Path, blank: Blank, other: Blank, ll
     if not Path(llm.llm).is_dir():
         say(f"{'access':<44}{known.access(llm.llm):>24}")
     rows, tokens = largest.batch
-    say(
-        f"\nlargest batch: {rows:,} rows of {tokens:,} tokens (tokens_per_batch {llm.tokens_per_batch:,}, copies counted)"
-    )
+    at_once = f"tokens_per_batch {llm.tokens_per_batch:,}, copies counted"
+    say(f"\nlargest batch: {rows:,} rows of {tokens:,} tokens ({at_once})")
     for line in table.memory([plan, second]):
         say(line)
     if work is None:

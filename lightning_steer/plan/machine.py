@@ -135,6 +135,7 @@ def _random(config: Any, dtype: torch.dtype, device: str) -> Decoder:
     with torch.device("meta"):
         model = loading.auto_class(config).from_config(config, dtype=dtype)
     model = model.to_empty(device=device).eval().requires_grad_(False)
+    model.tie_weights()  # each had become a tensor of its own
     generator = torch.Generator(device).manual_seed(0)
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
