@@ -37,6 +37,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 TYPICAL = 64
 """Tokens of a row, where the data are not on this machine."""
 
+NOTES = (
+    "which layer is tested is not known before the search: the middle one is counted",
+    "where the largest strength is the best and none were given, larger ones follow",
+)
+
 
 class Asked(NamedTuple):
     """What a plan is of, and what its phases need."""
@@ -50,6 +55,8 @@ class Asked(NamedTuple):
     files: list[str]
     cache: tuple[str, float] | None
     trains: bool = False
+    notes: Sequence[str] = ()
+    """Sentences on the phases."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -136,7 +143,7 @@ def of_steer(options: Any, counter: Counter, blank: Blank) -> Asked:
     work = phases.searched(
         counter.parts(data), reference, (first[0], first[1]), depth, layers, strengths, options.full_grid
     )
-    return Asked(f"steer ({len(pairs)} pairs)", work, "", counter, files, None)
+    return Asked(f"steer ({len(pairs)} pairs)", work, "", counter, files, None, notes=NOTES)
 
 
 def _reference_texts(options: Any, counter: Counter) -> list[str]:
@@ -213,7 +220,7 @@ def _speed(options: Any, config: Any, plan: planning.Plan, needs: phases.Needs) 
 
 
 def _remarks(options: Any, asked: Asked, speed: machine.Speed | None) -> Sequence[str]:
-    remarks = []
+    remarks = list(asked.notes)
     if not asked.counter.exact:
         remarks.append("~: without a tokenizer on this machine a token is taken for 4 bytes of text")
     if speed is not None:
