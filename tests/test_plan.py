@@ -205,7 +205,7 @@ def total(capsys: pytest.CaptureFixture[str], *arguments: str) -> float:
     return float(line.split()[2].replace(",", ""))
 
 
-@pytest.mark.parametrize(("layers", "error"), [([2], 0.1), ([0, 1, 2, 3, 4], 0.25)])
+@pytest.mark.parametrize(("layers", "error"), [([2], 0.15), ([0, 1, 2, 3, 4], 0.4)])
 def test_phases_of_steer_have_the_tokens_that_it_runs(
     layers: list[int], error: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,7 +216,7 @@ def test_phases_of_steer_have_the_tokens_that_it_runs(
     expected = total(
         capsys, "--llm", POCKET, "--pairs", PAIRS, "--strengths", "0.5", "1", "2", "--layers", *map(str, layers)
     )
-    # of one layer the rest is padding; of several it is not known beforehand which one is tested
+    # of one layer the rest is padding; of several it is not known beforehand which is tested, here the cheapest
     assert expected == pytest.approx(count[0] / llm.decoder.depth, rel=error)
 
 

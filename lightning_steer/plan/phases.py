@@ -102,6 +102,13 @@ def generation(name: str, prompts: Rows, new: int, depth: int, times: int = 1) -
     return Phase(name, times * prompts.total * depth, times * count, steps, times * new * count)
 
 
+def shown(name: str, prompts: Rows, depth: int, times: int) -> Phase:
+    """Return the phase that continues prompts, and scores what was written with the unsteered model."""
+    phase = generation(name, prompts, written.NEW, depth, times)
+    scored = times * (prompts.total + written.NEW * len(prompts.tokens))
+    return phase._replace(passes=phase.passes + scored * depth, states=phase.states + phase.written)
+
+
 def above(tokens: int, layer: int, copies: int, depth: int) -> int:
     """Return the passes of steered copies: blocks up to the layer run once for all of them."""
     return tokens * (layer + 1 + copies * (depth - layer - 1))
@@ -168,7 +175,7 @@ def adapted(
             )
         )
     if fit.read is not None:
-        phases.append(generation("test: text at held-out prompts", prompts, written.NEW, depth, 2))
+        phases.append(shown("test: text at held-out prompts", prompts, depth, 2))
     else:
         prompts = Rows([])
     runs = [(select.questions, strengths), (measured, copies)]
@@ -214,10 +221,12 @@ def searched(
     name = f"search {len(layers)} layers, {sum(strengths)} strengths" + (", at most" if share < 1 else "")
     phases.append(Phase(name, share * passes, share * states))
     prompts = Rows(select.prompts.tokens[: written.PROMPTS])
-    phases.append(generation("text at the pairs' prompts", prompts, written.NEW, depth, 1 + len(strengths)))
-    after = adapted(parts, judging, depth, [layers[len(layers) // 2]], max(strengths))
+    phases.append(shown("text at the pairs' prompts", prompts, depth, 1 + len(strengths)))
+    middle = layers[len(layers) // 2]
+    after = adapted(parts, judging, depth, [middle], max(strengths))
+    steered = judging.total * depth + above(judging.total, middle, 1, depth)
     return after._replace(
-        phases=[*phases, *after.phases],
+        phases=[*phases, *after.phases, Phase("unrelated text that judges", steered, 2 * judging.total)],
         rows=[*after.rows, *((select.questions, count) for count in strengths)],
         sites=len(layers),
         reference=[*after.reference, *((choosing, count) for count in strengths)],
