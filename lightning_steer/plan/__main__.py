@@ -1,12 +1,4 @@
-"""Say what a run will cost, before anything is downloaded or loaded.
-
-It needs a model's config.json and no weights. It tells parameters, memory by precision, tokens and operations of each
-phase, time if a speed is measured or given, and what is written; whether the run fits into this machine, and what to
-change if it does not. Of `steer`, or of an experiment:
-
-  plan --llm checkpoints/pocket/base --pairs configs/pairs.jsonl
-  plan --config configs/steer_mera.yaml --config configs/methods/mera.yaml
-"""
+"""Print what a run will cost; ``python -m lightning_steer plan``."""
 
 import sys
 from collections.abc import Sequence
@@ -15,9 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lightning_steer import methods, numbers
-from lightning_steer.arguments import Parser
-from lightning_steer.check.__main__ import usable
+from lightning_steer import methods
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import Pairs, read_pairs
 from lightning_steer.data.text import read
@@ -26,14 +16,13 @@ from lightning_steer.lm import loading
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.plan import experiment, known, machine, phases, planning, table
 from lightning_steer.plan.blank import Blank, located, stored_dtype
+from lightning_steer.plan.options import DTYPES, check, overrides_of, parser
 from lightning_steer.plan.rows import Counter
 from lightning_steer.resources import resource_path
 from lightning_steer.workflows import steer
-from lightning_steer.workflows.command import METHODS
 from lightning_steer.workflows.search import OPENING
 from lightning_steer.workflows.trials import own_strengths
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TYPICAL = 64
 """Tokens of a row, where the data are not on this machine."""
 
@@ -63,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the plan."""
     options = parser().parse_args(arguments)
     check(options)
-    overrides = [f"--model.backbone.{name}={value}" for name, value in _overrides(options)] if options.config else []
+    overrides = [f"--model.backbone.{name}={value}" for name, value in overrides_of(options)] if options.config else []
     asked = experiment.read(options.config, overrides) if options.config else None
     llm = asked.llm if asked else LLM(options.llm, chat=options.chat, dtype=options.dtype, revision=options.revision)
     llm.tokens_per_batch = options.tokens_per_batch or llm.tokens_per_batch
@@ -76,30 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
     plan = of_experiment(asked, counter, blank) if asked else of_steer(options, counter, blank)
     show(options, config, folder, blank, other, llm, plan)
     return 0
-
-
-def check(options: Any) -> None:
-    """Refuse options that do not go together; raises ValueError."""
-    if not options.config and options.llm is None:
-        raise ValueError("nothing to plan: give --llm with --pairs, as for steer, or --config with an experiment")
-    if options.config and options.pairs is not None:
-        raise ValueError("--pairs is of steer, and --config of an experiment: give one of them")
-    if options.dtype not in ("auto", *DTYPES):
-        raise ValueError(f"dtype is auto, float32, bfloat16 or float16, not {options.dtype!r}")
-    if options.calibrate and options.throughput is not None:
-        raise ValueError("--calibrate measures the throughput, and --throughput gives it: leave one out")
-    given = {name: getattr(options, name) for name in ("tokens_per_batch", "strengths")}
-    numbers.check({name: value for name, value in given.items() if value is not None}, "--")
-    if options.throughput is not None:
-        numbers.finite("--throughput", options.throughput)
-        if options.throughput <= 0:
-            raise ValueError(f"--throughput must be above 0, in TFLOP a second, not {options.throughput:g}")
-    usable(options.device)
-
-
-def _overrides(options: Any) -> list[tuple[str, str]]:
-    given = {"llm": options.llm, "revision": options.revision, "dtype": options.dtype}
-    return [(name, value) for name, value in given.items() if value not in (None, "auto")]
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -230,63 +195,6 @@ def _remarks(options: Any, asked: Asked, speed: machine.Speed | None) -> Sequenc
     else:
         remarks.append("time: give --calibrate (20 s) or --throughput")
     return remarks
-
-
-def parser() -> Parser:
-    """Return the parser of this command."""
-    made = Parser(
-        prog="python -m lightning_steer plan",
-        usage="%(prog)s (--llm NAME --pairs FILE | --config FILE) [options]",
-        description=__doc__,
-    )
-    made.add_argument(
-        "--config",
-        action="append",
-        metavar="FILE",
-        help="plan an experiment: its configuration; give the option once for the experiment, then once for the method",
-    )
-    made.add_argument(
-        "--llm",
-        metavar="NAME",
-        help="the model: its name on the Hugging Face hub, or a local folder in the same form, of which config.json is "
-        "enough (default: the configuration's)",
-    )
-    made.add_argument("--pairs", type=Path, metavar="FILE", help="plan `steer` with these contrast pairs")
-    made.add_argument("--layers", type=int, nargs="+", metavar="N", help="as for steer: layers to try (default: all)")
-    made.add_argument(
-        "--method", action="append", choices=METHODS, metavar="NAME", help="as for steer (default: MeanDifference)"
-    )
-    made.add_argument(
-        "--strengths", type=float, nargs="+", metavar="X", help="as for steer (default: the method's own)"
-    )
-    made.add_argument("--full_grid", action="store_true", help="as for steer: every layer at all strengths")
-    made.add_argument(
-        "--reference_texts", type=Path, metavar="FILE", help="as for steer (default: texts that come with the package)"
-    )
-    made.add_argument("--out", type=Path, metavar="FOLDER", help="as for steer: the folder that it will write")
-    made.add_argument("--chat", action="store_true", help="as for steer: prompts in the model's chat template")
-    made.add_loading()
-    made.add_argument(
-        "--tokens_per_batch",
-        type=int,
-        metavar="N",
-        help="tokens that run through the network at once, copies counted (default: the configuration's, or 8192)",
-    )
-    made.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="measure the speed of two blocks with random weights for 20 seconds, to tell the time of each phase",
-    )
-    made.add_argument(
-        "--throughput",
-        type=float,
-        metavar="X",
-        help="tell the time at this speed, in TFLOP (10^12 floating-point operations) a second",
-    )
-    made.add_argument(
-        "--device", default="cpu", metavar="NAME", help="where --calibrate runs, for example cuda (default: cpu)"
-    )
-    return made
 
 
 if __name__ == "__main__":
