@@ -71,7 +71,7 @@ def test_no_unsafe_load(path: Path) -> None:
         "yaml.load(text)",
         "subprocess.run(text, shell=True)",
         "AutoModelForCausalLM.from_pretrained(name)",
-        "_auto_class(config).from_pretrained(name)",
+        "auto_class(config).from_pretrained(name)",
         "import requests",
         "from urllib.request import urlopen",
         "from huggingface_hub import hf_hub_download",

@@ -30,6 +30,12 @@ COMMANDS = (
         "--llm checkpoints/pocket/base --pairs configs/pairs.jsonl",
     ),
     Command(
+        "plan",
+        "say what a run will cost in memory and time, before anything is loaded",
+        "lightning_steer.plan.__main__",
+        "--llm checkpoints/pocket/base --pairs configs/pairs.jsonl",
+    ),
+    Command(
         "lint",
         "look for what spoils contrast pairs, such as one side always being longer",
         "lightning_steer.lint.__main__",

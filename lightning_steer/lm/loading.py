@@ -36,9 +36,7 @@ def load(
     Raises:
         ValueError: the model or its tokenizer cannot be loaded; the message gives the reason and a remedy.
     """
-    from transformers import AutoConfig
-
-    _check_name(name)
+    check_name(name)
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
         raise UserError(f"dtype is auto, float32, bfloat16 or float16, not {dtype!r}")
     if revision is not None and Path(name).is_dir():
@@ -47,15 +45,10 @@ def load(
     if load_in_4bit:
         options["quantization_config"] = _four_bit()
     loaded: Any
+    config = configuration(name, revision)
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-        tame(config)
         _check_index(name, revision)
-    except Exception as error:
-        raise UserError(_explain_failure(name, revision, error)) from error
-    check_family(config, name)
-    try:
-        loaded = _auto_class(config).from_pretrained(
+        loaded = auto_class(config).from_pretrained(
             name,
             config=config,
             revision=revision,
@@ -75,7 +68,20 @@ def load(
     return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
 
 
-def _auto_class(config: Any) -> Any:
+def configuration(name: str, revision: str | None = None) -> Any:
+    """Return the configuration of a decoder that can be steered; raise ValueError with the reason and a remedy."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        tame(config)
+    except Exception as error:
+        raise UserError(_explain_failure(name, revision, error)) from error
+    check_family(config, name)
+    return config
+
+
+def auto_class(config: Any) -> Any:
     """Return the auto class for this configuration; models with images are steered in their text decoder."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, models
 
@@ -123,7 +129,7 @@ def _check_index(name: str, revision: str | None) -> None:
         )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Reject what is neither a model's folder nor a hub name, before any library looks for it."""
     folder = Path(name)
     if folder.is_file():
@@ -155,7 +161,7 @@ def _check_whole(name: str, info: dict[str, Any]) -> None:
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
     """Return only the tokenizer of a model; raise ValueError with the reason and what to do."""
-    _check_name(name)
+    check_name(name)
     return _tokenizer(name, revision)
 
 

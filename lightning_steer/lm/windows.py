@@ -86,6 +86,17 @@ def every_expert(config: Any) -> dict[str, int]:
     return {setting: count, **({"topk_group": groups} if groups else {})}
 
 
+def layers_of(config: Any, layers: Sequence[int]) -> dict[str, Any]:
+    """Return the settings of a configuration with these layers alone."""
+    settings = {
+        name: [value[i] for i in layers]
+        if isinstance(value, list) and len(value) == config.num_hidden_layers
+        else value
+        for name, value in config.to_dict().items()
+    }
+    return settings | {"num_hidden_layers": len(layers)}
+
+
 def small_copy(model: Any, vocabulary: int | None = None, **changes: Any) -> Any:
     """Return a random float32 model of the same configuration with two layers (one per kind) and windows of 16 tokens.
 
@@ -99,11 +110,7 @@ def small_copy(model: Any, vocabulary: int | None = None, **changes: Any) -> Any
     config = model.config.get_text_config()
     depth, kinds = config.num_hidden_layers, getattr(config, "layer_types", None) or []
     layers = sorted({*(kinds.index(kind) for kind in set(kinds)), 0, min(1, depth - 1)})
-    settings = {
-        name: [value[i] for i in layers] if isinstance(value, list) and len(value) == depth else value
-        for name, value in config.to_dict().items()
-    }
-    settings |= {"num_hidden_layers": len(layers), "initializer_range": 2 / config.hidden_size**0.5}
+    settings = layers_of(config, layers) | {"initializer_range": 2 / config.hidden_size**0.5}
     settings |= {name: min(size, SMALL_WINDOW) for name, size in windows(config).items()}
     settings |= {name: 64 for name in ("intermediate_size", "moe_intermediate_size") if settings.get(name)}
     settings |= changes

@@ -1,0 +1,99 @@
+"""How many tokens the rows of a data set have, counted by the model's tokenizer if it is on this machine."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from lightning_steer.data.base import SteeringDataModule
+from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.tokens import MultipleChoice, TokenRow, batches, rows_of
+
+BYTES = 4
+"""UTF-8 bytes of a token, where no tokenizer counts: that of English text."""
+
+
+class Rows(NamedTuple):
+    """Rows of tokens."""
+
+    tokens: list[int]
+    """Length of each row."""
+    scored: int = 0
+    """States in them whose predictions are scored."""
+
+    @property
+    def total(self) -> int:
+        """Count the tokens of all rows."""
+        return sum(self.tokens)
+
+    def batch(self, tokens_per_batch: int, copies: int = 1) -> tuple[int, int]:
+        """Return rows, copies counted, and tokens of the largest batch; no row gives no batch."""
+        rows = [TokenRow(range(length), [], [], length, 0, []) for length in self.tokens]  # type: ignore[arg-type]
+        groups = batches(rows, max(1, tokens_per_batch // copies))
+        sizes = [(copies * len(group), len(group[-1].ids)) for group in groups]
+        return max(sizes, key=math.prod, default=(0, 0))
+
+    def __add__(self, other: "Rows") -> "Rows":  # type: ignore[override]
+        return Rows([*self.tokens, *other.tokens], self.scored + other.scored)
+
+
+class Part(NamedTuple):
+    """One part of a data set: to fit to, to choose on, or held out."""
+
+    questions: Rows
+    """What is scored."""
+    read: Rows | None
+    """Texts of pairs that a method is fitted to; None where the questions themselves are read."""
+    prompts: Rows
+    """Different prompts."""
+
+
+class Counter:
+    """Counts tokens as a language model reads them.
+
+    Args:
+        llm: a model that is not loaded.
+        tokenizer: its tokenizer; None to estimate, at four bytes a token.
+    """
+
+    def __init__(self, llm: LLM, tokenizer: Any = None) -> None:
+        self.llm, self.exact = llm, tokenizer is not None
+        llm.tokenizer = tokenizer
+
+    def questions(self, questions: Iterable[MultipleChoice]) -> Rows:
+        """Return the rows that score the options of questions side by side, or that read texts without options."""
+        rows = Rows([])
+        for question in questions:
+            rows.tokens.append(0)
+            if not self.exact:
+                options = [_estimate(option) for option in question.options]
+                rows.tokens[-1] = _estimate(question.prompt) + sum(options)
+                rows = rows._replace(scored=rows.scored + sum(options))
+                continue
+            asked = MultipleChoice(self.llm.prompt(question.prompt), question.options)
+            split = rows_of(self.llm.tokenizer, 0, asked, not self.llm.chat, True)
+            rows.tokens[-1:] = [len(row.ids) for row in split]
+            rows = rows._replace(scored=rows.scored + sum(len({slot for slot, *_ in row.reads}) for row in split))
+        return rows
+
+    def texts(self, texts: Iterable[str]) -> Rows:
+        """Return the rows of whole texts."""
+        return self.questions(MultipleChoice(text) for text in texts)
+
+    def part(self, batches: Iterable[Any]) -> Part:
+        """Return the rows of the batches of a data module."""
+        batches = list(batches)
+        asked = [question for batch in batches for question in batch.x]
+        pairs = [batch.pair for batch in batches if batch.pair is not None]
+        texts = [q for pair in pairs for side in pair for q in side]
+        read = self.texts(q.prompt + "".join(q.options[:1]) for q in texts) if pairs else None
+        return Part(self.questions(asked), read, self.texts(dict.fromkeys(q.prompt for q in asked)))
+
+    def parts(self, data: SteeringDataModule) -> Sequence[Part]:
+        """Return what is fitted to, chosen on and held out."""
+        data.setup("fit")
+        held_out, *_ = data.test_dataloader()
+        return [self.part(loader) for loader in (data.train_dataloader(), data.val_dataloader(), held_out)]
+
+
+def _estimate(text: str) -> int:
+    return max(1, math.ceil(len(text.encode()) / BYTES))
