@@ -1,7 +1,7 @@
 """Models of the papers: size and access, for those that are not on this machine yet.
 
-Parameters are tested against the published configurations. Precision and access are as we remember them from the hub, and
-were not looked up there: their pages decide.
+Parameters are tested against the published configurations. Precision and access are as we remember them from the hub,
+and were not looked up there: their pages decide.
 """
 
 from typing import NamedTuple
