@@ -19,6 +19,8 @@ from lightning_steer.studies.arena.entrants import Entrant
 from lightning_steer.studies.arena.language import Cell, Scale
 from lightning_steer.vectors.constant import constant
 
+TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+"""For a look only."""
 LLAMA = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 2048}
 """As in ``benchmarks``: 125 million parameters with a vocabulary of 32,000."""
 TOKENS, SHIFTS = 64, 20
@@ -62,13 +64,13 @@ def seconds(function: Callable[[], Any], times: int = 1) -> float:
 
 
 @torch.no_grad()
-def steering(listed: Sequence[Entrant], repeats: int) -> dict[str, list[float]]:
+def steering(listed: Sequence[Entrant], repeats: int, llama: dict[str, int]) -> dict[str, list[float]]:
     """Return ``{name: [repeats]}`` a shift's time over that of a plain forward pass, by turns."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model("llama", vocab_size=32000, num_key_value_heads=None, **LLAMA)
+    config = AutoConfig.for_model("llama", vocab_size=32000, num_key_value_heads=None, **llama)
     model = AutoModelForCausalLM.from_config(config).eval()
-    ids, h = torch.randint(0, 5000, (1, TOKENS)), torch.randn(1, TOKENS, LLAMA["hidden_size"])
-    made = {entrant.name: of_any_weights(entrant, LLAMA["hidden_size"]) for entrant in listed}
+    ids, h = torch.randint(0, 5000, (1, TOKENS)), torch.randn(1, TOKENS, llama["hidden_size"])
+    made = {entrant.name: of_any_weights(entrant, llama["hidden_size"]) for entrant in listed}
     times: dict[str, list[float]] = {name: [] for name in made}
     model(ids, use_cache=False)
     for _ in range(repeats):
@@ -92,7 +94,7 @@ def run(listed: Sequence[Entrant], repeats: int, scale: Scale) -> dict[str, Any]
             fits.setdefault(entrant.name, []).append(seconds(lambda cell=cell, entrant=entrant: cell.fitted(entrant)))
         (method,) = cell.fitted(entrant).values()
         forms[entrant.name] = form(method)
-    shifts = steering(listed, repeats)
+    shifts = steering(listed, repeats, TINY if scale.pairs < Scale().pairs else LLAMA)
     return {
         "fit": {name: statistics.median(values) for name, values in fits.items()},
         "steer": {name: [1 + statistics.median(v), 1 + min(v), 1 + max(v)] for name, v in shifts.items()},

@@ -1,5 +1,6 @@
 """The methods that compete: one for each file in ``configs/methods``, with its settings."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ class Entrant(NamedTuple):
 
     name: str
     """Of its file, such as ``mera_mahalanobis``."""
-    make: partial[SteeringMethod]
+    make: Callable[[int], SteeringMethod]
     """Makes an unfitted method from a width."""
     strengths: tuple[float, ...]
     """Those to try, from the weakest to the strongest: every other one of its own."""
@@ -29,12 +30,13 @@ class Entrant(NamedTuple):
     """What is tried next where the strongest so far does best."""
     part: str
     """Part of a block that it steers, `block` or `heads`."""
+    made: dict[str, Any]
+    """Class and arguments."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """Return all that its numbers depend on, to be stored with them."""
-        made = {"class": self.make.func.__name__, **self.make.keywords}
-        return {**made, "strengths": self.strengths, "further": self.further, "part": self.part}
+        return {**self.made, "strengths": self.strengths, "further": self.further, "part": self.part}
 
     @property
     def trained(self) -> bool:
@@ -55,9 +57,11 @@ def entrants() -> list[Entrant]:
         strengths = tuple(map(float, settings.get("strengths", kind.default_strengths)))
         further = FURTHER if "strengths" not in settings and kind.strength_range[1] == float("inf") else ()
         part = "heads" if kind is methods.HeadSteering else "block"
-        makes = {path.stem: partial(kind, **given)}
+        makes = {path.stem: given}
         if path.stem == RANDOM:
-            makes = {f"{RANDOM} {i + 1}": partial(kind, seed=i) for i in range(DRAWS)}
+            makes = {f"{RANDOM} {i + 1}": {"seed": i} for i in range(DRAWS)}
         kept = strengths[(len(strengths) - 1) % 2 :: 2]  # the strongest stays
-        listed += [Entrant(name, make, kept, further, part) for name, make in makes.items()]
+        for name, settings in makes.items():
+            made = {"class": kind.__name__, **settings}
+            listed.append(Entrant(name, partial(kind, **settings), kept, further, part, made))
     return listed

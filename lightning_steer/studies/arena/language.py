@@ -211,12 +211,15 @@ def outcome(cell: Cell, entrant: Entrant, count: int | None = None) -> dict[str,
     }
 
 
-def run(model: Path, task: str, seed: int, scale: Scale, listed: Sequence[Entrant]) -> dict[str, Any]:
-    """Return what every entrant, and the prompt, reaches in one cell."""
+def run(
+    model: Path, task: str, seed: int, scale: Scale, listed: Sequence[Entrant], prompted: bool = True
+) -> dict[str, Any]:
+    """Return what every entrant, and the prompt if it competes, reaches in one cell."""
     cells = {part: Cell(model, task, seed, scale, part) for part in dict.fromkeys(e.part for e in listed)}
     first = next(iter(cells.values()))
     results = {entrant.name: outcome(cells[entrant.part], entrant) for entrant in listed}
-    results[PROMPT] = prompting.outcome(first)
+    if prompted:
+        results[PROMPT] = prompting.outcome(first)
     sizes = {
         str(size): {e.name: outcome(cells[e.part], e, size)["effect"] for e in listed if not e.trained}
         for size in scale.sizes

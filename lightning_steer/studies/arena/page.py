@@ -99,8 +99,9 @@ def shown(name: str) -> str:
 def main_table(s: Standing) -> str:
     """Return the table of all methods, the best mean rank first."""
     lines = [
-        "| method | form | mean rank | effect, sd | less mean difference, sd | prompts turned | at the budget exactly | "
-        f"cells at {summary.LEVEL:g} sd (of both: with less damage) | toy | pairs | fit, ms | steering |",
+        "| method | form | mean rank | effect, sd | less mean difference, sd | prompts turned | "
+        f"at the budget exactly | cells at {summary.LEVEL:g} sd (of both: with less damage) | "
+        "toy | pairs | fit, ms | steering |",
         f"|{'---|' * 12}",
     ]
     for name in s.order:
@@ -136,14 +137,14 @@ def text(
         f"{len(s.names)} methods, {len(s.language)} cells on pocket models ({', '.join(models)}; {tasks} tasks: three "
         f"behaviours, two traits, five labelling tasks) and {len(s.toys)} on toy networks, seed {declared.SEED}. Every "
         "method has the settings of its file in `configs/methods`, sees the same pairs, and searches layer and "
-        f"strength as `steer` does, within {summary.BUDGET:g} nats per token of damage to reference texts and with text that "
-        "stays whole; then it is judged on pairs and texts that chose nothing. Where no setting helps within the "
-        "budget, the model stays as it is, with effect 0. Square brackets: 95 % intervals over the "
+        f"strength as `steer` does, within {summary.BUDGET:g} nats per token of damage to reference texts and with "
+        "text that stays whole; then it is judged on pairs and texts that chose nothing. Where no setting helps "
+        "within the budget, the model stays as it is, with effect 0. Square brackets: 95 % intervals over the "
         f"{tasks} tasks, paired within cells where a difference is named; round ones: the range over cells.\n",
         main_table(s) + "\n",
         *explained(s),
         *situations.text(s),
-        *verdict(kept, openings),
+        *verdict(kept, kept_toys, openings),
         *situations.limits(s, kept, minutes),
     ]
     return "\n".join(sections).rstrip() + "\n"
@@ -168,8 +169,8 @@ def explained(s: Standing) -> list[str]:
         f"- **pairs**: fewest fitted pairs, of {', '.join(map(str, sizes(s.toys)))}, with {summary.SHARE:.0%} of the "
         f"method's best mean effect on the toy; none where that stays below {summary.FAINT:g} or where it is trained.\n"
         "- **fit**: processor time on a pocket model, reading included. **steering**: processor time of a plain "
-        "forward pass and one shift of one layer, over the pass alone (random Llama of 125 million parameters, 64 tokens); "
-        "the shift is timed by itself.\n"
+        "forward pass and one shift of one layer, over the pass alone (random Llama of 125 million parameters, 64 "
+        "tokens); the shift is timed by itself.\n"
     ]
 
 
@@ -178,7 +179,7 @@ def sizes(units: Sequence[Unit]) -> list[int]:
     return sorted(set.intersection(*(set(unit.sizes) for unit in units))) if units else []
 
 
-def verdict(kept: Sequence[Unit], openings: Sequence[Mapping[str, Any]]) -> list[str]:
+def verdict(kept: Sequence[Unit], toys: Sequence[Unit], openings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the declared contrasts with their results; none before the seeds were opened."""
     if not kept:
         return []
@@ -188,5 +189,14 @@ def verdict(kept: Sequence[Unit], openings: Sequence[Mapping[str, Any]]) -> list
         "## Verdicts, on seeds that were kept back\n",
         f"Opened once: {opened}.\n",
         *(verdict_text(question, results[question.name]) for question in declared.DECLARATION.questions),
+        *many(toys),
         declared_text(declared.DECLARATION),
     ]
+
+
+def many(toys: Sequence[Unit]) -> list[str]:
+    """Return what the kept toy networks say of eight attributes; nothing without them."""
+    if not toys:
+        return []
+    told = ", ".join(f"{shown(name)} {estimate.text(2)}" for name, estimate in declared.many(toys).items())
+    return [f"Eight attributes at once, of {len(toys)} kept toy networks (no claim; the range over both): {told}.\n"]

@@ -94,7 +94,7 @@ def text(s: Standing) -> list[str]:
         (f"{listed(useless)}: not above random directions on the pocket models (the interval of the paired "
          f"difference holds 0 or lies below), and below {summary.FAINT:g} on the toy. That holds for steering from "
          "pairs, at these settings: methods of the MERA family are made for errors of labelled rows, where "
-         "[the study of MERA](mera.md) finds what they are worth." if useless else "None is below both bounds set for it.") + "\n",
+         "[the study of MERA](mera.md) finds what they are worth.\n" if useless else "None is below both bounds.\n"),
         *surprises(s),
     ]  # fmt: skip
 

@@ -18,7 +18,7 @@ from lightning_steer.report.files import write_json
 from lightning_steer.resources import resource_path
 from lightning_steer.statistics import estimate
 from lightning_steer.studies.arena import cost, declared, language, page, toy
-from lightning_steer.studies.arena.entrants import entrants
+from lightning_steer.studies.arena.entrants import RANDOM, REFERENCE, entrants
 from lightning_steer.studies.arena.tasks import LANGUAGE
 from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
@@ -65,8 +65,13 @@ def digest(folder: Path) -> str:
 
 def parts(options: argparse.Namespace) -> dict[str, Part]:
     """Return ``{name: (settings, function)}`` of all parts, those that explore first."""
-    listed = [e for e in entrants() if options.methods is None or e.name in options.methods]
+    listed = [
+        e
+        for e in entrants()
+        if options.methods is None or e.name.split(" ")[0] in {*options.methods, REFERENCE, RANDOM}
+    ]
     few = [e for e in listed if e.name in declared.NAMES]
+    many = [e for e in listed if e.name in declared.MANY]
     scale = language.QUICK if options.quick else language.Scale()
     by_name: dict[str, Part] = {}
 
@@ -76,17 +81,19 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
         by_name[name] = (json.loads(json.dumps(every)), make)
 
     def speak(prefix: str, competing: list[Any], seed: int, **more: Any) -> None:
-        for model, task in [("base", t) for t in options.tasks] + [("tuned", t) for t in options.tuned]:
+        tuned = [("tuned", task) for task in options.tuned] if not prefix else []
+        for model, task in [("base", task) for task in options.tasks] + tuned:
             folder = Path(resource_path(f"checkpoints/pocket/{model}"))
             sizes = (8,) if model == "base" and task in behaviours.NAMES and not prefix and not options.quick else ()
             sized = scale._replace(sizes=sizes)
-            make = partial(language.run, folder, task, seed, sized, competing)
+            make = partial(language.run, folder, task, seed, sized, competing, not prefix)
             add(f"{prefix}language-{model}-{task}-{seed}", make, competing,
                 weights=digest(folder), scale=sized._asdict(), **more)  # fmt: skip
 
     def calculate(prefix: str, competing: list[Any], seeds: tuple[int, ...], **more: Any) -> None:
         size = toy.QUICK if options.quick else toy.Scale()
-        for cell in toy.CELLS[:1] if options.quick else toy.CELLS:
+        size = size._replace(sizes=()) if prefix else size
+        for cell in toy.CELLS[:1] if options.quick else toy.CELLS[-1:] if prefix else toy.CELLS:
             cell = cell._replace(network=toy.shorter(cell.network, size.train_share))
             make = partial(toy.run, cell, seeds, size, competing, options.networks_in)
             add(f"{prefix}toy-{cell.name}", make, competing, seeds=seeds, scale=size._asdict(), **more)
@@ -97,7 +104,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
     if options.verdict:
         for seed in declared.KEPT:
             speak("verdict-", few, seed, declaration=declared.DECLARATION.digest())
-        calculate("verdict-", few, declared.KEPT, declaration=declared.DECLARATION.digest())
+        calculate("verdict-", many, declared.KEPT, declaration=declared.DECLARATION.digest())
     return by_name
 
 

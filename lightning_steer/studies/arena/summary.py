@@ -101,7 +101,8 @@ def _toys(name: str, part: Mapping[str, Any]) -> Iterable[Unit]:
         at = {m: float(np.mean([at_damage(c, BUDGET) for c in each] or [0.0])) for m, each in curves.items()}
         needed = {m: float(np.mean([damage_at(c, LEVEL) for c in each] or [math.inf])) for m, each in curves.items()}
         cluster = name.partition("toy-")[2]
-        yield Unit(f"{name}-{i}", cluster, *map(_one_random, (effect, damage, at, needed)), {}, sizes)
+        one, lost, exactly, level = map(_one_random, (effect, damage, at, needed))
+        yield Unit(f"{name}-{i}", cluster, one, lost, exactly, level, {}, sizes)
 
 
 def at_damage(curve: Sequence[tuple[float, float | None]], budget: float) -> float:
