@@ -130,7 +130,7 @@ def text(
     models = sorted({unit.name.split("-")[1] for unit in s.language})
     sections = [
         "# Which method should I use?\n",
-        "`make arena` writes this page and its figure; no number here was typed.\n",
+        "`make arena` writes this page and its figure from the numbers of its parts.\n",
         *situations.answer(s, kept),
         f"![Each method's held-out effect within one budget of damage, and on toy networks.](figures/{FIGURE}.png)\n",
         "## The table\n",
@@ -145,7 +145,7 @@ def text(
         *explained(s),
         *situations.text(s),
         *verdict(kept, kept_toys, openings),
-        *situations.limits(s, kept, minutes),
+        *situations.limits(minutes),
     ]
     return "\n".join(sections).rstrip() + "\n"
 
@@ -153,6 +153,7 @@ def text(
 def explained(s: Standing) -> list[str]:
     """Return what the columns mean."""
     estimate: Estimate = next(iter(s.rank.values()))
+    slowest = max((values[0], name) for name, values in s.cost["steer"].items())
     return [
         f"- **form**: what a shift is: one vector for all rows, an affine map of the row, or neither (curved).\n"
         f"- **mean rank** of {len(s.names)}: within each cell, 1 is the largest held-out effect; ties share their mean "
@@ -170,7 +171,8 @@ def explained(s: Standing) -> list[str]:
         f"method's best mean effect on the toy; none where that stays below {summary.FAINT:g} or where it is trained.\n"
         "- **fit**: processor time on a pocket model, reading included. **steering**: processor time of a plain "
         "forward pass and one shift of one layer, over the pass alone (random Llama of 125 million parameters, 64 "
-        "tokens); the shift is timed by itself.\n"
+        f"tokens); the shift is timed by itself, without the call of its hook. The slowest is {shown(slowest[1])}, "
+        f"{slowest[0]:.3f}.\n"
     ]
 
 

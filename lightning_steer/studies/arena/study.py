@@ -128,7 +128,8 @@ def main(given: list[str] | None = None) -> int:
         return 2
     try:
         if options.verdict:
-            open_once(options.log, declared.DECLARATION, declared.DECLARATION.verdict_draws, sys.argv)
+            command = ["python", "-m", "lightning_steer.studies.arena", *(sys.argv[1:] if given is None else given)]
+            open_once(options.log, declared.DECLARATION, declared.DECLARATION.verdict_draws, command)
     except ValueError as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
