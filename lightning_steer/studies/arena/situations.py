@@ -54,16 +54,20 @@ def no_better_than_random(s: Standing) -> list[str]:
 
 def answer(s: Standing, kept: Sequence[Unit]) -> list[str]:
     """Return the first lines: which method, and how sure that is."""
-    top = s.order[0]
+    trained = [name for name in s.order if name in declared.TRAINED][:1]
     vector, plain = best(s, [cost.VECTOR]), best(s, [cost.VECTOR, cost.AFFINE, cost.CURVED], trained=False)
     lines = [
-        f"**If you can train through the model's output, {listed([top])}** has the largest effect at equal damage: "
-        f"{s.effect[top].text(2)} standard deviations of the margin, {s.over_reference[top].text(2)} more than the "
-        f"mean difference in the same cells, mean rank {s.rank[top].text(1)} of {len(s.names)}. As one vector, which "
-        f"other tools can apply, it is {listed(vector[:1])}: {s.effect[vector[0]].text(2)}. **Of what is fitted "
-        f"without training, {listed(plain[:1])}** has the best mean rank, {s.rank[plain[0]].text(1)}, with "
-        f"{s.over_reference[plain[0]].text(2)} over the mean difference{_maybe(s, plain[0])}. These were chosen by "
-        f"their ranks on seed {declared.SEED}, so they look better there than they are.\n"
+        f"**If you can train through the model's output: {listed([name])}.** At equal damage it reaches "
+        f"{s.effect[name].text(2)} standard deviations of the margin, {s.over_reference[name].text(2)} more than the "
+        f"mean difference in the same cells, mean rank {s.rank[name].text(1)} of {len(s.names)}.\n"
+        for name in trained
+    ]
+    lines += [
+        f"**As one vector, which other tools can apply: {listed(vector[:1])}**, {s.effect[vector[0]].text(2)}, mean "
+        f"rank {s.rank[vector[0]].text(1)}.\n",
+        f"**Without training: {listed(plain[:1])}**, mean rank {s.rank[plain[0]].text(1)}, "
+        f"{s.over_reference[plain[0]].text(2)} over the mean difference{_maybe(s, plain[0])}.\n",
+        f"These three were chosen by their ranks on seed {declared.SEED}, so they look better there than they are.\n",
     ]
     if kept:
         lines.append(
