@@ -48,6 +48,29 @@ DECLARATION = Declaration(
 )
 
 
+AGAIN_SEEDS = (3,)
+AGAIN_PAIRS = {
+    "LoReFT above the mean difference": ("loreft", "mean_difference"),
+    "LoReFT above a learned vector": ("loreft", "learned_vector"),
+}
+AGAIN_NAMES = ("mean_difference", "learned_vector", "loreft")
+BEST = Question(
+    "The best mean rank",
+    "LoReFT has the best mean rank on seed 0, and the first declaration left it out; effects as there, of one seed.",
+    tuple(
+        Contrast(name, f"{a} less {b}", "above", primary=i == 0) for i, (name, (a, b)) in enumerate(AGAIN_PAIRS.items())
+    ),
+    EFFECT.unit,
+    "none planted",
+)
+AGAIN = Declaration(
+    "arena, second declaration",
+    (BEST,),
+    (*DECLARATION.tried_before, "the first declaration's verdicts on seeds 1 and 2, without LoReFT"),
+    f"pairs and splits of seed {AGAIN_SEEDS[0]} on the base model",
+)
+
+
 def by_task(units: Sequence[Unit], first: str, second: str) -> NDArray:
     """Return a method's mean lead over another in the same cells, for each task ``[tasks]``."""
     values: dict[str, list[float]] = {}
@@ -56,18 +79,23 @@ def by_task(units: Sequence[Unit], first: str, second: str) -> NDArray:
     return np.array([np.mean(each) for each in values.values()])
 
 
-def results(kept: Sequence[Unit]) -> dict[str, dict[str, Result]]:
-    """Return ``{question: {contrast: result}}`` of every declared contrast."""
-    return {EFFECT.name: {name: above(by_task(kept, *pair), 0, len(PAIRS)) for name, pair in PAIRS.items()}}
+def results(kept: Sequence[Unit]) -> dict[str, Result]:
+    """Return the results of the first declaration's contrasts, by name."""
+    return {name: above(by_task(kept, *pair), 0, len(PAIRS)) for name, pair in PAIRS.items()}
 
 
-def verdict_sentence(kept: Sequence[Unit]) -> str:
-    """Return which claims are shown, in one sentence."""
-    told = [
+def again_results(kept: Sequence[Unit]) -> dict[str, Result]:
+    """Return the results of the second declaration's contrasts, by name."""
+    return {name: above(by_task(kept, *pair), 0, len(AGAIN_PAIRS)) for name, pair in AGAIN_PAIRS.items()}
+
+
+def told(question: Question, found: dict[str, Result]) -> str:
+    """Return which claims of a question are shown, in one sentence."""
+    sentences = [
         f"{contrast.name}: {result.estimate.text(2)} sd, {'shown' if shown else 'not shown'}"
-        for contrast, result, _, shown in verdicts(EFFECT, results(kept)[EFFECT.name])
+        for contrast, result, _, shown in verdicts(question, found)
     ]
-    return "; ".join(told)
+    return "; ".join(sentences)
 
 
 def many(toys: Sequence[Unit]) -> dict[str, Estimate]:

@@ -58,11 +58,12 @@ def write(options: argparse.Namespace) -> None:
     standing = Standing(language, toys, summary.read_cost(options.out))
     write_figure(figure(standing), options.page.parent / "figures", FIGURE)
     kept, kept_toys = summary.read(options.out, "verdict-")
+    again, _ = summary.read(options.out, "again-")
     openings = []
     if is_regular(options.log):
         openings = [json.loads(line) for line in options.log.read_text().split("\n") if line]
-    minutes = [summary.processor_minutes(options.out, prefix) for prefix in ("", "verdict-")]
-    write_text(options.page, text(standing, kept, kept_toys, openings, minutes))
+    minutes = [summary.processor_minutes(options.out, prefix) for prefix in ("", "verdict-", "again-")]
+    write_text(options.page, text(standing, kept, kept_toys, again, openings, minutes))
 
 
 def figure(standing: Standing) -> Figure:
@@ -122,6 +123,7 @@ def text(
     s: Standing,
     kept: Sequence[Unit],
     kept_toys: Sequence[Unit],
+    again: Sequence[Unit],
     openings: Sequence[Mapping[str, Any]],
     minutes: Sequence[float],
 ) -> str:
@@ -131,7 +133,7 @@ def text(
     sections = [
         "# Which method should I use?\n",
         "`make arena` writes this page and its figure from the numbers of its parts.\n",
-        *situations.answer(s, kept),
+        *situations.answer(s, kept, again),
         f"![Each method's held-out effect within one budget of damage, and on toy networks.](figures/{FIGURE}.png)\n",
         "## The table\n",
         f"{len(s.names)} methods, {len(s.language)} cells on pocket models ({', '.join(models)}; {tasks} tasks: three "
@@ -143,8 +145,8 @@ def text(
         f"{tasks} tasks, paired within cells where a difference is named; round ones: the range over cells.\n",
         main_table(s) + "\n",
         *explained(s),
-        *situations.text(s),
-        *verdict(kept, kept_toys, openings),
+        *situations.text(s, kept),
+        *verdict(kept, kept_toys, again, openings),
         *situations.limits(minutes),
     ]
     return "\n".join(sections).rstrip() + "\n"
@@ -181,18 +183,21 @@ def sizes(units: Sequence[Unit]) -> list[int]:
     return sorted(set.intersection(*(set(unit.sizes) for unit in units))) if units else []
 
 
-def verdict(kept: Sequence[Unit], toys: Sequence[Unit], openings: Sequence[Mapping[str, Any]]) -> list[str]:
+def verdict(
+    kept: Sequence[Unit], toys: Sequence[Unit], again: Sequence[Unit], openings: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Return the declared contrasts with their results; none before the seeds were opened."""
     if not kept:
         return []
-    results = declared.results(kept)
     opened = "; ".join(f"{one['draws']} at {one['opened']}, declaration {one['declaration']}" for one in openings)
     return [
         "## Verdicts, on seeds that were kept back\n",
         f"Opened once: {opened}.\n",
-        *(verdict_text(question, results[question.name]) for question in declared.DECLARATION.questions),
+        verdict_text(declared.EFFECT, declared.results(kept)),
+        *([verdict_text(declared.BEST, declared.again_results(again))] if again else []),
         *many(toys),
         declared_text(declared.DECLARATION),
+        *([declared_text(declared.AGAIN)] if again else []),
     ]
 
 

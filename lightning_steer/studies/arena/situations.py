@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.studies.arena import cost, declared, language, summary, toy
 from lightning_steer.studies.arena.entrants import PROMPT, RANDOM, REFERENCE
 from lightning_steer.studies.arena.summary import Unit
@@ -52,7 +53,7 @@ def no_better_than_random(s: Standing) -> list[str]:
     ]
 
 
-def answer(s: Standing, kept: Sequence[Unit]) -> list[str]:
+def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str]:
     """Return the first lines: which method, and how sure that is."""
     trained = [name for name in s.order if name in declared.TRAINED][:1]
     vector, plain = best(s, [cost.VECTOR]), best(s, [cost.VECTOR, cost.AFFINE, cost.CURVED], trained=False)
@@ -71,7 +72,10 @@ def answer(s: Standing, kept: Sequence[Unit]) -> list[str]:
     ]
     if kept:
         lines.append(
-            f"On two seeds that were opened once, after the claims were declared: {declared.verdict_sentence(kept)}.\n"
+            f"On seeds that were opened once, after the claims were declared: "
+            f"{declared.told(declared.EFFECT, declared.results(kept))}"
+            + (f"; {declared.told(declared.BEST, declared.again_results(again))}" if again else "")
+            + ". Round brackets: the range over tasks, no interval.\n"
         )
     return lines
 
@@ -80,7 +84,7 @@ def _maybe(s: Standing, name: str) -> str:
     return ", which may be none" if not s.over_reference[name].low > 0 else ""
 
 
-def text(s: Standing) -> list[str]:
+def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
     """Return the situations, what surprised, and the method that nobody should use."""
     few = sorted(s.closed, key=lambda name: -_mean(s, name, smallest=True))[:SHOWN]
     many = {name: _cells(s, name, "m8") for name in s.closed}
@@ -108,7 +112,7 @@ def text(s: Standing) -> list[str]:
         "- **Must run in llama.cpp.** It adds one vector to a layer, no more; so the same, and without training: "
         f"{with_effect(s, best(s, [cost.VECTOR], trained=False))}.\n",
         "## A method that nobody should use\n",
-        _useless(s, useless),
+        _useless(s, useless, kept),
         *surprises(s),
     ]  # fmt: skip
 
@@ -143,15 +147,18 @@ def summary_sizes(s: Standing) -> list[int]:
     return sorted(set.intersection(*(set(unit.sizes) for unit in s.toys))) if s.toys else []
 
 
-def _useless(s: Standing, names: Sequence[str]) -> str:
+def _useless(s: Standing, names: Sequence[str], kept: Sequence[Unit]) -> str:
     if not names:
         return "None is both below random directions and faint on the toy.\n"
     told = listed([f"{n} ({s.effect[n].text(2)} sd, {s.over_random[n].text(2)} over random directions, toy "
                    f"{s.toy[n].text(2)})" for n in names])  # fmt: skip
+    seen = [name for name in names if kept and name in kept[0].effect]
+    means = [f"{name} {mean_over_units([u.effect[name] for u in kept]).text(2)} sd" for name in seen]
+    again = f"On the kept seeds: {listed(means)}. " if seen else ""
     return (
-        f"{told}. To steer from pairs a random direction that is searched as well does better on average; the verdicts "
-        "say whether it does on other seeds. Methods that start from an error probe are made for the errors of "
-        "labelled rows, and [the study of MERA](mera.md) says what they are worth there.\n"
+        f"{told}. {again}To steer from pairs a random direction that is searched as well did better on average; the "
+        "verdicts say whether it does on other seeds. Methods that start from an error probe are made for the errors "
+        "of labelled rows, and [the study of MERA](mera.md) says what they are worth there.\n"
     )
 
 
@@ -223,6 +230,6 @@ def limits(minutes: Sequence[float]) -> list[str]:
         "- The prompt baseline has examples and no instruction. Gates, compositions, and methods on several layers at "
         "once did not compete; head steering shifts the heads of one layer, and on the toy, which has none, the whole "
         "row.\n",
-        f"Processor time: {minutes[0]:.0f} minutes for the table, {minutes[1]:.0f} for the verdicts. The longer form "
-        "(`--tuned` with all tasks; more kept seeds; every layer) costs half a minute a cell and layer pair.\n",
+        f"Processor time: {minutes[0]:.0f} minutes for the table, {minutes[1] + minutes[2]:.0f} for the verdicts. The "
+        "longer form (`--tuned` with all tasks; more kept seeds; every layer) costs half a minute a cell.\n",
     ]

@@ -104,6 +104,9 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
     if options.verdict:
         for seed in declared.KEPT:
             speak("verdict-", few, seed, declaration=declared.DECLARATION.digest())
+        last = [e for e in listed if e.name in declared.AGAIN_NAMES]
+        for seed in declared.AGAIN_SEEDS:
+            speak("again-", last, seed, declaration=declared.AGAIN.digest())
         calculate("verdict-", many, declared.KEPT, declaration=declared.DECLARATION.digest())
     return by_name
 
@@ -129,7 +132,8 @@ def main(given: list[str] | None = None) -> int:
     try:
         if options.verdict:
             command = ["python", "-m", "lightning_steer.studies.arena", *(sys.argv[1:] if given is None else given)]
-            open_once(options.log, declared.DECLARATION, declared.DECLARATION.verdict_draws, command)
+            for declaration in (declared.DECLARATION, declared.AGAIN):
+                open_once(options.log, declaration, declaration.verdict_draws, command)
     except ValueError as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
