@@ -71,6 +71,15 @@ AGAIN = Declaration(
 )
 
 
+LEAST_TASKS = 5
+"""Tasks below which no verdict is given: a quick look has one."""
+
+
+def enough(kept: Sequence[Unit]) -> bool:
+    """Return whether there are tasks enough for a verdict."""
+    return len({unit.cluster for unit in kept}) >= LEAST_TASKS
+
+
 def by_task(units: Sequence[Unit], first: str, second: str) -> NDArray:
     """Return a method's mean lead over another in the same cells, for each task ``[tasks]``."""
     values: dict[str, list[float]] = {}

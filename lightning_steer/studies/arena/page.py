@@ -83,8 +83,8 @@ def figure(standing: Standing) -> Figure:
         axes.axvline(0, color="grey", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(y, [shown(name) for name in names], fontsize=8)
-    left.set_xlabel("held-out effect, standard deviations of the margin", fontsize=8)
-    right.set_xlabel("toy: share of targets read as wanted", fontsize=8)
+    left.set_xlabel("held-out effect, standard deviations of the margin [95 %, over tasks]", fontsize=8)
+    right.set_xlabel("toy: share of targets read as wanted (range over cells)", fontsize=8)
     handles, labels = left.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     drawn.legend(list(unique.values()), list(unique), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -187,14 +187,14 @@ def verdict(
     kept: Sequence[Unit], toys: Sequence[Unit], again: Sequence[Unit], openings: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Return the declared contrasts with their results; none before the seeds were opened."""
-    if not kept:
+    if not declared.enough(kept):
         return []
     opened = "; ".join(f"{one['draws']} at {one['opened']}, declaration {one['declaration']}" for one in openings)
     return [
         "## Verdicts, on seeds that were kept back\n",
         f"Opened once: {opened}.\n",
         verdict_text(declared.EFFECT, declared.results(kept)),
-        *([verdict_text(declared.BEST, declared.again_results(again))] if again else []),
+        *([verdict_text(declared.BEST, declared.again_results(again))] if declared.enough(again) else []),
         *many(toys),
         declared_text(declared.DECLARATION),
         *([declared_text(declared.AGAIN)] if again else []),

@@ -70,11 +70,11 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
         f"{s.over_reference[plain[0]].text(2)} over the mean difference{_maybe(s, plain[0])}.\n",
         f"These three were chosen by their ranks on seed {declared.SEED}, so they look better there than they are.\n",
     ]
-    if kept:
+    if declared.enough(kept):
         lines.append(
             f"On seeds that were opened once, after the claims were declared: "
             f"{declared.told(declared.EFFECT, declared.results(kept))}"
-            + (f"; {declared.told(declared.BEST, declared.again_results(again))}" if again else "")
+            + (f"; {declared.told(declared.BEST, declared.again_results(again))}" if declared.enough(again) else "")
             + ". Round brackets: the range over tasks, no interval.\n"
         )
     return lines
