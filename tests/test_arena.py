@@ -151,3 +151,15 @@ def test_a_method_that_plants_its_effect_wins_the_toy(tmp_path: Path) -> None:
     effect = {name: float(np.mean(of["effect"])) for name, of in part["methods"].items()}
     assert effect["mean_difference"] > effect[f"{RANDOM} 1"] + 0.3
     assert np.max(part["methods"]["mean_difference"]["damage"]) < 4 * language.BUDGET
+
+
+@pytest.mark.parametrize("prefix", ["", "verdict-", "again-"])
+def test_a_cell_belongs_to_its_task(prefix: str, tmp_path: Path) -> None:
+    method = {"effect": 1.0, "preferred": 0.5, "damage": 0.1, "curve": [[1.0, 1.0, 0.1]]}
+    part = {"spread": 2.0, "methods": {"mean_difference": method}, "sizes": {}}
+    (tmp_path / "parts").mkdir()
+    for task, seed in (("town", 1), ("sms_spam", 1), ("town", 2)):
+        (tmp_path / "parts" / f"{prefix}language-base-{task}-{seed}.json").write_text(json.dumps(part))
+    units, _ = summary.read(tmp_path, prefix)
+    assert [u.cluster for u in units] == ["sms_spam", "town", "town"]
+    assert units[0].effect == {"mean_difference": 0.5}  # in standard deviations

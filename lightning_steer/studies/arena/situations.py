@@ -173,8 +173,8 @@ def surprises(s: Standing) -> list[str]:
     many = {name: _cells(s, name, "m8") for name in declared.TRAINED if name in s.closed}
     lines = [
         "## What surprised\n",
-        f"- A random direction, searched as every method is, reaches {s.effect[RANDOM].text(2)} sd: the choice of "
-        f"layer, sign of effect and strength on other pairs is worth something by itself. {len(behind)} of "
+        f"- A random direction, searched as every method is, reaches {s.effect[RANDOM].text(2)} sd: a choice of "
+        f"layer and strength on other pairs is worth something by itself. {len(behind)} of "
         f"{len(s.names)} have a worse mean rank than it.",
     ]
     if fitted:
@@ -187,12 +187,15 @@ def surprises(s: Standing) -> list[str]:
         )
     if len(many) > 1:
         told = listed([f"{name} {value:.2f}" for name, value in many.items()])
-        lines.append(f"- One vector does not carry many attributes: with eight on the toy {told}.")
+        lines.append(
+            f"- With eight attributes on the toy, which one network was steered for, the trained methods' order turns: "
+            f"{told}; the mean difference {_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."
+        )
     if same:
         lines.append(f"- {listed(same).capitalize()} is the mean difference in every cell, to six digits: it takes the "
                      "100 least and most mistaken rows, and there are fewer.")  # fmt: skip
     lines.append(
-        f"- The budget holds on texts that did not choose: {len(over)} of {len(s.closed)} methods exceed it in some "
+        f"- On texts that did not choose the budget nearly holds: {len(over)} of {len(s.closed)} methods exceed it in some "
         f"cell, the largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
     )
     if PROMPT in s.names:

@@ -74,7 +74,7 @@ def _language(name: str, part: Mapping[str, Any]) -> Unit:
         }
     return Unit(
         name,
-        name.removeprefix("verdict-").split("-")[2],
+        name.partition("language-")[2].split("-")[1],
         _one_random({m: of["effect"] / spread for m, of in methods.items()}),
         _one_random({m: of["damage"] for m, of in methods.items()}),
         _one_random({m: at_damage(curve, BUDGET) / spread for m, curve in curves.items()}),
