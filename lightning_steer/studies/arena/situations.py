@@ -188,15 +188,15 @@ def surprises(s: Standing) -> list[str]:
     if len(many) > 1:
         told = listed([f"{name} {value:.2f}" for name, value in many.items()])
         lines.append(
-            f"- With eight attributes on the toy, which one network was steered for, the trained methods' order turns: "
-            f"{told}; the mean difference {_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."
+            f"- What leads as one vector does not with eight attributes on the toy (one network): {told}; the mean "
+            f"difference {_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."
         )
     if same:
         lines.append(f"- {listed(same).capitalize()} is the mean difference in every cell, to six digits: it takes the "
                      "100 least and most mistaken rows, and there are fewer.")  # fmt: skip
     lines.append(
-        f"- On texts that did not choose the budget nearly holds: {len(over)} of {len(s.closed)} methods exceed it in some "
-        f"cell, the largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
+        f"- On texts that did not choose the budget nearly holds: {len(over)} of {len(s.closed)} methods exceed it in "
+        f"some cell, the largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
     )
     if PROMPT in s.names:
         none = sum(u.effect[PROMPT] == 0 for u in s.language)
@@ -226,7 +226,8 @@ def limits(minutes: Sequence[float]) -> list[str]:
         "than the same lead of a closed form would, and they cost a backward pass of the whole model. They had "
         f"{scale.training_steps} steps on the pocket models and {toy.Scale().training_steps} on the toy, at one "
         "learning rate. No method's own settings were searched.\n"
-        f"- One seed explores; {len(declared.KEPT)} kept back judge the declared contrasts alone, on the base model, "
+        f"- One seed explores; {len(declared.KEPT + declared.AGAIN_SEEDS)} kept back judge the declared contrasts alone, "
+        "on the base model, "
         "not the whole table. Tasks of one language share its grammar, so ten of them are fewer than ten.\n"
         "- Ranks compare what a search chose. A method with a smaller effect at less damage is not worse; the columns "
         "at equal effect say how it stands.\n"
