@@ -226,7 +226,7 @@ def limits(minutes: Sequence[float]) -> list[str]:
         "than the same lead of a closed form would, and they cost a backward pass of the whole model. They had "
         f"{scale.training_steps} steps on the pocket models and {toy.Scale().training_steps} on the toy, at one "
         "learning rate. No method's own settings were searched.\n"
-        f"- One seed explores; {len(declared.KEPT + declared.AGAIN_SEEDS)} kept back judge the declared contrasts alone, "
+        f"- One seed explores; {len(declared.KEPT + declared.AGAIN_SEEDS)} kept back judge the declared contrasts, "
         "on the base model, "
         "not the whole table. Tasks of one language share its grammar, so ten of them are fewer than ten.\n"
         "- Ranks compare what a search chose. A method with a smaller effect at less damage is not worse; the columns "
