@@ -3,6 +3,8 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +153,20 @@ def test_a_method_that_plants_its_effect_wins_the_toy(tmp_path: Path) -> None:
     effect = {name: float(np.mean(of["effect"])) for name, of in part["methods"].items()}
     assert effect["mean_difference"] > effect[f"{RANDOM} 1"] + 0.3
     assert np.max(part["methods"]["mean_difference"]["damage"]) < 4 * language.BUDGET
+
+
+def test_the_toys_choice_stays_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = torch.tensor([[[0.2, 0.5, 0.9]]])
+    seen = toy.Curve(row, row, torch.tensor([[[0.0, 0.05, 0.5]]]))
+    monkeypatch.setattr(toy, "searched", lambda *_: (torch.tensor([[[1.0, 2.0, 3.0]]]), seen))
+    world: Any = SimpleNamespace(
+        fitted=lambda *_: MeanDifference(4),
+        select=SimpleNamespace(h=torch.zeros(1, 1, 2, 4)),
+        test=None,
+        curve=lambda *_: seen,
+    )
+    (entrant,) = [entrant for entrant in entrants() if entrant.name == "mean_difference"]
+    assert toy.outcome(world, entrant, 8)["effect"] == [[pytest.approx(0.5)]]
 
 
 @pytest.mark.parametrize("prefix", ["", "verdict-", "again-"])
