@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a .venv in the project, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check toy-study pocket mera fidelity coverage published bench report docs clean
+.PHONY: help demo test test-all check toy-study pocket mera fidelity arena coverage published bench report docs clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -43,6 +43,9 @@ mera: $(READY)  ## repair a model's errors, certified: every method, then the cr
 
 fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
 	@$(RUN) -m lightning_steer.studies.fidelity
+
+arena: $(READY)  ## which method should I use: every method at equal damage, two processes (a quarter of an hour)
+	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.arena --processes 2
 
 coverage: $(READY)  ## how often every interval and certificate holds, simulated (half an hour of processor time)
 	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage

@@ -1,0 +1,1 @@
+"""Every steering method on the same tasks, at equal damage: ``make arena``."""
