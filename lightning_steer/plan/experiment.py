@@ -106,7 +106,7 @@ def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
     layers, data, settings = layers_of(experiment.llm, depth), experiment.data, experiment.settings
     none, deep = Rows([]), max(layers) + 1
     if experiment.module is ActivationRecorder and isinstance(data, ActivationsDataModule):
-        rows = counter.texts(q if isinstance(q, str) else q.prompt + "".join(q.options[:1]) for q in data.questions())
+        rows = counter.texts(q if isinstance(q, str) else q.prompt + "".join(q.choices[:1]) for q in data.questions())
         phases = [Phase("predict: record the texts", rows.total * deep)]
         return Work(phases, [(rows, 1)], rows, len(layers), [], none, 0)
     if experiment.module is Responses and isinstance(data, PromptsDataModule):

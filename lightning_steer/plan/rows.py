@@ -65,11 +65,11 @@ class Counter:
         for question in questions:
             rows.tokens.append(0)
             if not self.exact:
-                options = [_estimate(option) for option in question.options]
+                options = [_estimate(option) for option in question.choices]
                 rows.tokens[-1] = _estimate(question.prompt) + sum(options)
                 rows = rows._replace(scored=rows.scored + sum(options))
                 continue
-            asked = MultipleChoice(self.llm.prompt(question.prompt), question.options)
+            asked = MultipleChoice(self.llm.prompt(question.prompt), question.choices)
             split = rows_of(self.llm.tokenizer, 0, asked, not self.llm.chat, True)
             rows.tokens[-1:] = [len(row.ids) for row in split]
             rows = rows._replace(scored=rows.scored + sum(len({slot for slot, *_ in row.reads}) for row in split))
@@ -85,7 +85,7 @@ class Counter:
         asked = [question for batch in batches for question in batch.x]
         pairs = [batch.pair for batch in batches if batch.pair is not None]
         texts = [q for pair in pairs for side in pair for q in side]
-        read = self.texts(q.prompt + "".join(q.options[:1]) for q in texts) if pairs else None
+        read = self.texts(q.prompt + "".join(q.choices[:1]) for q in texts) if pairs else None
         return Part(self.questions(asked), read, self.texts(dict.fromkeys(q.prompt for q in asked)))
 
     def parts(self, data: SteeringDataModule) -> Sequence[Part]:

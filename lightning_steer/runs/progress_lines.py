@@ -14,21 +14,27 @@ class ProgressLines(L.Callback):
         self.progress: dict[str, Progress] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin to count the batches of a fit."""
         self._begin(trainer, "fit", _times(trainer.num_training_batches, trainer.max_epochs))
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin to count the batches of a test."""
         self._begin(trainer, "test", _times(sum(trainer.num_test_batches), 1))
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin to count the batches of a prediction."""
         self._begin(trainer, "predict", _times(sum(trainer.num_predict_batches), 1))
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **more: Any) -> None:
+        """Say how far it is, if the latest line is old enough."""
         self._step("fit", f"epoch {trainer.current_epoch + 1}")
 
     def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **more: Any) -> None:
+        """Say how far it is, if the latest line is old enough."""
         self._step("test")
 
     def on_predict_batch_end(self, trainer: L.Trainer, *args: Any, **more: Any) -> None:
+        """Say how far it is, if the latest line is old enough."""
         self._step("predict")
 
     def _begin(self, trainer: L.Trainer, name: str, batches: float | None) -> None:

@@ -28,7 +28,7 @@ def measured(llm: LLM, search: Search, before: str) -> tuple[float, float, float
     """Return effect, change of the preferred share, and damage of text put before prompts and reference texts."""
     columns = []
     for base, batch in zip(search.baseline, search.batches, strict=True):
-        asked = [MultipleChoice(f"{before} {question.prompt}", question.options) for question in batch.x]
+        asked = [MultipleChoice(f"{before} {question.prompt}", question.choices) for question in batch.x]
         columns.append(search.evaluation.rows(base, llm.scores(asked), batch))
     effect, preferred = (
         float(torch.cat([rows[name] for rows in columns], 1).mean())
@@ -70,7 +70,7 @@ def breaks(cell: Cell, before: str) -> bool:
 def outcome(cell: Cell) -> dict[str, Any]:
     """Choose the number of examples on the choosing rows, and judge it on the held-out ones."""
     shown = cell.data.continued(0, max(SHOTS))
-    prefixes = [" ".join(f"{q.prompt}{q.options[0]}" for q in shown[:k]) for k in SHOTS]
+    prefixes = [" ".join(f"{q.prompt}{q.choices[0]}" for q in shown[:k]) for k in SHOTS]
     figures = [measured(cell.llm, cell.choosing, before) for before in prefixes]
     table = torch.tensor(figures, dtype=torch.float64)
     grid = Grid([0], [float(k) for k in SHOTS], table[None, :, 0], table[None, :, 2], cell.choosing.rows)
