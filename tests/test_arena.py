@@ -14,7 +14,7 @@ from lightning_steer.methods import LEACE, Ablation, KSteering, MeanDifference
 from lightning_steer.records import Activations
 from lightning_steer.selection.grid import Grid
 from lightning_steer.studies.arena import cost, declared, language, study, summary, tasks, toy
-from lightning_steer.studies.arena.entrants import DRAWS, NOT_STEERED, RANDOM, entrants
+from lightning_steer.studies.arena.entrants import DRAWS, NOT_COMPETING, RANDOM, entrants
 from lightning_steer.studies.arena.summary import Unit
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def test_verdicts_find_a_lead_that_is_there_and_none_that_is_not() -> None:
 
 
 def test_every_file_of_a_method_competes() -> None:
-    files = {path.stem for path in (ROOT / "configs/methods").glob("*.yaml")} - {NOT_STEERED}
+    files = {path.stem for path in (ROOT / "configs/methods").glob("*.yaml")} - {*NOT_COMPETING}
     listed = entrants()
     assert {entrant.name.split(" ")[0] for entrant in listed} == files
     assert len(listed) == len(files) + DRAWS - 1

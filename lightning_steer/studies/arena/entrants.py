@@ -14,7 +14,8 @@ from lightning_steer.workflows.trials import FURTHER
 RANDOM, REFERENCE, PROMPT = "random_direction", "mean_difference", "prompt"
 DRAWS = 3
 """Random directions: how many are tried in each cell."""
-NOT_STEERED = "identity"
+NOT_COMPETING = ("identity", "gated", "composed")
+"""Files of what does nothing, and of what is made of other methods."""
 
 
 class Entrant(NamedTuple):
@@ -48,12 +49,12 @@ def entrants() -> list[Entrant]:
     """Return all methods in alphabetical order, random directions as ``random_direction 1`` and so on."""
     listed = []
     for path in sorted(Path(resource_path("configs/methods")).glob("*.yaml")):
+        if path.stem in NOT_COMPETING:
+            continue
         settings = load(path.read_text())["model"]["init_args"]
         chosen = settings["method"]
         kind = getattr(methods, chosen["class_path"] if isinstance(chosen, dict) else chosen)
         given = chosen.get("init_args", {}) if isinstance(chosen, dict) else {}
-        if path.stem == NOT_STEERED:
-            continue
         strengths = tuple(map(float, settings.get("strengths", kind.default_strengths)))
         further = FURTHER if "strengths" not in settings and kind.strength_range[1] == float("inf") else ()
         part = "heads" if kind is methods.HeadSteering else "block"
