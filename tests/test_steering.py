@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import WORLD, quiet_trainer
 
+import lightning_steer as ls
 from lightning_steer.data import ToyDataModule
 from lightning_steer.errors import UserError
 from lightning_steer.methods import (
@@ -62,6 +63,10 @@ def test_mean_difference_steers_a_network_without_by_pass(toy_checkpoints: dict,
         assert (tmp_path / f"{figure}.svg").is_file()
     assert (tmp_path / "report.json").is_file()
     assert "| baseline (unsteered) |" in (tmp_path / "report.md").read_text()
+    judged = {measure.name: measure for measure in ls.judge(tmp_path).measures}
+    assert judged.keys() == {"target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match"}
+    (chosen,) = [one for one in judged["exact_match"].settings if float(one.setting) == metrics["strength"]["value"]]
+    assert chosen.value.value == pytest.approx(metrics["exact_match"]["value"])
 
 
 def test_a_by_pass_is_measured_and_warned_of(toy_checkpoints: dict, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
 
-from lightning_steer import numbers
+from lightning_steer import files, numbers
 from lightning_steer.data import readable
 from lightning_steer.data.base import SteeringBatch, SteeringDataModule, data_of
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
@@ -24,7 +24,17 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.table import Table
-from lightning_steer.modules import cautions, composition, damage, fit_data, gates, interventions, parts, written
+from lightning_steer.modules import (
+    cautions,
+    composition,
+    damage,
+    fit_data,
+    gates,
+    interventions,
+    outcome_rows,
+    parts,
+    written,
+)
 from lightning_steer.modules.summary import Summary, identify
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
@@ -300,6 +310,7 @@ class SteeringAdaptor(TracedModule):
         self.report["mismatches"] = self.mismatches
         self.report["metrics"] |= gates.figures(self.methods)
         self.report["metrics"] |= composition.interactions(summary.tested, self.evaluation)
+        self.outcomes = outcome_rows.packed(summary.tested, self.evaluation, self.strengths, method.identity_strength)
         self.report["warnings"] = [
             *self.caveats,
             *gates.warnings(self.methods),
@@ -328,6 +339,7 @@ class SteeringAdaptor(TracedModule):
         if not self.trainer.is_global_zero:
             return
         figures = card.write(self.folder, self.report)
+        files.write(self.folder / outcome_rows.NAME, self.outcomes)
         if isinstance(self.logger, TensorBoardLogger):
             for name in figures:  # reading the report's figures costs less than drawing them again
                 image = imread(self.folder / f"{name}.png")

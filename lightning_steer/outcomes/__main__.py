@@ -12,7 +12,7 @@ from lightning_steer.escapes import say
 
 TABLES = """\
 CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measure, SETTING=path for a sample log of
-lm-evaluation-harness"""
+lm-evaluation-harness; or the folder of one of your own runs"""
 DESCRIPTION = """\
 Judge outcomes of steering, from any tool. Choose a setting that does what steering is for and keeps the harms that you
 name within their limits, and say how sure that is. Each --benefit and each --harm is a promise that the setting must

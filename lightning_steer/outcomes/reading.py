@@ -30,7 +30,7 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
 
     Args:
         sources: paths, ``MEASURE=path`` for a file without a column ``measure``, ``SETTING=path`` for a sample log of
-            lm-evaluation-harness, or data frames.
+            lm-evaluation-harness, folders of this project's own runs, or data frames.
         cluster: the column that holds clusters, if it is not called ``cluster``.
 
     Raises:
@@ -41,6 +41,7 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
     for source in sources:
         if isinstance(source, (str, Path)):
             measure, path = _named(str(source))
+            path = _of_run(path) if path.is_dir() else path
             samples = _samples(path)
             if samples and cluster is not None:
                 raise UserError(
@@ -75,6 +76,14 @@ def _named(source: str) -> tuple[str | None, Path]:
     if not name.strip():
         raise UserError(f"{source!r} names no measure before '=': write MEASURE=path")
     return name.strip(), Path(path)
+
+
+def _of_run(folder: Path) -> Path:
+    """Return the outcomes that a test has written beside its report."""
+    path = folder / "outcomes.parquet"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {path.name}: name a table, or the folder of a run that was tested")
+    return path
 
 
 def _reader(path: Path) -> Callable[[Path], tuple[list[str], Iterator[Record]]]:
