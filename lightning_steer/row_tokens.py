@@ -53,6 +53,24 @@ class RowTokens(NamedTuple):
         return decision.unsqueeze(2).expand_as(by_row).reshape(passes.shape)
 
 
+_ANNOUNCED: ContextVar[RowTokens | None] = ContextVar("announced_rows", default=None)
+
+
+@contextmanager
+def announcing(index: Tensor, prompt: Tensor) -> Iterator[None]:
+    """Say of the forward pass inside the block which rows it reads, for whoever follows the decoder's tokens."""
+    token = _ANNOUNCED.set(RowTokens(index, prompt, {}))
+    try:
+        yield
+    finally:
+        _ANNOUNCED.reset(token)
+
+
+def announced() -> RowTokens | None:
+    """Return the rows that the pass which runs now was announced with; None if it must be told from its inputs."""
+    return _ANNOUNCED.get()
+
+
 _CURRENT: ContextVar[Callable[[], RowTokens] | None] = ContextVar("row_tokens", default=None)
 
 

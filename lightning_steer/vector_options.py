@@ -1,8 +1,9 @@
 """``predict --vector FILE``: model, layers, tokens, method and strength are those of a vector file, said once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_steer.errors import UserError
 from lightning_steer.resources import resource_path
@@ -47,7 +48,7 @@ def _options(path: Path, vector: SteeringVector) -> list[str]:
     model = {
         "backbone": {"class_path": "LLM", "init_args": llm},
         "steering": str(path),
-        "method": {"class_path": card.method, "init_args": card.settings} if card.settings else card.method,
+        "method": _class(card.method, card.settings),
         "strengths": [card.strength.value],
     }
     return [
@@ -55,3 +56,17 @@ def _options(path: Path, vector: SteeringVector) -> list[str]:
         f"--model={json.dumps({'class_path': 'Responses', 'init_args': model})}",
         "--data=PromptsDataModule",
     ]
+
+
+def _class(name: str, settings: Mapping[str, Any]) -> Any:
+    """Return a method as options name it, and so the methods inside it."""
+    arguments = {key: _option(value) for key, value in settings.items()}
+    return {"class_path": name, "init_args": arguments} if arguments else name
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_option(part) for part in value]
+    if isinstance(value, dict) and value.keys() == {"name", "settings"}:
+        return _class(value["name"], value["settings"])
+    return value

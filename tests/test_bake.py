@@ -18,7 +18,7 @@ from lightning_steer import vectors
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.lm.sites import site_of
-from lightning_steer.methods import LEACE, MERA, GaussianTransport, MeanDifference, SteeringMethod
+from lightning_steer.methods import LEACE, MERA, Composed, Gated, GaussianTransport, MeanDifference, SteeringMethod
 from lightning_steer.records import Activations
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.bake import adapter, bake
@@ -217,6 +217,34 @@ def test_routing_weights_that_do_not_add_up(
     monkeypatch.setattr(family.GptOssTopKRouter, "forward", unequal)
     with pytest.raises(ValueError, match="routing weights do not add to the same"):
         bake(vector, tmp_path / "baked")
+
+
+@pytest.mark.parametrize("write", [bake, adapter])
+def test_a_gate_that_no_random_row_opens_is_no_identity(
+    write: Callable[..., Any], folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def gate(width: int) -> Gated:
+        gated = Gated.around(laws.trained(MeanDifference, rows(d=width)))
+        gated.weight, gated.fitted = torch.full((width,), 0.01), True
+        return gated.set_threshold(200.0)
+
+    for kind in (gate, lambda width: Composed.of([laws.trained(MeanDifference, rows(d=width)), gate(width)])):
+        llm = LLM(str(folders("llama")), 1)
+        llm.load()
+        vector = vectors.of(llm, {llm.sites[0]: kind(32)}, 1.0)
+        with pytest.raises(ValueError, match="a gate decides for each prompt"):
+            write(vector, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_a_vector_of_heads_is_none_of_the_stream(
+    everywhere: bool, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    _, vector = fitted(folders("gpt2"), MeanDifference, "heads", layers=(1,))
+    with pytest.raises(ValueError, match="not of the stream"):
+        bake(vector, tmp_path / "out", None, everywhere)
+    assert not list(tmp_path.iterdir())
 
 
 def test_tokens_that_weights_cannot_choose(folders: Callable[[str], Path], tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Compositions: the sum of one is the one, parts are added once, and an interaction is what does not add up."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import laws
 import numpy as np
@@ -167,3 +169,19 @@ def test_interactions_of_vectors_are_those_of_hand_made_edits() -> None:
     assert result.interaction.value == pytest.approx(float((both - one - two + plain).mean()), abs=1e-5)
     assert result.together.value == pytest.approx(float((both - plain).mean()), abs=1e-5)
     assert result.interaction.clusters == len(PROMPTS) or result.interaction.how.startswith("none")
+
+
+def test_multiples_stay_within_the_range_of_every_part() -> None:
+    both = Composed(8, [MERA, MeanDifference], strengths=[0.1, 1.0])
+    assert both.strength_range == pytest.approx((0.0, 1 / 0.9))
+    assert both.default_strengths == (0.25, 0.5, 0.75, 1.0)
+    assert Composed(8, [MeanDifference, Identity], strengths=[-2.0, 0.0]).strength_range == (-math.inf, math.inf)
+
+
+def test_one_method_at_two_places_is_saved(tmp_path: Path) -> None:
+    llm = model()
+    mean = laws.trained(MeanDifference, rows(d=32))
+    made = vectors.of(llm, {llm.sites[0]: Composed.of([mean, mean])}, 1.0)
+    (found,) = vectors.load(vectors.save(tmp_path / "twice.safetensors", made)).maps
+    h = torch.randn(5, 32)
+    assert torch.equal(found(h, 1.0), mean(h, 2.0))

@@ -195,6 +195,41 @@ def test_all_tokens_are_steered_also_where_they_cannot_be_told_unless_a_gate_ask
         llm.model(ids, attention_mask=mask)
 
 
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("positions", POSITIONS, ids=lambda rule: type(rule).__name__)
+def test_scores_in_a_block_know_where_the_prompt_ends(positions: Positions, packs: bool) -> None:
+    llm = model(positions)
+    gated, _ = half_open(llm)
+    llm.packs = packs
+    questions = [MultipleChoice(prompt, (" abc", " de", "f")) for prompt in PROMPTS]
+    for method in (gated, gated.method):
+        edits = {llm.sites[0]: partial(method, strength=1.0)}
+        expected, texts = llm.scores(questions, edits), llm.generate(PROMPTS, 4, edits=edits)
+        with vectors.edit(llm, vectors.of(llm, {llm.sites[0]: method}, 1.0)):
+            torch.testing.assert_close(llm.scores(questions), expected, rtol=1e-5, atol=1e-5)
+            assert llm.generate(PROMPTS, 4) == texts
+
+
+def test_each_cache_keeps_the_prompt_and_the_decision_of_its_rows() -> None:
+    rule = TokensFrom(-1)
+    llm = model(rule)
+    gated, opened = half_open(llm)
+    ids = [torch.tensor([llm.prompts([PROMPTS[opened.index(is_open)]], 1)[0]]) for is_open in (True, False)]
+    with vectors.edit(llm, vectors.of(llm, {llm.sites[0]: gated}, 1.0)):
+        alone = []
+        for one in ids:
+            cache = llm.model(one, use_cache=True).past_key_values
+            alone.append(llm.model(torch.tensor([[7]]), past_key_values=cache).logits)
+        caches = [llm.model(one, use_cache=True).past_key_values for one in ids]
+        for cache, expected in zip(caches, alone, strict=True):  # the first is not of the latest prompt
+            assert torch.equal(llm.model(torch.tensor([[7]]), past_key_values=cache).logits, expected)
+    outside = llm.model(ids[0], use_cache=True).past_key_values
+    with vectors.edit(llm, vectors.of(llm, {llm.sites[0]: gated}, 1.0)):
+        llm.model(ids[1])
+        with pytest.raises(ValueError, match="cache that was filled outside"):
+            llm.model(torch.tensor([[7]]), past_key_values=outside)
+
+
 def test_a_part_of_the_rows_is_refused() -> None:
     tokens = row_tokens.RowTokens(torch.arange(5).expand(4, 5), torch.full((4,), 5), {})
     with pytest.raises(ValueError, match=r"all \[4, 5\] tokens"):

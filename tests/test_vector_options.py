@@ -1,15 +1,18 @@
 """``predict --vector FILE`` writes what the vector file says, and nothing about it is said twice."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 
 import pytest
 from chats import BASE, direction
 
+from lightning_steer import vectors
 from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
+from lightning_steer.methods import Composed, Gated
 from lightning_steer.vector_options import spelled_out
 
 PROMPTS = ["The hill bakers are", "In the morning, the grey"]
@@ -51,3 +54,16 @@ def test_bad_files(name: str, sentence: str, workshop: Path, capsys: pytest.Capt
     Path("prompts.txt").write_text("the cat")
     assert main(["predict", "--vector", name, "--data.init_args.file=prompts.txt"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_methods_inside_a_method_are_named_as_options_name_them(workshop: Path) -> None:
+    llm = LLM(BASE, 2)
+    llm.load()
+    mean = direction(llm).maps[0]
+    gated = Gated.around(mean).set_threshold(-math.inf)  # type: ignore[arg-type]
+    gated.fitted = True
+    both = Composed.of([gated, mean], strengths=[1.0, 2.0])  # type: ignore[list-item]
+    vectors.of(llm, {llm.sites[0]: both}, 1.0).save("both.safetensors")
+    Path("prompts.txt").write_text("\n\n".join(PROMPTS))
+    options = ["--data.init_args.file=prompts.txt", "--model.init_args.max_new_tokens=2"]
+    assert main(["predict", "--vector", "both.safetensors", *options]) == 0

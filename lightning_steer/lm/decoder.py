@@ -18,7 +18,7 @@ from lightning_steer.lm.limits import longest_text
 from lightning_steer.lm.packing import options_fit
 from lightning_steer.lm.tokens import TokenBatch, TokenRow, collate
 from lightning_steer.lm.windows import mask_forms, masks
-from lightning_steer.row_tokens import RowTokens, reading
+from lightning_steer.row_tokens import RowTokens, announcing, reading
 
 
 def blocks(model: nn.Module) -> str:
@@ -89,7 +89,8 @@ class Decoder:
         if batch.mask is not None:
             attention_mask = masks(self.config, self.form, batch.mask, batch.position)
             settings = {"attention_mask": attention_mask, "position_ids": batch.position}
-        return self.base(input_ids=batch.ids, use_cache=False, **settings)[0]
+        with announcing(batch.index, batch.prompt):  # an edit around this call cannot see where the prompt ends
+            return self.base(input_ids=batch.ids, use_cache=False, **settings)[0]
 
     def run_up_to(self, batch: TokenBatch, site: str) -> None:
         """Run rows up to a site, for hooks that capture activations; layers above it are not computed."""

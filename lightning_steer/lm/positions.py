@@ -4,9 +4,10 @@ Tokens are counted from the first real one of their row; padding has the index -
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +96,14 @@ class TokenTracker:
         self.first: Tensor | None = None  # the latest prompt
         self.unreadable: ValueError | None = None  # why the tokens of this pass are not known
         self.decided: dict[Any, dict[Any, Tensor]] = {}  # by the edit: what methods decided for the rows that run
+        self.known: RowTokens | None = None  # what was announced of this pass
+        self.of_cache: WeakKeyDictionary[Any, tuple[Tensor | None, Any]] = WeakKeyDictionary()  # prompt and decided
+        self.stray = False  # this pass goes on from a cache that was filled elsewhere
 
     def mask(self, positions: Positions) -> Tensor | None:
         """Return the selected tokens of this pass, ``[B, T]`` bool, or None for all."""
+        if self.known is not None:
+            return positions.mask(self.known.index, self.known.prompt)
         if self.index is None or self.prompt is None:
             if isinstance(positions, AllTokens):
                 return None
@@ -107,12 +113,19 @@ class TokenTracker:
                 "this call begins with all tokens of the call before and has no cache, so it may be a text that grows "
                 "or another prompt: say with prompt_lengths where the prompt ends, or use generate"
             )
+        if self.stray and positions.needs_prompt:
+            raise UserError(
+                "this call goes on from a cache that was filled outside this block, or copied, so it is not known "
+                "where its prompt ends: say it with prompt_lengths, or read the prompt inside the block"
+            )
         return positions.mask(self.index, self.per_row(self.prompt, len(self.index)))
 
     def rows(self, edit: object) -> RowTokens:
         """Return the rows of this pass, with what an edit's methods decided in earlier passes over them."""
         if self.unreadable is not None:
             raise self.unreadable
+        if self.known is not None:
+            return self.known._replace(decided=self.decided.setdefault(edit, {}))
         self.mask(LastPromptToken())  # raises if it is not known where the prompt ends
         index, prompt = cast(Tensor, self.index), cast(Tensor, self.prompt)
         return RowTokens(index, self.per_row(prompt, len(index)), self.decided.setdefault(edit, {}))
@@ -139,6 +152,10 @@ class TokenTracker:
 
     def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the tokens of a call of the decoder."""
+        self.known = row_tokens.announced()
+        if self.known is not None:
+            self.index, self.decided = self.known.index, {}
+            return
         ids: Any = kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         cache = kwargs.get("past_key_values")
@@ -159,8 +176,18 @@ class TokenTracker:
         elif self.given is None and length > 1:
             raise UserError("the prompt arrives in pieces: say with prompt_lengths where it ends")
         self.index = index
+        self.stray = cached > 0 and self.given is None and cache not in self.of_cache
         if cached == 0:  # the rows are read from their beginning
             self.decided = {}
+        elif cache in self.of_cache:
+            self.prompt, self.decided = self.of_cache[cache]
+
+    def keep(self, kwargs: dict[str, Any], output: Any) -> None:
+        """Remember what is known of the rows that a call has left in a cache, for calls that go on from it."""
+        values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else ()
+        for cache in (kwargs.get("past_key_values"), *values):
+            if hasattr(cache, "get_seq_length"):
+                self.of_cache[cache] = (self.prompt, self.decided)
 
     def _begin(self, ids: Tensor, index: Tensor) -> None:
         """Record a prompt, unless these tokens are a prompt with its generated tokens, without a cache."""
@@ -200,6 +227,9 @@ def follow(
     tokens = TokenTracker(prompt_lengths)
     see = tokens.see if needed else tokens.see_if_readable
     handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: see(args, kwargs), with_kwargs=True)
+    kept = decoder.register_forward_hook(
+        lambda _module, _args, kwargs, output: tokens.keep(kwargs, output), with_kwargs=True
+    )
     own_generate, original_generate = vars(model).get("generate"), getattr(model, "generate", None)
 
     def followed(*args: Any, **kwargs: Any) -> Any:
@@ -214,6 +244,7 @@ def follow(
         yield tokens
     finally:
         handle.remove()
+        kept.remove()
         vars(model).pop("generate", None)
         if own_generate is not None:
             vars(model)["generate"] = own_generate

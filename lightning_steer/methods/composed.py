@@ -5,6 +5,7 @@ activation), so that what two parts share is added once. Whether parts add up in
 question: the report's interaction answers it (:mod:`lightning_steer.statistics.interactions`). Ours.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -50,6 +51,10 @@ class Composed(SteeringMethod):
             lows, highs = zip(*(part.strength_range for part in self.parts), strict=True)
             self.identity_strength, self.strength_range = idle.pop(), (max(lows), min(highs))
             self.default_strengths = self.parts[0].default_strengths
+        else:
+            self.strength_range = self._multiples(strengths)
+            low, high = self.strength_range
+            self.default_strengths = tuple(s for s in self.default_strengths if low <= s <= high) or (high,)
         self.classes = any(part.classes for part in self.parts)
         self.needs_sensitivity = any(part.needs_sensitivity for part in self.parts)
         self.trained = any(part.trained for part in self.parts)
@@ -66,6 +71,16 @@ class Composed(SteeringMethod):
     def parts(self) -> list[SteeringMethod]:
         """The composed methods."""
         return [cast(SteeringMethod, part) for part in self.methods]
+
+    def _multiples(self, strengths: Sequence[float]) -> tuple[float, float]:
+        """Return the multiples of the parts' strengths that are valid for every part."""
+        low, high = -math.inf, math.inf
+        for part, full in zip(self.parts, strengths, strict=True):
+            step = full - part.identity_strength
+            if step:
+                ends = sorted((end - part.identity_strength) / step + 0.0 for end in part.strength_range)
+                low, high = max(low, ends[0]), min(high, ends[1])
+        return low, high
 
     def part_strengths(self, strength: Tensor | float) -> list[Tensor | float]:
         """Return the strength of each part."""

@@ -155,6 +155,11 @@ class Gated(SteeringMethod):
         self.promise = torch.zeros(*limit.shape, len(Promise._fields), device=self.weight.device)
         return self
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether every row is steered, or none."""
+        return bool((self.threshold.abs() >= LARGEST).all())
+
     def score(self, h: Tensor) -> Tensor:
         """Return the condition's scores ``[*, n]`` of ``h [*, n, d]``."""
         return (h.float() @ self.weight.unsqueeze(-1)).squeeze(-1)

@@ -39,6 +39,9 @@ def load(
         if not site_state:
             raise UserError(f"{path} holds no map number {number + 1}, for {site}: it was fitted at other sites")
         methods[site] = site_method = method(width)
+        if path.suffix == ".safetensors":  # methods in files are fitted, and so are those inside them
+            flags = (key for key in site_method.state_dict() if key.endswith("_extra_state"))
+            site_state |= dict.fromkeys(flags, torch.tensor(True))
         saving.restore(site_method, site_state, f"{path} does not fit {type(site_method).__name__} at {site}")
         for key, value in site_state.items():
             _checked(value, path, f"{site}, {key}")

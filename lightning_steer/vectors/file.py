@@ -58,7 +58,8 @@ def save(path: str | Path, vector: SteeringVector) -> Path:
     for i, (method, site) in enumerate(zip(vector.maps, vector.card.sites, strict=True)):
         if isinstance(method, SteeringMethod) and not method.fitted:
             raise UserError(f"the map of {site.module or site} is not fitted: there is nothing to save")
-        tensors |= {f"{i}.{name}": value.detach().cpu().contiguous() for name, value in state(method).items()}
+        # cloned: one method may stand at several places, and safetensors writes no shared memory
+        tensors |= {f"{i}.{name}": value.detach().cpu().contiguous().clone() for name, value in state(method).items()}
     try:
         text = json.dumps(vector.card.as_plain(), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_steer.errors import UserError
+from lightning_steer.methods.gated import Gated
 from lightning_steer.vectors.constant import constant
 from lightning_steer.vectors.file import state
 
@@ -37,6 +38,12 @@ class Affine(NamedTuple):
 
 def affine(method: nn.Module, strength: float) -> Affine:
     """Return the affine form of a method at a strength; raise ValueError if it has none."""
+    for part in method.modules():  # the rows below may all lie on one side of a gate
+        if isinstance(part, Gated) and not part.is_constant:
+            raise UserError(
+                "a gate decides for each prompt whether it is steered, and weights do the same to every prompt: keep "
+                "the vector file and steer with hooks"
+            )
     if set(state(method)) == {"vector"}:
         return Affine(None, constant(method, strength).double())
     width, copied = int(method.width), copy.deepcopy(method).cpu()  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ def at_sites(llm: LLM, vector: SteeringVector, strength: float) -> Plan:
     Raises:
         ValueError: a method is not affine, or the model has no weights that do the same at that site.
     """
+    _refuse_heads(vector)
     decoder, ids = llm.decoder, tokens(llm.decoder)
     changes: dict[Weight, Affine] = {}
     pairs = sorted(zip(vector.card.sites, vector.maps, strict=True), key=lambda pair: pair[0].part == "block")
@@ -67,6 +68,7 @@ def everywhere(llm: LLM, vector: SteeringVector, strength: float | None) -> Plan
     Raises:
         ValueError: the file has no single direction, or the model adds to the stream otherwise.
     """
+    _refuse_heads(vector)
     direction, share = direction_of(vector)
     share = share if strength is None else strength
     decoder, ids = llm.decoder, tokens(llm.decoder)
@@ -76,6 +78,14 @@ def everywhere(llm: LLM, vector: SteeringVector, strength: float | None) -> Plan
     removed = f"a direction removed (share {share:g}) from the embedding and every attention and MLP output"
     hooked = _removing(decoder, [part.site for part in parts], direction, share)
     return Plan(dict.fromkeys(changed, form), hooked, removed)
+
+
+def _refuse_heads(vector: SteeringVector) -> None:
+    if any(site.part == "heads" for site in vector.card.sites):
+        raise UserError(
+            "the vector steers the outputs of attention heads, which are not of the stream that weights write to: keep "
+            "the vector file and steer with hooks"
+        )
 
 
 def direction_of(vector: SteeringVector) -> tuple[Tensor, float]:
