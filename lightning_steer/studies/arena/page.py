@@ -141,7 +141,8 @@ def text(
         f"{len(s.toys)} on toy networks, all of seed {declared.SEED}. Every method has the settings of its file in "
         "`configs/methods` and sees the same pairs. Layer and strength are searched as in `steer`: they may change "
         f"predictions on reference texts by at most {summary.BUDGET:g} nats per token (the damage; this limit is the "
-        "budget), and generated text must stay intact. The result is then measured on pairs and texts that played no part in the "
+        "budget), and generated text must stay intact. "
+        "The result is then measured on pairs and texts that played no part in the "
         "choice. Where no setting helps within the budget, the model stays unsteered, with effect 0. Square brackets: "
         f"95 % intervals over the {tasks} tasks, of paired differences where the column is a difference. Round "
         "brackets: the range over cells.\n",
