@@ -109,7 +109,9 @@ def of_steer(options: Any, counter: Counter, blank: Blank) -> Asked:
     work = phases.searched(
         counter.parts(data), reference, (first[0], first[1]), depth, layers, strengths, options.full_grid
     )
-    return Asked(f"steer ({len(pairs)} pairs)", work, "", counter, files, None, notes=NOTES)
+    trained = [type(kind).__name__ for kind in kinds if kind.trained]
+    uncounted = [f"the training of {name} is not counted, and may cost most" for name in trained]
+    return Asked(f"steer ({len(pairs)} pairs)", work, "", counter, files, None, notes=(*NOTES, *uncounted))
 
 
 def _reference_texts(options: Any, counter: Counter) -> list[str]:

@@ -1,8 +1,8 @@
 """Say what a run will cost, before anything is downloaded or loaded.
 
-It needs a model's config.json and no weights. It tells parameters, memory by precision, tokens and operations of each
-phase, time if a speed is measured or given, and what is written; whether the run fits into this machine, and what to
-change if it does not. Of `steer`, or of an experiment:
+It reads the model's config.json, not its weights. It shows parameters, memory by precision, tokens and operations of
+each phase, and the files that are written. It shows the time too, with --calibrate or --throughput. It says whether the
+run fits into this machine, and what to change if it does not. Plan `steer`, or an experiment:
 
   plan --llm checkpoints/pocket/base --pairs configs/pairs.jsonl
   plan --config configs/steer_mera.yaml --config configs/methods/mera.yaml
@@ -58,18 +58,23 @@ def parser() -> Parser:
         "--config",
         action="append",
         metavar="FILE",
-        help="plan an experiment: its configuration; give the option once for the experiment, then once for the method",
+        help="plan an experiment with this configuration; give the option once for the experiment, then once for the "
+        "method",
     )
     made.add_argument(
         "--llm",
         metavar="NAME",
-        help="the model: its name on the Hugging Face hub, or a local folder in the same form, of which config.json is "
+        help="the model: its name on the Hugging Face hub, or a local folder in the same form; its config.json is "
         "enough (default: the configuration's)",
     )
     made.add_argument("--pairs", type=Path, metavar="FILE", help="plan `steer` with these contrast pairs")
     made.add_argument("--layers", type=int, nargs="+", metavar="N", help="as for steer: layers to try (default: all)")
     made.add_argument(
-        "--method", action="append", choices=METHODS, metavar="NAME", help="as for steer (default: MeanDifference)"
+        "--method",
+        action="append",
+        choices=METHODS,
+        metavar="NAME",
+        help="as for steer (default: MeanDifference); training, as of LearnedVector, is not counted",
     )
     made.add_argument(
         "--strengths", type=float, nargs="+", metavar="X", help="as for steer (default: the method's own)"
@@ -85,18 +90,18 @@ def parser() -> Parser:
         "--tokens_per_batch",
         type=int,
         metavar="N",
-        help="tokens that run through the network at once, copies counted (default: the configuration's, or 8192)",
+        help="tokens in a forward pass, over all copies of a row (default: the configuration's, or 8192)",
     )
     made.add_argument(
         "--calibrate",
         action="store_true",
-        help="measure the speed of two blocks with random weights for 20 seconds, to tell the time of each phase",
+        help="measure the speed of two blocks with random weights for 20 seconds, and show the time of each phase",
     )
     made.add_argument(
         "--throughput",
         type=float,
         metavar="X",
-        help="tell the time at this speed, in TFLOP (10^12 floating-point operations) a second",
+        help="show the time of each phase at this speed, in TFLOP (10^12 floating-point operations) a second",
     )
     made.add_argument(
         "--device", default="cpu", metavar="NAME", help="where --calibrate runs, for example cuda (default: cpu)"

@@ -1,8 +1,11 @@
-"""Write a fitted vector to a file, in this tool's form or another one's, or read one that another tool has written.
+"""Convert a vector to the format of another tool, or read one that another tool has written.
 
 SOURCE is a run (checkpoints/EXPERIMENT/RUN) or a file: a vector file, a GGUF control vector, plain tensors by layer
-(safetensors or torch), or the dictionary of lm-evaluation-harness. TARGET is written in the form that its name says.
-With --bake it is a folder: a model whose plain forward is the steered one, where weights can do exactly that.
+(safetensors or torch), or the dictionary of lm-evaluation-harness. The ending of TARGET says the format: .safetensors
+(a vector file), .gguf (llama.cpp, repeng) or .pt (lm-evaluation-harness). With --bake, TARGET is a folder with a plain
+model that is steered by its weights. For example:
+
+  export logs/steer/pairs/vector.safetensors honest.gguf
 """
 
 import sys
@@ -38,8 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         "source",
         type=Path,
         metavar="SOURCE",
-        help="a run's folder below checkpoints/, or a file; of a run only tensors and classes of lightning_steer are "
-        "read, with its settings: they choose which model and data are read",
+        help="a file, or a run's folder below checkpoints/; of a run only tensors, settings and classes of "
+        "lightning_steer "
+        "are loaded, and its settings choose the model and data that are read",
     )
     parser.add_argument(
         "target",
@@ -50,14 +54,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--format",
         choices=["vector", *WRITERS, *FOLDERS],
-        help="the form to write (default: as the name of TARGET ends); model: see --bake; lora: an adapter for peft",
+        help="the format (default: by the ending of TARGET); steered: for lm-evaluation-harness; plain: tensors by "
+        "layer; "
+        "model: see --bake; lora: an adapter for peft",
     )
     parser.add_argument(
         "--bake",
         action="store_const",
         const="model",
         dest="format",
-        help="write a model folder with the edit in its weights, float32; refused where weights cannot do it exactly",
+        help="write a model folder with the steering in its weights, in float32; an error if weights cannot do it "
+        "exactly",
     )
     parser.add_argument(
         "--everywhere",
@@ -69,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--strength",
         type=float,
         metavar="X",
-        help="in the units of the vector's card (default: the strength that was chosen)",
+        help="the strength, in the unit of the vector's card (default: the strength that was chosen)",
     )
     parser.add_argument(
         "--llm", metavar="NAME", help="hub name or folder of the model that an imported vector belongs to"
@@ -78,9 +85,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--accept_mismatch",
         choices=["true", "false"],
         default="false",
-        help="export a run whose model or data changed since; the card says so",
+        help="export a run even if its model or data changed since (default: false); the card says so",
     )
-    parser.add_argument("--licence", metavar="NAME", help="an SPDX name for the card")
+    parser.add_argument(
+        "--licence", metavar="NAME", help="the vector's licence, as an SPDX identifier such as CC-BY-4.0"
+    )
     args = parser.parse_args(arguments)
     if args.strength is not None:
         numbers.finite("--strength", args.strength)

@@ -1,7 +1,8 @@
 """Steer a language model with contrast pairs.
 
-A method is fitted to some of the pairs. Others choose the layer and the strength, within a budget of damage. The effect
-and the damage are measured on the rest, and text is shown unsteered and steered. For example:
+A method is fitted to some of the pairs. Others choose the layer and the strength, within a budget of damage (change on
+unrelated text). The effect is measured on the rest, the damage on other texts. Text is shown unsteered and steered.
+The folder --out has the vector and the report; `chat` and `export` take the vector. For example:
 
   steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
@@ -144,8 +145,9 @@ def parser() -> Parser:
         action="append",
         choices=METHODS,
         metavar="NAME",
-        help="the steering method, such as LEACE; a name that does not exist is answered with the list of all; may be "
-        "given again: of several the one with the largest effect is taken (default: MeanDifference)",
+        help=f"the steering method, one of {', '.join(METHODS)}; give the option several times to take the one with "
+        "the "
+        "largest effect (default: MeanDifference)",
     )
     made.add_argument(
         "--positions",
@@ -165,30 +167,31 @@ def parser() -> Parser:
     made.add_argument(
         "--full_grid",
         action="store_true",
-        help="try every layer at all strengths (default: of eight layers or more only what lies near the best; trained "
-        "methods are trained to the end only at the best layers)",
+        help="try every layer at all strengths (default: in models of eight layers or more only those near the best; "
+        "trained methods are trained to the end only at the best layers)",
     )
     made.add_argument(
         "--epochs",
         type=int,
         default=EPOCHS,
         metavar="N",
-        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid only the "
-        f"best layers have all of them (default: {EPOCHS})",
+        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid only at "
+        f"the best layers (default: {EPOCHS})",
     )
     made.add_argument(
         "--budget",
         type=float,
         default=0.1,
         metavar="X",
-        help="the damage that is accepted: how much the predictions on unrelated text may change, as a KL divergence "
+        help="the largest accepted damage: how much the predictions on unrelated text may change, as a KL divergence "
         "in nats per token (default: 0.1)",
     )
     made.add_argument(
         "--certify",
         action="store_true",
-        help="certify the improvement: at a risk of 5 %%, the share of held-out pairs whose positive is the likelier "
-        "continuation improves by more than the report says",
+        help="certify the improvement: report a lower bound, at a risk of 5 %%, on the change in the share of pairs "
+        "whose "
+        "positive is the likelier continuation",
     )
     made.add_argument(
         "--reference_texts",
@@ -217,7 +220,7 @@ def parser() -> Parser:
         help="replace an earlier result in that folder (default: false)",
     )
     made.add_argument(
-        "--chat", action="store_true", help="put prompts into the model's chat template, as for a model that answers"
+        "--chat", action="store_true", help="put prompts into the model's chat template, as for an instruct model"
     )
     made.add_loading()
     made.add_argument(
@@ -225,6 +228,6 @@ def parser() -> Parser:
         type=int,
         default=0,
         metavar="N",
-        help="decides at random which pairs are fitted to, chosen by and held out (default: 0)",
+        help="the seed of the random split into pairs that fit, that choose and that are held out (default: 0)",
     )
     return made

@@ -136,13 +136,16 @@ def text(
         *situations.answer(s, kept, again),
         f"![Each method's held-out effect within one budget of damage, and on toy networks.](figures/{FIGURE}.png)\n",
         "## The table\n",
-        f"{len(s.names)} methods, {len(s.language)} cells on pocket models ({', '.join(models)}; {tasks} tasks: three "
-        f"behaviours, two traits, five labelling tasks) and {len(s.toys)} on toy networks, seed {declared.SEED}. Every "
-        "method has the settings of its file in `configs/methods`, sees the same pairs, and searches layer and "
-        f"strength as `steer` does, within {summary.BUDGET:g} nats per token of damage to reference texts and with "
-        "text that stays whole; then it is judged on pairs and texts that chose nothing. Where no setting helps "
-        "within the budget, the model stays as it is, with effect 0. Square brackets: 95 % intervals over the "
-        f"{tasks} tasks, paired within cells where a difference is named; round ones: the range over cells.\n",
+        f"The table has {len(s.names)} methods. A cell is one task on one network: {len(s.language)} cells are on "
+        f"pocket models ({', '.join(models)}; {tasks} tasks: three behaviours, two traits, five labelling tasks), "
+        f"{len(s.toys)} on toy networks, all of seed {declared.SEED}. Every method has the settings of its file in "
+        "`configs/methods` and sees the same pairs. Layer and strength are searched as in `steer`: they may change "
+        f"predictions on reference texts by at most {summary.BUDGET:g} nats per token (the damage; this limit is the "
+        "budget), and generated text must stay intact. "
+        "The result is then measured on pairs and texts that played no part in the "
+        "choice. Where no setting helps within the budget, the model stays unsteered, with effect 0. Square brackets: "
+        f"95 % intervals over the {tasks} tasks, of paired differences where the column is a difference. Round "
+        "brackets: the range over cells.\n",
         main_table(s) + "\n",
         *explained(s),
         *situations.text(s, kept),
@@ -157,23 +160,29 @@ def explained(s: Standing) -> list[str]:
     estimate: Estimate = next(iter(s.rank.values()))
     slowest = max((values[0], name) for name, values in s.cost["steer"].items())
     return [
-        f"- **form**: what a shift is: one vector for all rows, an affine map of the row, or neither (curved).\n"
-        f"- **mean rank** of {len(s.names)}: within each cell, 1 is the largest held-out effect; ties share their mean "
+        f"- **form** of the shift: one vector for all rows, an affine map of the row, or neither (curved).\n"
+        f"- **mean rank** of {len(s.names)}: in each cell the largest held-out effect has rank 1; ties share their "
+        "mean "
         f"({estimate.how}).\n"
         "- **effect**: change of the margin between positive and negative continuation, in standard deviations of the "
         "unsteered margins of the cell's held-out pairs, so that tasks can be averaged.\n"
-        "- **prompts turned**: change of the share of held-out prompts whose positive continuation is the likelier.\n"
-        "- **at the budget exactly**: the same where the held-out damage is the budget, between the strengths tried at "
-        "the chosen layer; it takes away what a coarse grid of strengths leaves unused.\n"
-        f"- **cells at {summary.LEVEL:g} sd**: equal effect. Cells in which some strength of the chosen layer reaches "
-        "it; in brackets, of those that the mean difference reaches too, the ones with less damage there than it.\n"
-        "- **toy**: change of the share of target attributes that are read as wanted, with at most "
-        f"{summary.BUDGET:g} nats per other attribute; over cells with 64 fitted pairs.\n"
-        f"- **pairs**: fewest fitted pairs, of {', '.join(map(str, sizes(s.toys)))}, with {summary.SHARE:.0%} of the "
-        f"method's best mean effect on the toy; none where that stays below {summary.FAINT:g} or where it is trained.\n"
-        "- **fit**: processor time on a pocket model, reading included. **steering**: processor time of a plain "
-        "forward pass and one shift of one layer, over the pass alone (random Llama of 125 million parameters, 64 "
-        f"tokens); the shift is timed by itself, without the call of its hook. The slowest is {shown(slowest[1])}, "
+        "- **prompts turned**: change in the share of held-out prompts whose positive continuation is the likelier "
+        "one.\n"
+        "- **at the budget exactly**: the effect at the strength whose held-out damage equals the budget, interpolated "
+        "between the strengths tried at the chosen layer. It corrects for a coarse grid of strengths.\n"
+        f"- **cells at {summary.LEVEL:g} sd**: comparison at equal effect. Cells in which some strength at the chosen "
+        "layer reaches this effect. In brackets: of the cells where the mean difference reaches it too, those in which "
+        "the method does less damage there.\n"
+        "- **toy**: change in the share of target attributes that the network reads as intended, with at most "
+        f"{summary.BUDGET:g} nats per other attribute of damage; over cells with 64 fitted pairs.\n"
+        f"- **pairs**: fewest fitted pairs (of {', '.join(map(str, sizes(s.toys)))}) that reach {summary.SHARE:.0%} "
+        "of the "
+        f"method's best mean effect on the toy; - if that effect stays below {summary.FAINT:g} or the method is "
+        "trained.\n"
+        "- **fit**: processor time on a pocket model, with the forward passes that read activations. **steering**: "
+        "processor time of a forward pass with one shift at one layer, divided by that of the pass alone (random Llama "
+        "of 125 million parameters, 64 tokens). The shift is timed alone, without the call of its hook. The slowest "
+        f"is {shown(slowest[1])}, "
         f"{slowest[0]:.3f}.\n"
     ]
 

@@ -1,4 +1,4 @@
-"""The page's prose: the answer, what to take in which situation, what surprised, and what the design does not carry.
+"""The page's prose: the answer, what to take in which situation, what surprised, and what the design cannot show.
 
 Every sentence takes its methods and numbers from the table; none is typed.
 """
@@ -14,6 +14,7 @@ from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.studies.arena import cost, declared, language, summary, toy
 from lightning_steer.studies.arena.entrants import PROMPT, RANDOM, REFERENCE
 from lightning_steer.studies.arena.summary import Unit
+from lightning_steer.studies.declaration import verdicts
 
 if TYPE_CHECKING:
     from lightning_steer.studies.arena.page import Standing
@@ -58,24 +59,31 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
     trained = [name for name in s.order if name in declared.TRAINED][:1]
     vector, plain = best(s, [cost.VECTOR]), best(s, [cost.VECTOR, cost.AFFINE, cost.CURVED], trained=False)
     lines = [
-        f"**If you can train through the model's output: {listed([name])}.** At equal damage it reaches "
-        f"{s.effect[name].text(2)} standard deviations of the margin, {s.over_reference[name].text(2)} more than the "
-        f"mean difference in the same cells, mean rank {s.rank[name].text(1)} of {len(s.names)}.\n"
+        f"**If you can train through the model's output, take {listed([name])}.** At equal damage it moves the margin "
+        f"(positive less negative continuation) by {s.effect[name].text(2)} standard deviations (sd). That is "
+        f"{s.over_reference[name].text(2)} more than the mean difference. Its mean rank is {s.rank[name].text(1)} of "
+        f"{len(s.names)}.\n"
         for name in trained
     ]
     lines += [
-        f"**As one vector, which other tools can apply: {listed(vector[:1])}**, {s.effect[vector[0]].text(2)}, mean "
-        f"rank {s.rank[vector[0]].text(1)}.\n",
-        f"**Without training: {listed(plain[:1])}**, mean rank {s.rank[plain[0]].text(1)}, "
-        f"{s.over_reference[plain[0]].text(2)} over the mean difference{_maybe(s, plain[0])}.\n",
-        f"These three were chosen by their ranks on seed {declared.SEED}, so they look better there than they are.\n",
+        f"**If another tool is to apply it, as one vector, take {listed(vector[:1])}**: {s.effect[vector[0]].text(2)} "
+        f"sd, mean rank {s.rank[vector[0]].text(1)}.\n",
+        f"**Without training, take {listed(plain[:1])}**: mean rank {s.rank[plain[0]].text(1)}, "
+        f"{s.over_reference[plain[0]].text(2)} sd more than the mean difference{_maybe(s, plain[0])}.\n",
+        f"These three were chosen by their ranks on seed {declared.SEED}, which the table shows. So they look better "
+        "there than they are.\n",
+        "A name here is that of a file in `configs/methods`: learned vector is `learned_vector.yaml`. `steer --method` "
+        "takes the class in that file (`LearnedVector`); `fit --config` takes the file with its settings.\n",
     ]
     if declared.enough(kept):
+        told = declared.told(declared.EFFECT, declared.results(kept))
+        if declared.enough(again):
+            told += f"; {declared.told(declared.BEST, declared.again_results(again))}"
         lines.append(
-            f"On seeds that were opened once, after the claims were declared: "
-            f"{declared.told(declared.EFFECT, declared.results(kept))}"
-            + (f"; {declared.told(declared.BEST, declared.again_results(again))}" if declared.enough(again) else "")
-            + ". Round brackets: the range over tasks, no interval.\n"
+            "Other seeds were kept back, and opened once after the claims were declared. A claim is shown if its "
+            "p-value, corrected by Holm, is at most .05. Round brackets: the range over tasks, no interval.\n\n- "
+            + told.replace("; ", "\n- ")
+            + "\n"
         )
     return lines
 
@@ -95,23 +103,24 @@ def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
     spoken = [unit for unit in s.language if unit.sizes]
     return [
         "## By situation\n",
-        "Methods stand in the order of their means; where intervals in the table overlap, the order is not known.\n",
-        f"- **Few pairs.** With {size} fitted pairs the toy's largest means are those of "
+        "Methods are sorted by their means. Where intervals in the table overlap, the order is not known.\n",
+        f"- **Few pairs.** With {size} fitted pairs the largest means on toy networks are those of "
         f"{listed([f'{n} ({_mean(s, n, smallest=True):.2f})' for n in few])}; the mean difference has "
         f"{_mean(s, REFERENCE, smallest=True):.2f}. {_few_spoken(s, spoken)}",
         f"- **Many attributes at once.** With eight attributes of one toy network: "
         f"{listed([f'{n} ({many[n]:.2f})' for n in by_many])}; the mean difference {many[REFERENCE]:.2f}. One network "
-        "and two target sets, so differences of some hundredths mean nothing.",
+        "and two sets of targets: differences of some hundredths mean nothing.",
         f"- **Must not disturb.** At an equal effect of {summary.LEVEL:g} sd: "
         + listed([f"{n} (reaches it in {s.reached[n][0]} of {len(s.language)} cells; less damage there than the mean "
                   f"difference in {s.reached[n][2]} of {s.reached[n][1]})" for n in calm]) + ".",
-        "- **Must be baked.** A vector at a block's output can be, where its last linear layer has a bias or can be "
-        "given one. An affine map cannot at a block's output, as here, since the residual passes beside that layer (at "
-        "the output of an attention or MLP it can, which did not compete), nor what depends on a row otherwise. By "
-        f"rank: {with_effect(s, best(s, [cost.VECTOR]))}.",
-        "- **Must run in llama.cpp.** It adds one vector to a layer, no more; so the same, and without training: "
+        "- **Must be in the weights** (`export --bake`). A vector at a block's output can be, if the block's last "
+        "linear "
+        "layer has a bias or can be given one. An affine map cannot: the residual passes beside that layer. (At the "
+        "output of an attention or MLP it can; that was not compared here.) A curved shift cannot. So take a vector, "
+        f"by rank: {with_effect(s, best(s, [cost.VECTOR]))}.",
+        "- **Must run in llama.cpp.** It adds one vector to a layer, no more. So take the same; without training: "
         f"{with_effect(s, best(s, [cost.VECTOR], trained=False))}.\n",
-        "## A method that nobody should use\n",
+        "## What a random direction beats\n",
         _useless(s, useless, kept),
         *surprises(s),
     ]  # fmt: skip
@@ -156,10 +165,23 @@ def _useless(s: Standing, names: Sequence[str], kept: Sequence[Unit]) -> str:
     means = [f"{name} {mean_over_units([u.effect[name] for u in kept]).text(2)} sd" for name in seen]
     again = f"On the kept seeds: {listed(means)}. " if seen else ""
     return (
-        f"{told}. {again}To steer from pairs a random direction that is searched as well did better on average; the "
-        "verdicts say whether it does on other seeds. Methods that start from an error probe are made for the errors "
-        "of labelled rows, and [the study of MERA](mera.md) says what they are worth there.\n"
+        f"{told}. {again}A random direction, with layer and strength searched in the same way, did better on seed "
+        f"{declared.SEED} on average.{_shown_again(names, kept)} Methods that start from an error probe are made for "
+        "another task, the errors of labelled rows; [the study of MERA](mera.md) says what they are worth there.\n"
     )
+
+
+def _shown_again(names: Sequence[str], kept: Sequence[Unit]) -> str:
+    """Return whether the verdicts show the lead of random directions over these methods."""
+    if not declared.enough(kept):
+        return ""
+    shown = {contrast.name: shown for contrast, *_, shown in verdicts(declared.EFFECT, declared.results(kept))}
+    told = [
+        f"{'shown' if shown[claim] else 'not shown'} for {second.replace('_', ' ')}"
+        for claim, (first, second) in declared.PAIRS.items()
+        if first == RANDOM and second in names
+    ]
+    return f" On the kept seeds its lead is {', '.join(told)}." if told else ""
 
 
 def surprises(s: Standing) -> list[str]:
@@ -173,37 +195,37 @@ def surprises(s: Standing) -> list[str]:
     many = {name: _cells(s, name, "m8") for name in declared.TRAINED if name in s.closed}
     lines = [
         "## What surprised\n",
-        f"- A random direction, searched as every method is, reaches {s.effect[RANDOM].text(2)} sd: a choice of "
-        f"layer and strength on other pairs is worth something by itself. {len(behind)} of "
-        f"{len(s.names)} have a worse mean rank than it.",
+        f"- A random direction, searched as every method is, reaches {s.effect[RANDOM].text(2)} sd: the choice of "
+        f"layer and strength alone has some effect. {len(behind)} of {len(s.names)} methods have a worse mean rank.",
     ]
     if fitted:
         places = [s.order.index(name) + 1 for name in fitted]
         toys = [s.toy[name].value for name in fitted]
         lines.append(
-            f"- What is fitted with the rows' covariance ({listed(fitted)}) has places {min(places)} to {max(places)} "
-            f"on the pocket models, yet {min(toys):.2f} to {max(toys):.2f} on the toy. There 128 rows stand in 32 to "
-            "64 dimensions, here about 64 in 96; whether that is the reason was not tried."
+            f"- Methods that use the rows' covariance ({listed(fitted)}) have ranks {min(places)} to {max(places)} on "
+            "the "
+            f"pocket models, yet reach {min(toys):.2f} to {max(toys):.2f} on the toy. The toy has 128 rows in 32 to 64 "
+            "dimensions, a pocket model about 64 in 96. Whether that is the reason was not tried."
         )
     if len(many) > 1:
         told = listed([f"{name} {value:.2f}" for name, value in many.items()])
         lines.append(
-            f"- What leads as one vector does not with eight attributes on the toy (one network): {told}; the mean "
-            f"difference {_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."
+            f"- Trained methods with eight attributes at once on the toy (one network): {told}; the mean difference "
+            f"{_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."
         )
     if same:
-        lines.append(f"- {listed(same).capitalize()} is the mean difference in every cell, to six digits: it takes the "
-                     "100 least and most mistaken rows, and there are fewer.")  # fmt: skip
+        lines.append(f"- {listed(same).capitalize()} equals the mean difference in every cell, to six digits: it takes "
+                     "the 100 least and the 100 most mistaken rows, and there are fewer.")  # fmt: skip
     lines.append(
-        f"- On texts that did not choose the budget nearly holds: {len(over)} of {len(s.closed)} methods exceed it in "
-        f"some cell, the largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
+        f"- On texts that played no part in the choice the budget nearly holds: {len(over)} of {len(s.closed)} methods "
+        f"exceed it in some cell. The largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
     )
     if PROMPT in s.names:
         none = sum(u.effect[PROMPT] == 0 for u in s.language)
         lines.append(
             f"- Positive examples in the prompt (one, two or four) reach {s.effect[PROMPT].text(2)} sd within the "
             f"budget; in {none} of {len(s.language)} cells no number of them helps within it. The pocket models were "
-            "never trained to follow examples: that is no measure of a large model's prompt."
+            "never trained to follow examples, so this says nothing about prompting a large model."
         )
     return [*lines, ""]
 
@@ -213,27 +235,30 @@ def _toy_rank(s: Standing, name: str) -> int:
 
 
 def limits(minutes: Sequence[float]) -> list[str]:
-    """Return what the design does not carry, and what it cost."""
+    """Return what the design cannot show, and what it cost."""
     scale = language.Scale()
     return [
-        "## What the design does not carry\n",
-        "- Two pocket models of five layers, one family, one small language; a finding here is a reason to try a "
-        "method on a large model first, not a result about one.\n"
-        f"- Layers {listed([str(layer) for layer in scale.layers])}, half of each method's strengths and two more near "
-        f"the budget; {scale.pairs} pairs a cell (labelling tasks have a few less), three tenths of them held out, so "
-        "a single cell says little.\n"
-        "- Trained methods are trained on what is measured, the margin of such pairs; that they lead in it says less "
-        "than the same lead of a closed form would, and they cost a backward pass of the whole model. They had "
+        "## What this design cannot show\n",
+        "- It has two pocket models of five layers, of one family, in one small language. A finding here tells you "
+        "which "
+        "method to try first on a large model. It is no result about a large model.\n"
+        f"- It tries layers {listed([str(layer) for layer in scale.layers])}, half of each method's strengths and two "
+        f"more near the budget. A cell has {scale.pairs} pairs (labelling tasks a few less), three tenths of them held "
+        "out, so a single cell says little.\n"
+        "- Trained methods are trained on what is measured, the margin of such pairs. So their lead says less than the "
+        "same lead of a closed form would. They also cost a backward pass of the whole model. They had "
         f"{scale.training_steps} steps on the pocket models and {toy.Scale().training_steps} on the toy, at one "
         "learning rate. No method's own settings were searched.\n"
-        f"- One seed explores; {len(declared.KEPT + declared.AGAIN_SEEDS)} kept back judge the declared contrasts, "
-        "on the base model, "
-        "not the whole table. Tasks of one language share its grammar, so ten of them are fewer than ten.\n"
-        "- Ranks compare what a search chose. A method with a smaller effect at less damage is not worse; the columns "
-        "at equal effect say how it stands.\n"
+        f"- The table is of one seed. The {len(declared.KEPT + declared.AGAIN_SEEDS)} seeds that were kept back judge "
+        "the "
+        "declared contrasts on the base model, not the whole table. Tasks of one language share its grammar, so ten "
+        "tasks tell less than ten independent ones.\n"
+        "- Ranks compare what a search chose. A method with a smaller effect at less damage is not worse; the column "
+        "of "
+        "equal effect compares damage.\n"
         "- The prompt baseline has examples and no instruction. Gates, compositions, and methods on several layers at "
-        "once did not compete; head steering shifts the heads of one layer, and on the toy, which has none, the whole "
-        "row.\n",
+        "once were not compared. Head steering shifts the heads of one layer. The toy has no heads: there it shifts "
+        "the whole row.\n",
         f"Processor time: {minutes[0]:.0f} minutes for the table, {minutes[1] + minutes[2]:.0f} for the verdicts. The "
         "longer form (`--tuned` with all tasks; more kept seeds; every layer) costs half a minute a cell.\n",
     ]

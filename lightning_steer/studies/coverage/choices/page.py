@@ -10,27 +10,29 @@ from lightning_steer.studies.coverage.verdicts import fault
 Row = dict[str, Any]
 HEAD = """# How often the choice of `judge` is right
 
-`judge` chooses among the settings that certainly keep all promises ([how](judge.md)). The chance that the chosen one
-breaks any promise is to be at most delta. This page simulates the choice: {sets:,} tables for each design, whose true
-means are known. `python -m lightning_steer.studies.coverage.choices` makes it in {minutes:.0f} minutes of processor
-time, from fixed seeds. [Coverage](coverage.md) has 144 more designs, with 4,000 tables each: there the limit of a harm
-is .05, and with so strict a limit 100 clusters never certify anything.
+`judge` certifies settings that keep all promises, and chooses one of them ([how](judge.md)). The chance that the chosen
+setting breaks any promise must be at most delta. This page simulates the choice: {sets:,} tables for each design, whose
+true means are known. `python -m lightning_steer.studies.coverage.choices` makes it in {minutes:.0f} minutes of
+processor time, from fixed seeds. [Coverage](coverage.md) has 144 more designs, with 4,000 tables each. There a harm's
+limit is .05, and with so strict a limit 100 clusters never certify anything.
 
-**The designs.** There are {k} settings. Promised are a benefit above 0 and falls of two, three or four harms below
-{limit:g}. Measures correlate by 0, .5 or .9 (of the normal numbers behind them). There are 100, 250 or 1,000 units that
-choose: independent rows, whose changes are -1, 0 or 1, or clusters of {each} such rows that correlate by {icc:g}.
+**The designs.** There are {k} settings. The promises: a benefit above 0, and two, three or four harms whose
+measure falls by less than {limit:g}. The measures correlate by 0, .5 or .9 (the normal variables that they are made
+from). The choice uses 100, 250 or 1,000 units: independent rows, whose changes are -1, 0 or 1, or clusters of {each}
+such rows with an intra-cluster correlation of {icc:g}.
 
-- *At the limits* every setting breaks one promise by nothing (a benefit of 0, or a fall of exactly {limit:g}) and does
-  well otherwise: a benefit of .3, no change of the other harms. So whatever is chosen is wrong. This is the hard case.
-- *Growing*: the benefit of setting s is .08 s, and each harm falls by .0396 s. So settings 1 to 5 keep all promises, 6
-  to 10 none of the harms'. The best right choice has a benefit of .4.
+- *At the limits* every setting lies exactly at the limit of one promise (a benefit of 0, or a fall of {limit:g}), which
+  breaks it. It does well otherwise: a benefit of .3, no change of the other harms. So every choice is wrong. This is
+  the hard case.
+- *Growing*: setting s has a benefit of .08 s, and every harm's measure falls by .0396 s. So settings 1 to 5 keep all
+  promises; settings 6 to 10 break every promise about a harm. The best right choice has a benefit of .4.
 
-Designs that differ in truth, harms or delta alone share their random numbers.
+Designs that differ only in the true means, the number of harms or delta share their random numbers.
 
-**The two rules.** *judge* takes the exact paired test for rows and betting on the clusters' means, each at delta / {k}
-for each promise: a setting must pass all tests, so promises share nothing. *Hoeffding* takes Hoeffding's bound of each
-mean at delta / ({k} x promises): a union over settings and promises. Both choose the largest observed benefit among the
-settings that pass.
+**The two rules.** *judge* tests every promise at level delta / {k}: with the exact paired test for rows, with a betting
+test of the mean for clusters. A setting must pass all its tests, so delta is not divided among its promises.
+*Hoeffding* takes Hoeffding's bound of each mean at delta / ({k} x promises), a union bound over settings and promises.
+Of the settings that pass, both choose the one with the largest observed benefit.
 """
 AGAIN = (
     "The design that lay farthest above its delta when this page was first made (250 rows, three harms, correlation "
@@ -56,10 +58,10 @@ def text(rows: list[Row], sets: int, seconds: float) -> str:
     head = HEAD.format(sets=sets, minutes=max(seconds / 60, 1), k=K, limit=LIMIT, each=EACH, icc=ICC)
     lines = [head, "## What holds", "", summary(rows), "", *_table(COLUMNS, map(_group, _groups(rows)))]
     lines += [
-        "", "*Most* is the largest share among the designs of a line; the other columns are means over them. An "
-        "abstention is no right choice and wins nothing. The last column is the mean over the choices of *growing*: "
-        "by so much the chosen setting looks better on the items that chose it than it is. `--split` measures it on "
-        "other items.", "", AGAIN, "",
+        "", "*Most* is the largest share among the designs of a line; the other columns are means over them. If no "
+        "setting is certified, that is no right choice, with benefit 0. The last column is the mean over the choices "
+        "of *growing*: how much better the chosen setting looks on the items that chose it than it is. `--split` "
+        "measures it on other items.", "", AGAIN, "",
     ]  # fmt: skip
     for truth in TRUTHS:
         lines += [f"## {truth.capitalize()}", "", *_designs(truth, [row for row in rows if row["truth"] == truth]), ""]
@@ -73,10 +75,11 @@ def summary(rows: list[Row]) -> str:
     told = " and ".join(f"{share:.4f} at delta {delta:g}" for share, delta in zip(worst, DELTAS, strict=True))
     growing = [row for row in rows if row["truth"] == "growing"]
     lines = [
-        f"{len(rows) - len(failing)} of {len(rows)} designs hold: the 99 % interval of the share of wrong choices does "
-        f"not lie wholly above delta. The largest share is {told}. Above delta are "
-        f"{sum(_share(row, 'certified', 'false') > row['delta'] for row in rows)} designs: a share of "
-        f"{rows[0]['sets']:,} tables scatters, and those that share random numbers scatter together."
+        f"A design holds if the 99 % interval of its share of wrong choices does not lie wholly above delta. "
+        f"{len(rows) - len(failing)} of {len(rows)} designs hold. The largest share is {told}. The share itself is "
+        "above "
+        f"delta in {sum(_share(row, 'certified', 'false') > row['delta'] for row in rows)} designs: a share of "
+        f"{rows[0]['sets']:,} tables varies by chance, and designs that share random numbers vary together."
     ]
     for clustered, name in ((False, "rows"), (True, "clusters")):
         here = [row for row in growing if row["clustered"] is clustered]
@@ -133,7 +136,7 @@ def _units(row: Row) -> str:
 
 
 def _designs(truth: str, rows: list[Row]) -> list[str]:
-    columns = ["units", "harms", "correlation", "delta", "wrong: judge", "Hoeffding", ""]
+    columns = ["units", "harms", "correlation", "delta", "wrong: judge", "Hoeffding", "verdict"]
     columns += ["right: judge", "Hoeffding", "benefit: judge", "Hoeffding"] if truth == "growing" else []
     cells = []
     for row in sorted(rows, key=lambda row: (row["clustered"], row["units"], row["harms"], row["correlation"])):
