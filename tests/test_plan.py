@@ -247,7 +247,7 @@ def test_phases_of_an_experiment_have_the_tokens_that_it_runs(
     [
         ([], "nothing to plan: give --llm with --pairs"),
         (["--llm", "nowhere/model"], "nowhere/model is neither a local folder nor in the hub's local cache.*download"),
-        (["--llm", "google/gemma-2-2b"], "hf download google/gemma-2-2b`, 10.5 GB .gated"),
+        (["--llm", "google/gemma-2-2b"], "hf download google/gemma-2-2b`, 10.5 GB .probably gated"),
         (["--llm", "Qwen/Qwen2.5-3B"], "hf download Qwen/Qwen2.5-3B`, 6.2 GB, or"),
         (["--llm", "./nowhere"], "there is no folder './nowhere'"),
         (["--llm", "model", "--pairs", "nowhere.jsonl"], "nowhere.jsonl"),
