@@ -21,7 +21,7 @@ from lightning_steer.plan.options import DTYPES, check, overrides_of, parser
 from lightning_steer.plan.rows import Counter
 from lightning_steer.resources import resource_path
 from lightning_steer.workflows import steer
-from lightning_steer.workflows.search import OPENING
+from lightning_steer.workflows.search import opening
 from lightning_steer.workflows.trials import own_strengths
 
 TYPICAL = 64
@@ -105,7 +105,9 @@ def of_steer(options: Any, counter: Counter, blank: Blank) -> Asked:
     data = BehaviourDataModule(Pairs(pairs), None, False, *steer.SHARES)
     halves = texts[::2], texts[1::2]
     reference = counter.texts(halves[0]), counter.texts(halves[1])
-    first = [counter.texts(dict.fromkeys(" ".join(text.split()[:OPENING]) for text in half)) for half in halves]
+    avoided: tuple[Sequence[str], ...] = ((), halves[0])  # what judges must not begin like what chooses
+    openings = [[opening(text, away) for text in half] for half, away in zip(halves, avoided, strict=True)]
+    first = [counter.texts(dict.fromkeys(filter(None, begun))) for begun in openings]
     work = phases.searched(
         counter.parts(data), reference, (first[0], first[1]), depth, layers, strengths, options.full_grid
     )

@@ -198,12 +198,12 @@ def own_text(llm: LLM, texts: Sequence[str], without: Sequence[str] = ()) -> lis
         without: texts that serve elsewhere: none of them begins like what is returned, where more words of a text
             are taken if need be.
     """
-    openings = list(dict.fromkeys(filter(None, (_opening(text, without) for text in texts))))
+    openings = list(dict.fromkeys(filter(None, (opening(text, without) for text in texts))))
     written = llm.generate(openings, max_new_tokens=CONTINUATION) if openings else []
-    return [f"{opening} {text.strip()}" for opening, text in zip(openings, written, strict=True) if text.strip()]
+    return [f"{begun} {text.strip()}" for begun, text in zip(openings, written, strict=True) if text.strip()]
 
 
-def _opening(text: str, without: Sequence[str]) -> str | None:
+def opening(text: str, without: Sequence[str]) -> str | None:
     """Return the first words of a text with which none of the others begins; None if there are none."""
     words, others = text.split(), [other.split() for other in without]
     for count in range(min(OPENING, len(words)), max(len(words), OPENING + 1)):
