@@ -105,7 +105,7 @@ def test_what_runs_are_made_of_can_be_named() -> None:
 def test_help_says_what_is_trusted(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         export(["--help"])
-    assert "only tensors and classes of lightning_steer" in " ".join(capsys.readouterr().out.split())
+    assert "only tensors, settings and classes of lightning_steer" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ["fit.yaml", "best.ckpt"])

@@ -205,9 +205,9 @@ def total(capsys: pytest.CaptureFixture[str], *arguments: str) -> float:
     return float(line.split()[2].replace(",", ""))
 
 
-@pytest.mark.parametrize(("layers", "error"), [([2], 0.15), ([0, 1, 2, 3, 4], 0.4)])
+@pytest.mark.parametrize(("layers", "least", "most"), [([2], 0.85, 1.15), ([0, 1, 2, 3, 4], 1.0, 1.5)])
 def test_phases_of_steer_have_the_tokens_that_it_runs(
-    layers: list[int], error: float, capsys: pytest.CaptureFixture[str]
+    layers: list[int], least: float, most: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     llm = LLM(POCKET)
     llm.load()
@@ -216,8 +216,9 @@ def test_phases_of_steer_have_the_tokens_that_it_runs(
     expected = total(
         capsys, "--llm", POCKET, "--pairs", PAIRS, "--strengths", "0.5", "1", "2", "--layers", *map(str, layers)
     )
-    # of one layer the rest is padding; of several it is not known beforehand which is tested, here the cheapest
-    assert expected == pytest.approx(count[0] / llm.decoder.depth, rel=error)
+    # of one layer the rest is padding; of several the middle one is counted, and here the last is tested, above which
+    # no block runs for each of the copies
+    assert least <= expected / (count[0] / llm.decoder.depth) <= most
 
 
 @pytest.mark.parametrize("experiment_name", ["steer_behaviour", "steer_mera"])
