@@ -20,9 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # a command that leaves something to go on from has said so
         return STOPPED
     except Exception as error:
-        from lightning_steer import errors
+        from lightning_steer.errors import sentences
 
-        sentence = errors.of_exception(error)
+        sentence = sentences.of_exception(error)
         if sentence is None:
             raise
         from lightning_steer.escapes import say

@@ -21,7 +21,6 @@ from lightning_steer import (
     class_names,
     config_files,
     data,
-    errors,
     experiment_help,
     methods,
     metrics,
@@ -32,7 +31,7 @@ from lightning_steer import (
 )
 from lightning_steer.cache import fingerprints
 from lightning_steer.data.base import SteeringDataModule
-from lightning_steer.errors import UserError
+from lightning_steer.errors import UserError, sentences
 from lightning_steer.escapes import say
 from lightning_steer.files import check_folder, check_no_links
 from lightning_steer.lm.language_model import LLM
@@ -73,7 +72,7 @@ class Parser(LightningArgumentParser):
             options.add(key)
         classes = class_names.by_setting(known for listed in LISTS.values() for known in listed.values())
         classes |= {key: list(LISTS[key]) for key in ("model", "data", "backbone")}
-        self.exit(2, f"lightning_steer: {errors.of_parser(message, classes, sorted(options))}\n")
+        self.exit(2, f"lightning_steer: {sentences.of_parser(message, classes, sorted(options))}\n")
 
 
 class CLI(LightningCLI):

@@ -11,11 +11,11 @@ import torch
 from chats import BASE, TEMPLATE, TUNED, alone, direction, imported, threshold, tiny
 from decoders import FAMILIES
 
-from lightning_steer import errors
 from lightning_steer.chat import commands
 from lightning_steer.chat.following import Follower
 from lightning_steer.chat.session import Session
 from lightning_steer.chat.strengths import strength_range
+from lightning_steer.errors import sentences
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MERA
 from lightning_steer.vectors import load
@@ -285,7 +285,7 @@ def test_what_is_wrong_is_answered_by_a_sentence_and_changes_nothing(
     act = (lambda: commands.run(talk, line)) if line.startswith("/") else (lambda: talk.ask(line))
     with pytest.raises((ValueError, OSError)) as caught:
         act()
-    sentence = errors.of_exception(caught.value)
+    sentence = sentences.of_exception(caught.value)
     assert sentence is not None
     assert words in sentence
     assert "\n" not in sentence

@@ -10,7 +10,7 @@ import torch
 from commands import Command
 from conftest import WORLD
 
-from lightning_steer import errors
+from lightning_steer.errors import sentences
 
 TWO = [
     "--trainer.devices=2",
@@ -120,5 +120,5 @@ def test_a_cache_goes_on(rank: int, pocket_decoder: Path, workshop: Path) -> Non
     ],
 )
 def test_what_backends_say_of_it_is_known(said: str) -> None:
-    assert (errors.of_exception(RuntimeError(said)) or "").startswith("another process of this run was lost")
-    assert errors.of_exception(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert (sentences.of_exception(RuntimeError(said)) or "").startswith("another process of this run was lost")
+    assert sentences.of_exception(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None

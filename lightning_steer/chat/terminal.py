@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from lightning_steer import errors
 from lightning_steer.chat import commands
 from lightning_steer.chat.columns import side_by_side
 from lightning_steer.chat.session import Session
+from lightning_steer.errors import sentences
 from lightning_steer.escapes import for_terminal, say
 
 PROMPT = "> "
@@ -40,7 +40,7 @@ def chat(session: Session) -> None:
         except KeyboardInterrupt:  # a file being loaded, or Ctrl-C twice
             say("\nStopped.")
         except Exception as error:
-            sentence = errors.of_exception(error)
+            sentence = sentences.of_exception(error)
             if sentence is None:
                 raise
             say(sentence)

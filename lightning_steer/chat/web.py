@@ -26,11 +26,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from lightning_steer import errors
 from lightning_steer.chat import commands
 from lightning_steer.chat.session import Session
 from lightning_steer.chat.strengths import COLUMNS, strength_range
-from lightning_steer.errors import UserError
+from lightning_steer.errors import UserError, sentences
 from lightning_steer.escapes import say
 
 HOST = "127.0.0.1"
@@ -220,7 +219,7 @@ def _refused(error: Exception) -> Response:
 
 def _sentence(error: Exception) -> str:
     """Return the sentence of a user's mistake; raises again what is none."""
-    sentence = errors.of_exception(error)
+    sentence = sentences.of_exception(error)
     if sentence is None:
         raise error
     return sentence

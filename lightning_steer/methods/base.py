@@ -1,9 +1,7 @@
 """The base class: a steering method is a map of the residual stream, ``h -> h + shift(h, strength)``."""
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +14,8 @@ THRESHOLDS = (0.75, 0.36, 0.099, 0.02, 0.004, 7.6e-4, 1.5e-4, 2.8e-5, 5.3e-6, 1.
 
 
 class SteeringMethod(nn.Module, ABC):
-    """One fitted map of a residual stream of ``width`` d; shape and dtype are kept."""
+    """One fitted map of a residual stream of ``width`` d, shape and dtype kept. Wrappers set these for themselves:"""
 
-    # of the class; methods around other ones set them for themselves
     identity_strength: float = 0.0  # the strength at which the map is exactly the identity
     strength_range: tuple[float, float] = (-math.inf, math.inf)  # valid strengths
     default_strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # weakest first
@@ -63,11 +60,6 @@ class SteeringMethod(nn.Module, ABC):
             strength = strength.reshape(*strength.shape, *[1] * (h.dim() - strength.dim()))
         return h + self.shift(h, strength).to(h.dtype)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the arguments that the map was made with, except its width and methods inside it by name."""
-        names = [name for name in inspect.signature(type(self)).parameters if name != "width"]
-        return {name: _plain(getattr(self, name)) for name in names}
-
     def get_extra_state(self) -> Tensor:
         """Return whether the map is fitted; saved with the buffers."""
         return torch.tensor(self.fitted)
@@ -75,12 +67,3 @@ class SteeringMethod(nn.Module, ABC):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore whether the map is fitted."""
         self.fitted = bool(state)
-
-
-def _plain(value: Any) -> Any:
-    """Return an argument; of a method inside another one its name and its own arguments."""
-    if isinstance(value, nn.ModuleList):
-        return [_plain(part) for part in value]
-    if isinstance(value, SteeringMethod):
-        return {"name": type(value).__name__, "settings": value.settings()}
-    return value

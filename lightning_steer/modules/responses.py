@@ -142,7 +142,7 @@ class Responses(L.LightningModule):
             saved,
             **provenance.of_network(self.backbone),
             method=type(method).__name__,
-            settings=method.settings(),
+            settings=provenance.settings_of(method),
             sites=list(self.backbone.sites),
             positions=provenance.rule(self.backbone.positions),
         )
@@ -187,7 +187,10 @@ class Responses(L.LightningModule):
                 ]
                 for llm in (self.backbone, *models)
             ],
-            "method": [[site, type(method).__name__, repr(method.settings())] for site, method in self.methods.items()],
+            "method": [
+                [site, type(method).__name__, repr(provenance.settings_of(method))]
+                for site, method in self.methods.items()
+            ],
             "positions": type(self.backbone.positions).__name__,
             "files": [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files],
             "systems": data.systems,

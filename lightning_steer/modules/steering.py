@@ -116,7 +116,7 @@ class SteeringAdaptor(TracedModule):
         self.maps.extend(self.method(self.backbone.width(site)) for site in self.backbone.sites)
         self._check_strengths()
         first = cast(SteeringMethod, self.maps[0])
-        self.trace(provenance.of(self.backbone, type(first).__name__, first.settings(), data))
+        self.trace(provenance.of(self.backbone, type(first).__name__, provenance.settings_of(first), data))
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for method in self.methods.values():

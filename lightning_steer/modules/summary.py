@@ -21,6 +21,7 @@ from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_co
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.cautions import without_interval
 from lightning_steer.report.tables import RANGE
+from lightning_steer.runs.provenance import settings_of
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share, Smooth
 from lightning_steer.statistics.random_control import RandomControl
@@ -320,7 +321,7 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 def identify(experiment: str, task: str, backbone: str, method: SteeringMethod) -> dict[str, Any]:
     """Return what a report is about, and the versions that made it."""
     settings = list(inspect.signature(type(method)).parameters.values())[1:]
-    values = method.settings()
+    values = settings_of(method)
     changed = [f"{p.name}={_short(values[p.name])}" for p in settings if values[p.name] != p.default]
     return {
         "experiment": experiment,

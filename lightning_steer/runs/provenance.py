@@ -5,6 +5,7 @@ the record of what they were given, and refuse in one sentence a result with ano
 set; the report then names what differs.
 """
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,6 +19,7 @@ from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.runs.row_keys import INPUT, Limits, part_rows, phrase
 
@@ -166,6 +168,20 @@ def of_network(backbone: Backbone) -> dict[str, Any]:
         "files": fingerprints.of_files(backbone.llm, backbone.loading[1], backbone.model),
         "tokenizer": fingerprints.of_tokenizer(backbone.tokenizer),
     }
+
+
+def settings_of(method: SteeringMethod) -> dict[str, Any]:
+    """Return the arguments that a method was made with, except its width; of methods inside it name and arguments."""
+    names = [name for name in inspect.signature(type(method)).parameters if name != "width"]
+    return {name: _argument(getattr(method, name)) for name in names}
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, nn.ModuleList):
+        return [_argument(part) for part in value]
+    if isinstance(value, SteeringMethod):
+        return {"name": type(value).__name__, "settings": settings_of(value)}
+    return value
 
 
 def overlap(saved: Provenance, rows: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from lightning_steer import methods
 from lightning_steer.errors import UserError
 from lightning_steer.files import write
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.runs.provenance import settings_of
 from lightning_steer.vectors import card as cards
 from lightning_steer.vectors.card import Card
 from lightning_steer.vectors.imported import ImportedVector
@@ -107,7 +108,7 @@ def state(method: nn.Module) -> dict[str, Tensor]:
 
 def settings(method: nn.Module) -> dict[str, Any]:
     """Return the arguments of a method except its width; an imported vector has none."""
-    return method.settings() if isinstance(method, SteeringMethod) else {}
+    return settings_of(method) if isinstance(method, SteeringMethod) else {}
 
 
 def units(method: nn.Module) -> str:

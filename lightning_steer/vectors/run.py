@@ -56,7 +56,7 @@ def read(folder: Path, accept_mismatch: bool = False) -> SteeringVector:
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not fit its fit.yaml ({str(error)[:200]})") from error
     first_map = next(iter(maps.values()))
-    network, settings = GeneratedAnswerBackbone.if_asked(backbone, data), first_map.settings()
+    network, settings = GeneratedAnswerBackbone.if_asked(backbone, data), provenance.settings_of(first_map)
     current = provenance.of(network, type(first_map).__name__, settings, data, _limits(config.get("trainer") or {}))
     if provenance.KEY in checkpoint or not accept_mismatch:
         fitted = provenance.read(checkpoint.get(provenance.KEY), path)

@@ -13,6 +13,7 @@ from lightning_steer.files import read_bytes
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.report.files import write_text
+from lightning_steer.runs.provenance import settings_of
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.steer import as_plain
 from lightning_steer.versions import versions
@@ -72,6 +73,6 @@ def search_settings(
     """
     for method in methods:
         unfitted = method(model.width(model.sites[0]))
-        about = [versions(), type(unfitted).__name__, unfitted.settings(), fingerprint.of_backbone(model, False)]
+        about = [versions(), type(unfitted).__name__, settings_of(unfitted), fingerprint.of_backbone(model, False)]
         about += [model.part, model.chat, model.system, as_plain(model.positions), *data]
         yield hashlib.sha256(repr(about).encode("utf-8", "surrogatepass")).hexdigest()

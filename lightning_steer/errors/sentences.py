@@ -1,4 +1,4 @@
-"""Describe a user's mistake in one sentence: value, expectation, remedy. Imports nothing of the project.
+"""Describe a user's mistake in one sentence: value, expectation, remedy.
 
 A :class:`UserError` is such a sentence already, and so is an error of the system that names a path; every other error
 is a bug of ours and keeps its traceback. The parser's nested reports are cut down to the line that matters.
@@ -9,6 +9,8 @@ import re
 import sys
 import traceback
 
+from lightning_steer.errors import UserError
+
 RENAMED = {"scope": "positions", "read": "read_positions", "per": "normalize", "neutral_file": "reference_texts"}
 """Options of version 0.1 under another name now."""
 LOST = re.compile(
@@ -16,10 +18,6 @@ LOST = re.compile(
     re.I | re.S,
 )
 """What the backends of torch.distributed say when another process is no longer there."""
-
-
-class UserError(ValueError):
-    """A mistake of the user, told in one sentence: the value, what was expected, what to do."""
 
 
 def of_exception(error: BaseException) -> str | None:
