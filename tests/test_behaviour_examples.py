@@ -142,7 +142,7 @@ BAD: dict[str, tuple[Reader, Callable[[list[dict[str, Any]]], list[Any]], str]] 
     "missing column": (read_pairs, drop("negative"), r"example 2: .* missing: negative, unknown: none"),
     "unknown column": (read_pairs, put("label", "x"), r"example 2: .* missing: none, unknown: label"),
     "empty continuation": (read_pairs, put("positive", "  "), r"example 2: its positive is empty or no text"),
-    "empty prompt": (read_pairs, put("prompt", ""), r"example 2: its prompt is empty or no text"),
+    "no text as prompt": (read_pairs, put("prompt", None), r"example 2: its prompt is empty or no text"),
     "no text": (read_pairs, put("negative", 3), r"example 2: its negative is empty or no text"),
     "no behaviour": (read_pairs, put("behaviour", None), r"example 2: its behaviour is empty or no text"),
     "same continuations": (read_pairs, put("negative", "Now."), r"example 2 has the same continuation twice: 'Now.'"),

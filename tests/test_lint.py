@@ -254,7 +254,7 @@ def test_bad_pairs_in_memory() -> None:
         lint_pairs([])
     with pytest.raises(TypeError, match="pair 2 is 'text'"):
         lint_pairs([("a", "b", "c"), "text"])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="held_out, pair 1 has an empty text"):
+    with pytest.raises(ValueError, match="held_out, pair 1 has an empty continuation"):
         lint_pairs([("a", "b", "c")], [("a", " ", "c")])
 
 
@@ -314,7 +314,7 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "half a form": (CAA.replace(', "answer_not_matching_behavior": "c"', ""), "answer_not_matching_behavior, not"),
     "a number for a text": (GOOD.replace('"b"', "3"), "its positive is '3', where a text was expected"),
     "an empty text": (GOOD + GOOD.replace('"c"', '""'), "example 2: its negative is ''"),
-    "a blank prompt": (GOOD.replace('"a"', '"  "'), "its prompt is ' '"),
+    "a number for a prompt": (GOOD.replace('"a"', "3"), "its prompt is '3', where a text was expected"),
     "a key twice": ('{"prompt": "a", "prompt": "b", "positive": "c", "negative": "d"}', "has 'prompt' twice"),
     "half a character": (GOOD.replace("b", "\\ud800"), "surrogate"),
     "nested lists": ("[" * 5000, "not JSON"),

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Read, lint and print; return 1 if anything was raised."""
     parser = Parser(
         prog="python -m lightning_steer lint",
-        usage="%(prog)s PAIRS [options]",
+        usage="%(prog)s PAIRS [NEGATIVES] [options]",
         description=__doc__,
     )
     parser.add_argument(
@@ -28,6 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="PAIRS",
         help='contrast pairs: JSON lines of {"prompt", "positive", "negative"}, a .csv file with these columns, or a '
         'file of CAA: {"question", "answer_matching_behavior", "answer_not_matching_behavior"}',
+    )
+    parser.add_argument(
+        "negatives",
+        nargs="?",
+        type=Path,
+        metavar="NEGATIVES",
+        help="a text file with a negative a line, where PAIRS is one with a positive a line",
     )
     parser.add_argument(
         "--held_out",
@@ -42,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.revision is not None and options.llm is None:
         raise UserError(f"--revision {options.revision!r} is of a model, and none is named: add --llm NAME")
-    pairs = read_pairs(Path(resource_path(str(options.pairs))))
+    negatives = options.negatives and Path(resource_path(str(options.negatives)))
+    pairs = read_pairs(Path(resource_path(str(options.pairs))), negatives)
     held_out = read_pairs(Path(resource_path(str(options.held_out)))) if options.held_out else []
     tokenizer = None
     if options.llm is not None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_steer.data.behaviours.examples import origin
 from lightning_steer.errors import UserError
 from lightning_steer.lint import tokens
 from lightning_steer.lint.features import features, surface
@@ -35,7 +36,7 @@ def lint_pairs(pairs: Sequence[Pair], held_out: Sequence[Pair] = (), tokenizer: 
     starts, sizes = surface(pairs)
     if tokenizer is not None:
         starts, sizes, wrong = tokens.read(pairs, tokenizer)
-    cluster = np.unique([normalized(prompt) for prompt, *_ in pairs], return_inverse=True)[1]
+    cluster = np.unique([normalized(origin(*pair)) for pair in pairs], return_inverse=True)[1]
     found = imbalances(features(pairs, starts, sizes, "character" if tokenizer is None else "token"), cluster)
     raised = [Finding(i.feature, i.share.n, i.share, i.p, i.sentence) for i in found if i.raised]
     findings = [*repeats(pairs), *leaks(pairs, held_out), *wrong, *raised]
@@ -48,5 +49,5 @@ def _check(name: str, pairs: Sequence[Pair]) -> None:
             raise TypeError(
                 f"{name}, pair {number} is {str(pair)[:80]!r}, not a prompt, a positive and a negative text"
             )
-        if not all(text.strip() for text in pair):
-            raise UserError(f"{name}, pair {number} has an empty text: {tuple(pair)}")
+        if not all(text.strip() for text in pair[1:]):
+            raise UserError(f"{name}, pair {number} has an empty continuation: {tuple(pair)}")

@@ -3,34 +3,38 @@
 from pathlib import Path
 from typing import Any
 
-from lightning_steer.data.behaviours.examples import NEGATIVE, POSITIVE, objects
+from lightning_steer.data.behaviours.examples import NEGATIVE, PAIR, POSITIVE, objects, read_two_texts
 from lightning_steer.errors import UserError
 from lightning_steer.lint.records import Pair
 
-FORMS = {("prompt", "positive", "negative"): {"behaviour", "id"}, ("question", POSITIVE, NEGATIVE): set[str]()}
+FORMS = {PAIR: {"prompt", "behaviour", "id"}, ("question", POSITIVE, NEGATIVE): set[str]()}
 """Columns of pairs, and of CAA's files, with the other columns that each may have."""
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Return the pairs of a file of JSON lines, of a JSON list, or of a CSV file.
+def read_pairs(path: Path, negatives: Path | None = None) -> list[Pair]:
+    """Return the pairs of a file of JSON lines, of a JSON list, or of a CSV file; or of two text files, line by line.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: naming the example that is no pair, and what was expected.
     """
+    if negatives is not None:
+        return [(prompt, positive, negative) for prompt, positive, negative in read_two_texts(path, negatives)]
     pairs: list[Pair] = []
     for number, row in objects(path):
         where = f"{path}, example {number}"
         form = _form(where, row)
-        texts = [row[column] for column in form]
-        for column, text in zip(form, texts, strict=True):
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(f"{where}: its {column} is {str(text)[:40]!r}, where a text was expected")
-        pairs.append((texts[0], texts[1], texts[2]))
+        for column in form:
+            if not isinstance(row[column], str) or not row[column].strip():
+                raise UserError(f"{where}: its {column} is {str(row[column])[:40]!r}, where a text was expected")
+        prompt = row[form[0]] if len(form) > len(PAIR) else row.get("prompt", "")
+        if not isinstance(prompt, str):
+            raise UserError(f"{where}: its prompt is {str(prompt)[:40]!r}, where a text was expected")
+        pairs.append((prompt, row[form[-2]], row[form[-1]]))
     return pairs
 
 
-def _form(where: str, row: Any) -> tuple[str, str, str]:
+def _form(where: str, row: Any) -> tuple[str, ...]:
     columns = set(row) if isinstance(row, dict) else set[str]()
     for form, more in FORMS.items():
         if set(form) <= columns <= {*form, *more}:

@@ -40,7 +40,7 @@ def leaks(fitted: Sequence[Pair], held_out: Sequence[Pair]) -> list[Finding]:
 
     Continuations that are labels, such as Yes and No, stand in all pairs on purpose.
     """
-    prompts = {normalized(prompt) for prompt, *_ in fitted}
+    prompts = {normalized(prompt) for prompt, *_ in fitted} - {""}
     seen = {normalized(text) for _, *sides in fitted for text in sides}
     every = [frozenset(map(normalized, sides)) for _, *sides in (*fitted, *held_out)]
     labels = len(every) >= LABELS * len(set(every))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_steer.data.behaviours.examples import options
 from lightning_steer.lint.features import Sides
 from lightning_steer.lint.records import Finding, Pair
 from lightning_steer.lint.texts import answer
@@ -19,7 +20,7 @@ def read(pairs: Sequence[Pair], tokenizer: Any) -> tuple[list[tuple[str, str]], 
     identical: list[int] = []
     for i, (prompt, *sides) in enumerate(pairs):
         try:
-            parts = continuations(tokenizer, prompt.strip(), [f" {side.strip()}" for side in sides], True)
+            parts = continuations(tokenizer, prompt.strip(), options(prompt.strip(), *map(str.strip, sides)), True)
         except ValueError as error:
             starts.append(("", ""))
             unknown.append((i, str(error)))

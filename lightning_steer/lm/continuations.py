@@ -58,6 +58,11 @@ def continuations(
     return tokens
 
 
+def beginning(tokenizer: Any) -> str:
+    """Return the mark with which a text without a prompt begins; empty if the tokenizer puts one there or has none."""
+    return "" if tokenizer("")["input_ids"] else tokenizer.bos_token or tokenizer.eos_token or ""
+
+
 def prompt_tokens(tokenizer: Any, prompt: str, text: str) -> int:
     """Count the tokens of ``text`` that belong to ``prompt``, with which it begins, special tokens before it included.
 

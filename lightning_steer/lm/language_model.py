@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, capture, edit
-from lightning_steer.lm.continuations import continuation, text_tokens
+from lightning_steer.lm.continuations import beginning, continuation, text_tokens
 from lightning_steer.lm.decoder import Decoder, blocks, entry
 from lightning_steer.lm.limits import TooLongError, why_shorter
 from lightning_steer.lm.loading import load
@@ -203,7 +203,7 @@ class LLM(Backbone):
         """Return the prompt as the model reads it; raise ValueError for a conversation without a chat template."""
         if isinstance(text, str):
             if not self.chat:
-                return text
+                return text or beginning(self.tokenizer)
             turns = [{"role": "system", "content": self.system}] if self.system else []
             turns.append({"role": "user", "content": text})
         elif self.chat:

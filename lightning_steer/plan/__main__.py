@@ -9,7 +9,7 @@ import torch
 
 from lightning_steer import methods
 from lightning_steer.data.behaviours.module import BehaviourDataModule
-from lightning_steer.data.behaviours.pairs import Pairs, read_pairs
+from lightning_steer.data.behaviours.pairs import Pairs, read_files
 from lightning_steer.data.text import read
 from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
@@ -90,13 +90,14 @@ def of_experiment(asked: experiment.Experiment, counter: Counter, blank: Blank) 
 
 def of_steer(options: Any, counter: Counter, blank: Blank) -> Asked:
     """Return what ``steer`` with these options needs."""
-    out = options.out or Path("logs/steer") / (options.pairs.stem if options.pairs else "PAIRS")
+    out = options.out or Path("logs/steer") / (options.pairs[0].stem if options.pairs else "PAIRS")
     files = [f"{out}/vector.safetensors, report.md, report.json, search.md, figures"]
     if options.pairs is None:
         return Asked("steer", None, "no --pairs were given", counter, files, None)
-    pairs, depth = read_pairs(resource_path(str(options.pairs))), blank.decoder.depth
+    pairs, depth = read_files(options.pairs), blank.decoder.depth
     if len(pairs) < steer.LEAST:
-        raise UserError(f"steer needs at least {steer.LEAST} pairs, and {options.pairs} holds {len(pairs)}: add pairs")
+        named = " and ".join(map(str, options.pairs))
+        raise UserError(f"steer needs at least {steer.LEAST} pairs, and {named} holds {len(pairs)}: add pairs")
     counter.llm.layers = options.layers or list(range(depth))
     layers = experiment.layers_of(counter.llm, depth)
     kinds = [getattr(methods, name)(blank.decoder.width) for name in options.method or ["MeanDifference"]]

@@ -67,7 +67,7 @@ def parser() -> Parser:
         help="the model: its name on the Hugging Face hub, or a local folder in the same form; its config.json is "
         "enough (default: the configuration's)",
     )
-    made.add_argument("--pairs", type=Path, metavar="FILE", help="plan `steer` with these contrast pairs")
+    made.add_argument("--pairs", type=Path, nargs="+", metavar="FILE", help="plan `steer` with these contrast pairs")
     made.add_argument("--layers", type=int, nargs="+", metavar="N", help="as for steer: layers to try (default: all)")
     made.add_argument(
         "--method",

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning_steer import methods, numbers
 from lightning_steer.arguments import Parser
-from lightning_steer.data.behaviours.pairs import ContrastPair, read_pairs
+from lightning_steer.data.behaviours.pairs import ContrastPair, read_files
 from lightning_steer.data.text import read
 from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
@@ -23,7 +23,6 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, PromptTokens
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
-from lightning_steer.resources import resource_path
 from lightning_steer.selection.grid import Grid
 from lightning_steer.workflows import board
 from lightning_steer.workflows.part import Part
@@ -46,13 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     numbers.check({**given, "epochs": options.epochs}, "--")
     if options.prompt and not all(map(str.strip, options.prompt)):
         raise UserError(f"--prompt is empty in {options.prompt}: give a text to continue")
-    out = options.out or Path("logs/steer") / options.pairs.stem
+    out = options.out or Path("logs/steer") / options.pairs[0].stem
     check_no_links(out)
     there = [name for name in (VECTOR, "report.json", "search.md") if (out / name).exists()]
     part = Part(out, json.dumps(vars(options), default=str))
     if there and options.overwrite != "true" and not part.goes_on:  # what a stopped command has left is its own
         raise UserError(f"{out / there[0]} exists: name another folder with --out, or give --overwrite true")
-    pairs = read_pairs(resource_path(str(options.pairs)))
+    pairs = read_files(options.pairs)
     path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]
     check_folder(out)
@@ -129,9 +128,12 @@ def parser() -> Parser:
         "--pairs",
         required=True,
         type=Path,
+        nargs="+",
         metavar="FILE",
         help='contrast pairs, at least ten: a JSON object {"prompt": ..., "positive": ..., "negative": ...} on each '
-        "line, or a .csv file with these columns; positive continues the prompt as you want it, negative as you do not",
+        "line, or a .csv file with these columns; positive continues the prompt as you want it, negative as you do "
+        "not. Or two text files, the positives and then the negatives, a text a line; the words with which two lines "
+        "begin alike are their prompt",
     )
     made.add_argument(
         "--layers",

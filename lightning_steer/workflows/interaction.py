@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer.data.behaviours.examples import options, origin
 from lightning_steer.data.behaviours.pairs import ContrastPair
 from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit
@@ -60,7 +61,7 @@ def interactions(
     edits.append(_edits(reader, vectors, amounts))
     results = {}
     for name, pairs in targets.items():
-        _, cluster = np.unique([pair.prompt for pair in pairs], return_inverse=True)
+        _, cluster = np.unique([origin(*pair) for pair in pairs], return_inverse=True)
         plain, *steered = (_margins(reader, pairs, edit) for edit in ({}, *edits))
         changes = [Mean().estimate(margin - plain, cluster)[0] for margin in steered]
         (estimate,) = interaction(plain, steered[:-1], steered[-1], cluster=cluster)
@@ -77,6 +78,6 @@ def _edits(llm: LLM, vectors: Sequence[SteeringVector], strengths: Sequence[floa
 
 
 def _margins(llm: LLM, pairs: Sequence[ContrastPair], edits: Mapping[str, Edit]) -> NDArray:
-    questions = [MultipleChoice(p.prompt, (f" {p.positive}", f" {p.negative}")) for p in pairs]
+    questions = [MultipleChoice(pair.prompt, options(*pair)) for pair in pairs]
     scores = llm.scores(questions, edits)[0].double().cpu()
     return (scores[:, 0] - scores[:, 1]).numpy()

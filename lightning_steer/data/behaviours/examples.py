@@ -6,6 +6,7 @@ arXiv 2212.09251 (personas).
 """
 
 from collections.abc import Collection, Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from lightning_steer.data import table_files
 from lightning_steer.errors import UserError
 
 POSITIVE, NEGATIVE = "answer_matching_behavior", "answer_not_matching_behavior"
+PAIR = ("positive", "negative")
+"""Columns that a pair must have."""
 
 
 class BehaviourExample(NamedTuple):
@@ -29,22 +32,65 @@ class BehaviourExample(NamedTuple):
     """Does not show it."""
 
     @property
+    def origin(self) -> str:
+        """Return what examples that are not independent share; see :func:`origin`."""
+        return origin(self.prompt, self.positive, self.negative)
+
+    @property
     def continuations(self) -> frozenset[str]:
         """Return both continuations, whichever of them shows the behaviour."""
         return frozenset((self.positive, self.negative))
 
 
+def origin(prompt: str, positive: str, negative: str) -> str:
+    """Return what pairs that are not independent share: the prompt; a pair without one shares nothing with others."""
+    return prompt if prompt.strip() else f"\0{positive}\0{negative}"
+
+
+def options(prompt: str, positive: str, negative: str) -> tuple[str, str]:
+    """Return both continuations as they are read, the positive one first: after a blank if there is a prompt."""
+    blank = " " if prompt else ""
+    return f"{blank}{positive}", f"{blank}{negative}"
+
+
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
     """Read JSON lines of ``{prompt, positive, negative}``, or a CSV file with these columns in its first line.
 
-    ``behaviour`` (else the file name) and ``id`` may lack.
+    ``prompt`` (else none), ``behaviour`` (else the file name) and ``id`` may lack.
     """
     path, examples = Path(path), []
-    columns = ("prompt", "positive", "negative")
-    for number, row in _rows(path, columns, ("behaviour", "id"), behaviour=path.stem):
+    for number, row in _rows(path, PAIR, ("behaviour", "id", "prompt"), behaviour=path.stem, prompt=""):
         texts = (row["behaviour"], row["prompt"], row["positive"], row["negative"])
         examples.append(_example(path, str(row.get("id", number)), *texts))
     return _distinct(path, examples)
+
+
+def read_two_texts(positives: str | Path, negatives: str | Path) -> list[tuple[str, str, str]]:
+    """Read (prompt, positive, negative) from two text files: line n of one and line n of the other make a pair.
+
+    The words with which both lines begin are the prompt, which may be empty. Blank lines are skipped.
+
+    Args:
+        positives: a text a line, which shows what is wanted.
+        negatives: its opposite, in the same order.
+    """
+    lines = [text_files.read(path).split("\n") for path in (positives, negatives)]
+    sides = [[line.split() for line in each if line.strip()] for each in lines]
+    if len(sides[0]) != len(sides[1]) or not sides[0]:
+        raise UserError(
+            f"{positives} has {len(sides[0])} lines of text and {negatives} has {len(sides[1])}: line n of one must be "
+            "the opposite of line n of the other"
+        )
+    pairs = []
+    for number, (positive, negative) in enumerate(zip(*sides, strict=True), 1):
+        alike = sum(1 for _ in takewhile(lambda words: words[0] == words[1], zip(positive, negative, strict=False)))
+        if alike in (len(positive), len(negative)):
+            raise UserError(
+                f"line {number} of {positives} and of {negatives}: {' '.join(positive)!r} and {' '.join(negative)!r} "
+                "must differ before one of them ends"
+            )
+        pairs.append((" ".join(positive[:alike]), " ".join(positive[alike:]), " ".join(negative[alike:])))
+    return pairs
 
 
 def read_halves(
@@ -120,8 +166,8 @@ def of_pairs(behaviour: str, pairs: Iterable[tuple[str, str, str]]) -> list[Beha
     for number, pair in enumerate(pairs, 1):
         if isinstance(pair, str) or len(pair) != 3 or not all(isinstance(text, str) for text in pair):
             raise TypeError(f"pair {number} is {str(pair)[:80]}, not a prompt, a positive and a negative text")
-        if not all(text.strip() for text in pair):
-            raise UserError(f"pair {number} has an empty text: {pair}")
+        if not all(text.strip() for text in pair[1:]):
+            raise UserError(f"pair {number} has an empty continuation: {pair}")
         examples.append(_example("pairs", str(number), behaviour, *pair))
     return _distinct("pairs", examples)
 
@@ -165,7 +211,7 @@ def _rows(
                 f"missing: {', '.join(sorted(missing)) or 'none'}, unknown: {', '.join(sorted(unknown)) or 'none'}"
             )
         for column in (*columns, *defaults):
-            if not isinstance(row[column], str) or not row[column].strip():
+            if not isinstance(row[column], str) or not (row[column].strip() or column in optional):
                 raise UserError(f"{path}, example {row.get('id', number)}: its {column} is empty or no text")
     return rows
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_steer.data.base import PairBatch, SteeringDataModule
 from lightning_steer.data.batches import share
-from lightning_steer.data.behaviours.examples import BehaviourExample
+from lightning_steer.data.behaviours.examples import BehaviourExample, options
 from lightning_steer.data.behaviours.sources import (
     BehaviourSource,
     ChoicesFile,
@@ -113,9 +113,9 @@ class BehaviourDataModule(SteeringDataModule):
         self.parts = [[e for e in examples if part_of[self.source.cluster(e)] == part] for part in (FIT, SELECT, TEST)]
         if self.test is not None:
             self.parts[TEST] = self.test.read()
-            trained_prompts = {example.prompt for part in self.parts[:TEST] for example in part}
+            trained = {example.origin for part in self.parts[:TEST] for example in part}
             for example in self.parts[TEST]:
-                if example.prompt in trained_prompts:
+                if example.origin in trained:
                     raise UserError(f"test example {example.id} has a prompt that is fitted to: {example.prompt!r}")
         labels = are_labels(example.continuations for part in self.parts for example in part)
         sources = (self.source, self.source, self.test or self.source)
@@ -170,8 +170,8 @@ class BehaviourDataModule(SteeringDataModule):
 
 
 def question(example: BehaviourExample) -> MultipleChoice:
-    """Return both continuations as options, each after a blank; the positive one comes first."""
-    return MultipleChoice(example.prompt, (f" {example.positive}", f" {example.negative}"))
+    """Return both continuations as options; the positive one comes first."""
+    return MultipleChoice(example.prompt, options(example.prompt, example.positive, example.negative))
 
 
 __all__ = [

@@ -24,8 +24,8 @@ class BehaviourSource(ABC):
         """Read all examples; raises FileNotFoundError or ValueError."""
 
     def cluster(self, example: BehaviourExample) -> str:
-        """Return the key that dependent examples share: their prompt. They stay in one part of a split."""
-        return example.prompt
+        """Return the key that dependent examples share: their prompt, if any. They stay in one part of a split."""
+        return example.origin
 
     def clusters(self, examples: Sequence[BehaviourExample], labels: bool) -> list[int]:
         """Return the cluster of each example, within which they are not independent, for intervals.
