@@ -78,7 +78,7 @@ def table(axis: str, levels: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     axis_contrasts = contrasts(levels)
     adjusted = holm([contrast.p for contrast in axis_contrasts])
     lines = [
-        f"| {axis}: all contrasts | vector - map | few pairs | could have seen | many pairs | could have seen | p | "
+        f"| all contrasts, {axis} | vector - map | few pairs | could have seen | many pairs | could have seen | p | "
         "p, Holm | both shown |",
         f"|{'---|' * 9}",
     ]
