@@ -44,6 +44,7 @@ def _options(path: Path, vector: SteeringVector) -> list[str]:
         "layers": [site.layer for site in card.sites],
         "part": card.sites[0].part,
         "positions": steered if vars(rule) else type(rule).__name__,
+        **({"chat": True} if card.chat else {}),
     }
     model = {
         "backbone": {"class_path": "LLM", "init_args": llm},

@@ -304,7 +304,7 @@ BAD_FILES: dict[str, tuple[str | bytes, str]] = {
     "NUL": (GOOD.encode() + b"\0", "is binary"),
     "Latin-1": ("caf\xe9".encode("latin-1"), "not UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), "not UTF-8"),
-    "a number": ("7\n", "example 1 is no pair: expected an object with prompt, positive, negative"),
+    "a number": ("7\n", "example 1 is no pair: expected an object with positive, negative"),
     "texts": ('["a", "b", "c"]', "not a"),
     "null": ("null\n", "not None"),
     "an empty object": ("{}\n", "not an empty one"),

@@ -47,6 +47,20 @@ def test_options_of_the_user_count_more(workshop: Path) -> None:
     assert spelled_out(["fit", "--vector", "x"]) == ["fit", "--vector", "x"]
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_vector_of_the_chat_template_is_tried_in_it(chat: bool, workshop: Path) -> None:
+    llm = LLM(BASE, 2)
+    llm.load()
+    llm.chat = chat
+    direction(llm).save("glad.safetensors")
+    assert vectors.load(Path("glad.safetensors")).card.chat is chat
+    model = next(
+        word for word in spelled_out(["predict", "--vector", "glad.safetensors"]) if word.startswith("--model=")
+    )
+    backbone = json.loads(model.partition("=")[2])["init_args"]["backbone"]["init_args"]
+    assert backbone.get("chat", False) is chat
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"), [("nowhere.safetensors", "there is no vector file"), ("prompts.txt", "is not a readable")]
 )

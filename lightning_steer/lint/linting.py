@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from lightning_steer.data.behaviours.examples import origin
 from lightning_steer.errors import UserError
 from lightning_steer.lint import tokens
 from lightning_steer.lint.features import features, surface
@@ -13,6 +12,7 @@ from lightning_steer.lint.imbalance import imbalances
 from lightning_steer.lint.records import Finding, LintReport, Pair
 from lightning_steer.lint.repeats import leaks, repeats
 from lightning_steer.lint.texts import normalized
+from lightning_steer.pair_texts import origin
 
 
 def lint_pairs(pairs: Sequence[Pair], held_out: Sequence[Pair] = (), tokenizer: Any = None) -> LintReport:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from lightning_steer.data.behaviours.examples import NEGATIVE, PAIR, POSITIVE, objects, read_two_texts
+from lightning_steer.data.behaviours.examples import NEGATIVE, PAIR, POSITIVE, objects
 from lightning_steer.errors import UserError
 from lightning_steer.lint.records import Pair
+from lightning_steer.pair_texts import read_two_texts
 
 FORMS = {PAIR: {"prompt", "behaviour", "id"}, ("question", POSITIVE, NEGATIVE): set[str]()}
 """Columns of pairs, and of CAA's files, with the other columns that each may have."""

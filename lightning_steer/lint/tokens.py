@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_steer.data.behaviours.examples import options
 from lightning_steer.lint.features import Sides
 from lightning_steer.lint.records import Finding, Pair
 from lightning_steer.lint.texts import answer
 from lightning_steer.lm.continuations import continuations
+from lightning_steer.pair_texts import options
 
 
 def read(pairs: Sequence[Pair], tokenizer: Any) -> tuple[list[tuple[str, str]], list[Sides], list[Finding]]:

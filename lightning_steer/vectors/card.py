@@ -81,6 +81,8 @@ class Card(NamedTuple):
     versions: dict[str, str] = {}  # noqa: RUF012
     source: str = ""
     """The file it was imported from."""
+    chat: bool | None = None
+    """Whether prompts were put into the model's chat template; None if unknown."""
 
     def as_plain(self) -> dict[str, Any]:
         """Return the card as plain JSON values."""
@@ -115,9 +117,9 @@ def read(value: Any) -> Card:
         _checked(text, str, "warnings")
     if entries.get("certificate") is not None:
         _checked(entries["certificate"], dict, "certificate")
-    for name in ("data", "selection"):
+    for name, kind in (("data", str), ("selection", str), ("chat", bool)):
         if entries.get(name) is not None:
-            _checked(entries[name], str, name)
+            _checked(entries[name], kind, name)
     _checked(entries["positions"].get("name"), str, "positions.name")
     return Card(**entries)
 
@@ -176,7 +178,7 @@ def finite(value: Any, name: str) -> float:
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         raise UserError(f"{name} is {str(value)[:60]!r}, not of type {' or '.join(k.__name__ for k in kinds)}")
     return value

@@ -61,6 +61,7 @@ def of(
         positions=as_plain(positions),
         model=fingerprint.of_backbone(backbone),
         versions=versions(),
+        chat=backbone.chat if isinstance(backbone, LLM) else None,
         **known,
     )
     return SteeringVector(ordered, card)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.data.behaviours.examples import options, origin
 from lightning_steer.data.behaviours.pairs import ContrastPair
 from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
+from lightning_steer.pair_texts import options, origin
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.interactions import interaction
 from lightning_steer.statistics.kinds import Mean

@@ -6,11 +6,10 @@ arXiv 2212.09251 (personas).
 """
 
 from collections.abc import Collection, Iterable
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_steer import text_files
+from lightning_steer import pair_texts, text_files
 from lightning_steer.data import table_files
 from lightning_steer.errors import UserError
 
@@ -33,24 +32,13 @@ class BehaviourExample(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """Return what examples that are not independent share; see :func:`origin`."""
-        return origin(self.prompt, self.positive, self.negative)
+        """Return what examples that are not independent share; see :func:`.pair_texts.origin`."""
+        return pair_texts.origin(self.prompt, self.positive, self.negative)
 
     @property
     def continuations(self) -> frozenset[str]:
         """Return both continuations, whichever of them shows the behaviour."""
         return frozenset((self.positive, self.negative))
-
-
-def origin(prompt: str, positive: str, negative: str) -> str:
-    """Return what pairs that are not independent share: the prompt; a pair without one shares nothing with others."""
-    return prompt if prompt.strip() else f"\0{positive}\0{negative}"
-
-
-def options(prompt: str, positive: str, negative: str) -> tuple[str, str]:
-    """Return both continuations as they are read, the positive one first: after a blank if there is a prompt."""
-    blank = " " if prompt else ""
-    return f"{blank}{positive}", f"{blank}{negative}"
 
 
 def read_pairs(path: str | Path) -> list[BehaviourExample]:
@@ -63,34 +51,6 @@ def read_pairs(path: str | Path) -> list[BehaviourExample]:
         texts = (row["behaviour"], row["prompt"], row["positive"], row["negative"])
         examples.append(_example(path, str(row.get("id", number)), *texts))
     return _distinct(path, examples)
-
-
-def read_two_texts(positives: str | Path, negatives: str | Path) -> list[tuple[str, str, str]]:
-    """Read (prompt, positive, negative) from two text files: line n of one and line n of the other make a pair.
-
-    The words with which both lines begin are the prompt, which may be empty. Blank lines are skipped.
-
-    Args:
-        positives: a text a line, which shows what is wanted.
-        negatives: its opposite, in the same order.
-    """
-    lines = [text_files.read(path).split("\n") for path in (positives, negatives)]
-    sides = [[line.split() for line in each if line.strip()] for each in lines]
-    if len(sides[0]) != len(sides[1]) or not sides[0]:
-        raise UserError(
-            f"{positives} has {len(sides[0])} lines of text and {negatives} has {len(sides[1])}: line n of one must be "
-            "the opposite of line n of the other"
-        )
-    pairs = []
-    for number, (positive, negative) in enumerate(zip(*sides, strict=True), 1):
-        alike = sum(1 for _ in takewhile(lambda words: words[0] == words[1], zip(positive, negative, strict=False)))
-        if alike in (len(positive), len(negative)):
-            raise UserError(
-                f"line {number} of {positives} and of {negatives}: {' '.join(positive)!r} and {' '.join(negative)!r} "
-                "must differ before one of them ends"
-            )
-        pairs.append((" ".join(positive[:alike]), " ".join(positive[alike:]), " ".join(negative[alike:])))
-    return pairs
 
 
 def read_halves(

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_steer.data.base import PairBatch, SteeringDataModule
 from lightning_steer.data.batches import share
-from lightning_steer.data.behaviours.examples import BehaviourExample, options
+from lightning_steer.data.behaviours.examples import BehaviourExample
 from lightning_steer.data.behaviours.sources import (
     BehaviourSource,
     ChoicesFile,
@@ -30,6 +30,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.likelihood import NEGATIVE, POSITIVE
 from lightning_steer.numbers import ranged
+from lightning_steer.pair_texts import options
 
 FIT, SELECT, TEST = range(3)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning_steer import pair_texts
 from lightning_steer.data.behaviours import examples as behaviour_examples
 from lightning_steer.data.behaviours.examples import BehaviourExample
 from lightning_steer.data.behaviours.sources import BehaviourSource
@@ -36,7 +37,7 @@ def read_pairs(path: str | Path, negatives: str | Path | None = None) -> list[Co
         ValueError: a line is not such a pair; the message names it.
     """
     if negatives is not None:
-        return [ContrastPair(*pair) for pair in behaviour_examples.read_two_texts(path, negatives)]
+        return [ContrastPair(*pair) for pair in pair_texts.read_two_texts(path, negatives)]
     return [ContrastPair(pair.prompt, pair.positive, pair.negative) for pair in behaviour_examples.read_pairs(path)]
 
 

@@ -9,6 +9,8 @@ from lightning_steer.studies.declaration import Question, Result, claim, verdict
 
 LEAST_P = 1e-4
 """Smaller p-values of so few kinds are not distinguished."""
+ROUNDING = 1e-6
+"""Differences between kinds that come from the order of sums."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -36,7 +38,7 @@ def verdict_table(question: Question, results: Mapping[str, Result], units: Mapp
                 _p(result.p),
                 _p(adjusted),
                 "yes" if shown else "no",
-                f"{result.detectable:.2g}",
+                f"{result.detectable:.2g}" if result.detectable > ROUNDING else "-",  # values that never vary
             ]
         )
     head = [question.name, "claim", "mean", "range", "kinds", "p", "p, Holm", "shown", "could have seen"]
