@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from chats import BASE, direction
+from chats import BASE, TUNED, direction
 
 from lightning_steer import vectors
 from lightning_steer.__main__ import main
@@ -49,9 +49,8 @@ def test_options_of_the_user_count_more(workshop: Path) -> None:
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_vector_of_the_chat_template_is_tried_in_it(chat: bool, workshop: Path) -> None:
-    llm = LLM(BASE, 2)
+    llm = LLM(TUNED if chat else BASE, 2, chat=chat)
     llm.load()
-    llm.chat = chat
     direction(llm).save("glad.safetensors")
     assert vectors.load(Path("glad.safetensors")).card.chat is chat
     model = next(
