@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a .venv in the project, with the versions of requirements.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check toy-study pocket mera fidelity arena coverage published bench report docs clean
+.PHONY: help demo test test-all check toy-study pocket mera fidelity arena coverage published bench everything report docs clean
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -56,6 +56,10 @@ published: $(READY)  ## judge outcomes that others released; DATA=FOLDER holds t
 
 bench: $(READY)  ## speed, as ratios measured side by side in one run (half an hour)
 	@$(RUN) benchmarks/all.py
+
+# + runs the line in a dry run too, which then only says what it would take
+everything: $(READY)  ## all studies, benchmarks and the pages that quote them; goes on where it stopped (three hours)
+	+@$(RUN) -m lightning_steer.studies.everything $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run)
 
 report: $(READY)  ## collect all runs into one table
 	@$(RUN) -m lightning_steer.report logs/ --html
