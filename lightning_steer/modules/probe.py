@@ -24,7 +24,7 @@ from lightning_steer.modules import fit_data
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.probes.error_probe import logit_error
-from lightning_steer.probes.linear import logistic
+from lightning_steer.probes.logistic_regression import logistic
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.normal_equations import Fit
 from lightning_steer.probes.probe_selection import PENALTIES, select
