@@ -109,8 +109,8 @@ class Gated(SteeringMethod):
         if self.penalty is None:
             weight = steer.mean(-2) - leave.mean(-2)
         else:
-            wanted = torch.cat([torch.ones(steer.shape[-2]), torch.zeros(leave.shape[-2])])
-            weight = probes.fit_error_probe(torch.cat([steer, leave], -2), wanted, self.penalty, False).weight
+            label = torch.cat([torch.ones(steer.shape[-2]), torch.zeros(leave.shape[-2])])
+            weight = probes.fit_error_probe(torch.cat([steer, leave], -2), label, self.penalty, False).weight
         self.weight = weight.float()
         return self
 

@@ -105,7 +105,7 @@ def price(report: Mapping[str, Any]) -> str:
     return f"At the price of: {shown}." if shown else ""
 
 
-WAYS = {True: "higher", False: "lower", None: "-"}
+BETTER = {True: "higher", False: "lower", None: "-"}
 
 
 def legend(report: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ def legend(report: Mapping[str, Any]) -> str:
     for name in report["baselines"]["baseline"]:
         estimate = report["metrics"].get(name, {})
         counts = [f"{count:,.0f}" if count else "-" for count in (estimate.get("n"), estimate.get("clusters"))]
-        better = WAYS[ranked.get(name, {}).get("higher_is_better")]
+        better = BETTER[ranked.get(name, {}).get("higher_is_better")]
         rows.append([*map(for_markdown, (name, word(name), better)), *counts])
     return "\n".join(table(("column", "what it is", "better", "n", "clusters"), rows)) + "\n"
 

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 
-WANTED = 0.8
+USUAL_POWER = 0.8
 """Share of repeats in which an effect should be found."""
 RUN = 10
 """So many successive numbers of rows must suffice: the power of a test on counts is not monotone."""
@@ -46,7 +46,7 @@ class PairedDesign:
         chance_found = binom.sf(fewest - 1, changed, chance) + binom.sf(fewest - 1, changed, 1 - chance)
         return float(binom.pmf(changed, self.n, min(gain + harm, 1.0)) @ chance_found)
 
-    def units_needed(self, effect: float, chance: float = WANTED, largest: int = 100_000) -> int | None:
+    def units_needed(self, effect: float, chance: float = USUAL_POWER, largest: int = 100_000) -> int | None:
         """Return the fewest rows that find ``effect`` with this chance, as do the next ten numbers.
 
         None if ``largest`` rows do not.
@@ -66,7 +66,7 @@ class PairedDesign:
         return high - RUN if high - RUN <= largest else None
 
 
-def could_have_seen(estimate: Estimate, chance: float = WANTED) -> float:
+def could_have_seen(estimate: Estimate, chance: float = USUAL_POWER) -> float:
     """Return the smallest change for which an interval of this width excludes 0 with this chance.
 
     ``h (1 + t_w / t_.975)`` with h the longer arm of the interval and Student's quantiles of its rows or clusters: the

@@ -17,7 +17,7 @@ from lightning_steer.studies.fidelity.cells import (
 Parts = Mapping[str, dict[str, Any]]
 
 
-def glance(found: Parts) -> str:
+def overview(found: Parts) -> str:
     """Return both overview tables as Markdown; empty if nothing was run."""
     tables = [table for table in (stereotypes(found), behaviours(found)) if table]
     return "\n".join(["## At a glance\n", *tables]) if tables else ""

@@ -60,7 +60,7 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
 
 
 @torch.no_grad()
-def lessons(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
+def pair_activations(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
     """Return activations ``{site: (negative [n, d], positive [n, d])}``."""
     batch = contrasts[0]
     negative, positive = llm.activations(batch.negative), llm.activations(batch.positive)
@@ -102,7 +102,7 @@ class Subject:
         self.llm = language_model(models[arm.model])
         origin = language_model(models[arm.vector])
         self.fit, self.select, self.test = (split(kind, arm.chat, part, seed=seed) for part in (FIT, SELECT, TEST))
-        pairs = lessons(origin, self.fit.contrasts)
+        pairs = pair_activations(origin, self.fit.contrasts)
         self.vectors = {site: (positive - negative).mean(0) for site, (negative, positive) in pairs.items()}
 
     def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:

@@ -19,7 +19,7 @@ from lightning_steer.studies.fidelity.cells import (
     random_cells,
     reported_random_cells,
 )
-from lightning_steer.studies.fidelity.overview import glance
+from lightning_steer.studies.fidelity.overview import overview
 
 Parts = Mapping[str, dict[str, Any]]
 LENGTH = "vector as long as base's"
@@ -45,7 +45,7 @@ def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
         "Values stand before their 95 % intervals over target terms (behaviours: over topics; neutral text: over "
         "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. "
         f"{RANDOM}\n",
-        glance(found),
+        overview(found),
         runs(found),
         pattern(found),
         causes(found),
