@@ -76,13 +76,18 @@ def of_json_lines(path: Path) -> tuple[list[str], Iterator[Record]]:
 
 def json_object(name: str, line: int, text: str) -> dict[str, Any]:
     """Return the object of a line; raises ValueError naming file and line."""
-    try:
-        row = text_files.parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}, row {line}: not a JSON object ({error}): {text[:60]!r}") from None
+    row = json_value(where := f"{name}, row {line}", text)
     if not isinstance(row, dict):
-        raise UserError(f"{name}, row {line}: expected a JSON object, not {text[:60]!r}")
+        raise UserError(f"{where}: expected a JSON object, not {text[:60]!r}")
     return row
+
+
+def json_value(where: str, text: str) -> Any:
+    """Return the value of a line; raises ValueError naming where it stands."""
+    try:
+        return text_files.parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not a JSON object ({error}): {text[:60]!r}") from None
 
 
 def _json_records(name: str, lines: list[tuple[int, str]], header: list[str]) -> Iterator[Record]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.pair_batches import PairBatches
+from lightning_steer.data.pair_module import FIT, SELECT, TEST
 from lightning_steer.data.pocket.items import neutral_texts
 from lightning_steer.data.pocket.text import BOS
 from lightning_steer.data.stereoset.examples import StereoSetExample
-from lightning_steer.data.stereoset.module import FIT, SELECT, TEST, PocketStereoSetDataModule, question
+from lightning_steer.data.stereoset.module import PocketStereoSetDataModule, question
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import GeneratedTokens
 from lightning_steer.studies.fidelity.settings import Arm
