@@ -108,8 +108,8 @@ class Gated(SteeringMethod):
         if min(steer.shape[-2], leave.shape[-2]) == 0:  # a learning curve begins with single rows
             self.gates = []
             return self.set_threshold(torch.full(leave.shape[:-2], math.inf))
-        scores = (self.score(rows.to(self.weight)) for rows in (steer, leave))
-        threshold, promise, self.gates = self.calibration.threshold(*scores, steer_cluster, leave_cluster)
+        to_steer, to_leave = (self.score(rows.to(self.weight)) for rows in (steer, leave))
+        threshold, promise, self.gates = self.calibration.threshold(to_steer, to_leave, steer_cluster, leave_cluster)
         self.set_threshold(threshold)
         self.promise = promise.to(self.weight.device)
         return self
