@@ -7,8 +7,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]] = ()) -> list[st
     """Return the lines of a table, its cells in Markdown already: see :func:`lightning_steer.escapes.for_markdown`.
 
     Args:
-        columns: their names; a name may be empty.
+        columns: their names; that of the first may be empty.
         rows: as many cells each.
     """
-    head = "".join(f" {name} |" if name else " |" for name in columns)
-    return [f"|{head}", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    head = " | ".join(columns).removeprefix(" ")  # an empty corner is written `| |`
+    return [f"| {head} |", f"|{'---|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in rows)]
