@@ -17,7 +17,11 @@ from lightning_steer.resources import resource_path
 
 def main(arguments: list[str] | None = None) -> int:
     """Read, lint and print; return 1 if anything was raised."""
-    parser = Parser.of_command("lint", "PAIRS [options]", __doc__)
+    parser = Parser(
+        prog="python -m lightning_steer lint",
+        usage="%(prog)s PAIRS [options]",
+        description=__doc__,
+    )
     parser.add_argument(
         "pairs",
         type=Path,

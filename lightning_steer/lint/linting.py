@@ -36,10 +36,10 @@ def lint_pairs(pairs: Sequence[Pair], held_out: Sequence[Pair] = (), tokenizer: 
     if tokenizer is not None:
         starts, sizes, wrong = tokens.read(pairs, tokenizer)
     cluster = np.unique([normalized(prompt) for prompt, *_ in pairs], return_inverse=True)[1]
-    measured = imbalances(features(pairs, starts, sizes, "character" if tokenizer is None else "token"), cluster)
-    raised = [Finding(i.feature, i.share.n, i.share, i.p, i.sentence) for i in measured if i.raised]
+    found = imbalances(features(pairs, starts, sizes, "character" if tokenizer is None else "token"), cluster)
+    raised = [Finding(i.feature, i.share.n, i.share, i.p, i.sentence) for i in found if i.raised]
     findings = [*repeats(pairs), *leaks(pairs, held_out), *wrong, *raised]
-    return LintReport(len(pairs), int(cluster.max()) + 1, measured, findings)
+    return LintReport(len(pairs), int(cluster.max()) + 1, found, findings)
 
 
 def _check(name: str, pairs: Sequence[Pair]) -> None:
