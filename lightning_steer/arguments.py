@@ -22,6 +22,12 @@ class Parser(argparse.ArgumentParser):
         # half an option's name is a misspelling
         super().__init__(**{"allow_abbrev": False, "formatter_class": Paragraphs, **settings})
 
+    @classmethod
+    def of_command(cls, name: str, usage: str, description: str | None, **settings: Any) -> "Parser":
+        """Return the parser of ``python -m lightning_steer NAME``; ``usage`` is what follows the name."""
+        prog = f"python -m lightning_steer {name}"
+        return cls(prog=prog, usage=f"%(prog)s {usage}", description=description, **settings)
+
     def add_model(self) -> None:
         """Add ``--llm``, the model that a command steers."""
         self.add_argument(

@@ -10,7 +10,7 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 def for_terminal(text: str) -> str:
     """Return the text with control characters written out in hexadecimal digits."""
-    return CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return CONTROLS.sub(lambda match: match.group().encode("unicode_escape").decode(), text)
 
 
 def say(text: object = "", end: str = "\n", error: bool = False) -> None:

@@ -81,6 +81,21 @@ def capture(network: nn.Module, sites: list[str]) -> Iterator[dict[str, Tensor]]
 
 
 @contextmanager
+def inputs(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
+    """Record what a decoder layer reads, ``[B, T, d]`` a call, while the block runs; by a hook that edits nothing."""
+    recorded: list[Tensor] = []
+
+    def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorded.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    handle = network.get_submodule(layer).register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield recorded
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def fan_out(network: nn.Module, layers: list[str], copies: int, repeat_input: bool) -> Iterator[None]:
     """Inside, the named layers run on ``copies`` times the rows, copy by copy; what lies below is computed once.
 

@@ -1,6 +1,6 @@
 """Where the tokens stand that an edit is given, for methods that decide once for a whole row.
 
-An edit is ``h -> h'`` and knows no tokens. Whoever calls it and does (:mod:`lightning_steer.lm`) says so with
+An edit is ``h -> h'`` and knows no tokens. The caller in :mod:`lightning_steer.lm` knows them and says so with
 :func:`reading`; a method asks with :func:`current`. Without tokens, as in the toy network, every vector is a row.
 """
 
@@ -58,7 +58,7 @@ _ANNOUNCED: ContextVar[RowTokens | None] = ContextVar("announced_rows", default=
 
 @contextmanager
 def announcing(index: Tensor, prompt: Tensor) -> Iterator[None]:
-    """Say of the forward pass inside the block which rows it reads, for whoever follows the decoder's tokens."""
+    """Say of the forward pass inside the block which rows it reads, for what follows the decoder's tokens."""
     token = _ANNOUNCED.set(RowTokens(index, prompt, {}))
     try:
         yield

@@ -245,7 +245,7 @@ def test_shards_may_be_recorded_in_any_order_by_anybody(tmp_path: Path) -> None:
         for number in reversed(range(rank, 4, 3)):
             ranks[rank].shard(number)
     for rank in ranks[1:]:
-        ranks[0].found |= rank.found
+        ranks[0].finished |= rank.finished
     assert torch.equal(rows(ranks[0].finish()), rows(Cache(tmp_path / "one")))
     for file in (tmp_path / "one").iterdir():
         assert file.name == ".lock" or file.read_bytes() == (tmp_path / "three" / file.name).read_bytes()

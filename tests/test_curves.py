@@ -10,8 +10,8 @@ from test_steering import STRENGTHS, adaptor, data, run
 from lightning_steer.methods import MeanDifference
 from lightning_steer.metrics.attributes import attribute_effect
 from lightning_steer.modules import damage
+from lightning_steer.modules.figures import by_strength
 from lightning_steer.modules.interventions import Interventions
-from lightning_steer.modules.summary import by_strength
 from lightning_steer.report import figures, html
 from lightning_steer.statistics.estimate import Estimate
 

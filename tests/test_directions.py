@@ -12,7 +12,8 @@ from lightning_steer.metrics.attributes import AttributeEffect
 from lightning_steer.metrics.behaviour_effect import BehaviourEffect
 from lightning_steer.metrics.evaluation import ChangeRange
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect
-from lightning_steer.modules.summary import Summary, random_range
+from lightning_steer.modules.figures import random_range
+from lightning_steer.modules.summary import Summary
 from lightning_steer.report.card import random_row
 from lightning_steer.report.html import _certified
 from lightning_steer.report.shape import check

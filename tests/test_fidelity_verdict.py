@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lightning_steer.data.stereoset.module import FIT, SELECT, TEST
+from lightning_steer.data.pair_module import FIT, SELECT, TEST
 from lightning_steer.lm.loading import load
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.declaration import declared_text

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_steer.selection.kl_budget import CandidateDirection, KLBudget
+from lightning_steer.studies.published.kl_budget import CandidateDirection, KLBudget
 
 SCORES = st.one_of(st.floats(-20, 20), st.just(math.nan))
 CANDIDATES = st.lists(

@@ -10,7 +10,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lightning_steer.probes.linear import logistic, ols, ridge
+from lightning_steer.probes.linear import ols, ridge
+from lightning_steer.probes.logistic_regression import logistic
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.normal_equations import Fit, NormalEquations
 
@@ -183,7 +184,7 @@ def test_logistic_without_two_classes_or_with_nan_is_refused():
 
 
 def test_logistic_says_when_it_stopped_early(monkeypatch):
-    monkeypatch.setattr("lightning_steer.probes.linear.STEPS", 2)
+    monkeypatch.setattr("lightning_steer.probes.logistic_solver.STEPS", 2)
     x, y = rows()
     with pytest.warns(ConvergenceWarning):
         logistic(torch.from_numpy(x), torch.from_numpy(y > 0), [1e-4])

@@ -28,7 +28,8 @@ REVIEWED = {
     "studies/mera/crossed/summary.py": {"ppf"},  # whether more certificates are false than promised
 }
 RECORDS = {
-    "modules/summary.py",  # the chosen strength, the certificate's bound, what was meant to move
+    "modules/summary.py",  # the chosen strength, what was meant to move
+    "modules/figures.py",  # the certificate's bound, and what is read from a report
     "metrics/behaviour_effect.py",  # the paper's table, which has no interval
     "studies/fidelity/cells.py",  # read from a file
     "report/nulls.py",  # read from a report

@@ -145,7 +145,7 @@ def test_a_strength_that_cannot_be_read_is_not_chosen(llm: ls.LLM, grid: Grid) -
 def test_logits_that_are_not_numbers_are_damage(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     edits = {llm.sites[0]: lambda h: h}
     before = llm.drift(TEXTS, edits).kl
-    monkeypatch.setattr("lightning_steer.lm.language_model.next_token_kl", lambda base, _: base[..., 0] * torch.nan)
+    monkeypatch.setattr("lightning_steer.lm.text_drift.next_token_kl", lambda base, _: base[..., 0] * torch.nan)
     assert torch.equal(llm.drift(TEXTS, edits).kl.isnan(), before.isnan())
     assert float(damage(llm, [TEXTS], edits)) == float("inf")
 

@@ -18,7 +18,6 @@ from lightning_steer.metrics.stereoset import (
     Association,
     StereoSet,
     association,
-    association_by_type,
     choices,
     equal_terms,
     pooled_association,
@@ -119,13 +118,10 @@ def test_every_type_is_the_loop_on_the_real_data(
 ) -> None:
     examples, scores, term = gpt2
     rows = torch.tensor([task in (None, e.task) for e in examples])
-    number = torch.tensor([BIAS_TYPES.index(e.bias_type) for e in examples])
-    found = association_by_type(scores[rows], term[rows], number[rows])
-    assert list(found) == [0, 1, 2, 3]
-    for key, result in found.items():
-        chosen = [i for i, e in enumerate(examples) if rows[i] and e.bias_type == BIAS_TYPES[key]]
+    for bias_type in BIAS_TYPES:
+        chosen = [i for i, e in enumerate(examples) if rows[i] and e.bias_type == bias_type]
         expected = official([scores[i].tolist() for i in chosen], [examples[i].target for i in chosen])
-        assert numbers(result) == pytest.approx(expected, abs=1e-9)
+        assert numbers(association(scores[chosen], term[chosen])) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -161,16 +157,6 @@ def test_a_term_drawn_twice_counts_twice() -> None:
             assert numbers(Association(found.ss[draw, c], found.lms[draw, c])) == pytest.approx(expected, abs=1e-9)
             won = [max(range(3), key=lambda k, i=i, c=c: float(scores[i, c, k])) for i, _ in rows]
             assert share[draw, c].tolist() == pytest.approx([won.count(k) / len(won) for k in range(3)])
-
-
-def test_by_type_scores_each_type_alone() -> None:
-    scores, term = case(seed=2)
-    bias_type = term % 2 + 5
-    found = association_by_type(scores, term, bias_type)
-    assert list(found) == [5, 6]
-    for key, result in found.items():
-        rows = (bias_type == key).nonzero().flatten().tolist()
-        assert numbers(result) == pytest.approx(official(scores[rows].tolist(), term[rows].tolist()))
 
 
 def test_ties_favour_nobody() -> None:

@@ -11,9 +11,9 @@ import torch
 from commands import Command
 
 from lightning_steer.methods import MeanDifference, Ridge
-from lightning_steer.report.intervals import over_networks
 from lightning_steer.studies.toy import adapters, networks, pools, study
 from lightning_steer.studies.toy import tables as report
+from lightning_steer.studies.toy.intervals import over_networks
 from lightning_steer.studies.toy.settings import Cell, Network
 
 TINY = [

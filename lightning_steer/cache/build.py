@@ -95,7 +95,7 @@ class Build:
         self.llm, self.questions, self.folder = llm, questions, Path(folder)
         self.origin = origin_of(llm, questions, each_token, dtype, size, fresh)
         self.shards = -(-len(questions) // size)
-        self.found: dict[int, str] = {}  # sha256 of the finished shards
+        self.finished: dict[int, str] = {}  # sha256 of the finished shards
 
     def reuse(self) -> Cache | None:
         """Return the folder's cache if its origin and every shard's sha256 match; else None."""
@@ -121,7 +121,7 @@ class Build:
         files_of = {number: files_of[number] for number in numbers if number in files_of}
         hashes = dict(zip(files_of, digests(list(files_of.values())), strict=True))
         intact = {number: sha256 for number, sha256 in hashes.items() if files_of[number] == self._path(number, sha256)}
-        self.found |= intact
+        self.finished |= intact
         return sorted(files_of.keys() - intact.keys())
 
     def announce(self) -> None:
@@ -132,7 +132,7 @@ class Build:
             if differences:
                 say(f"The cache in {self.folder} differs in {differences}: it stays until the new one is complete.")
             else:
-                missing = sorted(set(range(self.shards)) - set(self.found) - set(damaged))
+                missing = sorted(set(range(self.shards)) - set(self.finished) - set(damaged))
         except FileNotFoundError:
             pass
         except ValueError as error:
@@ -140,9 +140,9 @@ class Build:
         for state, numbers in (("damaged", damaged), ("missing", missing)):
             if numbers:
                 say(f"Of the cache in {self.folder} shard {', '.join(map(str, numbers))} is {state}.")
-        for number in set(range(self.shards)) - set(self.found):
+        for number in set(range(self.shards)) - set(self.finished):
             tokens_of(self.llm, *self._texts(number))  # reject unreadable texts before hours of recording
-        remaining = self.shards - len(self.found)
+        remaining = self.shards - len(self.finished)
         say(
             f"Recording {self.origin.count} texts in {self.folder}: {remaining} of {self.shards} shards are left to do."
         )
@@ -150,7 +150,7 @@ class Build:
 
     def shard(self, number: int) -> None:
         """Record a shard, unless it is finished; raise ValueError or OSError."""
-        if number in self.found:
+        if number in self.finished:
             return
         texts, first = self._texts(number)
         self.llm.model.eval()
@@ -158,7 +158,7 @@ class Build:
         content = save(tensors._asdict())
         sha256 = digest(content)
         write(self._path(number, sha256), content)
-        self.found[number] = sha256
+        self.finished[number] = sha256
 
     def _texts(self, number: int) -> tuple[list[str], int]:
         """Return a shard's texts, and the number of the first one."""
@@ -167,14 +167,14 @@ class Build:
 
     def finish(self) -> Cache:
         """Write the manifest, which makes the shards the folder's cache; then remove other files."""
-        absent = sorted(set(range(self.shards)) - set(self.found))
+        absent = sorted(set(range(self.shards)) - set(self.finished))
         if absent:
             raise UserError(
                 f"shard {absent[0]} of {self.shards} was recorded by no process: leave use_distributed_sampler false "
                 "and limit_predict_batches alone"
             )
-        files = [self._path(number, self.found[number]) for number in range(self.shards)]
-        entries = [Entry(f.name, self.found[i], read_shard(f)[0].shape[1]) for i, f in enumerate(files)]
+        files = [self._path(number, self.finished[number]) for number in range(self.shards)]
+        entries = [Entry(f.name, self.finished[i], read_shard(f)[0].shape[1]) for i, f in enumerate(files)]
         width = self.llm.width(self.llm.sites[0])
         Manifest(self.origin, self.llm.llm, self.llm.sites, width, entries).write(self.folder)
         self._tidy(files)

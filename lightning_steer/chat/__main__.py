@@ -53,11 +53,7 @@ def _chat(options: argparse.Namespace) -> None:
 
 def parser() -> Parser:
     """Return the parser of this command."""
-    made = Parser(
-        prog="python -m lightning_steer chat",
-        usage="%(prog)s --llm NAME --vector FILE [options]",
-        description=__doc__,
-    )
+    made = Parser.of_command("chat", "--llm NAME --vector FILE [options]", __doc__)
     made.add_model()
     made.add_argument(
         "--vector", required=True, type=Path, metavar="FILE", help="a vector file, as `steer` and `export` write it"

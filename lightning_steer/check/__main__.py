@@ -28,11 +28,7 @@ def usable(name: str) -> torch.device:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check the model that is named, print one line a law; exit code 1 if any fails."""
-    parser = Parser(
-        prog="python -m lightning_steer check",
-        usage="%(prog)s --llm NAME [options]",
-        description=DESCRIPTION,
-    )
+    parser = Parser.of_command("check", "--llm NAME [options]", DESCRIPTION)
     parser.add_model()
     parser.add_argument(
         "--layer",

@@ -4,15 +4,14 @@ One file, because it is the list: who asks what is checked reads it from top to 
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from lightning_steer.check import long_laws, scoring_laws
 from lightning_steer.check.tool import Bench
-from lightning_steer.hooks import capture
+from lightning_steer.hooks import capture, inputs
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import AllTokens, GeneratedTokens, Positions, TokensFrom
 from lightning_steer.lm.windows import every_expert, small_copy
@@ -124,27 +123,11 @@ def capture_sees_the_edit(bench: Bench) -> tuple[bool, str]:
     with (
         bench.steered(bench.strengths()),
         bench.tool.read(bench.llm, bench.layer) as captured,
-        _next_input(bench) as next_input,
+        inputs(bench.llm.model, f"{bench.llm.blocks}.{bench.layer + 1}") as next_input,
     ):
         bench.tool.forward(bench.llm, ids, mask)
     same = torch.equal(captured[site], next_input[0])
     return same, "the reading inside an edit against the next layer's input"
-
-
-@contextmanager
-def _next_input(bench: Bench) -> Iterator[list[Tensor]]:
-    inputs: list[Tensor] = []
-    stack = bench.llm.model.get_submodule(bench.llm.blocks)
-    next_layer: nn.Module = stack[bench.layer + 1]
-
-    def keep(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        inputs.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-    handle = next_layer.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield inputs
-    finally:
-        handle.remove()
 
 
 def low_precision(bench: Bench) -> tuple[bool, str]:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightning_steer.check.tool import TOLERANCE, Bench, plain_score
-from lightning_steer.lm.continuations import continuation
+from lightning_steer.check.scoring_laws import largest_difference
+from lightning_steer.check.tool import TOLERANCE, Bench
 from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, PromptTokens, TokensFrom
 from lightning_steer.lm.tokens import MultipleChoice, rows_of
 
@@ -22,15 +22,9 @@ def logits_are_the_models_own(bench: Bench) -> tuple[bool, str]:
 
 def long_prompts_are_plain_forwards(bench: Bench) -> tuple[bool, str]:
     """After a prompt longer than every window and chunk, scores are those of single forward passes."""
-    llm, worst = bench.long, 0.0
     prompts, context = bench.long_prompts()
-    questions = [MultipleChoice(text, bench.choices) for text in prompts]
-    scores = bench.tool.score(llm, questions)
-    for i, question in enumerate(questions):
-        for j, option in enumerate(question.choices):
-            prefix, rest = continuation(llm.tokenizer, question.prompt, option, True)
-            worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, prefix + rest, len(rest))))
-    return worst <= 20 * TOLERANCE[llm.model.dtype], f"{context}; largest difference {worst:.1e} nats"
+    _, worst = largest_difference(bench, bench.long, prompts)
+    return worst <= 20 * TOLERANCE[bench.long.model.dtype], f"{context}; largest difference {worst:.1e} nats"
 
 
 def long_rows_have_no_neighbours(bench: Bench) -> tuple[bool, str]:

@@ -1,7 +1,10 @@
 """Laws on scored continuations and labels; the list of all laws stands in :mod:`.laws`."""
 
+from collections.abc import Sequence
+
 from lightning_steer.check.tool import PROMPTS, Bench, plain_score
 from lightning_steer.lm.continuations import continuation
+from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 
 STRANGE = (
@@ -13,17 +16,22 @@ STRANGE = (
 """Characters that some tokenizers drop, normalise, or read as several tokens."""
 
 
-def scoring_is_a_plain_forward(bench: Bench) -> tuple[bool, str]:
-    """Scores of continuations are those of single forward passes."""
-    llm, worst = bench.llm, 0.0
-    questions = [MultipleChoice(text, bench.choices) for text in PROMPTS]
+def largest_difference(bench: Bench, llm: LLM, prompts: Sequence[str]) -> tuple[int, float]:
+    """Return the number of continuations, and by how much their scores differ from single forward passes at most."""
+    questions, worst = [MultipleChoice(text, bench.choices) for text in prompts], 0.0
     scores = bench.tool.score(llm, questions)
     for i, question in enumerate(questions):
         for j, option in enumerate(question.choices):
             prefix, rest = continuation(llm.tokenizer, question.prompt, option, True)
             worst = max(worst, abs(float(scores[i, j]) - plain_score(llm, prefix + rest, len(rest))))
+    return scores.numel(), worst
+
+
+def scoring_is_a_plain_forward(bench: Bench) -> tuple[bool, str]:
+    """Scores of continuations are those of single forward passes."""
+    count, worst = largest_difference(bench, bench.llm, PROMPTS)
     bound = 20 * bench.tolerance
-    return worst <= bound, f"{scores.numel()} continuations, largest difference {worst:.1e} nats"
+    return worst <= bound, f"{count} continuations, largest difference {worst:.1e} nats"
 
 
 def options_after_any_character(bench: Bench) -> tuple[bool, str]:

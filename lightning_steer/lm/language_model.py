@@ -17,19 +17,15 @@ from lightning_steer.lm.continuations import beginning, continuation, text_token
 from lightning_steer.lm.decoder import Decoder, blocks, entry
 from lightning_steer.lm.limits import TooLongError, why_shorter
 from lightning_steer.lm.loading import load
-from lightning_steer.lm.positions import (
-    AllTokens,
-    GeneratedTokens,
-    LastPromptToken,
-    Positions,
-    check_order,
-    follow,
-    restricted,
-)
+from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, Positions
+from lightning_steer.lm.reading import add_means
+from lightning_steer.lm.row_order import check_order
 from lightning_steer.lm.sensitivity import sensitivity
 from lightning_steer.lm.sites import PARTS, heads, site_of, site_width
-from lightning_steer.lm.tokens import MultipleChoice, TokenBatch, TokenRow, batches, rows_of
-from lightning_steer.metrics.drift import TextDrift, next_token_kl
+from lightning_steer.lm.text_drift import text_drift
+from lightning_steer.lm.tokens import MultipleChoice, TokenRow, batches, rows_of
+from lightning_steer.lm.tracking import follow, restricted
+from lightning_steer.metrics.drift import TextDrift
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.resources import resource_path
@@ -269,9 +265,7 @@ class LLM(Backbone):
             batch = self.decoder.collate(batch_rows, self.pad)
             with capture(self.model, self.sites) as captured:
                 self.decoder.run_up_to(batch, self.sites[-1])
-            self._add_means(
-                means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), batch.index >= 0
-            )
+            add_means(means, captured, batch_rows, self.read_positions, batch, batch.index >= 0)
         return means
 
     def observe(self, inputs: Sequence[MultipleChoice]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -285,7 +279,7 @@ class LLM(Backbone):
                 h = self.decoder.states(batch)
             total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), batch_rows, options))
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
-            self._add_means(means, captured, batch_rows, self.read_positions.mask(batch.index, batch.prompt), real)
+            add_means(means, captured, batch_rows, self.read_positions, batch, real)
         return self._normalize(total, inputs, options)[0], means
 
     def sensitivity(self, inputs: Sequence[MultipleChoice], prompts: bool = False) -> dict[str, Tensor]:
@@ -303,24 +297,6 @@ class LLM(Backbone):
 
     def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:
         return {site: self.decoder.embedding.new_zeros(len(inputs), self.width(site)) for site in self.sites}
-
-    def _add_means(
-        self,
-        means: dict[str, Tensor],
-        h_at: dict[str, Tensor],
-        rows: Sequence[TokenRow],
-        mask: Tensor | None,
-        real: Tensor,
-    ) -> None:
-        """Write the mean over each row's tokens at the read positions to the place of its example."""
-        mask = real if mask is None else mask & real
-        if not mask.any(1).all():
-            raise UserError(f"{type(self.read_positions).__name__} picks no token to read in example {rows[0].example}")
-        examples = torch.tensor([row.example for row in rows], device=mask.device)
-        for site, h in h_at.items():
-            weight = mask / mask.sum(1, keepdim=True)  # in float32: in half precision 1/n would be off by up to .4 %
-            mean = weight.unsqueeze(1).float() @ h.reshape(*real.shape, -1).float().masked_fill(~mask.unsqueeze(-1), 0)
-            means[site] = means[site].index_copy(0, examples.to(h.device), mean.squeeze(1).to(h.dtype))
 
     def scores(
         self, inputs: Sequence[MultipleChoice], edits: Mapping[str, Edit] | None = None, copies: int = 1
@@ -365,37 +341,7 @@ class LLM(Backbone):
         Only tokens from the first steered one onward count.
         """
         rows = self.rows([MultipleChoice(text) for text in texts])
-        longest = max(len(row.ids) for row in rows)
-        kl = torch.full((copies, len(rows), longest), torch.nan, dtype=torch.float64)
-        logp = torch.zeros(copies + 1, len(rows), dtype=torch.float64)
-        tokens = torch.zeros(len(rows))
-        for batch_rows in batches(rows, max(1, self.tokens_per_batch // (copies + 1))):
-            batch = self.decoder.collate(batch_rows, self.pad)
-            if self._steered_tokens(batch).sum() == 0:
-                batch = batch._replace(prompt=torch.ones_like(batch.prompt))
-            plain = self.decoder.states(batch)
-            with self.decoder.steered(batch, edits, self.positions.mask(batch.index, batch.prompt), copies):
-                steered = self.decoder.states(batch)
-            steered = steered.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
-            r, t = (self._steered_tokens(batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
-            next_tokens = torch.cat([batch.ids[:, 1:], batch.ids[:, :1]], 1)[r, t]
-            has_next = torch.cat([batch.index[:, 1:] > 0, batch.index[:, :1] < 0], 1)[r, t].cpu()
-            example = torch.tensor([row.example for row in batch_rows])[r.cpu()]
-            tokens.index_add_(0, example, has_next.float())
-            base = self.logits(plain[r, t]).log_softmax(-1)
-            for i, h in enumerate([plain, *steered]):
-                steered_logp = base if i == 0 else self.logits(h[r, t]).log_softmax(-1)
-                token_logp = steered_logp.gather(1, next_tokens.unsqueeze(1)).squeeze(1).cpu().double()
-                logp[i].index_add_(0, example, torch.where(has_next, token_logp, 0.0))
-                if i:
-                    # NaN in kl marks a place without a token, so an undefined divergence is stored as infinite.
-                    values = next_token_kl(base, steered_logp).nan_to_num(nan=torch.inf, posinf=torch.inf)
-                    kl[i - 1, example, t.cpu()] = values.cpu().double()
-        return TextDrift(kl, logp[0], logp[1:], tokens)
-
-    def _steered_tokens(self, batch: TokenBatch) -> Tensor:
-        mask = self.positions.mask(batch.index, batch.prompt)
-        return (batch.index >= 0) if mask is None else mask & (batch.index >= 0)
+        return text_drift(self.decoder, rows, self.positions, edits, copies, self.pad, self.tokens_per_batch)
 
     # ---- generating
 

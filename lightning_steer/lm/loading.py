@@ -10,6 +10,7 @@ import torch
 
 from lightning_steer.errors import UserError
 from lightning_steer.lm.families import check_family
+from lightning_steer.lm.load_failures import describe, explain_failure, is_foreign
 
 WEIGHTS = re.compile(r"[\w-][\w.-]*\.safetensors")
 """Pattern of weight file names: plain names in the folder."""
@@ -62,7 +63,7 @@ def load(
     except ForeignFileError:
         raise
     except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all
-        raise UserError(_explain_failure(name, revision, error)) from error
+        raise UserError(explain_failure(name, revision, error)) from error
     model, info = loaded
     _check_whole(name, info)
     return model.requires_grad_(False).eval(), _tokenizer(name, revision, model.get_input_embeddings().weight.shape[0])
@@ -76,7 +77,7 @@ def configuration(name: str, revision: str | None = None) -> Any:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         tame(config)
     except Exception as error:
-        raise UserError(_explain_failure(name, revision, error)) from error
+        raise UserError(explain_failure(name, revision, error)) from error
     check_family(config, name)
     return config
 
@@ -121,7 +122,7 @@ def _check_index(name: str, revision: str | None) -> None:
         files = json.loads(Path(path).read_bytes())["weight_map"].values()
         bad_names = [str(file) for file in files if not WEIGHTS.fullmatch(str(file))]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ForeignFileError(f"model.safetensors.index.json of {name} is damaged ({_describe(error)})") from error
+        raise ForeignFileError(f"model.safetensors.index.json of {name} is damaged ({describe(error)})") from error
     if bad_names:
         raise ForeignFileError(
             f"model.safetensors.index.json of {name} names {bad_names[0][:80]!r}, which is no safetensors file of its "
@@ -171,10 +172,10 @@ def _tokenizer(name: str, revision: str | None, embedded: float = math.inf) -> A
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:
-        if _is_foreign(str(error)):
-            raise UserError(_explain_failure(name, revision, error)) from error
+        if is_foreign(str(error)):
+            raise UserError(explain_failure(name, revision, error)) from error
         raise UserError(
-            f"{name} has no tokenizer that can be loaded ({_describe(error)}): save one beside the model"
+            f"{name} has no tokenizer that can be loaded ({describe(error)}): save one beside the model"
         ) from error
     if tokenizer.vocab_size == 0:
         raise UserError(f"{name} has no tokenizer: save one beside the model with tokenizer.save_pretrained")
@@ -193,59 +194,3 @@ def _four_bit() -> Any:
     except ImportError as error:
         raise UserError("load_in_4bit needs bitsandbytes: pip install bitsandbytes") from error
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-
-
-def _is_foreign(text: str) -> bool:
-    return "trust_remote_code" in text or "custom code" in text
-
-
-def _explain_failure(name: str, revision: str | None, error: Exception) -> str:
-    text, kinds = str(error), {type(e).__name__ for e in _chain(error)}
-    if "GatedRepoError" in kinds or "gated repo" in text:
-        return f"{name} is gated: ask for access on its hub page, then log in with `hf auth login` or set HF_TOKEN"
-    if _is_foreign(text):
-        return (
-            f"{name} brings code of its own, which is never run here: use a model of a family that transformers knows"
-        )
-    if "safetensors" in text and ("does not appear to have" in text or "no file named" in text or "not found" in text):
-        return (
-            f"{name} has no safetensors weights (pickled ones are never loaded): convert it, or take another revision"
-        )
-    if "SafetensorError" in kinds or "EOFError" in kinds:
-        return f"the weights of {name} are damaged ({_describe(error)}): download or save them again"
-    if "not a valid git identifier" in text:
-        return f"{name} has no revision {revision!r} on the hub: give a branch, a tag or a commit that it has"
-    if "accelerate" in text:
-        return "device_map needs accelerate: pip install accelerate"
-    if "Unrecognized configuration class" in text:
-        kind = re.search(r"configuration class <class '[\w.]*?(\w+)'>", text)
-        return (
-            f"{name} is no causal language model (its configuration is a {kind[1] if kind else 'foreign class'}): "
-            "take a decoder"
-        )
-    if "JSONDecodeError" in kinds or "not a valid JSON" in text:
-        return f"a configuration file of {name} is not valid JSON ({_describe(error)})"
-    if "model type" in text or "model_type" in text:
-        return f"{name} is of no family that this version of transformers knows ({_describe(error)})"
-    if "RepositoryNotFoundError" in kinds or "not a valid model identifier" in text:
-        return (
-            f"there is no model {name!r} on the hub, or it is private: check the name, or log in with `hf auth login`"
-        )
-    if "connect" in text or "offline" in text.lower() or "LocalEntryNotFoundError" in kinds:
-        return f"{name} is neither a local folder nor in the hub's local cache, and the hub cannot be reached"
-    if "FileNotFoundError" in kinds:
-        return f"a file of {name} is missing ({_describe(error)}): download or save it again"
-    return f"{name} cannot be loaded as a causal language model: {_describe(error)}"
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    errors = []
-    while error is not None:
-        errors.append(error)
-        error = error.__cause__ or error.__context__
-    return errors
-
-
-def _describe(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -41,8 +41,8 @@ class Angular(SteeringMethod):
     def shift(self, h: Tensor, strength: Tensor | float) -> Tensor:
         x, y = (h.float() @ self.plane.mT).split(1, -1)
         angle = torch.atan2(y, x)
-        wanted = torch.as_tensor(strength, device=h.device).float() * (math.pi / 180)
-        reachable = torch.minimum(torch.maximum(wanted, angle.abs() - math.pi), angle.abs())
+        largest = torch.as_tensor(strength, device=h.device).float() * (math.pi / 180)
+        reachable = torch.minimum(torch.maximum(largest, angle.abs() - math.pi), angle.abs())
         turn = -reachable * torch.ones_like(angle).copysign(angle)
         sine, versine = turn.sin(), 2 * (turn / 2).sin().square()  # 1 - cosine, without its rounding
         return torch.cat([-versine * x - sine * y, sine * x - versine * y], -1) @ self.plane

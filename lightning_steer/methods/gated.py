@@ -9,35 +9,20 @@ threshold is searched for the best F1 and promises nothing; here the condition i
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lightning_steer import probes, row_tokens
+from lightning_steer import row_tokens
 from lightning_steer.errors import UserError
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.probes import GateCalibration
 from lightning_steer.records import Activations
-from lightning_steer.statistics import gates
 
 LARGEST = torch.finfo(torch.float32).max
 """Stands for an infinite threshold, so that vector files, which hold finite numbers, can keep it."""
-
-
-class Promise(NamedTuple):
-    """The latest calibration in numbers; all 0 if the threshold was set by hand."""
-
-    leave: float
-    """Rows that should be left alone."""
-    steer: float
-    """Rows that should be steered."""
-    bound: float
-    """Share of the former that is steered, at most, at confidence 1 - delta."""
-    power: float
-    """Share of the latter that is steered."""
-    low: float
-    high: float
 
 
 class Gated(SteeringMethod):
@@ -63,19 +48,15 @@ class Gated(SteeringMethod):
         calibration_share: float = 0.5,
     ) -> None:
         super().__init__(width)
-        gates.check(eta, delta)
-        if not 0 < calibration_share < 1 or (penalty is not None and penalty <= 0):
-            raise UserError(
-                f"calibration_share lies between 0 and 1 and penalty above 0, not at {calibration_share} and {penalty}"
-            )
+        self.calibration = GateCalibration(eta, delta, penalty, calibration_share)
         self.method = method(width)
         self.eta, self.delta, self.penalty, self.calibration_share = eta, delta, penalty, calibration_share
         for name in ("identity_strength", "strength_range", "default_strengths", "trained", "needs_sensitivity"):
             setattr(self, name, getattr(self.method, name))
-        self.gates: list[gates.Gate] = []  # of the latest calibration: one, or one for each problem of a stack
+        self.gates: list[Any] = []  # of the latest calibration: one, or one for each problem of a stack
         self.register_buffer("weight", torch.zeros(width))
         self.register_buffer("threshold", torch.tensor(LARGEST))
-        self.register_buffer("promise", torch.zeros(6))  # of the latest calibration, as in Promise; kept in files
+        self.register_buffer("promise", torch.zeros(6))  # of the latest calibration, 0 if set by hand; kept in files
 
     @classmethod
     def around(cls, method: SteeringMethod, **settings: Any) -> "Gated":
@@ -94,7 +75,7 @@ class Gated(SteeringMethod):
     def estimate(self, seen: Activations) -> None:
         """Fit method and condition: negative rows (error of one half or more) are to be steered, positive ones not."""
         self.method.fit(seen)
-        parts = [self._split(rows) for rows in (seen.negative, seen.positive)]
+        parts = [self.calibration.split(rows) for rows in (seen.negative, seen.positive)]
         self.fit_condition(*(fitted for fitted, _ in parts))
         self.calibrate(*(held_out for _, held_out in parts))
 
@@ -105,13 +86,7 @@ class Gated(SteeringMethod):
             steer: ``[*, n, d]`` activations at the last tokens of prompts that are to be steered.
             leave: ``[*, m, d]`` the same of prompts that are to be left alone.
         """
-        steer, leave = steer.double(), leave.double()
-        if self.penalty is None:
-            weight = steer.mean(-2) - leave.mean(-2)
-        else:
-            wanted = torch.cat([torch.ones(steer.shape[-2]), torch.zeros(leave.shape[-2])])
-            weight = probes.fit_error_probe(torch.cat([steer, leave], -2), wanted, self.penalty, False).weight
-        self.weight = weight.float()
+        self.weight = self.calibration.direction(steer, leave)
         return self
 
     def calibrate(
@@ -133,17 +108,10 @@ class Gated(SteeringMethod):
         if min(steer.shape[-2], leave.shape[-2]) == 0:  # a learning curve begins with single rows
             self.gates = []
             return self.set_threshold(torch.full(leave.shape[:-2], math.inf))
-        scores = [self.score(rows.to(self.weight)).double().cpu() for rows in (steer, leave)]
-        of_problems = zip(*(part.reshape(-1, part.shape[-1]).numpy() for part in scores), strict=True)
-        self.gates = [
-            gates.calibrate(steered, left, self.eta, self.delta, steer_cluster, leave_cluster)
-            for steered, left in of_problems
-        ]
-        limits = torch.tensor([gate.threshold for gate in self.gates], dtype=torch.float64)
-        self.set_threshold(limits.reshape(scores[0].shape[:-1]))
-        kept = [Promise(gate.n, gate.power.n, gate.bound, *gate.power[:3]) for gate in self.gates]
-        numbers = torch.tensor(kept, dtype=torch.float32).nan_to_num(0.0)
-        self.promise = numbers.reshape(*self.threshold.shape, len(Promise._fields)).to(self.weight.device)
+        to_steer, to_leave = (self.score(rows.to(self.weight)) for rows in (steer, leave))
+        threshold, promise, self.gates = self.calibration.threshold(to_steer, to_leave, steer_cluster, leave_cluster)
+        self.set_threshold(threshold)
+        self.promise = promise.to(self.weight.device)
         return self
 
     def set_threshold(self, threshold: Tensor | float) -> "Gated":
@@ -152,7 +120,7 @@ class Gated(SteeringMethod):
         if limit.isnan().any():
             raise UserError(f"a threshold is a number, not {math.nan}")
         self.threshold = limit.clamp(-LARGEST, LARGEST).float().to(self.weight.device)
-        self.promise = torch.zeros(*limit.shape, len(Promise._fields), device=self.weight.device)
+        self.promise = torch.zeros(*limit.shape, 6, device=self.weight.device)
         return self
 
     @property
@@ -169,9 +137,3 @@ class Gated(SteeringMethod):
         rows = row_tokens.current()
         steered = passes if rows is None else rows.hold(self, passes)
         return torch.where(steered.unsqueeze(-1), self.method.shift(h, strength), -0.0)  # h + -0.0 is h bit for bit
-
-    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rows for the condition and for the threshold, evenly interleaved."""
-        place = torch.arange(rows.shape[-2] + 1, dtype=torch.float64) * self.calibration_share
-        held_out = (place[1:].floor() > place[:-1].floor()).to(rows.device)
-        return rows[..., ~held_out, :], rows[..., held_out, :]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_steer.errors import UserError
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
+from lightning_steer.metrics.direction import direction, preference_loss
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.likelihood import (
     NEGATIVE,
@@ -164,11 +165,10 @@ class BehaviourEffect(Evaluation):
     )
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
-        negative, positive = direction(batch)
-        return torch.nn.functional.softplus(scores[..., negative] - scores[..., positive])
+        return preference_loss(scores, direction(batch, (NEGATIVE, POSITIVE)))
 
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        ends = direction(batch)
+        ends = direction(batch, (NEGATIVE, POSITIVE))
         return self.with_changes(behaviour_rows(base, scores, *ends), behaviour_rows(base, base.unsqueeze(0), *ends))
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
@@ -207,11 +207,3 @@ class BehaviourEffect(Evaluation):
 
 def _maybe_none(change: Mapping[str, Any]) -> str:
     return ", so it may be none" if change["low"] <= 0 <= change["high"] else ""
-
-
-def direction(batch: Any) -> tuple[int, int]:
-    """Return the continuations that a batch's method moves away from and towards: ``(negative, positive)``."""
-    for question, negative in zip(batch.x, batch.negative, strict=True):
-        negative = question.choices.index(negative.choices[0])
-        return negative, POSITIVE + NEGATIVE - negative
-    return NEGATIVE, POSITIVE

@@ -80,7 +80,7 @@ def perplexity_ratio(base: Tensor, steered: Tensor, tokens: Tensor, weights: Ten
     return (weighted_mean(loss, weights) / per_text.reshape((*per_text.shape, *[1] * (steered.dim() - 1)))).exp()
 
 
-def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
+def drift_estimates(drift: TextDrift) -> dict[str, list[Estimate]]:
     """Estimate the drift of each of C edits on reference texts; intervals are over texts.
 
     ``reference_kl``, ``reference_kl_p95`` and ``perplexity_ratio`` are as measured; ``reference_probability_lost`` is
@@ -88,9 +88,9 @@ def drift_estimates(found: TextDrift) -> dict[str, list[Estimate]]:
     """
     names = ("reference_kl", "reference_probability_lost", "reference_kl_p95", "perplexity_ratio")
     columns: dict[str, list[Estimate]] = {name: [] for name in names}
-    text = torch.arange(len(found.base))
-    ratios = perplexity_ratio(found.base, found.steered.T, found.tokens).tolist()
-    for kl in found.kl:
+    text = torch.arange(len(drift.base))
+    ratios = perplexity_ratio(drift.base, drift.steered.T, drift.tokens).tolist()
+    for kl in drift.kl:
         present = ~kl.isnan()
         columns["reference_kl"].append(Estimate.described(float(kl_mean(kl)), len(text), None, CARRIED))
         text_of_position = text[:, None].expand_as(kl)[present.cpu()]

@@ -91,15 +91,6 @@ def pooled_association(scores: Tensor, weights: Tensor | None = None) -> Associa
     return Association(*(100 * weighted_mean(rows(scores), weights) for rows in (stereotypical, related)))
 
 
-def association_by_type(scores: Tensor, term: Tensor, bias_type: Tensor) -> dict[int, Association]:
-    """Return :func:`association` of every bias type's examples; the keys are the numbers in ``bias_type [n]``.
-
-    For intervals select a type's examples first, so that only its terms are drawn or left out.
-    """
-    groups = {int(key): bias_type == key for key in bias_type.unique()}
-    return {key: association(scores[rows], term[rows]) for key, rows in groups.items()}
-
-
 def choices(scores: Tensor) -> Tensor:
     """Return ``[n, *, 3]``: 1 for the sentence with the highest score; tied sentences share the 1 equally.
 

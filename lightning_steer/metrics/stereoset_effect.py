@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
+from lightning_steer.metrics.direction import direction, preference_loss
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.metrics.fidelity import icat_split, shift_rows
 from lightning_steer.metrics.stereoset import (
@@ -153,11 +154,10 @@ class StereoSetEffect(Evaluation):
     by_definition = dict.fromkeys((*MOVES, *CHANGES, "margin_change"), 0.0)
 
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
-        negative, positive = direction(batch)
-        return torch.nn.functional.softplus(scores[..., negative] - scores[..., positive])
+        return preference_loss(scores, direction(batch, (STEREOTYPE, ANTI)))
 
     def rows(self, base: Tensor, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        ends = direction(batch)
+        ends = direction(batch, (STEREOTYPE, ANTI))
         return self.with_changes(effect_rows(base, scores, *ends), effect_rows(base, base.unsqueeze(0), *ends))
 
     def estimates(self, rows: Mapping[str, Tensor], cluster: Tensor | None) -> dict[str, list[Estimate]]:
@@ -190,11 +190,3 @@ class StereoSetEffect(Evaluation):
         if baselines["baseline"]["p_unrelated"]["value"] > 1 / 3:
             messages.append("The unsteered model prefers unrelated sentences as often as chance would.")
         return messages
-
-
-def direction(batch: Any) -> tuple[int, int]:
-    """Return the choices that a batch's method moves away from and towards: ``(negative, positive)``."""
-    for question, negative in zip(batch.x, batch.negative, strict=True):
-        negative = question.choices.index(negative.choices[0])
-        return negative, STEREOTYPE + ANTI - negative
-    return STEREOTYPE, ANTI

@@ -7,8 +7,8 @@ from typing import Any
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.drift import drift_estimates
 from lightning_steer.modules import interventions
+from lightning_steer.modules.figures import as_estimates, by_strength, random_range
 from lightning_steer.modules.interventions import Interventions
-from lightning_steer.modules.summary import as_estimates, by_strength, random_range
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 
 Columns = dict[str, list[Estimate]]

@@ -8,9 +8,9 @@ from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods.base import SteeringMethod
-from lightning_steer.methods.gated import LARGEST, Gated, Promise
+from lightning_steer.methods.gated import LARGEST, Gated
 from lightning_steer.networks.backbone import Backbone
-from lightning_steer.statistics import gates
+from lightning_steer.statistics.gates import KeptGate
 
 
 def check(methods: Mapping[str, SteeringMethod], backbone: Backbone, batch: SteeringBatch) -> None:
@@ -35,9 +35,8 @@ def figures(methods: Mapping[str, SteeringMethod]) -> dict[str, dict[str, Any]]:
     gated = {site: method for site, method in methods.items() if isinstance(method, Gated)}
     metrics: dict[str, dict[str, Any]] = {}
     for number, method in enumerate(gated.values(), 1):
-        promise, end = Promise(*method.promise.tolist()), "" if len(gated) == 1 else f"_{number}"
-        ends = (promise.power, promise.low, promise.high)
-        power, bound = gates.kept(promise.leave, promise.steer, promise.bound, ends, method.delta)
+        power, bound = KeptGate(*method.promise.tolist()).estimates(method.delta)
+        end = "" if len(gated) == 1 else f"_{number}"
         metrics |= {f"gate_power{end}": power._asdict(), f"gate_bound{end}": bound._asdict()}
     return metrics
 

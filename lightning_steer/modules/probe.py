@@ -24,7 +24,7 @@ from lightning_steer.modules import fit_data
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.probes.error_probe import logit_error
-from lightning_steer.probes.linear import logistic
+from lightning_steer.probes.logistic_regression import logistic
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.normal_equations import Fit
 from lightning_steer.probes.probe_selection import PENALTIES, select
@@ -204,7 +204,7 @@ class ErrorProbe(TracedModule):
         data, sites = data_of(self.trainer, MERADataModule), self.backbone.sites
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         curve = {name: [e._asdict() for e in values] for name, values in estimates.items() if len(values) == len(sites)}
-        self.found = {
+        self.results = {
             "experiment": folder.parent.name,
             "task": data.task,
             "backbone": self.backbone.name,
@@ -224,6 +224,6 @@ class ErrorProbe(TracedModule):
             rows["the training rows' mean"] = {"r2": metrics["r2_dummy"], "rmse": metrics["rmse_dummy"]}
             head = f"# Probes of the error of {self.backbone.name}: {data.task}\n\n"
             head += f"Chosen by cross-validation in the training rows: {sites[layer]}.\n\n"
-            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.found["warnings"])
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.results["warnings"])
             write_text(folder / "report.md", head + markdown(rows, list(curve)))
-            write_json(folder / "report.json", self.found)
+            write_json(folder / "report.json", self.results)

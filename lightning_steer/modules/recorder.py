@@ -68,9 +68,9 @@ class ActivationRecorder(L.LightningModule):
         """Report the written shards to the first process, which completes the cache."""
         if self.trainer.world_size > 1:
             by_process: list[dict[int, str]] = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(by_process, self.building.found)
+            torch.distributed.all_gather_object(by_process, self.building.finished)
             for digests in by_process:
-                self.building.found |= digests
+                self.building.finished |= digests
         if self.trainer.is_global_zero:
             cache = self.building.finish()
             self._lock.close()

@@ -225,7 +225,7 @@ class SparseCoder(TracedModule):
             table[site] = {"variance_lost": share._asdict(), "active_features": active._asdict()}
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         seconds = json.loads((self._folder() / self.backbone.sites[0] / "cost.json").read_text())["core_seconds"]
-        self.found = {
+        self.results = {
             "experiment": folder.parent.name,
             "task": data.task or "activations",
             "backbone": self.backbone.name,
@@ -238,12 +238,12 @@ class SparseCoder(TracedModule):
             "warnings": self.caveats,
             "core_seconds": seconds,
         }
-        self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.found["metrics"].items()})
+        self.log_dict({f"test/{name}": estimate["value"] for name, estimate in self.results["metrics"].items()})
         if self.trainer.is_global_zero:
             total, on = self.features * self.centre.shape[-1], dict(zip(table, self.on, strict=True))
             rows_by_site = {f"{site} ({on[site]} of {total} features on)": figures for site, figures in table.items()}
-            head = f"# Sparse autoencoders of {self.backbone.name}: {self.found['task']}\n\n"
+            head = f"# Sparse autoencoders of {self.backbone.name}: {self.results['task']}\n\n"
             head += f"Held-out rows. Training took {seconds:.1f} core seconds for all sites together.\n\n"
-            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.found["warnings"])
-            write_text(folder / "report.md", head + markdown(rows_by_site, list(self.found["metrics"])))
-            write_json(folder / "report.json", self.found)
+            head += "".join(f"> **Warning.** {sentence}\n\n" for sentence in self.results["warnings"])
+            write_text(folder / "report.md", head + markdown(rows_by_site, list(self.results["metrics"])))
+            write_json(folder / "report.json", self.results)

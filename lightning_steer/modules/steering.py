@@ -35,7 +35,8 @@ from lightning_steer.modules import (
     parts,
     written,
 )
-from lightning_steer.modules.summary import Summary, identify
+from lightning_steer.modules.identity import identify
+from lightning_steer.modules.summary import Summary
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
 from lightning_steer.records import Activations

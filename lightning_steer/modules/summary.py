@@ -3,42 +3,37 @@
 One class and one file: all parts of a report are estimated from the same two tables of rows.
 """
 
-import inspect
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_steer.errors import UserError
-from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.bypass import bypass
 from lightning_steer.metrics.columns import as_clusters, as_numbers, estimate_columns
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.modules.cautions import without_interval
-from lightning_steer.report.tables import RANGE
-from lightning_steer.runs.provenance import settings_of
+from lightning_steer.modules.figures import (
+    Figures,
+    as_estimates,
+    by_strength,
+    certified_bound,
+    plain,
+    points,
+    random_range,
+)
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Change, Fixed, Mean, Share, Smooth
-from lightning_steer.statistics.random_control import RandomControl
-from lightning_steer.versions import versions
 
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0, None, "none: it was meant to move")
 COSINE = Mean(-1, 1)
 MOVED = Share()
 CHOICE = "not an interval: in brackets the middle 95 % of choices over re-samplings of the validation rows"
 ALONE = "the choice was not repeated on other rows"
-BOUND = (
-    "not an interval: a lower bound at the certificate's own confidence; where rows come in clusters, of the mean over "
-    "clusters, each counting once"
-)
-Figures = dict[str, dict[str, Any]]
-"""``{name: {"value", "low", "high", "n", "clusters", "how"}}``; random draws also have ``p`` and
-``higher_is_better``."""
 
 
 class Summary:
@@ -80,7 +75,7 @@ class Summary:
                 if measure in figures:
                     rows = table["cluster"]
                     figures[measure] = Fixed(value).estimate(as_numbers(rows), as_clusters(rows))[0]
-        return {measure: _plain(figure) for measure, figure in figures.items()}
+        return {measure: plain(figure) for measure, figure in figures.items()}
 
     def by_group(self, groups: Sequence[str]) -> dict[str, Figures]:
         """Return the table's measures, unsteered and steered, of each group of held-out rows; empty for a single one.
@@ -106,10 +101,10 @@ class Summary:
         gain_estimates = estimate_columns(gains, self.evaluation.kinds, cluster)
         return (
             {
-                name: {m: _plain(estimates[m][0]) for m in self.evaluation.headline}
+                name: {m: plain(estimates[m][0]) for m in self.evaluation.headline}
                 for name, estimates in by_control.items()
             },
-            {name: _plain(estimates[0]) for name, estimates in gain_estimates.items()},
+            {name: plain(estimates[0]) for name, estimates in gain_estimates.items()},
         )
 
     def random(self, steered: Mapping[str, list[Estimate]]) -> Figures:
@@ -160,7 +155,7 @@ class Summary:
         of_pair = torch.stack([torch.cosine_similarity(moved, truth, dim=1) for moved, truth in pairs]).mean(0)
         return {
             "cosine_class": self._of_rows(_mean_cosine, *map(as_numbers, tables), low=-1, high=1),
-            "cosine_pair": _plain(COSINE.estimate(as_numbers(of_pair), as_clusters(self.tested["cluster"]))[0]),
+            "cosine_pair": plain(COSINE.estimate(as_numbers(of_pair), as_clusters(self.tested["cluster"]))[0]),
         }
 
     def profile(self) -> dict[str, dict[str, list[float]]]:
@@ -179,7 +174,7 @@ class Summary:
     def intervention_rate(self, sites: Sequence[str]) -> dict[str, Any]:
         """Return the share of rows that the method moved at any site."""
         moved = torch.stack([self.tested[f"moved/{site}"].abs().amax(1) > 0 for site in sites]).any(0)
-        return _plain(MOVED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
+        return plain(MOVED.estimate(as_numbers(moved), as_clusters(self.tested["cluster"]))[0])
 
     def report(
         self, choice: Sequence[float], reason: str, sites: Sequence[str], clusters: int | None = None
@@ -197,9 +192,9 @@ class Summary:
         controls, gains = self.controls()
         patched = any(name.startswith("oracle_patch/") for name in self.tested)
         metrics = {
-            **{m: _plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
+            **{m: plain(steered[m][0]) for m in (*self.evaluation.headline, *self.evaluation.also)},
             **gains,
-            "strength": _plain(_chosen(strength, low, high, int(rows), certified=not math.isnan(bound))),
+            "strength": plain(_chosen(strength, low, high, int(rows), certified=not math.isnan(bound))),
             "intervention_rate": self.intervention_rate(sites),
             **({"bypass": self.bypass(), **self.cosines(sites)} if patched else {}),
         }
@@ -217,7 +212,7 @@ class Summary:
             ],
             "metrics": metrics,
             "baselines": baselines,
-            "fitted_rows": {m: _plain(relearned[m][0]) for m in self.evaluation.headline},
+            "fitted_rows": {m: plain(relearned[m][0]) for m in self.evaluation.headline},
             "dose_response": {"measures": list(self.evaluation.shown), "unit": self.evaluation.unit},
             "curves": {
                 "strength": self.dose_response(self.tested),
@@ -232,40 +227,7 @@ class Summary:
         }
 
     def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:
-        return _plain(Smooth(statistic, low, high).estimate(*tables, cluster=as_clusters(self.tested["cluster"]))[0])
-
-
-def certified_bound(bound: float, rows: int, clusters: int | None) -> dict[str, Any]:
-    """Return a certified improvement as a report's figure: its lower end is itself, and it has no upper one."""
-    return _plain(Estimate(bound, bound, math.nan, rows, clusters, BOUND))
-
-
-def by_strength(
-    strengths: Sequence[float],
-    columns: Mapping[str, Sequence[Estimate]],
-    identity_strength: float,
-    start: Mapping[str, Estimate],
-) -> dict[str, Any]:
-    """Return a curve in ascending order of strength; ``start`` is its value where nothing is changed."""
-    x = list(strengths)
-    if identity_strength not in x:
-        x = [identity_strength, *x]
-        columns = {name: [start[name], *column] for name, column in columns.items()}
-    order = sorted(range(len(x)), key=lambda i: x[i])
-    return points([x[i] for i in order], {name: [column[i] for i in order] for name, column in columns.items()})
-
-
-def as_estimates(figures: Figures) -> dict[str, Estimate]:
-    """Return a report's figures as the records that they were."""
-    return {name: Estimate(**figure) for name, figure in figures.items()}
-
-
-def points(x: Sequence[float], columns: Mapping[str, Sequence[Estimate]]) -> dict[str, Any]:
-    """Return a curve, ``{"x": [...], measure: {"value": [...], "low": [...], "high": [...]}}``."""
-    keys = ("value", "low", "high")
-    return {"x": list(x)} | {
-        name: {k: [getattr(p, k) for p in column] for k in keys} for name, column in columns.items()
-    }
+        return plain(Smooth(statistic, low, high).estimate(*tables, cluster=as_clusters(self.tested["cluster"]))[0])
 
 
 def _bypass(weights: NDArray, *gaps: NDArray) -> NDArray:
@@ -294,47 +256,3 @@ def _on_processor(table: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _columns(table: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{group}/"): column for key, column in table.items() if key.startswith(f"{group}/")}
-
-
-def random_range(
-    draws: ArrayLike, fitted: float, higher_is_better: bool | None, searched: bool = False
-) -> dict[str, Any]:
-    """Return random draws in the form of reports: the median, minimum and maximum as ends, and the rank p-value.
-
-    Args:
-        draws: ``[D]`` values of the draws.
-        fitted: the value that is ranked among them.
-        higher_is_better: tells which draws are at least as good; None: no rank.
-        searched: whether the setting was searched for the fitted value; if so, no rank.
-    """
-    values = np.asarray(draws, dtype=np.float64)
-    control = RandomControl(None if searched else higher_is_better).estimate(values, fitted)[0]
-    ends = {"value": control.median, "low": control.minimum, "high": control.maximum}
-    ranked = {"p": control.p, "higher_is_better": higher_is_better}
-    return {**ends, "n": control.draws, "clusters": None, "how": RANGE, **ranked}
-
-
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    return estimate._asdict()
-
-
-def identify(experiment: str, task: str, backbone: str, method: SteeringMethod) -> dict[str, Any]:
-    """Return what a report is about, and the versions that made it."""
-    settings = list(inspect.signature(type(method)).parameters.values())[1:]
-    values = settings_of(method)
-    changed = [f"{p.name}={_short(values[p.name])}" for p in settings if values[p.name] != p.default]
-    return {
-        "experiment": experiment,
-        "task": task,
-        "backbone": backbone,
-        "method": f"{type(method).__name__}({', '.join(changed)})" if changed else type(method).__name__,
-        "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
-        "versions": versions(),
-    }
-
-
-def _short(value: Any) -> str:
-    """Return an argument as text; of a method inside another one its name alone."""
-    if isinstance(value, list):
-        return f"[{', '.join(map(_short, value))}]"
-    return value["name"] if isinstance(value, dict) else repr(value)

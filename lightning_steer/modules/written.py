@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.data.pair_module import TEST
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice, TokenRow, batches, row_of

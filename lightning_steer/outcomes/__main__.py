@@ -32,10 +32,10 @@ matching, p_a, p_b: which answer shows the behaviour, and the probability of eac
 
 def main(arguments: list[str] | None = None) -> int:
     """Read, judge, print and write; a user's mistake ends with one sentence and exit code 2."""
-    parser = Parser(
-        prog="python -m lightning_steer judge",
-        usage='%(prog)s TABLE [TABLE ...] --benefit "MEASURE>=0" [--harm "MEASURE falls<=LIMIT"] [options]',
-        description=DESCRIPTION,
+    parser = Parser.of_command(
+        "judge",
+        'TABLE [TABLE ...] --benefit "MEASURE>=0" [--harm "MEASURE falls<=LIMIT"] [options]',
+        DESCRIPTION,
         epilog=EPILOG,
     )
     add = parser.add_argument

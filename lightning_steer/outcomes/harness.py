@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_steer import text_files
 from lightning_steer.errors import UserError
+from lightning_steer.outcomes.formats import json_value
 from lightning_steer.outcomes.rows import Rows, check_name
 
 NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?")
@@ -45,10 +45,7 @@ def read_samples(path: Path, setting: str | None, lines: list[tuple[int, str]], 
     unread: dict[str, None] = {}
     for line, text in lines:
         where = f"{path.name}, row {line}"
-        try:
-            row = text_files.parse_json(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not a JSON object ({error}): {text[:60]!r}") from None
+        row = json_value(where, text)
         metrics = row.get("metrics") if isinstance(row, dict) else None
         if not isinstance(metrics, list) or not is_samples(row):
             raise UserError(

@@ -1,28 +1,22 @@
-"""Read outcomes: CSV, tab-separated, JSON lines, Parquet and data frames. Nothing in a cell is ever evaluated."""
+"""Read outcomes from tables: which column is what, and what its cells say."""
 
-import csv
 import difflib
-import io
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from lightning_steer import text_files
 from lightning_steer.errors import UserError
-from lightning_steer.outcomes import answers
+from lightning_steer.outcomes import answers, formats
 from lightning_steer.outcomes.cells import name_of, value_of
+from lightning_steer.outcomes.formats import Record
 from lightning_steer.outcomes.harness import is_samples, read_samples
 from lightning_steer.outcomes.rows import NAMES, Rows, check_name
 
 OTHER_NAMES = {"strength": "setting"}
 """Alternative names of columns."""
 NEEDED = ("item", "setting", "value")
-LARGEST_CELL = 2**27
-Record = tuple[int, Sequence[Any]]
-"""The number of a row and its cells."""
 
 
 def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list[str]]:
@@ -51,9 +45,9 @@ def read(sources: Sequence[Any], cluster: str | None = None) -> tuple[Rows, list
                 rows.source(f"{measure}={path.name}")
                 unread += read_samples(path, measure, samples, rows)
                 continue
-            name, (header, records) = path.name, _reader(path)(path)
+            name, (header, records) = path.name, formats.reader(path)(path)
         else:
-            measure, name, (header, records) = None, "data frame", _of_frame(source)
+            measure, name, (header, records) = None, "data frame", formats.of_frame(source)
             path = Path("data frame")
         rows.source(name)
         if answers.is_answers(header):
@@ -86,113 +80,12 @@ def _of_run(folder: Path) -> Path:
     return path
 
 
-def _reader(path: Path) -> Callable[[Path], tuple[list[str], Iterator[Record]]]:
-    kinds = {
-        ".csv": _of_csv, ".tsv": _of_csv, ".jsonl": _of_json_lines, ".ndjson": _of_json_lines,
-        ".parquet": _of_parquet,
-    }  # fmt: skip
-    reader = kinds.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"{path} ends in none of {', '.join(kinds)}: name a table of one of these kinds")
-    return reader
-
-
-def _of_csv(path: Path) -> tuple[list[str], Iterator[Record]]:
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    lines = csv.reader(io.StringIO(text_files.read(path), newline=""), delimiter=separator, strict=True)
-    records = _csv_records(lines, path.name)
-    header = list(next(records, (0, []))[1])
-    if len(header) == 1:
-        for found_separator, label in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
-            if found_separator in header[0]:
-                raise UserError(
-                    f"{path.name}, row 1: the header {header[0][:60]!r} is separated by {label}, where "
-                    f"{'tabs' if separator == chr(9) else 'commas'} were expected: save it so"
-                )
-    return header, records
-
-
-def _csv_records(lines: Any, name: str) -> Iterator[Record]:
-    """Yield non-blank rows with the number of their first line."""
-    start, limit = 1, csv.field_size_limit(LARGEST_CELL)
-    try:
-        while True:
-            try:
-                cells = next(lines)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise UserError(f"{name}, row {start}: not CSV ({error}): is a quote left open?") from None
-            if any(cell.strip() for cell in cells):
-                yield start, cells
-            start = lines.line_num + 1
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _samples(path: Path) -> list[tuple[int, str]]:
     """Return the lines of a sample log of lm-evaluation-harness; an empty list for other files."""
-    if _reader(path) is not _of_json_lines:
+    if formats.reader(path) is not formats.of_json_lines:
         return []
-    lines = _lines(path)
-    return lines if lines and is_samples(_json_object(path.name, *lines[0])) else []
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    return [(i, line) for i, line in enumerate(text_files.read(path).split("\n"), 1) if line.strip()]
-
-
-def _of_json_lines(path: Path) -> tuple[list[str], Iterator[Record]]:
-    lines = _lines(path)
-    header: list[str] = []
-    if lines:
-        header = list(_json_object(path.name, *lines[0]))
-    return header, _json_records(path.name, lines, header)
-
-
-def _json_object(name: str, line: int, text: str) -> dict[str, Any]:
-    try:
-        row = text_files.parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}, row {line}: not a JSON object ({error}): {text[:60]!r}") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{name}, row {line}: expected a JSON object, not {text[:60]!r}")
-    return row
-
-
-def _json_records(name: str, lines: list[tuple[int, str]], header: list[str]) -> Iterator[Record]:
-    for line, text in lines:
-        row = _json_object(name, line, text)
-        if row.keys() != set(header):
-            key = sorted(row.keys() ^ set(header))[0]
-            raise UserError(
-                f"{name}, row {line}: {key[:40]!r} is {'not ' if key in header else ''}there, unlike in the first row: "
-                "every row needs the same keys"
-            )
-        yield line, [row[column] for column in header]
-
-
-def _of_parquet(path: Path) -> tuple[list[str], Iterator[Record]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}: give the path of a table")
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow: install it, or save the table as CSV") from None
-    try:
-        table = parquet.read_table(path)
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a Parquet file, or a damaged one ({str(error)[:100]})") from None
-    columns = [table.column(name).to_pylist() for name in table.column_names]
-    return list(table.column_names), enumerate(zip(*columns, strict=True), 1)
-
-
-def _of_frame(frame: Any) -> tuple[list[str], Iterator[Record]]:
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not isinstance(frame, pandas.DataFrame):
-        raise UserError(f"outcomes are paths or data frames of pandas, not {type(frame).__name__}")
-    columns = [frame.iloc[:, i].tolist() for i in range(frame.shape[1])]
-    return [str(name) for name in frame.columns], enumerate(zip(*columns, strict=True), 1)
+    lines = formats.numbered_lines(path)
+    return lines if lines and is_samples(formats.json_object(path.name, *lines[0])) else []
 
 
 def _columns(header: Sequence[str], name: str, cluster: str | None) -> tuple[dict[str, int], list[str]]:

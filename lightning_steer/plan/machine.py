@@ -48,11 +48,11 @@ class Speed(NamedTuple):
 
 def devices() -> list[Device]:
     """Return the CPU and all GPUs that torch sees."""
-    found = [Device("CPU", "cpu", *_memory())]
+    devices = [Device("CPU", "cpu", *_memory())]
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
-        found.append(Device(f"{torch.cuda.get_device_name(number)} ({number})", "cuda", free, total))
-    return found
+        devices.append(Device(f"{torch.cuda.get_device_name(number)} ({number})", "cuda", free, total))
+    return devices
 
 
 def _memory() -> tuple[float, float]:

@@ -49,11 +49,7 @@ def overrides_of(options: Any) -> list[tuple[str, str]]:
 
 def parser() -> Parser:
     """Return the parser of this command."""
-    made = Parser(
-        prog="python -m lightning_steer plan",
-        usage="%(prog)s (--llm NAME --pairs FILE | --config FILE) [options]",
-        description=__doc__,
-    )
+    made = Parser.of_command("plan", "(--llm NAME --pairs FILE | --config FILE) [options]", __doc__)
     made.add_argument(
         "--config",
         action="append",

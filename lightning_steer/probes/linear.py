@@ -1,16 +1,13 @@
-"""Dense linear predictors: least squares and ridge from moments, logistic regression from rows.
+"""Dense linear predictors from moments: least squares and ridge.
 
 Ridge: ``(1/2n) |y - Xu - b|^2 + penalty/2 |u|^2`` (Hoerl & Kennard 1970, Technometrics 12:55), ordinary least squares
 its limit at 0, with the shortest u if there are several. Penalties are per row, in standardised units, as the lasso's;
-scikit-learn's ``Ridge`` calls n times the penalty ``alpha``, its ``LogisticRegression`` 1 / (n times it) ``C``.
+scikit-learn's ``Ridge`` calls n times the penalty ``alpha``.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from lightning_steer.errors import UserError
@@ -18,8 +15,6 @@ from lightning_steer.probes.normal_equations import Fit, NormalEquations
 
 RANK = 10 * torch.finfo(torch.float64).eps
 """Eigenvalues of C below this, times d and the largest, are rounding errors: directions without variance."""
-STEPS = 10_000
-"""Maximum steps of a logistic solver before it warns; a few to some hundreds are usual."""
 
 
 def ols(equations: NormalEquations) -> Fit:
@@ -52,50 +47,3 @@ def _spectrum(equations: NormalEquations) -> tuple[Tensor, Tensor, Tensor]:
         # LAPACK's divide and conquer may give up where most eigenvalues are zero
         axes, variance, _ = torch.linalg.svd(equations.gram)
     return variance, axes, (axes.mT @ equations.cross.unsqueeze(-1)).squeeze(-1)
-
-
-def logistic(h: Tensor, correct: Tensor, penalties: Sequence[float], sparse: bool = False) -> Fit:
-    """Fit logistic regression of correctness: ``w . h + b`` is the logit of P(correct), in raw units of h.
-
-    Minimises ``mean log(1 + exp(-z)) + penalty/2 |u|_2^2`` (or ``penalty |u|_1``) over standardised weights u and an
-    unpenalised intercept, by scikit-learn, whose solvers run on rows, not on moments.
-
-    Args:
-        h: ``[*, n, d]`` rows.
-        correct: ``[n]`` bool.
-        penalties: P positive numbers.
-        sparse: penalise the L1 norm, to use few features; none above some penalty (``Fit.silent``).
-
-    Raises:
-        ValueError: all rows are of one class, values are not finite, or a penalty is not positive.
-
-    Warns:
-        ConvergenceWarning: from scikit-learn, if a solver stopped early.
-    """
-    correct = correct.bool().cpu()
-    if not 0 < int(correct.sum()) < len(correct):
-        raise UserError(f"logistic regression needs right and wrong rows, not {int(correct.sum())} of {len(correct)}")
-    if not penalties or min(penalties) <= 0:
-        raise UserError(f"logistic penalties must be positive numbers, not {list(penalties)}")
-    if not h.isfinite().all():
-        raise UserError("activations hold NaN or infinite values; nothing can be fitted to them")
-    h = h.double()
-    mean, scale = h.mean(-2, keepdim=True), h.std(-2, correction=0, keepdim=True)
-    varies = scale > 1e-10 * mean.abs()  # else the feature is constant up to rounding, with weight zero
-    x = ((h - mean) / scale.where(varies, torch.ones_like(scale)) * varies).cpu().numpy()
-    fits = [_logistic(rows, correct.numpy(), p, sparse) for rows in x.reshape(-1, *x.shape[-2:]) for p in penalties]
-    path_shape = (*h.shape[:-2], len(penalties))
-    u = torch.from_numpy(np.stack([f.coef_[0] for f in fits])).reshape(*path_shape, -1).to(h.device)
-    b = torch.from_numpy(np.array([f.intercept_ for f in fits])).reshape(path_shape).to(h.device)
-    weight = u * (varies / scale.where(varies, torch.ones_like(scale)))
-    return Fit(weight, b - (weight * mean).sum(-1))
-
-
-def _logistic(x: np.ndarray, correct: np.ndarray, penalty: float, sparse: bool) -> LogisticRegression:
-    # scikit-learn 1.8 renamed the choice of norm; older versions ignore the new name and use an L2 penalty.
-    renamed = LogisticRegression().get_params()["penalty"] != "l2"
-    norm: dict[str, Any] = {"l1_ratio": float(sparse)} if renamed else {"penalty": "l1" if sparse else "l2"}
-    # liblinear penalises the intercept divided by its scaling: at 1,000 almost not at all.
-    solver: dict[str, Any] = {"solver": "liblinear", "intercept_scaling": 1e3} if sparse else {"solver": "lbfgs"}
-    options = {"C": 1 / (len(x) * penalty), "tol": 1e-6, "max_iter": STEPS, "random_state": 0}
-    return LogisticRegression(**options, **norm, **solver).fit(x, correct)

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_steer.escapes import for_markdown
+from lightning_steer.markdown import table
 from lightning_steer.report import figures, tables
 from lightning_steer.report.files import write_figure, write_json, write_text
 from lightning_steer.report.labels import word
@@ -104,19 +105,19 @@ def price(report: Mapping[str, Any]) -> str:
     return f"At the price of: {shown}." if shown else ""
 
 
-WAYS = {True: "higher", False: "lower", None: "-"}
+BETTER = {True: "higher", False: "lower", None: "-"}
 
 
 def legend(report: Mapping[str, Any]) -> str:
     """Explain the table's columns: meaning, better direction, number of rows."""
     ranked = report["baselines"].get("random_control", {})
-    lines = ["| column | what it is | better | n | clusters |", "|---|---|---|---|---|"]
+    rows = []
     for name in report["baselines"]["baseline"]:
         estimate = report["metrics"].get(name, {})
         counts = [f"{count:,.0f}" if count else "-" for count in (estimate.get("n"), estimate.get("clusters"))]
-        better = WAYS[ranked.get(name, {}).get("higher_is_better")]
-        lines.append(f"| {' | '.join(map(for_markdown, (name, word(name), better)))} | {' | '.join(counts)} |")
-    return "\n".join(lines) + "\n"
+        better = BETTER[ranked.get(name, {}).get("higher_is_better")]
+        rows.append([*map(for_markdown, (name, word(name), better)), *counts])
+    return "\n".join(table(("column", "what it is", "better", "n", "clusters"), rows)) + "\n"
 
 
 def groups(report: Mapping[str, Any]) -> str:
@@ -162,8 +163,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
 
 def texts(written: Sequence[Mapping[str, str]]) -> str:
     """Return prompts with the baseline's and the steered continuation of each, as a table."""
-    rows = ("| " + " | ".join(for_markdown(row[name]) for name in TEXTS) + " |\n" for row in written)
-    return f"| {' | '.join(TEXTS)} |\n|---|---|---|\n{''.join(rows)}"
+    return "\n".join(table(TEXTS, [[for_markdown(row[name]) for name in TEXTS] for row in written])) + "\n"
 
 
 def text(report: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_steer.report.tables import FIXED, number
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.statistics.power import WANTED, could_have_seen
+from lightning_steer.statistics.power import USUAL_POWER, could_have_seen
 
 
 def nulls(report: Mapping[str, Any]) -> str:
@@ -32,6 +32,6 @@ def nulls(report: Mapping[str, Any]) -> str:
     if not changes:
         return ""
     return (
-        f"Changes whose interval holds 0 may be there all the same. This run could have seen, in {WANTED:.0%} of "
+        f"Changes whose interval holds 0 may be there all the same. This run could have seen, in {USUAL_POWER:.0%} of "
         f"repeats, a change of: {', '.join(changes)}."
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_steer.escapes import for_markdown
+from lightning_steer.markdown import table
 
 
 def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -16,16 +17,17 @@ def side_by_side(lines: Sequence[Mapping[str, Any]]) -> str:
         page.append(f"## Prompt {for_markdown(id_)}\n\n> {_quoted(prompt)}\n")
         if system is not None:
             page.append(f"System: {_quoted(system)}\n")
-        page += ["| model | strength | response |", "|---|---|---|"]
-        for line in group:
-            strength = "unsteered" if line["strength"] is None else f"{line['strength']:g}"
-            page.append(f"| {_cell(line['model'])} | {strength} | {_cell(line['response'])} |")
-        page.append("")
+        rows = [[_cell(line["model"]), _strength(line["strength"]), _cell(line["response"])] for line in group]
+        page += [*table(("model", "strength", "response"), rows), ""]
     return "\n".join(page)
 
 
 def _quoted(text: str) -> str:
     return for_markdown(text, "\n> ")
+
+
+def _strength(strength: float | None) -> str:
+    return "unsteered" if strength is None else f"{strength:g}"
 
 
 def _cell(text: str) -> str:

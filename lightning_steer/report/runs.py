@@ -10,6 +10,7 @@ from typing import Any
 from lightning_steer.errors import UserError
 from lightning_steer.escapes import for_markdown, for_spreadsheet
 from lightning_steer.files import read_bytes
+from lightning_steer.markdown import table
 from lightning_steer.report.old_names import renamed
 from lightning_steer.report.tables import cell
 
@@ -45,12 +46,11 @@ def columns(reports: list[dict[str, Any]]) -> list[str]:
 def as_markdown(reports: list[dict[str, Any]]) -> str:
     """Return a table with a row for each run, and ``value [low, high]`` for each metric."""
     names = columns(reports)
-    head = [*SHOWN, *names]
-    lines = [f"| {' | '.join(map(for_markdown, head))} |", f"|{'---|' * len(head)}"]
+    rows = []
     for report in reports:
         metrics = (cell(report["metrics"][name]) if name in report["metrics"] else "-" for name in names)
-        lines.append(f"| {' | '.join([*(for_markdown(report.get(name, '-')) for name in SHOWN), *metrics])} |")
-    return "\n".join(lines) + "\n"
+        rows.append([*(for_markdown(report.get(name, "-")) for name in SHOWN), *metrics])
+    return "\n".join(table([for_markdown(name) for name in (*SHOWN, *names)], rows)) + "\n"
 
 
 def as_csv(reports: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from lightning_steer.escapes import for_markdown
+from lightning_steer.markdown import table
 from lightning_steer.report import card
 from lightning_steer.report.files import write_figure, write_text
 from lightning_steer.report.tables import number
@@ -74,12 +75,11 @@ def heat_map(search: Mapping[str, Any]) -> Figure:
 
 
 def _table(search: Mapping[str, Any]) -> str:
-    head = "| layer | " + " | ".join(f"{strength:g}" for strength in search["strengths"]) + " |"
     rows = [
-        f"| {layer} | " + " | ".join(_cell(e, d) for e, d in zip(effect, damage, strict=True)) + " |"
+        [str(layer), *(_cell(e, d) for e, d in zip(effect, damage, strict=True))]
         for layer, effect, damage in zip(search["layers"], search["effect"], search["damage"], strict=True)
     ]
-    return "\n".join([head, "|" + "---|" * (1 + len(search["strengths"])), *rows]) + "\n"
+    return "\n".join(table(["layer", *(f"{strength:g}" for strength in search["strengths"])], rows)) + "\n"
 
 
 def _cell(effect: float, damage: float) -> str:

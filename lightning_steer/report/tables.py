@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning_steer.escapes import for_markdown
+from lightning_steer.markdown import table
 from lightning_steer.statistics.intervals import UNIT_RANGE
 
 Estimate = Mapping[str, Any]
@@ -71,12 +72,8 @@ def footnotes(rows: Iterable[Mapping[str, Estimate]]) -> list[str]:
 
 def markdown(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str]) -> str:
     """Return ``{row: {column: estimate}}`` as a Markdown table."""
-    lines = [f"| | {' | '.join(map(for_markdown, columns))} |", f"|---|{'---|' * len(columns)}"]
-    lines += [
-        f"| {for_markdown(name)} | {' | '.join(cell(row[c]) if c in row else '-' for c in columns)} |"
-        for name, row in rows.items()
-    ]
-    return "\n".join(lines) + "\n"
+    lines = [[for_markdown(name), *(cell(row[c]) if c in row else "-" for c in columns)] for name, row in rows.items()]
+    return "\n".join(table(["", *map(for_markdown, columns)], lines)) + "\n"
 
 
 def text(rows: Mapping[str, Mapping[str, Estimate]], columns: Sequence[str]) -> str:

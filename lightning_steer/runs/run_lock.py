@@ -18,7 +18,8 @@ NAME = ".fit.lock"
 class RunLock:
     """A folder that one process writes its results into.
 
-    The lock is on a file in the folder, which a killed process leaves behind without it, and whoever holds it removes.
+    The lock is on a file in the folder. A killed process leaves the file behind without the lock; the process that
+    holds the lock removes it.
 
     Args:
         folder: the folder, which is made if need be.

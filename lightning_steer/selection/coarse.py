@@ -88,10 +88,10 @@ class CoarseToFine:
 
     def _stronger(self, best: Callable[[Grid], Setting | None]) -> bool:
         """Try the next strengths where the best one is the strongest tried in its layer; whether there were any."""
-        found = False
+        tried = False
         while (setting := best(self.grid)) is not None and self._try(setting.layer, [setting.strength + 1]):
-            found = True
-        return found
+            tried = True
+        return tried
 
     @staticmethod
     def _near(setting: Setting | None) -> list[int]:

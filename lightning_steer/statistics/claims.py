@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp
 from lightning_steer.errors import UserError
 from lightning_steer.statistics.estimate import LEVEL, Estimate
 from lightning_steer.statistics.intervals import mean_over_units
-from lightning_steer.statistics.power import WANTED
+from lightning_steer.statistics.power import USUAL_POWER
 
 ENOUGH = 20
 """From this many units on, sets are redrawn from them; with fewer, normal ones of their spread are drawn."""
@@ -48,7 +48,9 @@ def above(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 400
     if np.ptp(values) == 0:
         return Result(estimate, 1.0, math.inf)
     p = _p(values, limit)
-    return Result(estimate, p, float(np.quantile(_misses(values, (1 - LEVEL) / claims, sets), WANTED)) if n > 1 else 1)
+    return Result(
+        estimate, p, float(np.quantile(_misses(values, (1 - LEVEL) / claims, sets), USUAL_POWER)) if n > 1 else 1
+    )
 
 
 def below(units: ArrayLike, limit: float = 0.0, claims: int = 1, sets: int = 4000) -> Result:
@@ -73,7 +75,7 @@ def share_within(part: ArrayLike, whole: ArrayLike, limit: float, claims: int = 
     how = "Fieller, 90 %" if math.isfinite(low) else "none: what is to be explained may be 0"
     level = (1 - LEVEL) / claims
     error = numerator.std(ddof=1) / math.sqrt(n) / abs(denominator.mean())
-    quantiles = student.ppf(1 - level, freedom) + student.ppf((1 + WANTED) / 2, freedom)
+    quantiles = student.ppf(1 - level, freedom) + student.ppf((1 + USUAL_POWER) / 2, freedom)
     return Result(Estimate(value, low, high, n, None, how), p, float(quantiles * error))
 
 

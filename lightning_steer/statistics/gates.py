@@ -38,6 +38,33 @@ class Gate(NamedTuple):
     reason: str
 
 
+class KeptGate(NamedTuple):
+    """A calibrated gate in the numbers that a file keeps."""
+
+    leave: float
+    """Rows that should be left alone."""
+    steer: float
+    """Rows that should be steered."""
+    bound: float
+    """Share of the former that is steered, at most, at confidence 1 - delta."""
+    power: float
+    """Share of the latter that is steered, with its interval."""
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, gate: Gate) -> "KeptGate":
+        """Return the numbers of a gate."""
+        return cls(gate.n, gate.power.n, gate.bound, *gate.power[:3])
+
+    def estimates(self, delta: float) -> list[Estimate]:
+        """Return the power, and the bound, which is broken at a risk of delta."""
+        return [
+            Estimate(self.power, self.low, self.high, int(self.steer), None, "exact (Clopper-Pearson)"),
+            Estimate(self.bound, math.nan, self.bound, int(self.leave), None, f"at most, at confidence {1 - delta:g}"),
+        ]
+
+
 def check(eta: float, delta: float) -> None:
     """Raise ValueError unless both are shares strictly between 0 and 1."""
     for name, value in (("eta, the share of wrong gates,", eta), ("delta, the risk of more,", delta)):
@@ -118,22 +145,6 @@ def calibrate(
         f"{count} of {units} were; of the rows that should be steered {power} are"
     )
     return Gate(threshold, count, bound, len(left), None if clusters is None else units, power, reason)
-
-
-def kept(leave: float, steer: float, bound: float, ends: tuple[float, float, float], delta: float) -> list[Estimate]:
-    """Return the power, and the bound, of a gate that was read from a file.
-
-    Args:
-        leave: number of calibration rows (or clusters) that should be left alone.
-        steer: number of those that should be steered.
-        bound: share of the former that is steered, at most.
-        ends: the power and its interval.
-        delta: the risk that the bound is broken.
-    """
-    return [
-        Estimate(*ends, int(steer), None, "exact (Clopper-Pearson)"),
-        Estimate(bound, math.nan, bound, int(leave), None, f"at most, at confidence {1 - delta:g}"),
-    ]
 
 
 def _finite(scores: ArrayLike) -> NDArray:

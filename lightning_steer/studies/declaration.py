@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from lightning_steer.markdown import table
 from lightning_steer.statistics.claims import ASSUMED, Result
 from lightning_steer.statistics.estimate import LEVEL, NO_INTERVAL
 from lightning_steer.statistics.multiplicity import holm
@@ -92,9 +93,8 @@ def declared_text(declaration: Declaration) -> str:
     for question in declaration.questions:
         lines.append(f"\n**{question.name}.** {question.text} Speaks about other {question.unit}. "
                      f"Positive control: {question.positive_control}\n")  # fmt: skip
-        lines += ["| contrast | what is estimated | claim |", "|---|---|---|"]
-        lines += [f"| {c.name}{' (primary)' if c.primary else ''} | {c.estimand} | {claim(c)} |"
-                  for c in question.contrasts]  # fmt: skip
+        rows = [(f"{c.name}{' (primary)' if c.primary else ''}", c.estimand, claim(c)) for c in question.contrasts]
+        lines += table(("contrast", "what is estimated", "claim"), rows)
     return "\n".join(lines) + "\n"
 
 
@@ -106,20 +106,12 @@ def claim(contrast: Contrast) -> str:
 
 def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
     """Return a Markdown table of a question's declared contrasts and their results; its head names the question."""
-    head = f"| {question.name} | claim | estimate | p | p, Holm | shown | could have seen |"
-    lines = [f"**{question.name}.** {question.text}\n", head, f"|{'---|' * 7}"]
+    head, rows = (question.name, "claim", "estimate", "p", "p, Holm", "shown", "could have seen"), []
     for contrast, (estimate, p, detectable), adjusted, shown in verdicts(question, results):
         smallest_effect = f"{detectable:.3g}" if math.isfinite(detectable) else "-"
-        cells = (
-            contrast.name,
-            claim(contrast),
-            estimate,
-            f"{p:.2g}",
-            f"{adjusted:.2g}",
-            "yes" if shown else "no",
-            smallest_effect,
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        cells = str(estimate), f"{p:.2g}", f"{adjusted:.2g}", "yes" if shown else "no", smallest_effect
+        rows.append((contrast.name, claim(contrast), *cells))
+    lines = [f"**{question.name}.** {question.text}\n", *table(head, rows)]
     ranges = any(result.estimate.how.startswith(NO_INTERVAL) for result in results.values())
     ends = "Round brackets: from the least to the largest unit, no interval." if ranges else "Intervals over these."
     return "\n".join(lines) + (

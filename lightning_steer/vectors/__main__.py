@@ -32,11 +32,7 @@ FOLDERS = {"model": bake, "lora": adapter}
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert a run or vector file to another format, and print what the conversion loses."""
-    parser = Parser(
-        prog="python -m lightning_steer export",
-        usage="%(prog)s SOURCE TARGET [options]",
-        description=__doc__,
-    )
+    parser = Parser.of_command("export", "SOURCE TARGET [options]", __doc__)
     parser.add_argument(
         "source",
         type=Path,

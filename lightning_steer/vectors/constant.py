@@ -71,16 +71,16 @@ WIDEST = 1 << 20
 """Largest accepted width: a file can claim any length for a vector that it does not contain."""
 
 
-def imported(found: dict[tuple[int, str], Tensor], source: str, card: Card | None = None) -> SteeringVector:
+def imported(tensors: dict[tuple[int, str], Tensor], source: str, card: Card | None = None) -> SteeringVector:
     """Make a vector with a card from ``{(block, part): [d]}``; raise ValueError if it is empty.
 
     ``card`` is the file's own card, if it has one.
     """
-    if not found:
+    if not tensors:
         raise UserError("it holds no vector")
     maps, sites = list[nn.Module](), list[Site]()
-    width = min(found.items())[1].numel()
-    for (layer, part), value in sorted(found.items()):
+    width = min(tensors.items())[1].numel()
+    for (layer, part), value in sorted(tensors.items()):
         value = as_vector(value, f"layer {layer}")
         if len(value) != width:
             raise UserError(f"layer {layer} has {len(value)} values, and the first one has {width}")

@@ -42,10 +42,10 @@ def encode(vector: SteeringVector, strength: float) -> bytes:
     return content.getvalue()
 
 
-def decode(found: Any) -> dict[tuple[int, str], Tensor]:
+def decode(loaded: Any) -> dict[tuple[int, str], Tensor]:
     """Return ``{(block, part): [d]}`` of a loaded dictionary, times the coefficients; raise ValueError if malformed."""
     vectors: dict[tuple[int, str], Tensor] = {}
-    for name, entry in found.items():
+    for name, entry in loaded.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("steering_vector"), Tensor):
             raise UserError(f"{str(name)[:40]!r} has no steering_vector")
         coefficient = entry.get("steering_coefficient", 1.0)

@@ -26,10 +26,10 @@ def encode(vectors: Mapping[int, Tensor], metadata: dict[str, str] | None = None
     return as_bytes(tensors, metadata)
 
 
-def decode(found: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
+def decode(loaded: Mapping[Any, Any]) -> dict[tuple[int, str], Tensor]:
     """Return ``{(block, "block"): [d]}`` of a dictionary whose keys are layer numbers, or names that end in one."""
     vectors: dict[tuple[int, str], Tensor] = {}
-    for name, value in found.items():
+    for name, value in loaded.items():
         layer = NAME.fullmatch(str(name))
         if not layer or not isinstance(value, Tensor):
             raise UserError(f"{str(name)[:40]!r} is not the number of a layer with a tensor")

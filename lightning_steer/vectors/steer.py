@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_steer import hooks
 from lightning_steer.errors import UserError
-from lightning_steer.lm import positions
+from lightning_steer.lm import positions, row_order, tracking
 from lightning_steer.lm.decoder import entry
 from lightning_steer.lm.families import check_family
 from lightning_steer.lm.language_model import LLM
@@ -62,16 +62,16 @@ def edit(
         tokens = None
         if hasattr(network, "config"):
             needed = not all(isinstance(positions_of(one.card), positions.AllTokens) for one in vectors)
-            tokens = stack.enter_context(positions.follow(network, entry(network), prompt_lengths, needed))
+            tokens = stack.enter_context(tracking.follow(network, entry(network), prompt_lengths, needed))
         edits: dict[str, list[hooks.Edit]] = {}
         for one, amount, names in zip(vectors, amounts, sites, strict=True):
             for name, method in zip(names, one.maps, strict=True):
                 function = _edit(network, name, method, amount, tokens)
                 if tokens is not None:
-                    function = positions.restricted(function, tokens, positions_of(one.card))
+                    function = tracking.restricted(function, tokens, positions_of(one.card))
                 edits.setdefault(name, []).append(function)
         if any(isinstance(amount, Tensor) and amount.dim() for amount in amounts):
-            stack.enter_context(positions.row_by_row(network))
+            stack.enter_context(row_order.row_by_row(network))
         stack.enter_context(hooks.edit(network, {name: added(functions) for name, functions in edits.items()}))
         yield
 
@@ -145,7 +145,7 @@ def as_plain(rule: positions.Positions) -> dict[str, Any]:
 
 
 def _edit(
-    network: nn.Module, name: str, method: nn.Module, strength: Tensor | float, tokens: positions.TokenTracker | None
+    network: nn.Module, name: str, method: nn.Module, strength: Tensor | float, tokens: tracking.TokenTracker | None
 ) -> Callable[[Tensor], Tensor]:
     weight = next(hooks.submodule(network, name).parameters(), None)
     if weight is not None and not weight.is_meta:

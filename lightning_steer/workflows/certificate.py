@@ -2,8 +2,8 @@
 
 import math
 
+from lightning_steer.modules.figures import certified_bound
 from lightning_steer.modules.steering import SteeringAdaptor
-from lightning_steer.modules.summary import certified_bound
 from lightning_steer.selection.rule import Certified
 
 

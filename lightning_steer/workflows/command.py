@@ -118,11 +118,7 @@ def _tables(grid: Grid) -> dict[str, Any]:
 
 def parser() -> Parser:
     """Return the parser of this command."""
-    made = Parser(
-        prog="python -m lightning_steer steer",
-        usage="%(prog)s --llm NAME --pairs FILE [options]",
-        description=__doc__,
-    )
+    made = Parser.of_command("steer", "--llm NAME --pairs FILE [options]", __doc__)
     made.add_model()
     made.add_argument(
         "--pairs",

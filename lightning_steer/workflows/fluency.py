@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from functools import partial
 
-from lightning_steer.data.behaviours.module import SELECT, BehaviourDataModule
+from lightning_steer.data.behaviours.module import BehaviourDataModule
+from lightning_steer.data.pair_module import SELECT
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.modules import written

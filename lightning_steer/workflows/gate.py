@@ -56,8 +56,8 @@ def gate(
         if not isinstance(method, SteeringMethod):
             raise UserError(f"{type(method).__name__} came from another tool: fit a method here to gate it")
         gated = Gated.around(method, eta=eta / sites, delta=delta / sites, penalty=penalty)
-        wanted, other = (h[reader.site(site.layer)].float() for h in rows)  # type: ignore[arg-type]
-        gated.fit_condition(wanted[::2], other[::2]).calibrate(wanted[1::2], other[1::2])
+        open_rows, closed_rows = (h[reader.site(site.layer)].float() for h in rows)  # type: ignore[arg-type]
+        gated.fit_condition(open_rows[::2], closed_rows[::2]).calibrate(open_rows[1::2], closed_rows[1::2])
         maps.append(gated)
         notes.append(f"Gate at block {site.layer}: {gated.gates[0].reason}.")
     strength = card.strength._replace(units=units(maps[0]))

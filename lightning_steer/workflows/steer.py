@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lightning_steer import numbers
-from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule
+from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.behaviours.pairs import ContrastPair, Pairs
+from lightning_steer.data.pair_module import TEST
 from lightning_steer.data.text import read
 from lightning_steer.errors import UserError
 from lightning_steer.lint import lint_pairs

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_steer.data.behaviours.examples import BehaviourExample
-from lightning_steer.data.behaviours.module import TEST, BehaviourDataModule, question
+from lightning_steer.data.behaviours.module import BehaviourDataModule, question
+from lightning_steer.data.pair_module import TEST
 from lightning_steer.hooks import Edit
 from lightning_steer.lint import LintReport
 from lightning_steer.lint.records import ends

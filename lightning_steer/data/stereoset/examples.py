@@ -5,7 +5,6 @@ context with its BLANK filled in. Source: Nadeem et al. 2021, arXiv 2004.09456.
 """
 
 import bisect
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_steer import text_files
+from lightning_steer.data.pair_batches import rank
 from lightning_steer.errors import UserError
 
 INTERSENTENCE, INTRASENTENCE = "intersentence", "intrasentence"
@@ -97,7 +97,7 @@ def sample(examples: Sequence[StereoSetExample], per_type: int, seed: int = 0) -
     for bias_type, ids in groups.items():
         if not 1 <= per_type <= len(ids):
             raise UserError(f"bias type {bias_type} has {len(ids)} examples: {per_type} per type cannot be drawn")
-    sampled_ids = {id_ for ids in groups.values() for id_ in sorted(ids, key=lambda id_: _rank(seed, id_))[:per_type]}
+    sampled_ids = {id_ for ids in groups.values() for id_ in sorted(ids, key=lambda id_: rank(seed, id_))[:per_type]}
     return [example for example in examples if example.id in sampled_ids]
 
 
@@ -117,7 +117,7 @@ def split_by_term(
     if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise UserError(f"shares are above 0 and add up to 1, not {list(shares)}")
     groups: dict[str, list[str]] = defaultdict(list)
-    for term, bias_type in {_term(example): example.bias_type for example in reversed(examples)}.items():
+    for term, bias_type in {term_of(example): example.bias_type for example in reversed(examples)}.items():
         groups[bias_type].append(term)
     part_of: dict[str, int] = {}
     for bias_type, terms in groups.items():
@@ -130,18 +130,14 @@ def split_by_term(
         for i in range(len(shares)):  # at least one term here, and one for each part to come
             end = min(max(round(sum(shares[: i + 1]) * len(terms)), end + 1), len(terms) - len(shares) + i + 1)
             ends.append(end)
-        terms.sort(key=lambda term: _rank(seed, term))
+        terms.sort(key=lambda term: rank(seed, term))
         part_of |= {term: bisect.bisect(ends, position) for position, term in enumerate(terms)}
-    return [[example for example in examples if part_of[_term(example)] == i] for i in range(len(shares))]
+    return [[example for example in examples if part_of[term_of(example)] == i] for i in range(len(shares))]
 
 
-def _term(example: StereoSetExample) -> str:
+def term_of(example: StereoSetExample) -> str:
+    """Return the target term, however it is written."""
     return example.target.strip().casefold()
-
-
-def _rank(seed: int, name: str) -> bytes:
-    """Return a sort key that orders names at random, yet the same everywhere and for any set of names."""
-    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def _example(row: Any, task: str, bias_types: Sequence[str], position: int) -> StereoSetExample:

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
-from lightning_steer.data.base import PairBatch, SteeringDataModule
-from lightning_steer.data.batches import share
-from lightning_steer.data.pair_batches import PairBatches, checked_shares, in_chat
+from lightning_steer.data.pair_batches import checked_shares, in_chat
+from lightning_steer.data.pair_module import TEST, PairDataModule
 from lightning_steer.data.pocket import items as pocket_items
 from lightning_steer.data.pocket import stereotypes as pocket_stereotypes
-from lightning_steer.data.readable import PARTS, Reader, TooLong, check_pairs, language_model
+from lightning_steer.data.readable import TooLong
 from lightning_steer.data.stereoset.examples import (
     INTERSENTENCE,
     INTRASENTENCE,
@@ -25,19 +22,17 @@ from lightning_steer.data.stereoset.examples import (
     read_official,
     sample,
     split_by_term,
+    term_of,
 )
 from lightning_steer.data.stereoset.hub import of_folder, of_hub
 from lightning_steer.data.text import read_texts
 from lightning_steer.errors import UserError
-from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.numbers import ranged
 
-FIT, SELECT, TEST = range(3)
 
-
-class StereoSetDataModule(SteeringDataModule):
+class StereoSetDataModule(PairDataModule):
     """StereoSet, split by target term: held-out terms occur neither in fitting nor in selection.
 
     Args:
@@ -60,9 +55,6 @@ class StereoSetDataModule(SteeringDataModule):
 
     subject = "stereotypes"
     grouped_by = "bias type"
-    paired = True
-
-    reader: Reader
 
     @ranged
     def __init__(
@@ -79,15 +71,12 @@ class StereoSetDataModule(SteeringDataModule):
         seed: int = 0,
         too_long: TooLong = "refuse",
     ) -> None:
-        super().__init__()
-        self.reader = Reader(too_long, PARTS)
+        super().__init__(too_long, batch_size, (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI))
         if not tasks or set(tasks) - {INTERSENTENCE, INTRASENTENCE}:
             raise UserError(f"tasks are {INTERSENTENCE}, {INTRASENTENCE} or both, not {list(tasks)}")
         self.source, self.tasks, self.bias_types, self.per_type = source, list(tasks), bias_types, per_type
-        self.negative, self.positive = (ANTI, STEREOTYPE) if promote else (STEREOTYPE, ANTI)
-        self.shares, self.batch_size, self.seed = checked_shares(fit_share, select_share), batch_size, seed
+        self.shares, self.seed = checked_shares(fit_share, select_share), seed
         self.reference_file = reference_texts
-        self._read_by: LLM | None = None
         types = "all bias types" if bias_types is None else " and ".join(bias_types)
         aim = "towards" if promote else "away from"
         self.task = f"stereotypes of {source}, {' and '.join(tasks)}, {types}: {aim} them"
@@ -103,12 +92,6 @@ class StereoSetDataModule(SteeringDataModule):
     def own_reference_texts(self) -> list[str]:
         """Return the source's texts that steering should leave alone; none here, but a subclass may have some."""
         return []
-
-    @property
-    def reference_texts(self) -> list[str]:
-        """Return texts that steering should leave alone."""
-        self.setup()
-        return self._reference_texts
 
     @property
     def held_out_groups(self) -> list[str]:
@@ -132,50 +115,18 @@ class StereoSetDataModule(SteeringDataModule):
             examples = [example for example in examples if example.bias_type in self.bias_types]
         if self.per_type is not None:
             examples = sample(examples, self.per_type, self.seed)
-        self._reference_texts = (
-            self.own_reference_texts() if self.reference_file is None else read_texts(self.reference_file)
-        )
-        self.parts = split_by_term(examples, self.shares, self.seed)
-        terms = sorted({_term(example) for example in examples})
+        reference = self.own_reference_texts() if self.reference_file is None else read_texts(self.reference_file)
+        parts = split_by_term(examples, self.shares, self.seed)
+        terms = sorted({term_of(example) for example in examples})
         self.term = {term: number for number, term in enumerate(terms)}
-        self._whole = self.parts, self._reference_texts
+        self.keep(parts, [[self.term[term_of(example)] for example in part] for part in parts], reference)
 
-    def read_by(self, llm: LLM) -> None:
-        """Check with a loaded model that all parts can be read; raises ValueError naming a row."""
-        if llm is self._read_by:
-            return
-        self.setup()
-        parts, reference = self._whole
-        texts = [[(e.id, question(e)) for e in part] for part in parts]
-        readable = self.reader.read(llm, texts, whole=(self.negative, self.positive))
-        self._reference_texts = self.reader.reference_texts(llm, reference)
-        self.parts = [
-            [_with_prompt(part[i], q.prompt) for i, q in rows] for part, rows in zip(parts, readable, strict=True)
-        ]
-        check_pairs(llm, ((e.id, question(e)) for part in self.parts for e in part), self.negative, self.positive)
-        self._read_by = llm
+    def choices(self, example: StereoSetExample) -> MultipleChoice:
+        return question(example)
 
-    def _loader(self, part: int) -> DataLoader[PairBatch]:
-        self.setup()
-        llm = language_model(self)
-        if llm is not None:
-            self.read_by(llm)
-        examples = self.parts[part]
-        questions, term = [question(e) for e in examples], [self.term[_term(e)] for e in examples]
-        return PairBatches(questions, self.negative, self.positive, term, self.batch_size, share(self)).loader()
-
-    def train_dataloader(self) -> DataLoader[PairBatch]:
-        return self._loader(FIT)
-
-    def val_dataloader(self) -> DataLoader[PairBatch]:
-        return self._loader(SELECT)
-
-    def test_dataloader(self) -> list[DataLoader[PairBatch]]:
-        """Return loaders of the held-out terms and of those that the method was fitted to."""
-        return [self._loader(TEST), self._loader(FIT)]
-
-    def predict_dataloader(self) -> DataLoader[PairBatch]:
-        return self._loader(TEST)
+    def with_prompt(self, example: StereoSetExample, prompt: str) -> StereoSetExample:
+        """Return the example with its context replaced; intrasentence examples have no prompt to cut."""
+        return example if example.task == INTRASENTENCE else example._replace(context=prompt)
 
 
 class PocketStereoSetDataModule(StereoSetDataModule):
@@ -229,12 +180,3 @@ def question(example: StereoSetExample) -> MultipleChoice:
     if example.task == INTRASENTENCE:
         return MultipleChoice("", sentences)
     return MultipleChoice(example.context.rstrip(), tuple(f" {sentence}" for sentence in sentences))
-
-
-def _with_prompt(example: StereoSetExample, prompt: str) -> StereoSetExample:
-    """Return the example with its context replaced; intrasentence examples have no prompt to cut."""
-    return example if example.task == INTRASENTENCE else example._replace(context=prompt)
-
-
-def _term(example: StereoSetExample) -> str:
-    return example.target.strip().casefold()

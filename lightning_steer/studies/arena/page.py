@@ -12,7 +12,7 @@ from lightning_steer.files import is_regular
 from lightning_steer.report.files import write_figure, write_text
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.intervals import mean_over_units
-from lightning_steer.studies.arena import declared, situations, summary
+from lightning_steer.studies.arena import declared, limits, situations, summary
 from lightning_steer.studies.arena.entrants import PROMPT, RANDOM
 from lightning_steer.studies.arena.summary import Unit
 from lightning_steer.studies.declaration import declared_text, verdict_text
@@ -150,7 +150,7 @@ def text(
         *explained(s),
         *situations.text(s, kept),
         *verdict(kept, kept_toys, again, openings),
-        *situations.limits(minutes),
+        *limits.text(minutes),
     ]
     return "\n".join(sections).rstrip() + "\n"
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.drift import next_token_kl
-from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.networks.gradients import weighted_gradients
 from lightning_steer.records import Activations
 from lightning_steer.selection.grid import Grid, within_budget
@@ -22,6 +21,7 @@ from lightning_steer.strength import UnreadableError
 from lightning_steer.studies.arena.entrants import Entrant
 from lightning_steer.studies.arena.language import BUDGET
 from lightning_steer.studies.toy import adapters, pools
+from lightning_steer.studies.toy.ensemble import Ensemble
 from lightning_steer.studies.toy.networks import trained
 from lightning_steer.studies.toy.settings import W32, W48, W64, Cell, Network, small
 

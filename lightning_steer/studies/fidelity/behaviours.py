@@ -18,7 +18,7 @@ from lightning_steer.metrics.behaviour_effect import (
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.likelihood import sorted_curves
 from lightning_steer.studies.fidelity.settings import Scale
-from lightning_steer.studies.fidelity.subject import added, directions, language_model, lessons, neutral
+from lightning_steer.studies.fidelity.subject import added, directions, language_model, neutral, pair_activations
 from lightning_steer.studies.fidelity.sweep import drift_of, plain, with_unsteered
 
 SHOWN = 1.0
@@ -71,7 +71,7 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
     data.setup()
     fit, test = part(data, FIT), part(data, TEST)
     topic, site = torch.tensor(test.cluster), llm.sites[layer]
-    negative, positive = lessons(llm, fit)[site]
+    negative, positive = pair_activations(llm, fit)[site]
     vector = (positive - negative).mean(0)
     positive = [c for c in scale.strengths if c > 0]
     random = directions(scale.draws, len(vector), float(vector.norm()))

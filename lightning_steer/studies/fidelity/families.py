@@ -18,7 +18,7 @@ from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.stereoset_effect import KINDS
 from lightning_steer.records import Activations
 from lightning_steer.studies.fidelity.settings import Arm
-from lightning_steer.studies.fidelity.subject import Subject, added, lessons, neutral
+from lightning_steer.studies.fidelity.subject import Subject, added, neutral, pair_activations
 from lightning_steer.studies.fidelity.sweep import along, plain
 
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
@@ -65,7 +65,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
     llm, test = subject.llm, subject.test
     site, texts = llm.sites[layer], neutral(arm.chat)
     base = added(llm, test.contrasts, None, torch.zeros(1, 1))[0]
-    negative, positive = lessons(llm, subject.fit.contrasts)[site]
+    negative, positive = pair_activations(llm, subject.fit.contrasts)[site]
     error = torch.cat([torch.ones(len(negative)), torch.zeros(len(positive))])
     activations = Activations(torch.cat([negative, positive]), error, (error < 0.5).long().unsqueeze(1), True)
     strength = torch.tensor(STRENGTHS)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_steer.markdown import table
 from lightning_steer.report.tables import number
 from lightning_steer.studies.fidelity.cells import (
     as_cell,
@@ -16,7 +17,7 @@ from lightning_steer.studies.fidelity.cells import (
 Parts = Mapping[str, dict[str, Any]]
 
 
-def glance(found: Parts) -> str:
+def overview(found: Parts) -> str:
     """Return both overview tables as Markdown; empty if nothing was run."""
     tables = [table for table in (stereotypes(found), behaviours(found)) if table]
     return "\n".join(["## At a glance\n", *tables]) if tables else ""
@@ -30,8 +31,7 @@ def stereotypes(found: Parts) -> str:
     columns = "stereotypes suppressed, bias type, layer and strength, stereotype chosen, opposite, unrelated, fidelity"
     draws = next(iter(runs.values()))["baselines"]["random_control"]["fidelity"]["n"]
     head = [*columns.split(", "), f"{draws} random directions: median (range)", "rank p", "KL on neutral text"]
-    estimates = []
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    estimates, rows = [], []
     for name, part in runs.items():
         metrics, before = part["metrics"], part["baselines"]["baseline"]
         arm, _, kind = name.removeprefix("run-").removesuffix("-suppress").rpartition("-")
@@ -50,8 +50,8 @@ def stereotypes(found: Parts) -> str:
             *reported_random_cells(part["baselines"]["random_control"]["fidelity"]),
             number(metrics["reference_kl"]["value"]),
         ]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n" + footnote(estimates, "held-out examples")
+        rows.append(row)
+    return "\n".join(table(head, rows)) + "\n" + footnote(estimates, "held-out examples")
 
 
 def behaviours(found: Parts) -> str:
@@ -69,8 +69,7 @@ def behaviours(found: Parts) -> str:
     }
     head = ["behaviours promoted", "behaviour", *names.values()]
     head[3:3] = [f"the same, {len(parts[0]['random']['margin_change'])} random directions: median (range)", "rank p"]
-    estimates = []
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    estimates, rows = [], []
     for part in parts:
         method, control = f"{part['model']}, strength 1", f"{part['model']}, instead of base"
         shown = {method: part["shown"].get("1"), control: part.get("as_a_method")}
@@ -80,8 +79,8 @@ def behaviours(found: Parts) -> str:
                 estimates += columns
                 values = [as_cell(estimate) for estimate in columns]
                 values[1:1] = by_chance(part, columns[0].value) if label == method else ["-", "-"]
-                lines.append(f"| {label} | {part['behaviour']} | {' | '.join(values)} |")
-    return "\n".join(lines) + "\n" + footnote(estimates, "held-out prompts", "topics")
+                rows.append([label, part["behaviour"], *values])
+    return "\n".join(table(head, rows)) + "\n" + footnote(estimates, "held-out prompts", "topics")
 
 
 def by_chance(part: Mapping[str, Any], value: float) -> list[str]:

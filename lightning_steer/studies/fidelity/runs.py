@@ -18,7 +18,7 @@ from lightning_steer.metrics.columns import as_numbers, estimate_columns
 from lightning_steer.metrics.drift import by_task, entanglement, flips
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect
 from lightning_steer.metrics.weighted import weighted_mean
-from lightning_steer.modules.summary import random_range
+from lightning_steer.modules.figures import random_range
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Share, Smooth
 from lightning_steer.studies.fidelity.settings import Arm, Scale

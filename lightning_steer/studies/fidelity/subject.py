@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.pair_batches import PairBatches
+from lightning_steer.data.pair_module import FIT, SELECT, TEST
 from lightning_steer.data.pocket.items import neutral_texts
 from lightning_steer.data.pocket.text import BOS
 from lightning_steer.data.stereoset.examples import StereoSetExample
-from lightning_steer.data.stereoset.module import FIT, SELECT, TEST, PocketStereoSetDataModule, question
+from lightning_steer.data.stereoset.module import PocketStereoSetDataModule, question
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import GeneratedTokens
 from lightning_steer.studies.fidelity.settings import Arm
@@ -60,7 +61,7 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
 
 
 @torch.no_grad()
-def lessons(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
+def pair_activations(llm: LLM, contrasts: PairBatches) -> dict[str, tuple[Tensor, Tensor]]:
     """Return activations ``{site: (negative [n, d], positive [n, d])}``."""
     batch = contrasts[0]
     negative, positive = llm.activations(batch.negative), llm.activations(batch.positive)
@@ -102,7 +103,7 @@ class Subject:
         self.llm = language_model(models[arm.model])
         origin = language_model(models[arm.vector])
         self.fit, self.select, self.test = (split(kind, arm.chat, part, seed=seed) for part in (FIT, SELECT, TEST))
-        pairs = lessons(origin, self.fit.contrasts)
+        pairs = pair_activations(origin, self.fit.contrasts)
         self.vectors = {site: (positive - negative).mean(0) for site, (negative, positive) in pairs.items()}
 
     def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_steer.markdown import table
 from lightning_steer.report.tables import number
 from lightning_steer.studies.fidelity.cells import (
     RANDOM,
@@ -18,7 +19,7 @@ from lightning_steer.studies.fidelity.cells import (
     random_cells,
     reported_random_cells,
 )
-from lightning_steer.studies.fidelity.overview import glance
+from lightning_steer.studies.fidelity.overview import overview
 
 Parts = Mapping[str, dict[str, Any]]
 LENGTH = "vector as long as base's"
@@ -44,7 +45,7 @@ def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
         "Values stand before their 95 % intervals over target terms (behaviours: over topics; neutral text: over "
         "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. "
         f"{RANDOM}\n",
-        glance(found),
+        overview(found),
         runs(found),
         pattern(found),
         causes(found),
@@ -65,14 +66,15 @@ def runs(found: Parts) -> str:
     random = f"fidelity, {draws} random directions: median (range)"
     head = ["run", "layer", "strength", *HEADLINE, "reference_kl", random, "rank p of fidelity"]
     held_out, neutral = [], []
-    lines = ["## Runs: layer and strength chosen on other terms\n", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    rows = []
     for name, part in by_run.items():
         metrics, chance = part["metrics"], reported_random_cells(part["baselines"]["random_control"]["fidelity"])
         columns = [of_report(metrics[m]) for m in (*HEADLINE, "reference_kl")]
         held_out += columns[:-1]
         neutral.append(columns[-1])
         setting = [f"{metrics['layer']['value']:.0f}", f"{metrics['strength']['value']:g}"]
-        lines.append(f"| {' | '.join([name, *setting, *map(as_cell, columns), *chance])} |")
+        rows.append([name, *setting, *map(as_cell, columns), *chance])
+    lines = ["## Runs: layer and strength chosen on other terms\n", *table(head, rows)]
     return "\n".join(lines) + "\n" + footnote(held_out) + footnote(neutral, "neutral texts (reference_kl)")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_steer.markdown import table
 from lightning_steer.report.files import write_figure, write_json, write_text
 from lightning_steer.studies.mera import headline
 from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, shown
@@ -76,8 +77,7 @@ def write(out: Path, results: Mapping[Key, Mapping[str, Any]]) -> str:
 
 
 def _head(columns: str) -> list[str]:
-    names = columns.split(", ")
-    return [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    return table(columns.split(", "))
 
 
 def _report(model: str, mixture: str, task: str, name: str, methods: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_steer.selection.kl_budget import CandidateDirection, KLBudget
+from lightning_steer.studies.published.kl_budget import CandidateDirection, KLBudget
 
 DRAWS = 2000
 SEED = 0

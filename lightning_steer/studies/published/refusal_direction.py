@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_steer import text_files
-from lightning_steer.selection.kl_budget import CandidateDirection
 from lightning_steer.statistics.dose_response import p_values
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Change, Share
+from lightning_steer.studies.published.kl_budget import CandidateDirection
 from lightning_steer.studies.published.sources import table as path_of
 
 MODELS = {"gemma-2b-it": 18, "llama-2-7b-chat-hf": 32}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_steer.selection.kl_budget import KLBudget
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.statistics.power import PairedDesign
 from lightning_steer.studies.published import choice_noise
+from lightning_steer.studies.published.kl_budget import KLBudget
 from lightning_steer.studies.published.markdown import table
 from lightning_steer.studies.published.refusal_direction import (
     JUDGES,

@@ -23,9 +23,9 @@ from lightning_steer.methods import (
     Ridge,
 )
 from lightning_steer.methods.base import SteeringMethod
-from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.records import Activations
 from lightning_steer.selection.strength import choose
+from lightning_steer.studies.toy.ensemble import Ensemble
 from lightning_steer.studies.toy.pools import Pool
 
 VECTOR_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0)

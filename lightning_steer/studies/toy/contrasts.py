@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_steer.report.intervals import MEANING
 from lightning_steer.statistics.claims import ASSUMED, Result, above, below
 from lightning_steer.statistics.estimate import LEVEL
 from lightning_steer.statistics.multiplicity import holm
+from lightning_steer.studies.toy.intervals import MEANING
 
 VECTORS = ("mean difference", "learned vector")
 MAPS = ("ridge", "Gaussian transport", "LoReFT 4", "LoReFT 8", "LEACE by value")

@@ -9,8 +9,8 @@ from tqdm.auto import tqdm
 
 from lightning_steer.data.toy.world import ToyLabelledSplit, ToyWorld
 from lightning_steer.files import write
-from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.networks.mlp import MLP
+from lightning_steer.studies.toy.ensemble import Ensemble
 from lightning_steer.studies.toy.settings import Network
 
 BATCH, CLEAN_ROWS = 128, 2000

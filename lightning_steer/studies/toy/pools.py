@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.toy.world import ToyPairSplit, generator
-from lightning_steer.networks.ensemble import Ensemble
 from lightning_steer.records import Activations
+from lightning_steer.studies.toy.ensemble import Ensemble
 from lightning_steer.studies.toy.networks import worlds
 from lightning_steer.studies.toy.settings import Cell
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lightning_steer.report.figures import COLOURS, below
-from lightning_steer.report.intervals import MEANING, over_networks
+from lightning_steer.studies.toy.intervals import MEANING, over_networks
 
 
 def table(found: dict[str, Any]) -> str:

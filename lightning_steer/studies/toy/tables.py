@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from lightning_steer.report.figures import COLOURS, below
 from lightning_steer.report.files import write_figure, write_text
-from lightning_steer.report.intervals import MEANING, over_networks
 from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.studies.toy import contrasts as toy_contrasts
 from lightning_steer.studies.toy import reproduction_tables as reproduction
 from lightning_steer.studies.toy.contrasts import FEW, MAPS, VECTORS, differences
+from lightning_steer.studies.toy.intervals import MEANING, over_networks
 
 OWN = "report's network"
 CLEAN_ENOUGH = 0.95

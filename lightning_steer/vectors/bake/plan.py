@@ -101,13 +101,13 @@ def direction_of(vector: SteeringVector) -> tuple[Tensor, float]:
                 raise UserError("the vector is zero and has no direction")
             estimates.append((value / value.norm(), 1.0))
             continue
-        found = removal(affine(method, vector.card.strength.value))
-        if found is None:
+        direction_and_share = removal(affine(method, vector.card.strength.value))
+        if direction_and_share is None:
             raise UserError(
                 f"{vector.card.method} is neither a vector nor an ablation h - s r r'h of one direction: there is no "
                 "direction that could be removed"
             )
-        estimates.append(found)
+        estimates.append(direction_and_share)
     first, share = estimates[0]
     if any(abs(float(first @ other)) < 1 - 1e-6 for other, _ in estimates):
         raise UserError(

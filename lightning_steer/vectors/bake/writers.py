@@ -72,7 +72,7 @@ def embeddings_of(decoder: Decoder, ids: Tensor) -> tuple[Weight, ...]:
         and module.embedding_dim == decoder.width
         and not name.startswith(f"{decoder.blocks}.")
     ]
-    with _recorded(model, names, outputs), block_input(model, decoder.blocks, 0) as entering:
+    with _recorded(model, names, outputs), hooks.inputs(model, f"{decoder.blocks}.0") as entering:
         model(ids, use_cache=False)
     if not outputs or not _is_sum(entering[0], [h.expand_as(entering[0]) for h in outputs.values()]):
         raise UserError(
@@ -120,7 +120,7 @@ def all_writers(decoder: Decoder, ids: Tensor) -> list[Part]:
     outputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(_recorded(model, [name for row in sites for name in row], outputs))
-        entering = [stack.enter_context(block_input(model, decoder.blocks, i)) for i in range(decoder.depth)]
+        entering = [stack.enter_context(hooks.inputs(model, f"{decoder.blocks}.{i}")) for i in range(decoder.depth)]
         leaving = stack.enter_context(hooks.capture(model, [f"{decoder.blocks}.{i}" for i in range(decoder.depth)]))
         model(ids, use_cache=False)
     for layer, (row, names) in enumerate(zip(by_layer, sites, strict=True)):
@@ -133,21 +133,6 @@ def all_writers(decoder: Decoder, ids: Tensor) -> list[Part]:
             )
         parts += row
     return parts
-
-
-@contextmanager
-def block_input(model: nn.Module, blocks: str, layer: int) -> Iterator[list[Tensor]]:
-    """Record what a block reads, ``[B, T, d]``, while the ``with`` block runs."""
-    inputs: list[Tensor] = []
-
-    def keep(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        inputs.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-    handle = model.get_submodule(f"{blocks}.{layer}").register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield inputs
-    finally:
-        handle.remove()
 
 
 def _experts(module: nn.Module) -> bool:

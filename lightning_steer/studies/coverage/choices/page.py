@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+from lightning_steer.markdown import table
 from lightning_steer.studies.coverage.choices.cells import DELTAS, EACH, LIMIT, RULES, TRUTHS
 from lightning_steer.studies.coverage.promises import ICC, K
 from lightning_steer.studies.coverage.verdicts import fault
@@ -56,7 +57,7 @@ COLUMNS = (
 def text(rows: list[Row], sets: int, seconds: float) -> str:
     """Return the page as Markdown: what holds, a table of groups, then every design."""
     head = HEAD.format(sets=sets, minutes=max(seconds / 60, 1), k=K, limit=LIMIT, each=EACH, icc=ICC)
-    lines = [head, "## What holds", "", summary(rows), "", *_table(COLUMNS, map(_group, _groups(rows)))]
+    lines = [head, "## What holds", "", summary(rows), "", *table(COLUMNS, map(_group, _groups(rows)))]
     lines += [
         "", "*Most* is the largest share among the designs of a line; the other columns are means over them. If no "
         "setting is certified, that is no right choice, with benefit 0. The last column is the mean over the choices "
@@ -145,8 +146,4 @@ def _designs(truth: str, rows: list[Row]) -> list[str]:
         if truth == "growing":
             line += [f"{_share(row, rule, figure):.3f}" for figure in ("good", "benefit") for rule in RULES]
         cells.append(line)
-    return _table(columns, cells)
-
-
-def _table(columns: Any, rows: Any) -> list[str]:
-    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return table(columns, cells)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_steer.probes.error_probe import logit_error
-from lightning_steer.probes.linear import logistic, ridge
+from lightning_steer.probes.linear import ridge
+from lightning_steer.probes.logistic_regression import logistic
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.normal_equations import NormalEquations
 from lightning_steer.probes.probe_selection import PENALTIES, fit_path

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_steer import markdown
 from lightning_steer.studies.declaration import Question, Result, claim, verdicts
 
 LEAST_P = 1e-4
@@ -15,8 +16,7 @@ ROUNDING = 1e-6
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(markdown.table(head, rows)) + "\n"
 
 
 def verdict_table(question: Question, results: Mapping[str, Result], units: Mapping[str, NDArray]) -> str:
