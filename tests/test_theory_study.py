@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods import MidSteer
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera import cells
@@ -86,7 +87,7 @@ def test_the_closed_form_is_what_many_rows_give() -> None:
     assert all(degrees(v, exact.named()[name]) < 1 for name, v in fitted.named().items())
 
 
-def test_9_no_form_changes_less_than_the_optimum() -> None:
+def test_9_no_form_changes_less_than_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     head, h = drawn(30, 6), drawn(12, 6, seed=9)
     g, pair = head[0] - head[1], torch.tensor([0, 1])
     fitted = fit(H, Y, H, Y)
@@ -102,6 +103,24 @@ def test_9_no_form_changes_less_than_the_optimum() -> None:
     fisher = (head.T * p.unsqueeze(1)) @ head - torch.einsum("nd,ne->nde", p @ head, p @ head)
     flat = torch.linalg.solve(fisher, g.expand(12, 6))
     assert (degrees(softmax.optimum(head, h, g, 0.01), flat) < 3).all()  # dual steering, for small effects
+    monkeypatch.setattr(softmax, "SHRINKAGE", 1e-9)
+    monkeypatch.setattr(softmax, "OUTCOMES", 30)
+    seen = torch.stack([h[0], h[0]])
+    alike = softmax.forms(head, seen, torch.tensor([1.0, -1.0]), pair, fitted, 0)["F^-1 g (dual)"]
+    assert degrees(alike, flat[0]) < 0.01
+
+
+def test_forms_are_compared_at_equal_effect() -> None:
+    head, h, pair = drawn(30, 6), drawn(12, 6, seed=9), torch.tensor([0, 1])
+    g, fitted = head[0] - head[1], fit(H, Y, H, Y)
+    compared = softmax.compare(head, H, Y, h, pair, fitted, 0)
+    rows = Activations(H, (Y <= 0).double(), torch.zeros(400, 1).long(), False)
+    own = MidSteer(6).fit(rows)(h, 1.0) - h
+    shifts = {"g (Euclid)": g, "Sigma g (Mahalanobis)": H.T.cov() @ g, "midsteer.yaml": own}
+    for name, v in shifts.items():
+        for effect, (full, other) in zip(softmax.EFFECTS, compared[name], strict=True):
+            change = softmax.change(head, h, effect * v / (v @ g).mean(), pair)
+            close(torch.stack([x.mean() for x in change]), torch.tensor([full, other]), 1e-3)
 
 
 def test_the_change_among_others_leaves_the_two_out() -> None:
@@ -122,16 +141,19 @@ def test_10_midsteer_reads_with_the_filter_and_writes_along_the_pattern() -> Non
     assert degrees(method.write.double(), fitted.difference) < 0.01
 
 
-def test_the_gradient_is_that_of_the_margin() -> None:
+@pytest.mark.parametrize("goal", ["sms_spam", "town"])
+def test_the_gradient_is_that_of_the_margin(goal: str) -> None:
     llm = cells.load("checkpoints/pocket/base", False)
-    reading = read(llm, "sms_spam", 6, 0)
+    reading = read(llm, goal, 40, 0)
     head = llm.model.get_output_embeddings().weight.detach().double()
     close(reading.states @ (head[reading.pair[0]] - head[reading.pair[1]]), reading.margin, 1e-4)
-    questions, _, words = prompts("sms_spam", 6, 0, False)
-    choices = [question._replace(choices=tuple(f" {word}" for word in words)) for question in questions]
+    assert torch.corrcoef(torch.stack([reading.margin, reading.planted]))[0, 1] > 0.9
+    questions, _, words = prompts(goal, 40, 0, False)
+    texts = [question.prompt + "".join(question.choices) for question in questions]
+    choices = [MultipleChoice(text, tuple(f" {word}" for word in words)) for text in texts]
     v = drawn(96, seed=11).float()
     for layer, site in enumerate(llm.sites):
-        close(llm.activations(questions)[site], reading.h[layer], 1e-5)
+        close(llm.activations(questions)[site], reading.h[layer], 1e-4)
         up, down = (llm.scores(choices, {site: lambda h, s=s: h + s * v})[0].double() for s in (0.01, -0.01))
         slope = ((up - down)[:, 0] - (up - down)[:, 1]) / 0.02
         close(slope, reading.gradient[layer].double() @ v.double(), 0.05)
@@ -140,7 +162,7 @@ def test_the_gradient_is_that_of_the_margin() -> None:
 def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
     goals, rows = ("sms_spam", "town"), (30, 12, 12)
     numbers = {model: [measuring.one(model, draw, goals, rows) for draw in (0, 1)] for model in measuring.MODELS}
-    page.write(tmp_path / "theory.md", numbers, rows)
+    page.write(tmp_path / "theory.md", numbers, numbers["base"][0])
     text = (tmp_path / "theory.md").read_text()
     layer = [numbers["base"][draw][goal]["r2"][3][0] for draw in (0, 1) for goal in goals]
     assert f"| base, 3 | {sum(layer) / 4:.3f} (" in text

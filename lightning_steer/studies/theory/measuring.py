@@ -14,6 +14,8 @@ from lightning_steer.studies.theory.reading import GOALS, Reading, read
 MODELS = ("base", "tuned")
 ROWS = (240, 60, 60)
 """Prompts to fit to, to judge penalties on, and to measure on."""
+MANY = (2000, 100, 200)
+"""The same in draw 0 of the first model, to see what more prompts change."""
 CONTEXTS = 16
 """Prompts at most, of those measured on whose planted margin is below 0, whose margin is raised at the head."""
 

@@ -15,7 +15,7 @@ from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.kinds import Quantile
 from lightning_steer.studies.theory import softmax, worlds
 from lightning_steer.studies.theory.directions import PENALTIES, TOLERANCE
-from lightning_steer.studies.theory.measuring import CONTEXTS
+from lightning_steer.studies.theory.measuring import CONTEXTS, MANY, ROWS
 
 Draws = Sequence[Mapping[str, Any]]
 """Numbers of each draw, by goal."""
@@ -45,6 +45,11 @@ def off_target(draws: Draws, wanted: str, form: str, effect: int, which: int) ->
     return Quantile(0.5).estimate(columns)[0]
 
 
+def short(estimate: Estimate) -> str:
+    """Return an estimate of a KL, with fewer digits the larger it is."""
+    return estimate.text(4 if estimate.value < 0.01 else 3 if estimate.value < 1 else 1)
+
+
 def forms(draws: Draws) -> list[str]:
     """Return the forms, random directions as one."""
     names = next(iter(draws[0].values()))["other"]
@@ -56,16 +61,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)])
 
 
-def write(path: Path, numbers: Mapping[str, Draws], rows: Sequence[int]) -> None:
-    """Write the page and its two figures; ``numbers`` are the draws of each model."""
+def write(path: Path, numbers: Mapping[str, Draws], many: Mapping[str, Any]) -> None:
+    """Write the page and its two figures; ``numbers`` are the draws of each model, ``many`` that with more prompts."""
     simulated = {n: [worlds.simulate(n, seed) for seed in range(SIMULATIONS)] for n in worlds.ROWS}
     write_figure(angle_figure(numbers, simulated), path.parent / "figures", "theory_angles")
     write_figure(off_target_figure(numbers), path.parent / "figures", "theory_off_target")
     template = Template(Path(__file__).with_suffix(".md").read_text())
-    write_text(path, template.substitute(_values(numbers, rows, simulated)))
+    write_text(path, template.substitute(_values(numbers, many, simulated)))
 
 
-def _values(numbers: Mapping[str, Draws], rows: Sequence[int], simulated: Mapping[int, list[Any]]) -> dict[str, str]:
+def _values(
+    numbers: Mapping[str, Draws], many: Mapping[str, Any], simulated: Mapping[int, list[Any]]
+) -> dict[str, str]:
     """Return the text of every place in the template."""
     both = [{f"{model} {goal}": of for model, draw in zip(numbers, pair, strict=True) for goal, of in draw.items()}
             for pair in zip(*numbers.values(), strict=True)]  # fmt: skip
@@ -75,7 +82,10 @@ def _values(numbers: Mapping[str, Draws], rows: Sequence[int], simulated: Mappin
     def angle(name: str) -> str:
         return over(both, lambda goal: goal["angles"][name]).text(0)
 
-    angle_w = [a for draw in both for goal in draw.values() for a in goal["angles"]["w, least squares"]]
+    def trait(form: str) -> str:
+        return short(off_target(numbers[next(iter(numbers))], "traits", form, SHOWN, 1))
+
+    one, many_w = PENALTIES.index(1.0) + 1, [a for goal in many.values() for a in goal["angles"]["w, least squares"]]
     names = list(first[goals[0]]["angles"])
     exact = worlds.world().exact()
     columns = [f"{network}, {n}" for network in worlds.world().networks for n in ("exact", *worlds.ROWS)]
@@ -107,7 +117,7 @@ def _values(numbers: Mapping[str, Draws], rows: Sequence[int], simulated: Mappin
         by_goal.append(cells)
     head = [f"{model}, {k}, {what}" for k in KINDS for model in numbers for what in ("others", "full")]
     other = [
-        [form, *(off_target(draws, k, form, SHOWN, which).text(3) for k in KINDS for draws in numbers.values()
+        [form, *(short(off_target(draws, k, form, SHOWN, which)) for k in KINDS for draws in numbers.values()
                  for which in (1, 0))]
         for form in forms(numbers[next(iter(numbers))])
     ]  # fmt: skip
@@ -121,17 +131,23 @@ def _values(numbers: Mapping[str, Draws], rows: Sequence[int], simulated: Mappin
         "angle_r2": angle("w, penalty by R2"),
         "angle_good": angle("w, largest good penalty"),
         "chance": f"90 give or take {np.degrees(1 / np.sqrt(width)):.0f}",
-        "w_low": f"{min(angle_w):.0f}",
-        "w_high": f"{max(angle_w):.0f}",
+        "r2_one": over(both, lambda goal: np.mean(goal["r2"], 0)[one]).text(3),
+        "angle_one": over(both, lambda goal: np.mean(goal["path"], 0)[one]).text(0),
+        "many": str(MANY[0]),
+        "many_w": f"{min(many_w):.0f} to {max(many_w):.0f}",
+        "trait_g": trait("g (Euclid)"),
+        "trait_dual": trait("F^-1 g (dual)"),
+        "trait_mean": trait("mean difference"),
+        "trait_w": trait("w, least squares"),
         "readings": over(both, lambda goal: goal["readings"]).text(2),
         "simulations": str(SIMULATIONS),
         "tolerance": f"{TOLERANCE:g}",
         "worlds": table(["direction", *columns], world_rows),
         "world_r2": f"{float(exact.r2[0]):.3f}",
         "goals": ", ".join(goals),
-        "fit": str(rows[0]),
-        "choice": str(rows[1]),
-        "test": str(rows[2]),
+        "fit": str(ROWS[0]),
+        "choice": str(ROWS[1]),
+        "test": str(ROWS[2]),
         "unit": f"{count} draws of the prompts"
         + (", 95 % intervals over draws in square brackets" if count >= 20 else ", their range in round brackets"),
         "angles": table(["model, layer", "R2", *names, "readings", "spread"], per_layer),
@@ -149,7 +165,7 @@ def angle_figure(numbers: Mapping[str, Draws], simulated: Mapping[int, list[Any]
     x = [PENALTIES[0] / 10, *PENALTIES]
     exact = worlds.world().exact()
     for (network, g), colour in zip(worlds.world().networks.items(), COLOURS, strict=False):
-        panels[0].plot(x, worlds.degrees(exact.path, g), color=colour, label=f"network that {network}, exact")
+        panels[0].plot(x, worlds.degrees(exact.path, g), color=colour, label=f"{network}, exact")
         fitted = np.mean([worlds.degrees(d.path, g).numpy() for d in simulated[worlds.ROWS[0]]], 0)
         panels[0].plot(x, fitted, "o", color=colour, markersize=3, label=f"the same, {worlds.ROWS[0]} rows")
     panels[0].plot(x, 100 * exact.r2.numpy(), color="black", linestyle=":", label="R2, hundredths")
@@ -164,9 +180,9 @@ def angle_figure(numbers: Mapping[str, Draws], simulated: Mapping[int, list[Any]
         axes.set_title(f"pocket model, {model}", fontsize=10)
     for axes in panels:
         axes.set(xscale="log", xlabel="penalty, in mean variances (left end: 0)", ylim=(-5, 105))
+        axes.legend(fontsize=7, frameon=False, loc="center left" if axes is panels[0] else "lower left")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("degrees between w and the causal direction")
-    below(figure, *panels)
+    panels[0].set_ylabel("degrees, w to the causal direction")
     return figure
 
 
@@ -178,7 +194,7 @@ def off_target_figure(numbers: Mapping[str, Draws]) -> Figure:
     for axes, wanted in zip(panels, KINDS, strict=True):
         for i, form in enumerate(forms(draws)):
             values = [off_target(draws, wanted, form, e, 1).value for e in range(len(softmax.EFFECTS))]
-            style = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) * 2 + i % 2]}
+            style = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS)]}
             axes.plot(softmax.EFFECTS, values, marker="os^"[i % 3], markersize=4, label=form, **style)
         axes.set(xscale="log", yscale="log", xlabel="effect: rise of the margin, nats", title=f"{wanted}, {model}")
         axes.set_xticks(softmax.EFFECTS, [f"{e:g}" for e in softmax.EFFECTS])

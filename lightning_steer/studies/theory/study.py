@@ -14,7 +14,8 @@ from lightning_steer.studies.theory.directions import PENALTIES, TOLERANCE
 from lightning_steer.studies.theory.reading import GOALS
 
 FIRST = 1
-"""Draw 0 was looked at while this was written."""
+"""Draw 0 was looked at while this was written; it stands for itself, with more prompts."""
+MANY = f"{measuring.MODELS[0]}-0"
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -31,13 +32,14 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 def measure(options: argparse.Namespace, name: str) -> None:
     """Write the numbers of one draw of a model, unless they exist with these settings."""
     model, draw = name.split("-")
+    rows = measuring.ROWS if int(draw) else measuring.MANY
     settings = json.loads(json.dumps({
-        "goals": GOALS, "rows": measuring.ROWS, "penalties": PENALTIES, "tolerance": TOLERANCE,
+        "goals": GOALS, "rows": rows, "penalties": PENALTIES, "tolerance": TOLERANCE,
         "effects": softmax.EFFECTS, "contexts": measuring.CONTEXTS, "statistics": estimate.VERSION,
     }))  # fmt: skip
     path = options.out / f"{name}.json"
     if not (path.is_file() and json.loads(path.read_text()).get("settings") == settings):
-        result = measuring.one(model, int(draw))
+        result = measuring.one(model, int(draw), GOALS, rows)
         write_json(path, {"settings": settings, "goals": result})
 
 
@@ -45,12 +47,12 @@ def main(given: list[str] | None = None) -> int:
     """Measure, then write the page."""
     options, start = arguments(given), time.monotonic()
     names = {m: [f"{m}-{FIRST + k}" for k in range(options.draws)] for m in measuring.MODELS}
+    jobs = [MANY, *(name for of in names.values() for name in of)]
     with side_by_side(options.processes) as run:
-        for _ in run(partial(measure, options), [name for k in zip(*names.values(), strict=True) for name in k]):
+        for _ in run(partial(measure, options), jobs):
             pass
-    numbers = {
-        m: [json.loads((options.out / f"{name}.json").read_text())["goals"] for name in of] for m, of in names.items()
-    }
-    page.write(options.page, numbers, measuring.ROWS)
+    measured = {name: json.loads((options.out / f"{name}.json").read_text())["goals"] for name in jobs}
+    numbers = {model: [measured[name] for name in of] for model, of in names.items()}
+    page.write(options.page, numbers, measured[MANY])
     print(f"{time.monotonic() - start:.0f} s; wrote {options.page}; numbers in {options.out}")
     return 0
