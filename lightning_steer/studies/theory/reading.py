@@ -37,10 +37,11 @@ class Reading(NamedTuple):
     def part(self, start: int, end: int) -> "Reading":
         """Return some of the prompts."""
         rows = slice(start, end)
-        return Reading(self.h[:, rows], self.gradient[:, rows], *(x[rows] for x in self[2:5]), self.pair)
+        states, margin, planted = (x[rows] for x in (self.states, self.margin, self.planted))
+        return Reading(self.h[:, rows], self.gradient[:, rows], states, margin, planted, self.pair)
 
 
-def prompts(goal: str, n: int, seed: int, chat: bool) -> tuple[list[MultipleChoice], list[float], tuple[str, str]]:
+def prompts(goal: str, n: int, seed: int, chat: bool) -> tuple[list[MultipleChoice], list[float], tuple[str, ...]]:
     """Return n different prompts of a goal in random order, their planted log-odds, and the two words."""
     if goal in tasks.NAMES:
         drawn = [p for p in task_prompts(goal, 5 * n, seed, chat=chat) if p.label < 2]

@@ -90,7 +90,7 @@ def forms(head: Tensor, h: Tensor, y: Tensor, pair: Tensor, fitted: Directions, 
         "Sigma g (Mahalanobis)": fitted.sigma @ g,
         "F^-1 g (dual)": torch.linalg.solve(shrunk(flat.T @ flat / len(h), SHRINKAGE), g),
         **{name: v for name, v in fitted.named().items() if name != "w, penalty by R2"},
-        "dual_steering.yaml": DualSteering(len(g), SHRINKAGE).fit(rows).vector.to(g),
+        "dual_steering.yaml": DualSteering(len(g), SHRINKAGE).fit(rows).shift(h, 1.0)[0].to(g),
         **{f"random {k}": v for k, v in enumerate(random)},
     }
 
