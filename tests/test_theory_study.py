@@ -12,7 +12,7 @@ from lightning_steer.methods import MidSteer
 from lightning_steer.records import Activations
 from lightning_steer.studies.mera import cells
 from lightning_steer.studies.theory import measuring, page, softmax, worlds
-from lightning_steer.studies.theory.directions import along, degrees, fit
+from lightning_steer.studies.theory.directions import TOLERANCE, along, degrees, fit
 from lightning_steer.studies.theory.reading import prompts, read
 
 
@@ -56,6 +56,9 @@ def test_3_to_6_the_path_leads_from_the_filter_to_the_pattern() -> None:
     assert degrees(fitted.path[-1], covariance) < 0.2 < 10 < degrees(fitted.path[0], covariance)
     assert (fitted.r2.diff() < 0).all()  # on the fitted rows themselves, as with infinitely many
     close(fitted.named()["w, penalty by R2"], fitted.path[0])
+    good = [k for k, r2 in enumerate(fitted.r2.tolist()) if r2 >= float(fitted.r2[0]) - TOLERANCE]
+    assert 0 < good[-1] < len(fitted.path) - 1
+    close(fitted.named()["w, largest good penalty"], fitted.path[good[-1]])
     classes = (Y > 2).double() * 2 - 1
     labelled = fit(H, classes, H, classes)
     assert degrees(labelled.named()["Sigma w"], labelled.difference) < 1e-3
