@@ -132,7 +132,8 @@ def text(
     models = sorted({unit.name.split("-")[1] for unit in s.language})
     sections = [
         "# Which method should I use?\n",
-        "`make arena` writes this page and its figure from the numbers of its parts.\n",
+        "`make arena` writes this page and its figure from the numbers of its parts. "
+        "[Theory](theory.md) says which form is the cheapest for what.\n",
         *situations.answer(s, kept, again),
         f"![Each method's held-out effect within one budget of damage, and on toy networks.](figures/{FIGURE}.png)\n",
         "## The table\n",
