@@ -142,8 +142,8 @@ class AttributeEffect(Evaluation):
             messages.append(
                 f"{min(bypass_share, 1):.0%} of the evidence for the target by-passes this site: even the positives' "
                 f"own activations, put in its place, move the target in only {percent(patch)} of rows. A method that "
-                "moves rows to where the positives are cannot work here; one trained through the output can, but only "
-                "by pushing the site to where no sample ever is."
+                "moves rows to where the positives are cannot work here; one trained through the output may, by "
+                "pushing the site elsewhere than where samples are."
             )
         if baselines["baseline"]["off_target_accuracy"]["value"] < 0.95:
             messages.append(

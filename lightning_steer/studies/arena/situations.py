@@ -81,7 +81,8 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
             told += f"; {declared.told(declared.BEST, declared.again_results(again))}"
         lines.append(
             "Other seeds were kept back, and opened once after the claims were declared. A claim is shown if its "
-            "p-value, corrected by Holm, is at most .05. Round brackets: the range over tasks, no interval.\n\n- "
+            "p-value, corrected by Holm, is at most .05. Round brackets: the range over tasks, no interval. *A random "
+            "direction* is one and the same in all ten tasks, so these claims say nothing of other directions.\n\n- "
             + told.replace("; ", "\n- ")
             + "\n"
         )
