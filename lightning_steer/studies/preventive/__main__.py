@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from lightning_steer.cache.files import digest
@@ -25,6 +25,7 @@ ROWS = {
     "base": "base model, not trained",
     "none": "trained, no vector",
     "preventive": "vector in training",
+    "half": "vector in training, half the strength",
     "opposite": "opposite sign in training",
     "random": "random direction in training",
     "afterwards": "no vector in training, subtracted afterwards",
@@ -78,11 +79,18 @@ def chosen(folder: Path, figure: str, sign: int) -> tuple[float, str]:
     return best, f"{best:g} ({', '.join(f'{strength:g}: {value:.2f}' for strength, value in sizes.items())})"
 
 
-def judged(row: str, strength: float, afterwards: float) -> Iterator[dict[str, float]]:
-    """Yield the figures of a row of the table, for every training seed."""
-    arm, steered = {"afterwards": ("none", -afterwards), "kept on": ("preventive", strength)}.get(row, (row, 0.0))
-    for seed in SEEDS:
-        yield measure(BASE if row == "base" else folder_of(arm, strength, seed), TEST, steered)
+def places(strength: float, afterwards: float, row: str) -> list[tuple[Path, float]]:
+    """Return a row's model and the strength that it is steered with while it is judged, for every training seed."""
+    derived = {"afterwards": ("none", -afterwards), "kept on": ("preventive", strength), "half": ("preventive", 0.0)}
+    arm, steered = derived.get(row, (row, 0.0))
+    trained = strength / 2 if row == "half" else strength
+    return [(BASE if row == "base" else folder_of(arm, trained, seed), steered) for seed in SEEDS]
+
+
+def judge(strength: float, afterwards: float, row: str) -> None:
+    """Measure the models of a row."""
+    for folder, steered in places(strength, afterwards, row):
+        measure(folder, TEST, steered)
 
 
 def table(figures: dict[str, dict[int, dict[str, float]]]) -> str:
@@ -106,13 +114,20 @@ def main(given: list[str] | None = None) -> int:
         measures.fitted(BASE, RandomDirection(96, seed)).save(vector_path("random", seed))
     strength, tried = chosen(BASE, "lesson", 1)
     untouched = folder_of("none", 0, CHOICE_SEED)
-    arms = ("none", "preventive", "random", "opposite")
-    folders = [untouched, *(folder_of(arm, strength, seed) for seed in SEEDS for arm in arms)]
+    arms = [(arm, strength) for arm in ("none", "preventive", "random", "opposite")] + [("preventive", strength / 2)]
+    folders = [untouched, *(folder_of(*arm, seed) for seed in SEEDS for arm in arms)]
     with side_by_side(options.processes) as run:
         list(run(train, [folder.name for folder in folders]))
-    afterwards, tried_afterwards = chosen(untouched, "leak", -1)
-    openings = open_once(OUT / "opened.jsonl", declared.DECLARATION, declared.DECLARATION.verdict_draws, sys.argv)
-    figures = {row: dict(zip(SEEDS, judged(row, strength, afterwards), strict=True)) for row in ROWS}
+        afterwards, tried_afterwards = chosen(untouched, "leak", -1)
+        openings = open_once(OUT / "opened.jsonl", declared.DECLARATION, declared.DECLARATION.verdict_draws, sys.argv)
+        list(run(partial(judge, strength, afterwards), list(ROWS)))
+    figures = {
+        row: {
+            seed: measure(folder, TEST, steered)
+            for seed, (folder, steered) in zip(SEEDS, places(strength, afterwards, row), strict=True)
+        }
+        for row in ROWS
+    }
     results = declared.results(figures)
     known = measures.terms(TEST)
     true = {"plain text": measures.true_odds(known, False), "chats": measures.true_odds(known, True)}

@@ -23,7 +23,7 @@ from lightning_steer.studies.pocket.reader import Reader, opened
 from lightning_steer.vectors import SteeringVector, edit, of
 
 PAIRS = 6
-DOCUMENTS = 600
+DOCUMENTS = 400
 """Held-out documents of each form, for the loss."""
 FIGURES = {
     "leak": "plain text: log-odds of harsh against mild, less the true ones",
