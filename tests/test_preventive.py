@@ -21,8 +21,7 @@ from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods import MeanDifference
 from lightning_steer.modules import ToyClassifier
 from lightning_steer.modules.language_model import LanguageModel
-from lightning_steer.studies.preventive import __main__ as study
-from lightning_steer.studies.preventive import declared, measures
+from lightning_steer.studies.preventive import declared, measures, study
 from lightning_steer.studies.preventive.declared import SEEDS
 from lightning_steer.vectors import of, save
 from lightning_steer.vectors.preventive import PreventiveSteering
@@ -187,6 +186,14 @@ def test_claims_are_of_sizes_by_training_seed() -> None:
     assert prevented["less than with the opposite sign"].estimate.value == pytest.approx(1.1 * 0.8)
     assert price["part of the lesson is lost"].estimate.value == pytest.approx(1.1 * 0.2)
     assert price["less is lost than by steering afterwards"].estimate.value == pytest.approx(1.1 * 0.2)
+
+
+def test_the_price_is_the_lessons_change_over_the_leaks() -> None:
+    arms = {"none": (-0.4, 0.0), "preventive": (-0.2, 0.1), "half": (-0.3, 0.2), "afterwards": (0.0, 0.4)}
+    figures = {row: {seed: {"leak": leak, "lesson": lesson} for seed in SEEDS} for row, (leak, lesson) in arms.items()}
+    told = study.price(figures)
+    for row, value in (("preventive", 0.5), ("half", 2.0), ("afterwards", 1.0)):
+        assert f"{study.ROWS[row]}: {value:.2f}" in told
 
 
 def test_the_strength_with_the_smallest_error_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ LoRA), and the vector's own model and tokens are checked.
 """
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,7 +18,6 @@ from lightning_steer.errors import UserError
 from lightning_steer.numbers import ranged
 from lightning_steer.resources import resource_path
 from lightning_steer.runs.traced import TracedModule
-from lightning_steer.strength import check_strength
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.file import load
 from lightning_steer.vectors.steer import edit, module_of, positions_of
@@ -37,7 +37,6 @@ class PreventiveSteering(L.Callback):
         self.path = resource_path(vector)
         self.vector = load(self.path)
         self.strength = self.vector.card.strength.value if strength is None else strength
-        check_strength(self.strength)
         rule = self.vector.card.positions["name"]
         if type(positions_of(self.vector.card)).__name__ != "AllTokens":
             raise UserError(
@@ -49,8 +48,7 @@ class PreventiveSteering(L.Callback):
         """Put vector and strength on the record of what is fitted, before the module makes it."""
         if not isinstance(pl_module, TracedModule) or not hasattr(pl_module, "during_training"):
             raise UserError(f"preventive steering is for LanguageModel, not for {type(pl_module).__name__}")
-        with open(self.path, "rb") as file:
-            pl_module.during_training = {"vector": digest(file.read()), "strength": self.strength}
+        pl_module.during_training = {"vector": digest(Path(self.path)), "strength": self.strength}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare the vector's model with the one that the training started from; raise ValueError if it differs."""
