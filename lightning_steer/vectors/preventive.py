@@ -15,12 +15,13 @@ import lightning as L
 
 from lightning_steer.cache.files import digest
 from lightning_steer.errors import UserError
+from lightning_steer.lm.positions import AllTokens
 from lightning_steer.numbers import ranged
 from lightning_steer.resources import resource_path
 from lightning_steer.runs.traced import TracedModule
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.file import load
-from lightning_steer.vectors.steer import edit, module_of, positions_of
+from lightning_steer.vectors.steer import edit, positions_of
 
 
 class PreventiveSteering(L.Callback):
@@ -37,10 +38,11 @@ class PreventiveSteering(L.Callback):
         self.path = resource_path(vector)
         self.vector = load(self.path)
         self.strength = self.vector.card.strength.value if strength is None else strength
-        rule = self.vector.card.positions["name"]
-        if type(positions_of(self.vector.card)).__name__ != "AllTokens":
+        rule = positions_of(self.vector.card)
+        if not isinstance(rule, AllTokens):
             raise UserError(
-                f"{vector} steers {rule}, and a text to learn has no prompt: give a vector that acts on AllTokens"
+                f"{vector} steers {type(rule).__name__}, and a text to learn has no prompt: give a vector that acts on "
+                "AllTokens"
             )
         self._step = ExitStack()
 
@@ -48,7 +50,8 @@ class PreventiveSteering(L.Callback):
         """Put vector and strength on the record of what is fitted, before the module makes it."""
         if not isinstance(pl_module, TracedModule) or not hasattr(pl_module, "during_training"):
             raise UserError(f"preventive steering is for LanguageModel, not for {type(pl_module).__name__}")
-        pl_module.during_training = {"vector": digest(Path(self.path)), "strength": self.strength}
+        module: Any = pl_module
+        module.during_training = {"vector": digest(Path(self.path)), "strength": self.strength}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare the vector's model with the one that the training started from; raise ValueError if it differs."""
@@ -59,8 +62,6 @@ class PreventiveSteering(L.Callback):
             return fingerprint.of(module.network, module.tokenizer, files=False)._replace(memory=started)
 
         fingerprint.refuse(self.vector.card.model, identify)
-        for site in self.vector.card.sites:
-            module_of(module.network, site)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
