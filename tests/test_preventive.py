@@ -27,12 +27,15 @@ from lightning_steer.vectors import of, save
 from lightning_steer.vectors.preventive import PreventiveSteering
 
 
-def fit(folder: Path, source: str | None, *callbacks: L.Callback, seed: int = 0, **settings: Any) -> LanguageModel:
+def fit(
+    folder: Path, source: str | None, *callbacks: L.Callback, seed: int = 0, resume: Path | None = None, **settings: Any
+) -> LanguageModel:
     L.seed_everything(seed, verbose=False)
     start: dict[str, Any] = {"llm": source} if source else {"architecture": {"model_type": "llama", **TINY["llama"]}}
     kept = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
     module = LanguageModel(**start, learning_rate=1e-2, warm_up=2)
-    quiet_trainer(enable_checkpointing=True, callbacks=[kept, *callbacks], **settings).fit(module, data())
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[kept, *callbacks], **settings)
+    trainer.fit(module, data(), ckpt_path=resume, weights_only=True)
     return module
 
 
@@ -132,6 +135,23 @@ def test_the_record_says_which_vector_and_how_strong(base: Path, vector: str, tm
     assert len(one.settings["vector"]) == 64
     assert [text.partition(" ")[0] for text in one.differences(two)] == ["settings"]
     assert one.differences(plain)
+
+
+def test_a_killed_fit_goes_on_with_its_vector_and_no_other(base: Path, vector: str, tmp_path: Path) -> None:
+    class Killed(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_more: Any) -> None:
+            if trainer.global_step == 6:
+                raise RuntimeError("killed")
+
+    whole = fit(tmp_path / "a", str(base), PreventiveSteering(vector, 2.0), max_epochs=2)
+    last = ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tmp_path / "b", str(base), last, PreventiveSteering(vector, 2.0), Killed(), max_epochs=2)
+    resume = tmp_path / "last.ckpt"
+    again = fit(tmp_path / "c", str(base), PreventiveSteering(vector, 2.0), max_epochs=2, resume=resume)
+    assert torch.equal(weights(whole), weights(again))
+    with pytest.raises(ValueError, match="strength"):
+        fit(tmp_path / "d", str(base), PreventiveSteering(vector, 1.0), max_epochs=2, resume=resume)
 
 
 def test_what_would_train_silently_wrong_is_refused(base: Path, vector: str, tmp_path: Path) -> None:
