@@ -1,6 +1,7 @@
 """Causal language-model training: any Hugging Face decoder, from random or trained weights."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,6 +44,9 @@ class LanguageModel(TracedModule):
         betas: AdamW's decay rates.
         weight_decay: AdamW's decoupled decay, of matrices only: norms and biases are left alone.
     """
+
+    during_training: Mapping[str, Any] = {}
+    """What a callback adds in training steps alone (preventive steering), for the record of what was fitted."""
 
     @ranged
     def __init__(
@@ -112,7 +116,7 @@ class LanguageModel(TracedModule):
         network = {"model": self.llm or "random weights", "weights": weights, "precision": precision(self.network)}
         network |= {"configuration": fingerprints.of_configuration(self.network.config)}
         network |= {"tokenizer": fingerprints.of_tokenizer(self.tokenizer)}
-        self.trace(of_training(network, type(self).__name__, {}, data))
+        self.trace(of_training(network, type(self).__name__, self.during_training, data))
         self.network.train()
         spread(self.network, self.trainer.strategy, self.trainer.world_size)
 
