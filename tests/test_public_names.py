@@ -135,7 +135,7 @@ def test_pairs_are_read(tmp_path: Path) -> None:
         ([("a", "b")], "pair 1 is .*not a prompt, a positive and a negative"),
         (["abc"], "pair 1 is abc, not a prompt"),
         ([("a", "b", 3)], "pair 1 is .*not a prompt"),
-        ([("a", "b", " ")], "pair 1 has an empty text"),
+        ([("a", "b", " ")], "pair 1 has an empty continuation"),
         ([("a", "b", "b")], "example 1 has the same continuation twice"),
         ([("a", "b", "c"), ("a", "b", "c")], "example 2 repeats example 1"),
         ([("a", "b", "c"), ("a", "c", "b")], "example 2 is example 1 with its two sides exchanged"),

@@ -199,7 +199,7 @@ class LLM(Backbone):
         """Return the prompt as the model reads it; raise ValueError for a conversation without a chat template."""
         if isinstance(text, str):
             if not self.chat:
-                return text or beginning(self.tokenizer)
+                return text
             turns = [{"role": "system", "content": self.system}] if self.system else []
             turns.append({"role": "user", "content": text})
         elif self.chat:
@@ -211,10 +211,14 @@ class LLM(Backbone):
         except Exception as error:  # a template raises what it likes, as a rule because of a system message
             raise UserError(f"the chat template of {self.llm} refuses {turns}: {error}") from error
 
+    def _begun(self, question: MultipleChoice) -> str:
+        """Return what is read before the options: without a prompt, the mark with which the model's texts begin."""
+        return self.prompt(question.prompt) or (beginning(self.tokenizer) if question.choices else "")
+
     def rows(self, questions: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions or texts; a chat template adds its own special tokens. Raises ValueError."""
         check_order(self.model)
-        templated = [MultipleChoice(self.prompt(q.prompt), q.choices) for q in questions]
+        templated = [MultipleChoice(self._begun(q), q.choices) for q in questions]
         rows = [
             row for i, q in enumerate(templated) for row in rows_of(self.tokenizer, i, q, not self.chat, self.packs)
         ]
@@ -224,7 +228,7 @@ class LLM(Backbone):
 
     def texts(self, inputs: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Return the tokens of questions, each read whole as one text with its first option; raises ValueError."""
-        texts = [self.prompt(q.prompt) + "".join(q.choices[:1]) for q in inputs]
+        texts = [self._begun(q) + "".join(q.choices[:1]) for q in inputs]
         rows = [
             rows_of(self.tokenizer, i, MultipleChoice(text), not self.chat, False)[0] for i, text in enumerate(texts)
         ]
@@ -234,7 +238,7 @@ class LLM(Backbone):
 
     def prompts(self, prompts: Sequence[str | Conversation], new: int) -> list[list[int]]:
         """Return the tokens of prompts that ``new`` generated tokens will follow; raises ValueError naming a prompt."""
-        texts = [self.prompt(text) for text in prompts]
+        texts = [self.prompt(text) or beginning(self.tokenizer) for text in prompts]
         token_ids = text_tokens(self.tokenizer, texts, special=not self.chat)
         for text, ids in zip(texts, token_ids, strict=True):
             if not ids:
@@ -292,7 +296,7 @@ class LLM(Backbone):
 
     def _with_prompts(self, rows: list[TokenRow], inputs: Sequence[MultipleChoice]) -> list[TokenRow]:
         """Say in rows of whole texts where the prompt of each ends and its first option begins."""
-        split = [continuation(self.tokenizer, self.prompt(q.prompt), q.choices[0], not self.chat) for q in inputs]
+        split = [continuation(self.tokenizer, self._begun(q), q.choices[0], not self.chat) for q in inputs]
         return [row._replace(prompt=len(prefix)) for row, (prefix, _) in zip(rows, split, strict=True)]
 
     def _empty_means(self, inputs: Sequence[MultipleChoice]) -> dict[str, Tensor]:

@@ -52,6 +52,8 @@ STEPS = (
     study("coverage, choices", 5, module="coverage.choices"),
     study("search", 10),
     study("gates", 10),
+    study("preventive", 20),
+    study("theory", 10),
     Step("benchmarks", 30, ("benchmarks/all.py",)),
     Step("pages", 0.1, ("-m", "lightning_steer.report.quote", *(f"docs/{page}.md" for page in PAGES))),
 )

@@ -1,4 +1,4 @@
-"""``make arena``. The work is in a module that other processes can import by its name."""
+"""``python -m lightning_steer.studies.theory``. The work is in a module that other processes can import by its name."""
 
 import sys
 
