@@ -96,8 +96,13 @@ class Device(TorchDispatchMode):
         super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation."""
-        return _run(func, args, kwargs or {})
+        """Run an operation, which in inference mode may be made of several."""
+        TorchDispatchMode.__enter__(self)
+        try:
+            out = func.decompose(*args, **(kwargs or {}))
+        finally:
+            TorchDispatchMode.__exit__(self, None, None, None)
+        return _run(func, args, kwargs or {}) if out is NotImplemented else out
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -182,5 +187,6 @@ TRAINER = (
     "--trainer.devices=1",
     "--trainer.strategy.class_path=lightning.pytorch.strategies.SingleDeviceStrategy",
     f"--trainer.strategy.init_args.device={ELSEWHERE}",
+    "--trainer.inference_mode=false",  # in which tensors of a subclass cannot change their form; no_grad remains
 )
 """Options of the command line for runs on the device."""

@@ -151,7 +151,7 @@ def test_a_method_is_fitted_and_steers_as_on_the_cpu(make: laws.Make) -> None:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).to(
                     ELSEWHERE
                 )
-        assert {tensor.device for tensor in (*there.parameters(), *there.buffers())} == {ELSEWHERE}
+        assert {tensor.device for tensor in (*there.parameters(), *there.buffers())} <= {ELSEWHERE}
         rows_there, strengths_there = h.to(ELSEWHERE), strengths.to(ELSEWHERE)
         waits.clear()
         found = [there(rows_there, 0.5)]
@@ -182,7 +182,7 @@ def test_lasso_paths_have_the_cpus_objective() -> None:
 
 @pytest.mark.parametrize("method", [MeanDifference, LearnedVector])
 def test_a_search_finds_what_it_finds_on_the_cpu(method: type) -> None:
-    pairs = [ContrastPair(f"is it {'xyzuvw'[i % 6]}{'abc'[i % 3]}", " yes", " no") for i in range(18)]
+    pairs = [ContrastPair(f"is it {'xyzuvw'[i // 3]}{'abc'[i % 3]}", " yes", " no") for i in range(18)]
     grids = []
     for device in (torch.device("cpu"), ELSEWHERE):
         with Device():
@@ -191,7 +191,6 @@ def test_a_search_finds_what_it_finds_on_the_cpu(method: type) -> None:
             search = Search(llm, BehaviourDataModule(Pairs(pairs), None, False, 0.4, 0.3), method, ["a long text here"])
             if search.trained:
                 for layer in range(2):
-                    search.methods[llm.sites[layer]].to(device)
                     search.train(layer, 1)
             grids.append(search.grid([0.5, 1.0]))
     torch.testing.assert_close(grids[1].effect, grids[0].effect, rtol=1e-3, atol=1e-4)
