@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 FEW = ["--model.init_args.random_draws=3", "--model.init_args.random_curve=1"]
 PART = "--data.init_args"
 EXPERIMENTS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "stereotypes": (["steer_stereoset", "methods/mean_difference"], ["fit", "test"], [*FEW, f"{PART}.per_type=8"]),
+    "stereotypes": (["steer_stereoset", "methods/mean_difference"], ["fit", "test"], [*FEW, f"{PART}.per_type=4"]),
     "behaviours": (
         ["steer_behaviour", "methods/mean_difference"],
         ["fit", "test"],
@@ -49,7 +49,7 @@ EXPERIMENTS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "errors": (
         ["steer_mera", "methods/mera"],
         ["fit", "test"],
-        [*FEW, f"{PART}.train=100", f"{PART}.calibration=60", f"{PART}.test=60"],
+        [*FEW, f"{PART}.train=60", f"{PART}.calibration=30", f"{PART}.test=30"],
     ),
     "responses": (["responses"], ["predict"], [f"{PART}.file=prompts.txt", "--model.init_args.max_new_tokens=16"]),
 }
