@@ -26,6 +26,7 @@ from lightning_steer.probes.lasso import lasso
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.normal_equations import NormalEquations
 from lightning_steer.records import Activations
+from lightning_steer.workflows.fit import fit
 from lightning_steer.workflows.search import Search
 
 QUESTIONS = [MultipleChoice("hello there", (" ab", " cde")), MultipleChoice("who", (" x", " yz"))]
@@ -195,6 +196,15 @@ def test_a_search_finds_what_it_finds_on_the_cpu(method: type) -> None:
             grids.append(search.grid([0.5, 1.0]))
     torch.testing.assert_close(grids[1].effect, grids[0].effect, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(grids[1].damage, grids[0].damage, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_stays_where_it_was_put() -> None:
+    """A trainer takes it to its own device, and leaves it on the CPU."""
+    pairs = [ContrastPair(f"is it {'xyzu'[i // 3]}{'abc'[i % 3]}", " yes", " no") for i in range(12)]
+    with Device():
+        llm = language_model(ELSEWHERE)
+        fit(llm, pairs, 1)
+        assert llm.device == ELSEWHERE
 
 
 EXPERIMENTS = {
