@@ -41,6 +41,10 @@ SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 """Generation settings that name special tokens; the other settings of a model (sampling, lengths) are ignored."""
 
 
+CACHED = 2**20
+"""Numbers that a processor's cache holds beside others."""
+
+
 Conversation = Sequence[Mapping[str, str]]
 """The turns of a chat, each with its ``role`` and ``content``."""
 
@@ -384,13 +388,14 @@ class LLM(Backbone):
             tokens.index_add_(0, example, has_next.float())
             base = self.logits(plain[r, t]).log_softmax(-1)
             for i, h in enumerate([plain, *steered]):
-                steered_logp = base if i == 0 else self.logits(h[r, t]).log_softmax(-1)
-                token_logp = steered_logp.gather(1, next_tokens.unsqueeze(1)).squeeze(1).cpu().double()
-                logp[i].index_add_(0, example, torch.where(has_next, token_logp, 0.0))
-                if i:
+                if i == 0:
+                    token_logp = base.gather(1, next_tokens.unsqueeze(1)).squeeze(1)
+                else:
+                    token_logp, values = _compared(base, self.logits(h[r, t]), next_tokens)
                     # NaN in kl marks a place without a token, so an undefined divergence is stored as infinite.
-                    values = next_token_kl(base, steered_logp).nan_to_num(nan=torch.inf, posinf=torch.inf)
+                    values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
                     kl[i - 1, example, t.cpu()] = values.cpu().double()
+                logp[i].index_add_(0, example, torch.where(has_next, token_logp.cpu().double(), 0.0))
         return TextDrift(kl, logp[0], logp[1:], tokens)
 
     def _steered_tokens(self, batch: TokenBatch) -> Tensor:
@@ -484,3 +489,17 @@ class LLM(Backbone):
 def up_to(ends: Sequence[int | None], ids: list[int]) -> list[int]:
     """Return tokens up to the first that ends a text, this one included."""
     return ids[: 1 + next((i for i, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def _compared(base: Tensor, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``[n]`` log-probabilities of tokens by ``logits [n, V]``, and the KL of these from ``base [n, V]``.
+
+    On a CPU a few rows at a time: what stays in its cache takes a third of the time.
+    """
+    rows = max(1, CACHED // base.shape[1] if base.device.type == "cpu" else len(base))
+    pieces = []
+    for before, after, token in zip(base.split(rows), logits.split(rows), tokens.split(rows), strict=True):
+        logp = after.log_softmax(-1)
+        pieces.append((logp.gather(1, token.unsqueeze(1)).squeeze(1), next_token_kl(before, logp)))
+    predicted, kl = (torch.cat(piece) for piece in zip(*pieces, strict=True))
+    return predicted, kl
