@@ -20,7 +20,7 @@ from lightning_steer.lm import loading
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, Positions, TokensFrom
 from lightning_steer.lm.tokens import MultipleChoice
-from lightning_steer.methods import LEACE, MERA, LearnedVector, MeanDifference
+from lightning_steer.methods import LearnedVector, MeanDifference
 from lightning_steer.modules.sampling import Sampler
 from lightning_steer.probes.lasso import lasso
 from lightning_steer.probes.moments import Moments
@@ -139,7 +139,10 @@ def test_the_cpu_waits_once_for_each_layer_that_is_steered() -> None:
 # ---- methods and probes
 
 
-@pytest.mark.parametrize("make", METHODS.values(), ids=list(METHODS))
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, id=name, marks=[pytest.mark.slow] * (name == "SAEMERA")) for name, make in METHODS.items()],
+)
 def test_a_method_is_fitted_and_steers_as_on_the_cpu(make: laws.Make) -> None:
     h = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
     strengths = torch.tensor([0.25, 1.0, 0.5])
@@ -214,7 +217,10 @@ EXPERIMENTS = {
 }
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment",
+    ["steer_mera", *(pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS if name != "steer_mera")],
+)
 def test_an_experiment_runs_from_fitting_to_its_report(experiment: str, pocket_decoder: Path, workshop: Path) -> None:
     method, sizes = EXPERIMENTS[experiment]
     options = [f"--config=configs/{experiment}.yaml", f"--config=configs/methods/{method}.yaml", *sizes, *TRAINER]
@@ -225,6 +231,3 @@ def test_an_experiment_runs_from_fitting_to_its_report(experiment: str, pocket_d
             assert main([command, *options]) == 0
     (path,) = (workshop / "logs" / experiment).rglob("report.json")
     assert json.loads(path.read_text())["metrics"]
-
-
-assert {LEACE, MERA} <= set(METHODS.values())
