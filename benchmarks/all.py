@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from lightning_steer.report.files import write_text
 
 HERE = Path(__file__).parent
-NO_BENCHMARK = ("all", "side_by_side")
+NO_BENCHMARK = ("all", "gpu", "side_by_side")  # gpu.py writes a table of its own
 
 
 def scripts() -> dict[str, Path]:

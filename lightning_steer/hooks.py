@@ -46,11 +46,16 @@ def edit(network: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
     A name that ends in :data:`INPUT` is that of the submodule's first input, which is replaced likewise. A layer that
     returns a tuple keeps the tuple; only its first element, the residual stream, is replaced. Edits of the same site
     nest: the inner block sees what the outer one wrote. Nothing stays behind, whatever is raised.
+
+    Raises:
+        LookupError: the network has no such submodule.
+        ValueError: it, or what it is part of, was compiled.
     """
     handles = []
     try:
         for site, function in edits.items():
             module = submodule(network, site)
+            _refuse_compiled(network, site)
             if site.endswith(INPUT):
                 handles.append(module.register_forward_pre_hook(_replace_input(function)))
             else:
@@ -59,6 +64,19 @@ def edit(network: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _refuse_compiled(network: nn.Module, site: str) -> None:
+    """Raise UserError if a module on the way to a site was compiled: it would not run hooks that come later."""
+    modules, names = [network], site.removesuffix(INPUT).split(".") if site else []
+    for name in names:
+        modules.append(modules[-1].get_submodule(name))
+    for module in modules:
+        if getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules:
+            raise UserError(
+                f"{type(module).__name__} was compiled before it is steered at {site}, so it may not run its hooks: "
+                "steer the model as it was before torch.compile, and compile it inside the block"
+            )
 
 
 @contextmanager
@@ -105,6 +123,7 @@ def fan_out(network: nn.Module, layers: list[str], copies: int, repeat_input: bo
     handles = []
     try:
         for layer in layers:
+            _refuse_compiled(network, layer)
             hook = _repeat_rows(copies, repeat_input and layer == layers[0])
             handles.append(submodule(network, layer).register_forward_pre_hook(hook, with_kwargs=True))
         yield

@@ -417,6 +417,8 @@ class LLM(Backbone):
         ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
         length = mask.sum(1)
         settings = {"do_sample": False, "pad_token_id": self.pad, "max_new_tokens": max_new_tokens, **settings}
+        # with a static cache on a GPU transformers compiles the model, which then runs no hook that comes later
+        settings.setdefault("disable_compile", True)
         saved = self.model.generation_config
         plain = self.model.generation_config = type(saved)(**{name: getattr(saved, name) for name in SPECIAL})
         try:

@@ -49,17 +49,18 @@ def load(
     config = configuration(name, revision)
     try:
         _check_index(name, revision)
-        loaded = auto_class(config).from_pretrained(
-            name,
-            config=config,
-            revision=revision,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are rejected below, by name
-            **options,
-        )
+        with torch.device("cpu"):  # a trainer on a GPU makes it the default, which transformers takes as a device map
+            loaded = auto_class(config).from_pretrained(
+                name,
+                config=config,
+                revision=revision,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are rejected below, by name
+                **options,
+            )
     except ForeignFileError:
         raise
     except Exception as error:  # hub, file and format errors of four libraries; the sentence names them all

@@ -11,6 +11,9 @@ from lightning_steer.lm.positions import Positions
 from lightning_steer.lm.tokens import TokenBatch, TokenRow, batches
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
 
+CACHED = 2**20
+"""Numbers that a processor's cache holds beside others."""
+
 
 def text_drift(
     decoder: Decoder,
@@ -52,16 +55,31 @@ def text_drift(
         tokens.index_add_(0, example, has_next.float())
         base = decoder.logits(plain[r, t]).log_softmax(-1)
         for i, h in enumerate([plain, *steered]):
-            steered_logp = base if i == 0 else decoder.logits(h[r, t]).log_softmax(-1)
-            token_logp = steered_logp.gather(1, next_tokens.unsqueeze(1)).squeeze(1).cpu().double()
-            logp[i].index_add_(0, example, torch.where(has_next, token_logp, 0.0))
-            if i:
+            if i == 0:
+                token_logp = base.gather(1, next_tokens.unsqueeze(1)).squeeze(1)
+            else:
+                token_logp, values = _compared(base, decoder.logits(h[r, t]), next_tokens)
                 # NaN in kl marks a place without a token, so an undefined divergence is stored as infinite.
-                values = next_token_kl(base, steered_logp).nan_to_num(nan=torch.inf, posinf=torch.inf)
+                values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
                 kl[i - 1, example, t.cpu()] = values.cpu().double()
+            logp[i].index_add_(0, example, torch.where(has_next, token_logp.cpu().double(), 0.0))
     return TextDrift(kl, logp[0], logp[1:], tokens)
 
 
 def _steered_tokens(positions: Positions, batch: TokenBatch) -> Tensor:
     mask = positions.mask(batch.index, batch.prompt)
     return (batch.index >= 0) if mask is None else mask & (batch.index >= 0)
+
+
+def _compared(base: Tensor, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``[n]`` log-probabilities of tokens by ``logits [n, V]``, and the KL of these from ``base [n, V]``.
+
+    On a CPU a few rows at a time: what stays in its cache takes a third of the time.
+    """
+    rows = max(1, CACHED // base.shape[1] if base.device.type == "cpu" else len(base))
+    pieces = []
+    for before, after, token in zip(base.split(rows), logits.split(rows), tokens.split(rows), strict=True):
+        logp = after.log_softmax(-1)
+        pieces.append((logp.gather(1, token.unsqueeze(1)).squeeze(1), next_token_kl(before, logp)))
+    predicted, kl = (torch.cat(piece) for piece in zip(*pieces, strict=True))
+    return predicted, kl

@@ -43,7 +43,8 @@ def next_token_kl(base: Tensor, steered: Tensor) -> Tensor:
     It is infinite if only ``steered`` rules out a token; tokens that ``base`` rules out (-inf) add nothing.
     """
     p = base.exp()
-    return (p * (base - steered)).where(p > 0, 0.0).sum(-1).clamp_min(0)
+    lost = (base - steered).masked_fill_(p == 0, 0.0)  # in place: vocabularies are large
+    return lost.mul_(p).sum(-1).clamp_min(0)
 
 
 def kl_mean(kl: Tensor, weights: Tensor | None = None) -> Tensor:

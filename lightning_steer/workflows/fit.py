@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 
@@ -77,7 +77,10 @@ def run(
         progress: show Lightning's progress bars.
         folder: where the report goes; None keeps none.
     """
+    llm = cast(LLM, module.backbone)
+    device = llm.device
     with silent(), ExitStack() as stack:
+        stack.callback(lambda: llm.to(device))  # a trainer takes it to its own, and leaves it on the CPU
         report_folder = folder or stack.enter_context(
             tempfile.TemporaryDirectory()
         )  # the card holds the report's content

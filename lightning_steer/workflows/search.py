@@ -64,7 +64,7 @@ class Search:
         if self.trained:
             llm.requires_grad_(False).eval()
             for site, unfitted in self.methods.items():  # their parameters must exist before there is an optimizer
-                unfitted.fit(no_rows(unfitted.width))
+                unfitted.fit(no_rows(unfitted.width)).to(llm.device)
                 self.optimizers[site] = torch.optim.Adam(unfitted.parameters(), lr=LEARNING_RATE)
             self.fitted_batches = list(data.train_dataloader())
         else:
