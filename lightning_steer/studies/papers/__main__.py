@@ -8,10 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.report.files import write_text
 from lightning_steer.studies.papers import listed
-from lightning_steer.studies.papers.paper import check_clones, check_models
+from lightning_steer.studies.papers.paper import check_data, check_models
 from lightning_steer.studies.papers.runner import Runner
 
 
@@ -23,6 +24,7 @@ def arguments(given: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("name", metavar="NAME", choices=listed.PAPERS, help=f"one of {', '.join(listed.PAPERS)}")
     add("--models", nargs="+", metavar="MODEL", help="hub names or folders, in place of the paper's models")
+    add("--only", nargs="+", metavar="PART", default=[], help="run these parts only (of mera: tasks and positions)")
     add("--data", type=Path, default=Path("data"), help="folder of clones and of local copies of data sets")
     return parser.parse_known_args(given)
 
@@ -32,10 +34,13 @@ def main(given: list[str] | None = None) -> int:
     options, more = arguments(given)
     paper = listed.PAPERS[options.name]
     models = options.models or paper.models
-    runner = Runner(paper.name, more)
+    runner = Runner(paper.name, more, options.only)
     try:
+        for part in options.only:
+            if part not in paper.parts:
+                raise UserError(f"{paper.name} has no part {part!r}: it has {', '.join(paper.parts) or 'none'}")
         check_models(models)
-        check_clones(paper.clones, options.data)
+        check_data(paper, options.data)
         results = paper.run(models, options.data, runner)
         text = "\n".join([f"# {paper.name}", "", f"Repeats: {paper.source}.", "", *paper.table(results, models)])
         write_text(runner.folder / "table.md", text)

@@ -40,6 +40,8 @@ class Paper:
         clones: released data that the user downloads.
         hub_data: data sets on the hub that are read where no local copy lies in the folder of the data.
         count: number of runs with so many models.
+        parts: what ``--only`` can name.
+        own_files: names of the user's own files in the folder of the data.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Paper:
     count: Callable[[int], int]
     clones: tuple[Clone, ...] = ()
     hub_data: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    own_files: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -92,9 +96,15 @@ def _size(name: str) -> str:
     return f"{known.download / 1e9:.1f} GB" + (" (probably gated: see its hub page first)" if known.gated else "")
 
 
-def check_clones(clones: Sequence[Clone], folder: Path) -> None:
-    """Raise FileNotFoundError if released data are missing: one sentence on what to clone, and where."""
-    for clone in clones:
+def check_data(paper: Paper, folder: Path) -> None:
+    """Raise FileNotFoundError if data are missing: one sentence on what to clone or to bring, and where."""
+    for name in paper.own_files:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f'there is no {folder / name}: {paper.name} reads your own prompts, {{"prompt": ...}} a line, from '
+                f"{' and '.join(paper.own_files)} in {folder}, or in the folder that --data names"
+            )
+    for clone in paper.clones:
         for name in clone.files:
             if not (folder / clone.folder / name).is_file():
                 raise FileNotFoundError(
