@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.report.files import write_text
-from lightning_steer.studies.papers import listed
+from lightning_steer.studies.papers import costs, listed
 from lightning_steer.studies.papers.paper import check_data, check_models
 from lightning_steer.studies.papers.runner import Runner
 
@@ -24,7 +24,8 @@ def arguments(given: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("name", metavar="NAME", choices=listed.PAPERS, help=f"one of {', '.join(listed.PAPERS)}")
     add("--models", nargs="+", metavar="MODEL", help="hub names or folders, in place of the paper's models")
-    add("--only", nargs="+", metavar="PART", default=[], help="run these parts only (of mera: tasks and positions)")
+    add("--only", nargs="+", metavar="PART", default=[], help="run these parts only: behaviours, or of mera tasks and positions")
+    add("--plan", action="store_true", help="say what it costs, and run nothing")
     add("--data", type=Path, default=Path("data"), help="folder of clones and of local copies of data sets")
     return parser.parse_known_args(given)
 
@@ -41,6 +42,9 @@ def main(given: list[str] | None = None) -> int:
                 raise UserError(f"{paper.name} has no part {part!r}: it has {', '.join(paper.parts) or 'none'}")
         check_models(models)
         check_data(paper, options.data)
+        if options.plan:
+            say("\n".join(costs.lines(costs.costs(paper, models, options.data))))
+            return 0
         results = paper.run(models, options.data, runner)
         text = "\n".join([f"# {paper.name}", "", f"Repeats: {paper.source}.", "", *paper.table(results, models)])
         write_text(runner.folder / "table.md", text)

@@ -10,13 +10,14 @@ import torch
 from lightning_steer.metrics.columns import as_clusters, as_numbers
 from lightning_steer.report.tables import cell
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.studies.papers.paper import Clone, Paper, published
+from lightning_steer.studies.papers.paper import Clone, Paper, Planned, published
 from lightning_steer.studies.papers.runner import BACKBONE, Runner
 from lightning_steer.studies.published.caa import BEHAVIOURS, MULTIPLIERS
 from lightning_steer.studies.published.markdown import table as markdown
 
 MODEL = "meta-llama/Llama-2-7b-chat-hf"
 BASE, METHOD = "configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml"
+CONFIGS = (BASE, "configs/papers/caa.yaml", METHOD)
 TRAIN, TEST = "datasets/generate/{}/generate_dataset.json", "datasets/test/{}/test_dataset_ab.json"
 DATA = Clone("nrimsky/CAA", "CAA", tuple(file.format(name) for name in BEHAVIOURS for file in (TRAIN, TEST)))
 COLUMNS = ("behaviour", "theirs, at -1", "ours, at -1", "theirs, at 1", "ours, at 1", "theirs, slope", "ours, slope", "n")
@@ -39,17 +40,24 @@ def read(module: Any) -> dict[str, Any]:
     }
 
 
+def options(model: str, data: Path, behaviour: str) -> list[str]:
+    """Return the options of a run."""
+    found = [f"{BACKBONE}.llm={model}"]
+    for part, file in (("source", TRAIN), ("test", TEST)):
+        found.append(f"--data.init_args.{part}.init_args.path={data / DATA.folder / file.format(behaviour)}")
+        found.append(f"--data.init_args.{part}.init_args.behaviour={behaviour}")
+    return found
+
+
 def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     """Run every behaviour on the first model."""
-    results = {}
-    for behaviour in BEHAVIOURS:
-        options = [f"{BACKBONE}.llm={models[0]}"]
-        for part, file in (("source", TRAIN), ("test", TEST)):
-            where = data / DATA.folder / file.format(behaviour)
-            options += [f"--data.init_args.{part}.init_args.path={where}"]
-            options += [f"--data.init_args.{part}.init_args.behaviour={behaviour}"]
-        results[behaviour] = runner.run(behaviour, [BASE, f"configs/papers/{runner.name}.yaml", METHOD], options, read)
-    return results
+    names = runner.only or BEHAVIOURS
+    return {name: runner.run(name, CONFIGS, options(models[0], data, name), read) for name in names}
+
+
+def plans(model: str, data: Path) -> list[Planned]:
+    """Return the runs of all behaviours, counted with the rows of sycophancy."""
+    return [("fit and test, as of sycophancy", len(BEHAVIOURS), CONFIGS, options(model, data, "sycophancy"))]
 
 
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
@@ -78,6 +86,7 @@ CAA = Paper(
     ((BASE,), (METHOD,)),
     run,
     table,
-    lambda models: len(BEHAVIOURS),
+    plans,
     (DATA,),
+    parts=BEHAVIOURS,
 )

@@ -5,13 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightning_steer.metrics.columns import as_clusters, as_numbers
 from lightning_steer.report.tables import cell
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.studies.papers.paper import Paper, published
-from lightning_steer.studies.papers.runner import Runner, depth, short
+from lightning_steer.studies.papers.paper import Paper, Planned, published
+from lightning_steer.studies.papers.runner import BACKBONE, Runner, depth, short
 from lightning_steer.studies.published.markdown import table as markdown
 
 MODELS = ("google/gemma-2-2b", "google/gemma-2-2b-it")
@@ -40,20 +38,28 @@ def read(module: Any) -> dict[str, Any]:
     }
 
 
-def run(
-    models: Sequence[str], data: Path, runner: Runner, notebook: bool = False
-) -> dict[str, dict[str, Any] | None]:
-    """Run every model at every layer."""
-    local, results = data / "stereoset/dev.json", {}
+def options(model: str, layers: Sequence[int], data: Path) -> list[str]:
+    """Return the options of a run; the data are read from a local copy if there is one."""
+    local = data / "stereoset/dev.json"
     source = [f"--data.init_args.source={local}"] if local.is_file() else []
+    return [f"{BACKBONE}.llm={model}", f"{BACKBONE}.layers={list(layers)}", *source]
+
+
+def run(models: Sequence[str], data: Path, runner: Runner, notebook: bool) -> dict[str, dict[str, Any] | None]:
+    """Run every model at every layer."""
+    results, configs = {}, [BASE, f"configs/papers/{runner.name}.yaml", METHOD]
     for model in models:
         for layers in NOTEBOOK if notebook else every_second(model):
             name = f"{short(model)}_blocks_{'_'.join(map(str, layers))}"
-            backbone = "--model.init_args.backbone.init_args"
-            options = [f"{backbone}.llm={model}", f"{backbone}.layers={layers}", *source]
-            configs = [BASE, f"configs/papers/{runner.name}.yaml", METHOD]
-            results[name] = runner.run(name, configs, options, read)
+            results[name] = runner.run(name, configs, options(model, layers, data), read)
     return results
+
+
+def plans(model: str, data: Path, notebook: bool) -> list[Planned]:
+    """Return the runs of a model: that of a block in the middle stands for all."""
+    name = "fidelity_notebook" if notebook else "fidelity"
+    times = len(NOTEBOOK) if notebook else len(every_second(model))
+    return [("fit and test at a block", times, (BASE, f"configs/papers/{name}.yaml", METHOD), options(model, [11], data))]
 
 
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
@@ -81,11 +87,11 @@ FIDELITY, NOTEBOOK_SUBSET = (
         ((BASE,), (METHOD,)),
         partial(run, notebook=notebook),
         table,
-        lambda models, per_model=runs: models * per_model,
+        partial(plans, notebook=notebook),
         hub_data=("McGill-NLP/stereoset",),
     )
-    for name, source, notebook, runs in (
-        ("fidelity", "Raedler et al., MOSS @ ICML 2025: its claim, all data", False, 13),
-        ("fidelity_notebook", "the notebook of Raedler et al.: its claim, 30 examples a bias type", True, 4),
+    for name, source, notebook in (
+        ("fidelity", "Raedler et al., MOSS @ ICML 2025: its claim, all data", False),
+        ("fidelity_notebook", "the notebook of Raedler et al.: its claim, 30 examples a bias type", True),
     )
 )

@@ -12,12 +12,14 @@ from lightning_steer.metrics.behaviour_effect import behaviour_estimates, behavi
 from lightning_steer.metrics.likelihood import promotion_table
 from lightning_steer.report.tables import cell
 from lightning_steer.studies.papers.caa import BASE, METHOD, TRAIN
-from lightning_steer.studies.papers.paper import Clone, Paper, published
+from lightning_steer.studies.papers.paper import Clone, Paper, Planned, published
 from lightning_steer.studies.papers.runner import BACKBONE, Runner, short
 from lightning_steer.studies.published.markdown import table as markdown
 
 MODEL, PLAIN = "meta-llama/Llama-2-7b-chat-hf", "meta-llama/Llama-2-7b-hf"
 IDENTITY = "configs/methods/identity.yaml"
+CONFIGS = (BASE, "configs/papers/likelihood.yaml", METHOD)
+PLAIN_CONFIGS = (BASE, "configs/papers/likelihood_tuned.yaml", IDENTITY)
 OPEN = "results/generated_data/{}.json"
 RELEASED = {"myopia": "myopic-reward", "corrigible": "corrigible-neutral-HHH", "hallucination": "hallucination"}
 """Released files, in all of which the first half does not show the behaviour of that name, and CAA's behaviours."""
@@ -69,24 +71,35 @@ def vector_options(model: str, data: Path, behaviour: str) -> list[str]:
 
 def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     """Run every behaviour on the first model."""
-    configs = [BASE, "configs/papers/likelihood.yaml", METHOD]
-    return {
-        name: runner.run(name, configs, vector_options(models[0], data, name), read_steered) for name in RELEASED
-    }
+    names = runner.only or RELEASED
+    return {name: runner.run(name, CONFIGS, vector_options(models[0], data, name), read_steered) for name in names}
+
+
+def plans(model: str, data: Path) -> list[Planned]:
+    """Return the run of every behaviour."""
+    return [(f"{name}: fit and test", 1, CONFIGS, vector_options(model, data, name)) for name in RELEASED]
+
+
+def plain_options(model: str, data: Path) -> list[str]:
+    """Return the options that score the released pairs of truthfulness in an unsteered model."""
+    files = (("source", "myopia"), ("test", "hallucination"))
+    folder = data / OPEN_PAIRS.folder
+    return [
+        f"{BACKBONE}.llm={model}",
+        *(f"--data.init_args.{part}.init_args.path={folder / OPEN.format(name)}" for part, name in files),
+    ]
+
+
+def plans_tuned(model: str, data: Path) -> list[Planned]:
+    """Return the run of one model."""
+    return [("fit and test, nothing steered", 1, PLAIN_CONFIGS, plain_options(model, data))]
 
 
 def run_tuned(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     """Compare the second model with the first, row by row."""
     if len(models) != 2:
         raise UserError(f"likelihood_tuned compares two models, the base and the tuned one: give two, not {len(models)}")
-    folder, results = data / OPEN_PAIRS.folder, []
-    for model in models:
-        options = [f"{BACKBONE}.llm={model}"]
-        for part, name in (("source", "myopia"), ("test", "hallucination")):
-            options.append(f"--data.init_args.{part}.init_args.path={folder / OPEN.format(name)}")
-        configs = [BASE, "configs/papers/likelihood_tuned.yaml", IDENTITY]
-        results.append(runner.run(short(model), configs, options, read_plain))
-    before, after = results
+    before, after = (runner.run(short(m), PLAIN_CONFIGS, plain_options(m, data), read_plain) for m in models)
     if before is None or after is None:
         return {}
     ll = [torch.tensor(one["ll"], dtype=torch.float64) for one in (before, after)]
@@ -149,8 +162,9 @@ LIKELIHOOD = Paper(
     ((BASE,), (METHOD,)),
     run,
     table,
-    lambda models: len(RELEASED),
+    plans,
     (OPEN_PAIRS, CAA_PAIRS),
+    parts=tuple(RELEASED),
 )
 TUNED = Paper(
     "likelihood_tuned",
@@ -159,6 +173,6 @@ TUNED = Paper(
     ((BASE,), (IDENTITY,)),
     run_tuned,
     table_tuned,
-    lambda models: models,
+    plans_tuned,
     (OPEN_PAIRS,),
 )

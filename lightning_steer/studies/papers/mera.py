@@ -9,7 +9,7 @@ import torch
 from lightning_steer.metrics.spi import estimates
 from lightning_steer.report.tables import cell
 from lightning_steer.studies.mera.settings import PAPER, PROMPT
-from lightning_steer.studies.papers.paper import Paper, published
+from lightning_steer.studies.papers.paper import Paper, Planned, published
 from lightning_steer.studies.papers.runner import BACKBONE, Runner, depth, short
 from lightning_steer.studies.published.markdown import table as markdown
 
@@ -19,6 +19,7 @@ MODELS = tuple(
     for name in (base, f"{base}-{tuned}")
 )
 BASE, CONFIG, PROBE = "configs/steer_mera.yaml", "configs/papers/mera.yaml", "configs/probe.yaml"
+CONFIGS = (BASE, CONFIG, "configs/methods/mera.yaml")
 SOURCE = "--data.init_args.source"
 GRID = [alpha for alpha in sorted(PAPER, reverse=True)]
 POSITIONS = {"last": [], "exact": ["--data.init_args.answering={max_new_tokens: 20}"]}
@@ -135,6 +136,21 @@ def _cell(model: str, task: str, position: str, data: Path, runner: Runner) -> d
     return {f"{place}/{name}": result for name, result in found.items()}
 
 
+def plans(model: str, data: Path) -> list[Planned]:
+    """Return the runs of every task and position; generated text is not counted."""
+    at, layers = [f"{BACKBONE}.llm={model}"], f"{BACKBONE}.layers={list(range(depth(model)))}"
+    middle = f"{BACKBONE}.layers={depth(model) // 2}"
+    return [
+        planned
+        for task in TASKS
+        for rows in [source_of(task, data)]
+        for planned in (
+            (f"{task}: probe", len(POSITIONS), (PROBE,), [*at, layers, *rows]),
+            (f"{task}: fit and test", len(POSITIONS) * (1 + len(METHODS)), CONFIGS, [*at, middle, *rows]),
+        )
+    ]
+
+
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     """Return the published ranges beside ours, then every cell."""
     theirs = published("mera")
@@ -177,7 +193,7 @@ MERA = Paper(
     ((BASE,), ("configs/methods/mera.yaml",)),
     run,
     table,
-    lambda models: models * len(TASKS) * len(POSITIONS) * (2 + len(METHODS)),
+    plans,
     hub_data=("ucirvine/sms_spam", "sujet-ai/Sujet-Finance-Instruct-177k", "cais/mmlu"),
     parts=(*TASKS, *POSITIONS),
 )

@@ -11,7 +11,8 @@ from lightning_steer.plan.blank import located
 from lightning_steer.plan.known import KNOWN
 from lightning_steer.studies.papers.runner import Runner
 
-Row = tuple[object, ...]
+Planned = tuple[str, float, Sequence[str], Sequence[str]]
+"""Runs of one kind: what they are, how many, configuration files, options."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Paper:
         table: returns the lines of the table from the results; a cell without a result is empty.
         clones: released data that the user downloads.
         hub_data: data sets on the hub that are read where no local copy lies in the folder of the data.
-        count: number of runs with so many models.
+        plans: the kinds of runs of a model, for what they cost: in words, how many, configuration files, options.
         parts: what ``--only`` can name.
         own_files: names of the user's own files in the folder of the data.
     """
@@ -50,7 +51,7 @@ class Paper:
     configs: tuple[tuple[str, ...], tuple[str, ...]]
     run: Callable[[Sequence[str], Path, Runner], Mapping[str, Any]]
     table: Callable[[Mapping[str, Any], Sequence[str]], list[str]]
-    count: Callable[[int], int]
+    plans: Callable[[str, Path], list[Planned]]
     clones: tuple[Clone, ...] = ()
     hub_data: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()

@@ -25,14 +25,16 @@ from lightning_steer.plan import experiment
 from lightning_steer.report.tables import cell
 from lightning_steer.selection.kl_budget import CandidateDirection, KLBudget
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.studies.papers.paper import Paper, published
-from lightning_steer.studies.papers.runner import Runner, short
+from lightning_steer.studies.papers.paper import Paper, Planned, published
+from lightning_steer.studies.papers.runner import Runner, depth, short
 from lightning_steer.studies.published.markdown import table as markdown
 
 MODEL = "meta-llama/Llama-2-7b-chat-hf"
 BASE, CONFIG = "configs/cache.yaml", "configs/papers/refusal_direction.yaml"
 FITTED, SCORED = 128, 32
 """Prompts of each kind that give the directions, and that give the scores: the source's numbers."""
+POSITIONS = 6
+"""Tokens after the instruction in Llama 2's chat template, for the plan."""
 REFUSAL = "I"
 """The first token of a refusal, as in the source's list for Llama 2 and Gemma."""
 FILES = ("harmful.jsonl", "harmless.jsonl")
@@ -150,6 +152,14 @@ def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str
     return results
 
 
+def plans(model: str, data: Path) -> list[Planned]:
+    """Return how often as many tokens as the harmful prompts have are read: for the directions and for the scores."""
+    tokens, blocks, prompts = POSITIONS, depth(model), len(read_prompts(data / FILES[0]))
+    times = tokens * (2 + 3 * (blocks - 1) * SCORED / prompts)
+    options = [f"--model.backbone.llm={model}", f"--data.init_args.file={data / FILES[0]}"]
+    return [(f"the {prompts} harmful prompts, read", times, (BASE, CONFIG), options)]
+
+
 def choose(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
     """Return the candidate that the rule takes, None if there is none, and how many it allows."""
     by_place = {(one["position"], one["layer"]): one for one in result["candidates"]}
@@ -194,6 +204,6 @@ REFUSAL_DIRECTION = Paper(
     ((BASE,), ()),
     run,
     table,
-    lambda models: 6 * models,
+    plans,
     own_files=FILES,
 )

@@ -10,14 +10,14 @@ from lightning_steer.data.behaviours.examples import read_halves
 from lightning_steer.report.files import write_text
 from lightning_steer.report.tables import cell
 from lightning_steer.statistics.kinds import Share
-from lightning_steer.studies.papers.caa import BASE, METHOD
-from lightning_steer.studies.papers.likelihood import CAA_PAIRS, MODEL, OPEN, OPEN_PAIRS, vector_options
-from lightning_steer.studies.papers.paper import Paper, published
+from lightning_steer.studies.papers.likelihood import CAA_PAIRS, CONFIGS, MODEL, OPEN, OPEN_PAIRS, vector_options
+from lightning_steer.studies.papers.paper import Paper, Planned, published
 from lightning_steer.studies.papers.runner import BACKBONE, Runner
 from lightning_steer.studies.published.markdown import table as markdown
 
 BEHAVIOUR = "myopia"
 RESPONSES, CONFIG = "configs/responses.yaml", "configs/papers/system_prompts.yaml"
+PROMPTS = Path("logs/papers/system_prompts/prompts.jsonl")
 COLUMNS = ("system prompt", "strength", "responses that steering changes", "n")
 
 
@@ -35,30 +35,43 @@ def changed(path: Path) -> dict[str, Any]:
     }
 
 
-def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, Any]:
-    """Fit the vector, respond, and count."""
+def write_prompts(data: Path) -> None:
+    """Write the released prompts without their continuations."""
     released = data / OPEN_PAIRS.folder / OPEN.format(BEHAVIOUR)
     prompts = [json.dumps({"id": e.id, "prompt": e.prompt}) for e in read_halves(released, BEHAVIOUR, False)]
-    file = runner.folder / "prompts.jsonl"
-    write_text(file, "".join(f"{line}\n" for line in prompts))
+    write_text(PROMPTS, "".join(f"{line}\n" for line in prompts))
+
+
+def options(model: str) -> list[str]:
+    """Return the options that respond."""
+    return [f"{BACKBONE}.llm={model}", f"--data.init_args.file={PROMPTS}"]
+
+
+def plans(model: str, data: Path) -> list[Planned]:
+    """Return the fit of the vector, with a test that is not run, and the responses."""
+    write_prompts(data)
+    return [
+        ("fit the vector (a test is counted, too)", 1, CONFIGS, vector_options(model, data, BEHAVIOUR)),
+        ("respond", 1, (RESPONSES, CONFIG), options(model)),
+    ]
+
+
+def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, Any]:
+    """Fit the vector, respond, and count."""
+    write_prompts(data)
     fitted = runner.run(
         "vector",
-        [BASE, "configs/papers/likelihood.yaml", METHOD],
+        CONFIGS,
         vector_options(models[0], data, BEHAVIOUR),
         lambda module: {"strength": module.strength},
         ("fit",),
     )
     if fitted is None:
         return {}
-    options = [
-        f"{BACKBONE}.llm={models[0]}",
-        f"--model.init_args.steering=checkpoints/papers/{runner.name}/vector/best.ckpt",
-        f"--data.init_args.file={file}",
-    ]
     found = runner.run(
         "responses",
-        [RESPONSES, CONFIG],
-        options,
+        (RESPONSES, CONFIG),
+        options(models[0]),
         lambda module: changed(module.folder / "responses.jsonl"),
         ("predict",),
         steers=False,
@@ -87,6 +100,6 @@ SYSTEM_PROMPTS = Paper(
     ((RESPONSES,), ()),
     run,
     table,
-    lambda models: 1,
+    plans,
     (OPEN_PAIRS, CAA_PAIRS),
 )
