@@ -1,4 +1,4 @@
-"""The papers' model families with random weights, few dimensions, true depth and the tokenizer's own class; tiny data."""
+"""The papers' model families: random weights, few dimensions, true depth, the tokenizer's own class; and tiny data."""
 
 import json
 import string
@@ -6,20 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as AsText
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel as Bytes
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GemmaTokenizer,
     LlamaTokenizer,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     Qwen2Tokenizer,
 )
 
 from lightning_steer.studies.published.caa import BEHAVIOURS
 
 PRINTABLE = [f"<0x{i:02X}>" for i in range(256)] + ["▁", *(c for c in string.printable if not c.isspace())]
-BYTES = sorted(ByteLevel.alphabet())
+BYTES = sorted(Bytes.alphabet())
 LLAMA2_CHAT = (
     "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
     "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
@@ -69,6 +74,18 @@ def gemma2(folder: Path, seed: int = 0) -> str:
 def llama2(folder: Path, chat: bool = True, seed: int = 0) -> str:
     """Llama-2-7b: Llama, 32 blocks."""
     return saved(folder, "llama", 32, llama2_tokenizer(chat), seed)
+
+
+def llama3(folder: Path, seed: int = 0) -> str:
+    """Llama-3.2-1B: Llama, 16 blocks, tokens of bytes without a class of its own."""
+    inner = Tokenizer(BPE(_numbered(["<|begin_of_text|>", "<|end_of_text|>"], BYTES), []))
+    inner.pre_tokenizer = Bytes(add_prefix_space=False)  # type: ignore[assignment]
+    inner.decoder = AsText()  # type: ignore[assignment]
+    inner.post_processor = TemplateProcessing(  # type: ignore[assignment]
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 0)]
+    )
+    special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    return saved(folder, "llama", 16, PreTrainedTokenizerFast(tokenizer_object=inner, **special), seed)
 
 
 def qwen2(folder: Path, seed: int = 0) -> str:
@@ -130,9 +147,13 @@ def tasks(folder: Path, n: int = 60) -> None:
     """Local copies of MERA's five tasks in their own formats."""
     rows = [f"{'spam' if i % 3 == 0 else 'ham'}\t{'win a prize' if i % 3 == 0 else 'see you at'} {i}" for i in range(n)]
     write(folder / "sms_spam/SMSSpamCollection", "\n".join(rows) + "\n")
-    for task, answers in (("yes_no_question", ("Yes", "No")), ("sentiment_analysis", ("positive", "neutral", "negative"))):
+    for task, answers in (
+        ("yes_no_question", ("Yes", "No")),
+        ("sentiment_analysis", ("positive", "neutral", "negative")),
+    ):
         lines = [
-            json.dumps({"inputs": f"Item {i}?", "answer": answers[i % len(answers)], "task_type": task}) for i in range(n)
+            json.dumps({"inputs": f"Item {i}?", "answer": answers[i % len(answers)], "task_type": task})
+            for i in range(n)
         ]
         write(folder / f"finance/{task}.jsonl", "\n".join(lines) + "\n")
     for level in ("high_school", "professional"):

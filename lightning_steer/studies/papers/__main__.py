@@ -24,7 +24,13 @@ def arguments(given: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("name", metavar="NAME", choices=listed.PAPERS, help=f"one of {', '.join(listed.PAPERS)}")
     add("--models", nargs="+", metavar="MODEL", help="hub names or folders, in place of the paper's models")
-    add("--only", nargs="+", metavar="PART", default=[], help="run these parts only: behaviours, or of mera tasks and positions")
+    add(
+        "--only",
+        nargs="+",
+        metavar="PART",
+        default=[],
+        help="run these parts only: behaviours, or of mera tasks and positions",
+    )
     add("--plan", action="store_true", help="say what it costs, and run nothing")
     add("--data", type=Path, default=Path("data"), help="folder of clones and of local copies of data sets")
     return parser.parse_known_args(given)

@@ -20,7 +20,16 @@ BASE, METHOD = "configs/steer_behaviour.yaml", "configs/methods/mean_difference.
 CONFIGS = (BASE, "configs/papers/caa.yaml", METHOD)
 TRAIN, TEST = "datasets/generate/{}/generate_dataset.json", "datasets/test/{}/test_dataset_ab.json"
 DATA = Clone("nrimsky/CAA", "CAA", tuple(file.format(name) for name in BEHAVIOURS for file in (TRAIN, TEST)))
-COLUMNS = ("behaviour", "theirs, at -1", "ours, at -1", "theirs, at 1", "ours, at 1", "theirs, slope", "ours, slope", "n")
+COLUMNS = (
+    "behaviour",
+    "theirs, at -1",
+    "ours, at -1",
+    "theirs, at 1",
+    "ours, at 1",
+    "theirs, slope",
+    "ours, slope",
+    "n",
+)
 
 
 def read(module: Any) -> dict[str, Any]:
@@ -72,8 +81,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
         values = [f"{theirs[key]:.3f}" for key in ("lowest", "highest")] + [f"{theirs['slope']:+.3f}"]
         rows.append((behaviour, values[0], ours[0], values[1], ours[1], values[2], ours[2], ours[3]))
     return [
-        f"{published('caa')['source']} Slope: least squares over the multipliers, a unit. Ours with 95 % intervals over "
-        "questions.",
+        f"{published('caa')['source']} Slope: least squares over the multipliers, a unit. Ours with 95 % intervals "
+        "over questions.",
         "",
         *markdown(COLUMNS, rows),
     ]

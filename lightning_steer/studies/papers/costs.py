@@ -70,5 +70,5 @@ def lines(found: Sequence[Cost]) -> list[str]:
         for one in found
     ]
     total = operations(sum(one.times * one.flops for one in found))
-    text = f"In all {total}. `python -m lightning_steer plan --calibrate --device cuda` measures what your device does a second."
-    return [*markdown(COLUMNS, rows), text]
+    speed = "`python -m lightning_steer plan --calibrate --device cuda` measures what your device does a second."
+    return [*markdown(COLUMNS, rows), f"In all {total}. {speed}"]

@@ -31,7 +31,14 @@ def read(module: Any) -> dict[str, Any]:
     }
     difference = as_numbers(change["p_unrelated"] - change["p_stereotype"])
     cluster = as_clusters(columns["cluster"].reshape(-1))
-    names = ("strength", "fidelity", "p_stereotype_change", "p_unrelated_change", "stereotype_change", "unrelated_change")
+    names = (
+        "strength",
+        "fidelity",
+        "p_stereotype_change",
+        "p_unrelated_change",
+        "stereotype_change",
+        "unrelated_change",
+    )
     return {
         **{name: metrics[name] for name in names},
         "difference": Mean(-2, 2).estimate(difference, cluster)[0]._asdict(),
@@ -59,7 +66,9 @@ def plans(model: str, data: Path, notebook: bool) -> list[Planned]:
     """Return the runs of a model: that of a block in the middle stands for all."""
     name = "fidelity_notebook" if notebook else "fidelity"
     times = len(NOTEBOOK) if notebook else len(every_second(model))
-    return [("fit and test at a block", times, (BASE, f"configs/papers/{name}.yaml", METHOD), options(model, [11], data))]
+    return [
+        ("fit and test at a block", times, (BASE, f"configs/papers/{name}.yaml", METHOD), options(model, [11], data))
+    ]
 
 
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:

@@ -98,7 +98,9 @@ def plans_tuned(model: str, data: Path) -> list[Planned]:
 def run_tuned(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     """Compare the second model with the first, row by row."""
     if len(models) != 2:
-        raise UserError(f"likelihood_tuned compares two models, the base and the tuned one: give two, not {len(models)}")
+        raise UserError(
+            f"likelihood_tuned compares two models, the base and the tuned one: give two, not {len(models)}"
+        )
     before, after = (runner.run(short(m), PLAIN_CONFIGS, plain_options(m, data), read_plain) for m in models)
     if before is None or after is None:
         return {}

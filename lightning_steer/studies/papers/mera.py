@@ -15,13 +15,17 @@ from lightning_steer.studies.published.markdown import table as markdown
 
 MODELS = tuple(
     name
-    for base, tuned in (("meta-llama/Llama-3.2-1B", "Instruct"), ("google/gemma-2-2b", "it"), ("Qwen/Qwen2.5-3B", "Instruct"))
+    for base, tuned in (
+        ("meta-llama/Llama-3.2-1B", "Instruct"),
+        ("google/gemma-2-2b", "it"),
+        ("Qwen/Qwen2.5-3B", "Instruct"),
+    )
     for name in (base, f"{base}-{tuned}")
 )
 BASE, CONFIG, PROBE = "configs/steer_mera.yaml", "configs/papers/mera.yaml", "configs/probe.yaml"
 CONFIGS = (BASE, CONFIG, "configs/methods/mera.yaml")
 SOURCE = "--data.init_args.source"
-GRID = [alpha for alpha in sorted(PAPER, reverse=True)]
+GRID = sorted(PAPER, reverse=True)
 POSITIONS = {"last": [], "exact": ["--data.init_args.answering={max_new_tokens: 20}"]}
 """The label is read right after the prompt, or where the first generated one begins."""
 
@@ -167,13 +171,23 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     ranges.append(("all tasks, contrastive alone", f"{low:+.2f}", cell(ours[0]) if ours else "", f"{high:+.2f}",
                    cell(ours[1]) if ours else ""))  # fmt: skip
     lines = [
-        f"{theirs['source']} Ours: SPI of what was certified at delta .01, 0 where nothing was, with 95 % intervals over "
-        "held-out rows; the lowest and the highest are chosen among noisy values, so the one is too low and the other "
+        f"{theirs['source']} Ours: SPI of what was certified at delta .01, 0 where nothing was, with 95 % intervals "
+        "over held-out rows; the lowest and the highest are chosen among noisy values, so the one is too low and the other "
         "too high.",
         "",
         *markdown(("task, MERA", "theirs, lowest", "ours, lowest", "theirs, highest", "ours, highest"), ranges),
     ]
-    columns = ("model", "task", "position", "method", "certified", "SPI", "accuracy before", "accuracy", "balanced accuracy's change")
+    columns = (
+        "model",
+        "task",
+        "position",
+        "method",
+        "certified",
+        "SPI",
+        "accuracy before",
+        "accuracy",
+        "balanced accuracy's change",
+    )
     rows = [
         (*key, "-" if "certified" not in r else "yes" if r["certified"] else "no",
          *(cell(r[name]) for name in ("spi", "accuracy_base", "accuracy", "balanced_accuracy_change")))

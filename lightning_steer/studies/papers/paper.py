@@ -85,8 +85,8 @@ def check_models(models: Sequence[str]) -> None:
     unknown = "" if len(sizes) == len(missing) else f", {len(missing) - len(sizes)} of unknown size not counted"
     names = "; ".join(f"`hf download {name}`, {_size(name)}" for name in missing)
     raise UserError(
-        f"{len(missing)} models are neither local folders nor in the hub's local cache, {sum(sizes) / 1e9:.1f} GB in all"
-        f"{unknown}: download them with {names}"
+        f"{len(missing)} models are neither local folders nor in the hub's local cache, {sum(sizes) / 1e9:.1f} GB in "
+        f"all{unknown}: download them with {names}"
     )
 
 

@@ -48,7 +48,7 @@ def after_instruction(llm: LLM) -> int:
 
 
 def refusal_token(llm: LLM) -> int:
-    """Return the first token of a refusal after the chat template; a blank stands before it unless a line ends there."""
+    """Return the first token of a refusal after the chat template, after a blank unless a line ends there."""
     prompt = llm.prompt("INSTRUCTION")
     text = REFUSAL if prompt[-1].isspace() else f" {REFUSAL}"
     return continuation(llm.tokenizer, prompt, text, False)[1][0]
@@ -125,7 +125,9 @@ def split(data: Path) -> dict[str, list[str]]:
         path = data / f"{kind}.jsonl"
         prompts = [prompt.text for prompt in read_prompts(path)]
         if len(prompts) < 2 * SCORED:
-            raise UserError(f"{path} has {len(prompts)} prompts: give at least {2 * SCORED}, {SCORED} are for the scores")
+            raise UserError(
+                f"{path} has {len(prompts)} prompts: give at least {2 * SCORED}, {SCORED} are for the scores"
+            )
         fitted = min(FITTED, len(prompts) - SCORED)
         parts[f"fit {kind}"], parts[kind] = prompts[:fitted], prompts[fitted : fitted + SCORED]
     return parts
@@ -174,11 +176,10 @@ def choose(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
 
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     """Return the published choices, then ours."""
-    rows: list[tuple[object, ...]] = [
-        (f"theirs: {name}", one["position"], one["layer"], f"{one['ablated']:.2f}", "not known here", f"{one['kl']:.3f}",
-         one["allowed"], "about 32")
-        for name, one in published("refusal_direction")["chosen"].items()
-    ]  # fmt: skip
+    rows: list[tuple[object, ...]] = []
+    for name, one in published("refusal_direction")["chosen"].items():
+        values = (f"{one['ablated']:.2f}", "not known here", f"{one['kl']:.3f}")
+        rows.append((f"theirs: {name}", one["position"], one["layer"], *values, one["allowed"], "about 32"))
     for name, result in results.items():
         one, allowed = choose(result)
         count = f"{allowed} of {len(result['candidates'])}"
@@ -190,8 +191,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     if not results:
         rows += [(f"ours: {short(model)}", *[""] * (len(COLUMNS) - 1)) for model in models]
     return [
-        f"{published('refusal_direction')['source']} Ours with 95 % intervals over prompts, of the chosen candidate alone: "
-        "it was chosen among noisy values, so they do not cover the choice.",
+        f"{published('refusal_direction')['source']} Ours with 95 % intervals over prompts, of the chosen candidate "
+        "alone: it was chosen among noisy values, so they do not cover the choice.",
         "",
         *markdown(COLUMNS, rows),
     ]

@@ -30,9 +30,7 @@ def changed(path: Path) -> dict[str, Any]:
         if line["strength"] is not None:
             differs = float(line["response"] != plain[line["system"], line["id"]])
             shares.setdefault((line["system"], line["strength"]), []).append(differs)
-    return {
-        json.dumps(key): Share().estimate(values)[0]._asdict() for key, values in shares.items()
-    }
+    return {json.dumps(key): Share().estimate(values)[0]._asdict() for key, values in shares.items()}
 
 
 def write_prompts(data: Path) -> None:
