@@ -1,4 +1,4 @@
-"""The papers' experiments end to end: tiny random models of their families, true depth and tokenizer class, true formats."""
+"""The papers' experiments end to end: random models of their families, depth and tokenizer class, true formats."""
 
 import re
 from collections.abc import Callable

@@ -172,8 +172,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
                    cell(ours[1]) if ours else ""))  # fmt: skip
     lines = [
         f"{theirs['source']} Ours: SPI of what was certified at delta .01, 0 where nothing was, with 95 % intervals "
-        "over held-out rows; the lowest and the highest are chosen among noisy values, so the one is too low and the other "
-        "too high.",
+        "over held-out rows; the lowest and the highest are chosen among noisy values, so the one is too low and the "
+        "other too high.",
         "",
         *markdown(("task, MERA", "theirs, lowest", "ours, lowest", "theirs, highest", "ours, highest"), ranges),
     ]

@@ -14,9 +14,9 @@ from lightning_steer.studies.papers.paper import Paper
 HEAD = """\
 # The papers' experiments on their own models
 
-Each source has its experiment on its own models, in one command. Nobody of ours has run them on these models. So the cells
-of ours are empty, and each command fills its own table, `logs/papers/NAME/table.md`, with ours beside theirs. A published
-cell stands here if our notes have it with its source; where one is not known, it says so.
+Each source has its experiment on its own models, in one command. Nobody of ours has run them on these models. So the
+cells of ours are empty, and each command fills its own table, `logs/papers/NAME/table.md`, with ours beside theirs. A
+published cell stands here if our notes have it with its source; where one is not known, it says so.
 
 What was tried: every experiment from end to end on random models with few dimensions, of the same family, depth and
 tokenizer class, with a few rows in the true formats (`tests/test_papers_run.py`). So the options, the formats and the
@@ -27,16 +27,18 @@ python -m lightning_steer.studies.papers NAME          # runs what is not finish
 python -m lightning_steer.studies.papers NAME --plan   # says what it costs, and runs nothing
 ```
 
-A finished run is kept and not run again, unless an option has changed. A cell that cannot be run does not end the others:
-the command names it at the end and exits with 1. Without a model it says in one sentence what to download and how large it
-is. `--models` takes other models, or folders; `--data` says where clones and local copies are (default `data`); `--only`
-runs some behaviours, or tasks and positions. Any further option is one of `fit` and `test`, such as `--trainer.devices=1`.
+A finished run is kept and not run again, unless an option has changed. A cell that cannot be run does not end the
+others: the command names it at the end and exits with 1. Without a model it says in one sentence what to download and
+how large it is. `--models` takes other models, or folders; `--data` says where clones and local copies are (default
+`data`); `--only` runs some behaviours, or tasks and positions. Any further option is one of `fit` and `test`, such as
+`--trainer.devices=1`.
 
-Operations and memory are those of `plan`, of the models' own configurations and real data; a token is taken for four bytes
-of text (~). Memory is of the largest batch in bfloat16; a smaller `tokens_per_batch` needs less. The data were StereoSet,
-SMS spam, MMLU and the released open-ended pairs as they are. There are three stand-ins: of CAA's pairs those of sycophancy
-for every behaviour, financial texts with questions worded by us, and 160 made-up prompts of 67 bytes for refusal_direction.
-`--plan` counts your own copies with the model's tokenizer. Text that MERA generates at the position `exact` is not counted.
+Operations and memory are those of `plan`, of the models' own configurations and real data; a token is taken for four
+bytes of text (~). Memory is of the largest batch in bfloat16; a smaller `tokens_per_batch` needs less. The data were
+StereoSet, SMS spam, MMLU and the released open-ended pairs as they are. There are three stand-ins: of CAA's pairs
+those of sycophancy for every behaviour, financial texts with questions worded by us, and 160 made-up prompts of 67
+bytes for refusal_direction. `--plan` counts your own copies with the model's tokenizer. Text that MERA generates at
+the position `exact` is not counted.
 """
 COSTS = Path(__file__).parent / "costs.json"
 
