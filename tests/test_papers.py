@@ -84,7 +84,7 @@ def test_the_page_is_what_is_generated_and_has_every_published_cell() -> None:
     text = (ROOT / "docs/papers.md").read_text()
     assert text == page.text(), "run python -m lightning_steer.studies.papers.page"
     for paper in PAPERS.values():
-        assert f"\n{paper.command}\n" in text
+        assert f"\nCommand: `{paper.command}`\n" in text
     for row in published("caa")["behaviours"].values():
         assert f"| {row['slope']:+.3f} |  |  |" in text  # ours is empty
     for name in ("likelihood", "likelihood_tuned"):

@@ -22,10 +22,8 @@ What was tried: every experiment from end to end on random models with few dimen
 tokenizer class, with a few rows in the true formats (`tests/test_papers_run.py`). So the options, the formats and the
 tables are tested. Memory, speed and the true tokenizers are not.
 
-```console
-python -m lightning_steer.studies.papers NAME          # runs what is not finished, then writes the table
-python -m lightning_steer.studies.papers NAME --plan   # says what it costs, and runs nothing
-```
+`python -m lightning_steer.studies.papers NAME` runs what is not finished, then writes the table. With `--plan` it says
+what it costs, and runs nothing.
 
 A finished run is kept and not run again, unless an option has changed. A cell that cannot be run does not end the
 others: the command names it at the end and exits with 1. Without a model it says in one sentence what to download and
@@ -63,11 +61,9 @@ def section(paper: Paper, found: list[Cost]) -> list[str]:
         "",
         f"Repeats {paper.source}. `configs/papers/{paper.name}.yaml` says what would count as reproduced.",
         "",
-        "```console",
-        paper.command,
-        "```",
+        f"Command: `{paper.command}`",
         "",
-        "To download:",
+        "To download or to bring:",
         "",
         *downloads(paper),
         "",
