@@ -33,35 +33,45 @@ LLAMA2_CHAT = (
 """Turns as Llama 2 writes them."""
 
 
-def _numbered(special: list[str], rest: list[str]) -> dict[str, int]:
-    return {token: number for number, token in enumerate([*special, *rest])}
+LABELS = "ABCD"
+"""Each is one token with the blank before it, so that a random model writes a label now and then."""
+
+
+def _numbered(special: list[str], rest: list[str], blank: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return a vocabulary, and the merges that make the labels."""
+    tokens = [*special, *rest, *(blank + label for label in LABELS)]
+    return {token: number for number, token in enumerate(tokens)}, [(blank, label) for label in LABELS]
 
 
 def gemma_tokenizer() -> PreTrainedTokenizerBase:
-    return GemmaTokenizer(
-        vocab=_numbered(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"], PRINTABLE), merges=[], add_bos_token=True
-    )
+    vocabulary, merges = _numbered(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"], PRINTABLE, "▁")
+    return GemmaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
 
 
 def llama2_tokenizer(chat: bool) -> PreTrainedTokenizerBase:
-    tokenizer = LlamaTokenizer(vocab=_numbered(["<unk>", "<s>", "</s>"], PRINTABLE), merges=[], add_bos_token=True)
+    vocabulary, merges = _numbered(["<unk>", "<s>", "</s>"], PRINTABLE, "▁")
+    tokenizer = LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
     tokenizer.chat_template = LLAMA2_CHAT if chat else None
     return tokenizer
 
 
 def qwen_tokenizer() -> PreTrainedTokenizerBase:
-    return Qwen2Tokenizer(vocab=_numbered([], [*BYTES, "<|endoftext|>"]), merges=[])
+    vocabulary, merges = _numbered([], [*BYTES, "<|endoftext|>"], "Ġ")
+    return Qwen2Tokenizer(vocab=vocabulary, merges=merges)
 
 
 def saved(folder: Path, family: str, blocks: int, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> str:
-    """A random model of a family as a local folder; every token is a letter or a byte."""
+    """A random model of a family as a local folder; every token is a letter or a byte, or a label."""
     torch.manual_seed(seed)
     special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
     sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": blocks, **heads}
     vocabulary = {"vocab_size": len(tokenizer), "initializer_range": 0.3, **special}
     config = AutoConfig.for_model(family, **sizes, **vocabulary)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[-len(LABELS) :] *= 4  # the labels are often the likeliest tokens
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -78,7 +88,7 @@ def llama2(folder: Path, chat: bool = True, seed: int = 0) -> str:
 
 def llama3(folder: Path, seed: int = 0) -> str:
     """Llama-3.2-1B: Llama, 16 blocks, tokens of bytes without a class of its own."""
-    inner = Tokenizer(BPE(_numbered(["<|begin_of_text|>", "<|end_of_text|>"], BYTES), []))
+    inner = Tokenizer(BPE(*_numbered(["<|begin_of_text|>", "<|end_of_text|>"], BYTES, "Ġ")))
     inner.pre_tokenizer = Bytes(add_prefix_space=False)  # type: ignore[assignment]
     inner.decoder = AsText()  # type: ignore[assignment]
     inner.post_processor = TemplateProcessing(  # type: ignore[assignment]
@@ -164,4 +174,4 @@ def tasks(folder: Path, n: int = 60) -> None:
 def prompts(folder: Path, n: int = 64) -> None:
     """A user's own prompt files."""
     for kind, word in (("harmful", "break"), ("harmless", "bake")):
-        write(folder / f"{kind}.jsonl", "".join(json.dumps({"prompt": f"How to {word} {i}?"}) + "\n" for i in range(n)))
+        write(folder / f"{kind}.txt", "\n\n".join(f"How to {word} {i}?" for i in range(n)))

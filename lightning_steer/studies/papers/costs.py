@@ -9,7 +9,7 @@ import torch
 from lightning_steer.lm import loading
 from lightning_steer.plan import experiment, planning
 from lightning_steer.plan.blank import Blank, located
-from lightning_steer.plan.rows import Counter
+from lightning_steer.plan.rows import Counter, tokenizer_of
 from lightning_steer.plan.table import operations
 from lightning_steer.studies.papers.paper import Paper
 from lightning_steer.studies.published.markdown import table as markdown
@@ -41,10 +41,7 @@ def costs(paper: Paper, models: Sequence[str], data: Path) -> list[Cost]:
         folder = located(model)
         config = loading.configuration(str(folder))
         blank = Blank(config, torch.bfloat16, model)
-        try:
-            tokenizer = loading.load_tokenizer(str(folder))
-        except ValueError:  # a plan can do without
-            tokenizer = None
+        tokenizer = tokenizer_of(folder)
         for what, times, configs, options in paper.plans(model, data):
             asked = experiment.read(configs, options)
             work = experiment.work(asked, Counter(asked.llm, tokenizer), blank.decoder.depth)

@@ -116,8 +116,7 @@ def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str
 def _cell(model: str, task: str, position: str, data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     place = f"{short(model)}/{task}/{position}"
     rows = [*source_of(task, data), *POSITIONS[position]]
-    layers = [f"{BACKBONE}.llm={model}", f"{BACKBONE}.layers={list(range(depth(model)))}", f"{BACKBONE}.dtype=bfloat16"]
-    probe = runner.run(f"{place}/probe", [PROBE], [*layers, *rows], read_probe, ("fit",), steers=False)
+    probe = runner.run(f"{place}/probe", (PROBE,), [*probed(model), *rows], read_probe, ("fit",), steers=False)
     if probe is None:
         return {}
     at = [f"{BACKBONE}.llm={model}", f"{BACKBONE}.layers={probe['layer']}"]
@@ -140,17 +139,26 @@ def _cell(model: str, task: str, position: str, data: Path, runner: Runner) -> d
     return {f"{place}/{name}": result for name, result in found.items()}
 
 
+def probed(model: str) -> list[str]:
+    """Return the options of a probe at every block, with no logistic one: a block is chosen by the error itself."""
+    return [
+        f"{BACKBONE}.llm={model}",
+        f"{BACKBONE}.layers={list(range(depth(model)))}",
+        f"{BACKBONE}.dtype=bfloat16",
+        "--model.init_args.logistic_penalties=[]",
+    ]
+
+
 def plans(model: str, data: Path) -> list[Planned]:
     """Return the runs of every task and position; generated text is not counted."""
-    at, layers = [f"{BACKBONE}.llm={model}"], f"{BACKBONE}.layers={list(range(depth(model)))}"
-    middle = f"{BACKBONE}.layers={depth(model) // 2}"
+    middle = [f"{BACKBONE}.llm={model}", f"{BACKBONE}.layers={depth(model) // 2}"]
     return [
         planned
         for task in TASKS
         for rows in [source_of(task, data)]
         for planned in (
-            (f"{task}: probe", len(POSITIONS), (PROBE,), [*at, layers, *rows]),
-            (f"{task}: fit and test", len(POSITIONS) * (1 + len(METHODS)), CONFIGS, [*at, middle, *rows]),
+            (f"{task}: probe", len(POSITIONS), (PROBE,), [*probed(model), *rows]),
+            (f"{task}: fit and test", len(POSITIONS) * (1 + len(METHODS)), CONFIGS, [*middle, *rows]),
         )
     ]
 

@@ -102,7 +102,7 @@ def check_data(paper: Paper, folder: Path) -> None:
     for name in paper.own_files:
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f'there is no {folder / name}: {paper.name} reads your own prompts, {{"prompt": ...}} a line, from '
+                f"there is no {folder / name}: {paper.name} reads your own prompts, blank lines between them, from "
                 f"{' and '.join(paper.own_files)} in {folder}, or in the folder that --data names"
             )
     for clone in paper.clones:

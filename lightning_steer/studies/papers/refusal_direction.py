@@ -37,7 +37,7 @@ POSITIONS = 6
 """Tokens after the instruction in Llama 2's chat template, for the plan."""
 REFUSAL = "I"
 """The first token of a refusal, as in the source's list for Llama 2 and Gemma."""
-FILES = ("harmful.jsonl", "harmless.jsonl")
+FILES = ("harmful.txt", "harmless.txt")
 COLUMNS = ("model", "position", "layer", "score after ablation", "score after addition", "KL", "allowed", "n")
 
 
@@ -122,7 +122,7 @@ def split(data: Path) -> dict[str, list[str]]:
     """Return the prompts that give directions and those that give scores; raises ValueError or FileNotFoundError."""
     parts: dict[str, list[str]] = {}
     for kind in ("harmful", "harmless"):
-        path = data / f"{kind}.jsonl"
+        path = data / f"{kind}.txt"
         prompts = [prompt.text for prompt in read_prompts(path)]
         if len(prompts) < 2 * SCORED:
             raise UserError(
@@ -133,14 +133,22 @@ def split(data: Path) -> dict[str, list[str]]:
     return parts
 
 
+def options(model: str, data: Path) -> list[str]:
+    """Return the options that read every block of a model."""
+    return [
+        f"--model.backbone.llm={model}",
+        f"--model.backbone.layers={list(range(depth(model)))}",
+        f"--data.init_args.file={data / FILES[0]}",
+    ]
+
+
 def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     """Score all candidates of every model, and choose; a finished position is kept."""
     parts, results = split(data), {}
     for model in models:
-        llm = experiment.read([BASE, CONFIG], [f"--model.backbone.llm={model}"]).llm
+        llm = experiment.read((BASE, CONFIG), options(model, data)).llm
         llm.load()
         llm.to("cuda" if torch.cuda.is_available() else "cpu")
-        llm.every_layer()
         found: list[dict[str, Any]] = []
         for offset in range(-after_instruction(llm), 0):
             of = [model, str(offset), *(prompt for prompts in parts.values() for prompt in prompts)]
@@ -158,8 +166,7 @@ def plans(model: str, data: Path) -> list[Planned]:
     """Return how often as many tokens as the harmful prompts have are read: for the directions and for the scores."""
     tokens, blocks, prompts = POSITIONS, depth(model), len(read_prompts(data / FILES[0]))
     times = tokens * (2 + 3 * (blocks - 1) * SCORED / prompts)
-    options = [f"--model.backbone.llm={model}", f"--data.init_args.file={data / FILES[0]}"]
-    return [(f"the {prompts} harmful prompts, read", times, (BASE, CONFIG), options)]
+    return [(f"the {prompts} harmful prompts, read", times, (BASE, CONFIG), options(model, data))]
 
 
 def choose(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
