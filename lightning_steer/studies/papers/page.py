@@ -99,9 +99,14 @@ def main(given: list[str] | None = None) -> int:
 
 
 def counted(paper: Paper, configs: Path, data: Path) -> list[Cost]:
-    """Return the costs of an experiment on its own models; folders are named as the models."""
-    found = costs(paper, [str(configs / name) for name in paper.models], data)
-    return [one._replace(model=str(Path(one.model).relative_to(configs))) for one in found]
+    """Return the costs of an experiment on its own models, in folders of their names; equal ones cost the same."""
+    found, known = list[Cost](), dict[bytes, list[Cost]]()
+    for name in paper.models:
+        content = (configs / name / "config.json").read_bytes()
+        if content not in known:
+            known[content] = costs(paper, [str(configs / name)], data)
+        found += [one._replace(model=name) for one in known[content]]
+    return found
 
 
 if __name__ == "__main__":
