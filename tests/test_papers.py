@@ -126,7 +126,7 @@ def test_every_experiment_says_what_it_costs(name: str, workshop: Path, capsys: 
 
 def test_a_plan_needs_no_more_than_a_configuration(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of Gemma transformers makes a tokenizer up where none is: it knows no letter."""
-    tiny_papers.gemma2(workshop / "whole")
+    tiny_papers.saved(workshop / "whole", "gemma2", 2, tiny_papers.gemma_tokenizer())
     (workshop / "m").mkdir()
     (workshop / "m/config.json").write_bytes((workshop / "whole/config.json").read_bytes())
     (workshop / "pairs.jsonl").write_bytes((ROOT / "configs/pairs.jsonl").read_bytes())

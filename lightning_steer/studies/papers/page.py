@@ -68,7 +68,7 @@ def section(paper: Paper, found: list[Cost]) -> list[str]:
         *downloads(paper),
         "",
         *paper.table({}, paper.models),
-        *lines(found),
+        *(lines(found) if found else ["Its cost was not counted yet: `--plan` counts it."]),
         "",
     ]
 
@@ -76,7 +76,7 @@ def section(paper: Paper, found: list[Cost]) -> list[str]:
 def text() -> str:
     """Return the page, from the published cells and the costs that were computed."""
     stored = json.loads(COSTS.read_text())
-    sections = [section(paper, [Cost(*row) for row in stored[name]]) for name, paper in PAPERS.items()]
+    sections = [section(paper, [Cost(*row) for row in stored.get(name, [])]) for name, paper in PAPERS.items()]
     return "\n".join([HEAD, *(line for one in sections for line in one)]).rstrip() + "\n"
 
 
