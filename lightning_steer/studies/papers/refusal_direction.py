@@ -198,8 +198,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     if not results:
         rows += [(f"ours: {short(model)}", *[""] * (len(COLUMNS) - 1)) for model in models]
     return [
-        f"{published('refusal_direction')['source']} Ours with 95 % intervals over prompts, of the chosen candidate "
-        "alone: it was chosen among noisy values, so they do not cover the choice.",
+        f"{published('refusal_direction')['source']} Ours with 95 % intervals over prompts, none of the KL, which a "
+        "few prompts may carry; the candidate was chosen among noisy values, and no interval covers the choice.",
         "",
         *markdown(COLUMNS, rows),
     ]
