@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from lightning_steer.data import MERADataModule
 from lightning_steer.data.behaviours.sources import HalvesFile
+from lightning_steer.data.mera import generated_answers
 from lightning_steer.data.mera.tasks import SmsSpam
 from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
@@ -284,6 +285,14 @@ def test_text_before_the_prompts_changes_no_split(workshop: Path) -> None:
         data.setup()
     for one, other in ((plain.train, told.train), (plain.calibration, told.calibration), (plain.test, told.test)):
         assert [f"Think. {e.prompt}" for e in one] == [e.prompt for e in other]
+
+
+def test_a_label_after_half_a_character_is_none() -> None:
+    """A prompt that ends in such bytes could not be read again, and one row would end the run."""
+    questions = [MultipleChoice("Which?", (" A", " B"))] * 2
+    answered = generated_answers._cut(questions, [" so A", " \ufffd A"])
+    assert answered.option.tolist() == [0, -1]
+    assert [question.prompt for question in answered.questions] == ["Which? so", "Which?"]
 
 
 def test_tables_are_of_plain_cells() -> None:
