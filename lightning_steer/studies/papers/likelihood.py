@@ -104,8 +104,8 @@ def run_tuned(models: Sequence[str], data: Path, runner: Runner) -> dict[str, di
     before, after = (runner.run(short(m), PLAIN_CONFIGS, plain_options(m, data), read_plain) for m in models)
     if before is None or after is None:
         return {}
-    ll = [torch.tensor(one["ll"], dtype=torch.float64) for one in (before, after)]
-    return {f"{short(models[1])} for {short(models[0])}": compared(*ll, torch.tensor(before["cluster"]))}
+    control, tuned = (torch.tensor(one["ll"], dtype=torch.float64) for one in (before, after))
+    return {f"{short(models[1])} for {short(models[0])}": compared(control, tuned, torch.tensor(before["cluster"]))}
 
 
 def _rows(case: str, result: Mapping[str, Any]) -> list[tuple[object, ...]]:
