@@ -37,7 +37,7 @@ LABELS = "ABCD"
 """Each is one token with the blank before it, so that a random model writes a label now and then."""
 
 
-def _numbered(special: list[str], rest: list[str], blank: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _numbered(special: list[str], rest: list[str], blank: str) -> tuple[dict[str, int], list[Any]]:
     """Return a vocabulary, and the merges that make the labels."""
     tokens = [*special, *rest, *(blank + label for label in LABELS)]
     return {token: number for number, token in enumerate(tokens)}, [(blank, label) for label in LABELS]

@@ -18,7 +18,7 @@ Each source has its experiment on its own models, in one command. Nobody of ours
 cells of ours are empty, and each command fills its own table, `logs/papers/NAME/table.md`, with ours beside theirs. A
 published cell stands here if our notes have it with its source; where one is not known, it says so.
 
-What was tried: every experiment from end to end on random models with few dimensions, of the same family, depth and
+What is tested: every experiment from end to end on random models with few dimensions, of the same family, depth and
 tokenizer class, with a few rows in the true formats (`tests/test_papers_run.py`). So the options, the formats and the
 tables are tested. Memory, speed and the true tokenizers are not.
 
