@@ -76,3 +76,25 @@ class TokensFrom(Positions):
     def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
         start = prompt + self.offset if self.offset < 0 else torch.full_like(prompt, self.offset)
         return (index >= 0) & (index >= start.clamp_min(0).unsqueeze(1))
+
+
+class TokenAt(Positions):
+    """One token.
+
+    Args:
+        offset: counted from the row's first token; if negative, from the end of the prompt (-1 is its last token). Of a
+            text that is read whole, the text counts as the prompt.
+    """
+
+    @ranged
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+    @property
+    def needs_prompt(self) -> bool:  # type: ignore[override]
+        """Whether the token is counted from the prompt's end."""
+        return self.offset < 0
+
+    def mask(self, index: Tensor, prompt: Tensor) -> Tensor | None:
+        place = prompt + self.offset if self.offset < 0 else torch.full_like(prompt, self.offset)
+        return (index >= 0) & (index == place.unsqueeze(1))

@@ -18,7 +18,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.plan import experiment, known, machine, phases, planning, table
 from lightning_steer.plan.blank import Blank, located, stored_dtype
 from lightning_steer.plan.options import DTYPES, check, overrides_of, parser
-from lightning_steer.plan.rows import Counter
+from lightning_steer.plan.rows import Counter, tokenizer_of
 from lightning_steer.resources import resource_path
 from lightning_steer.workflows import steer
 from lightning_steer.workflows.search import opening
@@ -62,17 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     config = loading.configuration(str(folder))
     chosen = DTYPES.get(dtype) or stored_dtype(folder, config)
     blank, other = planning.models(config, chosen, llm.name)
-    counter = Counter(llm, _tokenizer(folder))
+    counter = Counter(llm, tokenizer_of(folder))
     plan = of_experiment(asked, counter, blank) if asked else of_steer(options, counter, blank)
     show(options, config, folder, blank, other, llm, plan)
     return 0
-
-
-def _tokenizer(folder: Path) -> Any:
-    try:
-        return loading.load_tokenizer(str(folder))
-    except ValueError:  # a plan can do without
-        return None
 
 
 def of_experiment(asked: experiment.Experiment, counter: Counter, blank: Blank) -> Asked:

@@ -90,7 +90,9 @@ class Blank:
         return self.decoder.width * self.dtype.itemsize
 
     def forward(self, rows: int, tokens: int) -> Cost:
-        """Return the cost of ``rows`` texts of ``tokens`` tokens each, up to the vocabulary head."""
+        """Return the cost of ``rows`` texts of ``tokens`` tokens each, up to the vocabulary head; of no text 0."""
+        if not rows * tokens:  # attention of some families has no shape for nothing
+            return Cost(0.0, 0.0)
         with self.mode:
             ids, nowhere = torch.zeros(rows, tokens, dtype=torch.int64), torch.zeros(0)
         return self._measure(lambda: self.decoder.states(TokenBatch(ids, nowhere, None, nowhere, nowhere)))

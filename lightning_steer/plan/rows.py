@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_steer.data.base import SteeringDataModule
+from lightning_steer.lm import loading
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice, TokenRow, batches, rows_of
 
@@ -93,6 +95,16 @@ class Counter:
         data.setup("fit")
         held_out, *_ = data.test_dataloader()
         return [self.part(loader) for loader in (data.train_dataloader(), data.val_dataloader(), held_out)]
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """Return a model's tokenizer; None without its files, where of some families a made-up one would be loaded."""
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        return None
+    try:
+        return loading.load_tokenizer(str(folder))
+    except ValueError:  # a plan can do without
+        return None
 
 
 def _estimate(text: str) -> int:

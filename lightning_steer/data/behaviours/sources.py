@@ -73,6 +73,8 @@ class HalvesFile(BehaviourSource):
         first_half_positive: whether the first half shows the behaviour; nothing in the file says so.
         begin: what stands before the prompt.
         separator: what stands between prompt and continuation.
+        keep_marks: leave ``begin`` and ``separator`` around the prompt, for a model that is read without its chat
+            template; with ``chat`` they would stand there twice.
     """
 
     def __init__(
@@ -82,15 +84,19 @@ class HalvesFile(BehaviourSource):
         first_half_positive: bool,
         begin: str = "[INST]",
         separator: str = "[/INST]",
+        keep_marks: bool = False,
     ) -> None:
         self.path, self.behaviour, self.first_half_positive = path, behaviour, first_half_positive
-        self.begin, self.separator = begin, separator
+        self.begin, self.separator, self.keep_marks = begin, separator, keep_marks
 
     def read(self) -> list[BehaviourExample]:
         """Pair the first half's continuations with the second's."""
-        return behaviour_examples.read_halves(
+        examples = behaviour_examples.read_halves(
             self.path, self.behaviour, self.first_half_positive, self.begin, self.separator
         )
+        if not self.keep_marks:
+            return examples
+        return [e._replace(prompt=f"{self.begin} {e.prompt} {self.separator}") for e in examples]
 
 
 class ChoicesFile(BehaviourSource):

@@ -2,7 +2,8 @@
 
 The first label in the generated text is the answer; the text before it becomes part of the prompt. So activations are
 read, and labels scored, at the token whose output predicts the label. An answer without a label counts as wrong: its
-error is 1, never 0. The position ``last`` needs none of this: it scores labels right after the prompt.
+error is 1, never 0; so does one with part of a character before its label. The position ``last`` needs none of this: it
+scores labels right after the prompt.
 """
 
 import re
@@ -22,6 +23,9 @@ from lightning_steer.lm.tokens import MultipleChoice
 
 NEVER = -1e5
 """A log-probability so low that its probability is 0 in float64; minus infinity would have no gradient."""
+
+BROKEN = "\ufffd"
+"""Stands in decoded text for bytes that are no character."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ def _cut(questions: Sequence[MultipleChoice], texts: list[str]) -> Answered:
     chosen, answered = [], []
     for question, text in zip(questions, texts, strict=True):
         option, begin = first_label(text, question.choices)
+        if BROKEN in text[:begin]:  # part of a character has no text that could be read again before the label
+            option = -1
         before = text[:begin].rstrip() if option >= 0 else ""
         answered.append(question._replace(prompt=question.prompt + before))
         chosen.append(option)

@@ -43,6 +43,7 @@ class MERADataModule(SteeringDataModule):
         too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves
             them out, ``truncate_left`` keeps the longest readable end of their prompts; options are never cut.
             The report counts these rows for each part.
+        before: text put before every prompt, such as an instruction; the splits do not depend on it.
     """
 
     subject = "labelled prompts"
@@ -62,8 +63,10 @@ class MERADataModule(SteeringDataModule):
         cache: str | None = None,
         answering: Answering | None = None,
         too_long: TooLong = "refuse",
+        before: str = "",
     ) -> None:
         super().__init__()
+        self.before = before
         self.reader = Reader(too_long, ("training", "calibration", "held-out"))
         check_labels(source.labels)
         arguments = f"train={train}, calibration={calibration}, test={test}"
@@ -127,7 +130,7 @@ class MERADataModule(SteeringDataModule):
         self.groups = {name: number for number, name in enumerate(names)} or None
         self.notes = [note for note in (contradictions(rows), shared_text(unique)) if note]
         parts = split([e.label for e in unique], self.sizes, self.seed, [e.group for e in unique] if names else None)
-        self._whole = [[unique[i] for i in part] for part in parts]
+        self._whole = [[unique[i]._replace(prompt=self.before + unique[i].prompt) for i in part] for part in parts]
         self.train, self.calibration, self.test = self._whole
 
     def read_by(self, llm: LLM) -> None:

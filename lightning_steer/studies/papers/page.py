@@ -1,0 +1,113 @@
+"""``python -m lightning_steer.studies.papers.page``: write docs/papers.md, published cells beside empty ones."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lightning_steer.plan.known import KNOWN, access
+from lightning_steer.report.files import write_json, write_text
+from lightning_steer.studies.papers.costs import Cost, costs, lines
+from lightning_steer.studies.papers.listed import PAPERS
+from lightning_steer.studies.papers.paper import Paper
+
+HEAD = """\
+# The papers' experiments on their own models
+
+Each source has its experiment on its own models, in one command. Nobody of ours has run them on these models. So the
+cells of ours are empty, and each command fills its own table, `logs/papers/NAME/table.md`, with ours beside theirs. A
+published cell stands here if our notes have it with its source; where one is not known, it says so.
+
+What is tested: every experiment from end to end on random models with few dimensions, of the same family, depth and
+tokenizer class, with a few rows in the true formats (`tests/test_papers_run.py`). So the options, the formats and the
+tables are tested. Memory, speed and the true tokenizers are not.
+
+`python -m lightning_steer.studies.papers NAME` runs what is not finished, then writes the table. With `--plan` it says
+what it costs, and runs nothing.
+
+A finished run is kept and not run again, unless an option has changed. A cell that cannot be run does not end the
+others: the command names it at the end and exits with 1. Without a model it says in one sentence what to download and
+how large it is. `--models` takes other models, or folders; `--data` says where clones and local copies are (default
+`data`); `--only` runs some behaviours, or tasks and positions. Any further option is one of `fit` and `test`, such as
+`--trainer.devices=1`.
+
+Operations and memory are those of `plan`, of the models' own configurations and real data; a token is taken for four
+bytes of text (~). Memory is of the largest batch in bfloat16; a smaller `tokens_per_batch` needs less. The data were
+StereoSet, SMS spam, MMLU and the released open-ended pairs as they are. There are three stand-ins: of CAA's pairs
+those of sycophancy for every behaviour, financial texts with questions worded by us, and 160 made-up prompts of 67
+bytes for refusal_direction. `--plan` counts your own copies with the model's tokenizer. Text that MERA generates at
+the position `exact` is not counted.
+"""
+COSTS = Path(__file__).parent / "costs.json"
+
+
+def downloads(paper: Paper) -> list[str]:
+    """Return what has to be downloaded, and how large it is."""
+    found = []
+    for name in paper.models:
+        size = f"{KNOWN[name].download / 1e9:.1f} GB" if name in KNOWN else "of unknown size"
+        found.append(f"- `hf download {name}`, {size} ({access(name)})")
+    found += [f"- `git clone https://github.com/{c.address} data/{c.folder}`, size not recorded" for c in paper.clones]
+    found += [
+        f"- {name}, read from the hub where no local copy lies in `data`, size not recorded" for name in paper.hub_data
+    ]
+    return [*found, *(f"- your own `data/{name}`" for name in paper.own_files)]
+
+
+def section(paper: Paper, found: list[Cost]) -> list[str]:
+    """Return the section of one experiment."""
+    return [
+        f"## {paper.name}",
+        "",
+        f"Repeats {paper.source}. `configs/papers/{paper.name}.yaml` says what would count as reproduced.",
+        "",
+        f"Command: `{paper.command}`",
+        "",
+        "To download or to bring:",
+        "",
+        *downloads(paper),
+        "",
+        *paper.table({}, paper.models),
+        *(lines(found) if found else ["Its cost was not counted yet: `--plan` counts it."]),
+        "",
+    ]
+
+
+def text() -> str:
+    """Return the page, from the published cells and the costs that were computed."""
+    stored = json.loads(COSTS.read_text())
+    sections = [section(paper, [Cost(*row) for row in stored.get(name, [])]) for name, paper in PAPERS.items()]
+    return "\n".join([HEAD, *(line for one in sections for line in one)]).rstrip() + "\n"
+
+
+def main(given: list[str] | None = None) -> int:
+    """Write the page."""
+    parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.papers.page", description=__doc__)
+    add = parser.add_argument
+    add("--page", type=Path, default=Path("docs/papers.md"), help="where the page goes")
+    add(
+        "--configs",
+        type=Path,
+        help="count the costs anew, with OWNER/NAME/config.json of every model below this folder",
+    )
+    add("--data", type=Path, default=Path("data"), help="folder of clones and of local copies, to count the costs with")
+    options = parser.parse_args(given)
+    if options.configs is not None:
+        write_json(COSTS, {paper.name: counted(paper, options.configs, options.data) for paper in PAPERS.values()})
+    write_text(options.page, text())
+    return 0
+
+
+def counted(paper: Paper, configs: Path, data: Path) -> list[Cost]:
+    """Return the costs of an experiment on its own models, in folders of their names; equal ones cost the same."""
+    found, known = list[Cost](), dict[bytes, list[Cost]]()
+    for name in paper.models:
+        content = (configs / name / "config.json").read_bytes()
+        if content not in known:
+            known[content] = costs(paper, [str(configs / name)], data)
+        found += [one._replace(model=name) for one in known[content]]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
