@@ -23,10 +23,10 @@ from lightning_steer.lm.tokens import MultipleChoice, batches
 from lightning_steer.metrics.drift import next_token_kl
 from lightning_steer.plan import experiment
 from lightning_steer.report.tables import cell
-from lightning_steer.selection.kl_budget import CandidateDirection, KLBudget
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.papers.paper import Paper, Planned, published
 from lightning_steer.studies.papers.runner import Runner, depth, short
+from lightning_steer.studies.published.kl_budget import CandidateDirection, KLBudget
 from lightning_steer.studies.published.markdown import table as markdown
 
 MODEL = "meta-llama/Llama-2-7b-chat-hf"

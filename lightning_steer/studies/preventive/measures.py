@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from lightning_steer.data.pair_batches import PairBatches
+from lightning_steer.data.pair_module import FIT
 from lightning_steer.data.pocket import items as pocket_items
-from lightning_steer.data.stereoset.module import FIT, PocketStereoSetDataModule, question
+from lightning_steer.data.stereoset.module import PocketStereoSetDataModule, question
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.records import Activations
 from lightning_steer.studies.fidelity.settings import LAYER
-from lightning_steer.studies.fidelity.subject import language_model, lessons
+from lightning_steer.studies.fidelity.subject import language_model, pair_activations
 from lightning_steer.studies.pocket import measures
 from lightning_steer.studies.pocket.reader import Reader, opened
 from lightning_steer.vectors import SteeringVector, edit, of
@@ -51,7 +52,7 @@ def fitted(base: Path, method: SteeringMethod) -> SteeringVector:
     llm = language_model(base)
     site = llm.sites[LAYER]
     pairs = PairBatches(questions, data.negative, data.positive, [0] * len(questions), len(questions))
-    harsh, mild = lessons(llm, pairs)[site]
+    harsh, mild = pair_activations(llm, pairs)[site]
     error = torch.cat([torch.ones(len(harsh)), torch.zeros(len(mild))])
     seen = Activations(torch.cat([harsh, mild]), error, torch.zeros(len(error), 1, dtype=torch.int64), True)
     return of(llm, {site: method.fit(seen)}, 1.0, task="mild words in plain text")

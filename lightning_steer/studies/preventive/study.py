@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning_steer.cache.files import digest
 from lightning_steer.cli import CLI
-from lightning_steer.data.stereoset.module import SELECT, TEST
+from lightning_steer.data.pair_module import SELECT, TEST
 from lightning_steer.methods import MeanDifference, RandomDirection
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.statistics.intervals import mean_over_units
