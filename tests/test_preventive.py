@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from test_language_model import TINY, data
 
 from lightning_steer import hooks
+from lightning_steer.data.pair_module import FIT, SELECT, TEST
 from lightning_steer.data.pocket import items
-from lightning_steer.data.stereoset.module import FIT, SELECT, TEST
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods import MeanDifference
