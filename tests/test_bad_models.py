@@ -287,9 +287,10 @@ def test_texts_without_a_token() -> None:
     for texts in ([""], ["hello", ""]):
         with pytest.raises(ValueError, match="the text '' has no token"):
             bare.activations([MultipleChoice(text) for text in texts])
-        with pytest.raises(ValueError, match="the prompt '' has no token that could be continued"):
-            bare.generate(texts)
-    assert language_model().generate([""], max_new_tokens=1)  # there is a beginning of text to go on from
+    assert language_model().continued([""], None, 2) == bare.continued([""], None, 2)  # each from the beginning of text
+    bare.tokenizer.bos_token = bare.tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="the prompt '' has no token that could be continued"):
+        bare.generate(["hello", ""])
     with pytest.raises(ValueError, match="at least 1 prompt is continued, by 1 token, not 0 by 64"):
         bare.generate([])
 
