@@ -30,7 +30,7 @@ FENCE = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]*?) -->\n)?(?P<fence>`{3,}|~{3,})(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=fence)$",
     re.M | re.S,
 )
-REASONS = ("sets up .venv from the package index", "several devices", "several machines", "needs another tool")
+REASONS = ("sets up .venv from the package index", "several devices", "several machines", "needs another tool", "a GPU")
 """Why a block may stay as it is: a short list, so that a block that could run does."""
 CHECKOUT = ("configs", "lightning_steer", "tests", "docs", "checkpoints/pocket/base", "checkpoints/pocket/tuned")
 CHECKOUT_FILES = ("README.md", "pyproject.toml", "Makefile")
