@@ -29,6 +29,7 @@ def three_commands(model: str, prompts: list[str], texts: list[str], monkeypatch
     assert vector.card.effect["margin_change"]["n"] == 3
     assert not (OUT / "unfinished").exists()
     report = json.loads((OUT / "report.json").read_text())
+    assert report["experiment"] == "steer"
     assert report["metrics"]["reference_kl"]["value"] >= 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{prompts[0]}\n/quit\n"))
     written = io.StringIO()

@@ -90,6 +90,7 @@ class SteeringAdaptor(TracedModule):
         self.strengths, self.learning_rate = list(strengths), learning_rate
         self.selection, self.reason = selection or Best(resamples), ""
         self.clusters: int | None = None  # number of clusters behind a certificate
+        self.experiment = ""  # the report's; empty for the name of the folder above the run's
         self.random_draws, self.random_curve = random_draws, min(random_curve, random_draws)
         self.learning_curve = learning_curve
         self.maps = nn.ModuleList()  # one for every site, made once the network is loaded
@@ -296,7 +297,7 @@ class SteeringAdaptor(TracedModule):
         )
         self.folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         self.report = {
-            **identify(self.folder.parent.name, data.task, self.backbone.name, method),
+            **identify(self.experiment or self.folder.parent.name, data.task, self.backbone.name, method),
             **summary.report(self.choice.tolist(), self.reason, self.backbone.sites, self.clusters),
             "searched": self.selection.searched,
             "place": self.backbone.place,

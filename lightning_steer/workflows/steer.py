@@ -191,6 +191,8 @@ def searched(
     data.notes = [*lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
     rule = AlreadyChosen(setting.strength, reason, budget)
     module = SteeringAdaptor(at_layer, trial.method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
+    if unfinished is not None:  # the report is written into a folder of passage
+        module.experiment = unfinished.resolve().parents[1].name
     vector = run(module, data, epochs if trial.search.trained else 1, progress, folder)
     if certify:
         bound = certificate.certify(module)
