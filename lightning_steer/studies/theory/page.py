@@ -130,7 +130,7 @@ def _values(
         "angle_mean": angle("mean difference"),
         "angle_r2": angle("w, penalty by R2"),
         "angle_good": angle("w, largest good penalty"),
-        "chance": f"90 give or take {np.degrees(1 / np.sqrt(width)):.0f}",
+        "chance": f"90 with a standard deviation of {np.degrees(1 / np.sqrt(width)):.0f}",
         "r2_one": over(both, lambda goal: np.mean(goal["r2"], 0)[one]).text(3),
         "angle_one": over(both, lambda goal: np.mean(goal["path"], 0)[one]).text(0),
         "many": str(MANY[0]),
