@@ -81,8 +81,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
         values = [f"{theirs[key]:.3f}" for key in ("lowest", "highest")] + [f"{theirs['slope']:+.3f}"]
         rows.append((behaviour, values[0], ours[0], values[1], ours[1], values[2], ours[2], ours[3]))
     return [
-        f"{published('caa')['source']} Slope: least squares over the multipliers, a unit. Ours with 95 % intervals "
-        "over questions.",
+        f"{published('caa')['source']} Cells: P(matching answer), mean over questions. Slope: its "
+        "least-squares change per unit of the multiplier. Ours with 95 % intervals over questions.",
         "",
         *markdown(COLUMNS, rows),
     ]

@@ -14,7 +14,7 @@ from lightning_steer.plan.table import operations
 from lightning_steer.studies.papers.paper import Paper
 from lightning_steer.studies.published.markdown import table as markdown
 
-COLUMNS = ("model", "runs of", "how many", "tokens of one", "operations of one", "of all", "memory in bfloat16")
+COLUMNS = ("model", "run", "runs", "tokens per run", "operations per run", "of all runs", "memory in bfloat16")
 
 
 class Cost(NamedTuple):
@@ -67,5 +67,5 @@ def lines(found: Sequence[Cost]) -> list[str]:
         for one in found
     ]
     total = operations(sum(one.times * one.flops for one in found))
-    speed = "`python -m lightning_steer plan --calibrate --device cuda` measures what your device does a second."
+    speed = "`python -m lightning_steer plan --calibrate --device cuda` measures your device's speed."
     return [*markdown(COLUMNS, rows), f"In all {total}. {speed}"]

@@ -84,7 +84,7 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
             rows.append((model, layers.replace("_", ", "), strength, *values, n))
     rows = rows or [(short(model), *[""] * (len(COLUMNS) - 1)) for model in models]
     lines = markdown(("theirs", "which choice steering suppresses"), claims.items())
-    note = "Ours: changes of shares with 95 % intervals over target terms; difference: unrelated less stereotype."
+    note = "Ours: changes of shares with 95 % intervals over target terms; difference: unrelated minus stereotype."
     return [*lines, f"{published('fidelity')['source']}", "", note, "", *markdown(COLUMNS, rows)]
 
 

@@ -150,8 +150,10 @@ def table_tuned(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
 
 def _text(name: str, rows: Sequence[tuple[object, ...]]) -> list[str]:
     return [
-        f"{published(name)['source']} Cells: the share of prompts by the column, the paper's normaliser, without an "
-        "interval, since none is known to hold. Changes in nats a token, with 95 % intervals over prompts.",
+        f"{published(name)['source']} Columns 25 % to 100 %: the change of log-likelihood by the paper's normaliser, "
+        "mean over this share of the prompts: promotion of the positives that were least likely unsteered, suppression "
+        "of the negatives that were likeliest. They have no interval, since none is known to hold. The other changes "
+        "are in nats per token, with 95 % intervals over prompts.",
         "",
         *markdown(COLUMNS, rows),
     ]

@@ -179,9 +179,10 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     ranges.append(("all tasks, contrastive alone", f"{low:+.2f}", cell(ours[0]) if ours else "", f"{high:+.2f}",
                    cell(ours[1]) if ours else ""))  # fmt: skip
     lines = [
-        f"{theirs['source']} Ours: SPI of what was certified at delta .01, 0 where nothing was, with 95 % intervals "
-        "over held-out rows; the lowest and the highest are chosen among noisy values, so the one is too low and the "
-        "other too high.",
+        f"{theirs['source']} SPI: the gain of accuracy as a share of what was missing, the loss as a share of "
+        "what was there. Ours: SPI of what was certified at delta .01, 0 where nothing was, with 95 % intervals over "
+        "held-out rows. Our lowest and highest are chosen among noisy values, so the lowest is too low and the highest "
+        "too high.",
         "",
         *markdown(("task, MERA", "theirs, lowest", "ours, lowest", "theirs, highest", "ours, highest"), ranges),
     ]

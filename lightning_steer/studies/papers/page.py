@@ -14,29 +14,31 @@ from lightning_steer.studies.papers.paper import Paper
 HEAD = """\
 # The papers' experiments on their own models
 
-Each source has its experiment on its own models, in one command. Nobody of ours has run them on these models. So the
-cells of ours are empty, and each command fills its own table, `logs/papers/NAME/table.md`, with ours beside theirs. A
-published cell stands here if our notes have it with its source; where one is not known, it says so.
+One command repeats the experiment of each paper, on the paper's own models. **We have not run any of them on these
+models, so our cells are empty.** Each command writes its own table, `logs/papers/NAME/table.md`, with our numbers
+("ours") beside the published ones ("theirs"). A published number is given where we know its source; otherwise the
+cell says "not known here".
 
-What is tested: every experiment from end to end on random models with few dimensions, of the same family, depth and
-tokenizer class, with a few rows in the true formats (`tests/test_papers_run.py`). So the options, the formats and the
-tables are tested. Memory, speed and the true tokenizers are not.
+Tests run every experiment from end to end on models with random weights and few dimensions, of the same family, depth
+and tokenizer class, with a few rows in the true formats (`tests/test_papers_run.py`). So the options, the formats and
+the tables are tested. Memory, speed and the true tokenizers are not.
 
-`python -m lightning_steer.studies.papers NAME` runs what is not finished, then writes the table. With `--plan` it says
-what it costs, and runs nothing.
+`python -m lightning_steer.studies.papers NAME` runs what is not finished, then writes the table. NAME is a heading
+below. Begin with `--plan`, which prints the cost and runs nothing.
 
-A finished run is kept and not run again, unless an option has changed. A cell that cannot be run does not end the
-others: the command names it at the end and exits with 1. Without a model it says in one sentence what to download and
-how large it is. `--models` takes other models, or folders; `--data` says where clones and local copies are (default
-`data`); `--only` runs some behaviours, or tasks and positions. Any further option is one of `fit` and `test`, such as
+A finished run is kept and not run again, unless an option has changed. A run that fails does not stop the others: the
+command names it at the end and exits with 1. If a model is missing, the command says what to download and how large
+it is. `--models` takes other models, or folders; `--data` is the folder of clones and local copies (default `data`);
+`--only` runs some behaviours, or tasks and positions. All other options are passed on to `fit` and `test`, such as
 `--trainer.devices=1`.
 
-Operations and memory are those of `plan`, of the models' own configurations and real data; a token is taken for four
-bytes of text (~). Memory is of the largest batch in bfloat16; a smaller `tokens_per_batch` needs less. The data were
-StereoSet, SMS spam, MMLU and the released open-ended pairs as they are. There are three stand-ins: of CAA's pairs
-those of sycophancy for every behaviour, financial texts with questions worded by us, and 160 made-up prompts of 67
-bytes for refusal_direction. `--plan` counts your own copies with the model's tokenizer. Text that MERA generates at
-the position `exact` is not counted.
+Operations and memory are estimates of `plan`, not measurements, from the models' own configurations and real data. A
+"~" means that four bytes of text count as one token. Memory is for the largest batch in bfloat16; a smaller
+`tokens_per_batch` needs less. StereoSet, SMS spam, MMLU and the released open-ended pairs were counted as they are.
+Three data sets are stand-ins: CAA's pairs of sycophancy count for every behaviour, financial texts with questions
+that we worded for the finance tasks, and 160 made-up prompts of 67 bytes for refusal_direction. `--plan` counts your
+own copies with the model's tokenizer. Text that MERA generates at the position `exact` is not counted, so its cost is
+higher than stated.
 """
 COSTS = Path(__file__).parent / "costs.json"
 
@@ -59,11 +61,11 @@ def section(paper: Paper, found: list[Cost]) -> list[str]:
     return [
         f"## {paper.name}",
         "",
-        f"Repeats {paper.source}. `configs/papers/{paper.name}.yaml` says what would count as reproduced.",
+        f"Repeats {paper.source}. `configs/papers/{paper.name}.yaml` says which results would count as a reproduction.",
         "",
         f"Command: `{paper.command}`",
         "",
-        "To download or to bring:",
+        "To download or to provide:",
         "",
         *downloads(paper),
         "",

@@ -198,8 +198,9 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     if not results:
         rows += [(f"ours: {short(model)}", *[""] * (len(COLUMNS) - 1)) for model in models]
     return [
-        f"{published('refusal_direction')['source']} Ours with 95 % intervals over prompts, none of the KL, which a "
-        "few prompts may carry; the candidate was chosen among noisy values, and no interval covers the choice.",
+        f"{published('refusal_direction')['source']} Allowed: candidates that pass the paper's filters. Ours have 95 % "
+        "intervals over prompts, except the KL, which a few prompts may dominate. The candidate was chosen among noisy "
+        "values, and no interval accounts for the choice.",
         "",
         *markdown(COLUMNS, rows),
     ]

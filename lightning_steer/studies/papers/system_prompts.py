@@ -84,8 +84,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
         system, strength = json.loads(key)
         rows.append((system or "none", f"{strength:g}", cell(estimate), estimate["n"]))
     return [
-        f"{published('system_prompts')['source']} Ours with 95 % intervals over prompts; the responses stand in "
-        "logs/papers/system_prompts/responses/responses.md.",
+        f"{published('system_prompts')['source']} Ours: shares of responses, with 95 % intervals over prompts; the "
+        "responses are in logs/papers/system_prompts/responses/responses.md.",
         "",
         *markdown(COLUMNS, rows or [("", "", "", "")]),
     ]
