@@ -1,8 +1,10 @@
 """Steer a language model with contrast pairs.
 
-A method is fitted to some of the pairs. Others choose the layer and the strength, within a budget of damage (change on
-unrelated text). The effect is measured on the rest, the damage on other texts. Text is shown unsteered and steered.
-The folder --out has the vector and the report; `chat` and `export` take the vector. For example:
+The pairs are split into three parts. The method is fitted to the first. The second chooses the layer and the strength:
+of the settings that change unrelated text by at most --budget and do not break generated text, the one with the
+largest effect. The third measures the effect; texts that chose nothing measure the damage. The command shows text
+unsteered and steered. It writes the vector and the report to --out; the commands `chat` and `export` take the vector.
+For example:
 
   steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
@@ -128,8 +130,8 @@ def parser() -> Parser:
         metavar="FILE",
         help='contrast pairs, at least ten: a JSON object {"prompt": ..., "positive": ..., "negative": ...} on each '
         "line, or a .csv file with these columns; positive continues the prompt as you want it, negative as you do "
-        "not. Or two text files, the positives and then the negatives, a text a line; the words with which two lines "
-        "begin alike are their prompt",
+        "not. Or two text files, first the positives, then the negatives, one text per line; the words that both "
+        "lines of a pair begin with are its prompt",
     )
     made.add_argument(
         "--layers",
@@ -143,9 +145,8 @@ def parser() -> Parser:
         action="append",
         choices=METHODS,
         metavar="NAME",
-        help=f"the steering method, one of {', '.join(METHODS)}; give the option several times to take the one with "
-        "the "
-        "largest effect (default: MeanDifference)",
+        help=f"the steering method, one of {', '.join(METHODS)}; repeat the option to try several and keep the one "
+        "with the largest effect (default: MeanDifference)",
     )
     made.add_argument(
         "--positions",
@@ -159,22 +160,23 @@ def parser() -> Parser:
         type=float,
         nargs="+",
         metavar="X",
-        help="strengths to try, the weakest first, in the method's own unit (default: nine from 0.25 to 6 for most "
-        "methods, then larger ones if 6 is the best)",
+        help="strengths to try, the weakest first, in the method's own unit; for MeanDifference, 1 adds the mean "
+        "difference once (default: nine from 0.25 to 6 for most methods, "
+        "then larger ones if 6 is the best)",
     )
     made.add_argument(
         "--full_grid",
         action="store_true",
-        help="try every layer at all strengths (default: in models of eight layers or more only those near the best; "
-        "trained methods are trained to the end only at the best layers)",
+        help="try every layer at all strengths (default: in models of eight layers or more only the "
+        "settings near the best; trained methods are trained to the end only at the best layers)",
     )
     made.add_argument(
         "--epochs",
         type=int,
         default=EPOCHS,
         metavar="N",
-        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid only at "
-        f"the best layers (default: {EPOCHS})",
+        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid "
+        f"all of them only at the best layers (default: {EPOCHS})",
     )
     made.add_argument(
         "--budget",
@@ -187,9 +189,8 @@ def parser() -> Parser:
     made.add_argument(
         "--certify",
         action="store_true",
-        help="certify the improvement: report a lower bound, at a risk of 5 %%, on the change in the share of pairs "
-        "whose "
-        "positive is the likelier continuation",
+        help="certify the improvement: report a lower bound, with 95 %% confidence, on the change in the share of "
+        "pairs whose positive is the likelier continuation",
     )
     made.add_argument(
         "--reference_texts",
@@ -202,7 +203,7 @@ def parser() -> Parser:
         "--prompt",
         action="append",
         metavar="TEXT",
-        help="a prompt to continue, unsteered and steered; give the option once for each (default: three held-out "
+        help="a prompt to continue, unsteered and steered; repeat the option for more (default: three held-out "
         "prompts of the pairs)",
     )
     made.add_argument(
