@@ -58,7 +58,7 @@ bench: $(READY)  ## speed, as ratios measured side by side in one run (half an h
 	@$(RUN) benchmarks/all.py
 
 # + runs the line in a dry run too, which then only says what it would take
-everything: $(READY)  ## all studies, benchmarks and the pages that quote them; goes on where it stopped (three hours)
+everything: $(READY)  ## all studies, benchmarks and the pages that quote them; goes on where it stopped (hours; --dry-run says more)
 	+@$(RUN) -m lightning_steer.studies.everything $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run)
 
 report: $(READY)  ## collect all runs into one table
