@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -71,6 +72,11 @@ def test_make_passes_the_dry_run_on() -> None:
     rules = "VENV=x\nRUN=echo\nREADY=\neverything:" + recipe
     for options, expected in ([], "studies.everything\n"), (["--dry-run"], "studies.everything --dry-run\n"):
         made = subprocess.run(
-            ["make", "-f", "-", "everything", *options], input=rules, capture_output=True, text=True, check=True
+            ["make", "--no-print-directory", "-f", "-", "everything", *options],
+            input=rules,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")},
         )
         assert made.stdout.endswith(expected)
