@@ -50,7 +50,7 @@ COMMANDS = {
     "test": Line(
         ["test", *STEER],
         [FIT, ["fit", *STEER]],
-        {"test.yaml", "report.json", "report.md"}
+        {"test.yaml", "report.json", "report.md", "outcomes.parquet"}
         | {f"{name}.{kind}" for name in ("dose_response", "drift", "pairs") for kind in ("png", "svg")},
     ),
     "predict": Line(

@@ -22,7 +22,8 @@ def three_commands(model: str, prompts: list[str], texts: list[str], monkeypatch
     Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     Path("texts.txt").write_text("\n\n".join(texts))
     assert main(["lint", "pairs.jsonl", "--llm", model]) in (0, 1)  # 1: it raises something
-    steer = ["steer", "--llm", model, "--pairs", "pairs.jsonl", "--layers", "1", "2", "--strengths", "0.1", "0.2"]
+    steer = ["steer", "--llm", model, "--pairs", "pairs.jsonl", "--layers", "1", "2"]
+    steer += ["--strengths", "-0.1", "0.1", "-1", "1"]  # of both signs: in a random model either may help
     assert main([*steer, "--reference_texts", "texts.txt", "--budget", "9", "--max_new_tokens", "4"]) == 0
     vector = ls.load(OUT / "vector.safetensors")
     assert vector.card.sites[0].layer in (1, 2)
