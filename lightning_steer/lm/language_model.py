@@ -284,7 +284,7 @@ class LLM(Backbone):
             total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), batch_rows, options))
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
             add_means(means, captured, batch_rows, self.read_positions, batch, real)
-        return self._normalize(total, inputs, options)[0], means
+        return self._normalize(total, rows, inputs, options)[0], means
 
     def sensitivity(self, inputs: Sequence[MultipleChoice], prompts: bool = False) -> dict[str, Tensor]:
         check_order(self.model)
@@ -316,20 +316,20 @@ class LLM(Backbone):
                 h = self.decoder.states(batch)
             h = h.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
             total = total.index_add(1, *self.decoder.scored(h, batch_rows, options))
-        return self._normalize(total, inputs, options)
+        return self._normalize(total, rows, inputs, options)
 
-    def _normalize(self, total: Tensor, inputs: Sequence[MultipleChoice], options: int) -> Tensor:
+    def _normalize(
+        self, total: Tensor, rows: Sequence[TokenRow], inputs: Sequence[MultipleChoice], options: int
+    ) -> Tensor:
         """Return sums ``[copies, B * options]`` as ``[copies, B, options]`` in the unit of ``normalize``."""
-        total = total.unflatten(1, (len(inputs), options))
-        counts = torch.tensor([[self._count(q, i) for i in range(options)] for q in inputs], device=total.device)
-        return torch.where(counts > 0, total / counts.clamp_min(1), -torch.inf)
-
-    def _count(self, question: MultipleChoice, i: int) -> int:
-        if i >= len(question.choices):
-            return 0
         if self.normalize == "tokens":
-            return len(self.rows([MultipleChoice(question.prompt, (question.choices[i],))])[0].reads)
-        return len(question.choices[i].encode()) if self.normalize == "bytes" else 1
+            read = [row.example * options + option for row in rows for *_, option in row.reads]
+            counts = torch.tensor(read).bincount(minlength=total.shape[1]).view(len(inputs), options)
+        else:
+            sizes = [[len(choice.encode()) if self.normalize == "bytes" else 1 for choice in q.choices] for q in inputs]
+            counts = torch.tensor([[*row, *[0] * (options - len(row))] for row in sizes])
+        total, counts = total.unflatten(1, counts.shape), counts.to(total.device)
+        return torch.where(counts > 0, total / counts.clamp_min(1), -torch.inf)
 
     def logits(self, h: Tensor) -> Tensor:
         """Return vocabulary logits ``[m, V]`` (float32) of decoder states ``[m, d]``."""

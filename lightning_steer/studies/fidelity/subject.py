@@ -18,7 +18,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import GeneratedTokens
 from lightning_steer.studies.fidelity.settings import Arm
 
-TOKENS = 16384
+TOKENS = 2048
 
 
 class Split(NamedTuple):
