@@ -114,17 +114,25 @@ def inputs(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def fan_out(network: nn.Module, layers: list[str], copies: int, repeat_input: bool) -> Iterator[None]:
-    """Inside, the named layers run on ``copies`` times the rows, copy by copy; what lies below is computed once.
+def fan_out(
+    network: nn.Module, layers: list[str], rows: int, running: Callable[[], Tensor], repeat_input: bool
+) -> Iterator[None]:
+    """Inside, the named layers run on copies of the rows of a batch; what lies below is computed once.
 
-    The masks and positions that the network hands to each layer are repeated. With ``repeat_input`` the first of the
-    layers is given its input repeated; without, an edit of the layer below has done so.
+    The masks and positions that the network hands to each layer are copied likewise.
+
+    Args:
+        network: which has the layers.
+        layers: their names.
+        rows: number of rows of the batch.
+        running: ``[m]`` which of these each row is that runs, when a layer begins.
+        repeat_input: copy the input of the first of the layers; else an edit of the layer below has done so.
     """
     handles = []
     try:
         for layer in layers:
             _refuse_compiled(network, layer)
-            hook = _repeat_rows(copies, repeat_input and layer == layers[0])
+            hook = _repeat_rows(rows, running, repeat_input and layer == layers[0])
             handles.append(submodule(network, layer).register_forward_pre_hook(hook, with_kwargs=True))
         yield
     finally:
@@ -152,12 +160,12 @@ def _replace_input(function: Edit) -> Callable[[nn.Module, Any], Any]:
     return hook
 
 
-def _repeat_rows(copies: int, repeat_stream: bool) -> Callable[..., Any]:
-    def repeated(value: Any, rows: int) -> Any:
+def _repeat_rows(rows: int, running: Callable[[], Tensor], repeat_stream: bool) -> Callable[..., Any]:
+    def repeated(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(repeated(item, rows) for item in value)
+            return tuple(map(repeated, value))
         if isinstance(value, Tensor) and value.dim() > 1 and value.shape[0] > 1 and value.shape[0] % rows == 0:
-            return value.repeat(copies, *[1] * (value.dim() - 1))
+            return value.unflatten(0, (rows, -1))[running().to(value.device)].flatten(0, 1)
         return value
 
     def hook(
@@ -165,10 +173,9 @@ def _repeat_rows(copies: int, repeat_stream: bool) -> Callable[..., Any]:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         inputs = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
         stream, h = next(iter(inputs.items())) if args else ("hidden_states", kwargs["hidden_states"])
-        rows = h.shape[0] if repeat_stream else h.shape[0] // copies
-        inputs = {name: repeated(value, rows) if name in PER_ROW else value for name, value in inputs.items()}
+        inputs = {name: repeated(value) if name in PER_ROW else value for name, value in inputs.items()}
         if repeat_stream:
-            inputs[stream] = h.repeat(copies, *[1] * (h.dim() - 1))
+            inputs[stream] = h[running().to(h.device)]
         return tuple(inputs.values())[: len(args)], {name: inputs[name] for name in kwargs}
 
     return hook

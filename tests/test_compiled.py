@@ -49,7 +49,10 @@ def test_a_model_that_was_compiled_before_is_refused(compiled: Callable[..., tup
 def test_copies_are_not_given_to_a_compiled_layer() -> None:
     made = network()
     made[1].compile(backend="eager")
-    with pytest.raises(UserError, match="compiled"), fan_out(made, ["0", "1"], 2, True):
+    with (
+        pytest.raises(UserError, match="compiled"),
+        fan_out(made, ["0", "1"], 1, lambda: torch.zeros(2, dtype=torch.int64), True),
+    ):
         pass
     with edit(made, {"0.1": lambda h: h}):  # what does not lie on the way may be compiled
         pass

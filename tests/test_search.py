@@ -94,7 +94,7 @@ def test_blocks_run_as_often_as_counted(llm: ls.LLM) -> None:
         rows = counted[0]
         counted.clear()
         for site in llm.sites:
-            edit = {site: lambda h: h * torch.ones(len(STRENGTHS), 1, 1, 1)}
+            edit = {site: lambda h: h + torch.ones(len(STRENGTHS), 1, 1, 1)}
             llm.scores(batch.x, edit, len(STRENGTHS))
     finally:
         for handle in handles:

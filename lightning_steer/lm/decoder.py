@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, edit, fan_out
 from lightning_steer.lm import head
+from lightning_steer.lm.copies import Copies
 from lightning_steer.lm.families import check_family, uncounted
 from lightning_steer.lm.limits import longest_text
 from lightning_steer.lm.packing import options_fit
@@ -106,13 +107,16 @@ class Decoder:
         """Return the model's logits ``[m, V]`` float32 of states ``[m, d]``, or only those of n tokens, ``[m, n]``."""
         return head.logits(self.model, {self.base, self.model.get_submodule(self.blocks.rpartition(".")[0])}, h, tokens)
 
-    def scored(self, h: Tensor, rows: Sequence[TokenRow], options: int) -> tuple[Tensor, Tensor]:
+    def scored(
+        self, h: Tensor, rows: Sequence[TokenRow], options: int, place: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities of all tokens to be scored in the rows.
 
         Args:
-            h: ``[copies, R, T, d]`` states.
-            rows: the R rows.
+            h: ``[m, T, d]`` states of the rows that ran.
+            rows: the R rows of the batch.
             options: number of options for each example.
+            place: ``[copies, R]`` where each copy's rows are among those that ran; None for a single copy, all of them.
 
         Returns:
             The index of each token in ``[examples * options]``, and the values ``[copies, tokens]``.
@@ -126,10 +130,11 @@ class Decoder:
         ]
         of_slot, token, index = torch.tensor(reads, device=h.device).T
         r, slot = torch.tensor(slots, device=h.device).T
-        states = h[:, r, slot].flatten(0, 1)
-        states_index = (of_slot + len(slots) * torch.arange(len(h), device=h.device).unsqueeze(1)).flatten()
-        values = self._log_probabilities(states, states_index, token.repeat(len(h)))
-        return index.to(self.embedding.device), values.view(len(h), -1)
+        place = torch.arange(len(rows)).unsqueeze(0) if place is None else place
+        needed, states_index = (place.to(h.device)[:, r] * h.shape[1] + slot).unique(return_inverse=True)
+        states = h.flatten(0, 1)[needed]
+        values = self._log_probabilities(states, states_index[:, of_slot].flatten(), token.repeat(len(place)))
+        return index.to(self.embedding.device), values.view(len(place), -1)
 
     def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor, at_once: int = 1024) -> Tensor:
         """Return log-probabilities of ``token [n]`` after states ``h [m, d]`` at ``row [n]``, ``at_once`` at a time."""
@@ -144,8 +149,11 @@ class Decoder:
     @contextmanager
     def steered(
         self, batch: TokenBatch, edits: Mapping[str, Edit] | None, mask: Tensor | None, copies: int
-    ) -> Iterator[None]:
+    ) -> Iterator[Copies]:
         """Steer :meth:`states` of this batch inside the block, each copy by its own edit.
+
+        The states are those of the rows that ran, and what is yielded says of which copies: one that no edit changes
+        is not run again.
 
         Args:
             batch: the batch that will run.
@@ -154,29 +162,30 @@ class Decoder:
             copies: number of copies of each row; layers below the first site are computed once.
         """
         if not edits:
-            yield
+            yield Copies(copies, len(batch.ids), batch.ids.device, shared=True)
             return
         first = min(int(site.removeprefix(f"{self.blocks}.").split(".")[0]) for site in edits)
         # an edit inside the first block needs all copies of the block's input
         nested = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)
+        run = Copies(copies, len(batch.ids), batch.ids.device, shared=copies > 1 and not nested)
 
         def on_rows(function: Edit) -> Edit:
             def steer(h: Tensor) -> Tensor:
-                copied = h.reshape(-1, *batch.ids.shape, h.shape[-1]).expand(copies, -1, -1, -1)
+                copied = run.split(h.reshape(-1, batch.ids.shape[1], h.shape[-1]))
                 with reading(lambda: RowTokens(batch.index, batch.prompt, {})):
                     steered = function(copied)
                 if mask is not None:
                     steered = torch.where(mask.to(h.device)[None, :, :, None], steered, copied)
-                return steered.flatten(0, 4 - h.dim())
+                return run.join(copied, steered).flatten(0, 3 - h.dim())
 
             return steer
 
         with ExitStack() as stack:
             if copies > 1:
                 above = [f"{self.blocks}.{i}" for i in range(first if nested else first + 1, self.depth)]
-                stack.enter_context(fan_out(self.model, above, copies, repeat_input=nested))
+                stack.enter_context(fan_out(self.model, above, len(batch.ids), lambda: run.rows, repeat_input=nested))
             stack.enter_context(edit(self.model, {site: on_rows(function) for site, function in edits.items()}))
-            yield
+            yield run
 
     @torch.no_grad()
     def verify(self, name: str, pad: int) -> bool:

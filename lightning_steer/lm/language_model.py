@@ -281,7 +281,7 @@ class LLM(Backbone):
             batch = self.decoder.collate(batch_rows, self.pad)
             with capture(self.model, self.sites) as captured:
                 h = self.decoder.states(batch)
-            total = total.index_add(1, *self.decoder.scored(h.unsqueeze(0), batch_rows, options))
+            total = total.index_add(1, *self.decoder.scored(h, batch_rows, options))
             real = (batch.index >= 0) & (batch.index < batch.prompt.unsqueeze(1))
             add_means(means, captured, batch_rows, self.read_positions, batch, real)
         return self._normalize(total, rows, inputs, options)[0], means
@@ -312,10 +312,9 @@ class LLM(Backbone):
         total = torch.zeros(copies, len(inputs) * options, device=self.device)
         for batch_rows in batches(rows, max(1, self.tokens_per_batch // copies)):
             batch = self.decoder.collate(batch_rows, self.pad)
-            with self.decoder.steered(batch, edits, self.positions.mask(batch.index, batch.prompt), copies):
+            with self.decoder.steered(batch, edits, self.positions.mask(batch.index, batch.prompt), copies) as run:
                 h = self.decoder.states(batch)
-            h = h.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
-            total = total.index_add(1, *self.decoder.scored(h, batch_rows, options))
+            total = total.index_add(1, *self.decoder.scored(h, batch_rows, options, run.place))
         return self._normalize(total, rows, inputs, options)
 
     def _normalize(

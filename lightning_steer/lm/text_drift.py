@@ -45,9 +45,8 @@ def text_drift(
         if _steered_tokens(positions, batch).sum() == 0:
             batch = batch._replace(prompt=torch.ones_like(batch.prompt))
         plain = decoder.states(batch)
-        with decoder.steered(batch, edits, positions.mask(batch.index, batch.prompt), copies):
-            steered = decoder.states(batch)
-        steered = steered.unflatten(0, (-1, len(batch_rows))).expand(copies, -1, -1, -1)
+        with decoder.steered(batch, edits, positions.mask(batch.index, batch.prompt), copies) as run:
+            steered = run.split(decoder.states(batch))
         r, t = (_steered_tokens(positions, batch).cumsum(1).gt(0) & (batch.index >= 0)).nonzero().T
         next_tokens = torch.cat([batch.ids[:, 1:], batch.ids[:, :1]], 1)[r, t]
         has_next = torch.cat([batch.index[:, 1:] > 0, batch.index[:, :1] < 0], 1)[r, t].cpu()

@@ -63,7 +63,7 @@ def surprise(llm: LLM, rows: Sequence[TokenRow]) -> Tensor:
     total = torch.zeros(len(rows), device=llm.device)
     for batch in batches(rows, llm.tokens_per_batch):
         h = llm.decoder.states(llm.decoder.collate(batch, llm.pad))
-        index, values = llm.decoder.scored(h.unsqueeze(0), batch, 1)
+        index, values = llm.decoder.scored(h, batch, 1)
         total = total.index_add(0, index, values[0])
     return -total.cpu() / torch.tensor([len(row.reads) for row in sorted(rows, key=lambda row: row.example)])
 

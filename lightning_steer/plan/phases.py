@@ -208,7 +208,7 @@ def searched(
         for texts, opening in zip(reference, openings, strict=True)
     )
     share = 1.0 if full_grid or len(layers) < LEAST_LAYERS else SHARE
-    own = generation("unrelated text of the model's own", openings[0] + openings[0] + openings[1], CONTINUATION, depth)
+    own = generation("unrelated text of the model's own", openings[0] + openings[1], CONTINUATION, depth)
     assert fit.read is not None
     phases = [own, Phase("read the pairs", len(strengths) * fit.read.total * (max(layers) + 1))]
     passes = states = 0.0

@@ -1,5 +1,6 @@
 """Which settings leave whole the text that a model writes at the pairs' own prompts; each is generated once."""
 
+import copy
 from collections.abc import Mapping
 from functools import partial
 
@@ -30,6 +31,12 @@ class Fluency:
         self.baseline = written.continued(llm, self.prompts)
         self.broken: dict[tuple[int, float], bool] = {}
         """By the place of the layer and the strength itself: places of strengths differ between grids."""
+
+    def of(self, methods: Mapping[str, SteeringMethod]) -> "Fluency":
+        """Return the same for other methods: the unsteered text is not generated again."""
+        other = copy.copy(self)
+        other.methods, other.broken = methods, {}
+        return other
 
     def whole(self, grid: Grid, setting: Setting) -> bool:
         """Tell whether steered text neither repeats words nor is less likely than the positive continuations."""

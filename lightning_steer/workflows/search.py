@@ -38,6 +38,7 @@ class Search:
         data: its first part is fitted to, its second measured on; the third is not touched.
         method: makes an unfitted method from a width.
         texts: unrelated text; the model's own continuations of their first words are measured, too.
+        written: these continuations, as :func:`own_text` returns them; None generates them.
         unfinished: keeps what was measured for the case that the search is stopped; None keeps nothing.
         lines: say how far the search is, if it is long.
     """
@@ -49,6 +50,7 @@ class Search:
         data: BehaviourDataModule,
         method: Callable[[int], SteeringMethod],
         texts: Sequence[str],
+        written: Sequence[str] | None = None,
         unfinished: Unfinished | None = None,
         lines: bool = False,
     ) -> None:
@@ -71,7 +73,7 @@ class Search:
             self._fit(data)
         self.batches = list(data.val_dataloader())
         self.baseline = [llm.scores(batch.x)[0] for batch in self.batches]
-        self.texts = [list(texts), own_text(llm, texts)]
+        self.texts = [list(texts), own_text(llm, texts) if written is None else list(written)]
         self.rows = sum(len(batch.row) for batch in self.batches)
 
     def _fit(self, data: BehaviourDataModule) -> None:

@@ -171,7 +171,8 @@ def searched(
     model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
     texts = reference_texts_for(model, reference_texts)
     choosing = texts[::2]
-    judging = [texts[1::2], own_text(model, texts[1::2], without=[*choosing, *own_text(model, choosing)])]
+    written = own_text(model, choosing)
+    judging = [texts[1::2], own_text(model, texts[1::2], without=[*choosing, *written])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
     data.setup()
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
@@ -179,7 +180,7 @@ def searched(
         Unfinished(unfinished and unfinished / f"{number}.json", settings)
         for number, settings in enumerate(search_settings(kinds, model, [seed, SHARES, [*pairs], texts]))
     ]
-    trials = search_with(kinds, model, data, strengths, budget, choosing, full_grid, epochs, known, lines)
+    trials = search_with(kinds, model, data, strengths, budget, choosing, written, full_grid, epochs, known, lines)
     trial = trials[0]
     grid, setting = trial.grid, trial.setting
     if setting is None:

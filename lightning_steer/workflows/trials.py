@@ -63,6 +63,7 @@ def search_with(
     strengths: Sequence[float] | None,
     budget: float,
     texts: Sequence[str],
+    written: Sequence[str],
     full_grid: bool,
     passes: int = 1,
     unfinished: Sequence[Unfinished] | None = None,
@@ -77,6 +78,7 @@ def search_with(
         strengths: those to try, in the units of each method; None for its own.
         budget: the most damage to unrelated text, in nats per token.
         texts: unrelated text that chooses.
+        written: what the model itself writes after the first words of these texts.
         full_grid: try every layer at all strengths, however many layers there are.
         passes: over the fitted pairs, of methods that are trained through the output.
         unfinished: what is known of each method's search already; None for nothing.
@@ -85,11 +87,12 @@ def search_with(
     known = unfinished or [Unfinished() for _ in methods]
     unfitted = [method(llm.width(llm.sites[0])) for method in methods]
     requested = [own_strengths(one, strengths) for one in unfitted]  # all are checked before any is tried
-    trials = []
+    trials: list[Trial] = []
+    fluency: Fluency | None = None
     for method, one, tried, measured in zip(methods, unfitted, requested, known, strict=True):
         further = FURTHER if strengths is None and one.strength_range[1] == math.inf else ()
-        search = Search(llm, data, method, texts, measured, lines)
-        fluency = Fluency(llm, data, search.methods, budget)
+        search = Search(llm, data, method, texts, written, measured, lines)
+        fluency = fluency.of(search.methods) if fluency else Fluency(llm, data, search.methods, budget)
         all_cells = full_grid or (len(llm.layers) < LEAST_LAYERS and not one.trained)
         grid = explore(search, fluency, tried, further, all_cells, passes)
         trials.append(Trial(type(one).__name__, method, search, fluency, grid, fluency.best_whole(grid)))

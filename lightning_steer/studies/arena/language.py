@@ -130,9 +130,8 @@ class Cell:
 
     def chosen(self, entrant: Entrant, made: Mapping[str, SteeringMethod]) -> tuple[Grid, Setting | None]:
         """Search layers and strengths as ``steer`` does, then nearer to the budget."""
-        search, fluency = copy.copy(self.choosing), copy.copy(self.fluency)
-        search.methods = fluency.methods = dict(made)
-        fluency.broken = {}
+        search, fluency = copy.copy(self.choosing), self.fluency.of(made)
+        search.methods = dict(made)
         grid = explore(search, fluency, entrant.strengths, entrant.further, full_grid=True)
         for layer in range(len(grid.layers)):
             between = nearer(grid, layer)
