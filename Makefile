@@ -41,7 +41,7 @@ mera: $(READY)  ## repair a model's errors, certified: every method, then the cr
 	@$(RUN) -m lightning_steer.studies.mera
 	@$(RUN) -m lightning_steer.studies.mera.crossed --verdict
 
-fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twenty minutes)
+fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and what moved (twelve minutes)
 	@$(RUN) -m lightning_steer.studies.fidelity
 
 arena: $(READY)  ## which method should I use: every method at equal damage, two processes (a quarter of an hour)

@@ -1,10 +1,13 @@
 """Strengths chosen without a certificate: what repairs is found, what does not stays 0, and kinds count once."""
 
+import itertools
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from lightning_steer.studies.mera.crossed import planted, priors, strengths
+from lightning_steer.studies.mera.crossed import networks, planted, priors, strengths, worlds
 
 torch.set_num_threads(1)
 
@@ -37,7 +40,35 @@ def test_a_kind_counts_once_and_the_shares_stand_apart() -> None:
 
     first, second = priors.KINDS[:2]
     values = {(first, 0): 0.0, (first, 1): 0.5, (second, 0): 1.0}
-    cells = {priors.Prior(kind, share, network, 40): one(value if share == priors.EQUAL else 0.0)
-             for (kind, network), value in values.items() for share in strengths.SHARES}  # fmt: skip
-    row = strengths.text(cells).splitlines()[2]
-    assert "| 0.00 (0.00 to 0.00) | 0.62 (0.25 to 1.00) | 0.25 1.00 | 1.000 |" in row
+    low, high = strengths.SHARES
+    cells = {
+        strengths.Cell(kind, fitted, steered, network): one(value if (fitted, steered) == (low, high) else 0.0)
+        for (kind, network), value in values.items() for fitted in strengths.SHARES for steered in strengths.SHARES
+    }  # fmt: skip
+    lines = strengths.text(cells).splitlines()
+    zero = "0.00 (0.00 to 0.00)"
+    assert f"| {zero} | 0.62 (0.25 to 1.00) | {zero} | {zero} | 1.000 |" in lines[2]
+    assert "| 0.25 1.00 | 0.00 0.00 | 0.00 0.00 |" in next(
+        x for x in lines[3:] if x.startswith(f"| {strengths.WAYS[0]}")
+    )
+
+
+def test_probes_are_fitted_to_rows_of_one_share_and_rows_of_another_are_steered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All rows but those of the fit are those of the cell whose two shares are the steered one."""
+    asked: dict[tuple[float, float], list[Any]] = {}
+    trained = networks.load(tmp_path, next(w for w in worlds.WORLDS if w.name == priors.KINDS[0]), 30, 1)
+    monkeypatch.setattr(networks, "load", lambda *_: trained)
+    for shares in itertools.product(strengths.SHARES, repeat=2):
+        monkeypatch.setattr(strengths, "cell", lambda *given, shares=shares: asked.update({shares: list(given)}))
+        strengths.one(strengths.Cell(priors.KINDS[0], *shares, 30), tmp_path, 50)
+    low, high = strengths.SHARES
+    for fitted, steered in itertools.product((low, high), repeat=2):
+        parts, more, _ = asked[fitted, steered]
+        same = asked[steered, steered]
+        assert torch.equal(parts.train.h, asked[fitted, fitted][0].train.h)
+        assert torch.equal(parts.test.h, same[0].test.h)
+        assert torch.equal(more.h, same[1].h)
+    assert not torch.equal(asked[low, high][0].train.h, asked[high, high][0].train.h)
+    assert not torch.equal(asked[low, high][0].test.h, asked[low, low][0].test.h)

@@ -1,4 +1,4 @@
-"""The second declared design: kinds of small networks crossed with the share of the pull label in the steered rows.
+"""The second declared design: kinds of small networks crossed with the share of the pull label in all rows.
 
 One file holds the declaration and the computation that belongs to it.
 
@@ -233,17 +233,17 @@ def _signs(values: NDArray) -> float:
 
 
 def detectable(values: NDArray, contrast: Contrast, claims: int, seed: int = 0) -> float:
-    """Return the smallest true mean that 80 % of repeats would show, from the units' spread about their mean.
+    """Return the smallest true mean that 80 % of repeats would show if units varied normally, with the observed spread.
 
-    Repeats resample the units, shifted. For ``within`` it is the narrowest limit that a true 0 would be shown
-    to lie within. Infinite if so few units cannot reach the strictest of Holm's levels.
+    Resampling six units would not do: the smallest of them, on which the sign test turns, is drawn again in two of
+    three repeats. For ``within`` it is the narrowest limit that a true 0 would be shown to lie within. Infinite if so
+    few units cannot reach the strictest of Holm's levels.
     """
     n = len(values)
     needed = next((k for k in range(n + 1) if claims * binom.sf(k - 1, n, 0.5) <= 1 - LEVEL), None)
     if needed is None:
         return math.inf
-    centred = values - values.mean()
-    drawn = centred[np.random.default_rng(seed).integers(n, size=(SIMULATIONS, n))]
+    drawn = values.std(ddof=1) * np.random.default_rng(seed).standard_normal((SIMULATIONS, n))
     distance = np.abs(drawn) if contrast.direction == "within" else -drawn
     return float(max(np.quantile(np.sort(distance, 1)[:, needed - 1], 0.8), 0.0))
 

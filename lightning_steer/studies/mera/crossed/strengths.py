@@ -3,7 +3,9 @@
 Both declared designs take the strength with the best bound on 250 prompts, under which small gains that come with harms
 count as none: a way that repairs a little looks as if it repaired nothing. Here the strength is the one with the
 largest mean gain on 4,000 further rows (none, if none gains), and SPI is that of the test rows, of the second design's
-first two networks and first draw. The two shares of the pull label are 1/10 and 1/3. About ten minutes of one core.
+first two networks and first draw. The second design varies the share of the pull label in all rows at once. Here the
+rows to fit and those to steer (which choose the strength and test) have it at 1/10 or at 1/3 each, crossed. About
+twenty minutes of one core.
 """
 
 import argparse
@@ -30,6 +32,22 @@ SHARES = (priors.SHARES[0], priors.EQUAL)
 NETWORKS, DRAW = priors.NETWORKS[:2], priors.DRAWS[0]
 ROWS = 4000
 """Rows that choose the strength; none of the designs' rows."""
+
+
+class Cell(NamedTuple):
+    """Key of a cell."""
+
+    kind: str
+    fitted: float
+    """Share of the pull label in the rows that probes, directions and the label bias are fitted to."""
+    steered: float
+    """Share in the rows that choose the strength and test."""
+    network: int
+
+    @property
+    def file(self) -> str:
+        """Return the name of the cell's file."""
+        return f"fitted {self.fitted:.2f} {priors.Prior(self.kind, self.steered, self.network, DRAW).file}"
 
 
 class Way(NamedTuple):
@@ -96,41 +114,45 @@ def cell(parts: Parts, more: Part, answer: Answer) -> dict[str, Any]:
     }
 
 
-def one(key: priors.Prior, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
+def one(key: Cell, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
     """Run one cell, on the rows of the second design and as many more as are asked for."""
     world = next(w for w in worlds.WORLDS if w.name == key.kind)
-    trained = networks.load(network_folder, world, key.network)
-    parts, answer = jobs.drawn(trained, world, Key(key.kind, str(key.network), "", key.draw), 250, key.share)
-    drawn = worlds.draw(
-        world, rows, torch.Generator().manual_seed(20_000_000 + 10_000 * key.draw + key.network), key.share
-    )
+    trained, named = networks.load(network_folder, world, key.network), Key(key.kind, str(key.network), "", DRAW)
+    parts, answer = jobs.drawn(trained, world, named, 250, key.steered)
+    parts = parts._replace(train=jobs.drawn(trained, world, named, 250, key.fitted)[0].train)
+    generator = torch.Generator().manual_seed(20_000_000 + 10_000 * DRAW + key.network)
+    drawn = worlds.draw(world, rows, generator, key.steered)
     h = trained.network.read(drawn.x)
     return cell(parts, Part(h, drawn.y, answer(h)), answer)
 
 
-def text(cells: Mapping[priors.Prior, Mapping[str, Any]]) -> str:
+def text(cells: Mapping[Cell, Mapping[str, Any]]) -> str:
     """Return the tables: a kind's value is the mean over its networks."""
     kinds = [kind for kind in priors.KINDS if any(key.kind == kind for key in cells)]
+    crossed = [(fitted, steered) for fitted in SHARES for steered in SHARES]
 
-    def by_kind(figure: str, way: str, share: float) -> list[float]:
+    def by_kind(way: str, shares: tuple[float, float]) -> list[float]:
         return [
-            float(np.mean([c[figure][way] for key, c in cells.items() if (key.kind, key.share) == (kind, share)]))
+            float(
+                np.mean([c["spi"][way] for k, c in cells.items() if (k.kind, k.fitted, k.steered) == (kind, *shares)])
+            )
             for kind in kinds
         ]
 
-    rows = []
+    rows, by_kinds = [], []
     for way in [*map(str, WAYS), BIAS]:
-        low, high = (by_kind("spi", way, share) for share in SHARES)
         most = "-" if way == BIAS else f"{max(c['changed'][way] for c in cells.values()):.3f}"
-        means = [f"{number(float(np.mean(values)))} ({ranged(values)})" for values in (low, high)]
-        rows.append([way, *means, " ".join(map(number, high)), most])
-    head = ["SPI at the strength with the largest gain", *(f"{share:.2f}" for share in SHARES)]
-    head += [f"kinds, {SHARES[1]:.2f}", "answers changed, at most"]
-    accuracy = {share: [c["accuracy"] for key, c in cells.items() if key.share == share] for share in SHARES}
+        columns = [by_kind(way, shares) for shares in crossed]
+        rows.append([way, *(f"{number(float(np.mean(values)))} ({ranged(values)})" for values in columns), most])
+        by_kinds.append([way, *(" ".join(map(number, values)) for values in columns[1:])])
+    names = [f"fitted at {fitted:.2f}, steered at {steered:.2f}" for fitted, steered in crossed]
+    accuracy = {share: [c["accuracy"] for key, c in cells.items() if key.steered == share] for share in SHARES}
     bases = "; ".join(f"at {share:.2f} {np.mean(values):.2f} ({ranged(values)})" for share, values in accuracy.items())
     probe = sorted({c["probe"] for c in cells.values()})
     return (
-        table(head, rows)
+        table(["SPI at the strength with the largest gain", *names, "answers changed, at most"], rows)
+        + "\n"
+        + table(["SPI of each kind", *names[1:]], by_kinds)
         + f"\n{len(cells)} cells; kinds in order: {', '.join(kinds)}. Accuracy without steering: {bases}. "
         f"Probes chosen by R2: {', '.join(probe)}.\n"
     )
@@ -145,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", type=Path, default=Path("logs/mera/crossed/networks"), help="trained if missing")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    keys = [priors.Prior(k, s, n, DRAW) for n in NETWORKS for k in priors.KINDS for s in SHARES]
+    keys = [Cell(k, f, s, n) for n in NETWORKS for k in priors.KINDS for f in SHARES for s in SHARES]
     cells = {}
     for key in tqdm(keys, desc="strengths"):
         path = options.out / "cells" / key.file
