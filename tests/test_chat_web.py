@@ -240,6 +240,10 @@ def test_type_move_a_slider_and_read_the_steered_text(tmp_path: Path) -> None:
 
 
 ANSWERS = "[...document.querySelectorAll('#turns .answer p')].map((p) => p.textContent)"
+SMALLEST = (
+    "Math.min(...[...document.querySelectorAll('button, input, summary, textarea')]"
+    ".map((one) => one.getBoundingClientRect()).flatMap((box) => [box.width, box.height]))"
+)
 HEADS = "[...document.querySelectorAll('#turns h3')].map((head) => head.textContent)"
 
 
@@ -304,6 +308,7 @@ def use_the_page(page: browser.Browser, address: str, llm: LLM, vector: Any) -> 
         page.resize(width, height)
         assert page.run("document.documentElement.scrollWidth") <= width
         assert page.run("document.querySelector('#send').getBoundingClientRect().bottom") <= height
+        assert page.run(SMALLEST) >= (40 if width < 640 else 24)  # a finger's width, a mouse's
     page.open(address)  # what was said is there again
     page.wait(idle(0, "document.querySelectorAll('.strength').length === 2"))
     assert page.complaints == []
