@@ -17,7 +17,6 @@ from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
 from lightning_steer.progress import Progress
-from lightning_steer.records import Activations
 from lightning_steer.selection.grid import Grid
 from lightning_steer.strength import UnreadableError
 from lightning_steer.workflows.unfinished import Unfinished
@@ -64,7 +63,7 @@ class Search:
         if self.trained:
             llm.requires_grad_(False).eval()
             for site, unfitted in self.methods.items():  # their parameters must exist before there is an optimizer
-                unfitted.fit(no_rows(unfitted.width)).to(llm.device)
+                unfitted.fit(fit_data.no_rows(unfitted)).to(llm.device)
                 self.optimizers[site] = torch.optim.Adam(unfitted.parameters(), lr=LEARNING_RATE)
             self.fitted_batches = list(data.train_dataloader())
         else:
@@ -176,11 +175,6 @@ class Search:
 
 def _worst(lost: Tensor) -> Tensor:
     return lost.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
-
-
-def no_rows(width: int) -> Activations:
-    """Return no rows to fit to: a method that is trained sets up its parameters by them."""
-    return Activations(torch.zeros(0, width), torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
 
 
 def damage(llm: LLM, groups: Sequence[Sequence[str]], edits: Mapping[str, Edit], copies: int = 1) -> Tensor:
