@@ -19,6 +19,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.lm.sites import site_of
 from lightning_steer.methods import LEACE, MERA, Composed, Gated, GaussianTransport, MeanDifference, SteeringMethod
+from lightning_steer.probes import Condition
 from lightning_steer.records import Activations
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.bake import adapter, bake
@@ -224,9 +225,10 @@ def test_a_gate_that_no_random_row_opens_is_no_identity(
     write: Callable[..., Any], folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     def gate(width: int) -> Gated:
-        gated = Gated.around(laws.trained(MeanDifference, rows(d=width)))
-        gated.weight, gated.fitted = torch.full((width,), 0.01), True
-        return gated.set_threshold(200.0)
+        condition = Condition(width)
+        condition.weight = torch.full((width,), 0.01)
+        condition.set_threshold(200.0)
+        return Gated.around(laws.trained(MeanDifference, rows(d=width)), condition)
 
     for kind in (gate, lambda width: Composed.of([laws.trained(MeanDifference, rows(d=width)), gate(width)])):
         llm = LLM(str(folders("llama")), 1)

@@ -26,8 +26,11 @@ from lightning_steer.lm.positions import (
     TokensFrom,
 )
 from lightning_steer.lm.tokens import MultipleChoice
-from lightning_steer.methods import Gated, MeanDifference, SteeringMethod
+from lightning_steer.methods import Composed, Gated, Identity, MeanDifference, SteeringMethod
+from lightning_steer.modules import fitted
+from lightning_steer.modules.fit_data import no_rows
 from lightning_steer.modules.gates import check
+from lightning_steer.probes import Condition
 from lightning_steer.records import Activations
 from lightning_steer.statistics import gates
 
@@ -43,23 +46,25 @@ def bits(h: Tensor) -> Tensor:
 def test_an_open_gate_is_the_method_and_a_closed_one_the_identity(make: Callable[[int], SteeringMethod]) -> None:
     torch.manual_seed(0)
     method = laws.trained(make, rows())
-    gated = Gated.around(method).fit_condition(rows().negative, rows().positive)
-    gated.fitted = True
+    condition = Condition(8)
+    condition.fit(rows().negative, rows().positive).set_threshold(0.0)
+    gated = Gated.around(method, condition)
     for dtype in (torch.float32, torch.bfloat16):
         h = torch.randn(3, 50, 8).to(dtype)
         h[0, 0, :2] = torch.tensor([0.0, -0.0])
         for strength in (0.3, 1.0, torch.tensor([0.2, 0.9, 0.5])):
-            assert torch.equal(bits(gated.set_threshold(-math.inf)(h, strength)), bits(method(h, strength)))
-            assert torch.equal(bits(gated.set_threshold(math.inf)(h, strength)), bits(h))
+            condition.set_threshold(-math.inf)
+            assert torch.equal(bits(gated(h, strength)), bits(method(h, strength)))
+            condition.set_threshold(math.inf)
+            assert torch.equal(bits(gated(h, strength)), bits(h))
 
 
 def test_rows_are_steered_where_the_score_passes() -> None:
     method = MeanDifference(8).fit(rows())
-    gated = Gated.around(method).fit_condition(rows().negative, rows().positive)
-    gated.fitted = True
-    h = torch.randn(200, 8)
-    scores = gated.score(h)
-    gated.set_threshold(scores.median())
+    condition, h = Condition(8), torch.randn(200, 8)
+    scores = condition.fit(rows().negative, rows().positive).score(h)
+    condition.set_threshold(scores.median())
+    gated = Gated.around(method, condition)
     passes = scores > scores.median()
     assert 90 < int(passes.sum()) < 110
     assert torch.equal(gated(h, 2.0), torch.where(passes.unsqueeze(1), method(h, 2.0), h))
@@ -68,30 +73,38 @@ def test_rows_are_steered_where_the_score_passes() -> None:
 def test_the_condition_tells_the_rows_apart_and_was_not_calibrated_on_rows_that_it_was_fitted_to() -> None:
     seen = rows(n=400)
     gated = Gated(8, MeanDifference).fit(seen)
-    (gate,) = gated.gates
+    (gate,) = gated.condition.gates
     assert gate.n == 200
     assert gate.bound <= 0.05
     assert gate.power.value > 0.8
-    assert gated.promise.tolist() == pytest.approx([200, 200, gate.bound, *gate.power[:3]], rel=1e-6)
+    assert gated.condition.promise.tolist() == pytest.approx([200, 200, gate.bound, *gate.power[:3]], rel=1e-6)
     noise = seen._replace(
         h=torch.randn(len(seen.h), 200)
     )  # nothing to tell apart: fitted rows seem to be, others are not
-    open_share = Gated(200, MeanDifference, penalty=1e-6).fit(noise).gates[0].power.value
+    open_share = Gated(200, MeanDifference, penalty=1e-6).fit(noise).condition.gates[0].power.value
     assert open_share < 0.2
 
 
 def test_too_few_rows_steer_nothing() -> None:
     gated, h = Gated(8, MeanDifference).fit(rows(n=100)), torch.randn(500, 8)
     assert torch.equal(gated(h, 1.0), h)
-    assert "50 rows that should be left alone are too few" in gated.gates[0].reason
-    assert "59 are needed" in gated.gates[0].reason
-    assert gated.threshold.isfinite()
+    assert "50 rows that should be left alone are too few" in gated.condition.gates[0].reason
+    assert "59 are needed" in gated.condition.gates[0].reason
+    assert gated.condition.threshold.isfinite()
 
 
 def test_no_rows_and_impossible_settings_are_refused() -> None:
     empty = Activations(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0, 1).long(), False)
-    with pytest.raises(ValueError, match=r"use Gated\.around"):
-        Gated(8, SINGLE["LearnedVector"]).fit(empty)
+    learned = Gated(8, SINGLE["LearnedVector"])
+    with pytest.raises(ValueError, match="not 0 and 0"):
+        learned.fit(empty)
+    with pytest.raises(ValueError, match=r"Gated holds LearnedVector, trained.*Gated\.around"):
+        no_rows(learned)
+    with pytest.raises(ValueError, match=r"Composed holds LoReFT, trained.*Composed\.of"):
+        no_rows(Composed(8, [SINGLE["LoReFT"], Identity]))
+    assert no_rows(Composed(8, [SINGLE["LoReFT"], SINGLE["LearnedVector"]])).h.shape == (0, 8)
+    with pytest.raises(ValueError, match="no threshold"):
+        Gated.around(MeanDifference(8).fit(rows()), Condition(8))
     for settings in ({"eta": 0.0}, {"delta": 1.0}, {"calibration_share": 1.0}, {"penalty": -1.0}):
         with pytest.raises(ValueError, match=r"between|must"):
             Gated(8, MeanDifference, **settings)  # type: ignore[arg-type]
@@ -108,12 +121,11 @@ def half_open(llm: LLM, size: float = 1.0) -> tuple[Gated, list[bool]]:
     """A gate that opens for half of the prompts, and for which."""
     method = MeanDifference(32).fit(rows(d=32))
     method.vector = size * torch.randn(32, generator=torch.Generator().manual_seed(3))
-    gated = Gated.around(method)
-    gated.weight = torch.randn(32, generator=torch.Generator().manual_seed(4))
-    gated.fitted = True
-    scores = gated.score(llm.activations([MultipleChoice(text) for text in PROMPTS])[llm.sites[0]])
-    gated.set_threshold(scores.sort().values[2:4].mean())
-    return gated, (scores > gated.threshold).tolist()
+    condition = Condition(32)
+    condition.weight = torch.randn(32, generator=torch.Generator().manual_seed(4))
+    scores = condition.score(llm.activations([MultipleChoice(text) for text in PROMPTS])[llm.sites[0]])
+    condition.set_threshold(scores.sort().values[2:4].mean())
+    return Gated.around(method, condition), (scores > condition.threshold).tolist()
 
 
 def strengths(opened: list[bool], amount: float = 1.0) -> Tensor:
@@ -138,7 +150,8 @@ def test_generation_is_steered_in_the_rows_that_the_prompt_opens(positions: Posi
     assert llm.generate(PROMPTS, 7, edits=edits, use_cache=use_cache) == expected
     assert llm.generate(PROMPTS[:4], 7, edits=edits, use_cache=use_cache) == expected[:4]  # another padding
     if isinstance(positions, AllTokens) and use_cache:
-        by_token = lambda h: torch.where((gated.score(h) > gated.threshold).unsqueeze(-1), gated.method(h, 1.0), h)  # noqa: E731
+        passes = lambda h: gated.condition.score(h).unsqueeze(-1) > gated.condition.threshold  # noqa: E731
+        by_token = lambda h: torch.where(passes(h), gated.method(h, 1.0), h)  # noqa: E731
         assert llm.generate(PROMPTS, 7, edits={site: by_token}) != expected  # the decision of the prompt does matter
 
 
@@ -247,6 +260,17 @@ def test_a_gated_vector_comes_back_and_steers_the_same(tmp_path) -> None:
         with vector.applied_to(llm):
             texts.append(llm.generate(PROMPTS, 6))
     assert texts[0] == texts[1]
+
+
+def test_a_gate_around_a_trained_vector_is_read_for_an_experiment(tmp_path) -> None:
+    llm, learned = model(), laws.trained(SINGLE["LearnedVector"], rows(d=32))
+    condition = half_open(llm)[0].condition
+    path = vectors.save(
+        tmp_path / "g.safetensors", vectors.of(llm, {llm.sites[0]: Gated.around(learned, condition)}, 1.0)
+    )
+    (found,) = fitted.load(path, partial(Gated, method=SINGLE["LearnedVector"]), {llm.sites[0]: 32}).values()
+    h = torch.randn(50, 32)
+    assert torch.equal(found(h, 2.0), torch.where(condition(h).unsqueeze(1), learned(h, 2.0), h))
 
 
 def test_rows_that_are_read_elsewhere_than_the_gate_decides_are_refused() -> None:

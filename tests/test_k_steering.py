@@ -80,6 +80,63 @@ def test_by_value_it_aims_at_the_values_of_the_positive_rows() -> None:
     assert (after < before).all()
 
 
+def three_values(n: int = 240, seed: int = 3) -> Activations:
+    """Positives of value 1; of the negatives three in four of value 2 and one in four of value 0."""
+    value = torch.tensor([2, 2, 2, 0]).repeat(n // 4)
+    value = torch.cat([value, torch.ones_like(value)])
+    centres = torch.tensor([[2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 1.0]])
+    h = centres[value] + 0.7 * torch.randn(2 * n, 4, generator=torch.Generator().manual_seed(seed))
+    return Activations(h, (value != 1).float(), value.unsqueeze(1), False)
+
+
+class Reference(torch.nn.Module):
+    """The classifier and its aim written anew, with autograd and torch's AdamW: a logit for each of three values."""
+
+    def __init__(self, seen: Activations) -> None:
+        super().__init__()
+        h, value = seen.h.double(), seen.value[:, 0]
+        self.mean = h.mean(0)
+        self.scale = (h - self.mean).square().mean().sqrt()
+        self.inner, self.outer = torch.nn.Linear(4, 64).double(), torch.nn.Linear(64, 3).double()
+        for tensor in (self.inner.bias, self.outer.weight, self.outer.bias):
+            torch.nn.init.zeros_(tensor)
+        self.inner.weight.data = torch.randn(4, 64, generator=torch.Generator().manual_seed(0)).double().T * 2**-0.5
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01, weight_decay=0.01)
+        for _ in range(200):
+            optimizer.zero_grad()
+            probability = self(h).sigmoid()
+            right = torch.stack([torch.where(value == v, probability[:, v], 1 - probability[:, v]) for v in range(3)])
+            (-right.log().sum() / len(h)).backward()
+            optimizer.step()
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.outer(self.inner((h - self.mean) / self.scale).relu())
+
+    def loss(self, h: Tensor) -> Tensor:
+        logits = self(h)
+        return 0.75 * logits[:, 2] + 0.25 * logits[:, 0] - logits[:, 1]
+
+    def gradient(self, h: Tensor) -> Tensor:
+        h = h.double().requires_grad_()
+        return torch.autograd.grad(self.loss(h).sum(), h)[0]
+
+    def step(self, seen: Activations, h: Tensor) -> Tensor:
+        """The step of strength 1: it closes the gap of the mean losses of negative rows, to first order."""
+        gap = self.loss(seen.negative.double()).mean() - self.loss(seen.positive.double()).mean()
+        return -self.gradient(h) * gap / self.gradient(seen.negative).square().sum(1).mean()
+
+
+def test_by_value_a_step_is_that_of_a_classifier_written_anew() -> None:
+    seen, h = three_values(), torch.randn(50, 4)
+    reference, method = Reference(seen), KSteering(4, by_value=True).fit(seen)
+    expected = reference.step(seen, h)
+    assert expected.norm(dim=1).min() > 0.1
+    torch.testing.assert_close(method.shift(h, 1.0).double(), expected, rtol=1e-3, atol=1e-4)
+    before, after = (reference(rows.double()).mean(0) for rows in (seen.negative, method(seen.negative, 1.0)))
+    assert after[1] > before[1] + 1  # the positives' value
+    assert after[2] < before[2] - 1  # that of most negatives
+
+
 def test_settings_below_one_are_refused() -> None:
     for make in (partial(KSteering, hidden=0), partial(KSteering, steps=0)):
         with pytest.raises(ValueError, match="hidden and steps are at least 1"):

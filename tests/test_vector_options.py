@@ -13,6 +13,7 @@ from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.methods import Composed, Gated
+from lightning_steer.probes import Condition
 from lightning_steer.vector_options import spelled_out
 
 PROMPTS = ["The hill bakers are", "In the morning, the grey"]
@@ -73,8 +74,9 @@ def test_methods_inside_a_method_are_named_as_options_name_them(workshop: Path) 
     llm = LLM(BASE, 2)
     llm.load()
     mean = direction(llm).maps[0]
-    gated = Gated.around(mean).set_threshold(-math.inf)  # type: ignore[arg-type]
-    gated.fitted = True
+    condition = Condition(mean.width)  # type: ignore[arg-type]
+    condition.set_threshold(-math.inf)
+    gated = Gated.around(mean, condition)  # type: ignore[arg-type]
     both = Composed.of([gated, mean], strengths=[1.0, 2.0])  # type: ignore[list-item]
     vectors.of(llm, {llm.sites[0]: both}, 1.0).save("both.safetensors")
     Path("prompts.txt").write_text("\n\n".join(PROMPTS))

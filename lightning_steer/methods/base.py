@@ -43,9 +43,9 @@ class SteeringMethod(nn.Module, ABC):
             raise UserError(f"activations are {seen.h.shape[-1]} wide, but this map was made for {self.width}")
         if not seen.h.isfinite().all():
             raise UserError("activations hold NaN or infinite values; nothing can be fitted to them")
-        if self.classes and not 0 < (seen.error < 0.5).sum() < len(seen.error):
-            low, high = (f"{float(e):.3f}" for e in (seen.error.min(), seen.error.max()))
-            raise UserError(f"rows with errors below and above 0.5 are both needed, but all lie in [{low}, {high}]")
+        below, rows = int((seen.error < 0.5).sum()), len(seen.error)
+        if self.classes and not 0 < below < rows:
+            raise UserError(f"rows with errors below and above 0.5 are both needed, not {below} and {rows - below}")
         self.estimate(seen._replace(h=seen.h.double()))
         self.fitted = True
         for tensor in (*self.buffers(), *self.parameters()):  # laid out as after loading: identical results

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lightning_steer.data.base import LabelledBatch, SteeringBatch
+from lightning_steer.errors import UserError
+from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics.evaluation import Evaluation
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.records import Activations
@@ -53,6 +55,22 @@ def activations(columns: Mapping[str, Tensor], site: str, rows: int, paired: boo
         value = value[:, :, (value[0] != value[1]).any(0)]
     gradients = columns[f"g/{site}"][:rows].transpose(0, 1).flatten(0, 1) if f"g/{site}" in columns else None
     return Activations(h.flatten(0, 1), error.flatten(), value.long().flatten(0, 1), paired, heads, gradients)
+
+
+def no_rows(method: SteeringMethod) -> Activations:
+    """Return no rows: a method that is trained through the output sets up its parameters by them.
+
+    Raises:
+        ValueError: the method, or one inside it, needs rows, so that it cannot be fitted in the same run.
+    """
+    parts = [part for part in method.modules() if isinstance(part, SteeringMethod)]
+    if any(part.classes or not part.trained for part in parts):
+        trained = ", ".join(type(part).__name__ for part in parts if part.trained and not part.classes)
+        raise UserError(
+            f"{type(method).__name__} holds {trained}, trained through the output, beside what is fitted to rows: fit "
+            "each by itself, then use Gated.around or Composed.of"
+        )
+    return Activations(torch.zeros(0, method.width), torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
 
 
 def no_label(data: Any, columns: Mapping[str, Tensor], **of: str) -> dict[str, dict[str, Any]]:

@@ -39,7 +39,6 @@ from lightning_steer.modules.identity import identify
 from lightning_steer.modules.summary import Summary
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.numbers import ranged
-from lightning_steer.records import Activations
 from lightning_steer.report import card
 from lightning_steer.runs import provenance
 from lightning_steer.runs.traced import TracedModule
@@ -122,7 +121,7 @@ class SteeringAdaptor(TracedModule):
         if self.trained:  # their parameters must exist before there is an optimizer
             self.nothing.requires_grad_(False)
             for method in self.methods.values():
-                method.fit(Activations(torch.zeros(0, method.width), *_NO_ROWS))
+                method.fit(fit_data.no_rows(method))
 
     def _check_strengths(self) -> None:
         method = cast(SteeringMethod, self.maps[0])
@@ -369,6 +368,3 @@ class SteeringAdaptor(TracedModule):
         """Read the reason for the chosen strength too."""
         super().on_load_checkpoint(checkpoint)
         self.reason, self.clusters = checkpoint.get("reason", ""), checkpoint.get("clusters")
-
-
-_NO_ROWS = (torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)

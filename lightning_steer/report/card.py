@@ -141,6 +141,7 @@ def markdown(report: Mapping[str, Any], figure_names: list[str]) -> str:
         f"{for_markdown(where(report))}\n",
         f"{for_markdown(report['verdict'])} {for_markdown(price(report))}\n",
         *([f"Why this strength: {for_markdown(report['choice'])}.\n"] if report.get("choice") else []),
+        *([f"{for_markdown(report['beside']['sentence'])}\n"] if report.get("beside") else []),
         *(f"> **Warning.** {for_markdown(warning)}\n" for warning in report["warnings"]),
         f"{data(report)} {for_markdown(nulls(report))}\n",
         f"Task: {for_markdown(report['task'])}. Seed {report['seed']}. Values are followed by their "
@@ -171,6 +172,7 @@ def text(report: Mapping[str, Any]) -> str:
     warnings = "".join(f"\nWarning: {warning}" for warning in report["warnings"])
     table = tables.text(comparison(report), list(report["baselines"]["baseline"]))
     choice = f"\nWhy this strength: {report['choice']}." if report.get("choice") else ""
+    choice += f"\n{report['beside']['sentence']}" if report.get("beside") else ""
     notes = "\n".join([random_row(report), *footnotes(report)])
     return (
         f"{where(report)}\n{report['verdict']} {price(report)}\n{data(report)} {nulls(report)}{choice}{warnings}\n\n"

@@ -59,8 +59,9 @@ def record_of(path: Path) -> str | None:
 
 def restore(method: SteeringMethod, state: Mapping[str, Tensor], source: object) -> SteeringMethod:
     """Fill a method of which nothing is fitted with what a checkpoint has of it; raises ValueError."""
-    if method.trained:  # its parameters are made by fitting
-        method.fit(Activations(torch.zeros(0, method.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
+    for part in method.modules():
+        if isinstance(part, SteeringMethod) and part.trained and not part.classes:  # its parameters are made by fitting
+            part.fit(Activations(torch.zeros(0, part.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
     for key, value in state.items():  # buffers of methods that were fitted have the shapes of the fit
         if key in dict(method.named_buffers()):
             part, _, name = key.rpartition(".")  # of a method inside another one

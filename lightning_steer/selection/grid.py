@@ -1,11 +1,13 @@
 """Choose a layer and a strength from a table of both: the largest effect among those whose damage stays in a budget."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_steer.errors import UserError
 from lightning_steer.selection.halving import Round, spent
 
 ROUNDING = 1e-5
@@ -92,6 +94,26 @@ def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     if setting.strength == len(grid.strengths) - 1:
         text += "; it is the strongest setting that was tried, and a stronger one may do better"
     return text
+
+
+def none_will_do(grid: Grid, budget: float) -> UserError:
+    """Return the error that no setting helps within the budget and leaves text whole."""
+    helping, largest = int((grid.effect > ROUNDING).sum()), float(grid.effect.nan_to_num(-math.inf).max())
+    settings, least = within_budget(grid, budget), float(grid.damage.nan_to_num(math.inf).min())
+    return UserError(
+        f"no layer and strength moves the margin as meant (largest effect {largest:.3g} nats per token), "
+        f"changes unrelated text by at most {budget:g} nats per token (least {least:.3g}) and "
+        "leaves text at the pairs' own prompts whole: "
+        + (
+            f"all {len(settings)} that do the first two repeat words, or write what is less likely than the positives: "
+            "give smaller strengths or more pairs"
+            if settings
+            else "raise the budget, or give smaller strengths or more pairs"
+            if helping
+            else "give more pairs, or another method"
+        )
+        + ", or leave the model as it is"
+    )
 
 
 def _halved(rounds: Sequence[Round]) -> str:

@@ -1,6 +1,6 @@
 """Steer a model with a vector in a ``with`` block: ``with edit(model, vector, strength=2.0): model.generate(...)``."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -107,6 +107,12 @@ def added(functions: Sequence[hooks.Edit]) -> hooks.Edit:
         return (wide + sum(edited(h).float() - wide for edited in functions)).to(h.dtype)
 
     return function
+
+
+def joined(*several: Mapping[str, hooks.Edit]) -> dict[str, hooks.Edit]:
+    """Return edits by site, added where several act at one site."""
+    sites = dict.fromkeys(site for edits in several for site in edits)
+    return {site: added([edits[site] for edits in several if site in edits]) for site in sites}
 
 
 def module_of(network: nn.Module, site: Site) -> str:

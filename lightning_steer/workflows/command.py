@@ -25,7 +25,9 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, PromptTokens
 from lightning_steer.report import card
 from lightning_steer.report import search as search_report
+from lightning_steer.resources import resource_path
 from lightning_steer.selection.grid import Grid
+from lightning_steer.vectors import SteeringVector, edit, load
 from lightning_steer.workflows import board
 from lightning_steer.workflows.part import Part
 from lightning_steer.workflows.steer import EPOCHS, Steered, searched
@@ -56,9 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     pairs = read_files(options.pairs)
     path = options.reference_texts
     texts = None if path is None else [text for (text,) in read(path, ("text",))]
+    beside = [load(resource_path(str(path))) for path in options.beside]
     check_folder(out)
     with part:
-        written, report = _steer(options, pairs, texts, part)
+        written, report = _steer(options, pairs, texts, beside, part)
     say(report)
     for one in written:
         say(f"\n{one['prompt']}\n  baseline: {one['baseline']}\n  steered:  {one['steered']}")
@@ -67,7 +70,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _steer(
-    options: argparse.Namespace, pairs: list[ContrastPair], texts: list[str] | None, part: Part
+    options: argparse.Namespace,
+    pairs: list[ContrastPair],
+    texts: list[str] | None,
+    beside: list[SteeringVector],
+    part: Part,
 ) -> tuple[list[dict[str, str]], str]:
     """Do the work, write all into the folder, and return the continuations and the report for the terminal."""
     llm = LLM(
@@ -93,10 +100,11 @@ def _steer(
             folder=folder,
             unfinished=part.folder,
             lines=True,
+            beside=beside,
         )
         prompts = options.prompt or result.held_out[:3]
         before = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
-        with result.vector.applied_to(llm):
+        with edit(llm, [result.vector, *beside]):
             after = llm.generate(prompts, max_new_tokens=options.max_new_tokens)
         written = [dict(zip(card.TEXTS, one, strict=True)) for one in zip(prompts, before, after, strict=True)]
         search_report.write(folder, _plain(result, options.budget), written)
@@ -154,6 +162,15 @@ def parser() -> Parser:
         default="AllTokens",
         metavar="NAME",
         help=f"the tokens that are steered: {', '.join(POSITIONS)} (default: AllTokens)",
+    )
+    made.add_argument(
+        "--beside",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="vector files that steer, too, at the strengths of their cards: layer and strength are chosen for what "
+        "the new vector adds to them, the budget is for all together, and the report says whether their effects add up",
     )
     made.add_argument(
         "--strengths",

@@ -3,13 +3,16 @@
 import copy
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.data.pair_module import SELECT
+from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.modules import written
 from lightning_steer.selection.grid import Grid, Setting, within_budget
+from lightning_steer.vectors.steer import joined
 
 
 class Fluency:
@@ -20,12 +23,18 @@ class Fluency:
         data: its selecting part's prompts are continued.
         methods: the fitted methods by site.
         budget: the most damage to unrelated text, in nats per token.
+        beside: edits that steer, too.
     """
 
     def __init__(
-        self, llm: LLM, data: BehaviourDataModule, methods: Mapping[str, SteeringMethod], budget: float
+        self,
+        llm: LLM,
+        data: BehaviourDataModule,
+        methods: Mapping[str, SteeringMethod],
+        budget: float,
+        beside: Mapping[str, Edit] = MappingProxyType({}),
     ) -> None:
-        self.llm, self.methods, self.budget = llm, methods, budget
+        self.llm, self.methods, self.budget, self.beside = llm, methods, budget, beside
         asked = data.continued(SELECT, written.PROMPTS)
         self.prompts, self.positive = [question.prompt for question in asked], written.of_positives(llm, asked)
         self.baseline = written.continued(llm, self.prompts)
@@ -43,7 +52,8 @@ class Fluency:
         strength = grid.strengths[setting.strength]
         if (setting.layer, strength) not in self.broken:
             site = self.llm.sites[setting.layer]
-            steered = written.continued(self.llm, self.prompts, {site: partial(self.methods[site], strength=strength)})
+            edits = joined(self.beside, {site: partial(self.methods[site], strength=strength)})
+            steered = written.continued(self.llm, self.prompts, edits)
             self.broken[setting.layer, strength] = (
                 self.baseline is not None
                 and steered is not None

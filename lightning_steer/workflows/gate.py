@@ -8,6 +8,7 @@ from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.lm.tokens import MultipleChoice
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.gated import Gated
+from lightning_steer.probes import Condition
 from lightning_steer.vectors import SteeringVector
 from lightning_steer.vectors.file import settings, units
 
@@ -55,11 +56,11 @@ def gate(
     for site, method in zip(card.sites, vector.maps, strict=True):
         if not isinstance(method, SteeringMethod):
             raise UserError(f"{type(method).__name__} came from another tool: fit a method here to gate it")
-        gated = Gated.around(method, eta=eta / sites, delta=delta / sites, penalty=penalty)
+        condition = Condition(method.width, eta / sites, delta / sites, penalty)
         open_rows, closed_rows = (h[reader.site(site.layer)].float() for h in rows)  # type: ignore[arg-type]
-        gated.fit_condition(open_rows[::2], closed_rows[::2]).calibrate(open_rows[1::2], closed_rows[1::2])
-        maps.append(gated)
-        notes.append(f"Gate at block {site.layer}: {gated.gates[0].reason}.")
+        condition.fit(open_rows[::2], closed_rows[::2]).calibrate(open_rows[1::2], closed_rows[1::2])
+        maps.append(Gated.around(method, condition))
+        notes.append(f"Gate at block {site.layer}: {condition.gates[0].reason}.")
     strength = card.strength._replace(units=units(maps[0]))
     warnings = [*card.warnings, "Effects were measured without the gate.", *notes]
     gated_card = card._replace(method=Gated.__name__, settings=settings(maps[0]), strength=strength, warnings=warnings)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lightning_steer.data.behaviours.pairs import ContrastPair
 from lightning_steer.errors import UserError
@@ -17,7 +17,7 @@ from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.interactions import interaction
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.vectors import SteeringVector
-from lightning_steer.vectors.steer import added, module_of, positions_of
+from lightning_steer.vectors.steer import joined, module_of, positions_of
 
 
 class Interaction(NamedTuple):
@@ -57,24 +57,40 @@ def interactions(
     reader = LLM(
         llm.llm, llm.layers, llm.part, positions_of(vectors[0].card), None, "tokens", llm.chat, llm.system
     ).adopt(llm.model, llm.tokenizer)
-    edits = [_edits(reader, [one], [amount]) for one, amount in zip(vectors, amounts, strict=True)]
-    edits.append(_edits(reader, vectors, amounts))
+    edits = [edits_of(reader, [one], [amount]) for one, amount in zip(vectors, amounts, strict=True)]
     results = {}
     for name, pairs in targets.items():
         _, cluster = np.unique([origin(*pair) for pair in pairs], return_inverse=True)
-        plain, *steered = (_margins(reader, pairs, edit) for edit in ({}, *edits))
-        changes = [Mean().estimate(margin - plain, cluster)[0] for margin in steered]
-        (estimate,) = interaction(plain, steered[:-1], steered[-1], cluster=cluster)
-        results[name] = Interaction(changes[:-1], changes[-1], estimate)
+        results[name] = interaction_of(reader, edits, pairs, cluster)
     return results
 
 
-def _edits(llm: LLM, vectors: Sequence[SteeringVector], strengths: Sequence[float]) -> dict[str, Edit]:
-    functions: dict[str, list[Edit]] = {}
-    for vector, strength in zip(vectors, strengths, strict=True):
-        for site, method in zip(vector.card.sites, vector.maps, strict=True):
-            functions.setdefault(module_of(llm.model, site), []).append(partial(method, strength=strength))
-    return {site: added(edits) for site, edits in functions.items()}
+def interaction_of(
+    llm: LLM, edits: Sequence[Mapping[str, Edit]], pairs: Sequence[ContrastPair], cluster: ArrayLike
+) -> Interaction:
+    """Return the effects of several edits by site on one target, alone and together, in the unit of the model's scores.
+
+    Args:
+        llm: the model, loaded.
+        edits: two or more, each at one site or several.
+        pairs: that played no part in fitting.
+        cluster: ``[n]`` the cluster of each pair.
+    """
+    plain, *steered = (_margins(llm, pairs, one) for one in ({}, *edits, joined(*edits)))
+    changes = [Mean().estimate(margin - plain, cluster)[0] for margin in steered]
+    (estimate,) = interaction(plain, steered[:-1], steered[-1], cluster=cluster)
+    return Interaction(changes[:-1], changes[-1], estimate)
+
+
+def edits_of(llm: LLM, vectors: Sequence[SteeringVector], strengths: Sequence[float]) -> dict[str, Edit]:
+    """Return the edits of vectors by site of the model, added at shared ones."""
+    return joined(
+        *(
+            {module_of(llm.model, site): partial(method, strength=strength)}
+            for vector, strength in zip(vectors, strengths, strict=True)
+            for site, method in zip(vector.card.sites, vector.maps, strict=True)
+        )
+    )
 
 
 def _margins(llm: LLM, pairs: Sequence[ContrastPair], edits: Mapping[str, Edit]) -> NDArray:

@@ -5,6 +5,7 @@ A method that is trained through the output is trained at one layer after anothe
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules import fit_data, interventions
 from lightning_steer.progress import Progress
-from lightning_steer.records import Activations
 from lightning_steer.selection.grid import Grid
 from lightning_steer.strength import UnreadableError
+from lightning_steer.vectors.steer import joined
 from lightning_steer.workflows.unfinished import Unfinished
 
 LEARNING_RATE = 1e-2
@@ -41,6 +42,7 @@ class Search:
         written: these continuations, as :func:`own_text` returns them; None generates them.
         unfinished: keeps what was measured for the case that the search is stopped; None keeps nothing.
         lines: say how far the search is, if it is long.
+        beside: edits that steer already: the effect is what the method adds to them, the damage that of all together.
     """
 
     @torch.no_grad()
@@ -53,8 +55,9 @@ class Search:
         written: Sequence[str] | None = None,
         unfinished: Unfinished | None = None,
         lines: bool = False,
+        beside: Mapping[str, Edit] = MappingProxyType({}),
     ) -> None:
-        self.llm, self.evaluation = llm, BehaviourEffect()
+        self.llm, self.evaluation, self.beside = llm, BehaviourEffect(), beside
         self.unfinished = unfinished or Unfinished()
         self.progress = Progress("search") if lines else None
         self.methods = {site: method(llm.width(site)) for site in llm.sites}
@@ -66,13 +69,13 @@ class Search:
         if self.trained:
             llm.requires_grad_(False).eval()
             for site, unfitted in self.methods.items():  # their parameters must exist before there is an optimizer
-                unfitted.fit(no_rows(unfitted.width)).to(llm.device)
+                unfitted.fit(fit_data.no_rows(unfitted)).to(llm.device)
                 self.optimizers[site] = torch.optim.Adam(unfitted.parameters(), lr=LEARNING_RATE)
             self.fitted_batches = list(data.train_dataloader())
         else:
             self._fit(data)
         self.batches = list(data.val_dataloader())
-        self.baseline = [llm.scores(batch.x)[0] for batch in self.batches]
+        self.baseline = [llm.scores(batch.x, beside)[0] for batch in self.batches]
         self.texts = [list(texts), own_text(llm, texts) if written is None else list(written)]
         self.rows = sum(len(batch.row) for batch in self.batches)
 
@@ -132,9 +135,8 @@ class Search:
     def damage(self, layer: int, strengths: Sequence[float], texts: Sequence[Sequence[str]]) -> Tensor:
         """``[strengths]`` damage to other groups of texts at one layer, by its place; infinite if it is unreadable."""
         site = self.llm.sites[layer]
-        group = interventions.steered("", {site: self.methods[site]}, strengths)
         try:
-            return _worst(damage(self.llm, texts, *interventions.together([group], [site])))
+            return _worst(damage(self.llm, texts, *self._edits(site, strengths)))
         except UnreadableError:
             if len(strengths) == 1:
                 return torch.full((1,), torch.inf, dtype=torch.float64)
@@ -156,10 +158,15 @@ class Search:
         texts = [MultipleChoice(text) for group in self.texts for text in group]
         return sum(len(r.ids) for r in self.llm.rows(questions)), sum(len(r.ids) for r in self.llm.rows(texts))
 
-    def _layer(self, site: str, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """``[strengths]`` effect and damage; a strength that the network cannot read has infinite damage."""
+    def _edits(self, site: str, strengths: Sequence[float]) -> tuple[dict[str, Edit], int]:
+        """Return the edits of every strength at one site with those beside them, and their number of copies."""
         group = interventions.steered("", {site: self.methods[site]}, strengths)
         edits, copies = interventions.together([group], [site])
+        return joined(self.beside, edits), copies
+
+    def _layer(self, site: str, strengths: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """``[strengths]`` effect and damage; a strength that the network cannot read has infinite damage."""
+        edits, copies = self._edits(site, strengths)
         try:
             rows = [
                 self.evaluation.rows(before, self.llm.scores(batch.x, edits, copies), batch)["margin_change"]
@@ -178,11 +185,6 @@ class Search:
 
 def _worst(lost: Tensor) -> Tensor:
     return lost.double().nan_to_num(nan=torch.inf, posinf=torch.inf)
-
-
-def no_rows(width: int) -> Activations:
-    """Return no rows to fit to: a method that is trained sets up its parameters by them."""
-    return Activations(torch.zeros(0, width), torch.zeros(0), torch.zeros(0, 1, dtype=torch.int64), False)
 
 
 def damage(llm: LLM, groups: Sequence[Sequence[str]], edits: Mapping[str, Edit], copies: int = 1) -> Tensor:

@@ -20,11 +20,13 @@ from lightning_steer.metrics import BehaviourEffect
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.report import card as report_card
 from lightning_steer.resources import resource_path
-from lightning_steer.selection.grid import ROUNDING, Grid, Setting, within_budget
+from lightning_steer.selection.grid import Grid, Setting, none_will_do
 from lightning_steer.selection.grid import reason as grid_reason
 from lightning_steer.selection.rule import Choice, Selection
 from lightning_steer.vectors import SteeringVector
+from lightning_steer.vectors.steer import joined
 from lightning_steer.workflows import certificate
+from lightning_steer.workflows.beside import Beside
 from lightning_steer.workflows.fit import backbone, check_method, run
 from lightning_steer.workflows.search import damage, own_text
 from lightning_steer.workflows.swap_control import swap_sentences
@@ -87,6 +89,7 @@ def steer(
     full_grid: bool = False,
     epochs: int = EPOCHS,
     certify: bool = False,
+    beside: Sequence[SteeringVector] = (),
 ) -> SteeringVector:
     """Choose the layer and the strength with the largest effect whose damage stays in a budget, and judge the choice.
 
@@ -114,6 +117,9 @@ def steer(
         epochs: passes over the pairs, for methods that are trained through the output.
         certify: say by how much the share of pairs whose positive is the likelier continuation improves at least, at a
             risk of 5 %, from the pairs that chose nothing.
+        beside: vectors that steer, too, at the strengths of their cards. The layer and the strength are chosen for what
+            the new vector adds to them, within a budget for all together; the card says what each does alone, what they
+            do together, and whether that is more or less than the sum. The new vector is fitted and judged alone.
 
     Returns:
         The vector. Its card says what was chosen and why, what it does and what else it does; print it to see it.
@@ -121,9 +127,8 @@ def steer(
     Raises:
         ValueError: no setting helps within the budget, or the pairs or texts cannot be read.
     """
-    return searched(
-        llm, pairs, layers, method, strengths, budget, reference_texts, seed, progress, full_grid, epochs, certify
-    ).vector
+    settings = layers, method, strengths, budget, reference_texts, seed, progress, full_grid, epochs, certify
+    return searched(llm, pairs, *settings, beside=beside).vector
 
 
 def searched(
@@ -142,6 +147,7 @@ def searched(
     folder: Path | None = None,
     unfinished: Path | None = None,
     lines: bool = False,
+    beside: Sequence[SteeringVector] = (),
 ) -> Steered:
     """:func:`steer` with the table that was searched.
 
@@ -170,7 +176,9 @@ def searched(
     loaded.load()
     model = backbone(loaded, list(range(loaded.decoder.depth)) if layers == "auto" else list(layers))
     texts = reference_texts_for(model, reference_texts)
+    others = Beside.of(model, beside)
     choosing = texts[::2]
+    others.check_budget(model, choosing, budget)
     written = own_text(model, choosing)
     judging = [texts[1::2], own_text(model, texts[1::2], without=[*choosing, *written])]
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
@@ -178,14 +186,20 @@ def searched(
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
     known = [
         Unfinished(unfinished and unfinished / f"{number}.json", settings)
-        for number, settings in enumerate(search_settings(kinds, model, [seed, SHARES, [*pairs], texts]))
+        for number, settings in enumerate(
+            search_settings(kinds, model, [seed, SHARES, [*pairs], texts, others.content])
+        )
     ]
-    trials = search_with(kinds, model, data, strengths, budget, choosing, written, full_grid, epochs, known, lines)
+    trials = search_with(
+        kinds, model, data, strengths, budget, choosing, written, full_grid, epochs, known, lines, others.edits
+    )
     trial = trials[0]
     grid, setting = trial.grid, trial.setting
     if setting is None:
-        raise _none_will_do(grid, budget)
+        raise none_will_do(grid, budget)
     reason = grid_reason(grid, setting, budget, trial.fluency.passed_over(grid, setting)) + compared(trials)
+    if others.name:
+        reason += f"; the effect is what it adds to {others.name}, and the change that of all together"
     at_layer = backbone(loaded, grid.layers[setting.layer])
     (site,) = at_layer.sites
     steering = {site: partial(trial.search.methods[site], strength=grid.strengths[setting.strength])}
@@ -195,45 +209,27 @@ def searched(
     if unfinished is not None:  # the report is written into a folder of passage
         module.experiment = unfinished.resolve().parents[1].name
     vector = run(module, data, epochs if trial.search.trained else 1, progress, folder)
+    edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
+    report, card = module.report, vector.card
     if certify:
         bound = certificate.certify(module)
-        vector = vector._replace(
-            card=vector.card._replace(certificate={"reason": module.report["choice"], "bound": bound})
-        )
-        if folder is not None:
-            report_card.write(folder, module.report)
-    edits = {site: partial(site_method, strength=module.strength) for site, site_method in module.methods.items()}
-    if not (kl := float(damage(at_layer, judging, edits))) <= budget:
-        module.report["warnings"].insert(
+        card = card._replace(certificate={"reason": report["choice"], "bound": bound})
+    if not (kl := float(damage(at_layer, judging, joined(others.edits, edits)))) <= budget:
+        report["warnings"].insert(
             0,
             f"On texts that played no part in the choice, unrelated text or the model's own changed by {kl:.3f} nats "
             f"per token, more than the budget of {budget:g}.",
         )
-        vector = vector._replace(card=vector.card._replace(warnings=module.report["warnings"]))
-        if folder is not None:
-            report_card.write(folder, module.report)
+        card = card._replace(warnings=report["warnings"])
+    if others.name:
+        judged = [ContrastPair(one.prompt, one.positive, one.negative) for one in data.parts[TEST]]
+        report["beside"] = others.record(at_layer, edits, judged, data.clusters[TEST], kl)
+        card = card._replace(warnings=[*report["warnings"], report["beside"]["sentence"]])
+    if folder is not None and card != vector.card:
+        report_card.write(folder, report)
+    vector = vector._replace(card=card)
     held_out = list(dict.fromkeys(example.prompt for example in data.parts[TEST]))
     return Steered(vector, grid, setting, reason, held_out, trials[1:])
-
-
-def _none_will_do(grid: Grid, budget: float) -> UserError:
-    """Return the error that no setting helps within the budget and leaves text whole."""
-    helping, largest = int((grid.effect > ROUNDING).sum()), float(grid.effect.nan_to_num(-math.inf).max())
-    settings, least = within_budget(grid, budget), float(grid.damage.nan_to_num(math.inf).min())
-    return UserError(
-        f"no layer and strength moves the margin as meant (largest effect {largest:.3g} nats per token), "
-        f"changes unrelated text by at most {budget:g} nats per token (least {least:.3g}) and "
-        "leaves text at the pairs' own prompts whole: "
-        + (
-            f"all {len(settings)} that do the first two repeat words, or write what is less likely than the positives: "
-            "give smaller strengths or more pairs"
-            if settings
-            else "raise the budget, or give smaller strengths or more pairs"
-            if helping
-            else "give more pairs, or another method"
-        )
-        + ", or leave the model as it is"
-    )
 
 
 def reference_texts_for(llm: LLM, texts: Sequence[str] | None) -> list[str]:

@@ -1,11 +1,13 @@
 """Search with one method after another, and take the one with the largest effect within the budget."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lightning_steer.data.behaviours.module import BehaviourDataModule
 from lightning_steer.errors import UserError
+from lightning_steer.hooks import Edit
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.selection.coarse import LEAST_LAYERS
@@ -68,6 +70,7 @@ def search_with(
     passes: int = 1,
     unfinished: Sequence[Unfinished] | None = None,
     lines: bool = False,
+    beside: Mapping[str, Edit] = MappingProxyType({}),
 ) -> list[Trial]:
     """Return the search with each method, the one with the largest effect first; ties as they came.
 
@@ -83,6 +86,7 @@ def search_with(
         passes: over the fitted pairs, of methods that are trained through the output.
         unfinished: what is known of each method's search already; None for nothing.
         lines: say how far a search is, if it is long.
+        beside: edits that steer, too.
     """
     known = unfinished or [Unfinished() for _ in methods]
     unfitted = [method(llm.width(llm.sites[0])) for method in methods]
@@ -91,8 +95,8 @@ def search_with(
     fluency: Fluency | None = None
     for method, one, tried, measured in zip(methods, unfitted, requested, known, strict=True):
         further = FURTHER if strengths is None and one.strength_range[1] == math.inf else ()
-        search = Search(llm, data, method, texts, written, measured, lines)
-        fluency = fluency.of(search.methods) if fluency else Fluency(llm, data, search.methods, budget)
+        search = Search(llm, data, method, texts, written, measured, lines, beside)
+        fluency = fluency.of(search.methods) if fluency else Fluency(llm, data, search.methods, budget, beside)
         all_cells = full_grid or (len(llm.layers) < LEAST_LAYERS and not one.trained)
         grid = explore(search, fluency, tried, further, all_cells, passes)
         trials.append(Trial(type(one).__name__, method, search, fluency, grid, fluency.best_whole(grid)))

@@ -24,6 +24,7 @@ from lightning_steer.modules import interventions
 from lightning_steer.modules.toy import ToyClassifier
 from lightning_steer.networks import ToyBackbone
 from lightning_steer.networks.backbone import Backbone
+from lightning_steer.probes import Condition
 from lightning_steer.records import Activations
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.interactions import interaction, of_rows
@@ -114,14 +115,14 @@ def pocket(llm: str) -> World:
 def pairs(rows: Rows, seed: int) -> dict[str, list[SteeringMethod]]:
     """Return the planted pairs."""
     first, second = (MeanDifference(seen.h.shape[-1]).fit(seen) for seen in rows.fits)
-    gated = [Gated.around(method) for method in (first, second)]
-    weight = torch.randn(first.width, generator=torch.Generator().manual_seed(seed))
-    gated[0].weight, gated[1].weight = weight, -weight
-    middle = gated[0].score(rows.fits[0].h).median()
-    for gate, threshold in zip(gated, (middle, -middle), strict=True):
-        gate.set_threshold(threshold)
-        gate.fitted = True
-    return {"additive": list(gated), "interfering": [first, first]}
+    above, below = Condition(first.width), Condition(first.width)
+    above.weight = torch.randn(first.width, generator=torch.Generator().manual_seed(seed))
+    below.weight = -above.weight
+    middle = above.score(rows.fits[0].h).median()
+    above.set_threshold(middle)
+    below.set_threshold(-middle)
+    additive: list[SteeringMethod] = [Gated.around(first, above), Gated.around(second, below)]
+    return {"additive": additive, "interfering": [first, first]}
 
 
 @torch.no_grad()

@@ -135,5 +135,5 @@ def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = No
             SPARED.estimate(spared, drift)[0],
             Share().estimate((kept != 0).astype(float))[0],
             Share().estimate((spared > 0).astype(float))[0],
-            gated.maps[0].gates[0].reason,  # type: ignore[union-attr,index]
+            gated.maps[0].condition.gates[0].reason,  # type: ignore[union-attr,index]
         )

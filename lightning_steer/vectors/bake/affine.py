@@ -39,7 +39,7 @@ class Affine(NamedTuple):
 def affine(method: nn.Module, strength: float) -> Affine:
     """Return the affine form of a method at a strength; raise ValueError if it has none."""
     for part in method.modules():  # the rows below may all lie on one side of a gate
-        if isinstance(part, Gated) and not part.is_constant:
+        if isinstance(part, Gated) and not part.condition.is_constant:
             raise UserError(
                 "a gate decides for each prompt whether it is steered, and weights do the same to every prompt: keep "
                 "the vector file and steer with hooks"
