@@ -219,6 +219,7 @@ def test_phases_of_steer_have_the_tokens_that_it_runs(
     monkeypatch.setattr(phases, "searched", lambda *asked: works.append(original(*asked)) or works[-1])
     llm = LLM(POCKET)
     llm.load()
+    llm.model.generation_config.eos_token_id = None  # every text is written to its full length
     count = counted(llm)
     searched(llm, read_pairs(PAIRS), layers, strengths=[0.5, 1.0, 2.0])
     expected = total(
@@ -230,7 +231,7 @@ def test_phases_of_steer_have_the_tokens_that_it_runs(
     # a batch reads all weights however few its tokens are, and so does each next token: both are counted as such
     ran = {phase.name: phase for phase in works[0].phases if phase.name != "text that is printed"}.values()
     assert 0.7 <= sum(phase.calls for phase in ran) / count[2] <= 1.4
-    assert 0.6 <= count[3] / llm.decoder.depth / sum(phase.steps for phase in ran) <= 1.0  # a text may end early
+    assert sum(phase.steps for phase in ran) == pytest.approx(count[3] / llm.decoder.depth, rel=0.2)
 
 
 @pytest.mark.parametrize("experiment_name", ["steer_behaviour", "steer_mera"])
