@@ -53,10 +53,15 @@ def contiguous(model: Any) -> Iterator[None]:
     """Give the vocabulary head its states in one piece while the block runs.
 
     transformers hands it the last token of each prompt as a view of all tokens. Of such a view, torch multiplies every
-    row by itself, and on a CPU copies the head's weight for each of them.
+    row by itself, and on a CPU copies the head's weight for each of them; for a single row too, which counts as
+    contiguous whatever its strides are.
     """
     head = model.get_output_embeddings()
-    with nullcontext() if head is None else edit(head, {INPUT: Tensor.contiguous}):
+
+    def copied(h: Tensor) -> Tensor:
+        return h.clone(memory_format=torch.contiguous_format)
+
+    with nullcontext() if head is None else edit(head, {INPUT: copied}):
         yield
 
 
