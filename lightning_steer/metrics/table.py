@@ -63,7 +63,9 @@ class Table(Metric):
 
         @wraps(squeezed)
         def columns(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-            return {n: column.reshape(-1, *self.layout[n][0]) for n, column in squeezed(*args, **kwargs).items()}
+            found = squeezed(*args, **kwargs)
+            single = {n for n in self.layout if n in found and not found[n].dim()}  # a subclass returns other names
+            return {**found, **{n: found[n].reshape(1, *self.layout[n][0]) for n in single}}
 
         return columns
 
