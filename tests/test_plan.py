@@ -20,10 +20,10 @@ from lightning_steer.data.behaviours.pairs import read_pairs
 from lightning_steer.lm.decoder import Decoder
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.lm.tokens import MultipleChoice
-from lightning_steer.plan import machine, planning, table
+from lightning_steer.plan import machine, phases, planning, table
 from lightning_steer.plan.blank import Blank, stored_dtype
 from lightning_steer.plan.known import KNOWN
-from lightning_steer.plan.phases import Phase
+from lightning_steer.plan.phase import Phase, generation, scored
 from lightning_steer.plan.rows import Counter, Rows
 from lightning_steer.workflows.steer import searched
 
@@ -183,13 +183,15 @@ def test_nothing_of_the_weights_is_read(
 
 
 def counted(llm: LLM) -> list[int]:
-    """Tokens that go through blocks, and states that go through the head, from now on."""
-    count = [0, 0]
+    """Tokens through blocks, states through the head, and batches and next tokens through blocks, from now on."""
+    count = [0, 0, 0, 0]
 
     def through(place: int) -> Any:
         def add(_module: Any, args: Any, kwargs: Any) -> None:
             h = args[0] if args else kwargs["hidden_states"]
             count[place] += h.shape[0] * h.shape[1]
+            if place == 0:
+                count[2 + (h.shape[1] == 1)] += 1
 
         return add
 
@@ -207,10 +209,17 @@ def total(capsys: pytest.CaptureFixture[str], *arguments: str) -> float:
 
 @pytest.mark.parametrize(("layers", "least", "most"), [([2], 0.85, 1.15), ([0, 1, 2, 3, 4], 1.0, 1.5)])
 def test_phases_of_steer_have_the_tokens_that_it_runs(
-    layers: list[int], least: float, most: float, capsys: pytest.CaptureFixture[str]
+    layers: list[int],
+    least: float,
+    most: float,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    works, original = [], phases.searched
+    monkeypatch.setattr(phases, "searched", lambda *asked: works.append(original(*asked)) or works[-1])
     llm = LLM(POCKET)
     llm.load()
+    llm.model.generation_config.eos_token_id = None  # every text is written to its full length
     count = counted(llm)
     searched(llm, read_pairs(PAIRS), layers, strengths=[0.5, 1.0, 2.0])
     expected = total(
@@ -219,6 +228,10 @@ def test_phases_of_steer_have_the_tokens_that_it_runs(
     # of one layer the rest is padding; of several the middle one is counted, and here the last is tested, above which
     # no block runs for each of the copies
     assert least <= expected / (count[0] / llm.decoder.depth) <= most
+    # a batch reads all weights however few its tokens are, and so does each next token: both are counted as such
+    ran = {phase.name: phase for phase in works[0].phases if phase.name != "text that is printed"}.values()
+    assert 0.7 <= sum(phase.calls for phase in ran) / count[2] <= 1.4
+    assert sum(phase.steps for phase in ran) == pytest.approx(count[3] / llm.decoder.depth, rel=0.2)
 
 
 @pytest.mark.parametrize("experiment_name", ["steer_behaviour", "steer_mera"])
@@ -315,9 +328,27 @@ def test_what_does_not_fit_comes_with_a_remedy() -> None:
 def test_a_calibration_times_every_part() -> None:
     config = decoder("gemma2").config
     speed = machine.calibrate(config, torch.float32, (2, 8), (2, 5), 1000.0, seconds=0.01)
-    assert min(speed) > 0
-    phase = Phase("", 100.0, 10.0, 5, 10)
-    assert phase.seconds(speed) == pytest.approx(100 * speed.block + 10 * speed.head + 5 * speed.step)
+    assert min(speed) >= 0 < min(speed.block, speed.head, speed.step)
+    phase = Phase("", 100.0, 10.0, 7.0, 3.0, 5, 10)
+    expected = 100 * speed.block + 7 * speed.call + 10 * speed.head + 3 * speed.head_call + 5 * speed.step
+    assert phase.seconds(speed) == pytest.approx(expected)
+
+
+def test_a_few_tokens_take_what_reading_the_weights_takes() -> None:
+    speed = machine.Speed(block=1.0, call=100.0, head=2.0, head_call=50.0, step=1000.0, rate=1.0)
+    one, many = (Rows([10] * 8, 4).batches(size) for size in (80, 10))
+    assert (one, many) == (1, 8)
+    few_batches, many_batches = (scored(Rows([10] * 8, 4), 5, size).seconds(speed) for size in (80, 10))
+    assert few_batches == 80 * 5 * 1.0 + 5 * 100.0 + 4 * 2.0 + 50.0
+    assert many_batches - few_batches == 7 * (5 * 100.0 + 50.0)
+    written = generation("", Rows([10] * 8), 24, 5)
+    assert written.seconds(speed) - 23 * 1000.0 == 80 * 5 + 5 * 100.0 + 8 * 2.0 + 50.0
+
+
+def test_two_timings_give_what_a_batch_and_what_a_token_takes() -> None:
+    assert machine._line((8, 1.8), (256, 26.6)) == pytest.approx((1.0, 0.1))
+    assert machine._line((8, 3.0), (256, 2.56)) == pytest.approx((0.0, 0.01))
+    assert machine._line((1, 2.0), (1, 2.0)) == pytest.approx((0.0, 2.0))
 
 
 def test_random_blocks_are_tied_as_the_model_is() -> None:

@@ -263,7 +263,7 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
         ({"method": MERA, "strengths": [1.5]}, "strengths of MERA lie between 0 and 1, not at 1.5"),
         ({"strengths": 1.0}, "strengths is 1.0, not a list"),
         ({"method": "MeanDifference"}, "method is 'MeanDifference', not a class"),
-        ({"pairs": PAIRS[:9]}, "at least 10 pairs, .* not 9: add pairs"),
+        ({"pairs": PAIRS[:3]}, "at least 4 pairs, .* not 3: add pairs"),
         ({"pairs": "pairs.jsonl"}, "not the file pairs.jsonl: read it with read_pairs"),
         ({"strengths": [1.0, float("nan")]}, "strengths"),
     ],

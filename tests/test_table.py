@@ -68,3 +68,10 @@ def test_columns_of_any_width_stand_beside_each_other(rows: int) -> None:
     for name, column in table.compute().items():
         # torchmetrics gives a single number back without its dimension
         assert torch.equal(column.reshape(columns[name].shape), columns[name])
+
+
+def test_a_column_of_a_single_number_keeps_its_dimensions() -> None:
+    table = Table()
+    table.update(torch.tensor([0]), one=torch.zeros(1, 1), flat=torch.zeros(1))
+    found = table.compute()
+    assert (found["one"].shape, found["flat"].shape) == ((1, 1), (1,))

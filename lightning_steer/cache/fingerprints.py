@@ -86,18 +86,16 @@ def _matches_files(model: nn.Module, files: Iterable[Path]) -> bool:
     places = {(value.data_ptr(), value.shape) for value in weights.values()}
     for path in files:
         with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118  # it is no dictionary
-                name = next((n for n in (key, prefix + key, key.removeprefix(prefix)) if n in weights), None)
-                if name is None:
-                    continue
+            keys = list(file.keys())
+        for key in keys:
+            name = next((n for n in (key, prefix + key, key.removeprefix(prefix)) if n in weights), None)
+            if name is None:
+                continue
+            with safe_open(path, "pt") as file:  # anew: what was read stays in memory as long as its file is open
                 loaded, saved = weights[name], file.get_tensor(key)
-                if (
-                    loaded.is_meta
-                    or loaded.shape != saved.shape
-                    or not torch.equal(loaded.cpu(), saved.to(loaded.dtype))
-                ):
-                    return False
-                places.discard((loaded.data_ptr(), loaded.shape))  # with all weights tied to it
+            if loaded.is_meta or loaded.shape != saved.shape or not torch.equal(loaded.cpu(), saved.to(loaded.dtype)):
+                return False
+            places.discard((loaded.data_ptr(), loaded.shape))  # with all weights tied to it
     return not places
 
 

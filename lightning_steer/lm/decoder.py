@@ -136,9 +136,9 @@ class Decoder:
         values = self._log_probabilities(states, states_index[:, of_slot].flatten(), token.repeat(len(place)))
         return index.to(self.embedding.device), values.view(len(place), -1)
 
-    def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor, at_once: int = 1024) -> Tensor:
-        """Return log-probabilities of ``token [n]`` after states ``h [m, d]`` at ``row [n]``, ``at_once`` at a time."""
-        pieces = []
+    def _log_probabilities(self, h: Tensor, row: Tensor, token: Tensor) -> Tensor:
+        """Return log-probabilities of ``token [n]`` after states ``h [m, d]`` at ``row [n]``, some at a time."""
+        pieces, at_once = [], head.at_once(len(self.embedding))
         for start in range(0, len(h), at_once):
             index = ((row >= start) & (row < start + at_once)).nonzero().squeeze(1)
             logp = self.logits(h[start : start + at_once]).log_softmax(-1)

@@ -5,11 +5,21 @@ the model runs, with the states in place of its decoder's output.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_steer.hooks import INPUT, edit
+
+NUMBERS, STATES = 2**26, 1024
+"""Log-probabilities that are computed at once at most, and the states that they are of."""
+
+
+def at_once(vocabulary: int) -> int:
+    """Return after how many states the log-probabilities of all tokens are computed together: memory bounds them."""
+    return min(STATES, max(1, NUMBERS // vocabulary))
 
 
 def logits(model: Any, decoders: Collection[nn.Module], h: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -36,6 +46,23 @@ def logits(model: Any, decoders: Collection[nn.Module], h: Tensor, tokens: Tenso
             stack.enter_context(_replace_forward(head, rows))
         scores = model(input_ids=ids, use_cache=False).logits[:, 0].float()
     return scores if selected or tokens is None else scores[:, tokens]
+
+
+@contextmanager
+def contiguous(model: Any) -> Iterator[None]:
+    """Give the vocabulary head its states in one piece while the block runs.
+
+    transformers hands it the last token of each prompt as a view of all tokens. Of such a view, torch multiplies every
+    row by itself, and on a CPU copies the head's weight for each of them; for a single row too, which counts as
+    contiguous whatever its strides are.
+    """
+    head = model.get_output_embeddings()
+
+    def copied(h: Tensor) -> Tensor:
+        return h.clone(memory_format=torch.contiguous_format)
+
+    with nullcontext() if head is None else edit(head, {INPUT: copied}):
+        yield
 
 
 class _States(tuple):

@@ -15,6 +15,7 @@ from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, capture, edit
 from lightning_steer.lm.continuations import beginning, continuation, text_tokens
 from lightning_steer.lm.decoder import Decoder, blocks, entry
+from lightning_steer.lm.head import contiguous
 from lightning_steer.lm.limits import TooLongError, why_shorter
 from lightning_steer.lm.loading import load
 from lightning_steer.lm.positions import AllTokens, GeneratedTokens, LastPromptToken, Positions
@@ -421,7 +422,7 @@ class LLM(Backbone):
         saved = self.model.generation_config
         plain = self.model.generation_config = type(saved)(**{name: getattr(saved, name) for name in SPECIAL})
         try:
-            with self.steered(edits or {}, length):
+            with self.steered(edits or {}, length), contiguous(self.model):
                 out = self.model.generate(input_ids=ids, attention_mask=mask, **settings)
         finally:
             self.model.generation_config = saved

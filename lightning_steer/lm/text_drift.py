@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_steer.hooks import Edit
 from lightning_steer.lm.decoder import Decoder
+from lightning_steer.lm.head import at_once
 from lightning_steer.lm.positions import Positions
 from lightning_steer.lm.tokens import TokenBatch, TokenRow, batches
 from lightning_steer.metrics.drift import TextDrift, next_token_kl
@@ -52,16 +53,19 @@ def text_drift(
         has_next = torch.cat([batch.index[:, 1:] > 0, batch.index[:, :1] < 0], 1)[r, t].cpu()
         example = torch.tensor([row.example for row in batch_rows])[r.cpu()]
         tokens.index_add_(0, example, has_next.float())
-        base = decoder.logits(plain[r, t]).log_softmax(-1)
-        for i, h in enumerate([plain, *steered]):
-            if i == 0:
-                token_logp = base.gather(1, next_tokens.unsqueeze(1)).squeeze(1)
-            else:
-                token_logp, values = _compared(base, decoder.logits(h[r, t]), next_tokens)
-                # NaN in kl marks a place without a token, so an undefined divergence is stored as infinite.
-                values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
-                kl[i - 1, example, t.cpu()] = values.cpu().double()
-            logp[i].index_add_(0, example, torch.where(has_next, token_logp.cpu().double(), 0.0))
+        size = at_once(len(decoder.embedding))
+        for some in (slice(start, start + size) for start in range(0, len(r), size)):
+            base = decoder.logits(plain[r[some], t[some]]).log_softmax(-1)
+            for i, h in enumerate([plain, *steered]):
+                if i == 0:
+                    token_logp = base.gather(1, next_tokens[some].unsqueeze(1)).squeeze(1)
+                else:
+                    token_logp, values = _compared(base, decoder.logits(h[r[some], t[some]]), next_tokens[some])
+                    # NaN in kl marks a place without a token, so an undefined divergence is stored as infinite.
+                    values = values.nan_to_num(nan=torch.inf, posinf=torch.inf)
+                    kl[i - 1, example[some], t[some].cpu()] = values.cpu().double()
+                scored = torch.where(has_next[some], token_logp.cpu().double(), 0.0)
+                logp[i].index_add_(0, example[some], scored)
     return TextDrift(kl, logp[0], logp[1:], tokens)
 
 

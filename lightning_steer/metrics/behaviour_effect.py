@@ -206,4 +206,5 @@ class BehaviourEffect(Evaluation):
 
 
 def _maybe_none(change: Mapping[str, Any]) -> str:
-    return ", so it may be none" if change["low"] <= 0 <= change["high"] else ""
+    shown = change["low"] > 0 or change["high"] < 0  # not without an interval, whose ends are NaN
+    return "" if shown else ", so it may be none"

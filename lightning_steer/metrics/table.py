@@ -1,5 +1,7 @@
 """Named columns of per-row results, collected over batches and processes, returned in the order of the rows."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -54,6 +56,18 @@ class Table(Metric):
             else column_bytes.new_empty(len(column_bytes), *shape, dtype=dtype)
             for (name, (shape, dtype)), column_bytes in columns
         }
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a column of one number its dimensions back, which torchmetrics takes from whatever holds one number."""
+        squeezed = super()._wrap_compute(compute)
+
+        @wraps(squeezed)
+        def columns(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+            found = squeezed(*args, **kwargs)
+            single = {n for n in self.layout if n in found and not found[n].dim()}  # a subclass returns other names
+            return {**found, **{n: found[n].reshape(1, *self.layout[n][0]) for n in single}}
+
+        return columns
 
 
 def _at_least_single(column: Tensor) -> Tensor:

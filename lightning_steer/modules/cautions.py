@@ -69,6 +69,22 @@ def few_to_choose_on(part: Mapping[str, int], certified: bool) -> list[str]:
     ]
 
 
+def few_pairs(parts: Sequence[Sequence[object]]) -> list[str]:
+    """Return a warning if the pairs that are fitted to, choose and judge are too few to show anything.
+
+    Args:
+        parts: these three.
+    """
+    count, (fitted, chose, judged) = sum(map(len, parts)), map(len, parts)
+    if count >= FEW:
+        return []
+    return [
+        f"Only {count} pairs were given: {fitted} to fit to, {chose} to choose on and {judged} to judge on. They show "
+        "that the command runs, and not whether the vector works: no figure of this report can be relied on. Give at "
+        f"least {FEW} pairs."
+    ]
+
+
 def old_continuations(data: Mapping[str, Any]) -> list[str]:
     """Return a warning if held-out rows share their two continuations with fitting or selection rows.
 

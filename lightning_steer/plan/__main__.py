@@ -21,6 +21,7 @@ from lightning_steer.plan.options import DTYPES, check, overrides_of, parser
 from lightning_steer.plan.rows import Counter, tokenizer_of
 from lightning_steer.resources import resource_path
 from lightning_steer.workflows import steer
+from lightning_steer.workflows.command import WRITTEN
 from lightning_steer.workflows.search import opening
 from lightning_steer.workflows.trials import own_strengths
 
@@ -103,7 +104,15 @@ def of_steer(options: Any, counter: Counter, blank: Blank) -> Asked:
     openings = [[opening(text, away) for text in half] for half, away in zip(halves, avoided, strict=True)]
     first = [counter.texts(dict.fromkeys(filter(None, begun))) for begun in openings]
     work = phases.searched(
-        counter.parts(data), reference, (first[0], first[1]), depth, layers, strengths, options.full_grid
+        counter.parts(data),
+        reference,
+        (first[0], first[1]),
+        depth,
+        layers,
+        strengths,
+        options.full_grid,
+        counter.llm.tokens_per_batch,
+        WRITTEN,
     )
     trained = [type(kind).__name__ for kind in kinds if kind.trained]
     uncounted = [f"the training of {name} is not counted, and may cost most" for name in trained]
@@ -121,7 +130,7 @@ def _reference_texts(options: Any, counter: Counter) -> list[str]:
 def _typical(tokens_per_batch: int, sites: int) -> phases.Needs:
     """Return the batches of rows of usual length, with nine steered copies."""
     rows = max(1, tokens_per_batch // TYPICAL)
-    return phases.Needs((rows, TYPICAL), (rows, TYPICAL), sites, rows * TYPICAL // 10, 9, phases.AT_ONCE, (0, 0))
+    return phases.Needs((rows, TYPICAL), (rows, TYPICAL), sites, rows * TYPICAL // 10, 9, rows * TYPICAL, (0, 0))
 
 
 def show(options: Any, config: Any, folder: Path, blank: Blank, other: Blank, llm: LLM, asked: Asked) -> None:

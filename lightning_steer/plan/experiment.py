@@ -15,7 +15,8 @@ from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.modules import ActivationRecorder, ErrorProbe, Responses, SparseCoder, SteeringAdaptor
-from lightning_steer.plan.phases import Phase, Work, adapted, generation
+from lightning_steer.plan.phase import Phase, generation, scored, together
+from lightning_steer.plan.phases import Work, adapted
 from lightning_steer.plan.rows import Counter, Part, Rows
 
 
@@ -104,20 +105,20 @@ def work(experiment: Experiment, counter: Counter, depth: int) -> Work:
 
 def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
     layers, data, settings = layers_of(experiment.llm, depth), experiment.data, experiment.settings
-    none, deep = Rows([]), max(layers) + 1
+    none, deep, batch = Rows([]), max(layers) + 1, experiment.llm.tokens_per_batch
     if experiment.module is ActivationRecorder and isinstance(data, ActivationsDataModule):
         rows = counter.texts(q if isinstance(q, str) else q.prompt + "".join(q.choices[:1]) for q in data.questions())
-        phases = [Phase("predict: record the texts", rows.total * deep)]
+        phases = [Phase("predict: record the texts", rows.total * deep, calls=rows.batches(batch) * deep)]
         return Work(phases, [(rows, 1)], rows, len(layers), [], none, 0)
     if experiment.module is Responses and isinstance(data, PromptsDataModule):
         data.setup()
         prompts = counter.texts(prompt.text for prompt in data.prompts)
         copies = (1 + (len(settings["strengths"]) if settings["steering"] else 0)) * settings["samples"]
-        new, batch = settings["max_new_tokens"], min(data.batch_size, len(prompts.tokens))
-        times = copies * len(data.systems) * -(-len(prompts.tokens) // batch)
-        phase = generation("predict: continue the prompts", Rows(prompts.tokens[:batch]), new, depth, times)
-        together = Rows(sorted(prompts.tokens)[-batch:] * copies)
-        return Work([phase], [(prompts, 1)], none, 0, [], together, new)
+        new, side_by_side = settings["max_new_tokens"], min(data.batch_size, len(prompts.tokens))
+        times = copies * len(data.systems) * -(-len(prompts.tokens) // side_by_side)
+        phase = generation("predict: continue the prompts", Rows(prompts.tokens[:side_by_side]), new, depth, times)
+        largest = Rows(sorted(prompts.tokens)[-side_by_side:] * copies)
+        return Work([phase], [(prompts, 1)], none, 0, [], largest, new)
     parts = counter.parts(data)
     if experiment.module is SteeringAdaptor:
         reference = counter.texts(data.reference_texts or ())
@@ -130,7 +131,7 @@ def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
         )
         training = experiment.epochs if trained else 0
         refitted = settings["learning_curve"] and not trained
-        return adapted(parts, reference, depth, layers, len(options[0]), *options[1:], refitted, training)
+        return adapted(parts, reference, depth, layers, len(options[0]), *options[1:], refitted, training, batch)
     return _observed(experiment, parts, depth, len(layers))
 
 
@@ -141,8 +142,9 @@ def _observed(experiment: Experiment, parts: Sequence[Part], depth: int, sites: 
     names = [("fit: read and score the rows", times), ("fit: validate", 1), ("test: held-out rows", 1)]
     if experiment.module is not ErrorProbe:
         names = names[:1]
+    batch = experiment.llm.tokens_per_batch
     phases = [
-        Phase(name, count * part.questions.total * depth, count * part.questions.scored)
+        together(name, scored(part.questions, depth, batch), times=count)
         for (name, count), part in zip(names, parts, strict=False)
     ]
     rows = [(part.questions, 1) for part in parts]

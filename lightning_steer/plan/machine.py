@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lightning_steer.errors import UserError
 from lightning_steer.lm import loading
@@ -16,6 +17,8 @@ from lightning_steer.lm.windows import layers_of
 
 SECONDS = 20.0
 """Of a calibration, without making the blocks."""
+SMALLEST = 8
+"""Tokens of a timed batch that takes little more than reading the weights."""
 LARGEST = 256
 """Tokens of a timed batch on a CPU, which larger ones do not make faster; a GPU takes a whole batch."""
 CONTAINER = Path("/sys/fs/cgroup")
@@ -37,9 +40,13 @@ class Speed(NamedTuple):
     """Seconds that parts of a model take on a device."""
 
     block: float
-    """For one token through one block, in a batch."""
+    """For one token more through one block, in a batch."""
+    call: float
+    """For a batch through one block beside that: its weights are read, however few its tokens are."""
     head: float
-    """For the log-probabilities of one state."""
+    """For the log-probabilities of one state more."""
+    head_call: float
+    """For those of a batch beside that."""
     step: float
     """For the next token of a batch of texts, all blocks and the head."""
     rate: float
@@ -101,7 +108,7 @@ def calibrate(
         generated: texts that are generated side by side, and the tokens of each before the next one.
         operations: floating-point operations of a token in a block.
         device: where to run.
-        seconds: what the timing may take, split over the three.
+        seconds: what the timing may take, split over what is timed.
 
     Raises:
         ValueError: two blocks and the head do not fit.
@@ -115,21 +122,41 @@ def calibrate(
             tokens = min(tokens, LARGEST)
             rows = min(rows, max(1, LARGEST // tokens))
         ids = torch.zeros(rows, tokens, dtype=torch.int64, device=device)
-        h = torch.zeros(min(256, ids.numel()), decoder.width, dtype=dtype, device=device)
-        block = _time(lambda: decoder.base(input_ids=ids, use_cache=False), seconds / 3, device) / ids.numel() / count
-        head = _time(lambda: decoder.logits(h).log_softmax(-1), seconds / 3, device) / len(h)
+        few = torch.zeros(1, min(SMALLEST, ids.numel()), dtype=torch.int64, device=device)
+        h = torch.zeros(min(LARGEST, ids.numel()), decoder.width, dtype=dtype, device=device)
+        share = seconds / 6
+
+        def blocks(ids: Tensor) -> float:
+            return _time(lambda: decoder.base(input_ids=ids, use_cache=False), share, device) / count
+
+        def head(states: int) -> float:
+            return _time(lambda: decoder.logits(h[:states]).log_softmax(-1), share, device)
+
+        call, block = _line((few.numel(), blocks(few)), (ids.numel(), blocks(ids)))
+        one = head(1)
+        head_call, state = _line((1, one), (len(h), head(len(h))))
         before = torch.zeros(generated, dtype=torch.int64, device=device)
         kept = decoder.base(input_ids=before, use_cache=True).past_key_values
         last = decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=kept)[0][:, -1]
-        step = _time(
-            lambda: decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=kept), seconds / 6, device
-        )
-        step = step / count * text.num_hidden_layers + _time(lambda: decoder.logits(last), seconds / 6, device)
+        step = _time(lambda: decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=kept), share, device)
+        step = step / count * text.num_hidden_layers + _time(lambda: decoder.logits(last), share, device)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(
             f"two blocks and the vocabulary head do not fit into {device}: leave --calibrate out"
         ) from error
-    return Speed(block, head, step, operations / block)
+    return Speed(block, call, state, head_call, step, operations / block)
+
+
+def _line(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, float]:
+    """Return the time of a call and of each token more, from two numbers of tokens and their times.
+
+    Where the larger batch was the faster one, by chance, its time is taken to be that of its tokens alone.
+    """
+    (few, short), (many, long) = small, large
+    each = (long - short) / (many - few) if many > few else 0.0
+    if each <= 0 or short - few * each < 0:
+        return 0.0, long / many
+    return short - few * each, each
 
 
 def _random(config: Any, dtype: torch.dtype, device: str) -> Decoder:

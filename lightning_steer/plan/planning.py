@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lightning_steer.lm.head import at_once
 from lightning_steer.plan.blank import Blank
 from lightning_steer.plan.machine import Device
 from lightning_steer.plan.phases import Needs
@@ -49,7 +50,9 @@ def plan(blank: Blank, needs: Needs) -> Plan:
     batch = blank.forward(*needs.batch)
     read = batch if needs.read == needs.batch else blank.forward(*needs.read)
     kept = needs.read[0] * needs.read[1] * needs.sites * state
-    compared, scored = (blank.compared(needs.compared) if needs.compared else None), blank.head(max(1, needs.scored))
+    most = at_once(len(blank.decoder.embedding))
+    scores = min(most, max(1, needs.scored))
+    compared, scored = (blank.compared(min(most, needs.compared)) if needs.compared else None), blank.head(scores)
     copies = needs.compared * (needs.copies + 1) * state
     cache = blank.cache(*needs.generated) if all(needs.generated) else 0.0
     written = blank.head(max(1, needs.generated[0])).memory  # of each text the next token
@@ -64,7 +67,7 @@ def plan(blank: Blank, needs: Needs) -> Plan:
     weights = blank.weights
     memory = Memory(weights, batch.memory, max(kept, copies), head, cache, weights + max(phases))
     tokens = needs.batch[0] * needs.batch[1]
-    return Plan(blank.dtype, memory, batch.flops / tokens / blank.decoder.depth, scored.flops / max(1, needs.scored))
+    return Plan(blank.dtype, memory, batch.flops / tokens / blank.decoder.depth, scored.flops / scores)
 
 
 def proposals(

@@ -29,10 +29,17 @@ class Rows(NamedTuple):
 
     def batch(self, tokens_per_batch: int, copies: int = 1) -> tuple[int, int]:
         """Return rows, copies counted, and tokens of the largest batch; no row gives no batch."""
-        rows = [TokenRow(range(length), [], [], length, 0, []) for length in self.tokens]  # type: ignore[arg-type]
-        groups = batches(rows, max(1, tokens_per_batch // copies))
+        groups = self._groups(tokens_per_batch, copies)
         sizes = [(copies * len(group), len(group[-1].ids)) for group in groups]
         return max(sizes, key=math.prod, default=(0, 0))
+
+    def batches(self, tokens_per_batch: int, copies: int = 1) -> int:
+        """Count the batches of all rows with so many copies of each."""
+        return len(self._groups(tokens_per_batch, copies))
+
+    def _groups(self, tokens_per_batch: int, copies: int) -> list[list[TokenRow]]:
+        rows = [TokenRow(range(length), [], [], length, 0, []) for length in self.tokens]  # type: ignore[arg-type]
+        return batches(rows, max(1, tokens_per_batch // copies))
 
     def __add__(self, other: "Rows") -> "Rows":  # type: ignore[override]
         return Rows([*self.tokens, *other.tokens], self.scored + other.scored)

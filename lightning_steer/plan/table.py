@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lightning_steer.plan.machine import Speed
-from lightning_steer.plan.phases import Phase
+from lightning_steer.plan.phase import Phase
 from lightning_steer.plan.planning import Memory, Plan, size
 
 LABELS = {

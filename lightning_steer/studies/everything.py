@@ -45,7 +45,7 @@ STEPS = (
     study("mera", 21),
     study("mera, verdict", 9, "--verdict", module="mera.crossed"),
     study("mera, priors", None, module="mera.crossed.priors"),
-    study("mera, strengths", 10, module="mera.crossed.strengths"),
+    study("mera, strengths", 2, module="mera.crossed.strengths"),
     study("fidelity", 12),
     study("arena", 15, "--processes", "2"),
     study("coverage", 30),

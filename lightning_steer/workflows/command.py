@@ -33,6 +33,8 @@ from lightning_steer.workflows.part import Part
 from lightning_steer.workflows.steer import EPOCHS, Steered, searched
 
 VECTOR = "vector.safetensors"
+WRITTEN = 24
+"""Tokens that are written after each prompt that is shown, unless others are asked for."""
 METHODS = [
     name
     for name in methods.__all__
@@ -136,10 +138,10 @@ def parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help='contrast pairs, at least ten: a JSON object {"prompt": ..., "positive": ..., "negative": ...} on each '
-        "line, or a .csv file with these columns; positive continues the prompt as you want it, negative as you do "
-        "not. Or two text files, first the positives, then the negatives, one text per line; the words that both "
-        "lines of a pair begin with are its prompt",
+        help='contrast pairs, at least ten (four to nine run, but show nothing): a JSON object {"prompt": ..., '
+        '"positive": ..., "negative": ...} on each line, or a .csv file with these columns; positive continues the '
+        "prompt as you want it, negative as you do not. Or two text files, first the positives, then the negatives, "
+        "one text per line; the words that both lines of a pair begin with are its prompt",
     )
     made.add_argument(
         "--layers",
@@ -224,7 +226,11 @@ def parser() -> Parser:
         "prompts of the pairs)",
     )
     made.add_argument(
-        "--max_new_tokens", type=int, default=24, metavar="N", help="length of a continuation, in tokens (default: 24)"
+        "--max_new_tokens",
+        type=int,
+        default=WRITTEN,
+        metavar="N",
+        help=f"length of a continuation, in tokens (default: {WRITTEN})",
     )
     made.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the folder to write (default: logs/steer/ and the pairs' file name)"

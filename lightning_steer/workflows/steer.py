@@ -17,6 +17,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.methods import MeanDifference
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.metrics import BehaviourEffect
+from lightning_steer.modules import cautions
 from lightning_steer.modules.steering import SteeringAdaptor
 from lightning_steer.report import card as report_card
 from lightning_steer.resources import resource_path
@@ -39,8 +40,8 @@ SHARES = 0.4, 0.3
 """Shares of the pairs that are fitted to and chosen on in a search, which looks at many more settings than a fit."""
 EPOCHS = 100
 """Passes over the pairs of a method that is trained through the output, unless others are asked for."""
-LEAST = 10
-"""Pairs below which a part of them would be too small to say anything."""
+LEAST = 4
+"""Pairs below which there is no search; a report on fewer than ten says first that it shows nothing."""
 
 
 class Steered(NamedTuple):
@@ -99,7 +100,8 @@ def steer(
 
     Args:
         llm: the model, loaded or not; or a hub name or folder.
-        pairs: at least ten; twenty are enough to start.
+        pairs: at least ten, and twenty are enough to start; from four on it runs, and its report says that it shows
+            nothing.
         layers: decoder blocks to try, counted from 0, negative from the end; all of them if ``auto``.
         method: makes an unfitted method from a width: a class of ``lightning_steer.methods``, or a partial of one. Of
             several the one with the largest effect is taken.
@@ -203,7 +205,7 @@ def searched(
     at_layer = backbone(loaded, grid.layers[setting.layer])
     (site,) = at_layer.sites
     steering = {site: partial(trial.search.methods[site], strength=grid.strengths[setting.strength])}
-    data.notes = [*lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
+    data.notes = [*cautions.few_pairs(data.parts), *lint.sentences, *swap_sentences(lint, at_layer, data, steering)]
     rule = AlreadyChosen(setting.strength, reason, budget)
     module = SteeringAdaptor(at_layer, trial.method, BehaviourEffect(), grid.strengths, rule, learning_curve=False)
     if unfinished is not None:  # the report is written into a folder of passage
