@@ -186,12 +186,8 @@ def searched(
     data = BehaviourDataModule(Pairs(pairs, [*judging[0], *judging[1]]), None, False, *SHARES, seed=seed)
     data.setup()
     lint = lint_pairs(pairs, tokenizer=loaded.tokenizer)
-    known = [
-        Unfinished(unfinished and unfinished / f"{number}.json", settings)
-        for number, settings in enumerate(
-            search_settings(kinds, model, [seed, SHARES, [*pairs], texts, others.content])
-        )
-    ]
+    settings = search_settings(kinds, model, [seed, SHARES, [*pairs], texts, others.content])
+    known = [Unfinished(unfinished and unfinished / f"{number}.json", one) for number, one in enumerate(settings)]
     trials = search_with(
         kinds, model, data, strengths, budget, choosing, written, full_grid, epochs, known, lines, others.edits
     )
