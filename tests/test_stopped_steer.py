@@ -18,6 +18,7 @@ import lightning_steer as ls
 from lightning_steer.__main__ import main
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors import SteeringVector
+from lightning_steer.workflows import command
 from lightning_steer.workflows import part as parts
 from lightning_steer.workflows.part import Part
 from lightning_steer.workflows.search import Search
@@ -78,7 +79,7 @@ POINTS = {
     "at the first layer": (Search, "_layer", 1, 0),
     "at the second layer": (Search, "_layer", 2, 1),
     "before it is judged": ("lightning_steer.workflows.steer.run", "", 1, CELLS),
-    "while text is written": (SteeringVector, "applied_to", 1, CELLS),
+    "while text is written": ("lightning_steer.workflows.command.edit", "", 1, CELLS),
     "before the vector is saved": (SteeringVector, "save", 1, CELLS),
     "while files are put in place": (Path, "replace", 3, CELLS),
 }
@@ -134,7 +135,7 @@ def test_what_the_machine_lacks_leaves_what_was_finished(
     error: Exception, here: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(SteeringVector, "applied_to", lambda *_: (_ for _ in ()).throw(error))
+        patched.setattr(command, "edit", lambda *_: (_ for _ in ()).throw(error))
         with suppress(MemoryError):
             assert main(STEER) == 2
     measured = counted(monkeypatch)
