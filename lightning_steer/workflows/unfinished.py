@@ -39,15 +39,20 @@ class Unfinished:
             self.known = _read(path, settings)
 
     def known_or(self, place: str, measure: Callable[[], Cells]) -> Cells:
-        """Return what is known of a place, else measure and keep it."""
+        """Return what is known of a place, else measure and keep it.
+
+        A place says nothing of the method or the texts: the settings do, and they stand in the file. So without a file
+        nothing is remembered, or a search whose method was exchanged would be given the figures of the first.
+        """
+        if self.path is None:
+            return measure()
         if place in self.known:
             self.recalled += 1
             effect, damage = (torch.tensor(column, dtype=torch.float64) for column in self.known[place])
             return effect, damage
         effect, damage = measure()
         self.known[place] = [effect.tolist(), damage.tolist()]
-        if self.path is not None:
-            write_text(self.path, json.dumps({"settings": self.settings, "cells": self.known}) + "\n")
+        write_text(self.path, json.dumps({"settings": self.settings, "cells": self.known}) + "\n")
         return effect, damage
 
 
