@@ -23,6 +23,7 @@ from lightning_steer.studies.mera.crossed.results import Key
 from lightning_steer.studies.pocket.errors import answers
 from lightning_steer.studies.pocket.reader import Reader, opened
 from lightning_steer.studies.scale import declared
+from lightning_steer.studies.scale.design import Design
 
 PAIRS = 6
 """Pairs of opposites among a term's words."""
@@ -30,34 +31,16 @@ CHATS = {"base": 0.0, "tuned": 0.7}
 """Share of chats in what a model was trained on."""
 
 
-class Amount:
-    """How much is run.
-
-    Args:
-        quick: a few rows, to see that everything runs.
-    """
-
-    def __init__(self, quick: bool) -> None:
-        self.quick = quick
-        self.documents, self.prompts = (40, 20) if quick else (declared.DOCUMENTS, declared.PROMPTS)
-        self.random = 4 if quick else declared.RANDOM_DIRECTIONS
-
-    def arena(self, layers: int) -> language.Scale:
-        """Return the arena's settings for a model of so many layers."""
-        scale = language.QUICK if self.quick else language.Scale()
-        return scale._replace(layers=tuple(declared.depth(layer, layers) for layer in scale.layers))
-
-
 @torch.no_grad()
-def knowledge(folder: Path, model: str, amount: Amount) -> dict[str, Any]:
+def knowledge(folder: Path, model: str, design: Design) -> dict[str, Any]:
     """Return ``{contrast: [units]}`` of the question *Knowledge*, and means that its text names."""
     reader = Reader(folder)
-    documents = pocket.documents((ITEMS, 9, declared.DOCUMENT_SEED), amount.documents, CHATS[model])
+    documents = pocket.documents((ITEMS, 9, design.document_seed), design.documents, CHATS[model])
     texts = [f"{'' if text.startswith(BOS) else f'{BOS} '}{text} {EOS}" for text, _ in documents]
     logp = reader.tokens(texts)
     gap = [(document.logp - float(row.sum())) / len(row) for document, row in zip(documents, logp, strict=True)]
     error, blind = _log_odds(reader)
-    wrong, mean = _task_errors(reader, amount.prompts)
+    wrong, mean = _task_errors(reader, design)
     return {
         "units": {
             f"loss, {model}": gap,
@@ -93,36 +76,36 @@ def _odds(log_words: np.ndarray) -> np.ndarray:
     return log_words[:PAIRS] - log_words[PAIRS : 2 * PAIRS]
 
 
-def _task_errors(reader: Reader, n: int) -> tuple[np.ndarray, np.ndarray]:
+def _task_errors(reader: Reader, design: Design) -> tuple[np.ndarray, np.ndarray]:
     """Return by prompt the size of the error of P(wrong label), the model's and that of the task's mean."""
     sizes, means = [], []
     for task in TASKS:
-        prompts = task_prompts(task, n, declared.DOCUMENT_SEED)
+        prompts = task_prompts(task, design.prompts, design.document_seed)
         p = answers(reader, prompts, False)
         true = np.array([prompt.error for prompt in prompts])
-        sizes.append(np.abs(1 - p[np.arange(n), [prompt.label for prompt in prompts]] - true))
+        sizes.append(np.abs(1 - p[np.arange(design.prompts), [prompt.label for prompt in prompts]] - true))
         means.append(np.abs(true - true.mean()))
     return np.concatenate(sizes), np.concatenate(means)
 
 
-def mera(models: Path, model: str, task: str, mixture: str, draw: int, amount: Amount) -> dict[str, Any]:
+def mera(models: Path, model: str, task: str, mixture: str, draw: int, small: bool) -> dict[str, Any]:
     """Return a cell of MERA's crossed design."""
-    return jobs.one(Key(f"pocket, {mixture}", model, task, draw), models, Path(), False, amount.quick)
+    return jobs.one(Key(f"pocket, {mixture}", model, task, draw), models, Path(), False, small)
 
 
 @torch.no_grad()
-def fidelity(folders: Mapping[str, Path], amount: Amount) -> dict[str, Any]:
+def fidelity(folders: Mapping[str, Path], design: Design) -> dict[str, Any]:
     """Return ``{model, vector: {measure: [terms]}}`` at strength 1 in the middle layer, towns before trades."""
     arms = {name: (name, name) for name in folders} | {"narrow, base vector": ("narrow", "base")}
     found: dict[str, Any] = {}
     for name, (model, source) in arms.items():
         columns: dict[str, list[float]] = {}
         for kind in BIAS_TYPES:
-            subject = Subject(Arm(name, model, source), folders, kind, declared.FIDELITY_SEED)
+            subject = Subject(Arm(name, model, source), folders, kind, design.fidelity_seed)
             llm, test = subject.llm, subject.test
             site = llm.sites[declared.depth(LAYER, len(llm.sites))]
             vector = subject.vectors[site]
-            shifts = torch.cat([vector[None], directions(amount.random, len(vector), float(vector.norm()))])
+            shifts = torch.cat([vector[None], directions(design.random, len(vector), float(vector.norm()))])
             base = added(llm, test.contrasts, None, torch.zeros(1, 1))[0]
             rows = rows_of(base, added(llm, test.contrasts, site, shifts), "suppress")
             for measure in ("margin_change", "pattern_nats", "stereotype_change", "unrelated_change"):

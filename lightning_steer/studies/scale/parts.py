@@ -9,25 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_steer.statistics import estimate
-from lightning_steer.studies.arena.tasks import LANGUAGE as ARENA_TASKS
 from lightning_steer.studies.mera.crossed import cell
-from lightning_steer.studies.mera.settings import TASKS
 from lightning_steer.studies.scale import declared, measuring
-from lightning_steer.studies.scale.declared import BALANCED, LAYERS, PULL, SMALL
+from lightning_steer.studies.scale.declared import BALANCED, PULL, SMALL
+from lightning_steer.studies.scale.design import Design, arena_name, mera_name
 from lightning_steer.studies.scale.training import MODELS, folder_of
-
-MERA_UNITS = tuple(itertools.product(("base", "tuned"), TASKS))
-"""Pairs of a model and a task."""
-
-
-def mera_name(size: str, model: str, task: str, mixture: str, draw: int) -> str:
-    """Return the name of a cell of MERA's design."""
-    return f"mera-{size}-{model}-{task}-{mixture.replace(' %', '').replace(' ', '_')}-{draw}"
-
-
-def arena_name(size: str, task: str, seed: int) -> str:
-    """Return the name of a cell of the arena."""
-    return f"arena-{size}-{task}-{seed}"
 
 
 class Part(NamedTuple):
@@ -40,15 +26,15 @@ class Part(NamedTuple):
     make: Callable[[], dict[str, Any]]
 
 
-def parts(size: str, models: Path, quick: bool) -> dict[str, Part]:
+def parts(size: str, models: Path, design: Design) -> dict[str, Part]:
     """Return all parts of a size by name.
 
     Args:
         size: ``SMALL`` or ``LARGE``.
         models: folder with the folders of the models of this size.
-        quick: a few rows, to see that everything runs.
+        design: how much is measured.
     """
-    folders, amount = {model: folder_of(models, model) for model in MODELS}, measuring.Amount(quick)
+    folders, quick = {model: folder_of(models, model) for model in MODELS}, design.small
     common = {"declaration": declared.DECLARATION.digest(), "statistics": estimate.VERSION, "quick": quick}
     by_name: dict[str, Part] = {}
 
@@ -56,15 +42,15 @@ def parts(size: str, models: Path, quick: bool) -> dict[str, Part]:
         by_name[name] = Part(used, {**common, **settings}, make)
 
     for model in ("base", "tuned"):
-        add(f"knowledge-{size}-{model}", (model,), partial(measuring.knowledge, folders[model], model, amount))
-    add(f"fidelity-{size}", MODELS, partial(measuring.fidelity, folders, amount))
-    mixtures = itertools.product(declared.MERA_DRAWS, MERA_UNITS, (PULL, BALANCED))
+        add(f"knowledge-{size}-{model}", (model,), partial(measuring.knowledge, folders[model], model, design))
+    add(f"fidelity-{size}", MODELS, partial(measuring.fidelity, folders, design))
+    mixtures = itertools.product(design.mera_draws, design.mera_units, (PULL, BALANCED))
     for draw, (model, task), mixture in mixtures:
-        make = partial(measuring.mera, models, model, task, mixture, draw, amount)
+        make = partial(measuring.mera, models, model, task, mixture, draw, quick)
         add(mera_name(size, model, task, mixture, draw), (model,), make, design=cell.DESIGN)
-    for seed in (declared.ARENA_SEED, declared.REFERENCE_SEED) if size == SMALL else (declared.ARENA_SEED,):
-        for task in ARENA_TASKS:
-            scale = amount.arena(LAYERS[size])
+    scale = design.scale(size)
+    for seed in design.arena_seeds if size == SMALL else design.arena_seeds[:1]:
+        for task in design.arena_tasks:
             make = partial(measuring.arena, folders["base"], task, seed, scale)
             add(arena_name(size, task, seed), ("base",), make, scale=scale._asdict())
     return by_name

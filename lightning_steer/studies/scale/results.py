@@ -18,7 +18,7 @@ from lightning_steer.studies.arena.summary import language_unit
 from lightning_steer.studies.declaration import Contrast, Question
 from lightning_steer.studies.mera.crossed.results import value
 from lightning_steer.studies.scale import declared
-from lightning_steer.studies.scale.parts import ARENA_TASKS, MERA_UNITS, arena_name, mera_name
+from lightning_steer.studies.scale.design import Design, arena_name, mera_name
 
 Parts = Mapping[str, Mapping[str, Any]]
 """The parts' numbers by name."""
@@ -40,13 +40,13 @@ class Row(NamedTuple):
     verdict: str
 
 
-def units(parts: Parts, size: str) -> dict[str, Units]:
+def units(parts: Parts, size: str, design: Design) -> dict[str, Units]:
     """Return the units of every contrast at a size, by question."""
     return {
         declared.KNOWLEDGE.name: _knowledge(parts, size),
-        declared.MERA.name: _mera(parts, size),
+        declared.MERA.name: _mera(parts, size, design),
         declared.FIDELITY.name: _fidelity(parts[f"fidelity-{size}"]),
-        declared.ARENA.name: _arena(parts, size),
+        declared.ARENA.name: _arena(parts, size, design),
     }
 
 
@@ -55,10 +55,10 @@ def _knowledge(parts: Parts, size: str) -> Units:
     return {name: np.array(column) for of in models for name, column in of.items()}
 
 
-def _mera(parts: Parts, size: str) -> Units:
+def _mera(parts: Parts, size: str, design: Design) -> Units:
     def column(mixture: str, left: Any, right: Any, figure: str) -> NDArray:
-        cells = [[parts[mera_name(size, *unit, mixture, draw)] for draw in declared.MERA_DRAWS]
-                 for unit in MERA_UNITS]  # fmt: skip
+        cells = [[parts[mera_name(size, *unit, mixture, draw)] for draw in design.mera_draws]
+                 for unit in design.mera_units]  # fmt: skip
         values = [[value(c, left, figure) - value(c, right, figure) for c in row] for row in cells]
         return np.array([finite_mean(row) for row in values])
 
@@ -87,15 +87,23 @@ def _fidelity(arms: Mapping[str, Any]) -> Units:
     return {c.name: column for c, column in zip(declared.FIDELITY.contrasts, columns, strict=True)}
 
 
-def effects(parts: Parts, size: str, seed: int = declared.ARENA_SEED) -> dict[str, NDArray]:
-    """Return each method's effect in every task, ``{method: [tasks]}``, in standard deviations of the margin."""
+def effects(parts: Parts, size: str, design: Design, again: bool = False) -> dict[str, NDArray]:
+    """Return each method's effect in every task, ``{method: [tasks]}``, in standard deviations of the margin.
+
+    Args:
+        parts: the numbers.
+        size: of the model.
+        design: tasks and seeds.
+        again: of the second seed.
+    """
+    seed = design.arena_seeds[again]
     cells = [language_unit(f"language-base-{task}-{seed}", parts[arena_name(size, task, seed)]).effect
-             for task in ARENA_TASKS]  # fmt: skip
+             for task in design.arena_tasks]  # fmt: skip
     return {name: np.array([cell[name] for cell in cells]) for name in cells[0]}
 
 
-def _arena(parts: Parts, size: str) -> Units:
-    reached = effects(parts, size)
+def _arena(parts: Parts, size: str, design: Design) -> Units:
+    reached = effects(parts, size, design)
     return {name: reached[a] - reached[b] for name, (a, b) in declared.ARENA_PAIRS.items()}
 
 

@@ -19,6 +19,7 @@ from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.scale import declared, tables
 from lightning_steer.studies.scale.declared import LARGE, SMALL
+from lightning_steer.studies.scale.design import FULL, QUICK
 from lightning_steer.studies.scale.parts import Part, parts, settings, stored
 from lightning_steer.studies.scale.training import train
 
@@ -52,7 +53,7 @@ class Measure:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
+        self.options, self.design = options, QUICK if options.quick else FULL
         self.folder: Path = options.out / "quick" if options.quick else options.out
 
     def path(self, name: str) -> Path:
@@ -61,7 +62,7 @@ class Measure:
 
     def parts(self) -> dict[str, Part]:
         """Return the parts that are wanted, of both sizes."""
-        both = (parts(size, folder(self.options, size), self.options.quick) for size in (SMALL, LARGE))
+        both = (parts(size, folder(self.options, size), self.design) for size in (SMALL, LARGE))
         wanted = tuple(self.options.only)
         return {name: part for of in both for name, part in of.items() if name.startswith(wanted)}
 
@@ -109,7 +110,9 @@ def main(given: list[str] | None = None) -> int:
             bar.update()
     print(f"{time.monotonic() - start:.0f} s; numbers in {measure.folder}")
     if options.only == [""]:
-        written = tables.text(measure.numbers(), {size: folder(options, size) for size in (SMALL, LARGE)}, openings)
+        written = tables.text(
+            measure.numbers(), {size: folder(options, size) for size in (SMALL, LARGE)}, openings, measure.design
+        )
         write_text(measure.folder / "scale.md", written)
         print(written)
     return 0

@@ -15,16 +15,16 @@ from lightning_steer.studies.mera.crossed.declaration import SIGMA, W
 from lightning_steer.studies.mera.crossed.results import chosen
 from lightning_steer.studies.scale import declared
 from lightning_steer.studies.scale.declared import BALANCED, LARGE, PULL, SMALL
-from lightning_steer.studies.scale.parts import ARENA_TASKS, MERA_UNITS, mera_name
+from lightning_steer.studies.scale.design import Design, mera_name
 from lightning_steer.studies.scale.results import Parts, Row, agreement, effects, rows, units
 from lightning_steer.studies.scale.training import MODELS, folder_of
 
 SIDES = {"w, R2": W, "w, any by gain": declared.GAIN, "Sigma w, R2": SIGMA}
 
 
-def text(parts: Parts, models: Mapping[str, Path], openings: Sequence[Mapping[str, str]]) -> str:
+def text(parts: Parts, models: Mapping[str, Path], openings: Sequence[Mapping[str, str]], design: Design) -> str:
     """Return all tables and the declaration."""
-    small, large = (units(parts, size) for size in (SMALL, LARGE))
+    small, large = (units(parts, size, design) for size in (SMALL, LARGE))
     found = {question: rows(question, small[question.name], large[question.name]) for question in declared.QUESTIONS}
     lines = [*verdict_counts([row for listed in found.values() for row in listed]), ""]
     lines += [*model_table(parts, models), ""]
@@ -32,7 +32,16 @@ def text(parts: Parts, models: Mapping[str, Path], openings: Sequence[Mapping[st
         digits = 4 if question is declared.KNOWLEDGE else 3
         lines += [f"## {question.name}\n", f"{question.text}\n", *findings(question.name, listed, digits), ""]
         lines += [f"Intervals: {'; '.join(dict.fromkeys(row.difference.how for row in listed))}.\n"]
-    lines += [*certified(parts), "", *sides(parts), "", *agreements(parts), "", *methods(parts), ""]
+    lines += [
+        *certified(parts, design),
+        "",
+        *sides(parts),
+        "",
+        *agreements(parts, design),
+        "",
+        *methods(parts, design),
+        "",
+    ]
     lines += [f"Opened {one['opened']} under declaration {one['declaration']}.\n" for one in openings]
     return "\n".join([*lines, declared_text(declared.DECLARATION)])
 
@@ -88,12 +97,14 @@ def model_table(parts: Parts, models: Mapping[str, Path]) -> list[str]:
     return table(head, cells)
 
 
-def certified(parts: Parts) -> list[str]:
+def certified(parts: Parts, design: Design) -> list[str]:
     """Return in how many of MERA's cells a way to steer is certified, and its mean SPI where it is deployed."""
     cells = []
     for size in (SMALL, LARGE):
         for mixture in (PULL, BALANCED):
-            of = [parts[mera_name(size, *unit, mixture, draw)] for unit in MERA_UNITS for draw in declared.MERA_DRAWS]
+            of = [
+                parts[mera_name(size, *unit, mixture, draw)] for unit in design.mera_units for draw in design.mera_draws
+            ]
             row = [f"{size}, {mixture}", f"{np.mean([cell['base']['accuracy'] for cell in of]):.3f}"]
             for side in SIDES.values():
                 picked = [chosen(cell, side) for cell in of]
@@ -116,22 +127,22 @@ def sides(parts: Parts) -> list[str]:
     return table(head, cells)
 
 
-def agreements(parts: Parts) -> list[str]:
+def agreements(parts: Parts, design: Design) -> list[str]:
     """Return how far the arena's order of methods is the same, between sizes and between two draws at the small one."""
-    small, large = (effects(parts, size) for size in (SMALL, LARGE))
-    again = effects(parts, SMALL, declared.REFERENCE_SEED)
+    small, large = (effects(parts, size, design) for size in (SMALL, LARGE))
+    again = effects(parts, SMALL, design, again=True)
     pairs = {
         f"{SMALL} and {LARGE}, same pairs": (small, large),
-        f"{SMALL}, seed {declared.REFERENCE_SEED}, and {LARGE}": (again, large),
+        f"{SMALL}, seed {design.arena_seeds[1]}, and {LARGE}": (again, large),
         f"{SMALL}, two seeds of pairs": (small, again),
     }
     cells = [(name, agreement(*pair).text(2)) for name, pair in pairs.items()]
-    return table(("rank correlation of the methods", f"over {len(ARENA_TASKS)} tasks"), cells)
+    return table(("rank correlation of the methods", f"over {len(design.arena_tasks)} tasks"), cells)
 
 
-def methods(parts: Parts) -> list[str]:
+def methods(parts: Parts, design: Design) -> list[str]:
     """Return each method's mean rank and effect at both sizes, the best of the small model first."""
-    reached = {size: effects(parts, size) for size in (SMALL, LARGE)}
+    reached = {size: effects(parts, size, design) for size in (SMALL, LARGE)}
     names = sorted(reached[SMALL])
     rank = {size: ranks(np.stack([of[name] for name in names], 1)).mean(0) for size, of in reached.items()}
     cells = []
