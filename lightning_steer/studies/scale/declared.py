@@ -7,9 +7,7 @@ from lightning_steer.studies.mera.crossed.declaration import RIDGE, SIGMA, Other
 from lightning_steer.studies.mera.settings import TASKS
 
 SMALL, LARGE = "0.6M", "3M"
-AGAIN = "0.6M_again"
-"""The small size trained from another seed: added after the declaration, so exploratory."""
-LAYERS = {SMALL: 5, LARGE: 7, AGAIN: 5}
+LAYERS = {SMALL: 5, LARGE: 7}
 GAP_LIMIT = 0.02
 """Nats a token above the exact entropy: the bar of the pocket models' cards."""
 DOCUMENTS, DOCUMENT_SEED = 2000, 5

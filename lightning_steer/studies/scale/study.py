@@ -18,7 +18,7 @@ from lightning_steer.report.files import write_json, write_text
 from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.scale import declared, tables
-from lightning_steer.studies.scale.declared import AGAIN, LARGE, LAYERS, SMALL
+from lightning_steer.studies.scale.declared import LARGE, SMALL
 from lightning_steer.studies.scale.design import FULL, QUICK
 from lightning_steer.studies.scale.parts import Part, parts, settings, stored
 from lightning_steer.studies.scale.training import train
@@ -30,8 +30,6 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--small", type=Path, default=Path("checkpoints/pocket"), help="folder of the shipped models' folders")
     add("--large", type=Path, default=Path("checkpoints/pocket_large"), help="the same of the larger ones")
-    again = Path("checkpoints/pocket_seeds/1")
-    add("--again", type=Path, default=again, help="the small ones of another training seed")
     add(
         "--only", nargs="+", default=[""], help="parts whose names begin so, such as arena-3M; then there are no tables"
     )
@@ -44,7 +42,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 def folder(options: argparse.Namespace, size: str) -> Path:
     """Return the folder of a size's models."""
-    return {SMALL: options.small, LARGE: options.large, AGAIN: options.again}[size]
+    return options.small if size == SMALL else options.large
 
 
 class Measure:
@@ -63,10 +61,10 @@ class Measure:
         return self.folder / "parts" / f"{name}.json"
 
     def parts(self) -> dict[str, Part]:
-        """Return the parts that are wanted, of all sizes."""
-        each = (parts(size, folder(self.options, size), self.design) for size in LAYERS)
+        """Return the parts that are wanted, of both sizes."""
+        both = (parts(size, folder(self.options, size), self.design) for size in (SMALL, LARGE))
         wanted = tuple(self.options.only)
-        return {name: part for of in each for name, part in of.items() if name.startswith(wanted)}
+        return {name: part for of in both for name, part in of.items() if name.startswith(wanted)}
 
     def missing(self) -> list[str]:
         """Return the names of the parts that are not measured yet."""
@@ -113,7 +111,7 @@ def main(given: list[str] | None = None) -> int:
     print(f"{time.monotonic() - start:.0f} s; numbers in {measure.folder}")
     if options.only == [""]:
         written = tables.text(
-            measure.numbers(), {size: folder(options, size) for size in LAYERS}, openings, measure.design
+            measure.numbers(), {size: folder(options, size) for size in (SMALL, LARGE)}, openings, measure.design
         )
         write_text(measure.folder / "scale.md", written)
         print(written)

@@ -14,7 +14,7 @@ from lightning_steer.studies.declaration import claim, declared_text
 from lightning_steer.studies.mera.crossed.declaration import SIGMA, W
 from lightning_steer.studies.mera.crossed.results import chosen
 from lightning_steer.studies.scale import declared
-from lightning_steer.studies.scale.declared import AGAIN, BALANCED, LARGE, PULL, SMALL
+from lightning_steer.studies.scale.declared import BALANCED, LARGE, PULL, SMALL
 from lightning_steer.studies.scale.design import Design, mera_name
 from lightning_steer.studies.scale.results import Parts, Row, agreement, effects, rows, units
 from lightning_steer.studies.scale.training import MODELS, folder_of
@@ -24,15 +24,13 @@ SIDES = {"w, R2": W, "w, any by gain": declared.GAIN, "Sigma w, R2": SIGMA}
 
 def text(parts: Parts, models: Mapping[str, Path], openings: Sequence[Mapping[str, str]], design: Design) -> str:
     """Return all tables and the declaration."""
-    small, large, again = (units(parts, size, design) for size in (SMALL, LARGE, AGAIN))
+    small, large = (units(parts, size, design) for size in (SMALL, LARGE))
     found = {question: rows(question, small[question.name], large[question.name]) for question in declared.QUESTIONS}
     lines = [*verdict_counts([row for listed in found.values() for row in listed]), ""]
     lines += [*model_table(parts, models), ""]
     for question, listed in found.items():
         digits = 4 if question is declared.KNOWLEDGE else 3
         lines += [f"## {question.name}\n", f"{question.text}\n", *findings(question.name, listed, digits), ""]
-        trained = rows(question, small[question.name], again[question.name])
-        lines += [*other_training(question.name, trained, digits), ""]
         lines += [f"Intervals: {'; '.join(dict.fromkeys(row.difference.how for row in listed))}.\n"]
     lines += [
         *certified(parts, design),
@@ -74,17 +72,6 @@ def findings(name: str, listed: Sequence[Row], digits: int) -> list[str]:
     return table(head, cells)
 
 
-def other_training(name: str, listed: Sequence[Row], digits: int) -> list[str]:
-    """Return a question's findings in the small size trained again, beside the first training."""
-    head = (f"{name}, another training", f"{SMALL}, seed 1", f"seed 1 less seed 0, both {SMALL}", "shown")
-    cells = []
-    for row in listed:
-        shown = "yes" if row.shown[1] else "no"
-        estimates = row.results[1].estimate.text(digits), row.difference.text(digits)
-        cells.append((row.contrast.name, *estimates, shown))
-    return table(head, cells)
-
-
 def parameters(folder: Path) -> int:
     """Return the number of a model's weights, from its file's header."""
     with (folder / "model.safetensors").open("rb") as file:
@@ -113,7 +100,7 @@ def model_table(parts: Parts, models: Mapping[str, Path]) -> list[str]:
 def certified(parts: Parts, design: Design) -> list[str]:
     """Return in how many of MERA's cells a way to steer is certified, and its mean SPI where it is deployed."""
     cells = []
-    for size in (SMALL, LARGE, AGAIN):
+    for size in (SMALL, LARGE):
         for mixture in (PULL, BALANCED):
             of = [
                 parts[mera_name(size, *unit, mixture, draw)] for unit in design.mera_units for draw in design.mera_draws
@@ -130,7 +117,7 @@ def certified(parts: Parts, design: Design) -> list[str]:
 def sides(parts: Parts) -> list[str]:
     """Return both sides of the fidelity pattern, and the vectors' lengths, with intervals over terms."""
     cells = []
-    for size in (SMALL, LARGE, AGAIN):
+    for size in (SMALL, LARGE):
         for arm, of in parts[f"fidelity-{size}"].items():
             measures = ("stereotype_change", "unrelated_change", "margin_change", "random")
             row = [Mean().estimate(of[measure])[0].text(3) for measure in measures]
@@ -143,12 +130,11 @@ def sides(parts: Parts) -> list[str]:
 def agreements(parts: Parts, design: Design) -> list[str]:
     """Return how far the arena's order of methods is the same, between sizes and between two draws at the small one."""
     small, large = (effects(parts, size, design) for size in (SMALL, LARGE))
-    again, other = effects(parts, SMALL, design, again=True), effects(parts, AGAIN, design)
+    again = effects(parts, SMALL, design, again=True)
     pairs = {
         f"{SMALL} and {LARGE}, same pairs": (small, large),
         f"{SMALL}, seed {design.arena_seeds[1]}, and {LARGE}": (again, large),
         f"{SMALL}, two seeds of pairs": (small, again),
-        f"{SMALL}, two trainings, same pairs": (small, other),
     }
     cells = [(name, agreement(*pair).text(2)) for name, pair in pairs.items()]
     return table(("rank correlation of the methods", f"over {len(design.arena_tasks)} tasks"), cells)
