@@ -85,6 +85,8 @@ def test_agreement_is_one_of_the_same_order_and_minus_one_of_the_opposite() -> N
     reached = {f"m{i}": i + 0.1 * random.standard_normal(10) for i in range(8)}
     assert results.agreement(reached, reached).value == pytest.approx(1)
     assert results.agreement(reached, {name: -of for name, of in reached.items()}).value == pytest.approx(-1)
+    loud = {name: np.array([-1000 * of[0], *of[1:]]) for name, of in reached.items()}  # one task of ten, turned round
+    assert results.agreement(reached, loud).value == pytest.approx(1)
     unrelated = {name: random.standard_normal(10) for name in reached}
     estimate = results.agreement(reached, unrelated)
     assert estimate.low < estimate.value < estimate.high
@@ -169,7 +171,7 @@ def test_without_the_small_models_it_says_what_to_do(workshop: Path, capsys: pyt
 
 
 def test_a_model_that_knows_the_truth_has_no_error(monkeypatch: pytest.MonkeyPatch, pocket_decoder: Path) -> None:
-    """A reader that returns the planted probabilities has errors of 0 in log-odds; a random one has not."""
+    """Planted probabilities have errors of 0 in log-odds, also if all traits are likelier; a random model's have not."""
     from lightning_steer.data.pocket import items
     from lightning_steer.studies.pocket.reader import Reader
 
@@ -178,6 +180,7 @@ def test_a_model_that_knows_the_truth_has_no_error(monkeypatch: pytest.MonkeyPat
     planted = torch.full((len(rows), len(vocabulary())), -30.0)
     for logp, item in zip(planted, rows, strict=True):
         logp[reader.tokenizer.convert_tokens_to_ids(list(item.words))] = torch.tensor(item.ground_truth)
+        logp[reader.tokenizer.convert_tokens_to_ids(list(item.words[:12]))] += 1
     monkeypatch.setattr(reader, "next", lambda _: planted)
     error, blind = measuring._log_odds(reader)
     assert error.max() < 1e-5
