@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightning_steer.data.pocket.module import vocabulary
@@ -51,7 +52,7 @@ def test_a_finding_held_by_the_declared_rule(shown: tuple[bool, bool], detectabl
     assert declared.verdict(result(0.4, 0.1), result(0.1, detectable), shown, 0.1) == expected
 
 
-def row(small: Sequence[float], large: Sequence[float]) -> results.Row:
+def row(small: Sequence[float] | NDArray, large: Sequence[float] | NDArray) -> results.Row:
     (found,) = results.rows(QUESTION, {"it": np.array(small)}, {"it": np.array(large)})
     return found
 
@@ -114,8 +115,9 @@ def models(folder: Path, layers: int) -> Path:
     for number, name in enumerate(training.FOLDERS.values()):
         words = tokenizer(vocabulary(), "{{ messages }}")
         torch.manual_seed(number)
-        size = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers, "num_attention_heads": 2}
-        LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **size)).save_pretrained(folder / name)
+        size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers}
+        config = LlamaConfig(vocab_size=len(words), num_attention_heads=2, **size)
+        LlamaForCausalLM(config).save_pretrained(folder / name)
         words.save_pretrained(folder / name)
     return folder
 
@@ -171,7 +173,7 @@ def test_without_the_small_models_it_says_what_to_do(workshop: Path, capsys: pyt
 
 
 def test_a_model_that_knows_the_truth_has_no_error(monkeypatch: pytest.MonkeyPatch, pocket_decoder: Path) -> None:
-    """Planted probabilities have errors of 0 in log-odds, also if all traits are likelier; a random model's have not."""
+    """Planted probabilities have no error in log-odds, also if all traits are likelier; those of a random model have."""
     from lightning_steer.data.pocket import items
     from lightning_steer.studies.pocket.reader import Reader
 
