@@ -173,7 +173,7 @@ def test_without_the_small_models_it_says_what_to_do(workshop: Path, capsys: pyt
 
 
 def test_a_model_that_knows_the_truth_has_no_error(monkeypatch: pytest.MonkeyPatch, pocket_decoder: Path) -> None:
-    """Planted probabilities have no error in log-odds, also if all traits are likelier; those of a random model have."""
+    """Planted probabilities have no error in log-odds, also if all traits are likelier; a random model has one."""
     from lightning_steer.data.pocket import items
     from lightning_steer.studies.pocket.reader import Reader
 

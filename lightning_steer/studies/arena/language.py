@@ -32,6 +32,7 @@ from lightning_steer.workflows.fit import backbone
 from lightning_steer.workflows.fluency import Fluency
 from lightning_steer.workflows.search import Search, damage, own_text
 from lightning_steer.workflows.steer import SHARES, reference_texts_for
+from lightning_steer.workflows.unfinished import Unfinished
 
 
 class Scale(NamedTuple):
@@ -49,6 +50,9 @@ class Scale(NamedTuple):
 
 
 QUICK = Scale(layers=(1,), pairs=20, texts=2, training_steps=1, training_rows=4)
+VERSION = 2
+"""Of the search: raise it when the same settings give other figures. Before 2 every method was given the first one's
+figures wherever both were tried at the same layer and strengths."""
 BUDGET = 0.1
 """Nats per token, the budget of ``steer``."""
 
@@ -132,6 +136,7 @@ class Cell:
         """Search layers and strengths as ``steer`` does, then nearer to the budget."""
         search, fluency = copy.copy(self.choosing), copy.copy(self.fluency)
         search.methods = fluency.methods = dict(made)
+        search.unfinished = Unfinished()  # what is known of a place is of another method
         fluency.broken = {}
         grid = explore(search, fluency, entrant.strengths, entrant.further, full_grid=True)
         for layer in range(len(grid.layers)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_steer.statistics import estimate
+from lightning_steer.studies.arena import language
 from lightning_steer.studies.mera.crossed import cell
 from lightning_steer.studies.scale import declared, measuring
 from lightning_steer.studies.scale.declared import BALANCED, PULL, SMALL
@@ -52,7 +53,7 @@ def parts(size: str, models: Path, design: Design) -> dict[str, Part]:
     for seed in design.arena_seeds if size == SMALL else design.arena_seeds[:1]:
         for task in design.arena_tasks:
             make = partial(measuring.arena, folders["base"], task, seed, scale)
-            add(arena_name(size, task, seed), ("base",), make, scale=scale._asdict())
+            add(arena_name(size, task, seed), ("base",), make, scale=scale._asdict(), search=language.VERSION)
     return by_name
 
 

@@ -33,6 +33,8 @@ class Row(NamedTuple):
     results: tuple[Result, Result]
     """Of the small and of the large model."""
     shown: tuple[bool, bool]
+    sides: tuple[str, str]
+    """How many units lie on the claim's side of its limit."""
     difference: Estimate
     """Large less small, over the same units."""
     could_have_seen: float
@@ -144,6 +146,12 @@ def _estimate(values: NDArray, kind: Mean) -> Estimate:
     return kind.estimate(values)[0]
 
 
+def on_its_side(column: NDArray, contrast: Contrast) -> str:
+    """Return how many of the units that say something lie beyond the limit, on the claim's side."""
+    values = column[np.isfinite(column)] - contrast.limit
+    return f"{int((values > 0 if contrast.direction == 'above' else values < 0).sum())} of {len(values)}"
+
+
 def rows(question: Question, small: Units, large: Units) -> list[Row]:
     """Return every finding of a question."""
     kind, kind_of_difference = KINDS.get(question.name, (Mean(), Mean()))
@@ -155,6 +163,7 @@ def rows(question: Question, small: Units, large: Units) -> list[Row]:
         difference = large[contrast.name] - small[contrast.name]
         estimate = _estimate(difference[np.isfinite(difference)], kind_of_difference)
         pair, is_shown = (both[0][i], both[1][i]), (shown[0][i], shown[1][i])
+        sides = on_its_side(small[contrast.name], contrast), on_its_side(large[contrast.name], contrast)
         verdict = declared.verdict(*pair, is_shown, contrast.limit)
-        listed.append(Row(contrast, pair, is_shown, estimate, could_have_seen(estimate), verdict))
+        listed.append(Row(contrast, pair, is_shown, sides, estimate, could_have_seen(estimate), verdict))
     return listed

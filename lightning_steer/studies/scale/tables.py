@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.arena.summary import ranks
 from lightning_steer.studies.declaration import claim, declared_text
 from lightning_steer.studies.mera.crossed.declaration import SIGMA, W
-from lightning_steer.studies.mera.crossed.results import chosen
+from lightning_steer.studies.mera.crossed.results import chosen, value
 from lightning_steer.studies.scale import declared
 from lightning_steer.studies.scale.declared import BALANCED, LARGE, PULL, SMALL
 from lightning_steer.studies.scale.design import Design, mera_name
@@ -34,6 +35,8 @@ def text(parts: Parts, models: Mapping[str, Path], openings: Sequence[Mapping[st
         lines += [f"Intervals: {'; '.join(dict.fromkeys(row.difference.how for row in listed))}.\n"]
     lines += [
         *certified(parts, design),
+        "",
+        *pairs(parts, design),
         "",
         *sides(parts),
         "",
@@ -60,7 +63,7 @@ def verdict_counts(listed: Sequence[Row]) -> list[str]:
 
 def findings(name: str, listed: Sequence[Row], digits: int) -> list[str]:
     """Return a question's findings at both sizes."""
-    head = (name, "claim", SMALL, LARGE, f"{LARGE} less {SMALL}", f"shown at {SMALL}, {LARGE}",
+    head = (name, "claim", SMALL, LARGE, f"{LARGE} less {SMALL}", f"shown at {SMALL}, {LARGE}", "units on its side",
             f"could have seen: {SMALL}, {LARGE}, difference", "verdict")  # fmt: skip
     cells = []
     for row in listed:
@@ -68,7 +71,7 @@ def findings(name: str, listed: Sequence[Row], digits: int) -> list[str]:
         smallest = [*(each.detectable for each in row.results), row.could_have_seen]
         told = ", ".join("yes" if shown else "no" for shown in row.shown)
         cells.append((row.contrast.name, claim(row.contrast), *estimates, row.difference.text(digits), told,
-                      ", ".join(map(number, smallest)), row.verdict))  # fmt: skip
+                      ", ".join(row.sides), ", ".join(map(number, smallest)), row.verdict))  # fmt: skip
     return table(head, cells)
 
 
@@ -112,6 +115,21 @@ def certified(parts: Parts, design: Design) -> list[str]:
                 row.append(f"{sum(f['certified'] for f in picked)} of {len(of)}; {np.mean(spi):.3f}")
             cells.append(row)
     return table(("certified; SPI deployed", "accuracy before", *SIDES), cells)
+
+
+def pairs(parts: Parts, design: Design) -> list[str]:
+    """Return SPI deployed of each pair of a model and a task with a tenth of pull labels, the mean over draws."""
+    ways: dict[str, Any] = {**SIDES, "mean of 20 random": "mean of 20 random"}
+    ways.pop("w, R2")  # certified nowhere
+    cells = []
+    for unit in design.mera_units:
+        row = [", ".join(unit).replace("_", " ")]
+        for way in ways.values():
+            for size in (SMALL, LARGE):
+                of = [parts[mera_name(size, *unit, PULL, draw)] for draw in design.mera_draws]
+                row.append(f"{np.mean([value(cell, way) for cell in of]):.2f}")
+        cells.append(row)
+    return table(("SPI deployed, 10 % pull", *(f"{way}, {size}" for way in ways for size in (SMALL, LARGE))), cells)
 
 
 def sides(parts: Parts) -> list[str]:
