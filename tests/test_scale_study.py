@@ -144,11 +144,15 @@ def test_one_command_measures_both_sizes_writes_the_tables_and_goes_on(
     monkeypatch.setattr(measuring.jobs, "one", once)
     small, large = models(tmp_path / "small", 5), models(tmp_path / "large", 7)
     command = ["--quick", "--small", str(small), "--large", str(large), "--processes", "1"]
-    assert main([*command, "--only", "knowledge", "arena-3M"]) == 0
+    assert main([*command, "--only", "knowledge-3M", "arena-3M"]) == 0
     assert not (workshop / "logs/scale/quick/scale.md").exists()
     parts = workshop / "logs/scale/quick/parts"
-    assert len(list(parts.iterdir())) == 4 + len(QUICK.arena_tasks)
+    assert len(list(parts.iterdir())) == 2 + len(QUICK.arena_tasks)
     before = {path: path.stat().st_mtime_ns for path in parts.iterdir()}
+    assert main([*command, "--only", "knowledge"]) == 0
+    text = (workshop / "logs/scale/quick/scale.md").read_text()
+    assert "| Knowledge | claim |" in text
+    assert "| MERA | claim |" not in text
     assert main(command) == 0
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     text = (workshop / "logs/scale/quick/scale.md").read_text()

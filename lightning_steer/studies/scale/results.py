@@ -42,14 +42,13 @@ class Row(NamedTuple):
     verdict: str
 
 
-def units(parts: Parts, size: str, design: Design) -> dict[str, Units]:
-    """Return the units of every contrast at a size, by question."""
-    return {
-        declared.KNOWLEDGE.name: _knowledge(parts, size),
-        declared.MERA.name: _mera(parts, size, design),
-        declared.FIDELITY.name: _fidelity(parts[f"fidelity-{size}"]),
-        declared.ARENA.name: _arena(parts, size, design),
-    }
+def units(question: Question, parts: Parts, size: str, design: Design) -> Units:
+    """Return the units of every contrast of a question at a size."""
+    if question is declared.KNOWLEDGE:
+        return _knowledge(parts, size)
+    if question is declared.FIDELITY:
+        return _fidelity(parts[f"fidelity-{size}"])
+    return (_mera if question is declared.MERA else _arena)(parts, size, design)
 
 
 def _knowledge(parts: Parts, size: str) -> Units:

@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lightning_steer.report.files import write_json, write_text
+from lightning_steer.studies.declaration import Question
 from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.scale import declared, tables
@@ -30,9 +31,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--small", type=Path, default=Path("checkpoints/pocket"), help="folder of the shipped models' folders")
     add("--large", type=Path, default=Path("checkpoints/pocket_large"), help="the same of the larger ones")
-    add(
-        "--only", nargs="+", default=[""], help="parts whose names begin so, such as arena-3M; then there are no tables"
-    )
+    add("--only", nargs="+", default=[""], help="parts whose names begin so; tables are of whole questions, as mera")
     add("--processes", type=int, default=2, help="processes at work, one thread each")
     add("--out", type=Path, default=Path("logs/scale"), help="where numbers and tables go")
     add("--log", type=Path, default=Path("docs/scale-opened.jsonl"), help="where openings are logged")
@@ -79,6 +78,10 @@ class Measure:
         took = time.process_time() - start
         write_json(self.path(name), {"settings": wanted, "processor_seconds": took, "numbers": numbers})
 
+    def whole(self) -> list[Question]:
+        """Return the questions all of whose parts are wanted."""
+        return [q for q in declared.QUESTIONS if f"{q.name.lower()}-x".startswith(tuple(self.options.only))]
+
     def numbers(self) -> dict[str, Any]:
         """Return all numbers by part."""
         return {name: json.loads(self.path(name).read_text())["numbers"] for name in self.parts()}
@@ -109,10 +112,9 @@ def main(given: list[str] | None = None) -> int:
         for _ in run(measure, todo):
             bar.update()
     print(f"{time.monotonic() - start:.0f} s; numbers in {measure.folder}")
-    if options.only == [""]:
-        written = tables.text(
-            measure.numbers(), {size: folder(options, size) for size in (SMALL, LARGE)}, openings, measure.design
-        )
+    if whole := measure.whole():
+        models = {size: folder(options, size) for size in (SMALL, LARGE)}
+        written = tables.text(whole, measure.numbers(), models, openings, measure.design)
         write_text(measure.folder / "scale.md", written)
         print(written)
     return 0

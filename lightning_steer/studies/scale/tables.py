@@ -11,7 +11,7 @@ import numpy as np
 from lightning_steer.markdown import table
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.arena.summary import ranks
-from lightning_steer.studies.declaration import claim, declared_text
+from lightning_steer.studies.declaration import Question, claim, declared_text
 from lightning_steer.studies.mera.crossed.declaration import SIGMA, W
 from lightning_steer.studies.mera.crossed.results import chosen, value
 from lightning_steer.studies.scale import declared
@@ -23,28 +23,27 @@ from lightning_steer.studies.scale.training import MODELS, folder_of
 SIDES = {"w, R2": W, "w, any by gain": declared.GAIN, "Sigma w, R2": SIGMA}
 
 
-def text(parts: Parts, models: Mapping[str, Path], openings: Sequence[Mapping[str, str]], design: Design) -> str:
-    """Return all tables and the declaration."""
-    small, large = (units(parts, size, design) for size in (SMALL, LARGE))
-    found = {question: rows(question, small[question.name], large[question.name]) for question in declared.QUESTIONS}
+def text(
+    questions: Sequence[Question],
+    parts: Parts,
+    models: Mapping[str, Path],
+    openings: Sequence[Mapping[str, str]],
+    design: Design,
+) -> str:
+    """Return the tables of the questions that were measured, and the declaration."""
+    found = {q: rows(q, *(units(q, parts, size, design) for size in (SMALL, LARGE))) for q in questions}
     lines = [*verdict_counts([row for listed in found.values() for row in listed]), ""]
     lines += [*model_table(parts, models), ""]
     for question, listed in found.items():
         digits = 4 if question is declared.KNOWLEDGE else 3
         lines += [f"## {question.name}\n", f"{question.text}\n", *findings(question.name, listed, digits), ""]
         lines += [f"Intervals: {'; '.join(dict.fromkeys(row.difference.how for row in listed))}.\n"]
-    lines += [
-        *certified(parts, design),
-        "",
-        *pairs(parts, design),
-        "",
-        *sides(parts),
-        "",
-        *agreements(parts, design),
-        "",
-        *methods(parts, design),
-        "",
-    ]
+        if question is declared.MERA:
+            lines += [*certified(parts, design), "", *pairs(parts, design), ""]
+        if question is declared.FIDELITY:
+            lines += [*sides(parts), ""]
+        if question is declared.ARENA:
+            lines += [*agreements(parts, design), "", *methods(parts, design), ""]
     lines += [f"Opened {one['opened']} under declaration {one['declaration']}.\n" for one in openings]
     return "\n".join([*lines, declared_text(declared.DECLARATION)])
 
