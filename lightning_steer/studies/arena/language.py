@@ -49,6 +49,9 @@ class Scale(NamedTuple):
 
 
 QUICK = Scale(layers=(1,), pairs=20, texts=2, training_steps=1, training_rows=4)
+VERSION = 2
+"""Of the search: raise it when the same settings give other figures. Before 2 every method was given the first one's
+figures wherever both were tried at the same layer and strengths."""
 BUDGET = 0.1
 """Nats per token, the budget of ``steer``."""
 

@@ -77,7 +77,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
 
     def add(name: str, make: Callable[[], dict[str, Any]], competing: list[Any], **settings: Any) -> None:
         methods = {entrant.name: entrant.settings for entrant in competing}
-        every = {**settings, "methods": methods, "statistics": estimate.VERSION}
+        every = {**settings, "methods": methods, "statistics": estimate.VERSION, "search": language.VERSION}
         by_name[name] = (json.loads(json.dumps(every)), make)
 
     def speak(prefix: str, competing: list[Any], seed: int, **more: Any) -> None:

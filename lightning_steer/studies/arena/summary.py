@@ -47,7 +47,7 @@ class Unit(NamedTuple):
 def read(folder: Path, prefix: str = "") -> tuple[list[Unit], list[Unit]]:
     """Return units on language models and on toys, those that explore or (prefix ``verdict-``) those kept back."""
     parts = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "parts").glob("*.json"))}
-    language = [_language(name, part) for name, part in parts.items() if name.startswith(f"{prefix}language-")]
+    language = [language_unit(name, part) for name, part in parts.items() if name.startswith(f"{prefix}language-")]
     toys = [unit for name, part in parts.items() if name.startswith(f"{prefix}toy-") for unit in _toys(name, part)]
     return language, toys
 
@@ -64,7 +64,8 @@ def processor_minutes(folder: Path, prefix: str = "") -> float:
     return sum(json.loads(path.read_text())["processor_seconds"] for path in paths) / 60
 
 
-def _language(name: str, part: Mapping[str, Any]) -> Unit:
+def language_unit(name: str, part: Mapping[str, Any]) -> Unit:
+    """Return the cell of a part with the name ``language-MODEL-TASK-SEED``."""
     spread, methods = part["spread"], part["methods"]
     curves = {m: [(0.0, 0.0), *((e, d) for _, e, d in of["curve"] if e is not None)] for m, of in methods.items()}
     sizes = {int(size): {m: e / spread for m, e in of.items()} for size, of in part["sizes"].items()}
