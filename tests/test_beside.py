@@ -17,7 +17,7 @@ from lightning_steer.data.behaviours.pairs import Pairs
 from lightning_steer.data.pocket.prompts import behaviour_items
 from lightning_steer.lm.positions import LastPromptToken
 from lightning_steer.lm.tokens import MultipleChoice
-from lightning_steer.methods import MeanDifference
+from lightning_steer.methods import LearnedVector, MeanDifference
 from lightning_steer.selection.grid import Setting
 from lightning_steer.workflows.beside import Beside
 from lightning_steer.workflows.fit import backbone
@@ -203,3 +203,12 @@ def test_a_part_of_a_search_beside_other_vectors_is_not_taken(llm: ls.LLM) -> No
     edits = Beside.of(llm, [stronger]).edits
     h = torch.randn(2, 3, llm.width(llm.sites[0]))
     torch.testing.assert_close(edits[llm.site(2)](h), partial(one.maps[0], strength=2.0)(h))
+
+
+def test_a_trained_vector_is_judged_beside_others(llm: ls.LLM) -> None:
+    """Its parameters take gradients, which figures do not."""
+    result = searched(
+        llm, PAIRS, [2], LearnedVector, strengths=[1.0], reference_texts=TEXTS, budget=99.0, epochs=1,
+        beside=[other(llm, 3, 0.01)],
+    )  # fmt: skip
+    assert "interaction" in " ".join(result.vector.card.warnings)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import PocketTask
+from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit
 from lightning_steer.lm import decoder as decoder_file
 from lightning_steer.lm.copies import Copies
@@ -194,3 +195,23 @@ def test_a_test_of_mera_reports_the_same_from_fewer_rows(tmp_path: Path, monkeyp
 def _apart(copies: int, rows: int, device: torch.device, shared: bool) -> Copies:
     """Every copy runs, as if none could be shared."""
     return Copies(copies, rows, device, shared and copies == 1)
+
+
+@pytest.mark.parametrize("inner", ["mlp", "self_attn"])
+def test_a_copy_may_be_changed_first_inside_a_later_block(inner: str) -> None:
+    """Inside a block the number of rows cannot change: the input of its residual connection has it already."""
+    llm = model()
+    below, inside = f"{llm.decoder.blocks}.0", f"{llm.decoder.blocks}.1.{inner}"
+    strength = torch.tensor([0.0, 1.0, 0.0]).view(-1, 1, 1, 1), torch.tensor([0.0, 0.0, 2.0]).view(-1, 1, 1, 1)
+    edits = {below: lambda h: h + strength[0], inside: lambda h: h + strength[1]}
+    together = llm.scores(QUESTIONS, edits, 3)
+    assert (together - alone(llm, edits, 3)).abs().max() < 1e-5
+    assert torch.equal(together[0], llm.scores(QUESTIONS)[0])
+    assert (together[1] - together[0]).abs().max() > 1e-3
+    assert (together[2] - together[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("site", ["model.norm", "model.embed_tokens", "model.layers.1:input", "model.layers"])
+def test_a_site_in_no_block_is_refused(site: str) -> None:
+    with pytest.raises(UserError, match=f"'{site}' is in none of the blocks model.layers.0"):
+        model().scores(QUESTIONS, {site: lambda h: h})

@@ -146,6 +146,13 @@ class Decoder:
         places, values = (torch.cat(part) for part in zip(*pieces, strict=True))
         return torch.zeros_like(values).index_copy(0, places, values)
 
+    def _block(self, site: str) -> int:
+        """Return the number of the block that a site is in; raises ValueError if it is in none."""
+        number = site.removeprefix(f"{self.blocks}.").split(".")[0]
+        if not (site.startswith(f"{self.blocks}.") and number.isdecimal()):
+            raise UserError(f"{site!r} is in none of the blocks {self.blocks}.0 to {self.blocks}.{self.depth - 1}")
+        return int(number)
+
     @contextmanager
     def steered(
         self, batch: TokenBatch, edits: Mapping[str, Edit] | None, mask: Tensor | None, copies: int
@@ -164,10 +171,13 @@ class Decoder:
         if not edits:
             yield Copies(copies, len(batch.ids), batch.ids.device, shared=True)
             return
-        first = min(int(site.removeprefix(f"{self.blocks}.").split(".")[0]) for site in edits)
+        number = {site: self._block(site) for site in edits}
+        first = min(number.values())
         # an edit inside the first block needs all copies of the block's input
-        nested = any(site.startswith(f"{self.blocks}.{first}.") for site in edits)
-        run = Copies(copies, len(batch.ids), batch.ids.device, shared=copies > 1 and not nested)
+        nested = any(site != f"{self.blocks}.{i}" for site, i in number.items() if i == first)
+        # inside a block the number of rows must not change, so copies leave the unsteered row between blocks only
+        whole = all(site == f"{self.blocks}.{i}" for site, i in number.items())
+        run = Copies(copies, len(batch.ids), batch.ids.device, shared=copies > 1 and whole)
 
         def on_rows(function: Edit) -> Edit:
             def steer(h: Tensor) -> Tensor:

@@ -223,7 +223,9 @@ class Summary:
                 **({"pairs": self.curve("pairs", self.tested)} if self.axes["pairs"] else {}),
             },
             "profile": self.profile(),
-            "largest": {m: k.high for m, k in kinds.items() if isinstance(k, (Mean, Change)) and math.isfinite(k.high)},
+            "largest": {
+                m: k.high for m, k in kinds.items() if isinstance(k, (Mean, Change, Smooth)) and math.isfinite(k.high)
+            },
         }
 
     def _of_rows(self, statistic: Any, *tables: NDArray, low: float = -math.inf, high: float = math.inf) -> Any:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_steer.data.behaviours.pairs import ContrastPair
@@ -93,6 +94,7 @@ def edits_of(llm: LLM, vectors: Sequence[SteeringVector], strengths: Sequence[fl
     )
 
 
+@torch.no_grad()
 def _margins(llm: LLM, pairs: Sequence[ContrastPair], edits: Mapping[str, Edit]) -> NDArray:
     questions = [MultipleChoice(pair.prompt, options(*pair)) for pair in pairs]
     scores = llm.scores(questions, edits)[0].double().cpu()
