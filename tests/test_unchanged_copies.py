@@ -215,3 +215,24 @@ def test_a_copy_may_be_changed_first_inside_a_later_block(inner: str) -> None:
 def test_a_site_in_no_block_is_refused(site: str) -> None:
     with pytest.raises(UserError, match=f"'{site}' is in none of the blocks model.layers.0"):
         model().scores(QUESTIONS, {site: lambda h: h})
+
+
+def in_place(h: Tensor) -> Tensor:
+    h[-1] += 3.0
+    return h
+
+
+def test_an_edit_in_place_changes_what_it_was_meant_to_only() -> None:
+    """The last copy, at the selected token."""
+    llm = model()
+    site = f"{llm.decoder.blocks}.1"
+    together = llm.scores(QUESTIONS, {site: in_place}, 2)
+    assert torch.equal(together[0], llm.scores(QUESTIONS)[0])
+    new = llm.scores(QUESTIONS, {site: lambda h: torch.cat([h[:-1], h[-1:] + 3.0])}, 2)
+    assert (together - new).abs().max() < 1e-5
+    texts = ["a long text, read to its end", "and one more"]
+    llm.positions = LastPromptToken()
+    with llm.steered({site: lambda h: h.add_(3.0)}):
+        changed = llm.generate(texts, max_new_tokens=4)
+    with llm.steered({site: lambda h: h + 3.0}):
+        assert llm.generate(texts, max_new_tokens=4) == changed

@@ -183,7 +183,8 @@ class Decoder:
             def steer(h: Tensor) -> Tensor:
                 copied = run.split(h.reshape(-1, batch.ids.shape[1], h.shape[-1]))
                 with reading(lambda: RowTokens(batch.index, batch.prompt, {})):
-                    steered = function(copied)
+                    # of its own, as an edit may change its input in place: copies and unselected tokens are compared
+                    steered = function(copied if copies == 1 and mask is None else copied.clone())
                 if mask is not None:
                     steered = torch.where(mask.to(h.device)[None, :, :, None], steered, copied)
                 return run.join(copied, steered).flatten(0, 3 - h.dim())

@@ -194,6 +194,7 @@ def restricted(
             if mask is None:
                 return function(h)
             rows_first = h.reshape(*mask.shape, h.shape[-1])  # a module may see rows and tokens in one dimension
-            return torch.where(mask.to(h.device).unsqueeze(-1), function(rows_first), rows_first).reshape(h.shape)
+            steered = function(rows_first.clone())  # an edit may change its input in place
+            return torch.where(mask.to(h.device).unsqueeze(-1), steered, rows_first).reshape(h.shape)
 
     return edit
