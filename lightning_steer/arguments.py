@@ -1,6 +1,7 @@
 """Arguments of the small commands: what is wrong with them is said in one sentence, without the usage above it."""
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -47,6 +48,10 @@ class Parser(argparse.ArgumentParser):
             "(default: auto)",
         )
         self.add_argument("--revision", metavar="NAME", help="the model's branch, tag or commit on the hub")
+
+    def add_beside(self, description: str) -> None:
+        """Add ``--beside``, vector files that steer as well."""
+        self.add_argument("--beside", type=Path, nargs="+", default=[], metavar="FILE", help=description)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""

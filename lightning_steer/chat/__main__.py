@@ -65,14 +65,7 @@ def parser() -> Parser:
         metavar="X",
         help="a column for each, in the vector's units (default: the one that does nothing, and the vector's own)",
     )
-    made.add_argument(
-        "--beside",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="further vector files, which steer every column at the strengths of their cards",
-    )
+    made.add_beside("further vector files, which steer every column at the strengths of their cards")
     made.add_argument(
         "--max_new_tokens", type=int, default=128, metavar="N", help="the longest answer, in tokens (default: 128)"
     )

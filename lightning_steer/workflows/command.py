@@ -165,14 +165,9 @@ def parser() -> Parser:
         metavar="NAME",
         help=f"the tokens that are steered: {', '.join(POSITIONS)} (default: AllTokens)",
     )
-    made.add_argument(
-        "--beside",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="vector files that steer, too, at the strengths of their cards: layer and strength are chosen for what "
-        "the new vector adds to them, the budget is for all together, and the report says whether their effects add up",
+    made.add_beside(
+        "vector files that steer, too, at the strengths of their cards: layer and strength are chosen for what "
+        "the new vector adds to them, the budget is for all together, and the report says whether their effects add up"
     )
     made.add_argument(
         "--strengths",

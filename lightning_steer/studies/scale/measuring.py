@@ -97,7 +97,7 @@ def mera(models: Path, model: str, task: str, mixture: str, draw: int, small: bo
 def fidelity(folders: Mapping[str, Path], design: Design) -> dict[str, Any]:
     """Return ``{model, vector: {measure: [terms]}}`` at strength 1 in the middle layer, towns before trades."""
     arms = {name: (name, name) for name in folders} | {"narrow, base vector": ("narrow", "base")}
-    found: dict[str, Any] = {}
+    by_arm: dict[str, Any] = {}
     for name, (model, source) in arms.items():
         columns: dict[str, list[float]] = {}
         for kind in BIAS_TYPES:
@@ -113,8 +113,8 @@ def fidelity(folders: Mapping[str, Path], design: Design) -> dict[str, Any]:
             random = np.mean(by_term(rows["margin_change"][1:], test.term), 0)
             columns.setdefault("random", []).extend(random.tolist())
             columns.setdefault("norm", []).append(float(vector.norm()))
-        found[name] = columns
-    return found
+        by_arm[name] = columns
+    return by_arm
 
 
 def arena(folder: Path, task: str, seed: int, scale: language.Scale) -> dict[str, Any]:

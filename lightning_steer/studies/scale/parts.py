@@ -64,7 +64,7 @@ def settings(part: Part, models: Path) -> dict[str, Any]:
     return json.loads(json.dumps({**part.settings, "weights": weights}))
 
 
-def stored(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+def stored(path: Path, expected: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a part's numbers if they were measured with these settings."""
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    return found["numbers"] if found.get("settings") == wanted else None
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    return content["numbers"] if content.get("settings") == expected else None

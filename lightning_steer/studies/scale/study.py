@@ -60,10 +60,10 @@ class Measure:
         return self.folder / "parts" / f"{name}.json"
 
     def parts(self) -> dict[str, Part]:
-        """Return the parts that are wanted, of both sizes."""
+        """Return the parts to be measured, of both sizes."""
         both = (parts(size, folder(self.options, size), self.design) for size in (SMALL, LARGE))
-        wanted = tuple(self.options.only)
-        return {name: part for of in both for name, part in of.items() if name.startswith(wanted)}
+        prefixes = tuple(self.options.only)
+        return {name: part for of in both for name, part in of.items() if name.startswith(prefixes)}
 
     def missing(self) -> list[str]:
         """Return the names of the parts that are not measured yet."""
@@ -73,13 +73,13 @@ class Measure:
 
     def __call__(self, name: str) -> None:
         part = self.parts()[name]
-        wanted, start = settings(part, folder(self.options, size_of(name))), time.process_time()
+        part_settings, start = settings(part, folder(self.options, size_of(name))), time.process_time()
         numbers = part.make()
         took = time.process_time() - start
-        write_json(self.path(name), {"settings": wanted, "processor_seconds": took, "numbers": numbers})
+        write_json(self.path(name), {"settings": part_settings, "processor_seconds": took, "numbers": numbers})
 
     def whole(self) -> list[Question]:
-        """Return the questions all of whose parts are wanted."""
+        """Return the questions all of whose parts are to be measured."""
         return [q for q in declared.QUESTIONS if f"{q.name.lower()}-x".startswith(tuple(self.options.only))]
 
     def numbers(self) -> dict[str, Any]:

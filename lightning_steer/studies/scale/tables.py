@@ -31,10 +31,10 @@ def text(
     design: Design,
 ) -> str:
     """Return the tables of the questions that were measured, and the declaration."""
-    found = {q: rows(q, *(units(q, parts, size, design) for size in (SMALL, LARGE))) for q in questions}
-    lines = [*verdict_counts([row for listed in found.values() for row in listed]), ""]
+    by_question = {q: rows(q, *(units(q, parts, size, design) for size in (SMALL, LARGE))) for q in questions}
+    lines = [*verdict_counts([row for listed in by_question.values() for row in listed]), ""]
     lines += [*model_table(parts, models), ""]
-    for question, listed in found.items():
+    for question, listed in by_question.items():
         digits = 4 if question is declared.KNOWLEDGE else 3
         lines += [f"## {question.name}\n", f"{question.text}\n", *findings(question.name, listed, digits), ""]
         lines += [f"Intervals: {'; '.join(dict.fromkeys(row.difference.how for row in listed))}.\n"]
