@@ -16,7 +16,7 @@ from lightning_steer.workflows import command
 NETWORKS = {"projection": ("toy", "steer_toy"), "none": ("toy_no_bypass", "steer_toy_no_bypass")}
 METHODS = ("random_direction", "mean_difference", "learned_vector", "loreft")
 TITLES = {
-    "projection": "The residual goes round the steered layer:\nno vector moves the target",
+    "projection": "The residual goes round the steered layer:\nthe mean difference does not move the target",
     "none": "Everything passes through the layer:\nthe same vector moves it",
 }
 QUIET = ["--trainer.enable_progress_bar", "false"]
