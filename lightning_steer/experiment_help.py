@@ -82,7 +82,8 @@ PAGES = {
     "validate": Page("Run the sweep over strengths again, with what `fit` has fitted.", EXAMPLE, MEASURE),
     "test": Page("Measure on held-out data what `fit` has fitted, and write a report.", EXAMPLE, MEASURE),
     "predict": Page(
-        "Write steered text, predictions or activations to files.",
+        "Write steered text, predictions or activations to files. For a vector file, no\nconfiguration is needed: "
+        "predict --vector FILE --data.file prompts.txt",
         "--config configs/responses.yaml --data.file prompts.txt \\\n"
         "      --model.steering checkpoints/mine/mean_difference/best.ckpt",
         {
