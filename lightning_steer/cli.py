@@ -128,7 +128,7 @@ class CLI(LightningCLI):
             help="first part of the run's name; logs/EXPERIMENT/RUN and checkpoints/EXPERIMENT/RUN are written",
         )
         parser.add_argument(
-            "--run", type=str, default="run", help="second part of the run's name, as a rule the method"
+            "--run", type=str, default="run", help="second part of the run's name, usually the name of the method"
         )
         parser.add_argument(
             "--accept_mismatch",
@@ -140,7 +140,7 @@ class CLI(LightningCLI):
             "--overwrite",
             type=bool,
             default=False,
-            help="replace a finished run of this name although it has another model, method, layer or data",
+            help="replace a finished run of this name even if it has another model, method, layer or data",
         )
         parser.add_argument(
             vector_options.OPTION,

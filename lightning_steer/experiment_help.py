@@ -43,13 +43,13 @@ class Page(NamedTuple):
 CONFIG = Option(
     "--config",
     "FILE",
-    "a configuration file; give the option once for the experiment, then once for the method: a later file wins; "
-    "configs/ and configs/methods/ hold those that come with the package",
+    "a configuration file; give the option once for the experiment, then once for the method; where files disagree, "
+    "the later one counts; configs/ holds the experiments that come with the package, configs/methods/ the methods",
 )
 EXPERIMENT = Option("--experiment", "NAME")
 RUN = Option("--run", "NAME")
 SEED = Option(
-    "--seed_everything", "N", "seed of what is drawn at random (default: 0); pairs are split by --data.seed instead"
+    "--seed_everything", "N", "seed of what is drawn at random (default: 0), except the split of pairs: --data.seed"
 )
 CHECKPOINT = Option("--ckpt_path", "FILE", "the checkpoint to read (default: best.ckpt in checkpoints/EXPERIMENT/RUN)")
 MISMATCH = Option("--accept_mismatch", "{true,false}")
@@ -82,7 +82,8 @@ PAGES = {
     "validate": Page("Run the sweep over strengths again, with what `fit` has fitted.", EXAMPLE, MEASURE),
     "test": Page("Measure on held-out data what `fit` has fitted, and write a report.", EXAMPLE, MEASURE),
     "predict": Page(
-        "Write steered text, predictions or activations to files.",
+        "Write steered text, predictions or activations to files. For a vector file, no\nconfiguration is needed: "
+        "predict --vector FILE --data.file prompts.txt",
         "--config configs/responses.yaml --data.file prompts.txt \\\n"
         "      --model.steering checkpoints/mine/mean_difference/best.ckpt",
         {

@@ -11,8 +11,9 @@ from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
 
 DESCRIPTION = """\
-Test whether steering does to your model what it should. Each law is a line: hooks steer the layer and the tokens that
-were named, padding and caches change nothing, labels differ in their tokens. Exit code 1 if a law does not hold."""
+Test whether steering does to your model what it should. A law is a property that must hold: hooks steer exactly the
+layer and the tokens that were named, padding and caches change nothing, labels differ in their tokens. Each law that is
+tested gives one line of output. Exit code 1 if a law does not hold."""
 
 
 def usable(name: str) -> torch.device:
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="+",
         default=["yes", "no"],
         metavar="WORD",
-        help="words whose tokens must differ; one that the tokenizer does not know is a law that does not hold",
+        help="answer labels of your task, whose tokens must differ; the law also fails for a label that the tokenizer "
+        "does not know (default: yes no)",
     )
     args = parser.parse_args(arguments)
     labels = [label.strip() for label in args.labels]

@@ -48,7 +48,7 @@ class PromptsDataModule(SteeringDataModule):
     """Prompts to respond to, each under every system prompt.
 
     Args:
-        file: the prompts: ``.jsonl`` (an object with ``prompt`` a line), or plain text with blank lines between them.
+        file: the prompts: ``.jsonl`` (``{"prompt": ...}`` on each line), or plain text with blank lines between them.
         systems: system prompts; null for none, where a chat template may insert its own.
         batch_size: prompts continued together, at all strengths.
     """

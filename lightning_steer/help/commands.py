@@ -69,7 +69,7 @@ COMMANDS = (
 EXPERIMENTS_MODULE = "lightning_steer.cli"
 EXPERIMENTS = (
     Command("fit", "train a network, or fit a steering method and choose its strength", EXPERIMENTS_MODULE),
-    Command("validate", "run the sweep over strengths again", EXPERIMENTS_MODULE),
+    Command("validate", "run the sweep over strengths again, with what `fit` has fitted", EXPERIMENTS_MODULE),
     Command("test", "measure the result on held-out data, and write a report", EXPERIMENTS_MODULE),
     Command("predict", "write steered text, predictions or activations to files", EXPERIMENTS_MODULE),
 )

@@ -1,7 +1,8 @@
 """Look for what spoils contrast pairs before a vector is fitted to them.
 
-Duplicates, held-out pairs that were fitted to, and surface features (letter, position, length, first word) that tell
-positives from negatives, each with its size, a 95 % interval and a test. Exit code 1 if anything is raised.
+It warns of duplicates, of held-out pairs that are also fitted to, and of surface features (letter, position, length,
+first word) that distinguish positives from negatives, each with its size, a 95 % interval and a test. Exit code 1 if
+there is any warning.
 """
 
 import sys
@@ -34,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         nargs="?",
         type=Path,
         metavar="NEGATIVES",
-        help="a text file with a negative a line, where PAIRS is one with a positive a line",
+        help="a text file with one negative per line; PAIRS is then a text file with one positive per line",
     )
     parser.add_argument(
         "--held_out",
         type=Path,
         metavar="FILE",
-        help="the pairs that will be judged on; they should share nothing with PAIRS",
+        help="the held-out pairs, on which the vector will be measured; they should share nothing with PAIRS",
     )
     parser.add_argument(
         "--llm", metavar="NAME", help="a model, by hub name or folder: lengths and first words are then in its tokens"

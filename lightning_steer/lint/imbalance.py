@@ -65,7 +65,9 @@ def _imbalance(feature: Feature, others: Sequence[Feature], cluster: NDArray, p:
 
 def _meaning(feature: Feature, imbalance: Imbalance) -> str:
     """Return what follows from an imbalance that is more than chance, and what to do."""
-    same = f" So is it with {' and '.join(imbalance.same_as)}, in the very same pairs." if imbalance.same_as else ""
+    same = ""
+    if imbalance.same_as:
+        same = f" The same holds for {' and '.join(imbalance.same_as)}, in the very same pairs."
     if imbalance.tells:
         share = f"{100 * imbalance.told:.1f} %"
         return (

@@ -55,7 +55,7 @@ class SteeringAdaptor(TracedModule):
 
     Args:
         backbone: the frozen network and the sites to steer.
-        method: the steering method, such as MeanDifference; fitted apart for each steered layer.
+        method: the steering method, such as MeanDifference; fitted separately for each steered layer.
         evaluation: what the task asks of the steered network.
         strengths: the strengths to try, from the weakest effect to the strongest, in the method's own units: 1 adds a
             mean difference once.

@@ -12,16 +12,17 @@ from lightning_steer.escapes import say
 
 TABLES = """\
 CSV, TSV, JSON lines or Parquet; MEASURE=path for a table without a column measure, SETTING=path for a sample log of
-lm-evaluation-harness; or the folder of one of your own runs"""
+lm-evaluation-harness; or the folder of one of your own runs of steer or test"""
 DESCRIPTION = """\
 Judge outcomes of steering, from any tool. Choose a setting that does what steering is for and keeps the harms that you
 name within their limits, and say how sure that is. Each --benefit and each --harm is a promise that the setting must
 keep. No model is loaded."""
 EPILOG = """\
-A table has the columns item, setting, measure, value, one row an item, setting and measure; settings are strengths
-(0 is the baseline) or names; values are true or false, or numbers, with --range for a promise. Columns cluster, group,
-seed, judge and position are read if they are there. A table of multiple-choice answers has the columns item, strength,
-matching, p_a, p_b: which answer shows the behaviour, and the probability of each.
+A table has the columns item, setting, measure and value, with one row per item, setting and measure. Settings are
+strengths (0 is the baseline) or names. Values are true or false, or numbers; a promise about numbers needs --range.
+Columns cluster, group, seed, judge and position are read if they are there. A table of multiple-choice answers has the
+columns item, strength, matching, p_a, p_b: matching is the letter of the answer that shows the behaviour, p_a and p_b
+are the probabilities of the answers.
 
   --benefit "refused>=0"               refused rises by more than 0
   --harm "right falls<=.05"            right falls by less than .05
@@ -45,53 +46,62 @@ def main(arguments: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="RULE",
-        help="what steering is for (see below); of several the first decides",
+        help="what steering is for (see below); repeat the option for more; of the certified settings the one with the "
+        "largest benefit is chosen, and of several benefits the first decides",
     )
     add(
         "--harm",
         action="append",
         default=[],
         metavar="RULE",
-        help="what it may damage, and how much of that you accept (see below)",
+        help="what it may damage, and how much of that you accept (see below); repeat the option for more",
     )
     add(
         "--delta",
         type=float,
         default=0.05,
         metavar="P",
-        help="accepted risk that the chosen setting breaks a promise (.05)",
+        help="accepted risk that the chosen setting breaks a promise (default: .05)",
     )
     add(
         "--baseline",
         metavar="SETTING",
-        help="the setting without steering; strength 0, or the name baseline, if not given",
+        help="the setting without steering (default: strength 0, or the setting named baseline)",
     )
     add(
         "--cluster",
         metavar="COLUMN",
-        help="the column whose rows belong together, such as a topic, if it is not called cluster",
+        help="the column that says which items belong together, such as a topic (default: cluster)",
     )
     add(
         "--range",
         metavar="RANGE",
         action="append",
         default=[],
-        help="possible values of a measure, MEASURE=LOW..HIGH; a promise needs it",
+        help="possible values of a measure, MEASURE=LOW..HIGH; a promise about numbers needs it, true and false do not",
     )
     add("--judge", metavar="NAME", help="whose scores to go by, where several judges scored; the others are compared")
     add(
         "--human",
         metavar="NAME",
-        help="the judge whose labels are right, on a random part of the items: they correct the others",
+        help="the judge whose labels are taken to be right; it must have labelled a random part of the items; its "
+        "labels correct the effect that --judge sees",
     )
     add(
         "--split",
         metavar="SHARE",
         type=float,
         default=0.5,
-        help="share of the items that choose (.5); the others estimate again; fix it beforehand",
+        help="share of the items that is used to choose (default: .5); the others measure the chosen setting again; "
+        "fix it before you see outcomes",
     )
-    add("--seed", type=int, default=0, metavar="N", help="draws the split (0); fix it beforehand")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the random split (default: 0); fix it before you see outcomes",
+    )
     for kind in ("html", "markdown", "json"):
         add(f"--{kind}", type=Path, metavar="FILE", help=f"write the judgement as {kind} to this file")
     options = parser.parse_args(arguments)

@@ -39,7 +39,7 @@ def markdown(search: Mapping[str, Any], texts: Sequence[Mapping[str, str]]) -> s
         f"{for_markdown(search['reason'])}.\n",
         "Effect (mean change of the margin, nats per token) / damage (KL on unrelated text, nats per token) by "
         "layer and strength; - was not tried. These figures chose the setting, so those of the chosen one are too "
-        "good; report.md has its effect and damage on pairs and texts that chose nothing.\n",
+        "good; report.md has its effect and damage on pairs and texts that played no part in the choice.\n",
         _table(search),
         "![search](search.png)\n",
         *(f"## {name}\n\n{_table(other)}" for name, other in search.get("others", {}).items()),

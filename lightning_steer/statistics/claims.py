@@ -17,8 +17,8 @@ ENOUGH = 20
 """From this many units on, sets are redrawn from them; with fewer, normal ones of their spread are drawn."""
 
 ASSUMED = (
-    "p: Student's t over {unit}. It takes them for independent draws of a normal law: of few and skewed ones the true "
-    "chance of a false claim may be larger than p."
+    "p: Student's t over {unit}. This test assumes that they are independent and normally distributed. If they are few "
+    "and skewed, the true chance of a false claim may be larger than p."
 )
 """Note wherever p-values are printed."""
 

@@ -115,5 +115,6 @@ def verdict_text(question: Question, results: Mapping[str, Result]) -> str:
     ranges = any(result.estimate.how.startswith(NO_INTERVAL) for result in results.values())
     ends = "Round brackets: from the least to the largest unit, no interval." if ranges else "Intervals over these."
     return "\n".join(lines) + (
-        f"\n\nUnits: {question.unit}. {ends} {ASSUMED.format(unit='them')} Could have seen: in 80 % of repeats.\n"
+        f"\n\nUnits: {question.unit}. {ends} {ASSUMED.format(unit='them')} Could have seen: the smallest distance from "
+        "the limit that this design would show in 80 % of repeats.\n"
     )

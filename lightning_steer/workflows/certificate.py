@@ -1,4 +1,4 @@
-"""A certificate for the setting of a search, from the held-out pairs, which chose nothing."""
+"""A certificate for the setting of a search, from the held-out pairs, which played no part in the choice."""
 
 import math
 

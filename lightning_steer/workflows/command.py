@@ -2,9 +2,9 @@
 
 The pairs are split into three parts. The method is fitted to the first. The second chooses the layer and the strength:
 of the settings that change unrelated text by at most --budget and do not break generated text, the one with the
-largest effect. The third measures the effect; texts that chose nothing measure the damage. The command shows text
-unsteered and steered. It writes the vector and the report to --out; the commands `chat` and `export` take the vector.
-For example:
+largest effect. The third measures the effect. The damage is measured on unrelated texts that played no part in the
+choice. The command shows text unsteered and steered. It writes the vector and the report to --out; the commands `chat`
+and `export` take the vector. For example:
 
   steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
@@ -138,10 +138,11 @@ def parser() -> Parser:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help='contrast pairs, at least ten (four to nine run, but show nothing): a JSON object {"prompt": ..., '
-        '"positive": ..., "negative": ...} on each line, or a .csv file with these columns; positive continues the '
-        "prompt as you want it, negative as you do not. Or two text files, first the positives, then the negatives, "
-        "one text per line; the words that both lines of a pair begin with are its prompt",
+        help="contrast pairs, at least ten (with four to nine the command runs, but its result shows nothing): a JSON "
+        'object {"prompt": ..., "positive": ..., "negative": ...} on each line, or a .csv file with these columns; '
+        "positive continues the prompt as you want it, negative as you do not. Or two text files, first the "
+        "positives, then the negatives, one text per line; the words that both lines of a pair begin with are its "
+        "prompt",
     )
     made.add_argument(
         "--layers",
@@ -166,8 +167,8 @@ def parser() -> Parser:
         help=f"the tokens that are steered: {', '.join(POSITIONS)} (default: AllTokens)",
     )
     made.add_beside(
-        "vector files that steer, too, at the strengths of their cards: layer and strength are chosen for what "
-        "the new vector adds to them, the budget is for all together, and the report says whether their effects add up"
+        "vector files that also steer, at the strengths on their cards: layer and strength are chosen for what the new "
+        "vector adds to them, the budget is for all together, and the report says whether their effects add up"
     )
     made.add_argument(
         "--strengths",
@@ -181,16 +182,16 @@ def parser() -> Parser:
     made.add_argument(
         "--full_grid",
         action="store_true",
-        help="try every layer at all strengths (default: in models of eight layers or more only the "
-        "settings near the best; trained methods are trained to the end only at the best layers)",
+        help="try every layer at all strengths (default: models of eight layers or more are searched from coarse to "
+        "fine; trained methods are trained for all --epochs only at the best layers)",
     )
     made.add_argument(
         "--epochs",
         type=int,
         default=EPOCHS,
         metavar="N",
-        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid "
-        f"all of them only at the best layers (default: {EPOCHS})",
+        help="passes over the pairs, for methods that are trained, such as LearnedVector; without --full_grid, layers "
+        f"that are not among the best are trained for fewer (default: {EPOCHS})",
     )
     made.add_argument(
         "--budget",
@@ -228,7 +229,10 @@ def parser() -> Parser:
         help=f"length of a continuation, in tokens (default: {WRITTEN})",
     )
     made.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="the folder to write (default: logs/steer/ and the pairs' file name)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder to write (default: logs/steer/NAME for pairs in NAME.jsonl)",
     )
     made.add_argument(
         "--overwrite",
@@ -245,6 +249,6 @@ def parser() -> Parser:
         type=int,
         default=0,
         metavar="N",
-        help="the seed of the random split into pairs that fit, that choose and that are held out (default: 0)",
+        help="the seed of the random split into pairs for fitting, for choosing and held out (default: 0)",
     )
     return made

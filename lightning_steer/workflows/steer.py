@@ -1,4 +1,4 @@
-"""Steer from pairs: search for layer and strength within a budget of damage, then judge on what chose nothing."""
+"""Steer from pairs: search for layer and strength within a budget of damage, then measure the choice on other pairs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -118,7 +118,7 @@ def steer(
             of them on, until one is left. With ``full_grid`` they are trained to the end at every layer.
         epochs: passes over the pairs, for methods that are trained through the output.
         certify: say by how much the share of pairs whose positive is the likelier continuation improves at least, at a
-            risk of 5 %, from the pairs that chose nothing.
+            risk of 5 %, from the pairs that played no part in the choice.
         beside: vectors that steer, too, at the strengths of their cards. The layer and the strength are chosen for what
             the new vector adds to them, within a budget for all together; the card says what each does alone, what they
             do together, and whether that is more or less than the sum. The new vector is fitted and judged alone.

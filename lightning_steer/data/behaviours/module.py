@@ -39,7 +39,7 @@ class BehaviourDataModule(PairDataModule):
         fit_share: share of the prompts that a method is fitted to.
         select_share: share used to choose the strength; the rest is held out, or unused if there is a ``test``.
         reference_texts: a file of texts that steering should not change, to measure drift on: ``.txt`` (blank lines
-            between texts) or ``.jsonl`` (``{"text": ...}`` on each line); null for those of the source.
+            between texts) or ``.jsonl`` (``{"text": ...}`` on each line); null for the texts that the source names.
         batch_size: examples in a batch, shared out over all processes.
         seed: draws the split.
         too_long: how to treat rows longer than the model's context: ``refuse`` stops and names one, ``skip`` leaves

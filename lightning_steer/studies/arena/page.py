@@ -132,8 +132,11 @@ def text(
     models = sorted({unit.name.split("-")[1] for unit in s.language})
     sections = [
         "# Which method should I use?\n",
-        "`make arena` writes this page and its figure from the numbers of its parts. "
-        "[Theory](theory.md) says which form is the cheapest for what.\n",
+        "`make arena` writes this page and its figure from the stored numbers of each run. *Damage* is how much "
+        "steering changes predictions on unrelated text. *Pocket models* are the small language models of this "
+        "project, trained on an artificial language. The *toy* networks classify lists of attributes "
+        "([page](toy-laboratory.md)). [Theory](theory.md) says which form of steering is the cheapest under which "
+        "measure of cost.\n",
         *situations.answer(s, kept, again),
         f"![Each method's held-out effect within one budget of damage, and on toy networks.](figures/{FIGURE}.png)\n",
         "## The table\n",
@@ -171,15 +174,14 @@ def explained(s: Standing) -> list[str]:
         "one.\n"
         "- **at the budget exactly**: the effect at the strength whose held-out damage equals the budget, interpolated "
         "between the strengths tried at the chosen layer. It corrects for a coarse grid of strengths.\n"
-        f"- **cells at {summary.LEVEL:g} sd**: comparison at equal effect. Cells in which some strength at the chosen "
-        "layer reaches this effect. In brackets: of the cells where the mean difference reaches it too, those in which "
-        "the method does less damage there.\n"
-        "- **toy**: change in the share of target attributes that the network reads as intended, with at most "
-        f"{summary.BUDGET:g} nats per other attribute of damage; over cells with 64 fitted pairs.\n"
+        f"- **cells at {summary.LEVEL:g} sd**: comparison at equal effect. Number of cells in which some strength at "
+        "the chosen layer reaches this effect. In brackets: of the cells where the mean difference reaches it too, the "
+        "number in which the method does less damage at this effect.\n"
+        "- **toy**: change in the share of target attributes that the network reads as intended. The damage is at most "
+        f"{summary.BUDGET:g} nats for each of the other attributes. Over cells with 64 fitted pairs.\n"
         f"- **pairs**: fewest fitted pairs (of {', '.join(map(str, sizes(s.toys)))}) that reach {summary.SHARE:.0%} "
-        "of the "
-        f"method's best mean effect on the toy; - if that effect stays below {summary.FAINT:g} or the method is "
-        "trained.\n"
+        f"of the method's best mean effect on the toy. A dash means that this effect stays below {summary.FAINT:g}, or "
+        "that the method is trained.\n"
         "- **fit**: processor time on a pocket model, with the forward passes that read activations. **steering**: "
         "processor time of a forward pass with one shift at one layer, divided by that of the pass alone (random Llama "
         "of 125 million parameters, 64 tokens). The shift is timed alone, without the call of its hook. The slowest "

@@ -66,12 +66,12 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
         for name in trained
     ]
     lines += [
-        f"**If another tool is to apply it, as one vector, take {listed(vector[:1])}**: {s.effect[vector[0]].text(2)} "
+        f"**If another tool must apply it, as one vector, take {listed(vector[:1])}**: {s.effect[vector[0]].text(2)} "
         f"sd, mean rank {s.rank[vector[0]].text(1)}.\n",
         f"**Without training, take {listed(plain[:1])}**: mean rank {s.rank[plain[0]].text(1)}, "
         f"{s.over_reference[plain[0]].text(2)} sd more than the mean difference{_maybe(s, plain[0])}.\n",
-        f"These three were chosen by their ranks on seed {declared.SEED}, which the table shows. So they look better "
-        "there than they are.\n",
+        f"These three were chosen by their ranks on seed {declared.SEED}, the seed of the table. A winner that is "
+        "chosen from a table looks better in it than it is.\n",
         "A name here is that of a file in `configs/methods`: learned vector is `learned_vector.yaml`. `steer --method` "
         "takes the class in that file (`LearnedVector`); `fit --config` takes the file with its settings.\n",
     ]
@@ -80,9 +80,10 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
         if declared.enough(again):
             told += f"; {declared.told(declared.BEST, declared.again_results(again))}"
         lines.append(
-            "Other seeds were kept back, and opened once after the claims were declared. A claim is shown if its "
-            "p-value, corrected by Holm, is at most .05. Round brackets: the range over tasks, no interval. *A random "
-            "direction* is one and the same in all ten tasks, so these claims say nothing of other directions.\n\n- "
+            "Other seeds were kept back for a test. They were used once, after the claims below had been declared. A "
+            "claim is shown if its p-value, corrected by Holm, is at most .05. The numbers are differences of effects; "
+            "round brackets hold their range over tasks, which is no interval. *A random direction* is one and the "
+            "same in all ten tasks, so these claims say nothing of other directions.\n\n- "
             + told.replace("; ", "\n- ")
             + "\n"
         )
@@ -110,16 +111,18 @@ def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
         f"{_mean(s, REFERENCE, smallest=True):.2f}. {_few_spoken(s, spoken)}",
         f"- **Many attributes at once.** With eight attributes of one toy network: "
         f"{listed([f'{n} ({many[n]:.2f})' for n in by_many])}; the mean difference {many[REFERENCE]:.2f}. One network "
-        "and two sets of targets: differences of some hundredths mean nothing.",
+        "and two sets of targets: differences of a few hundredths mean nothing.",
         f"- **Must not disturb.** At an equal effect of {summary.LEVEL:g} sd: "
         + listed([f"{n} (reaches it in {s.reached[n][0]} of {len(s.language)} cells; less damage there than the mean "
                   f"difference in {s.reached[n][2]} of {s.reached[n][1]})" for n in calm]) + ".",
         "- **Must be in the weights** (`export --bake`). A vector at a block's output can be, if the block's last "
         "linear "
-        "layer has a bias or can be given one. An affine map cannot: the residual passes beside that layer. (At the "
-        "output of an attention or MLP it can; that was not compared here.) A curved shift cannot. So take a vector, "
-        f"by rank: {with_effect(s, best(s, [cost.VECTOR]))}.",
-        "- **Must run in llama.cpp.** It adds one vector to a layer, no more. So take the same; without training: "
+        "layer has a bias or can be given one. An affine map cannot: the residual connection passes that layer by, so "
+        "the layer's weights cannot change it. (At the output of an attention or MLP an affine map can be; that was "
+        "not compared here.) A curved shift cannot. So take a vector; the best by rank: "
+        f"{with_effect(s, best(s, [cost.VECTOR]))}.",
+        "- **Must run in llama.cpp.** It adds one vector to a layer, no more. So take one of the same vectors; without "
+        "training: "
         f"{with_effect(s, best(s, [cost.VECTOR], trained=False))}.\n",
         "## What a random direction beats\n",
         _useless(s, useless, kept),
@@ -159,15 +162,16 @@ def summary_sizes(s: Standing) -> list[int]:
 
 def _useless(s: Standing, names: Sequence[str], kept: Sequence[Unit]) -> str:
     if not names:
-        return "None is both below random directions and faint on the toy.\n"
+        return "No method is both below a random direction here and without effect on the toy networks.\n"
     told = listed([f"{n} ({s.effect[n].text(2)} sd, {s.over_random[n].text(2)} over random directions, toy "
                    f"{s.toy[n].text(2)})" for n in names])  # fmt: skip
     seen = [name for name in names if kept and name in kept[0].effect]
     means = [f"{name} {mean_over_units([u.effect[name] for u in kept]).text(2)} sd" for name in seen]
     again = f"On the kept seeds: {listed(means)}. " if seen else ""
     return (
-        f"{told}. {again}A random direction, with layer and strength searched in the same way, did better on seed "
-        f"{declared.SEED} on average.{_shown_again(names, kept)} Methods that start from an error probe are made for "
+        f"Below a random direction, and below {summary.FAINT:g} on the toy: {told}. {again}A random direction, with "
+        f"layer and strength searched in the same way, did better on seed {declared.SEED} on average."
+        f"{_shown_again(names, kept)} Methods that start from an error probe are made for "
         "another task, the errors of labelled rows; [the study of MERA](mera.md) says what they are worth there.\n"
     )
 
@@ -215,8 +219,9 @@ def surprises(s: Standing) -> list[str]:
             f"{_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."
         )
     if same:
-        lines.append(f"- {listed(same).capitalize()} equals the mean difference in every cell, to six digits: it takes "
-                     "the 100 least and the 100 most mistaken rows, and there are fewer.")  # fmt: skip
+        lines.append(f"- {listed(same).capitalize()} equals the mean difference in every cell, to six digits: it uses "
+                     "the 100 rows with the least and the 100 with the largest error, and here there are fewer rows, "
+                     "so it uses all.")  # fmt: skip
     lines.append(
         f"- On texts that played no part in the choice the budget nearly holds: {len(over)} of {len(s.closed)} methods "
         f"exceed it in some cell. The largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
