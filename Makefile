@@ -45,7 +45,7 @@ fidelity: $(READY)  ## stereotypes and behaviours: what was meant to move and wh
 	@$(RUN) -m lightning_steer.studies.fidelity
 
 arena: $(READY)  ## which method should I use: every method at equal damage, two processes (a quarter of an hour)
-	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.arena --processes 2
+	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.arena --processes 2 --verdict
 
 coverage: $(READY)  ## how often every interval and certificate holds, simulated (half an hour of processor time)
 	@OMP_NUM_THREADS=1 $(RUN) -m lightning_steer.studies.coverage

@@ -148,8 +148,8 @@ def text(
         "budget), and generated text must stay intact. "
         "The result is then measured on pairs and texts that played no part in the "
         "choice. Where no setting helps within the budget, the model stays unsteered, with effect 0. Square brackets: "
-        f"95 % intervals over the {tasks} tasks, of paired differences where the column is a difference. Round "
-        "brackets: the range over cells.\n",
+        f"95 % intervals over the {tasks} tasks, of paired differences where the column is a difference. Of skewed "
+        "effects such intervals hold less often ([coverage](coverage.md)). Round brackets: the range over cells.\n",
         main_table(s) + "\n",
         *explained(s),
         *situations.text(s, kept),

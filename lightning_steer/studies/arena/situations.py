@@ -54,14 +54,24 @@ def no_better_than_random(s: Standing) -> list[str]:
     ]
 
 
+def _at_budget(s: Standing, name: str) -> str:
+    """Return which untrained method is ahead of the named one at the budget exactly, if one is."""
+    untrained = [other for other in s.closed if other not in declared.TRAINED]
+    ahead = max(untrained, key=lambda other: s.at_budget[other].value)
+    if ahead == name:
+        return ""
+    values = [f"{listed([each])} {s.at_budget[each].text(2)} sd" for each in (ahead, name)]
+    return f" At the budget exactly, {values[0]} is ahead of {values[1]}; a difference was not tested."
+
+
 def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str]:
     """Return the first lines: which method, and how sure that is."""
     trained = [name for name in s.order if name in declared.TRAINED][:1]
     vector, plain = best(s, [cost.VECTOR]), best(s, [cost.VECTOR, cost.AFFINE, cost.CURVED], trained=False)
     lines = [
-        f"**If you can train through the model's output, take {listed([name])}.** At equal damage it moves the margin "
-        f"(positive less negative continuation) by {s.effect[name].text(2)} standard deviations (sd). That is "
-        f"{s.over_reference[name].text(2)} more than the mean difference. Its mean rank is {s.rank[name].text(1)} of "
+        f"**If you can train through the model's output, take {listed([name])}.** Within the budget of damage it moves "
+        f"the margin (positive less negative continuation) by {s.effect[name].text(2)} standard deviations (sd). That "
+        f"is {s.over_reference[name].text(2)} more than the mean difference. Its mean rank is {s.rank[name].text(1)} of "
         f"{len(s.names)}.\n"
         for name in trained
     ]
@@ -69,7 +79,8 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
         f"**If another tool must apply it, as one vector, take {listed(vector[:1])}**: {s.effect[vector[0]].text(2)} "
         f"sd, mean rank {s.rank[vector[0]].text(1)}.\n",
         f"**Without training, take {listed(plain[:1])}**: mean rank {s.rank[plain[0]].text(1)}, "
-        f"{s.over_reference[plain[0]].text(2)} sd more than the mean difference{_maybe(s, plain[0])}.\n",
+        f"{s.over_reference[plain[0]].text(2)} sd more than the mean difference{_maybe(s, plain[0])}."
+        f"{_at_budget(s, plain[0])}\n",
         f"These three were chosen by their ranks on seed {declared.SEED}, the seed of the table. A winner that is "
         "chosen from a table looks better in it than it is.\n",
         "A name here is that of a file in `configs/methods`: learned vector is `learned_vector.yaml`. `steer --method` "
