@@ -61,9 +61,9 @@ def text(rows: list[Row], sets: int, seconds: float) -> str:
     lines = [head, "## What holds", "", summary(rows), "", *table(COLUMNS, map(_group, _groups(rows)))]
     lines += [
         "", "*Most* is the largest share among the designs of a line; the other columns are means over them. The "
-        "columns from *right choice* on are about the growing designs. If no setting is certified, that is no right "
-        "choice, with benefit 0. The last column says how much better the chosen setting looks on the items that chose it "
-        "than it is. `judge --split` measures it on other items.", "", AGAIN, "",
+        "columns from *right choice* on are about the growing designs. If no setting is certified, that is no "
+        "right choice, with benefit 0. The last column says how much better the chosen setting looks on the "
+        "items that chose it than it is. `judge --split` measures it on other items.", "", AGAIN, "",
     ]  # fmt: skip
     for truth in TRUTHS:
         lines += [f"## {truth.capitalize()}", "", *_designs(truth, [row for row in rows if row["truth"] == truth]), ""]
