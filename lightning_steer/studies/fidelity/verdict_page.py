@@ -17,30 +17,33 @@ Parts = Mapping[str, Mapping[str, Any]]
 LEAST = 0.93
 """A cell fails if the 99 % interval of its coverage lies entirely below."""
 SCOPE = (
-    "A bias type has 48 target terms, and no claim is about others. The 24 that judge in seed 1 had all been used in "
-    "seed 0, from which the layer, the strength and the directions of the claims came: of the towns 11 had been fitted "
-    "to, 3 had selected and 10 had judged; of the trades 9, 3 and 12. Only the sentences are new. So the declarations' "
-    '"other target terms" is too wide, and so is what a p-value takes for granted: terms drawn from many. The two '
-    "questions about narrow models speak about other trainings from this base model. Nothing here speaks about other "
-    "languages, sizes or base models."
+    "A bias type has 48 target terms, and no claim is about other terms. 24 of them are judged in seed 1. All 24 "
+    "had been used in seed 0, which gave the layer, the strength and the directions of the claims: of the towns 11 "
+    "had been used for fitting, 3 for selecting and 10 for judging; of the trades 9, 3 and 12. Only the sentences "
+    "are new. So the declarations' "
+    '"other target terms" is too wide, and p-values assume too much: that the terms '
+    "are drawn from many. The two questions about narrow models speak about other trainings from this base model. "
+    "Nothing here speaks about other languages, sizes or base models."
 )
 """Scope of the verdicts: narrower than the declaration, which remains as it was opened."""
 REDRAWN = (
-    "Found: in 1,000 sets of as many terms, redrawn from those that were tested. That restates their p-value and is no "
-    'power for other terms: 24 normal values without any effect that pass at p < .025 by chance are "found" in .68 of '
-    "such sets, on average; with a mean of 1.2 standard deviations in all."
+    "Found is the share of 1,000 sets of terms in which the pattern is shown; each set redraws as many terms from "
+    "those that were tested. This restates their p-value and is no power for other terms. For 24 normal values "
+    'without any effect that pass at p < .025 by chance, the pattern is "found" in .68 of such sets on average; '
+    "with a mean of 1.2 standard deviations, in all."
 )
 """Meaning of "found" for a positive control."""
 SIGNS = (
-    "By the signs of five trainings none of these claims would be shown: after Holm's correction the least p is .125 "
-    "for what narrow tuning lost and .0625 for the dose. The p-values are Student's, which takes trainings for draws "
-    "of a normal law."
+    "A sign test over the five trainings would show none of these claims: after Holm's correction its smallest p "
+    "is .125 for what narrow tuning lost and .0625 for the dose. The p-values are of Student's t, which assumes "
+    "that trainings are normally distributed."
 )
 """Caveat: how little five trainings show without a normal law."""
 SIDED = ("stereotype_change", "unrelated_change", "pattern_nats")
 SIDES = (
-    "The contrasts are of a difference. Below 0 it does not say that the stereotype falls: the unrelated sentence may "
-    "rise. Both sides were tabulated after the opening."
+    "The contrasts are of a difference: the stereotype's change less the unrelated sentence's. A difference below "
+    "0 does not say that the stereotype falls: the unrelated sentence may rise. Both changes were tabulated after "
+    "the opening."
 )
 """Caveat: which side of the pattern moves."""
 UNMATCHED = "No random direction was given the same choice of layer and strength"

@@ -34,10 +34,10 @@ it is. `--models` takes other models, or folders; `--data` is the folder of clon
 
 Operations and memory are estimates of `plan`, not measurements, from the models' own configurations and real data. A
 "~" means that four bytes of text count as one token. Memory is for the largest batch in bfloat16; a smaller
-`tokens_per_batch` needs less. Planned before log-probabilities were computed in smaller pieces, so today's may be
-lower. StereoSet, SMS spam, MMLU and the released open-ended pairs were counted as they are.
-Three data sets are stand-ins: CAA's pairs of sycophancy count for every behaviour, financial texts with questions
-that we worded for the finance tasks, and 160 made-up prompts of 67 bytes for refusal_direction. `--plan` counts your
+`tokens_per_batch` needs less. The memory was planned before log-probabilities were computed in smaller pieces, so
+today's plans may be lower. StereoSet, SMS spam, MMLU and the released open-ended pairs were counted as they are. For
+the others we counted stand-ins: CAA's pairs of sycophancy for every behaviour, financial texts with questions that we
+worded for the finance tasks, and 160 made-up prompts of 67 bytes for refusal_direction. `--plan` counts your
 own copies with the model's tokenizer. Text that MERA generates at the position `exact` is not counted, so its cost is
 higher than stated.
 """

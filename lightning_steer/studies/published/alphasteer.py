@@ -110,9 +110,9 @@ def _short(calls: list[Call]) -> str:
     ]
     return (
         f"More refusals of the two sets of attacks are certified at {sure[0]} of {len(half[0].choice.candidates)} "
-        f"strengths where half of the items choose, at {sure[1]} where all do. "
+        f"strengths if half of the items are used to choose a strength, at {sure[1]} if all are. "
         f"That they cost little is harder to show with {calls[0].judgement.measures[1].n} problems. "
-        f"Certified with all promises, half of the items choosing: {chosen[0]}; all choosing: {chosen[1]}."
+        f"The strength that keeps all promises is, with half of the items: {chosen[0]}; with all: {chosen[1]}."
     )
 
 
@@ -144,7 +144,7 @@ def _least(calls: list[Call]) -> list[str]:
     }
     said = " and ".join(f"{n} for a loss below {loss:g}" for loss, n in least.items())
     return [
-        f"If no answer changed at all, so many problems would have to choose before that is certain: {said}. There are "
+        f"If no answer changed at all, this many problems would be needed to certify the promise: {said}. There are "
         f"{calls[0].judgement.measures[1].n}, so half of them certify the smaller loss only where more "
         "answers became right than wrong.",
         "",

@@ -51,7 +51,8 @@ def section(outcomes: Path) -> Section:
     behaviours = sorted({one.behaviour for one in cells})
     lines = [
         *head(CAA_DYNAMIC),
-        f"**What the items support.** The vectors move a letter. Of {near.cells} cells ({layers} layers x "
+        f"**What the items support.** The vectors move probability to a letter, A, rather than to the matching "
+        f"answer. Of {near.cells} cells ({layers} layers x "
         f"{len(behaviours)} behaviours), {near.letter} make the answer A likelier at multiplier 1 than at -1; "
         f"{near.as_meant} make the matching answer likelier, and {near.each_letter} do so both where A matches and "
         f"where B does. In {near.each_letter_answered} of these, half of the probability is still on A and B. None is "
@@ -73,11 +74,13 @@ def section(outcomes: Path) -> Section:
     lines += [line for text in position_sentences(matching) for line in (text, "")]
     left = [one.setting for one in mass.settings if one.value.value < 0.5]
     lines += [
-        f"Beyond |2| probability leaves both answers: at layer {LAYER} less than half of it is left at "
+        f"At multipliers beyond 2 in either direction probability leaves both answers: at layer {LAYER} less than "
+        f"half is left at "
         f"{', '.join(left)}. Over all {near.cells} cells the mean is:",
         "",
         *table(("multiplier", *(f"{m:g}" for m in cells[0].p_a)), [("A and B together", *_masses(cells))]),
-        "So the curves beyond |2| compare remainders. Both directions of one vector raise the matching answer, since "
+        "So the curves beyond 2 compare the small probabilities that are left. Both directions of one vector raise "
+        "the matching answer, since "
         "without steering the model gives the other one, and forcing either letter helps wherever that letter matches.",
         "",
         *sentences(training),
@@ -85,9 +88,11 @@ def section(outcomes: Path) -> Section:
         "",
     ]
     short = (
-        f"The vectors move a letter: {near.letter} of {near.cells} cells make the answer A likelier at multiplier 1 "
-        f"than at -1. Those that make the matching answer likelier at either letter, with half of the probability "
-        f"still on both answers: {near.each_letter_answered}. Beyond |2| the probability leaves both answers."
+        f"The vectors move probability to a letter rather than to the matching answer: {near.letter} of {near.cells} "
+        f"cells make the answer A likelier at multiplier 1 "
+        f"than at -1. The number of cells that make the matching answer likelier both where it is A and where it is B, "
+        f"with half of the probability still on A and B, is {near.each_letter_answered}. At multipliers beyond 2 in "
+        f"either direction, probability leaves both answers."
     )
     return Section(short, lines)
 

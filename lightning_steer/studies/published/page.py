@@ -6,14 +6,17 @@ from lightning_steer.studies.published import alphasteer, caa, caa_dynamic_page,
 
 HEAD = """# What published outcomes of steering support
 
-Four projects released what their steering did. This page judges tables of it, of three item by item and of CAA means
-alone, with the statistics of this library: what was claimed, what the released items support, with n and intervals. No
-model was run. Nothing here says that a claim is false in general; it says what these items can show.
+Four projects released what their steering did. This page judges tables of these outcomes with the statistics of this
+library: what was claimed, and what the released items support, with n and intervals. The tables of three projects
+hold single items, that of CAA holds only means. No model was run. Nothing here says that a claim is false in general;
+it says what these items can show.
 
-Written by `python -m lightning_steer.studies.published --data FOLDER`; `--page FILE` writes it elsewhere. The tables
-hold verdicts, probabilities, scores and letters, no texts, and do not ship. `python -m
-lightning_steer.studies.published.clones CLONES OUTCOMES` makes such tables from clones of the four repositories. Those
-of AlphaSteer and CAA that this page judges were made before it could; its phrases of refusal may differ from theirs.
+The page is written by `python -m lightning_steer.studies.published --data FOLDER`; `--page FILE` writes it elsewhere.
+The tables hold verdicts, probabilities, scores and letters, no texts, and do not ship. `python -m
+lightning_steer.studies.published.clones CLONES OUTCOMES` makes such tables from clones of the four repositories. The
+tables of AlphaSteer and CAA that this page judges are older than that command: its phrases of refusal may differ from
+those used for them. *Certified*, *certain* and *certainly* mean shown at confidence
+.95, with a correction for the number of comparisons.
 [Judge any steering](judge.md) explains the terms.
 """
 

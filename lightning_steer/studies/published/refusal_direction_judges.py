@@ -58,10 +58,11 @@ def judges_section(models: list[Model]) -> list[str]:
         "### Two judges",
         "",
         f"{JUDGES[0]} looks for phrases of refusal, {JUDGES[1]} reads the answer. The effect by each, and the "
-        " difference of both effects, item by item:",
+        "difference of both effects, item by item:",
         "",
         *table(("model", "setting", f"change by {JUDGES[1]}", f"by {JUDGES[0]}", "difference"), rows),
-        "What their disagreements turn: the setting that is certified at .95 to raise answered requests by more than "
+        "How their disagreements change the verdict: the setting that is certified at .95 to raise answered requests "
+        "by more than "
         f"a limit, by {JUDGES[1]} / by {JUDGES[0]} (all prompts choose; each limit is a call of its own):",
         "",
         *table(

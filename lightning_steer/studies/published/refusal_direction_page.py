@@ -47,7 +47,7 @@ def section(outcomes: Path) -> Section:
     short = (
         f"The published direction of {_agreeing(models)} models follows from the released scores. Both interventions "
         f"raise the answered requests, by much; which does so more is decided in {_decided(models)} comparisons. The "
-        f"judges differ on {apart} answers, which turns how large a rise is certain, prompts taken for independent."
+        f"judges differ on {apart} answers. This changes how large a rise is certain (prompts taken for independent)."
     )
     return Section(short, lines)
 
@@ -162,7 +162,7 @@ def _paired(models: list[Model]) -> list[str]:
         "### Ablation or addition?",
         "",
         f"On the same prompts, by McNemar's exact test, {count - decided} of {count} "
-        f"comparisons are undecided; ablation is ahead in {ahead} of them all. The last column is "
+        f"comparisons are undecided; ablation is ahead in {ahead} of all comparisons. The last column is "
         "the number of prompts that would show the observed difference in 80 % of repeats, if it were the true one. "
         "Where only a handful of answers differ, the score interval (Tango) may leave out 0; the exact test decides.",
         "",

@@ -11,11 +11,12 @@ from lightning_steer.studies.coverage.verdicts import fault
 Row = dict[str, Any]
 HEAD = """# How often the choice of `judge` is right
 
-`judge` certifies settings that keep all promises, and chooses one of them ([how](judge.md)). The chance that the chosen
-setting breaks any promise must be at most delta. This page simulates the choice: {sets:,} tables for each design, whose
-true means are known. `python -m lightning_steer.studies.coverage.choices` makes it in {minutes:.0f} minutes of
-processor time, from fixed seeds. [Coverage](coverage.md) has 144 more designs, with 4,000 tables each. There a harm's
-limit is .05, and with so strict a limit 100 clusters never certify anything.
+The command `judge` reads a table of outcomes of steering at several settings, such as strengths. It certifies the
+settings that keep all promises (a benefit, and limits on harms), and chooses one of them ([how](judge.md)). The chance
+that the chosen setting breaks any promise must be at most delta. This page simulates the choice: {sets:,} tables for
+each design, whose true means are known. `python -m lightning_steer.studies.coverage.choices` makes it in
+{minutes:.0f} minutes of processor time, from fixed seeds. [Coverage](coverage.md) has 144 more designs, with 4,000
+tables each. There a harm's limit is .05, and with so strict a limit 100 clusters never certify anything.
 
 **The designs.** There are {k} settings. The promises: a benefit above 0, and two, three or four harms whose
 measure falls by less than {limit:g}. The measures correlate by 0, .5 or .9 (the normal variables that they are made
@@ -23,10 +24,10 @@ from). The choice uses 100, 250 or 1,000 units: independent rows, whose changes 
 such rows with an intra-cluster correlation of {icc:g}.
 
 - *At the limits* every setting lies exactly at the limit of one promise (a benefit of 0, or a fall of {limit:g}), which
-  breaks it. It does well otherwise: a benefit of .3, no change of the other harms. So every choice is wrong. This is
-  the hard case.
-- *Growing*: setting s has a benefit of .08 s, and every harm's measure falls by .0396 s. So settings 1 to 5 keep all
-  promises; settings 6 to 10 break every promise about a harm. The best right choice has a benefit of .4.
+  breaks this promise. It keeps the others easily: a benefit of .3, no change of the other harms. So every choice is
+  wrong. This is the hard case.
+- *Growing*: setting s (1 to {k}) has a benefit of .08 s, and every harm's measure falls by .0396 s. So settings 1 to
+  5 keep all promises; settings 6 to 10 break every promise about a harm. The best right choice has a benefit of .4.
 
 Designs that differ only in the true means, the number of harms or delta share their random numbers.
 
@@ -59,10 +60,10 @@ def text(rows: list[Row], sets: int, seconds: float) -> str:
     head = HEAD.format(sets=sets, minutes=max(seconds / 60, 1), k=K, limit=LIMIT, each=EACH, icc=ICC)
     lines = [head, "## What holds", "", summary(rows), "", *table(COLUMNS, map(_group, _groups(rows)))]
     lines += [
-        "", "*Most* is the largest share among the designs of a line; the other columns are means over them. If no "
-        "setting is certified, that is no right choice, with benefit 0. The last column is the mean over the choices "
-        "of *growing*: how much better the chosen setting looks on the items that chose it than it is. `--split` "
-        "measures it on other items.", "", AGAIN, "",
+        "", "*Most* is the largest share among the designs of a line; the other columns are means over them. The "
+        "columns from *right choice* on are about the growing designs. If no setting is certified, that is no "
+        "right choice, with benefit 0. The last column says how much better the chosen setting looks on the "
+        "items that chose it than it is. `judge --split` measures it on other items.", "", AGAIN, "",
     ]  # fmt: skip
     for truth in TRUTHS:
         lines += [f"## {truth.capitalize()}", "", *_designs(truth, [row for row in rows if row["truth"] == truth]), ""]

@@ -138,8 +138,9 @@ CONTROL = (
 SIGNS = "Counted as four kinds, or corrected over all fifteen contrasts, nothing would be shown; read the signs, not p."
 """A caveat on the p-values: three of the six kinds are one, and each question is corrected separately."""
 NO_OP = (
-    "The strength is that with the best bound, under which changing nothing ties with 30 gains and 15 harms of 250: "
-    'gains below about .06 of accuracy that come with harms are set to 0 too, and "could have seen" says nothing here.'
+    "The strength is the one with the best bound, and by that bound changing nothing ties with 30 gains and 15 harms "
+    'of 250: gains below about .06 of accuracy that come with harms are set to 0 too, and "could have seen" says '
+    "nothing here."
 )
 """The reason why the undeployed claim could hardly fail."""
 DECLARATION = Declaration(
