@@ -60,7 +60,7 @@ def _at_budget(s: Standing, name: str) -> str:
     ahead = max(untrained, key=lambda other: s.at_budget[other].value)
     if ahead == name:
         return ""
-    values = [f"{listed([each])} {s.at_budget[each].text(2)} sd" for each in (ahead, name)]
+    values = [f"{listed([each])} ({s.at_budget[each].text(2)} sd)" for each in (ahead, name)]
     return f" At the budget exactly, {values[0]} is ahead of {values[1]}; a difference was not tested."
 
 
