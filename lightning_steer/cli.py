@@ -140,7 +140,8 @@ class CLI(LightningCLI):
             "--overwrite",
             type=bool,
             default=False,
-            help="replace a finished run of this name even if it has another model, method, layer or data",
+            help="replace a finished run of this name that has another model, method, layer or data; one that has the "
+            "same is replaced in any case",
         )
         parser.add_argument(
             vector_options.OPTION,
