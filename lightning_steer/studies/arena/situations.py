@@ -71,8 +71,8 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
     lines = [
         f"**If you can train through the model's output, take {listed([name])}.** Within the budget of damage it moves "
         f"the margin (positive less negative continuation) by {s.effect[name].text(2)} standard deviations (sd). That "
-        f"is {s.over_reference[name].text(2)} more than the mean difference. Its mean rank is {s.rank[name].text(1)} of "
-        f"{len(s.names)}.\n"
+        f"is {s.over_reference[name].text(2)} more than the mean difference. Its mean rank is "
+        f"{s.rank[name].text(1)} of {len(s.names)}.\n"
         for name in trained
     ]
     lines += [
@@ -174,7 +174,7 @@ def summary_sizes(s: Standing) -> list[int]:
 def _useless(s: Standing, names: Sequence[str], kept: Sequence[Unit]) -> str:
     if not names:
         return "No method is both below a random direction here and without effect on the toy networks.\n"
-    told = listed([f"{n} ({s.effect[n].text(2)} sd, {s.over_random[n].text(2)} over random directions, toy "
+    told = listed([f"{n} ({s.effect[n].text(2)} sd, {s.over_random[n].text(2)} less a random direction, toy "
                    f"{s.toy[n].text(2)})" for n in names])  # fmt: skip
     seen = [name for name in names if kept and name in kept[0].effect]
     means = [f"{name} {mean_over_units([u.effect[name] for u in kept]).text(2)} sd" for name in seen]
@@ -235,7 +235,8 @@ def surprises(s: Standing) -> list[str]:
                      "so it uses all.")  # fmt: skip
     lines.append(
         f"- On texts that played no part in the choice the budget nearly holds: {len(over)} of {len(s.closed)} methods "
-        f"exceed it in some cell. The largest damage is {most[0]:.2f} nats per token ({listed([most[1]])})."
+        f"(all but the prompt) exceed it in some cell. The largest damage is {most[0]:.2f} nats per token "
+        f"({listed([most[1]])})."
     )
     if PROMPT in s.names:
         none = sum(u.effect[PROMPT] == 0 for u in s.language)
