@@ -230,12 +230,7 @@ def parser() -> Parser:
     made.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the folder to write (default: logs/steer/ and the pairs' file name)"
     )
-    made.add_argument(
-        "--overwrite",
-        choices=["true", "false"],
-        default="false",
-        help="replace an earlier result in that folder (default: false)",
-    )
+    made.add_accepting("--overwrite", "replace an earlier result in that folder (default: false)")
     made.add_argument(
         "--chat", action="store_true", help="put prompts into the model's chat template, as for an instruct model"
     )
