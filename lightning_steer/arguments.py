@@ -53,6 +53,10 @@ class Parser(argparse.ArgumentParser):
         """Add ``--beside``, vector files that steer as well."""
         self.add_argument("--beside", type=Path, nargs="+", default=[], metavar="FILE", help=description)
 
+    def add_accepting(self, name: str, description: str) -> None:
+        """Add an option that is ``true`` or, by default, ``false``."""
+        self.add_argument(name, choices=["true", "false"], default="false", help=description)
+
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         self.exit(2, f"lightning_steer: {message}; see {self.prog} --help\n")

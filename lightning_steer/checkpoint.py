@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_steer.errors import UserError
+from lightning_steer.errors import UserError, brief
 
 NAMES = re.compile(
     r"collections (OrderedDict|defaultdict)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|device)"
@@ -42,8 +42,7 @@ def load(path: Path) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever torch, zipfile or the unpickler say of a damaged or foreign file
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"it cannot be read as tensors and plain values ({first})") from error
+        raise UserError(f"it cannot be read as tensors and plain values ({brief(error)})") from error
     tensors = list(_tensors(content))
     storages = {_place(tensor): tensor.untyped_storage() for tensor in tensors}
     claimed = sum(tensor.numel() * tensor.itemsize for tensor in tensors)

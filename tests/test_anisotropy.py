@@ -1,16 +1,14 @@
 """Anisotropy against loops over all pairs, its laws, and streamed sums against rows in memory."""
 
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from reweighted import bootstrap_weights, leave_one_out
-from test_stereoset_metric import ranks
 from torch import Tensor
 
-from lightning_steer.metrics.anisotropy import Anisotropy, centred_cosine, cosine, participation_ratio, top_share
+from lightning_steer.metrics.anisotropy import centred_cosine, cosine, participation_ratio, top_share
 from lightning_steer.statistics.jackknife import estimates_of_left_out
 
 MEASURES = [cosine, centred_cosine, participation_ratio, top_share]
@@ -146,32 +144,3 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.93 <= hits["cosine"] / runs <= 0.97
     assert 0.93 <= hits["participation_ratio"] / runs <= 0.97
     assert hits["centred_cosine"] / runs >= 0.93  # hardly varies at 0, so that it errs on the safe side
-
-
-def streamed(h: Tensor, cuts: list[int], centre: Tensor | None) -> dict[str, Tensor]:
-    metric = Anisotropy(h.shape[-1], h.shape[1], centre)
-    for batch in reversed(h.tensor_split(cuts)):
-        metric.update(batch)
-    return metric.compute()
-
-
-@pytest.mark.parametrize("cuts", [[], [1], [10, 10, 24]])
-def test_streamed_is_in_memory(cuts: list[int]) -> None:
-    h = case(4, sites=(3,)) + 100
-    first = streamed(h, cuts, None)
-    assert set(first) == {"n", "mean", "cosine"}
-    torch.testing.assert_close(first["mean"], h.mean(0))
-    second = streamed(h, cuts, first["mean"])
-    assert int(second["n"]) == 25
-    for measure in MEASURES:
-        torch.testing.assert_close(second[measure.__name__], measure(h))
-    alone = Anisotropy(6, centre=first["mean"][:1])
-    alone.update(h[:, 0])
-    assert float(alone.compute()["top_share"]) == pytest.approx(float(top_share(h[:, 0])))
-
-
-def test_two_ranks_are_one(tmp_path: Path) -> None:
-    h = case(5, sites=(2,))
-    whole = streamed(h, [], h.mean(0))
-    for other in ranks(Anisotropy(6, 2, h.mean(0)), {"h": h}, tmp_path):
-        torch.testing.assert_close(other, whole)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lightning_steer.metrics.evaluation import Evaluation
-from lightning_steer.report import svg
+from lightning_steer.report import document, svg
 from lightning_steer.report.__main__ import main
 from lightning_steer.report.labels import WORDS
 
@@ -134,6 +134,13 @@ def test_nothing_in_a_report_becomes_markup(tmp_path: Path) -> None:
     assert not {"script", "img"} & set(read.tags)
     assert not [name for name, _ in read.given if name.startswith("on")]
     assert read.said.count("alert(1)") > 10
+
+
+def test_no_template_leaves_escaping_out() -> None:
+    templates = sorted(Path(document.PACKAGE).rglob("*/*.html"))
+    assert len(templates) > 4
+    for path in templates:
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", path.read_text()), path
 
 
 def test_a_report_with_little_in_it(tmp_path: Path) -> None:

@@ -500,7 +500,7 @@ def test_what_is_written(outcomes: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_command_needs_no_torch(outcomes: Path) -> None:
-    heavy = ("torch", "lightning", "transformers", "sklearn", "matplotlib", "pandas", "pyarrow")
+    heavy = ("torch", "lightning", "transformers", "sklearn", "matplotlib", "pandas", "pyarrow", "jinja2")
     code = (
         "import sys, lightning_steer.__main__ as m; code = m.main(sys.argv[1:]); "
         f"print([name for name in {heavy!r} if name in sys.modules], code)"

@@ -8,6 +8,7 @@ from typing import Any
 from test_html import Reader, page, report
 
 from lightning_steer.report import card, runs, svg
+from lightning_steer.report.document import render
 from lightning_steer.report.opening import Shown, opening, shown
 
 ESTIMATE = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 9}
@@ -21,6 +22,10 @@ def run(name: str, effect: dict[str, Any] | None = None, **more: Any) -> dict[st
     return report(run=name, metrics=metrics, baselines={"baseline": columns}, dose_response=curve, **more)
 
 
+def opened(reports: list[dict[str, Any]]) -> str:
+    return render("report/opening.html", opening=opening(reports))
+
+
 def test_the_change_stands_for_a_run_and_drift_for_its_damage() -> None:
     assert shown(run("a")) == Shown("margin_change", "reference_kl")
     assert shown(report()) == Shown("target_accuracy", "drift_kl")
@@ -28,7 +33,7 @@ def test_the_change_stands_for_a_run_and_drift_for_its_damage() -> None:
 
 
 def test_a_row_for_each_run_and_a_point_with_both_intervals() -> None:
-    text = opening(
+    text = opened(
         [run("a", budget=0.1, place="layer 3, AllTokens"), run("b", budget=0.1, warnings=[]), report(run="c")]
     )
     read = Reader(text)
@@ -58,8 +63,8 @@ def test_a_point_stands_where_its_values_are() -> None:
 
 
 def test_no_figure_of_one_run_or_of_runs_without_damage(tmp_path: Path) -> None:
-    assert "<figure" not in opening([run("a")])
-    assert "<figure" not in opening([report(run="a", metrics={"strength": ESTIMATE}, baselines={})] * 2)
+    assert "<figure" not in opened([run("a")])
+    assert "<figure" not in opened([report(run="a", metrics={"strength": ESTIMATE}, baselines={})] * 2)
     read = Reader(page(tmp_path, report()))  # of an older version: it does not say where
     assert not read.open
     assert read.said.index("a network") < read.said.index("It moves the target")

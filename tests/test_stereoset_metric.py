@@ -4,7 +4,6 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from torchmetrics import Metric
 from lightning_steer.data.stereoset.examples import BIAS_TYPES, StereoSetExample, read_official
 from lightning_steer.metrics.stereoset import (
     Association,
-    StereoSet,
     association,
     choices,
     equal_terms,
@@ -56,14 +54,6 @@ def official(scores: Sequence[Sequence[float]], terms: Sequence[object]) -> tupl
 
 def numbers(found: Association) -> list[float]:
     return [float(found.ss), float(found.lms), float(found.icat)]
-
-
-def halves(metric: Metric, columns: dict[str, Tensor], cuts: Sequence[int]) -> dict[str, Tensor]:
-    """The metric's value, fed in batches that begin and end at ``cuts``, the last one first."""
-    edges = [0, *cuts, len(next(iter(columns.values())))]
-    for begin, end in reversed(list(pairwise(edges))):
-        metric.update(**{name: column[begin:end] for name, column in columns.items()})
-    return metric.compute()
 
 
 def _rank(rank: int, folder: str, metric: Metric, columns: dict[str, Tensor]) -> None:
@@ -241,19 +231,7 @@ def test_intervals_cover_icat_at_its_peak() -> None:
 @needs_data
 def test_metric_is_official_on_the_real_data(gpt2: tuple[list[StereoSetExample], Tensor, Tensor]) -> None:
     _, scores, term = gpt2
-    found = halves(StereoSet(), {"row": torch.arange(len(term)), "scores": scores, "term": term}, [7, 3000])
-    assert [float(found[name]) for name in ("lms", "ss", "icat")] == pytest.approx((83.652, 57.031, 71.889), abs=5e-4)
-
-
-def test_metric_is_the_same_for_any_split(tmp_path: Path) -> None:
-    scores, term = case(seed=8)
-    columns = {"row": torch.arange(len(term)), "scores": scores, "term": term}
-    whole = halves(StereoSet(), columns, [])
-    assert [float(whole[name]) for name in ("ss", "lms", "icat")] == pytest.approx(
-        official(scores.tolist(), term.tolist())
+    found = association(scores, term)
+    assert [float(figure) for figure in (found.lms, found.ss, found.icat)] == pytest.approx(
+        (83.652, 57.031, 71.889), abs=5e-4
     )
-    others = [halves(StereoSet(), columns, cuts) for cuts in ([1], [20, 21, 50])]
-    for other in (*others, *ranks(StereoSet(), columns, tmp_path)):
-        torch.testing.assert_close(other, whole)
-    with pytest.raises(ValueError, match="counted twice"):
-        halves(StereoSet(), {**columns, "row": columns["row"].clamp_min(1)}, [])

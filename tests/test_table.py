@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_stereoset_metric import ranks
 
-from lightning_steer.metrics.stereoset import StereoSet
+from lightning_steer.metrics.stereoset import association
 from lightning_steer.metrics.table import Table
 
 
@@ -48,9 +48,16 @@ def test_table_keeps_every_dtype_over_processes(tmp_path: Path) -> None:
 def test_large_cluster_numbers_do_not_merge_in_the_official_scores() -> None:
     """Three terms of which only the first prefers the stereotype: SS is 1/3, and 1/2 where the last two merge."""
     scores = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, 2.0, 0.0]], dtype=torch.float64)
-    metric = StereoSet()
-    metric.update(row=torch.arange(3), scores=scores, term=torch.tensor([2**25, 2**24, 2**24 + 1]))
-    assert float(metric.compute()["ss"]) == pytest.approx(100 / 3)
+    table = Table()
+    table.update(row=torch.arange(3), scores=scores, term=torch.tensor([2**25, 2**24, 2**24 + 1]))
+    assert float(association(**table.compute()).ss) == pytest.approx(100 / 3)
+
+
+def test_a_row_that_is_counted_twice_is_refused() -> None:
+    table = Table()
+    table.update(torch.tensor([0, 1, 1]), a=torch.zeros(3))
+    with pytest.raises(ValueError, match="counted twice"):
+        table.compute()
 
 
 def test_table_refuses_columns_that_change_their_kind() -> None:

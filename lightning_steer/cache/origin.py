@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_steer.cache import fingerprints
 from lightning_steer.cache.files import digest
+from lightning_steer.lm.positions import described
 from lightning_steer.lm.tokens import MultipleChoice
 
 if TYPE_CHECKING:
@@ -83,12 +84,6 @@ def text_of(question: MultipleChoice | str) -> str:
     return question if isinstance(question, str) else question.prompt + "".join(question.choices[:1])
 
 
-def positions_of(llm: "LLM") -> str:
-    """Which tokens are read."""
-    settings = ", ".join(f"{name}={value!r}" for name, value in vars(llm.read_positions).items())
-    return f"{type(llm.read_positions).__name__}({settings})"
-
-
 def origin_of(
     llm: "LLM", texts: Iterable[MultipleChoice | str], each_token: bool, dtype: str, texts_per_shard: int, fresh: bool
 ) -> Origin:
@@ -114,7 +109,7 @@ def origin_of(
         template=None if template is None else digest(template.encode()),
         part=llm.part,
         layers=sorted(layer % depth for layer in llm.layers),
-        positions=positions_of(llm),
+        positions=described(llm.read_positions),
         each_token=each_token,
         dtype=dtype,
         count=count,

@@ -72,12 +72,7 @@ def parser() -> Parser:
     made.add_argument(
         "--plain", action="store_true", help="continue messages as texts, even if the tokenizer has a chat template"
     )
-    made.add_argument(
-        "--other_model",
-        choices=["true", "false"],
-        default="false",
-        help="steer with a vector that was fitted on another model (default: false)",
-    )
+    made.add_accepting("--other_model", "steer with a vector that was fitted on another model (default: false)")
     made.add_argument("--web", action="store_true", help="serve a page on this machine instead; needs the extra `web`")
     made.add_argument("--port", type=int, metavar="N", help="the port of the page (default: one that is free)")
     made.add_loading()

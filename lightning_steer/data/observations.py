@@ -16,13 +16,14 @@ from tqdm.auto import tqdm
 
 from lightning_steer.cache import Cache, ensure, fingerprints, locked
 from lightning_steer.cache.files import digest, write
-from lightning_steer.cache.origin import Origin, origin_of, positions_of
+from lightning_steer.cache.origin import Origin, origin_of
 from lightning_steer.cache.record import tokens_of
 from lightning_steer.data.base import Observed
 from lightning_steer.data.mera.generated_answers import Answering, answers
 from lightning_steer.errors import UserError
 from lightning_steer.escapes import say
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import described
 from lightning_steer.lm.tokens import MultipleChoice
 
 NAME = "answers.safetensors"
@@ -58,7 +59,7 @@ class Observations:
             )
         texts = fingerprints.of_texts(_activation_texts(questions, written))[0]
         answer_texts = fingerprints.of_texts(_answer_inputs(llm, questions, answering))[0]
-        if (origin.texts, origin.positions, answered.texts) != (texts, positions_of(llm), answer_texts):
+        if (origin.texts, origin.positions, answered.texts) != (texts, described(llm.read_positions), answer_texts):
             raise UserError(
                 f"the cache in {folder} is of other questions, answers or tokens than this run asks for: another run "
                 "uses the same folder; give each its own"

@@ -27,6 +27,11 @@ class Positions(ABC):
         """
 
 
+def described(positions: Positions) -> str:
+    """Return the rule with its settings, as records of caches and runs have it."""
+    return f"{type(positions).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(positions).items())})"
+
+
 class AllTokens(Positions):
     """Every token."""
 

@@ -17,11 +17,9 @@ of the same rows lowers the centred cosine by 1 / (n - 1), so its interval, and 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_steer.metrics.weighted import weighted_mean
 
@@ -46,60 +44,6 @@ def top_share(h: Tensor, weights: Tensor | None = None) -> Tensor:
     return _each(lambda h, w: _top(_second_moments(h - weighted_mean(h, w), w)[0]), h, weights)
 
 
-class Anisotropy(Metric):
-    """Anisotropy of rows too many for memory, from float64 sums; the same for any split of the rows.
-
-    Two passes: the first gives ``mean`` and ``cosine``; the second, over the same rows, takes the mean as ``centre``
-    and gives all measures. ``update`` takes ``h [B, sites, d]``, or ``[B, d]`` of a single site.
-
-    Args:
-        width: size d of the residual stream.
-        sites: number of sites.
-        centre: ``[sites, d]`` mean of all rows; each site then needs a d x d matrix.
-    """
-
-    full_state_update = False
-    n: Tensor
-    total: Tensor
-    units: Tensor
-    outer: Tensor
-    lengths: Tensor
-    centred_units: Tensor
-    centre: Tensor | None
-
-    def __init__(self, width: int, sites: int = 1, centre: Tensor | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        shapes: dict[str, tuple[int, ...]] = {"n": (), "total": (sites, width), "units": (sites, width)}
-        if centre is not None:
-            shapes |= {"outer": (sites, width, width), "lengths": (sites,), "centred_units": (sites, width)}
-        for name, shape in shapes.items():
-            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.register_buffer("centre", centre, persistent=False)
-
-    def update(self, h: Tensor) -> None:
-        """Add a batch."""
-        h = h.detach().double().reshape(-1, *self.total.shape)
-        self.n += len(h)
-        self.total += h.sum(0)
-        self.units += unit(h).sum(0)
-        if self.centre is not None:
-            x = h - self.centre
-            outer, lengths = _second_moments(x, x.new_ones(len(x)), whole=True)
-            self.outer += outer
-            self.lengths += lengths
-            self.centred_units += unit(x).sum(0)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``n``, ``mean [sites, d]``, ``cosine [sites]``; with a centre the three others too, ``[sites]``."""
-        pairs = self.n * (self.n - 1)
-        measures = {"n": self.n, "mean": self.total / self.n, "cosine": (self.units.square().sum(-1) - self.n) / pairs}
-        if self.centre is not None:
-            measures["centred_cosine"] = (self.centred_units.square().sum(-1) - self.n) / pairs
-            measures["participation_ratio"] = _ratio(self.outer, self.lengths)
-            measures["top_share"] = _top(self.outer)
-        return measures
-
-
 def unit(h: Tensor) -> Tensor:
     """Scale rows ``[..., d]`` to length 1 in float64; a row of zeros stays zero."""
     return torch.nn.functional.normalize(h.double(), dim=-1, eps=1e-300)
@@ -117,14 +61,14 @@ def _cosine(h: Tensor, w: Tensor) -> Tensor:
     return (torch.tensordot(w, units, 1).square().sum(-1) - self_pairs) / (w.sum().square() - w.square().sum())
 
 
-def _second_moments(x: Tensor, w: Tensor, whole: bool = False) -> tuple[Tensor, Tensor]:
+def _second_moments(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``sum w x x^T`` ``[*, d, d]``, and the rows' products with themselves, ``sum w^2 |x|^4`` ``[*]``.
 
-    With fewer rows than dimensions, unless ``whole``, return rows times rows, which has the same eigenvalues.
+    With fewer rows than dimensions, return rows times rows, which has the same eigenvalues.
     """
     self_terms = torch.tensordot(w.square(), x.square().sum(-1).square(), 1)
     x = (x * w.sqrt().reshape(-1, *[1] * (x.dim() - 1))).movedim(0, -2)  # [*, n, d]
-    return (x.mT @ x if whole or x.shape[-2] >= x.shape[-1] else x @ x.mT), self_terms
+    return (x.mT @ x if x.shape[-2] >= x.shape[-1] else x @ x.mT), self_terms
 
 
 def _ratio(moments: Tensor, self_terms: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.metrics.columns import as_clusters, as_numbers
-from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Mean, Quantile
@@ -143,17 +142,3 @@ def by_task(rows: Tensor, task: Tensor, weights: Tensor | None = None) -> Tensor
     masks = [task == number for number in task.unique()]
     means = [weighted_mean(rows[mask], None if weights is None else weights[:, mask]) for mask in masks]
     return torch.stack(means, 0 if weights is None else 1)
-
-
-class Drift(Table):
-    """Drift on neutral texts, the same for any split into batches or over processes.
-
-    ``update`` takes the texts' numbers ``row [B]``, ``kl [B, L]`` (NaN beyond a text's end, L the same in every
-    batch), ``base [B]`` and ``steered [B]`` summed log-probabilities and ``tokens [B]``.
-    """
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``kl_mean``, ``kl_p95`` and ``perplexity_ratio``."""
-        columns = super().compute()
-        ratio = perplexity_ratio(columns["base"], columns["steered"], columns["tokens"])
-        return {"kl_mean": kl_mean(columns["kl"]), "kl_p95": kl_percentile(columns["kl"]), "perplexity_ratio": ratio}

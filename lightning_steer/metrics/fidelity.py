@@ -27,7 +27,6 @@ from torch import Tensor
 
 from lightning_steer.errors import UserError
 from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, UNRELATED, Association, moves, related
-from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 
 
@@ -103,24 +102,3 @@ def icat_split(before: Association, after: Association) -> Split:
     lms = (after.lms - before.lms) * (before.balance + after.balance) / 2
     ss = (after.balance - before.balance) * (before.lms + after.lms) / 2
     return Split(lms, ss)
-
-
-class Fidelity(Table):
-    """Intended and collateral shift, the same for any split into batches or over processes.
-
-    ``update`` takes the examples' positions ``row [B]`` and the scores ``before [B, 3]`` and ``after [B, *, 3]``.
-
-    Args:
-        negative: the choice that the edit was meant to leave.
-        positive: the choice that it was meant to reach.
-    """
-
-    def __init__(self, negative: int = STEREOTYPE, positive: int = ANTI) -> None:
-        super().__init__()
-        self.negative, self.positive = negative, positive
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``intended``, ``opposed``, ``collateral``, ``fidelity`` and ``selectivity``, each ``[*]``."""
-        columns = super().compute()
-        means = shift(columns["before"], columns["after"], self.negative, self.positive)
-        return {**means._asdict(), "fidelity": means.fidelity, "selectivity": means.selectivity}

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.errors import UserError
-from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 
 POSITIVE, NEGATIVE = range(2)
@@ -151,24 +150,6 @@ def change_of_halves(control: Tensor, steered: Tensor, weights: Tensor | None = 
     A margin that grows because negatives fall is no promotion; if both fall, steering also does damage.
     """
     return weighted_mean(_no_nan(steered) - control.reshape(len(control), *[1] * (steered.dim() - 2), 2), weights)
-
-
-class Likelihood(Table):
-    """Likelihood measures of both models, the same for any split into batches or over processes.
-
-    ``update`` takes the prompts' positions ``row [B]`` and log-likelihoods ``control [B, 2]`` and ``steered [B, 2]``.
-    """
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return all measures with their changes, the changes of the halves, and the paper's ``table [4, 2]``."""
-        columns = super().compute()
-        control, steered = columns["control"], columns["steered"]
-        measures = {"table": promotion_table(control, steered)}
-        for measure in (margin, preference, auc, cohens_d):
-            measures[measure.__name__] = measure(steered)
-            measures[f"{measure.__name__}_change"] = measure(steered) - measure(control)
-        measures["positive_change"], measures["negative_change"] = change_of_halves(control, steered)
-        return measures
 
 
 def _higher(a: Tensor, b: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from lightning_steer.errors import UserError
-from lightning_steer.metrics.table import Table
 from lightning_steer.metrics.weighted import weighted_mean
 
 STEREOTYPE, ANTI, UNRELATED = range(3)
@@ -128,17 +127,3 @@ def transitions(before: Tensor, after: Tensor, weights: Tensor | None = None) ->
     Row sums are the shares before, column sums those after.
     """
     return weighted_mean(moves(before, after), weights)
-
-
-class StereoSet(Table):
-    """Official scores and shares, the same for any split into batches or over processes.
-
-    ``update`` takes the examples' positions ``row [B]``, ``scores [B, 3]`` and ``term [B]``.
-    """
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``ss``, ``lms``, ``icat`` in percent, ``p_stereotype``, ``p_anti``, ``p_unrelated`` in [0, 1]."""
-        columns = super().compute()
-        scores = association(columns["scores"], columns["term"])
-        share = dict(zip(("p_stereotype", "p_anti", "p_unrelated"), shares(columns["scores"]), strict=True))
-        return {"ss": scores.ss, "lms": scores.lms, "icat": scores.icat, **share}

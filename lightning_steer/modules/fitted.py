@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_steer import checkpoint
-from lightning_steer.errors import UserError
+from lightning_steer.errors import UserError, brief
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.methods.mean_difference import MeanDifference
 from lightning_steer.runs import saving
@@ -63,7 +63,7 @@ def _tensors(path: Path) -> Any:
             return load_file(path)
         return checkpoint.load(path)
     except Exception as error:  # torch, zipfile, safetensors and the unpickler raise various types for a foreign file
-        raise UserError(f"{path} cannot be read as tensors: {_first(error)}") from None
+        raise UserError(f"{path} cannot be read as tensors: {brief(error)}") from None
 
 
 def _vectors(content: Any, widths: Mapping[str, int], path: Path) -> list[tuple[str, Tensor]]:
@@ -99,7 +99,3 @@ def _checked(tensor: Tensor, path: Path, name: str) -> Tensor:
     if tensor.is_floating_point() and not tensor.isfinite().all():
         raise UserError(f"{path} holds NaN or infinite values for {name}: nothing can be steered with them")
     return tensor
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -21,6 +21,7 @@ from lightning_steer.data.prompts import Prompt, PromptsDataModule
 from lightning_steer.errors import UserError
 from lightning_steer.hooks import Edit, edit
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import described
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.modules import fitted
 from lightning_steer.modules.sampling import Sampler
@@ -144,7 +145,7 @@ class Responses(L.LightningModule):
             method=type(method).__name__,
             settings=provenance.settings_of(method),
             sites=list(self.backbone.sites),
-            positions=provenance.rule(self.backbone.positions),
+            positions=described(self.backbone.positions),
         )
         self.mismatches = provenance.compared(path, saved.differences(current), self.accept_mismatch)
 

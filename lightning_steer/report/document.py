@@ -1,24 +1,40 @@
-"""The frame of every HTML page: self-contained, without scripts, fonts or other network resources."""
+"""HTML pages from templates: self-contained, without scripts, fonts or other network resources."""
 
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-STYLE = Path(__file__).with_name("page.css")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-"""Tells the browser to block everything that a page might load."""
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+PACKAGE = Path(__file__).parents[1]
 
 
-def document(title: str, body: str) -> str:
-    """Return a whole page.
+class Drawing(NamedTuple):
+    """A chart with what stands around it."""
+
+    title: str
+    chart: "Markup"
+    notes: Sequence[str]
+    key: Sequence[tuple[str, str, str]] = ()
+    """Label, colour and dashes of each line."""
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page, or a piece of one, in which every text that is shown is escaped.
 
     Args:
-        title: plain text.
-        body: markup, in which every text of a user is escaped.
+        template: path below the package; a whole page extends ``report/document.html``.
+        values: what the template shows: texts, and charts of :mod:`lightning_steer.report.svg`.
     """
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n"
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # few commands write a page
+
+    environment = Environment(
+        loader=FileSystemLoader(PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    return environment.get_template(template).render(values)

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 from lightning_steer.report import svg
+from lightning_steer.report.document import Drawing
 from lightning_steer.report.labels import word
 from lightning_steer.report.tables import cell
 
@@ -31,40 +31,34 @@ def shown(report: Report) -> Shown:
     return Shown(effect, next((name for name in DAMAGES if name in metrics), None))
 
 
-def opening(reports: Sequence[Report]) -> str:
-    """Return the table of runs and, of several, the figure of those that share their measures, as HTML."""
+def opening(reports: Sequence[Report]) -> dict[str, Any]:
+    """Return what ``opening.html`` shows: a row of each run and, of several, the drawing of those that share measures.
+
+    The drawing is None if no two runs have both an effect and a damage.
+    """
     kinds = [shown(report) for report in reports]
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("", "run", "method", "where", "effect", "damage"))
-    rows = "".join(_row(number, report, kind) for number, (report, kind) in enumerate(zip(reports, kinds, strict=True)))
-    table = (
-        f'<nav class="wide"><table class="compared"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></nav>\n'
-    )
-    return table + _figure(reports, kinds)
+    rows = [
+        {
+            "run": report["run"],
+            "warnings": len(report.get("warnings", [])),
+            "method": report["method"],
+            "where": ", ".join(filter(None, [report["backbone"], report.get("place", "")])),
+            "figures": [("effect", *_figured(report, kind.effect)), ("damage", *_figured(report, kind.damage))],
+        }
+        for report, kind in zip(reports, kinds, strict=True)
+    ]
+    return {"rows": rows, "drawing": _drawing(reports, kinds)}
 
 
-def _row(number: int, report: Report, kind: Shown) -> str:
-    count = len(report.get("warnings", []))
-    flags = f" <strong>{count} warning{'s' * (count > 1)}.</strong>" if count else ""
-    place = ", ".join(filter(None, [report["backbone"], report.get("place", "")]))
-    figures = "".join(
-        f'<td data-name="{title}"><span>{_figured(report, name)}</span></td>'
-        for title, name in (("effect", kind.effect), ("damage", kind.damage))
-    )
-    return (
-        f'<tr><td>{number + 1}</td><th scope="row"><a href="#run-{number}">{escape(report["run"])}</a>{flags}</th>'
-        f'<td data-name="method"><span>{escape(report["method"])}</span></td>'
-        f'<td data-name="where"><span>{escape(place)}</span></td>{figures}</tr>'
-    )
+def _figured(report: Report, name: str | None) -> tuple[str, str]:
+    """Return the figure and its label."""
+    return ("-", "") if name is None else (cell(report["metrics"][name]), word(name))
 
 
-def _figured(report: Report, name: str | None) -> str:
-    return "-" if name is None else f"{cell(report['metrics'][name])}<small>{escape(word(name))}</small>"
-
-
-def _figure(reports: Sequence[Report], kinds: Sequence[Shown]) -> str:
+def _drawing(reports: Sequence[Report], kinds: Sequence[Shown]) -> Drawing | None:
     whole = [kind for kind in kinds if kind.effect is not None and kind.damage is not None]
     if len(whole) < 2:
-        return ""
+        return None
     common = Counter(whole).most_common(1)[0][0]
     points = {
         str(number + 1): (report["metrics"][common.damage], report["metrics"][common.effect])
@@ -78,7 +72,4 @@ def _figure(reports: Sequence[Report], kinds: Sequence[Shown]) -> str:
     notes = "Numbers are those of the table; lines are 95 % intervals."
     notes += f" Dashed: the budget of damage, {', '.join(f'{one:g}' for one in budgets)}." if budgets else ""
     notes += f" {others} run{'s' * (others > 1)} with other measures not shown." if others else ""
-    return (
-        f"<figure><figcaption>Effect against damage</figcaption>{svg.scatter(points, svg.COLOURS[0], budgets, titles)}"
-        f'<p class="soft">{notes}</p></figure>\n'
-    )
+    return Drawing("Effect against damage", svg.scatter(points, svg.COLOURS[0], budgets, titles), [notes])

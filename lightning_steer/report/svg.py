@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 40
@@ -23,7 +25,7 @@ def lines(
     titles: tuple[str, str],
     band: Mapping[str, Column] | None = None,
     share: bool = True,
-) -> str:
+) -> Markup:
     """Return a chart of measures with their intervals against ``x``.
 
     Args:
@@ -40,26 +42,23 @@ def lines(
     top = 1.0 if share and max(values, default=1.0) <= 1 else max(values, default=1.0)
     low, high = min(0.0, *x), max(x)
     place = _Place((low, high if high > low else low + 1), _scale(min([0.0, *values]), top))
-    parts = [place.axes(titles, [tick for tick in _scale(low, high) if low <= tick <= high])]
+    chart = place.chart(titles, [tick for tick in _scale(low, high) if low <= tick <= high])
     if mark is not None and low <= mark <= high:
-        mark_x = place.x(mark)
-        parts.append(f'<line x1="{mark_x}" y1="{TOP}" x2="{mark_x}" y2="{HEIGHT - BOTTOM}" class="mark"/>')
+        _line(chart, "mark", place.x(mark), TOP, place.x(mark), HEIGHT - BOTTOM)
     if band is not None:
         outline = place.points([*_points(x, band["high"]), *reversed(_points(x, band["low"]))])
-        parts.append(f'<polygon points="{outline}" class="band"/>')
+        _draw(chart, "polygon", points=outline, kind="band")
     for i, curve in enumerate(curves.values()):
-        colour = escape(colours[i % len(colours)])
+        colour = colours[i % len(colours)]
         low_points, high_points, points = (_points(x, curve[name]) for name in ("low", "high", "value"))
         if low_points and high_points:
             outline = place.points([*high_points, *reversed(low_points)])
-            parts.append(f'<polygon points="{outline}" fill="{colour}" opacity=".15"/>')
-        dash = DASHES[i % len(DASHES)]
-        parts.append(
-            f'<polyline points="{place.points(points)}" fill="none" stroke="{colour}" stroke-width="2" '
-            f'stroke-dasharray="{dash}"/>'
-        )
-        parts += [f'<circle cx="{place.x(a)}" cy="{place.y(v)}" r="2.2" fill="{colour}"/>' for a, v in points]
-    return _figure(parts, f"{titles[1]} against {titles[0]}: {', '.join(curves)}")
+            _draw(chart, "polygon", points=outline, fill=colour, opacity=".15")
+        style = {"fill": "none", "stroke": colour, "stroke_width": 2, "stroke_dasharray": DASHES[i % len(DASHES)]}
+        _draw(chart, "polyline", points=place.points(points), **style)
+        for a, v in points:
+            _draw(chart, "circle", cx=place.x(a), cy=place.y(v), r=2.2, fill=colour)
+    return _markup(chart, f"{titles[1]} against {titles[0]}: {', '.join(curves)}")
 
 
 def scatter(
@@ -67,7 +66,7 @@ def scatter(
     colour: str,
     marks: Sequence[float],
     titles: tuple[str, str],
-) -> str:
+) -> Markup:
     """Return a chart of points with the intervals of both of their values.
 
     Args:
@@ -82,57 +81,42 @@ def scatter(
     )
     scales = _scale(min([0.0, *across, *marks]), max([0.0, *across, *marks])), _scale(min([0.0, *up]), max([0.0, *up]))
     place = _Place(*scales)
-    parts = [place.axes(titles, scales[0])]
-    parts += [
-        f'<line x1="{place.x(mark)}" y1="{TOP}" x2="{place.x(mark)}" y2="{HEIGHT - BOTTOM}" class="mark"/>'
-        for mark in marks
-    ]
+    chart = place.chart(titles, scales[0])
+    for mark in marks:
+        _line(chart, "mark", place.x(mark), TOP, place.x(mark), HEIGHT - BOTTOM)
     for label, (right, above) in finite.items():
         x, y = (to(float(one["value"] or 0)) for to, one in ((place.x, right), (place.y, above)))
         if len(ends := _numbers([right["low"], right["high"]])) == 2:
-            parts.append(f'<line x1="{place.x(ends[0])}" y1="{y}" x2="{place.x(ends[1])}" y2="{y}" class="whisker"/>')
+            _line(chart, "whisker", place.x(ends[0]), y, place.x(ends[1]), y)
         if len(ends := _numbers([above["low"], above["high"]])) == 2:
-            parts.append(f'<line x1="{x}" y1="{place.y(ends[0])}" x2="{x}" y2="{place.y(ends[1])}" class="whisker"/>')
-        parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{escape(colour)}"/>')
-        parts.append(f'<text x="{x + 5:.1f}" y="{y - 5:.1f}">{escape(label)}</text>')
-    return _figure(parts, f"{titles[1]} against {titles[0]}")
+            _line(chart, "whisker", x, place.y(ends[0]), x, place.y(ends[1]))
+        _draw(chart, "circle", cx=x, cy=y, r=3.5, fill=colour)
+        _draw(chart, "text", label, x=f"{x + 5:.1f}", y=f"{y - 5:.1f}")
+    return _markup(chart, f"{titles[1]} against {titles[0]}")
 
 
-def bars(columns: Mapping[str, Column], colour: str, titles: tuple[str, str]) -> str:
+def bars(columns: Mapping[str, Column], colour: str, titles: tuple[str, str]) -> Markup:
     """Return a chart of bars with intervals, indexed from 0; entries without a value are shaded."""
     value = columns["value"]
     numbers = _numbers([v for name in KEYS for v in columns[name]])
     place = _Place((-0.5, len(value) - 0.5), _scale(min([0.0, *numbers]), max([1e-12, *numbers])))
-    parts, half = [place.axes(titles, _whole(len(value)))], 0.4
+    chart, half = place.chart(titles, _whole(len(value))), 0.4
     for i, (v, low, high) in enumerate(zip(value, columns["low"], columns["high"], strict=True)):
         left, right, middle = place.x(i - half), place.x(i + half), place.x(i)
+        width = f"{right - left:.1f}"
         if v is None or not math.isfinite(v):
-            parts.append(
-                f'<rect x="{left}" y="{TOP}" width="{right - left:.1f}" height="{HEIGHT - TOP - BOTTOM}" '
-                'class="meant"/>'
-            )
+            _draw(chart, "rect", x=left, y=TOP, width=width, height=HEIGHT - TOP - BOTTOM, kind="meant")
             continue
         top, bottom = place.y(max(v, 0.0)), place.y(min(v, 0.0))
-        parts.append(
-            f'<rect x="{left}" y="{top}" width="{right - left:.1f}" height="{max(bottom - top, 0):.1f}" '
-            f'fill="{escape(colour)}"/>'
-        )
+        _draw(chart, "rect", x=left, y=top, width=width, height=f"{max(bottom - top, 0):.1f}", fill=colour)
         if low is not None and high is not None and math.isfinite(low + high):
-            parts.append(
-                f'<line x1="{middle}" y1="{place.y(low)}" x2="{middle}" y2="{place.y(high)}" class="whisker"/>'
-            )
-    return _figure(parts, f"{titles[1]} by {titles[0]}")
+            _line(chart, "whisker", middle, place.y(low), middle, place.y(high))
+    return _markup(chart, f"{titles[1]} by {titles[0]}")
 
 
-def key(labels: Sequence[str], colours: Sequence[str]) -> str:
-    """Return the legend that goes below a chart."""
-    entries = [
-        f'<li><svg viewBox="0 0 26 8" aria-hidden="true"><line x1="0" y1="4" x2="26" y2="4" '
-        f'stroke="{escape(colours[i % len(colours)])}" stroke-width="2.5" '
-        f'stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg>{escape(label)}</li>'
-        for i, label in enumerate(labels)
-    ]
-    return f'<ul class="key">{"".join(entries)}</ul>'
+def key(labels: Sequence[str], colours: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return the label, colour and dashes of each line, for the legend that goes below a chart."""
+    return [(label, colours[i % len(colours)], DASHES[i % len(DASHES)]) for i, label in enumerate(labels)]
 
 
 class _Place:
@@ -152,21 +136,21 @@ class _Place:
     def points(self, pairs: Sequence[tuple[float, float]]) -> str:
         return " ".join(f"{self.x(a)},{self.y(b)}" for a, b in pairs)
 
-    def axes(self, titles: tuple[str, str], ticks: Sequence[float]) -> str:
+    def chart(self, titles: tuple[str, str], ticks: Sequence[float]) -> Element:
+        """Return a chart with its axes."""
         floor = HEIGHT - BOTTOM
-        parts = [f'<line x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}" class="axis"/>']
-        parts += [f'<text x="{self.x(tick)}" y="{floor + 14}" text-anchor="middle">{tick:g}</text>' for tick in ticks]
+        chart = Element("svg", {"class": "chart", "viewBox": f"0 0 {WIDTH} {HEIGHT}", "role": "img"})
+        _line(chart, "axis", LEFT, floor, WIDTH - RIGHT, floor)
+        for tick in ticks:
+            _draw(chart, "text", f"{tick:g}", x=self.x(tick), y=floor + 14, text_anchor="middle")
         for tick in self.up:
             y = self.y(tick)
-            parts.append(f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" class="grid"/>')
-            parts.append(f'<text x="{LEFT - 5}" y="{y + 4}" text-anchor="end">{tick:.4g}</text>')
+            _line(chart, "grid", LEFT, y, WIDTH - RIGHT, y)
+            _draw(chart, "text", f"{tick:.4g}", x=LEFT - 5, y=y + 4, text_anchor="end")
         middle = (TOP + floor) / 2
-        parts.append(
-            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(titles[0])}</text>'
-            f'<text x="10" y="{middle}" text-anchor="middle" transform="rotate(-90 10 {middle})">'
-            f"{escape(titles[1])}</text>"
-        )
-        return "".join(parts)
+        _draw(chart, "text", titles[0], x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, text_anchor="middle")
+        _draw(chart, "text", titles[1], x=10, y=middle, text_anchor="middle", transform=f"rotate(-90 10 {middle})")
+        return chart
 
 
 def _scale(low: float, high: float) -> list[float]:
@@ -193,6 +177,17 @@ def _points(x: Sequence[float], column: Column) -> list[tuple[float, float]]:
     return [(a, value) for a, value in zip(x, column, strict=True) if value is not None and math.isfinite(value)]
 
 
-def _figure(parts: Sequence[str], label: str) -> str:
-    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-    return f"{head}{''.join(parts)}</svg>"
+def _draw(chart: Element, tag: str, text: str = "", **attributes: object) -> None:
+    """Add an element to the chart; ``kind`` is its class, and ``_`` in the name of an attribute stands for ``-``."""
+    names = {name: "class" if name == "kind" else name.replace("_", "-") for name in attributes}
+    SubElement(chart, tag, {names[name]: str(value) for name, value in attributes.items()}).text = text or None
+
+
+def _line(chart: Element, kind: str, x1: float, y1: float, x2: float, y2: float) -> None:
+    _draw(chart, "line", x1=x1, y1=y1, x2=x2, y2=y2, kind=kind)
+
+
+def _markup(chart: Element, label: str) -> Markup:
+    """Return the chart as text that a template does not escape again: ElementTree has escaped it."""
+    chart.set("aria-label", label)
+    return Markup(tostring(chart, "unicode"))  # noqa: S704

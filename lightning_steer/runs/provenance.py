@@ -19,6 +19,7 @@ from lightning_steer.data.base import SteeringDataModule
 from lightning_steer.data.mera.generated_backbone import GeneratedAnswerBackbone
 from lightning_steer.errors import UserError
 from lightning_steer.lm.language_model import LLM
+from lightning_steer.lm.positions import described
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.networks.backbone import Backbone
 from lightning_steer.runs.row_keys import INPUT, Limits, part_rows, phrase
@@ -122,7 +123,7 @@ def of(
         prompts, backbone = f"own words, {backbone.answering.max_new_tokens} tokens; ", backbone.plain
     positions = read_positions = ""
     if isinstance(backbone, LLM):
-        positions, read_positions = rule(backbone.positions), rule(backbone.read_positions)
+        positions, read_positions = described(backbone.positions), described(backbone.read_positions)
         template = _short(digest(str(backbone.tokenizer.chat_template).encode()))
         prompts += f"chat {template}, system message {backbone.system!r}" if backbone.chat else "plain"
         prompts += f"; scores normalized by {backbone.normalize}"
@@ -214,11 +215,6 @@ def _plain(value: Any) -> Any:
 
 def _short(fingerprint: str | None) -> str:
     return "unknown" if fingerprint is None else fingerprint[:12]
-
-
-def rule(positions: object) -> str:
-    """Which tokens are steered or read, as a record has it."""
-    return f"{type(positions).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(positions).items())})"
 
 
 def precision(network: nn.Module) -> str | None:

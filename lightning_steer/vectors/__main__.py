@@ -77,11 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--llm", metavar="NAME", help="hub name or folder of the model that an imported vector belongs to"
     )
-    parser.add_argument(
-        "--accept_mismatch",
-        choices=["true", "false"],
-        default="false",
-        help="export a run even if its model or data changed since (default: false); the card says so",
+    parser.add_accepting(
+        "--accept_mismatch", "export a run even if its model or data changed since (default: false); the card says so"
     )
     parser.add_argument(
         "--licence", metavar="NAME", help="the vector's licence, as an SPDX identifier such as CC-BY-4.0"

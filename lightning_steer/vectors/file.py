@@ -18,7 +18,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from lightning_steer import methods
-from lightning_steer.errors import UserError
+from lightning_steer.errors import UserError, brief
 from lightning_steer.files import write
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.runs.provenance import settings_of
@@ -171,9 +171,3 @@ def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[s
         if isinstance(part, SteeringMethod):
             part.fitted = True
     return method.requires_grad_(False).eval()
-
-
-def brief(error: BaseException) -> str:
-    """Return the first line of a library's error message."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

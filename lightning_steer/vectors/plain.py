@@ -14,8 +14,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from lightning_steer import checkpoint
-from lightning_steer.errors import UserError
-from lightning_steer.vectors.file import brief
+from lightning_steer.errors import UserError, brief
 
 NAME = re.compile(r"(?:(?:layers?|direction|block|h)[._-])?(\d{1,6})")
 

@@ -234,12 +234,7 @@ def parser() -> Parser:
         metavar="FOLDER",
         help="the folder to write (default: logs/steer/NAME for pairs in NAME.jsonl)",
     )
-    made.add_argument(
-        "--overwrite",
-        choices=["true", "false"],
-        default="false",
-        help="replace an earlier result in that folder (default: false)",
-    )
+    made.add_accepting("--overwrite", "replace an earlier result in that folder (default: false)")
     made.add_argument(
         "--chat", action="store_true", help="put prompts into the model's chat template, as for an instruct model"
     )
