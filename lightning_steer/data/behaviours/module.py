@@ -107,9 +107,11 @@ class BehaviourDataModule(PairDataModule):
         self.keep(parts, clusters, reference)
 
     def choices(self, example: BehaviourExample) -> MultipleChoice:
+        """Return the example's prompt and its two continuations."""
         return question(example)
 
     def with_prompt(self, example: BehaviourExample, prompt: str) -> BehaviourExample:
+        """Return the example with another prompt."""
         return example._replace(prompt=prompt)
 
     def continued(self, part: int, most: int) -> list[MultipleChoice]:

@@ -122,6 +122,7 @@ class StereoSetDataModule(PairDataModule):
         self.keep(parts, [[self.term[term_of(example)] for example in part] for part in parts], reference)
 
     def choices(self, example: StereoSetExample) -> MultipleChoice:
+        """Return the example's context and its three continuations or sentences."""
         return question(example)
 
     def with_prompt(self, example: StereoSetExample, prompt: str) -> StereoSetExample:
