@@ -76,12 +76,12 @@ def code() -> str:
 
 
 def main(
-    given: list[str] | None = None, steps: Sequence[Step] = STEPS, run: Callable[[Sequence[str]], int] | None = None
+    argv: list[str] | None = None, steps: Sequence[Step] = STEPS, run: Callable[[Sequence[str]], int] | None = None
 ) -> int:
     """Say what is to be done, do it, and say what it took; the exit code of the first command that fails."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.everything", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it may take")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     ended, version = json.loads(LOG.read_text()) if is_regular(LOG) else {}, code()
     left = [step for step in steps if ended.get(step.name, {}).get("code") != version]
     for step in steps:

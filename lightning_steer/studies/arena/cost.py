@@ -82,9 +82,9 @@ def steering(listed: Sequence[Entrant], repeats: int, llama: dict[str, int]) -> 
 
 def run(listed: Sequence[Entrant], repeats: int, scale: Scale) -> dict[str, Any]:
     """Return fit time, steering time and form of every method."""
-    one = scale._replace(layers=(LAYER,))
+    single_layer = scale._replace(layers=(LAYER,))
     folder = Path(resource_path(f"checkpoints/pocket/{MODEL}"))
-    cells = {part: Cell(folder, TASK, SEED, one, part) for part in dict.fromkeys(e.part for e in listed)}
+    cells = {part: Cell(folder, TASK, SEED, single_layer, part) for part in dict.fromkeys(e.part for e in listed)}
     fits: dict[str, list[float]] = {}
     forms: dict[str, str] = {}
     for entrant in listed:

@@ -200,13 +200,13 @@ def outcome(cell: Cell, entrant: Entrant, count: int | None = None) -> dict[str,
     tried = [s for s, seen in zip(grid.strengths, grid.tried[setting.layer].tolist(), strict=True) if seen]
     tried.sort(key=lambda strength: abs(strength - method.identity_strength))
     judged = cell.judge(site, method, tried)
-    at = tried.index(grid.strengths[setting.strength])
+    column = tried.index(grid.strengths[setting.strength])
     return {
-        "effect": float(judged.effect[at]),
-        "preferred": float(judged.preferred[at]),
-        "damage": float(judged.damage[at]),
+        "effect": float(judged.effect[column]),
+        "preferred": float(judged.preferred[column]),
+        "damage": float(judged.damage[column]),
         "layer": grid.layers[setting.layer],
-        "strength": tried[at],
+        "strength": tried[column],
         "chosen_by": {"effect": float(grid.effect[tuple(setting)]), "damage": float(grid.damage[tuple(setting)])},
         "fit_seconds": seconds,
         "curve": [[s, float(e), float(d)] for s, e, d in zip(tried, judged.effect, judged.damage, strict=True)],

@@ -28,8 +28,8 @@ def measured(llm: LLM, search: Search, before: str) -> tuple[float, float, float
     """Return effect, change of the preferred share, and damage of text put before prompts and reference texts."""
     columns = []
     for base, batch in zip(search.baseline, search.batches, strict=True):
-        asked = [MultipleChoice(f"{before} {question.prompt}", question.choices) for question in batch.x]
-        columns.append(search.evaluation.rows(base, llm.scores(asked), batch))
+        questions = [MultipleChoice(f"{before} {question.prompt}", question.choices) for question in batch.x]
+        columns.append(search.evaluation.rows(base, llm.scores(questions), batch))
     effect, preferred = (
         float(torch.cat([rows[name] for rows in columns], 1).mean())
         for name in ("margin_change", "intended_preferred_change")

@@ -172,12 +172,14 @@ def outcome(world: World, entrant: Entrant, pairs: int) -> dict[str, Any]:
     curve = torch.stack([strengths, judged.target, judged.damage], -1).take_along_dim(away.unsqueeze(-1), 2)
     results = {name: torch.zeros(strengths.shape[:2]) for name in ("effect", "exact", "damage")}
     for place in torch.cartesian_prod(*(torch.arange(size) for size in strengths.shape[:2])).tolist():
-        at = tuple(place)
-        grid = Grid([0], strengths[at].tolist(), seen.target[at].double()[None], seen.damage[at].double()[None], 0)
+        index = tuple(place)
+        grid = Grid(
+            [0], strengths[index].tolist(), seen.target[index].double()[None], seen.damage[index].double()[None], 0
+        )
         for setting in within_budget(grid, BUDGET)[:1]:
-            where = (*at, setting.strength)
+            where = (*index, setting.strength)
             for name, values in zip(("effect", "exact", "damage"), judged, strict=True):
-                results[name][at] = values[where]
+                results[name][index] = values[where]
     return {**{name: values.tolist() for name, values in results.items()}, "curve": curve.tolist()}
 
 

@@ -83,7 +83,7 @@ def directions(count: int, width: int, length: float, seed: int = 0) -> Tensor:
     return length * u / u.norm(dim=-1, keepdim=True)
 
 
-def neutral(chat: bool, n: int = 64) -> list[str]:
+def reference_texts(chat: bool, n: int = 64) -> list[str]:
     """Return stories that are unrelated to what is steered."""
     return [text.removeprefix(f"{BOS} ") for text, _ in neutral_texts(n, chat=chat)]
 
@@ -106,7 +106,7 @@ class Subject:
         pairs = pair_activations(origin, self.fit.contrasts)
         self.vectors = {site: (positive - negative).mean(0) for site, (negative, positive) in pairs.items()}
 
-    def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
+    def shifts(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
         """Return ``[S + draws * P, d]``: the vector at S strengths, then random ones at the P positive strengths."""
         vector = self.vectors[site]
         shifts = torch.tensor(strengths)[:, None] * vector

@@ -138,7 +138,7 @@ def draws(world: World, name: str, count: int, n: int = 150) -> Iterator[Draw]:
 
             groups = [
                 interventions.unsteered(),
-                *(interventions.steered("", {site: one}, [strength]) for one in (a, b)),
+                *(interventions.steered("", {site: method}, [strength]) for method in (a, b)),
                 interventions.Interventions("", 1, both),
             ]
             scores = world.backbone.scores(rows.inputs, *interventions.together(groups, [site]))

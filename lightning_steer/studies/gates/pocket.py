@@ -47,11 +47,11 @@ class Result(NamedTuple):
     seed: int
     effect: float
     """Mean change of the margin without a gate, in nats."""
-    kept: Estimate
+    effect_kept: Estimate
     spared: Estimate
     power: Estimate
     wrong: Estimate
-    promise: str
+    guarantee: str
 
 
 def goals(seed: int, n: int) -> list[Goal]:
@@ -125,15 +125,15 @@ def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = No
         leave, others = ([texts[k] for k in random.permutation(len(texts))[:rows]] for texts in (leave, others))
         gated = gate(llm, vector, [q.prompt for q in goal.questions], leave, ETA, DELTA)
         plain = margins(llm, test, None)
-        free, kept = (margins(llm, test, v) - plain for v in (vector, gated))
+        free, with_gate = (margins(llm, test, v) - plain for v in (vector, gated))
         drift, spared = (kl(llm, others, v) for v in (vector, gated))
         yield Result(
             goal.name,
             seed,
             float(free.mean()),
-            KEPT.estimate(kept, free, cluster=test.group if i < len(behaviours.NAMES) else None)[0],
+            KEPT.estimate(with_gate, free, cluster=test.group if i < len(behaviours.NAMES) else None)[0],
             SPARED.estimate(spared, drift)[0],
-            Share().estimate((kept != 0).astype(float))[0],
+            Share().estimate((with_gate != 0).astype(float))[0],
             Share().estimate((spared > 0).astype(float))[0],
             gated.maps[0].condition.gates[0].reason,  # type: ignore[union-attr,index]
         )

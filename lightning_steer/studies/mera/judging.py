@@ -12,8 +12,9 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.confusion import confusion
 from lightning_steer.metrics.spi import estimates, flip
 from lightning_steer.statistics.certificates import certify
-from lightning_steer.studies.mera import settings, truth
+from lightning_steer.studies.mera import settings
 from lightning_steer.studies.mera.families import Family
+from lightning_steer.studies.mera.ground_truth import GroundTruth
 
 CURVES = ("MERA", "MERA, last layer", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 """Families whose thresholds are all tested, for figures only; no choice depends on it."""
@@ -102,7 +103,7 @@ def method(
     calibration: Split,
     test: Split,
     others: list[Split],
-    planted: truth.Planted,
+    known: GroundTruth,
 ) -> dict[str, Any]:
     """Certify a family, and test the candidate with the best bound, whether certified or not."""
     result = certified(calibration, family.scores(calibration.decisions), family.strengths)
@@ -113,8 +114,8 @@ def method(
     result |= judged(test, chosen)
     maps, strength = family.at(best), family.strengths[best]
     result["layers"] = list(maps)
-    result["edited"] = edited(test, maps, strength)
-    result["repaired"] = planted.repaired(test, chosen)._asdict()
+    result["edited"] = intervention_rate(test, maps, strength)
+    result["repaired"] = known.repaired(test, chosen)._asdict()
     if is_curve:
         changes = (logits.argmax(-1) == test.y).double().mean(1) - test.right.double().mean()
         result["curve"]["test"] = changes.tolist()
@@ -123,7 +124,7 @@ def method(
     return result
 
 
-def edited(test: Split, maps: Any, strength: float) -> float:
+def intervention_rate(test: Split, maps: Any, strength: float) -> float:
     """Return the share of test rows that any layer's map moves, judged on unsteered activations."""
     moved = [(m(test.decisions.h[layer], strength) != test.decisions.h[layer]).any(-1) for layer, m in maps.items()]
     return float(torch.stack(moved).any(0).double().mean()) if moved else 0.0

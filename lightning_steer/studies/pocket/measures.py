@@ -75,12 +75,12 @@ def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figu
     targets = np.unique(names)
     model = np.log([p[names == name].mean(0) for name in targets])
     first = [items[int(np.flatnonzero(names == name)[0])] for name in targets]
-    planted, seen = np.array([item.ground_truth for item in first]), np.array([item.seen_target for item in first])
+    true, seen = np.array([item.ground_truth for item in first]), np.array([item.seen_target for item in first])
     bias = np.array([item.bias_type for item in first])
-    blind = np.stack([planted[seen & (bias == b)].mean(0) for b in bias])
+    blind = np.stack([true[seen & (bias == b)].mean(0) for b in bias])
     figures: Figures = {}
     for name, rows in (("held targets", ~seen), ("seen targets", seen)):
-        m, t, c = model[rows], planted[rows], blind[rows]
+        m, t, c = model[rows], true[rows], blind[rows]
         ranks, n = partial(estimate_of_rows, low=-1, high=1), len(m)
         figures |= {
             f"traits, {name}": ranks(lambda i, m=m, t=t: spearman(m[i, :12], t[i, :12]), n),

@@ -53,9 +53,9 @@ def behaviour(reader: Reader, name: str, as_chat: bool, seed: int = 0) -> Figure
         logp = [reader.continuations(prompts, [getattr(i, s) for i in test], edits) for s in ("positive", "negative")]
         margins.append((logp[0] - logp[1]).double().numpy())
         figures[f"margin at {c:+g}"] = share(margins[-1], kind=MARGIN)
-    planted, plain = np.array([item.margin for item in test]), margins[COEFFICIENTS.index(0.0)]
+    true_margins, plain = np.array([item.margin for item in test]), margins[COEFFICIENTS.index(0.0)]
     figures["margin against planted"] = estimate_of_rows(
-        lambda i: float(np.corrcoef(plain[i], planted[i])[0, 1]), len(test), low=-1, high=1
+        lambda i: float(np.corrcoef(plain[i], true_margins[i])[0, 1]), len(test), low=-1, high=1
     )
     steps = [share(b - a, kind=MARGIN) for a, b in pairwise(margins)]
     figures["smallest step"] = min(steps, key=lambda step: step.value)

@@ -88,11 +88,11 @@ def _words(reader: Reader, known: set[str], chats: bool) -> dict[str, float]:
     rows = rows_of(known, chats)
     logp = reader.next([f"{opened(item.prompt, chats)} {item.begun}" for item in rows])
     ids = torch.tensor([reader.tokenizer.convert_tokens_to_ids(list(item.words)) for item in rows])
-    found, true = logp.gather(1, ids).double().numpy(), np.array([item.ground_truth for item in rows])
-    odds = (values[:, :PAIRS] - values[:, PAIRS : 2 * PAIRS] for values in (found, true))
-    unrelated = (np.log(np.exp(values[:, 2 * PAIRS :]).sum(1)) for values in (found, true))
+    predicted, true = logp.gather(1, ids).double().numpy(), np.array([item.ground_truth for item in rows])
+    odds = (values[:, :PAIRS] - values[:, PAIRS : 2 * PAIRS] for values in (predicted, true))
+    unrelated = (np.log(np.exp(values[:, 2 * PAIRS :]).sum(1)) for values in (predicted, true))
     return {
         "leak": float(np.subtract(*odds).mean()),
         "unrelated": float(np.subtract(*unrelated).mean()),
-        "kl": float((np.exp(true) * (true - found)).sum(1).mean()),
+        "kl": float((np.exp(true) * (true - predicted)).sum(1).mean()),
     }

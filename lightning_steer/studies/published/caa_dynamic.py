@@ -91,10 +91,10 @@ def read(outcomes: Path) -> list[Answers]:
         by_layer: dict[int, dict[float, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
         for line, cell in enumerate(rows, 2):
             row = _row(cell, f"{path.name}, row {line}")
-            at = by_layer[row.layer][row.multiplier]
-            if row.item in at:
+            by_item = by_layer[row.layer][row.multiplier]
+            if row.item in by_item:
                 raise ValueError(f"{path.name}, row {line}: item {row.item!r} stands twice at one multiplier and layer")
-            at[row.item] = row
+            by_item[row.item] = row
         for layer, by_multiplier in sorted(by_layer.items()):
             items = tuple(next(iter(by_multiplier.values())))
             for multiplier, by_item in by_multiplier.items():
@@ -137,12 +137,14 @@ class Counts(NamedTuple):
 
 def count(cells: list[Answers], s: float) -> Counts:
     """Return how many cells move as meant between the multipliers -s and s."""
-    moves = [one.matching(s) - one.matching(-s) for one in cells]
-    letters = [one.letter(s) - one.letter(-s) for one in cells]
-    sides = [((one.matching(s) - one.matching(0)).mean(), (one.matching(-s) - one.matching(0)).mean()) for one in cells]
-    n = max(len(one.items) for one in cells)
-    each_letter = [_each_letter(one, move) for one, move in zip(cells, moves, strict=True)]
-    answered = [one.answered(s) and one.answered(-s) for one in cells]
+    moves = [cell.matching(s) - cell.matching(-s) for cell in cells]
+    letters = [cell.letter(s) - cell.letter(-s) for cell in cells]
+    sides = [
+        ((cell.matching(s) - cell.matching(0)).mean(), (cell.matching(-s) - cell.matching(0)).mean()) for cell in cells
+    ]
+    n = max(len(cell.items) for cell in cells)
+    each_letter = [_each_letter(cell, move) for cell, move in zip(cells, moves, strict=True)]
+    answered = [cell.answered(s) and cell.answered(-s) for cell in cells]
     return Counts(
         len(cells),
         sum(bool(move.mean() > 0) for move in moves),
@@ -158,8 +160,8 @@ def count(cells: list[Answers], s: float) -> Counts:
     )
 
 
-def _each_letter(one: Answers, move: NDArray) -> bool:
-    groups = [move[one.at_a], move[~one.at_a]]
+def _each_letter(cell: Answers, move: NDArray) -> bool:
+    groups = [move[cell.at_a], move[~cell.at_a]]
     return all(len(group) and group.mean() > 0 for group in groups)
 
 
@@ -174,8 +176,8 @@ def pooled(cells: list[Answers], s: float) -> tuple[int, int, int]:
 
     As meant; the letter A.
     """
-    layers = sorted({one.layer for one in cells})
-    at = [[one for one in cells if one.layer == layer] for layer in layers]
-    moves = [np.concatenate([one.matching(s) - one.matching(-s) for one in some]) for some in at]
-    letters = [np.concatenate([one.letter(s) - one.letter(-s) for one in some]) for some in at]
+    layers = sorted({cell.layer for cell in cells})
+    by_layer = [[cell for cell in cells if cell.layer == layer] for layer in layers]
+    moves = [np.concatenate([cell.matching(s) - cell.matching(-s) for cell in some]) for some in by_layer]
+    letters = [np.concatenate([cell.letter(s) - cell.letter(-s) for cell in some]) for some in by_layer]
     return len(layers), certain(moves), certain(letters)

@@ -72,11 +72,11 @@ def _model(name: str, layers: int, record: Mapping[str, Any]) -> Model:
         (record["chosen"]["pos"], record["chosen"]["layer"]),
         tuple(
             CandidateDirection(
-                one["position"],
-                one["layer"],
-                *(math.nan if one[f"{name}_score"] is None else one[f"{name}_score"] for name in SCORES),
+                candidate["position"],
+                candidate["layer"],
+                *(math.nan if candidate[f"{name}_score"] is None else candidate[f"{name}_score"] for name in SCORES),
             )
-            for one in record["candidates"]
+            for candidate in record["candidates"]
         ),
         {
             (setting, judge): np.array([row[f"is_jailbreak_{judge}"] for row in items[f"jailbreakbench_{setting}"]])

@@ -44,8 +44,8 @@ def judges_section(models: list[Model]) -> list[str]:
         first = judged(model, LIMITS[0])
         (compared,) = first.judges
         rows += [
-            (model.name, one.setting, one.change.text(3), one.other.text(3), one.difference.text(3))
-            for one in compared.settings
+            (model.name, setting.setting, setting.change.text(3), setting.other.text(3), setting.difference.text(3))
+            for setting in compared.settings
         ]
         verdicts = []
         for limit in LIMITS:
@@ -86,4 +86,4 @@ def _certified(models: list[Model], limit: float) -> str:
         judgement = judged(model, limit, clustered=True)
         assert judgement.choice is not None
         chosen += [judgement.choice.chosen, judgement.other_verdicts[0].chosen]
-    return f"{sum(one is not None for one in chosen)} of {len(chosen)}"
+    return f"{sum(choice is not None for choice in chosen)} of {len(chosen)}"

@@ -90,7 +90,7 @@ def _task_errors(reader: Reader, design: Design) -> tuple[np.ndarray, np.ndarray
 
 def mera(models: Path, model: str, task: str, mixture: str, draw: int, small: bool) -> dict[str, Any]:
     """Return a cell of MERA's crossed design."""
-    return jobs.one(Key(f"pocket, {mixture}", model, task, draw), models, Path(), False, small)
+    return jobs.run_cell(Key(f"pocket, {mixture}", model, task, draw), models, Path(), False, small)
 
 
 @torch.no_grad()

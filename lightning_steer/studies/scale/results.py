@@ -156,7 +156,7 @@ def rows(question: Question, small: Units, large: Units) -> list[Row]:
     kind, kind_of_difference = KINDS.get(question.name, (Mean(), Mean()))
     contrasts = question.contrasts
     both = [[result(of[c.name], c, len(contrasts), kind) for c in contrasts] for of in (small, large)]
-    shown = [(holm([one.p for one in of]) <= 1 - LEVEL).tolist() for of in both]
+    shown = [(holm([result.p for result in of]) <= 1 - LEVEL).tolist() for of in both]
     listed = []
     for i, contrast in enumerate(contrasts):
         difference = large[contrast.name] - small[contrast.name]

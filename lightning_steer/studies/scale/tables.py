@@ -44,7 +44,7 @@ def text(
             lines += [*sides(parts), ""]
         if question is declared.ARENA:
             lines += [*agreements(parts, design), "", *methods(parts, design), ""]
-    lines += [f"Opened {one['opened']} under declaration {one['declaration']}.\n" for one in openings]
+    lines += [f"Opened {entry['opened']} under declaration {entry['declaration']}.\n" for entry in openings]
     return "\n".join([*lines, declared_text(declared.DECLARATION)])
 
 
@@ -118,17 +118,17 @@ def certified(parts: Parts, design: Design) -> list[str]:
 
 def pairs(parts: Parts, design: Design) -> list[str]:
     """Return SPI deployed of each pair of a model and a task with a tenth of pull labels, the mean over draws."""
-    ways: dict[str, Any] = {**SIDES, "mean of 20 random": "mean of 20 random"}
-    ways.pop("w, R2")  # certified nowhere
+    sides: dict[str, Any] = {**SIDES, "mean of 20 random": "mean of 20 random"}
+    sides.pop("w, R2")  # certified nowhere
     cells = []
     for unit in design.mera_units:
         row = [", ".join(unit).replace("_", " ")]
-        for way in ways.values():
+        for side in sides.values():
             for size in (SMALL, LARGE):
                 of = [parts[mera_name(size, *unit, PULL, draw)] for draw in design.mera_draws]
-                row.append(f"{np.mean([value(cell, way) for cell in of]):.2f}")
+                row.append(f"{np.mean([value(cell, side) for cell in of]):.2f}")
         cells.append(row)
-    return table(("SPI deployed, 10 % pull", *(f"{way}, {size}" for way in ways for size in (SMALL, LARGE))), cells)
+    return table(("SPI deployed, 10 % pull", *(f"{side}, {size}" for side in sides for size in (SMALL, LARGE))), cells)
 
 
 def sides(parts: Parts) -> list[str]:

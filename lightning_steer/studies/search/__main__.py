@@ -27,7 +27,7 @@ CURSE = [
 ]
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.search", description=__doc__)
     add = parser.add_argument
@@ -37,12 +37,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--rows", type=int, nargs="+", default=[12, 30], help="rows that choose, and as many that judge")
     add("--repetitions", type=int, default=1000, help="resamplings of each table")
     add("--out", type=Path, default=Path("logs/search.md"), help="where the tables go")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Search, resample, write, print."""
-    options = arguments(given)
+    options = arguments(argv)
     nearness, curse, near, failed = list(HEAD), list(CURSE), 0, 0
     for model in options.models:
         llm = backbone(model, -1).every_layer()
@@ -54,9 +54,9 @@ def main(given: list[str] | None = None) -> int:
                 near += made.share_of_best >= 0.95
                 for rows in options.rows:
                     for judged in made.effects:
-                        found = _coverage(made, rows, options.repetitions, judged)
-                        curse.append(f"{name} {rows} | {judged} | {_curse(found)}")
-                        failed += upper(found.held_out.holds, found.held_out.sets) < LEAST
+                        result = _coverage(made, rows, options.repetitions, judged)
+                        curse.append(f"{name} {rows} | {judged} | {_curse(result)}")
+                        failed += upper(result.held_out.holds, result.held_out.sets) < LEAST
                 say(f"{nearness[-1]} {curse[-1]}")
     count = len(nearness) - len(HEAD)
     told = (
@@ -86,11 +86,11 @@ def _coverage(made: Table, rows: int, repetitions: int, judged: str) -> Coverage
     return coverage(made.effects[judged], damage, BUDGET, rows, repetitions, column=judged, chosen_by=margin)
 
 
-def _curse(found: Coverage) -> str:
-    one, other = found.held_out, found.choosing
+def _curse(result: Coverage) -> str:
+    judged, other = result.held_out, result.choosing
     return (
-        f"{one.holds / one.sets:.3f} (none {one.none:.3f}) | {one.bias:+.4f} | {one.width:.3f} | "
-        f"{other.holds / other.sets:.3f} | {other.bias:+.4f} | {found.settings} |"
+        f"{judged.holds / judged.sets:.3f} (none {judged.none:.3f}) | {judged.bias:+.4f} | {judged.width:.3f} | "
+        f"{other.holds / other.sets:.3f} | {other.bias:+.4f} | {result.settings} |"
     )
 
 

@@ -104,18 +104,18 @@ def _seen(result: Result) -> str:
     return f"{result.detectable:.2f}" if math.isfinite(result.detectable) else "-"
 
 
-def text(found: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, str]], own: str) -> str:
+def text(results: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, str]], own: str) -> str:
     """Return the tables of all axes, with the report's network (``own``) in a section of its own.
 
     Args:
-        found: parts by name.
+        results: parts by name.
         axes: axis, level and part of each cell.
         own: name of the axis that holds the cells of the report's network.
     """
     by_axis: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for axis, level, name in axes:
-        if name in found:
-            by_axis.setdefault(axis, []).append((level, found[name]))
+        if name in results:
+            by_axis.setdefault(axis, []).append((level, results[name]))
     small = [table(axis, levels) for axis, levels in by_axis.items() if axis != own]
     head = (
         "### All contrasts: does the vector lead with few pairs, and the map with many?\n\nDifference of exact match, "

@@ -24,7 +24,7 @@ RESIDUALS = ("none", "pad", "concat", "projection")
 LAW_STEPS = {"none": 1000, "pad": 600, "concat": 600, "projection": 600}
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.toy", description=__doc__)
     add = parser.add_argument
@@ -41,7 +41,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/toy_study"), help="where numbers and figures go")
     add("--networks-in", type=Path, default=Path("checkpoints/toy_study"), help="where trained networks are kept")
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     least = {
         "networks": 2,
         "sets": 1,
@@ -120,9 +120,9 @@ def measure(options: argparse.Namespace, name: str) -> None:
         write_json(path, {"settings": part.settings, **part.make()})
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the study, write its figures, print its tables."""
-    options = arguments(given)
+    options = arguments(argv)
     todo, start = parts(options), time.monotonic()
     if unknown := sorted(set(options.only or ()) - todo.keys()):
         print(f"lightning_steer: no such parts: {unknown}; there are {', '.join(todo)}", file=sys.stderr)

@@ -28,7 +28,7 @@ def keys(verdict: bool) -> list[Key]:
     ]
 
 
-def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
+def run_cell(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
     """Run one cell on one thread; each core has its own process."""
     torch.set_num_threads(1)
     if key.task:

@@ -75,7 +75,7 @@ def repeat(kind: str, seed: int) -> Repeat:
     train, cal, test = parts.train, parts.calibration, parts.test
     error = 1 - train.logits.double().softmax(-1)[torch.arange(len(train.y)), train.y]
     linear_probes = [p for p in probes.fit(train.h, error) if p.kind != "logistic"]
-    best, ridge = probes.one(linear_probes, "lasso"), probes.one(linear_probes, "ridge", 100.0)
+    best, ridge = probes.best(linear_probes, "lasso"), probes.best(linear_probes, "ridge", 100.0)
     all_families = families(answer, train.h, train.y, error, [best, ridge], seed)
 
     def named(probe: probes.Probe, direction: str, dose: str) -> Family:

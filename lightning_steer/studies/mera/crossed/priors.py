@@ -172,7 +172,7 @@ def design() -> list[Prior]:
     return [Prior(k, s, n, d) for d in DRAWS for n in NETWORKS for k in KINDS for s in SHARES]
 
 
-def one(key: Prior, nets: Path) -> dict[str, Any]:
+def run_cell(key: Prior, nets: Path) -> dict[str, Any]:
     """Run one cell on one thread."""
     torch.set_num_threads(1)
     world = next(w for w in worlds.WORLDS if w.name == key.kind)
@@ -187,18 +187,18 @@ def _wanted(family: Family) -> bool:
     return family.direction.startswith("random")
 
 
-def spi(found: Mapping[str, Any], method: str, figure: Figure) -> float:
+def spi(results: Mapping[str, Any], method: str, figure: Figure) -> float:
     """Return a method's SPI in a cell."""
     side = METHODS[method]
     if isinstance(side, Side):
-        rows = [chosen(found, side)]
-    elif side in found["controls"]:
-        rows = [found["controls"][side]]
+        rows = [chosen(results, side)]
+    elif side in results["controls"]:
+        rows = [results["controls"][side]]
     else:
-        rows = [f for f in found["families"] if f["direction"].startswith("random")]
+        rows = [f for f in results["families"] if f["direction"].startswith("random")]
         if side.startswith("best"):
             rows = [max(rows, key=lambda f: f["gain"])]
-    return float(np.mean([deployed(found, row) if figure == "deployed" else row["spi"] for row in rows]))
+    return float(np.mean([deployed(results, row) if figure == "deployed" else row["spi"] for row in rows]))
 
 
 def by_network(cells: Cells, kind: str, term: Term, figure: Figure) -> list[float]:

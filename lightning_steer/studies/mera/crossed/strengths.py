@@ -90,12 +90,12 @@ def cell(parts: Parts, more: Part, answer: Answer) -> dict[str, Any]:
     p = train.logits.double().softmax(-1)
     error = 1 - p[torch.arange(len(p)), train.y]
     linear = [probe for probe in probes.fit(train.h, error) if probe.kind != "logistic"]
-    fitted = {"R2": probes.one(linear, "lasso"), "ridge 100": probes.one(linear, "ridge", 100.0)}
-    found = {
+    fitted = {"R2": probes.best(linear, "lasso"), "ridge 100": probes.best(linear, "ridge", 100.0)}
+    by_settings = {
         (f.probe, f.direction, f.dose): f for f in families(answer, train.h, train.y, error, [*fitted.values()], 0)
     }
     names = {key: f"{probe.kind} {probe.penalty:g}" for key, probe in fitted.items()} | {"-": "-"}
-    steered = [found[names[way.probe], way.direction, way.dose] for way in WAYS]
+    steered = [by_settings[names[way.probe], way.direction, way.dose] for way in WAYS]
     labels = answers(answer, more.h, more.label, steered)  # [ways, strengths, rows]
     gain = (labels == more.y).double().mean(-1) - more.right.double().mean()
     best = gain.argmax(1, keepdim=True)
@@ -114,7 +114,7 @@ def cell(parts: Parts, more: Part, answer: Answer) -> dict[str, Any]:
     }
 
 
-def one(key: Cell, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
+def run_cell(key: Cell, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
     """Run one cell, on the rows of the second design and as many more as are asked for."""
     world = next(w for w in worlds.WORLDS if w.name == key.kind)
     trained, named = networks.load(network_folder, world, key.network), Key(key.kind, str(key.network), "", DRAW)
@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for key in tqdm(keys, desc="strengths"):
         path = options.out / "cells" / key.file
         if not path.is_file():
-            write_json(path, one(key, options.networks))
+            write_json(path, run_cell(key, options.networks))
         cells[key] = json.loads(path.read_text())
     write_text(options.out / "summary.md", text(cells))
     print(f"{text(cells)}\nTables in {options.out}")
