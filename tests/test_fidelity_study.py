@@ -18,11 +18,11 @@ from lightning_steer.report.runs import read
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.studies.fidelity import anisotropy, behaviours, families, ground_truth, runs, sweep
 from lightning_steer.studies.fidelity import document as fidelity
-from lightning_steer.studies.fidelity.settings import ARMS, Scale
+from lightning_steer.studies.fidelity.settings import ARMS, StudyScale
 from lightning_steer.studies.fidelity.study import main
 from lightning_steer.studies.fidelity.subject import Subject, added, directions, split
 
-SCALE = Scale(draws=3, strengths=(-1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))
+SCALE = StudyScale(draws=3, strengths=(-1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))
 ZERO = torch.zeros(1, 1)
 
 

@@ -94,9 +94,9 @@ def few():
 
     def part(n):
         h = torch.randn(n, 12, generator=generator) @ mix
-        return cell.Part(h, torch.randint(3, (n,), generator=generator), answer(h))
+        return cell.CellPart(h, torch.randint(3, (n,), generator=generator), answer(h))
 
-    parts = cell.Parts(part(200), part(60), part(60), part(90))
+    parts = cell.CellParts(part(200), part(60), part(60), part(90))
     error = 1 - parts.train.logits.double().softmax(-1)[torch.arange(200), parts.train.y]
     fitted = probes.fit(parts.train.h, error)
     return parts, answer, error, fitted, shifts.families(answer, parts.train.h, parts.train.y, error, fitted, 0)
@@ -203,7 +203,7 @@ def test_figures_of_answers_are_those_of_scikit_learn():
     random = np.random.default_rng(0)
     y, written = random.integers(3, size=200), random.integers(3, size=(4, 200))
     written[0] = 1
-    test = cell.Part(torch.zeros(200, 2), torch.from_numpy(y), torch.randn(200, 3))
+    test = cell.CellPart(torch.zeros(200, 2), torch.from_numpy(y), torch.randn(200, 3))
     result = cell.judged(test, torch.from_numpy(written))
     for k in range(4):
         assert float(result["balanced_accuracy"][k]) == pytest.approx(balanced_accuracy_score(y, written[k]))

@@ -42,7 +42,7 @@ def test_a_kind_counts_once_and_the_shares_stand_apart() -> None:
     values = {(first, 0): 0.0, (first, 1): 0.5, (second, 0): 1.0}
     low, high = strengths.SHARES
     cells = {
-        strengths.Cell(kind, fitted, steered, network): one(value if (fitted, steered) == (low, high) else 0.0)
+        strengths.StrengthCell(kind, fitted, steered, network): one(value if (fitted, steered) == (low, high) else 0.0)
         for (kind, network), value in values.items() for fitted in strengths.SHARES for steered in strengths.SHARES
     }  # fmt: skip
     lines = strengths.text(cells).splitlines()
@@ -64,7 +64,7 @@ def test_probes_are_fitted_to_rows_of_one_share_and_rows_of_another_are_steered(
         monkeypatch.setattr(
             strengths, "cell", lambda *arguments, shares=shares: calls.update({shares: list(arguments)})
         )
-        strengths.run_cell(strengths.Cell(priors.KINDS[0], *shares, 30), tmp_path, 50)
+        strengths.run_cell(strengths.StrengthCell(priors.KINDS[0], *shares, 30), tmp_path, 50)
     low, high = strengths.SHARES
     for fitted, steered in itertools.product((low, high), repeat=2):
         parts, more, _ = calls[fitted, steered]

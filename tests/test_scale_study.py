@@ -52,7 +52,7 @@ def test_a_finding_held_by_the_declared_rule(shown: tuple[bool, bool], detectabl
     assert declared.verdict(result(0.4, 0.1), result(0.1, detectable), shown, 0.1) == expected
 
 
-def row(small: Sequence[float] | NDArray, large: Sequence[float] | NDArray) -> results.Row:
+def row(small: Sequence[float] | NDArray, large: Sequence[float] | NDArray) -> results.FindingRow:
     (row_found,) = results.rows(QUESTION, {"it": np.array(small)}, {"it": np.array(large)})
     return row_found
 
@@ -179,9 +179,9 @@ def test_without_the_small_models_it_says_what_to_do(workshop: Path, capsys: pyt
 def test_a_model_that_knows_the_truth_has_no_error(monkeypatch: pytest.MonkeyPatch, pocket_decoder: Path) -> None:
     """Planted probabilities have no error in log-odds, also if all traits are likelier; a random model has one."""
     from lightning_steer.data.pocket import items
-    from lightning_steer.studies.pocket.reader import Reader
+    from lightning_steer.studies.pocket.reader import PocketReader
 
-    reader, rows = Reader(pocket_decoder), items.traits()
+    reader, rows = PocketReader(pocket_decoder), items.traits()
     assert measuring._log_odds(reader)[0].mean() > 0.3
     planted = torch.full((len(rows), len(vocabulary())), -30.0)
     for logp, item in zip(planted, rows, strict=True):

@@ -72,7 +72,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
     ]
     few = [e for e in listed if e.name in declared.NAMES]
     many_pairs = [e for e in listed if e.name in declared.MANY]
-    scale = language.QUICK if options.quick else language.Scale()
+    scale = language.QUICK if options.quick else language.LanguageScale()
     by_name: dict[str, Part] = {}
 
     def add(name: str, make: Callable[[], dict[str, Any]], competing: list[Any], **settings: Any) -> None:
@@ -91,7 +91,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
                 weights=digest(folder), scale=sized._asdict(), **more)  # fmt: skip
 
     def calculate(prefix: str, competing: list[Any], seeds: tuple[int, ...], **more: Any) -> None:
-        size = toy.QUICK if options.quick else toy.Scale()
+        size = toy.QUICK if options.quick else toy.ToyScale()
         size = size._replace(sizes=()) if prefix else size
         for cell in toy.CELLS[:1] if options.quick else toy.CELLS[-1:] if prefix else toy.CELLS:
             cell = cell._replace(network=toy.shorter(cell.network, size.train_share))

@@ -17,7 +17,7 @@ from lightning_steer.metrics.behaviour_effect import (
 )
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.likelihood import sorted_curves
-from lightning_steer.studies.fidelity.settings import Scale
+from lightning_steer.studies.fidelity.settings import StudyScale
 from lightning_steer.studies.fidelity.subject import (
     added,
     directions,
@@ -69,7 +69,9 @@ def compared(control: Tensor, steered: Tensor, topic: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scale: Scale, layer: int) -> dict[str, Any]:
+def run(
+    models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scale: StudyScale, layer: int
+) -> dict[str, Any]:
     """Return dose-response, table and figure of one behaviour in one model, compared with random directions."""
     llm = language_model(models[model], True)
     source = PocketBehaviour(behaviour, per_topic=10, chat=chat)

@@ -21,7 +21,7 @@ from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.stereoset_effect import KINDS as EFFECTS
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Kind, Mean
-from lightning_steer.studies.fidelity.settings import Arm, Scale
+from lightning_steer.studies.fidelity.settings import Arm, StudyScale
 from lightning_steer.studies.fidelity.subject import Subject, added, split
 from lightning_steer.studies.fidelity.sweep import along, estimates_along, with_unsteered
 
@@ -143,7 +143,7 @@ def beside(estimate: Estimate, true: float) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: int) -> dict[str, Any]:
+def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: StudyScale, layer: int) -> dict[str, Any]:
     """Return reported and true figures at one layer, and whether the reported intervals contain the true values."""
     subject = Subject(arm, models, kind)
     llm, test = subject.llm, subject.test

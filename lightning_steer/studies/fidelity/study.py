@@ -40,7 +40,7 @@ from lightning_steer.studies.fidelity.settings import (
     NARROW_SEEDS,
     QUICK,
     Arm,
-    Scale,
+    StudyScale,
 )
 from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
@@ -111,7 +111,7 @@ def digest(folder: Path) -> str:
 
 def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Part]:
     """Return ``{name: (settings, function)}`` of all parts; runs read the sweeps, so they come after them."""
-    scale = QUICK if options.quick else Scale()
+    scale = QUICK if options.quick else StudyScale()
     weights = {name: digest(path) for name, path in models.items()}
     arms = [arm for arm in ARMS if arm.model in models and arm.vector in models]
     if options.quick:

@@ -21,7 +21,7 @@ from lightning_steer.studies.fidelity.settings import Arm
 TOKENS = 2048
 
 
-class Split(NamedTuple):
+class SubjectSplit(NamedTuple):
     """Questions of one part of a bias type's examples."""
 
     examples: list[StereoSetExample]
@@ -47,7 +47,7 @@ def language_model(folder: Path, continuation: bool = False) -> LLM:
     return llm.every_layer()
 
 
-def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0) -> Split:
+def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0) -> SubjectSplit:
     """Return the examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats and plain text have the same terms.
 
     The seed draws sentences, unrelated words and the split of terms into parts.
@@ -57,7 +57,7 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
     chosen = data.parts[part]
     term = [data.term[example.target.strip().casefold()] for example in chosen]
     questions = [question(example) for example in chosen]
-    return Split(chosen, PairBatches(questions, data.negative, data.positive, term, len(questions)))
+    return SubjectSplit(chosen, PairBatches(questions, data.negative, data.positive, term, len(questions)))
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, cho
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect, effect_estimates, effect_rows
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.kinds import Kind, Mean
-from lightning_steer.studies.fidelity.settings import LAYER, Arm, Scale
+from lightning_steer.studies.fidelity.settings import LAYER, Arm, StudyScale
 from lightning_steer.studies.fidelity.subject import Subject, added, reference_texts
 
 AIMS = {"suppress": (STEREOTYPE, ANTI), "promote": (ANTI, STEREOTYPE)}
@@ -104,7 +104,7 @@ def drift_of(drift: TextDrift, strengths: Sequence[float]) -> dict[str, list[lis
 
 
 @torch.no_grad()
-def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[str, Any]:
+def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: StudyScale) -> dict[str, Any]:
     """Return estimates of every layer and strength, and of every random direction."""
     subject = Subject(arm, models, kind)
     llm, test, select = subject.llm, subject.test, subject.select

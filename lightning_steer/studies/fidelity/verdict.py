@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.studies.fidelity import anisotropy
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, Arm
-from lightning_steer.studies.fidelity.subject import Split, Subject, added, reference_texts
+from lightning_steer.studies.fidelity.subject import Subject, SubjectSplit, added, reference_texts
 from lightning_steer.studies.fidelity.sweep import rows_of
 
 SEED = 1
@@ -32,7 +32,7 @@ def by_term(rows: Tensor, term: Tensor) -> list[list[float]]:
     return torch.stack([rows[:, term == number].mean(1) for number in term.unique()], 1).tolist()
 
 
-def steered(subject: Subject, part: Split, site: str, vector: Tensor) -> dict[str, Tensor]:
+def steered(subject: Subject, part: SubjectSplit, site: str, vector: Tensor) -> dict[str, Tensor]:
     """Return ``{measure: [S, n]}`` of a part's examples under a vector at every strength."""
     base = added(subject.llm, part.contrasts, None, torch.zeros(1, 1))[0]
     scores = added(subject.llm, part.contrasts, site, torch.tensor(STRENGTHS)[:, None] * vector)

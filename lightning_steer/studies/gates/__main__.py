@@ -6,10 +6,10 @@ import sys
 from lightning_steer.resources import resource_path
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.studies.gates.additivity import Draw, draws, pocket, toy
-from lightning_steer.studies.gates.pocket import ETA, Result, run
+from lightning_steer.studies.gates.pocket import ETA, GateResult, run
 
 
-def line(result: Result) -> str:
+def line(result: GateResult) -> str:
     """Return a row of the table."""
     numbers = (result.effect_kept, result.spared, result.power, result.wrong)
     return f"| {result.goal} | {result.seed} | {result.effect:+.2f} | {' | '.join(map(str, numbers))} |"

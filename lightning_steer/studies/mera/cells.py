@@ -23,7 +23,7 @@ from lightning_steer.probes.sparse_autoencoder import train_sparse_autoencoder
 from lightning_steer.studies.mera import certificate_check, controls, ground_truth, settings
 from lightning_steer.studies.mera.decisions import Decisions
 from lightning_steer.studies.mera.families import SEQUENTIAL_ROWS, families, sequential, weighed_families
-from lightning_steer.studies.mera.judging import Split, Weighed, beyond, certified, judged, method
+from lightning_steer.studies.mera.judging import AnsweredSplit, Weighed, beyond, certified, judged, method
 
 BEYOND = ("MERA", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 """Families that are compared with the fitted label bias, row by row."""
@@ -44,10 +44,10 @@ def questions(data: MERADataModule, examples: Sequence[LabelledExample], before:
     return [MultipleChoice(before + example.prompt, data.choices) for example in examples]
 
 
-def split(llm: LLM, data: MERADataModule, examples: list[LabelledExample]) -> Split:
+def split(llm: LLM, data: MERADataModule, examples: list[LabelledExample]) -> AnsweredSplit:
     """Return the prompts, run up to their last token."""
     y = torch.tensor([example.label for example in examples])
-    return Split(examples, y, Decisions(llm, questions(data, examples)))
+    return AnsweredSplit(examples, y, Decisions(llm, questions(data, examples)))
 
 
 def part(
@@ -70,11 +70,11 @@ def run(llm: LLM, mixture: str, seed: int, tasks: Sequence[str], sizes: tuple[in
     return {task: cell(llm, data, calibration[task], _others(calibration, task)) for task, data in modules.items()}
 
 
-def _others(calibration: dict[str, Split], task: str) -> list[Split]:
+def _others(calibration: dict[str, AnsweredSplit], task: str) -> list[AnsweredSplit]:
     return [rows for name, rows in calibration.items() if name != task]
 
 
-def cell(llm: LLM, data: MERADataModule, calibration: Split, others: list[Split]) -> dict[str, Any]:
+def cell(llm: LLM, data: MERADataModule, calibration: AnsweredSplit, others: list[AnsweredSplit]) -> dict[str, Any]:
     """Run one task: fit probes, certify and test every family and the controls, compare with the planted truth."""
     start = time.process_time()
     observed = [(batch, *llm.observe(batch.x)) for batch in data.batches(data.train)]
@@ -170,14 +170,14 @@ def encodings(h: Tensor, error: Tensor) -> dict[str, float]:
     }
 
 
-def prompted(llm: LLM, data: MERADataModule, calibration: Split, test: Split) -> dict[str, Any]:
+def prompted(llm: LLM, data: MERADataModule, calibration: AnsweredSplit, test: AnsweredSplit) -> dict[str, Any]:
     """Certify and test the baseline that changes the prompt."""
     logits = [Decisions(llm, questions(data, s.examples, settings.PROMPT)).base for s in (calibration, test)]
     return certified(calibration, logits[0].unsqueeze(0), [1.0]) | judged(test, logits[1])
 
 
 def labels_weighed(
-    data: MERADataModule, logp: Tensor, fitted: Tensor, y: Tensor, calibration: Split, test: Split
+    data: MERADataModule, logp: Tensor, fitted: Tensor, y: Tensor, calibration: AnsweredSplit, test: AnsweredSplit
 ) -> dict[str, Any]:
     """Certify and test the controls: constant class and two label biases."""
     results = {}

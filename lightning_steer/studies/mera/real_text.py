@@ -88,10 +88,10 @@ def judge(llm: LLM, data: MERADataModule) -> dict[str, Any]:
     """Certify and test every method and the controls."""
     data.check_tokens(llm)
 
-    def split(examples: list[LabelledExample]) -> judging.Split:
+    def split(examples: list[LabelledExample]) -> judging.AnsweredSplit:
         questions = cells.questions(data, examples)
         y = torch.tensor([example.label for example in examples])
-        return judging.Split(examples, y, Whole(llm, questions, data.label_of))  # type: ignore[arg-type]
+        return judging.AnsweredSplit(examples, y, Whole(llm, questions, data.label_of))  # type: ignore[arg-type]
 
     train, calibration, test = (split(examples) for examples in (data.train, data.calibration, data.test))
     error = 1 - train.decisions.base.double().exp()[torch.arange(len(train.y)), train.y]

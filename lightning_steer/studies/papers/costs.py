@@ -17,7 +17,7 @@ from lightning_steer.studies.published.markdown import table as markdown
 COLUMNS = ("model", "run", "runs", "tokens per run", "operations per run", "of all runs", "memory in bfloat16")
 
 
-class Cost(NamedTuple):
+class ExperimentCost(NamedTuple):
     """The cost of all runs of one kind."""
 
     model: str
@@ -34,7 +34,7 @@ class Cost(NamedTuple):
     """Whether a tokenizer counted; else a token is taken for four bytes of text."""
 
 
-def costs(paper: Paper, models: Sequence[str], data: Path) -> list[Cost]:
+def costs(paper: Paper, models: Sequence[str], data: Path) -> list[ExperimentCost]:
     """Return the costs of an experiment; raises ValueError or OSError if a model's configuration or data lack."""
     costs = []
     for model in dict.fromkeys(models):
@@ -48,11 +48,11 @@ def costs(paper: Paper, models: Sequence[str], data: Path) -> list[Cost]:
             plan = planning.plan(blank, work.needs(planned.llm.tokens_per_batch))
             tokens = sum(phase.tokens(blank.decoder.depth) for phase in work.phases)
             flops = sum(phase.flops(blank.decoder.depth, plan.block, plan.score) for phase in work.phases)
-            costs.append(Cost(model, what, times, tokens, flops, plan.memory.peak, tokenizer is not None))
+            costs.append(ExperimentCost(model, what, times, tokens, flops, plan.memory.peak, tokenizer is not None))
     return costs
 
 
-def lines(costs: Sequence[Cost]) -> list[str]:
+def lines(costs: Sequence[ExperimentCost]) -> list[str]:
     """Return a table of the costs."""
     rows = [
         (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning_steer.plan.known import KNOWN, access
 from lightning_steer.report.files import write_json, write_text
-from lightning_steer.studies.papers.costs import Cost, costs, lines
+from lightning_steer.studies.papers.costs import ExperimentCost, costs, lines
 from lightning_steer.studies.papers.listed import PAPERS
 from lightning_steer.studies.papers.paper import Paper
 
@@ -57,7 +57,7 @@ def downloads(paper: Paper) -> list[str]:
     return [*lines, *(f"- your own `data/{name}`" for name in paper.own_files)]
 
 
-def section(paper: Paper, costs: list[Cost]) -> list[str]:
+def section(paper: Paper, costs: list[ExperimentCost]) -> list[str]:
     """Return the section of one experiment."""
     return [
         f"## {paper.name}",
@@ -79,7 +79,9 @@ def section(paper: Paper, costs: list[Cost]) -> list[str]:
 def text() -> str:
     """Return the page, from the published cells and the costs that were computed."""
     stored = json.loads(COSTS.read_text())
-    sections = [section(paper, [Cost(*row) for row in stored.get(name, [])]) for name, paper in PAPERS.items()]
+    sections = [
+        section(paper, [ExperimentCost(*row) for row in stored.get(name, [])]) for name, paper in PAPERS.items()
+    ]
     return "\n".join([HEAD, *(line for lines in sections for line in lines)]).rstrip() + "\n"
 
 
@@ -101,9 +103,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def counted(paper: Paper, configs: Path, data: Path) -> list[Cost]:
+def counted(paper: Paper, configs: Path, data: Path) -> list[ExperimentCost]:
     """Return the costs of an experiment on its own models, in folders of their names; equal ones cost the same."""
-    total, known = list[Cost](), dict[bytes, list[Cost]]()
+    total, known = list[ExperimentCost](), dict[bytes, list[ExperimentCost]]()
     for name in paper.models:
         content = (configs / name / "config.json").read_bytes()
         if content not in known:

@@ -15,7 +15,7 @@ from lightning_steer.hooks import edit
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.jackknife import estimate_of_rows
 from lightning_steer.studies.pocket.measures import Figures, share
-from lightning_steer.studies.pocket.reader import Edits, Part, Reader, last, opened
+from lightning_steer.studies.pocket.reader import Edits, PocketReader, ReadPart, last, opened
 
 
 def auc(score: np.ndarray, wrong: np.ndarray) -> float:
@@ -26,17 +26,17 @@ def auc(score: np.ndarray, wrong: np.ndarray) -> float:
     return float((ranks[wrong].sum() - positives * (positives + 1) / 2) / (positives * (len(wrong) - positives)))
 
 
-def answers(reader: Reader, prompts: list[TaskPrompt], as_chat: bool, edits: Edits | None = None) -> np.ndarray:
+def answers(reader: PocketReader, prompts: list[TaskPrompt], as_chat: bool, edits: Edits | None = None) -> np.ndarray:
     """Return P(label | prompt) ``[n, labels]``, normalised over the labels."""
     labels = torch.tensor(reader.tokenizer.convert_tokens_to_ids(list(prompts[0].labels)))
     return reader.next([opened(p.prompt, as_chat) for p in prompts], edits)[:, labels].softmax(-1).numpy()
 
 
-def _hidden(reader: Reader, prompts: list[TaskPrompt], as_chat: bool) -> Tensor:
+def _hidden(reader: PocketReader, prompts: list[TaskPrompt], as_chat: bool) -> Tensor:
     return reader.read([opened(p.prompt, as_chat) for p in prompts], last)
 
 
-def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Figures:
+def task(reader: PocketReader, name: str, as_chat: bool, n: int, seed: int = 0) -> Figures:
     """Measure accuracy by cue, errors against planted ones, a linear probe for them, and repair by removing the cue."""
     train = pocket_prompts.task_prompts(name, 2000, 1000 + seed, chat=as_chat)
     test = pocket_prompts.task_prompts(name, n, seed, chat=as_chat)
@@ -83,7 +83,7 @@ def task(reader: Reader, name: str, as_chat: bool, n: int, seed: int = 0) -> Fig
     return figures
 
 
-def _errors(reader: Reader, prompts: list[TaskPrompt], as_chat: bool) -> tuple[np.ndarray, np.ndarray]:
+def _errors(reader: PocketReader, prompts: list[TaskPrompt], as_chat: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return logit(E) and whether the answer is wrong, ``[n]`` each."""
     p, labels = answers(reader, prompts, as_chat).astype(float), np.array([item.label for item in prompts])
     error = 1 - p[np.arange(len(p)), labels]
@@ -108,7 +108,7 @@ def _within(score: np.ndarray, wrong: np.ndarray, labels: np.ndarray) -> float:
     return float(np.nansum(np.multiply(values, pairs)) / np.sum(pairs))
 
 
-def _cue_removed(reader: Reader, learn: list[TaskPrompt], test: list[TaskPrompt], as_chat: bool) -> Edits:
+def _cue_removed(reader: PocketReader, learn: list[TaskPrompt], test: list[TaskPrompt], as_chat: bool) -> Edits:
     """Build the oracle: at every layer's last token, shift a careless marker's mean activation to the careful mean.
 
     It knows each row's marker. All shifts are measured in one pass over ``learn`` as one batch. When a layer's shift
@@ -116,7 +116,7 @@ def _cue_removed(reader: Reader, learn: list[TaskPrompt], test: list[TaskPrompt]
     """
     shift = torch.zeros(len(reader.sites), len(pocket_tasks.MARKERS), reader.network.config.hidden_size)
 
-    def moved(h: Tensor, k: int, part: Part, marker: Tensor, measured: bool) -> Tensor:
+    def moved(h: Tensor, k: int, part: ReadPart, marker: Tensor, measured: bool) -> Tensor:
         ends = last(part)
         if measured:
             careful = h[ends][marker < 5].mean(0)

@@ -23,7 +23,7 @@ SPLITS = (0.5, 1.0)
 DELTA = 0.05
 
 
-class Call(NamedTuple):
+class PublishedCall(NamedTuple):
     """One judgement, fixed before its outcomes were judged."""
 
     benefit: str
@@ -38,7 +38,7 @@ class Call(NamedTuple):
         return self.judgement.choice
 
 
-def judge_all(outcomes: Path) -> list[Call]:
+def judge_all(outcomes: Path) -> list[PublishedCall]:
     """Return the judgement of each benefit under each accepted loss, with half and with all items choosing."""
     calls = []
     for benefit, loss, split in product(BENEFITS, LOSSES, SPLITS):
@@ -51,11 +51,11 @@ def judge_all(outcomes: Path) -> list[Call]:
             ranges=dict.fromkeys(names, (0.0, 1.0)),
             split=split,
         )
-        calls.append(Call(benefit, loss, split, judgement))
+        calls.append(PublishedCall(benefit, loss, split, judgement))
     return calls
 
 
-def measures(calls: list[Call]) -> dict[str, MeasureOutcome]:
+def measures(calls: list[PublishedCall]) -> dict[str, MeasureOutcome]:
     """Return each measure once, by name."""
     return {measure.name: measure for call in calls for measure in call.judgement.measures}
 
@@ -88,7 +88,7 @@ def section(outcomes: Path) -> Section:
     return Section(_short(calls), [*lines, *_reading(right)])
 
 
-def _short(calls: list[Call]) -> str:
+def _short(calls: list[PublishedCall]) -> str:
     half = [call for call in calls if call.split == SPLITS[0]]
     sure = [
         " and ".join(
@@ -116,7 +116,7 @@ def _short(calls: list[Call]) -> str:
     )
 
 
-def _row(call: Call) -> tuple[str, ...]:
+def _row(call: PublishedCall) -> tuple[str, ...]:
     choice = call.choice
     units = choice.units["gsm8k_right"]
     chose = f"all ({units[0]} problems)" if not units[1] else f"half ({units[0]} of {sum(units)} problems)"
@@ -140,7 +140,7 @@ def _verdict(choice: SettingChoice) -> str:
     return f"none; the nearest is {nearest.setting}: {why}"
 
 
-def _least(calls: list[Call]) -> list[str]:
+def _least(calls: list[PublishedCall]) -> list[str]:
     least = {
         call.loss: n for call in calls for promise, n in call.choice.least.items() if promise.measure == "gsm8k_right"
     }

@@ -12,7 +12,7 @@ from lightning_steer.outcomes import Judgement, judge
 from lightning_steer.outcomes.position_prose import position_sentences, position_table
 from lightning_steer.outcomes.prose import measure_sentences
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.studies.published.caa_dynamic import Answers, Counts, count, pooled, read
+from lightning_steer.studies.published.caa_dynamic import BehaviourAnswers, Counts, count, pooled, read
 from lightning_steer.studies.published.caa_dynamic_training import read as read_training
 from lightning_steer.studies.published.caa_dynamic_training import sentences
 from lightning_steer.studies.published.markdown import table
@@ -22,7 +22,7 @@ LAYER = 13
 """The layer of the vectors that are released beside the outcomes."""
 
 
-def judged(cells: list[Answers], layer: int = LAYER) -> Judgement:
+def judged(cells: list[BehaviourAnswers], layer: int = LAYER) -> Judgement:
     """Return the judgement of all behaviours' items together at one layer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"layer-{layer}.csv"
@@ -113,7 +113,7 @@ def _both(near: Counts, far: Counts) -> tuple[int, int]:
     return near.each_letter_answered, far.each_letter_answered
 
 
-def _doses(cells: list[Answers], judgement: Judgement) -> list[str]:
+def _doses(cells: list[BehaviourAnswers], judgement: Judgement) -> list[str]:
     matching, mass = judgement.measures
     some = [cell for cell in cells if cell.layer == LAYER]
     rows = [
@@ -133,5 +133,5 @@ def _value(estimate: Estimate) -> str:
     return estimate.text(3)
 
 
-def _masses(cells: list[Answers]) -> list[str]:
+def _masses(cells: list[BehaviourAnswers]) -> list[str]:
     return [f"{np.mean([cell.mass(m).mean() for cell in cells]):.3f}" for m in cells[0].p_a]

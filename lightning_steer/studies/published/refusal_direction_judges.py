@@ -9,13 +9,13 @@ from lightning_steer.files import write
 from lightning_steer.outcomes import judge
 from lightning_steer.outcomes.records import Judgement
 from lightning_steer.studies.published.markdown import table
-from lightning_steer.studies.published.refusal_direction import JUDGES, NAMES, Model, answers, disagreements
+from lightning_steer.studies.published.refusal_direction import JUDGES, NAMES, JudgedModel, answers, disagreements
 
 LIMITS = (0.5, 0.6, 0.7, 0.8)
 """Promised rises of answered requests under which the judges' verdicts are compared."""
 
 
-def judged(model: Model, limit: float, clustered: bool = False) -> Judgement:
+def judged(model: JudgedModel, limit: float, clustered: bool = False) -> Judgement:
     """Return the judgement that requests are answered more often by more than ``limit``, by both judges.
 
     Args:
@@ -36,7 +36,7 @@ def judged(model: Model, limit: float, clustered: bool = False) -> Judgement:
         return judge(path, f"answered>={limit}", baseline=NAMES["baseline"], judge=JUDGES[1], split=1.0)
 
 
-def judges_section(models: list[Model]) -> list[str]:
+def judges_section(models: list[JudgedModel]) -> list[str]:
     """Return the lines of the page about both judges."""
     rows, turns = [], []
     for model in models:
@@ -79,7 +79,7 @@ def judges_section(models: list[Model]) -> list[str]:
     ]
 
 
-def _certified(models: list[Model], limit: float) -> str:
+def _certified(models: list[JudgedModel], limit: float) -> str:
     """Return how many clustered calls certify a setting, of all models and judges."""
     chosen = []
     for model in models:

@@ -14,7 +14,7 @@ from lightning_steer.studies.published.refusal_direction import (
     JUDGES,
     NAMES,
     SETTINGS,
-    Model,
+    JudgedModel,
     answers,
     disagreements,
     paired,
@@ -52,18 +52,18 @@ def section(outcomes: Path) -> Section:
     return Section(short, lines)
 
 
-def _agreeing(models: list[Model]) -> str:
+def _agreeing(models: list[JudgedModel]) -> str:
     chosen = [RULE.choose(model.candidates, model.layers) for model in models]
     agree = [choice is not None and tuple(choice[:2]) == m.published for choice, m in zip(chosen, models, strict=True)]
     return f"{sum(agree)} of {len(models)}"
 
 
-def _decided(models: list[Model]) -> str:
+def _decided(models: list[JudgedModel]) -> str:
     p = [paired(model, name).p for model in models for name in JUDGES]
     return f"{sum(value < 0.05 for value in p)} of {len(p)}"
 
 
-def _choice(models: list[Model]) -> list[str]:
+def _choice(models: list[JudgedModel]) -> list[str]:
     rows, far = [], []
     for model in models:
         allowed = RULE.allowed(model.candidates, model.layers)
@@ -108,7 +108,7 @@ def _choice(models: list[Model]) -> list[str]:
     ]
 
 
-def _verdicts(models: list[Model]) -> list[str]:
+def _verdicts(models: list[JudgedModel]) -> list[str]:
     rows = []
     for model in models:
         for name in JUDGES:
@@ -135,7 +135,7 @@ def _verdicts(models: list[Model]) -> list[str]:
     ]
 
 
-def _paired(models: list[Model]) -> list[str]:
+def _paired(models: list[JudgedModel]) -> list[str]:
     rows, decided, ahead = [], 0, 0
     for model in models:
         for name in JUDGES:
@@ -177,14 +177,14 @@ def _paired(models: list[Model]) -> list[str]:
     ]
 
 
-def _narrowest(models: list[Model]) -> str:
+def _narrowest(models: list[JudgedModel]) -> str:
     """Return the narrowest interval of ablation less addition over categories, of all models and judges."""
     estimates = [paired(model, name, clustered=True).change for model in models for name in JUDGES]
     narrowest = min(estimates, key=lambda estimate: estimate.high - estimate.low)
     return f"[{narrowest.low:.3f}, {narrowest.high:.3f}]"
 
 
-def _harmless(models: list[Model]) -> list[str]:
+def _harmless(models: list[JudgedModel]) -> list[str]:
     rows = []
     for model in models:
         estimates = Share().estimate(np.stack(list(model.harmless.values()), 1))
@@ -199,7 +199,7 @@ def _harmless(models: list[Model]) -> list[str]:
     ]
 
 
-def _losses(models: list[Model]) -> list[str]:
+def _losses(models: list[JudgedModel]) -> list[str]:
     rows = [
         (model.name, text, *(f"{model.loss[setting][text]:.3f}" for setting in SETTINGS))
         for model in models

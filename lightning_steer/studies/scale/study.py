@@ -21,7 +21,7 @@ from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.scale import declared, tables
 from lightning_steer.studies.scale.declared import LARGE, SMALL
 from lightning_steer.studies.scale.design import FULL, QUICK
-from lightning_steer.studies.scale.parts import Part, parts, settings, stored
+from lightning_steer.studies.scale.parts import MeasuredPart, parts, settings, stored
 from lightning_steer.studies.scale.training import train
 
 
@@ -44,7 +44,7 @@ def folder(options: argparse.Namespace, size: str) -> Path:
     return options.small if size == SMALL else options.large
 
 
-class Measure:
+class Measurement:
     """Writes a part's file, unless it exists with these settings; other processes can run it.
 
     Args:
@@ -59,7 +59,7 @@ class Measure:
         """Return the file of a part."""
         return self.folder / "parts" / f"{name}.json"
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, MeasuredPart]:
         """Return the parts to be measured, of both sizes."""
         both = (parts(size, folder(self.options, size), self.design) for size in (SMALL, LARGE))
         prefixes = tuple(self.options.only)
@@ -95,7 +95,7 @@ def size_of(name: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Train what is missing, measure what is missing, write and print the tables."""
     options, start = arguments(argv), time.monotonic()
-    measure = Measure(options)
+    measure = Measurement(options)
     try:
         used = {(size_of(name), model): None for name, part in measure.parts().items() for model in part.used}
         for size, model in used:

@@ -17,7 +17,7 @@ from lightning_steer.studies.mera.crossed.results import chosen, value
 from lightning_steer.studies.scale import declared
 from lightning_steer.studies.scale.declared import BALANCED, LARGE, PULL, SMALL
 from lightning_steer.studies.scale.design import Design, mera_name
-from lightning_steer.studies.scale.results import Parts, Row, agreement, effects, rows, units
+from lightning_steer.studies.scale.results import FindingRow, Parts, agreement, effects, rows, units
 from lightning_steer.studies.scale.training import MODELS, folder_of
 
 SIDES = {"w, R2": W, "w, any by gain": declared.GAIN, "Sigma w, R2": SIGMA}
@@ -53,14 +53,14 @@ def number(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "-"
 
 
-def verdict_counts(listed: Sequence[Row]) -> list[str]:
+def verdict_counts(listed: Sequence[FindingRow]) -> list[str]:
     """Return how many findings held."""
     names = ("held", "did not hold", "not known", "not repeated")
     count = {name: [row.contrast.name for row in listed if row.verdict == name] for name in names}
     return table(("verdict", "findings", "which"), [(n, str(len(of)), "; ".join(of) or "-") for n, of in count.items()])
 
 
-def findings(name: str, listed: Sequence[Row], digits: int) -> list[str]:
+def findings(name: str, listed: Sequence[FindingRow], digits: int) -> list[str]:
     """Return a question's findings at both sizes."""
     head = (name, "claim", SMALL, LARGE, f"{LARGE} less {SMALL}", f"shown at {SMALL}, {LARGE}", "units on its side",
             f"could have seen: {SMALL}, {LARGE}, difference", "verdict")  # fmt: skip

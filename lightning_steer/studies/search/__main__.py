@@ -13,7 +13,7 @@ from lightning_steer.report.files import write_text
 from lightning_steer.selection.grid import within_budget
 from lightning_steer.studies.coverage.verdicts import LEAST, upper
 from lightning_steer.studies.search.resampled import Coverage, coverage
-from lightning_steer.studies.search.tables import BUDGET, Table, table
+from lightning_steer.studies.search.tables import BUDGET, SettingsTable, table
 from lightning_steer.workflows.fit import backbone
 
 SEEDS = 3
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     return int(failed > 0)
 
 
-def _nearness(made: Table) -> str:
+def _nearness(made: SettingsTable) -> str:
     if made.chosen is None:
         return f"{made.full.rows} | none | - | - | - |"
     best = next(setting for setting in within_budget(made.full, BUDGET) if made.whole[setting])
@@ -80,7 +80,7 @@ def _nearness(made: Table) -> str:
     )
 
 
-def _coverage(made: Table, rows: int, repetitions: int, judged: str) -> Coverage:
+def _coverage(made: SettingsTable, rows: int, repetitions: int, judged: str) -> Coverage:
     damage = torch.where(made.whole, made.full.damage, np.inf)
     margin = made.effects["margin_change"]
     return coverage(made.effects[judged], damage, BUDGET, rows, repetitions, column=judged, chosen_by=margin)

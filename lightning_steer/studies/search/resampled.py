@@ -14,7 +14,7 @@ from lightning_steer.metrics.behaviour_effect import KINDS
 from lightning_steer.selection.grid import Grid, within_budget
 
 
-class Judged(NamedTuple):
+class JudgedIntervals(NamedTuple):
     """How often an interval of the chosen setting's effect holds the truth."""
 
     sets: int
@@ -30,8 +30,8 @@ class Judged(NamedTuple):
 class Coverage(NamedTuple):
     """On rows that played no part in the choice, and on those that chose."""
 
-    held_out: Judged
-    choosing: Judged
+    held_out: JudgedIntervals
+    choosing: JudgedIntervals
     settings: int
     """How many different settings were chosen."""
 
@@ -70,10 +70,12 @@ def coverage(effects: Tensor, damage: Tensor, budget: float, rows: int, repetiti
     return Coverage(held_out, choosing, len(set(places)))
 
 
-def _judged(column: str, rows: NDArray, true: NDArray) -> Judged:
+def _judged(column: str, rows: NDArray, true: NDArray) -> JudgedIntervals:
     """Judge ``rows [n, R]`` against the R truths."""
     intervals = KINDS[column].interval(rows, None)
     none = np.isnan(intervals.low) | np.isnan(intervals.high)
     holds = none | ((intervals.low <= true) & (true <= intervals.high))
     width = np.nan if none.all() else float(np.nanmedian(intervals.high - intervals.low))
-    return Judged(len(true), int(holds.sum()), float(none.mean()), float((intervals.value - true).mean()), width)
+    return JudgedIntervals(
+        len(true), int(holds.sum()), float(none.mean()), float((intervals.value - true).mean()), width
+    )

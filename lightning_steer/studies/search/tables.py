@@ -32,7 +32,7 @@ OTHERS, PER_TOPIC, TEXTS = 1000, 10, 64
 """Seed and number of the items, and number of the texts, that tell the truth: others than those of the search."""
 
 
-class Table(NamedTuple):
+class SettingsTable(NamedTuple):
     """What a search saw, what it chose, and what is true."""
 
     full: Grid
@@ -66,7 +66,7 @@ def pairs(behaviour: str, per_topic: int, seed: int) -> list[ContrastPair]:
 
 
 @torch.no_grad()
-def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> Table:
+def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> SettingsTable:
     """Search with pairs of one seed, and score other items at every setting.
 
     Args:
@@ -90,7 +90,9 @@ def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> Table:
     for layer, strength in ((full.damage <= BUDGET) | (true_damage <= BUDGET)).nonzero().tolist():
         whole[layer, strength] = fluency.whole(full, Setting(layer, strength))
     setting = None if chosen is None else Setting(chosen.layer, STRENGTHS.index(few.strengths[chosen.strength]))
-    return Table(full, setting, whole, _effects(llm, search, pairs(behaviour, PER_TOPIC, OTHERS + seed)), true_damage)
+    return SettingsTable(
+        full, setting, whole, _effects(llm, search, pairs(behaviour, PER_TOPIC, OTHERS + seed)), true_damage
+    )
 
 
 def _effects(llm: LLM, search: Search, items: Sequence[ContrastPair]) -> dict[str, Tensor]:

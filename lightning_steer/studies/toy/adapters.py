@@ -51,7 +51,7 @@ TRAINED: dict[str, Factory] = {
 ROWS_PER_STEP, STEPS_BETWEEN_LOOKS = 32, 50
 
 
-class Result(NamedTuple):
+class AdapterResult(NamedTuple):
     """One method at one budget: ``[N, T]`` each."""
 
     exact: Tensor
@@ -100,7 +100,7 @@ def steer(method: SteeringMethod, h: Tensor, strengths: Tensor) -> Tensor:
 @torch.no_grad()
 def closed_form(
     family: list[Factory], strengths: Sequence[float], ensemble: Ensemble, fit: Pool, select: Pool, test: Pool
-) -> Result:
+) -> AdapterResult:
     """Fit every member of a family, choose member and strength on ``select``, test once."""
     d = fit.h.shape[-1]
     maps = [make(d).fit(fit.activations()) for make in family]
@@ -115,7 +115,7 @@ def closed_form(
 
 
 @torch.no_grad()
-def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> Result:
+def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> AdapterResult:
     """Test an oracle that no single vector can match: one least-squares shift for each old value of each target."""
     z_fit, z_test = (
         torch.nn.functional.one_hot(
@@ -140,7 +140,7 @@ def choose_each(exact: Tensor, loss: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> Result:
+def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> AdapterResult:
     """Test steered activations ``moved [N, T, R, d]``."""
     exact, target, others, _ = (
         score[:, :, 0].mean(-1) for score in judge(read(ensemble, moved.unsqueeze(2), test), test)
@@ -148,7 +148,7 @@ def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> R
     shift, true_shift = moved - test.h, test.h_positive - test.h
     class_cosine = torch.cosine_similarity(shift.mean(2), true_shift.mean(2), dim=-1)
     pair_cosine = torch.cosine_similarity(shift, true_shift, dim=-1).mean(2)
-    return Result(exact, target, others, strength, class_cosine, pair_cosine)
+    return AdapterResult(exact, target, others, strength, class_cosine, pair_cosine)
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def trained(
     steps: int,
     learning_rate: float = 1e-2,
     strengths: Sequence[float] = (1.0,),
-) -> list[Result]:
+) -> list[AdapterResult]:
     """Train a method through the output at every budget side by side; step and strength are chosen on ``select``."""
     n, t, _, d = pool.h.shape
     jobs, rows = t * len(sizes), torch.tensor([budget(size) for size in sizes])

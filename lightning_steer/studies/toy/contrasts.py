@@ -28,7 +28,7 @@ PRIMARY = {
 """The one contrast that each axis' claim rests on. It was chosen after networks 0 to 7 had been examined."""
 
 
-class Contrast(NamedTuple):
+class LevelContrast(NamedTuple):
     """One vector compared with one map at one level."""
 
     level: str
@@ -49,7 +49,7 @@ def differences(part: Mapping[str, Any], vector: str, other: str, size: str) -> 
     return (values[0] - values[1]).reshape(len(values[0]), -1).mean(1)
 
 
-def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Contrast]:
+def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[LevelContrast]:
     """Return all contrasts of an axis, whatever their results.
 
     Args:
@@ -68,7 +68,7 @@ def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Contrast]
         few = FEW if FEW in sizes else sizes[0]
         lead, lag = (differences(part, vector, other, size) for size in (few, sizes[-1]))
         results.append(
-            Contrast(level, vector, other, above(lead, 0, len(comparisons)), below(lag, 0, len(comparisons)))
+            LevelContrast(level, vector, other, above(lead, 0, len(comparisons)), below(lag, 0, len(comparisons)))
         )
     return results
 

@@ -76,7 +76,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PriorComparison:
     """A contrast and the values that it is computed from."""
 
     contrast: Contrast
@@ -86,13 +86,13 @@ class Comparison:
 
 
 def _of(name: str, left: Term, right: Term | None, direction: Direction = "above", limit: float = 0.0, *,
-        figure: Figure = "deployed", primary: bool = False) -> Comparison:  # fmt: skip
+        figure: Figure = "deployed", primary: bool = False) -> PriorComparison:  # fmt: skip
     terms = [f"{term.method} at {term.share:.2f}" for term in (left, right) if term]
-    return Comparison(Contrast(name, f"SPI {figure} of {', less that of '.join(terms)}", direction, limit, primary),
-                      left, right, figure)  # fmt: skip
+    what = f"SPI {figure} of {', less that of '.join(terms)}"
+    return PriorComparison(Contrast(name, what, direction, limit, primary), left, right, figure)
 
 
-def _fall(method: str, figure: Figure = "deployed", *, primary: bool = False) -> Comparison:
+def _fall(method: str, figure: Figure = "deployed", *, primary: bool = False) -> PriorComparison:
     return _of(method, Term(method, 0.1), Term(method), figure=figure, primary=primary)
 
 
@@ -210,7 +210,7 @@ def by_network(cells: Cells, kind: str, term: Term, figure: Figure) -> list[floa
     return [float(np.mean(values)) for values in by_seed.values()]
 
 
-def units(cells: Cells, comparison: Comparison) -> NDArray:
+def units(cells: Cells, comparison: PriorComparison) -> NDArray:
     """Return the values ``[kinds]`` that the test runs over."""
 
     def mean(kind: str, term: Term | None) -> float:
