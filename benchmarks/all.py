@@ -47,9 +47,9 @@ def run(name: str, script: Path) -> list[dict[str, Any]]:
     return [{**line, "script": name, "date": day, "script_minutes": minutes} for line in lines]
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """Ratios with their bounds, then exponents."""
-    lines = [line for of in found.values() for line in of]
+    lines = [line for of in results.values() for line in of]
     ratios = ["| benchmark | median ratio | single runs | n | bound | holds |", "|---|---|---|---|---|---|"]
     exponents = ["| cost with | exponent | between neighbours | n | times |", "|---|---|---|---|---|"]
     for line in lines:
@@ -71,24 +71,24 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> int:
     """Run, keep, write."""
-    known, asked = scripts(), sys.argv[1:]
-    if unknown := set(asked) - known.keys():
+    known, requested = scripts(), sys.argv[1:]
+    if unknown := set(requested) - known.keys():
         print(f"no such benchmarks: {sorted(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    kept, failed = HERE / "results.json", []
-    found: dict[str, list[dict[str, Any]]] = json.loads(kept.read_text()) if kept.is_file() else {}
-    bar = tqdm(asked or known)
+    path, failed = HERE / "results.json", []
+    results: dict[str, list[dict[str, Any]]] = json.loads(path.read_text()) if path.is_file() else {}
+    bar = tqdm(requested or known)
     for name in bar:
         bar.set_description(name)
         try:
-            found[name] = run(name, known[name])
+            results[name] = run(name, known[name])
         except subprocess.CalledProcessError as error:
             failed.append(f"{name} (exit code {error.returncode})")
             continue
-        found = {one: found[one] for one in known if one in found}
-        write_text(kept, json.dumps(found, indent=1) + "\n")
-        write_text(HERE / "results.md", table(found))
-    print(table(found) if found else "nothing was measured")
+        results = {name: results[name] for name in known if name in results}
+        write_text(path, json.dumps(results, indent=1) + "\n")
+        write_text(HERE / "results.md", table(results))
+    print(table(results) if results else "nothing was measured")
     print(f"failed: {', '.join(failed)}" if failed else f"written to {HERE / 'results.md'}")
     return 1 if failed else 0
 

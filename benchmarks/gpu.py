@@ -95,14 +95,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default=side_by_side.DEVICE)
     parser.add_argument("--folder", type=Path, help="where the table goes")
     parser.add_argument("--seconds", type=float, default=470, help="of all parts together (default: %(default)s)")
-    asked = parser.parse_args(arguments)
-    if unknown := set(asked.parts) - PARTS.keys():
+    options = parser.parse_args(arguments)
+    if unknown := set(options.parts) - PARTS.keys():
         parser.error(f"there is no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
-    side_by_side.DEVICE = asked.device
-    form = FULL if asked.device == "cuda" else SMALL
-    folder = asked.folder or (HERE if asked.device == "cuda" else Path("logs/benchmarks"))
-    end, rows = time.monotonic() + asked.seconds, list[Row]()
-    for part in asked.parts or PARTS:
+    side_by_side.DEVICE = options.device
+    form = FULL if options.device == "cuda" else SMALL
+    folder = options.folder or (HERE if options.device == "cuda" else Path("logs/benchmarks"))
+    end, rows = time.monotonic() + options.seconds, list[Row]()
+    for part in options.parts or PARTS:
         function, limit = PARTS[part]
         for row in limited(function(form), min(limit, end - time.monotonic()), part):
             rows.append(row)

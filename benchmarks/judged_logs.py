@@ -106,9 +106,9 @@ def harness_logs(python: Path, folder: Path, held_out: list[dict[str, str]]) -> 
         command += ["--tasks", "pocket_pairs", "--include_path", str(folder / "task"), "--batch_size", "32"]
         command += ["--output_path", str(out), "--log_samples"]
         caches = {"HF_HOME": str(out / "cache")}  # runs at the same time share none
-        with (folder / f"run{strength:g}.txt").open("w") as said:
+        with (folder / f"run{strength:g}.txt").open("w") as log:
             process = subprocess.Popen(
-                command, cwd=folder, env=environment | caches, stdout=said, stderr=subprocess.STDOUT
+                command, cwd=folder, env=environment | caches, stdout=log, stderr=subprocess.STDOUT
             )
         runs[out] = strength, process
     for _, process in runs.values():
@@ -137,7 +137,10 @@ def our_scores(folder: Path, data: BehaviourDataModule) -> Path:
 def figures(judgement: Judgement) -> dict[str, tuple[float, ...]]:
     """Return all that is said of each setting: value, change, their intervals, and how many items rose and fell."""
     [measure] = judgement.measures
-    return {one.setting: (*one.value[:3], *one.change[:3], one.rose, one.fell, measure.n) for one in measure.settings}
+    return {
+        setting.setting: (*setting.value[:3], *setting.change[:3], setting.rose, setting.fell, measure.n)
+        for setting in measure.settings
+    }
 
 
 def main() -> int:
@@ -154,7 +157,7 @@ def main() -> int:
         data = BehaviourDataModule(PairsFile(str(folder / "pairs.jsonl")))
         data.setup()
         held_out = [
-            {"prompt": one.prompt, "positive": one.positive, "negative": one.negative} for one in data.parts[TEST]
+            {"prompt": pair.prompt, "positive": pair.positive, "negative": pair.negative} for pair in data.parts[TEST]
         ]
         by_logs = ls.judge(harness_logs(python, folder, held_out))
         by_scores = ls.judge(our_scores(folder, data))

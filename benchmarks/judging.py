@@ -60,8 +60,10 @@ def main() -> None:
     exponent, steps = np.polyfit(size, cost, 1)[0], np.diff(cost) / np.diff(size)
     told = ", ".join(f"{n:,}: {t:.1f} s, {p / 1e9:.2f} GB" for n, t, p in zip(ROWS, times, peaks, strict=True))
     line = {"exponent": exponent, "low": steps.min(), "high": steps.max(), "n": REPEATS}
-    kept = {key: float(f"{value:.3g}") for key, value in line.items()}
-    print(json.dumps({"benchmark": "scaling, rows of a table that is judged", **kept, "told": told, "device": "cpu"}))
+    rounded = {key: float(f"{value:.3g}") for key, value in line.items()}
+    print(
+        json.dumps({"benchmark": "scaling, rows of a table that is judged", **rounded, "told": told, "device": "cpu"})
+    )
     if times[-1] > MOST_SECONDS or peaks[-1] > MOST_BYTES:
         raise SystemExit(f"a million rows took {times[-1]:.0f} s and {peaks[-1] / 1e9:.1f} GB")
 

@@ -49,22 +49,24 @@ def main() -> int:
         print("llama_cpp: llama-cpp-python cannot be built here; nothing was compared")
         return 0
     with tempfile.TemporaryDirectory() as name:
-        said = subprocess.run([str(python), __file__, "--inside", name], stdout=subprocess.PIPE, text=True, check=False)
-    if said.returncode:
+        completed = subprocess.run(
+            [str(python), __file__, "--inside", name], stdout=subprocess.PIPE, text=True, check=False
+        )
+    if completed.returncode:
         print("llama_cpp: it failed, see above")
         return 1
-    return report(json.loads(said.stdout.splitlines()[-1]))
+    return report(json.loads(completed.stdout.splitlines()[-1]))
 
 
-def report(found: dict[str, float]) -> int:
+def report(differences: dict[str, float]) -> int:
     """Print the differences; return 1 if one is beyond the bound."""
-    moved = found.pop("moved")
-    for case, difference in found.items():
+    moved = differences.pop("moved")
+    for case, difference in differences.items():
         print(f"{case:44} {difference:.1e}   {'ok' if difference <= BOUND else 'FAIL'}")
         told = f"greatest difference of llama.cpp's logits, {case}; steering moves them by up to {moved:.2f}"
         line = {"ratio": difference, "low": difference, "high": difference, "n": 1, "holds": difference <= BOUND}
         print(json.dumps({"benchmark": "llama.cpp", **line, "bound": f"<= {BOUND:g}", "told": told}))
-    return 0 if moved > 0.1 and max(found.values()) <= BOUND else 1
+    return 0 if moved > 0.1 and max(differences.values()) <= BOUND else 1
 
 
 def write_model(path: Path, model: Any) -> None:
@@ -168,7 +170,7 @@ def inside(folder: Path) -> dict[str, float]:
     decoder("llama").save_pretrained(folder / "model")
     letters().save_pretrained(folder / "model")
     write_model(folder / "model.gguf", decoder("llama"))
-    ids, found = torch.tensor([IDS]), dict[str, float]()
+    ids, differences = torch.tensor([IDS]), dict[str, float]()
 
     def steered(layers: list[int]) -> tuple[Any, Any]:
         llm = LLM(str(folder / "model"), layers)
@@ -183,20 +185,22 @@ def inside(folder: Path) -> dict[str, float]:
 
     with torch.no_grad():
         plain = decoder("llama")(ids).logits[0].numpy()
-    found["not steered"] = share(run(folder / "model.gguf"), plain)
+    differences["not steered"] = share(run(folder / "model.gguf"), plain)
     for layers in ([1, 2], [3]):
         vector, expected = steered(layers)
         exchange.export(vector, folder / "v.gguf", "gguf")
-        found[f"control vector at blocks {layers}"] = share(run(folder / "model.gguf", folder / "v.gguf"), expected)
-    found["moved"] = share(plain, expected)
+        differences[f"control vector at blocks {layers}"] = share(
+            run(folder / "model.gguf", folder / "v.gguf"), expected
+        )
+    differences["moved"] = share(plain, expected)
     for layers in ([1, 2], [0]):
         vector, expected = steered(layers)
         bake(vector, folder / f"baked{layers[0]}")
         baked = LLM(str(folder / f"baked{layers[0]}"), 0)
         baked.load()
         write_model(folder / "baked.gguf", baked.model)
-        found[f"baked at blocks {layers}"] = share(run(folder / "baked.gguf"), expected)
-    return found
+        differences[f"baked at blocks {layers}"] = share(run(folder / "baked.gguf"), expected)
+    return differences
 
 
 if __name__ == "__main__":

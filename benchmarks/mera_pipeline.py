@@ -60,13 +60,13 @@ def released(llm: LLM, question: MultipleChoice, label_ids: Tensor) -> tuple[int
 
 def their_cache(llm: LLM, questions: list[MultipleChoice], label_ids: Tensor, folder: Path) -> list[tuple[int, int]]:
     """Prompt by prompt, pickled."""
-    kept, answers = [], []
+    states, answers = [], []
     for question in questions:
         last, written, logits, hidden = released(llm, question, label_ids)
-        kept.append({"logits": logits, "hidden": hidden})
+        states.append({"logits": logits, "hidden": hidden})
         answers.append((last, written))
     with (folder / "theirs.pkl").open("wb") as file:
-        pickle.dump(kept, file)  # as the release does, and is timed for; nothing ever reads it
+        pickle.dump(states, file)  # as the release does, and is timed for; nothing ever reads it
     return answers
 
 
@@ -79,21 +79,21 @@ def our_cache(llm: LLM, questions: list[MultipleChoice], folder: Path) -> list[i
 
 def our_exact_cache(llm: LLM, questions: list[MultipleChoice], folder: Path) -> list[int]:
     """Position ``exact``: the model answers first."""
-    found = answer(llm, questions)
-    our_cache(llm, found.questions, folder)
-    return found.option.tolist()
+    answered = answer(llm, questions)
+    our_cache(llm, answered.questions, folder)
+    return answered.option.tolist()
 
 
 def their_decisions(
     llm: LLM, method: SteeringMethod, calibration: list[MultipleChoice], test: list[MultipleChoice], label_ids: Tensor
 ) -> list[int]:
     """Every threshold on every calibration prompt, one on every test prompt."""
-    site, found = llm.sites[-1], []
+    site, decisions = llm.sites[-1], []
     for alpha, questions in [*((alpha, calibration) for alpha in ALPHAS), (ALPHAS[-1], test)]:
         for question in questions:
             with edit(llm.model, {site: lambda h, a=alpha: method(h, a)}):
-                found.append(released(llm, question, label_ids)[0])
-    return found
+                decisions.append(released(llm, question, label_ids)[0])
+    return decisions
 
 
 def our_decisions(
@@ -106,10 +106,10 @@ def our_decisions(
     return [*first.argmax(-1).flatten().tolist(), *second.argmax(-1).flatten().tolist()]
 
 
-def show(name: str, theirs: list[float], ours: list[float], goal: float, same: float) -> None:
+def show(name: str, peer: list[float], own: list[float], goal: float, same: float) -> None:
     """Theirs over ours, and how many answers agree."""
     told = f"{name}, the release's procedure over ours, answers equal {same:.1%}"
-    say("MERA pipeline", compared(list(zip(theirs, ours, strict=True))), f">= {goal:g}", told, same=same)
+    say("MERA pipeline", compared(list(zip(peer, own, strict=True))), f">= {goal:g}", told, same=same)
 
 
 def main() -> None:
@@ -121,13 +121,13 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=50, help="prompts at each threshold, 20 or more")
     parser.add_argument("--test", type=int, default=200, help="prompts at one threshold")
     parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
-    llm = LLM(asked.llm, layers=-1, positions=LastPromptToken())
+    options = parser.parse_args()
+    llm = LLM(options.llm, layers=-1, positions=LastPromptToken())
     llm.load()
-    data = MERADataModule(PocketTask(asked.task, 0.1), max(asked.prompts, 1000), asked.calibration, asked.test)
+    data = MERADataModule(PocketTask(options.task, 0.1), max(options.prompts, 1000), options.calibration, options.test)
     data.setup()
     every = [MultipleChoice(example.prompt, data.choices) for example in data.train]
-    prompts = every[: asked.prompts]
+    prompts = every[: options.prompts]
     calibration, test = (
         [MultipleChoice(e.prompt, data.choices) for e in part] for part in (data.calibration, data.test)
     )
@@ -139,27 +139,27 @@ def main() -> None:
     method = MERA(h[llm.sites[-1]].shape[-1], mahalanobis=True).fit(seen)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-        f"{torch.get_num_threads()} threads; {asked.llm}, {data.task}\n"
+        f"{torch.get_num_threads()} threads; {options.llm}, {data.task}\n"
     )
     cache: dict[str, list[float]] = {"theirs": [], "last": [], "exact": [], "their decisions": [], "our decisions": []}
     same: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for _ in range(asked.repeats):
-            seconds, theirs = timed(lambda: their_cache(llm, prompts, label_ids, folder))
+        for _ in range(options.repeats):
+            seconds, peer = timed(lambda: their_cache(llm, prompts, label_ids, folder))
             cache["theirs"].append(seconds)
-            seconds, ours = timed(lambda: our_cache(llm, prompts, folder))
+            seconds, own = timed(lambda: our_cache(llm, prompts, folder))
             cache["last"].append(seconds)
-            same["last"] = sum(a == t for a, (t, _) in zip(ours, theirs, strict=True)) / len(ours)
-            seconds, ours = timed(lambda: our_exact_cache(llm, prompts, folder))
+            same["last"] = sum(a == t for a, (t, _) in zip(own, peer, strict=True)) / len(own)
+            seconds, own = timed(lambda: our_exact_cache(llm, prompts, folder))
             cache["exact"].append(seconds)
-            same["exact"] = sum(a == t for a, (_, t) in zip(ours, theirs, strict=True)) / len(ours)
-            seconds, theirs = timed(lambda: their_decisions(llm, method, calibration, test, label_ids))
+            same["exact"] = sum(a == t for a, (_, t) in zip(own, peer, strict=True)) / len(own)
+            seconds, peer = timed(lambda: their_decisions(llm, method, calibration, test, label_ids))
             cache["their decisions"].append(seconds)
-            seconds, ours = timed(lambda: our_decisions(llm, method, calibration, test))
+            seconds, own = timed(lambda: our_decisions(llm, method, calibration, test))
             cache["our decisions"].append(seconds)
-            same["decisions"] = sum(a == t for a, t in zip(ours, theirs, strict=True)) / len(ours)
-    n = len(ours)
+            same["decisions"] = sum(a == t for a, t in zip(own, peer, strict=True)) / len(own)
+    n = len(own)
     show(f"cache, last, {len(prompts)} prompts", cache["theirs"], cache["last"], 20, same["last"])
     show(f"cache, exact, {len(prompts)} prompts", cache["theirs"], cache["exact"], 4, same["exact"])
     show(f"calibrate and test, {n} decisions", cache["their decisions"], cache["our decisions"], 30, same["decisions"])

@@ -24,19 +24,19 @@ def main() -> None:
         for i in range(3)
     ]
     assert llm.packs
-    found = {}
+    scores = {}
 
     def shared() -> None:
         llm.packs = True
-        found["shared"] = llm.scores(questions)
+        scores["shared"] = llm.scores(questions)
 
     def full() -> None:
         llm.packs = False
-        found["full"] = llm.scores(questions)
+        scores["full"] = llm.scores(questions)
 
     with torch.inference_mode():
         timing = by_turns(lambda: seconds(full), lambda: seconds(shared), 7, "options")
-    difference = float((found["shared"] - found["full"]).abs().max())
+    difference = float((scores["shared"] - scores["full"]).abs().max())
     assert difference < (1e-4 if DEVICE == "cpu" else 0.5), difference
     say(
         "options",

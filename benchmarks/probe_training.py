@@ -78,9 +78,9 @@ def show(name: str, seconds: list[float], rest: str) -> None:
     print(f"  {name:36s} median {span}  n={len(seconds)}  {rest}")
 
 
-def ratio(ours: list[float], theirs: list[float], goal: float | None, told: str) -> None:
+def ratio(own: list[float], peer: list[float], goal: float | None, told: str) -> None:
     """Theirs over ours."""
-    say("probe training", compared(list(zip(theirs, ours, strict=True))), "" if goal is None else f">= {goal:g}", told)
+    say("probe training", compared(list(zip(peer, own, strict=True))), "" if goal is None else f">= {goal:g}", told)
     print(flush=True)
 
 
@@ -94,8 +94,8 @@ def path_on_a_gram(n: int, d: int, decay: float, standardise: bool, repeats: int
     def theirs(tolerance: float) -> np.ndarray:
         # One pseudo-row for all: it takes no more than n and y'y from them. No copies, no checks: its fastest form.
         x, y = np.zeros((1, d)), np.array([np.sqrt(power)])
-        given = {"precompute": gram, "Xy": cross, "check_input": False}
-        return lasso_path(x, y, alphas=ALPHAS, tol=tolerance, max_iter=1_000_000, **given)[1].T
+        settings = {"precompute": gram, "Xy": cross, "check_input": False}
+        return lasso_path(x, y, alphas=ALPHAS, tol=tolerance, max_iter=1_000_000, **settings)[1].T
 
     def their_gap(tolerance: float) -> float:
         w = torch.from_numpy(theirs(tolerance).copy())
@@ -214,18 +214,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1, help=f"layers of the whole job to time, of {LAYERS}")
     parser.add_argument("--repeats", type=int, default=5, help="turns on the large Gram; thrice as many on the small")
     parser.add_argument("--full", action="store_true", help=f"time all {LAYERS} layers")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)  # of the release's procedure; gaps are printed
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
         f"{torch.get_num_threads()} threads; scikit-learn {sklearn.__version__}, torch {torch.__version__}\n"
     )
-    small, large = 256, asked.width
+    small, large = 256, options.width
     for decay, standardise, goal in ((1.4, True, 3), (1.0, True, None), (2.0, True, None), (1.4, False, None)):
-        path_on_a_gram(asked.rows, small, decay, standardise, 3 * asked.repeats, goal)
-    path_on_a_gram(asked.rows, large, 1.4, True, asked.repeats, 15)
-    whole_job(asked.rows, large, LAYERS if asked.full else asked.layers, 1.4)
-    on_a_gpu(asked.rows, large, 5 * LAYERS if asked.full else 20, 1.4, asked.repeats)
+        path_on_a_gram(options.rows, small, decay, standardise, 3 * options.repeats, goal)
+    path_on_a_gram(options.rows, large, 1.4, True, options.repeats, 15)
+    whole_job(options.rows, large, LAYERS if options.full else options.layers, 1.4)
+    on_a_gpu(options.rows, large, 5 * LAYERS if options.full else 20, 1.4, options.repeats)
 
 
 if __name__ == "__main__":

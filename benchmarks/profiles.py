@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="*", help=f"some of {', '.join(EXPERIMENTS)} (default: all)")
     parser.add_argument("--where", action="store_true", help="print the functions that take the time")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     words = tokenizer(vocabulary())
     torch.manual_seed(0)
     config = AutoConfig.for_model("llama", vocab_size=32000, **LLAMA)
@@ -156,8 +156,8 @@ def main() -> None:
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(llm)
         words.save_pretrained(llm)
         Path("prompts.txt").write_text("\n\n".join(f"one day in town {i}" for i in ("A", "B", "C", "D")))
-        for name in asked.experiments or EXPERIMENTS:
-            run(name, llm, asked.where)
+        for name in options.experiments or EXPERIMENTS:
+            run(name, llm, options.where)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def main() -> None:
             exponent, steps = np.polyfit(size, cost, 1)[0], np.diff(cost) / np.diff(size)
             line = {"exponent": exponent, "low": steps.min(), "high": steps.max(), "n": REPEATS}
             told = ", ".join(f"{n}: {1e3 * t:.0f} ms" for n, t in zip(sizes, times, strict=True))
-            kept = {key: float(f"{value:.3g}") for key, value in line.items()}
-            print(json.dumps({"benchmark": f"scaling, {name}", **kept, "told": told, "device": DEVICE}))
+            rounded = {key: float(f"{value:.3g}") for key, value in line.items()}
+            print(json.dumps({"benchmark": f"scaling, {name}", **rounded, "told": told, "device": DEVICE}))
             print(f"cost with {name}: exponent {exponent:.2f} ({steps.min():.2f} to {steps.max():.2f}); {told}")
 
 

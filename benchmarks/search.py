@@ -78,12 +78,12 @@ def counts(search: Search) -> tuple[int, int, int]:
     depth, strengths = search.llm.decoder.depth, len(STRENGTHS)
     scored, read = search._tokens
     least = sum(layer + 1 + strengths * (depth - layer - 1) for layer in range(depth)) * (scored + read)
-    found = []
+    operations = []
     for work in (lambda: search.grid(STRENGTHS), lambda: coarse(search)):
         with passes(search.llm) as counted:
             work()
-        found.append(counted["n"])
-    return least, found[0], found[1]
+        operations.append(counted["n"])
+    return least, operations[0], operations[1]
 
 
 def ratio(value: float) -> Timing:
@@ -97,8 +97,8 @@ def growth(name: str, cost: dict[int, float], unit: str, n: int) -> None:
     exponent, steps = np.polyfit(layers, y, 1)[0], np.diff(y) / np.diff(layers)
     told = ", ".join(f"{layers}: {value:.3g} {unit}" for layers, value in cost.items())
     line = {"exponent": exponent, "low": steps.min(), "high": steps.max(), "n": n}
-    kept = {key: float(f"{value:.3g}") for key, value in line.items()}
-    print(json.dumps({"benchmark": f"scaling, {name}", **kept, "told": told, "device": DEVICE}))
+    rounded = {key: float(f"{value:.3g}") for key, value in line.items()}
+    print(json.dumps({"benchmark": f"scaling, {name}", **rounded, "told": told, "device": DEVICE}))
     print(f"cost of {name}: exponent {exponent:.2f} ({steps.min():.2f} to {steps.max():.2f}); {told}")
 
 
@@ -110,7 +110,7 @@ def with_layers() -> None:
             -1, hidden_size=128, num_hidden_layers=depth, num_attention_heads=4, intermediate_size=352, vocab_size=6000
         )
         search = search_of(small)
-        _, works["grid passes"][depth], works["coarse passes"][depth] = (one / 1e6 for one in counts(search))
+        _, works["grid passes"][depth], works["coarse passes"][depth] = (counted / 1e6 for counted in counts(search))
         for name, work in (("grid", partial(search.grid, STRENGTHS)), ("coarse", partial(coarse, search))):
             works[name][depth] = statistics.median(seconds(work) for _ in range(REPEATS))
     for name, unit in (("grid passes", "M tokens x blocks"), ("coarse passes", "M tokens x blocks")):
@@ -133,11 +133,11 @@ def main() -> None:
         return seconds(lambda: search_of(llm).grid(STRENGTHS))
 
     def fits() -> float:
-        one = [
+        times = [
             seconds(lambda layer=layer: ls.fit(llm, PAIRS, layer, MeanDifference, STRENGTHS, TEXTS[::2]))
             for layer in FITTED
         ]
-        return sum(one) * llm.decoder.depth / len(one)
+        return sum(times) * llm.decoder.depth / len(times)
 
     told = f"a fit for each layer ({len(FITTED)} run, taken for all) over the search of the whole grid, {cells}"
     say("search, fits", compared([(fits(), grid())]), "", told)

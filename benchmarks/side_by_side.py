@@ -113,9 +113,11 @@ def say(benchmark: str, timing: Timing, bound: str, told: str, **more: Any) -> N
     """Print a line for machines, then a sentence; ``bound`` is for example ``<= 1.02``, or empty."""
     sign, value = bound.split() if bound else ("", "nan")
     holds = (timing.ratio <= float(value) if sign == "<=" else timing.ratio >= float(value)) if bound else None
-    kept = {name: float(f"{part:.4g}") for name, part in timing._asdict().items()}
+    rounded = {name: float(f"{part:.4g}") for name, part in timing._asdict().items()}
     where = {"threads": torch.get_num_threads(), "device": DEVICE, "torch": torch.__version__}
-    print(json.dumps({"benchmark": benchmark, **kept, "bound": bound, "holds": holds, "told": told, **more, **where}))
+    print(
+        json.dumps({"benchmark": benchmark, **rounded, "bound": bound, "holds": holds, "told": told, **more, **where})
+    )
     device = f"{where['threads']} threads" if DEVICE == "cpu" else torch.cuda.get_device_name()
     against = f" (bound {bound})" if bound else ""
     print(

@@ -79,14 +79,14 @@ def main() -> None:
     """Measure and print."""
     made = language_model(LAYER, **LLAMA, max_position_embeddings=512)
     questions = [MultipleChoice(sentence(i, 20, 40), (f" w{i}", f" w{i + 300}")) for i in range(300)]
-    fitted, asked = questions[:200], questions[200:]
+    fitted, held_out = questions[:200], questions[200:]
     task = {
         "layer": LAYER,
         "strengths": STRENGTHS,
         "pairs": [[q.prompt + q.choices[0], q.prompt + q.choices[1]] for q in fitted],
-        "asked": [[q.prompt, list(q.choices)] for q in asked],
+        "asked": [[q.prompt, list(q.choices)] for q in held_out],
     }
-    found: dict[str, torch.Tensor] = {}
+    scores: dict[str, torch.Tensor] = {}
     with tempfile.TemporaryDirectory() as name, torch.inference_mode():
         folder = Path(name)
         made.model.save_pretrained(folder)
@@ -104,7 +104,7 @@ def main() -> None:
 
         def sweep() -> None:
             strength = torch.tensor(STRENGTHS).view(-1, 1, 1, 1)
-            found["scores"] = llm.scores(asked, {site: lambda h: h + strength * method.vector}, len(STRENGTHS))
+            scores["scores"] = llm.scores(held_out, {site: lambda h: h + strength * method.vector}, len(STRENGTHS))
 
         worker = Worker(folder)
         sizes = {batch: min(worker(f"train {batch}") for _ in range(2)) for batch in (8, 32, 100)}
@@ -112,10 +112,10 @@ def main() -> None:
         small = by_turns(lambda: worker(f"train {best}"), lambda: seconds(train), 7, "training, batches")
         training = by_turns(lambda: worker("train"), lambda: seconds(train), 7, "training")
         sweeping = by_turns(lambda: worker("sweep"), lambda: seconds(sweep), 5, "sweep")
-        theirs = worker.results()
-    of_vector = float((method.vector - torch.tensor(theirs["vector"])).abs().max() / method.vector.abs().max())
-    of_scores = float((found["scores"] - torch.tensor(theirs["scores"])).abs().max())
-    assert max(of_vector, of_scores) < 1e-4 < float(found["scores"].std(0).max()), (of_vector, of_scores)
+        peer = worker.results()
+    of_vector = float((method.vector - torch.tensor(peer["vector"])).abs().max() / method.vector.abs().max())
+    of_scores = float((scores["scores"] - torch.tensor(peer["scores"])).abs().max())
+    assert max(of_vector, of_scores) < 1e-4 < float(scores["scores"].std(0).max()), (of_vector, of_scores)
     what = f"of {PEER} over ours, {size(llm)}"
     say("train a vector", training, ">= 4", f"200 pairs {what}, vectors equal to {of_vector:.0e}", difference=of_vector)
     say(

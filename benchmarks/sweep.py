@@ -22,20 +22,20 @@ def main() -> None:
     questions = [MultipleChoice(sentence(i, 15, 40), (f" w{i}", f" w{i + 7} w{i}")) for i in range(6)]
     vector = torch.randn(llm.width(""), generator=torch.Generator().manual_seed(0)).to(DEVICE, llm.model.dtype)
     strength = STRENGTHS.to(llm.model.dtype)
-    found = {}
+    scores = {}
 
     def together() -> None:
         edits = {site: lambda h: h + strength.view(-1, 1, 1, 1) * vector}
-        found["together"] = llm.scores(questions, edits, len(strength))
+        scores["together"] = llm.scores(questions, edits, len(strength))
 
     def one_by_one() -> None:
         passes = [llm.scores(questions, {site: lambda h, s=s: h + s * vector})[0] for s in strength]
-        found["one by one"] = torch.stack(passes)
+        scores["one by one"] = torch.stack(passes)
 
     with torch.inference_mode():
         timing = by_turns(lambda: seconds(one_by_one), lambda: seconds(together), 7, "sweep")
-    difference = float((found["together"] - found["one by one"]).abs().max())
-    moved = float((found["together"] - found["together"][4]).abs().max())
+    difference = float((scores["together"] - scores["one by one"]).abs().max())
+    moved = float((scores["together"] - scores["together"][4]).abs().max())
     assert difference < (1e-4 if DEVICE == "cpu" else 0.5) < moved, (difference, moved)
     say(
         "sweep",

@@ -48,9 +48,9 @@ class ByTurns(L.Callback):
     def on_train_batch_start(self, *_: object) -> None:
         self.began.append(time.perf_counter())
         if len(self.began) > TURN:
-            theirs = [seconds(lambda: next(self.steps)) for _ in range(TURN)]
-            ours = [after - before for before, after in pairwise(self.began)]
-            self.pairs.append((statistics.median(ours[1:]), statistics.median(theirs[1:])))
+            plain = [seconds(lambda: next(self.steps)) for _ in range(TURN)]
+            lightning = [after - before for before, after in pairwise(self.began)]
+            self.pairs.append((statistics.median(lightning[1:]), statistics.median(plain[1:])))
             self.began = [time.perf_counter()]
 
 

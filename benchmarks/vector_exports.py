@@ -54,7 +54,7 @@ def main() -> int:
         print("vector_exports: the tools cannot be installed here; nothing was compared")
         return 0
     with tempfile.TemporaryDirectory() as name:
-        said = subprocess.run(
+        completed = subprocess.run(
             [str(python), __file__, "--inside", name],
             env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
             stdout=subprocess.PIPE,
@@ -62,18 +62,18 @@ def main() -> int:
             text=True,
             check=False,
         )
-    if said.returncode:
+    if completed.returncode:
         print("vector_exports: a tool failed; run with --inside FOLDER in its environment to see why")
         return 1
-    found: dict[str, float] = json.loads(said.stdout.splitlines()[-1])
-    moved = found.pop("moved")
+    differences: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
+    moved = differences.pop("moved")
     print(f"{'tool':40} {'greatest difference':>20}   (steering moves the logits by up to {moved:.2f})")
-    for tool, difference in found.items():
+    for tool, difference in differences.items():
         print(f"{tool:40} {difference:20.1e}   {'ok' if difference <= BOUND else 'FAIL'}")
         told = f"greatest difference of steered logits in {tool}; steering moves them by up to {moved:.2f}"
         line = {"ratio": difference, "low": difference, "high": difference, "n": 1, "holds": difference <= BOUND}
         print(json.dumps({"benchmark": "exported vectors", **line, "bound": f"<= {BOUND:g}", "told": told}))
-    return 0 if moved > 0.1 and max(found.values()) <= BOUND else 1
+    return 0 if moved > 0.1 and max(differences.values()) <= BOUND else 1
 
 
 def inside(folder: Path) -> dict[str, float]:
@@ -107,29 +107,29 @@ def inside(folder: Path) -> dict[str, float]:
     ids, model = torch.tensor(IDS), llm.model
     plain = model(ids).logits
     with vectors.edit(llm, vector):
-        ours = model(ids).logits
+        expected = model(ids).logits
 
     def difference(logits: torch.Tensor) -> float:
-        return float((logits - ours).abs().max())
+        return float((logits - expected).abs().max())
 
-    found = {"moved": difference(plain)}
+    differences = {"moved": difference(plain)}
     for name in ("v.gguf", "v.pt", "v.safetensors"):
         with vectors.edit(llm, exchange.read(folder / name)):
-            found[f"ours, read back from {name}"] = difference(model(ids).logits)
+            differences[f"ours, read back from {name}"] = difference(model(ids).logits)
     with steering_vectors.SteeringVector(by_layer(vector)).apply(model):
-        found["steering-vectors 0.12.2"] = difference(model(ids).logits)
+        differences["steering-vectors 0.12.2"] = difference(model(ids).logits)
     control = repeng.ControlModel(model, LAYERS)
     control.set_control(repeng.ControlVector.import_gguf(folder / "v.gguf"))
-    found["repeng 0.4.0, from v.gguf"] = difference(control(ids).logits)
+    differences["repeng 0.4.0, from v.gguf"] = difference(control(ids).logits)
     control.unwrap()
     harness = SteeredModel(
         pretrained=str(folder / "model"), steer_path=str(folder / "v.pt"), device="cpu", dtype="float32"
     )
-    found["lm-evaluation-harness 0.4.13, from v.pt"] = difference(harness._model_call(ids))
+    differences["lm-evaluation-harness 0.4.13, from v.pt"] = difference(harness._model_call(ids))
     read = {t.name: torch.from_numpy(t.data.copy()) for t in gguf.GGUFReader(folder / "v.gguf").tensors}
     pairs = [(read[f"direction.{layer}"], value) for layer, value in by_layer(vector).items()]
-    found["gguf 0.19.0, the vectors"] = max(float((a - b).abs().max()) for a, b in pairs)
-    return found
+    differences["gguf 0.19.0, the vectors"] = max(float((a - b).abs().max()) for a, b in pairs)
+    return differences
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def by_setting(classes: Iterable[type]) -> dict[str, list[str]]:
             taken = [concrete for base in _classes_in(hint) for concrete in _concrete(base)]
             todo += taken
             if taken:
-                names.setdefault(argument, set()).update(one.__name__ for one in taken)
+                names.setdefault(argument, set()).update(kind.__name__ for kind in taken)
     return {argument: sorted(known) for argument, known in names.items()}
 
 

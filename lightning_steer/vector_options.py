@@ -25,8 +25,8 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
     for i, word in enumerate(words):
         name, _, value = word.partition("=")
         if name == OPTION and words[:1] == ["predict"]:
-            given = value or (words[i + 1] if i + 1 < len(words) else "")
-            path = resource_path(given)
+            value_given = value or (words[i + 1] if i + 1 < len(words) else "")
+            path = resource_path(value_given)
             return [words[0], *_options(Path(path), load(path)), *words[1:]]
     return words
 

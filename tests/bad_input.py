@@ -108,16 +108,16 @@ def _files(folder: Path) -> set[str]:
 def faults(case: Case, outcome: Outcome) -> list[str]:
     """Everything about a refusal that is not as it should be; nothing if it is a good one."""
     lines = [line for line in re.split(r"[\r\n]", outcome.error) if not NOTICE.match(line.strip())]
-    found = []
+    complaints = []
     if outcome.code != case.code:
-        found.append(f"exit code {outcome.code}")
+        complaints.append(f"exit code {outcome.code}")
     if "Traceback" in outcome.error or "Traceback" in outcome.out:
-        found.append("a traceback")
+        complaints.append("a traceback")
     refused = case.documented is None
     if refused and (len(lines) != 1 or not lines[0].startswith("lightning_steer: ")):
-        found.append(f"{len(lines)} lines on stderr instead of one sentence")
-    said = (outcome.error if refused else outcome.out).lower()
-    found += [f"does not name {word!r}" for word in case.expected if word.lower() not in said]
+        complaints.append(f"{len(lines)} lines on stderr instead of one sentence")
+    message = (outcome.error if refused else outcome.out).lower()
+    complaints += [f"does not name {word!r}" for word in case.expected if word.lower() not in message]
     own = ("logs", "checkpoints") if case.name.startswith(LATE) else ()
-    found += [f"wrote {name}" for name in outcome.new if refused and not name.startswith(own or "/")]
-    return found
+    complaints += [f"wrote {name}" for name in outcome.new if refused and not name.startswith(own or "/")]
+    return complaints

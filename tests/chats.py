@@ -39,9 +39,9 @@ def direction(llm: LLM, strength: float = 2.0, seed: int = 1) -> SteeringVector:
 def imported(llm: LLM) -> SteeringVector:
     """The same vector as one of another tool, whose card names no model."""
     vector = direction(llm)
-    given = ImportedVector(vector.card.sites[0].width)
-    given.vector = next(method.vector for method in vector.maps)
-    return SteeringVector([given], vector.card._replace(method="ImportedVector", model=None))
+    imported_vector = ImportedVector(vector.card.sites[0].width)
+    imported_vector.vector = next(method.vector for method in vector.maps)
+    return SteeringVector([imported_vector], vector.card._replace(method="ImportedVector", model=None))
 
 
 def threshold(llm: LLM) -> SteeringVector:

@@ -49,15 +49,15 @@ def quiet_trainer(**settings: object) -> L.Trainer:
 @pytest.fixture(scope="session")
 def toy_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of a tiny toy network for each kind of residual."""
-    folder, found = tmp_path_factory.mktemp("toy"), {}
+    folder, paths = tmp_path_factory.mktemp("toy"), {}
     for residual in ("none", "projection", "pad", "concat"):
         L.seed_everything(0, verbose=False)
         classifier = ToyClassifier(widths=WIDTHS, residual=residual, learning_rate=5e-3)
         trainer = quiet_trainer(max_epochs=1)
         trainer.fit(classifier, ToyLabelDataModule(batch_size=64, steps_per_epoch=300, test_rows=200, **WORLD))
-        found[residual] = folder / f"{residual}.ckpt"
-        trainer.save_checkpoint(found[residual])
-    return found
+        paths[residual] = folder / f"{residual}.ckpt"
+        trainer.save_checkpoint(paths[residual])
+    return paths
 
 
 @pytest.fixture

@@ -20,24 +20,24 @@ def bytes_changed(content: bytes, chance: random.Random) -> bytes:
     """One to four changes: bits, lengths, pieces lost, doubled, moved or made up."""
     new = bytearray(content)
     for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(new) + 1) if chance.random() < 0.5 else chance.randrange(min(len(new), 400) + 1)
+        place = chance.randrange(len(new) + 1) if chance.random() < 0.5 else chance.randrange(min(len(new), 400) + 1)
         kind = chance.randrange(7)
-        if kind == 0 and at < len(new):
-            new[at] ^= 1 << chance.randrange(8)
+        if kind == 0 and place < len(new):
+            new[place] ^= 1 << chance.randrange(8)
         elif kind == 1:
-            del new[at:]
+            del new[place:]
         elif kind == 2:
-            del new[at : at + chance.randint(1, 40)]
+            del new[place : place + chance.randint(1, 40)]
         elif kind == 3:
-            new[at:at] = chance.randbytes(chance.randint(1, 40))
+            new[place:place] = chance.randbytes(chance.randint(1, 40))
         elif kind == 4:
             size = chance.choice([1, 2, 4, 8])
-            new[at : at + size] = (chance.choice(EDGES) % (1 << 8 * size)).to_bytes(size, "little")
+            new[place : place + size] = (chance.choice(EDGES) % (1 << 8 * size)).to_bytes(size, "little")
         elif kind == 5:
             other = chance.randrange(len(new) + 1)
-            new[at:at] = new[other : other + chance.randint(1, 80)]
+            new[place:place] = new[other : other + chance.randint(1, 80)]
         else:
-            new[at : at + 8] = chance.randbytes(8)
+            new[place : place + 8] = chance.randbytes(8)
     return bytes(new)
 
 
@@ -82,17 +82,17 @@ def refuses_or_reads(read: Callable[[Path], Any], made: Iterator[bytes], path: P
     folder = {*path.parent.rglob("*"), path}
     for number, content in enumerate(made):
         path.write_bytes(content)
-        kind, said = "read", ""
+        kind, message = "read", ""
         try:
             read(path)
         except Exception as error:
-            kind, said = type(error).__name__, str(error)
-        if kind in ("ValueError", "UserError", "UnreadableError", "FileNotFoundError") and 10 < len(said) < 1500:
+            kind, message = type(error).__name__, str(error)
+        if kind in ("ValueError", "UserError", "UnreadableError", "FileNotFoundError") and 10 < len(message) < 1500:
             seen["refused"] += 1
         elif kind == "read":
             seen["read"] += 1
         else:
-            wrong.setdefault(f"{kind}: {said[:60]}", f"input {number}: {kind}: {said[:300]!r}")
+            wrong.setdefault(f"{kind}: {message[:60]}", f"input {number}: {kind}: {message[:300]!r}")
         if number % 100 == 0 and set(path.parent.rglob("*")) != folder:
             wrong["written"] = f"input {number} has written a file"
     if wrong:

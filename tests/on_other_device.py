@@ -105,12 +105,12 @@ def everything(device: torch.device, positions: Positions) -> dict[str, Tensor |
 def test_a_language_model_gives_what_it_gives_on_the_cpu(positions: Positions) -> None:
     expected = everything(torch.device("cpu"), positions)
     with Device():
-        found = everything(ELSEWHERE, positions)
+        results = everything(ELSEWHERE, positions)
     for name, value in expected.items():
         if isinstance(value, Tensor):  # attention is another kernel
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(results[name], value, rtol=1e-4, atol=1e-4)
         else:
-            assert found[name] == value, name
+            assert results[name] == value, name
 
 
 def test_a_trainer_on_a_gpu_loads_a_model_without_accelerate(pocket_decoder: Path) -> None:
@@ -158,12 +158,12 @@ def test_a_method_is_fitted_and_steers_as_on_the_cpu(make: laws.Make) -> None:
         assert {tensor.device for tensor in (*there.parameters(), *there.buffers())} <= {ELSEWHERE}
         rows_there, strengths_there = h.to(ELSEWHERE), strengths.to(ELSEWHERE)
         waits.clear()
-        found = [there(rows_there, 0.5)]
+        rows_steered = [there(rows_there, 0.5)]
         assert waits["to the CPU"] <= 1
-        found += [there(rows_there, strengths_there), there(rows_there.bfloat16(), strengths_there)]
+        rows_steered += [there(rows_there, strengths_there), there(rows_there.bfloat16(), strengths_there)]
         moved = method.to(ELSEWHERE)(rows_there, 0.5).cpu()  # fitted on the CPU, used elsewhere
-        found = [x.cpu() for x in found]
-    for a, b in zip(found, expected, strict=True):
+        rows_steered = [x.cpu() for x in rows_steered]
+    for a, b in zip(rows_steered, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(moved, expected[0], rtol=1e-5, atol=1e-5)
 

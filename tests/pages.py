@@ -49,13 +49,15 @@ class Block(NamedTuple):
 
 def blocks(text: str) -> list[Block]:
     """All fenced blocks of a page; raises ValueError if a fence is left open or a mark is not known."""
-    found, end = [], 0
+    code_blocks, end = [], 0
     for match in FENCE.finditer(text):
-        found.append(Block(match["language"].strip(), match["text"], match["mark"] or "", text[end : match.start()]))
+        code_blocks.append(
+            Block(match["language"].strip(), match["text"], match["mark"] or "", text[end : match.start()])
+        )
         end = match.end()
     if text.count("\n```") + text.startswith("```") != 2 * sum("`" in match["fence"] for match in FENCE.finditer(text)):
         raise ValueError("a fence is not closed, or stands inside of another or of a list")
-    for block in found:
+    for block in code_blocks:
         verb, _, rest = block.mark.partition(": ")
         if verb == "not run" and rest not in REASONS:
             raise ValueError(f"a block is not run because of {rest!r}, which is none of {', '.join(REASONS)}")
@@ -63,7 +65,7 @@ def blocks(text: str) -> list[Block]:
             raise ValueError(f"a block is to be written to {rest}, but a reader is not told so")
         if verb not in ("saved as", "not run", "printed") and block.language not in LANGUAGES:
             raise ValueError(f"a block in {block.language or 'no language'} is neither run nor marked:\n{block.text}")
-    return found
+    return code_blocks
 
 
 def shell(text: str) -> list[list[str]]:
@@ -108,12 +110,12 @@ LANGUAGES: dict[str, Callable[[str, dict[str, Any]], None]] = {
 }
 
 
-def check_printed(text: str, said: str) -> None:
+def check_printed(text: str, output: str) -> None:
     """Raise ValueError unless each line of a block stands in what was printed, whatever the blanks between words."""
-    all_words = " ".join(said.split())
+    all_words = " ".join(output.split())
     for line in text.splitlines():
         if " ".join(line.split()) not in all_words:
-            raise ValueError(f"a document shows the line {line!r}, which is not in what its command prints: {said}")
+            raise ValueError(f"a document shows the line {line!r}, which is not in what its command prints: {output}")
 
 
 def checkout(root: Path, folder: Path) -> None:

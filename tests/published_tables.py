@@ -21,8 +21,8 @@ def alphasteer(outcomes: Path, name: str, n: int, counts: Sequence[tuple[int, in
     rows = []
     for strength, (gained, lost) in zip(STRENGTHS, [(0, 0), *counts], strict=True):
         for i in range(n):
-            one = i < n // 2
-            value = i >= lost if one else i < n // 2 + gained
+            is_first_half = i < n // 2
+            value = i >= lost if is_first_half else i < n // 2 + gained
             groups = ("safe", "unsafe")[i % 2] if group == "two" else group
             rows.append((f"{name}-{i}", groups, strength, int(value)))
     _csv(outcomes / f"alphasteer_llama31_8b_{name}.csv", ("item", "group", "strength", "value"), rows)
@@ -36,25 +36,25 @@ def caa_dynamic(outcomes: Path, p_a: Callable[[float, str], float], items: int =
             for multiplier in range(-5, 6):
                 mass = 0.99 if abs(multiplier) <= 2 else 0.2
                 for i in range(items):
-                    matching = "AB"[i % 2]
-                    a = p_a(multiplier, matching)
-                    rows.append((i, layer, float(multiplier), matching, mass * a, mass * (1 - a)))
+                    letter = "AB"[i % 2]
+                    a = p_a(multiplier, letter)
+                    rows.append((i, layer, float(multiplier), letter, mass * a, mass * (1 - a)))
         header = ("item", "layer", "multiplier", "matching", "p_a", "p_b")
         _csv(outcomes / f"caa_dynamic_llama2_7b_chat_{behaviour}.csv", header, rows)
 
 
-def of_letter(multiplier: float, matching: str) -> float:
+def of_letter(multiplier: float, letter: str) -> float:
     return min(max(0.5 + 0.4 * multiplier, 0.02), 0.98)
 
 
-def of_behaviour(multiplier: float, matching: str) -> float:
-    shown = of_letter(multiplier, matching)
-    return shown if matching == "A" else 1 - shown
+def of_behaviour(multiplier: float, letter: str) -> float:
+    shown = of_letter(multiplier, letter)
+    return shown if letter == "A" else 1 - shown
 
 
-def against(multiplier: float, matching: str) -> float:
+def against(multiplier: float, letter: str) -> float:
     """Without steering the answer that does not match; either sign forces a letter."""
-    return of_letter(multiplier, matching) if multiplier else 0.1 if matching == "A" else 0.9
+    return of_letter(multiplier, letter) if multiplier else 0.1 if letter == "A" else 0.9
 
 
 def refusal_direction(outcomes: Path, name: str, chosen: tuple[int, int], **more: Any) -> dict[str, Any]:

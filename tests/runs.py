@@ -79,19 +79,19 @@ def folder_with_models(
 
 def official(path: Path, examples: list[StereoSetExample]) -> None:
     """Examples of the pocket language as an official file, their bias types under official names."""
-    types = sorted({one.bias_type for one in examples})
+    types = sorted({example.bias_type for example in examples})
     rows = [
         {
-            "id": one.id,
-            "target": one.target,
-            "bias_type": BIAS_TYPES[types.index(one.bias_type)],
-            "context": one.context,
+            "id": example.id,
+            "target": example.target,
+            "bias_type": BIAS_TYPES[types.index(example.bias_type)],
+            "context": example.context,
             "sentences": [
-                {"sentence": text, "id": f"{one.id}-{label}", "labels": [], "gold_label": label}
-                for text, label in zip(one.sentences, ("stereotype", "anti-stereotype", "unrelated"), strict=True)
+                {"sentence": text, "id": f"{example.id}-{label}", "labels": [], "gold_label": label}
+                for text, label in zip(example.sentences, ("stereotype", "anti-stereotype", "unrelated"), strict=True)
             ],
         }
-        for one in examples
+        for example in examples
     ]
     path.write_text(json.dumps({"version": "1.0", "data": {"intersentence": rows, "intrasentence": []}}))
 

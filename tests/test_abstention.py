@@ -123,8 +123,8 @@ def test_the_certified_bound_holds_for_the_chosen_candidate(bound, multiplicity)
     lower = bound.lower(changes, multiplicity.share(DELTA, K))
     passed, certain = multiplicity.judge(lower, 0.0)
     chosen = np.where(passed, lower, -np.inf).argmax(-1)[:, None]
-    said = np.take_along_axis(certain, chosen, 1)[:, 0]
-    wrong = int((passed.any(-1) & (np.array(mean)[chosen[:, 0]] <= said)).sum())
+    bounds_claimed = np.take_along_axis(certain, chosen, 1)[:, 0]
+    wrong = int((passed.any(-1) & (np.array(mean)[chosen[:, 0]] <= bounds_claimed)).sum())
     assert at_least(wrong, count) <= DELTA
 
 
@@ -326,8 +326,8 @@ def test_the_choice_is_the_best_of_the_certified_the_weaker_of_equals(seed, boun
 def test_many_calibrations_at_once_are_one_after_the_other() -> None:
     changes = calibrations((0.1,) * 3, 0.5, 4, 0)
     for bound in BOUNDS:
-        one = [[bound.lower(candidate, 0.05) for candidate in calibration] for calibration in changes]
-        np.testing.assert_array_equal(bound.lower(changes, 0.05), one)
+        single = [[bound.lower(candidate, 0.05) for candidate in calibration] for calibration in changes]
+        np.testing.assert_array_equal(bound.lower(changes, 0.05), single)
 
 
 # ---------------------------------------------------------------- what is said
@@ -402,9 +402,9 @@ def test_needed_is_the_fewest_that_certify(bound, epsilon) -> None:
 def test_too_few_rows_name_how_many_would_do(bound) -> None:
     result = certify(*outcomes(*[(3, 0)] * 10, n=8), bound=bound)
     assert needed(bound, 8, 10, 0.01) is None
-    said = int(result.reason.removeprefix("8 rows are too few to certify anything, at least ").split()[0])
-    assert needed(bound, said, 10, 0.01) == said
-    assert needed(bound, said - 1, 10, 0.01) is None
+    rows_named = int(result.reason.removeprefix("8 rows are too few to certify anything, at least ").split()[0])
+    assert needed(bound, rows_named, 10, 0.01) == rows_named
+    assert needed(bound, rows_named - 1, 10, 0.01) is None
 
 
 NONE = np.zeros((2, 8), int)

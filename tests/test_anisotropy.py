@@ -51,10 +51,10 @@ def test_measures_are_the_loops(n: int) -> None:
         drawn = [by_loop(h[:, site], some.tolist()) for some in weights]
         for measure in MEASURES:
             assert float(measure(h)[site]) == pytest.approx(expected[measure.__name__])
-            found = measure(h, weights)
-            assert found.shape == (len(weights), 2)
-            assert found[:, site].tolist() == pytest.approx([one[measure.__name__] for one in drawn])
-            torch.testing.assert_close(measure(h[:, site], weights), found[:, site])
+            measures = measure(h, weights)
+            assert measures.shape == (len(weights), 2)
+            assert measures[:, site].tolist() == pytest.approx([draw[measure.__name__] for draw in drawn])
+            torch.testing.assert_close(measure(h[:, site], weights), measures[:, site])
 
 
 def test_with_many_rows_they_are_the_textbook_ones() -> None:
@@ -98,13 +98,13 @@ def test_a_line_and_a_ball() -> None:
 
 def test_few_rows_do_not_make_the_ratio_small() -> None:
     """60 rows of a ball in 40 dimensions: the eigenvalues' ratio reads 24, the one over pairs 40."""
-    found, plain = [], []
+    ratios, plain = [], []
     for seed in range(60):
         h = torch.randn(60, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        found.append(float(participation_ratio(h)))
+        ratios.append(float(participation_ratio(h)))
         eigenvalues = torch.linalg.eigvalsh(h.T.cov())
         plain.append(float(eigenvalues.sum() ** 2 / eigenvalues.square().sum()))
-    assert np.mean(found) == pytest.approx(40, rel=0.03)
+    assert np.mean(ratios) == pytest.approx(40, rel=0.03)
     assert np.mean(plain) < 25
 
 
@@ -126,9 +126,9 @@ def test_intervals_cover_the_truth() -> None:
     d, n, runs = 12, 480, 500
     scale = torch.linspace(0.5, 2, d, dtype=torch.float64)
     variance = scale.square()
-    many = torch.randn(400_000, d, generator=torch.Generator().manual_seed(999), dtype=torch.float64) * scale
+    population = torch.randn(400_000, d, generator=torch.Generator().manual_seed(999), dtype=torch.float64) * scale
     truth = {
-        "cosine": float(cosine(many + 0.6)),
+        "cosine": float(cosine(population + 0.6)),
         "centred_cosine": 0.0,
         "participation_ratio": float(variance.sum() ** 2 / variance.square().sum()),
     }
@@ -139,8 +139,8 @@ def test_intervals_cover_the_truth() -> None:
         h = torch.randn(n, d, generator=g, dtype=torch.float64) * scale + 0.6
         for measure, debias in ((cosine, False), (participation_ratio, False), (centred_cosine, True)):
             values = measure(h).numpy()[None], measure(h, left_out).numpy()[:, None]
-            found = estimates_of_left_out(*values, n, 15, debias=debias)[0]
-            hits[measure.__name__] += found.low <= truth[measure.__name__] <= found.high
+            estimates = estimates_of_left_out(*values, n, 15, debias=debias)[0]
+            hits[measure.__name__] += estimates.low <= truth[measure.__name__] <= estimates.high
     assert 0.93 <= hits["cosine"] / runs <= 0.97
     assert 0.93 <= hits["participation_ratio"] / runs <= 0.97
     assert hits["centred_cosine"] / runs >= 0.93  # hardly varies at 0, so that it errs on the safe side

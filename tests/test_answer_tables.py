@@ -16,23 +16,23 @@ def answers(path: Path, p_a: Callable[[float, str], tuple[float, float]], n: int
     """Write a table of answers: half of the items have their matching answer at A."""
     lines = ["item,strength,matching,p_a,p_b"]
     for i in range(n):
-        matching = "AB"[i % 2]
+        letter = "AB"[i % 2]
         for strength in STRENGTHS:
-            first, second = p_a(strength, matching)
-            lines.append(f"q{i},{strength},{matching},{first:.6f},{second:.6f}")
+            first, second = p_a(strength, letter)
+            lines.append(f"q{i},{strength},{letter},{first:.6f},{second:.6f}")
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def letter(strength: float, matching: str) -> tuple[float, float]:
+def letter(strength: float, letter: str) -> tuple[float, float]:
     """A vector for the letter A, whichever answer shows the behaviour."""
     a = 0.5 + 0.2 * strength
     return 0.98 * a, 0.98 * (1 - a)
 
 
-def behaviour(strength: float, matching: str) -> tuple[float, float]:
+def behaviour(strength: float, letter: str) -> tuple[float, float]:
     shown = 0.5 + 0.2 * strength
-    a = shown if matching == "A" else 1 - shown
+    a = shown if letter == "A" else 1 - shown
     return 0.98 * a, 0.98 * (1 - a)
 
 
@@ -51,8 +51,8 @@ def test_a_vector_for_a_letter_is_told_from_one_for_the_behaviour(tmp_path: Path
 def test_changes_by_place(tmp_path: Path) -> None:
     changes = judge(answers(tmp_path / "x.csv", letter)).measures[0].positions.changes
     assert list(changes["1"]) == ["A", "B"]
-    assert {name: round(one.value, 4) for name, one in changes["1"].items()} == {"A": 0.2, "B": -0.2}
-    assert {one.n for one in changes["1"].values()} == {20}
+    assert {name: round(change.value, 4) for name, change in changes["1"].items()} == {"A": 0.2, "B": -0.2}
+    assert {change.n for change in changes["1"].values()} == {20}
 
 
 def test_no_step_is_found_where_nothing_changes_but_noise(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_no_step_is_found_where_nothing_changes_but_noise(tmp_path: Path) -> Non
     for seed in range(60):
         random = np.random.default_rng(seed)
 
-        def noise(strength: float, matching: str, random: np.random.Generator = random) -> tuple[float, float]:
+        def noise(strength: float, letter: str, random: np.random.Generator = random) -> tuple[float, float]:
             a = float(random.beta(0.5, 0.5))
             return 0.99 * a, 0.99 * (1 - a)
 
@@ -70,18 +70,18 @@ def test_no_step_is_found_where_nothing_changes_but_noise(tmp_path: Path) -> Non
 
 
 def test_probability_that_leaves_the_answers(tmp_path: Path) -> None:
-    def leaves(strength: float, matching: str) -> tuple[float, float]:
+    def leaves(strength: float, letter: str) -> tuple[float, float]:
         mass = 0.98 if abs(strength) < 2 else 0.3
         return 0.6 * mass, 0.4 * mass
 
     judgement = judge(answers(tmp_path / "x.csv", leaves))
     matching, mass = judgement.measures
-    assert [(one.name, one.low, one.high) for one in judgement.measures] == [
+    assert [(measure.name, measure.low, measure.high) for measure in judgement.measures] == [
         ("matching", 0, 1),
         ("answer_mass", 0, 1),
     ]
-    assert [round(one.value.value, 4) for one in mass.settings] == [0.3, 0.98, 0.98, 0.98, 0.3]
-    assert {round(one.change.value, 9) for one in matching.settings} == {0.0}  # of what is left, nothing moved
+    assert [round(setting.value.value, 4) for setting in mass.settings] == [0.3, 0.98, 0.98, 0.98, 0.3]
+    assert {round(setting.change.value, 9) for setting in matching.settings} == {0.0}  # of what is left, nothing moved
     assert mass.positions is None
     assert mass.same_both_ways == ()  # both signs lower it, but nobody looks for a direction of it
     (note,) = [note for note in judgement.notes if "all answers together" in note]
@@ -96,7 +96,7 @@ def test_a_place_in_any_table(tmp_path: Path) -> None:
     (tmp_path / "chosen.csv").write_text("\n".join(lines) + "\n")
     (measure,) = judge(tmp_path / "chosen.csv").measures
     assert measure.positions.step.p == 2 * 2.0**-10  # ten items of either place changed, and there are two claims
-    assert {name: one.value for name, one in measure.positions.changes["1"].items()} == {"A": 0.5, "B": -0.5}
+    assert {name: change.value for name, change in measure.positions.changes["1"].items()} == {"A": 0.5, "B": -0.5}
 
 
 def test_every_form_says_it(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_bad_answers(row: str, expected: tuple[str, ...], tmp_path: Path, capsys
     path = tmp_path / "x.csv"
     path.write_text(f"item,strength,matching,p_a,p_b\nq1,0,A,.5,.4\n{row}\n")
     assert main([str(path), "--json", str(tmp_path / "j.json")]) == 2
-    said = capsys.readouterr().err
-    assert len(said.strip().splitlines()) == 1
-    assert all(part in said for part in ("row 3", *expected)), said
+    message = capsys.readouterr().err
+    assert len(message.strip().splitlines()) == 1
+    assert all(part in message for part in ("row 3", *expected)), message
     assert not (tmp_path / "j.json").exists()
 
 
@@ -144,10 +144,12 @@ def test_an_item_with_two_places(tmp_path: Path) -> None:
 def test_the_rounding_of_a_sum_is_no_change(tmp_path: Path) -> None:
     """Both answers have .96 together at every strength, in floating-point numbers nearly so."""
 
-    def kept(strength: float, matching: str) -> tuple[float, float]:
+    def rounded(strength: float, letter: str) -> tuple[float, float]:
         return (0.5, 0.46) if not strength else (0.03, 0.93)
 
-    assert sum(kept(1, "A")) != sum(kept(0, "A"))
-    [mass] = [one for one in judge(answers(tmp_path / "x.csv", kept)).measures if one.name == "answer_mass"]
-    assert [(one.rose, one.fell) for one in mass.settings] == [(0, 0)] * len(STRENGTHS)
-    assert {round(one.value.value, 9) for one in mass.settings} == {0.96}
+    assert sum(rounded(1, "A")) != sum(rounded(0, "A"))
+    [mass] = [
+        measure for measure in judge(answers(tmp_path / "x.csv", rounded)).measures if measure.name == "answer_mass"
+    ]
+    assert [(setting.rose, setting.fell) for setting in mass.settings] == [(0, 0)] * len(STRENGTHS)
+    assert {round(setting.value.value, 9) for setting in mass.settings} == {0.96}

@@ -119,32 +119,33 @@ def test_weights_are_as_good_as_repeated_rows():
 def test_quantiles_of_the_error_are_numpys():
     errors = torch.rand(101, generator=torch.Generator().manual_seed(0)).double()
     truth = torch.zeros(101, dtype=torch.long)
-    found = estimates(truth, truth, truth, errors, 1 - errors, 2)
+    quantiles = estimates(truth, truth, truth, errors, 1 - errors, 2)
     for q in QUANTILES:
         name = f"error_q{100 * q:02.0f}"
-        assert found[f"{name}_base"][0].value == np.quantile(errors.numpy(), q, method="inverted_cdf")
-        assert found[name][0].value == np.quantile(1 - errors.numpy(), q, method="inverted_cdf")
+        assert quantiles[f"{name}_base"][0].value == np.quantile(errors.numpy(), q, method="inverted_cdf")
+        assert quantiles[name][0].value == np.quantile(1 - errors.numpy(), q, method="inverted_cdf")
 
 
 def everything(truth, base, steered):
     truth, base, steered = (torch.as_tensor(x) for x in (truth, base, steered))
     errors = ((base != truth).double(), (steered != truth).double())
-    return {name: one[0] for name, one in estimates(truth, base, steered, *errors, 4).items()}
+    return {name: value[0] for name, value in estimates(truth, base, steered, *errors, 4).items()}
 
 
 def test_estimates_hold_together():
     truth, base, steered = rows(3)
-    found = everything(truth, base, steered)
+    estimates = everything(truth, base, steered)
     before, after = (base == truth).mean(), (steered == truth).mean()
-    assert found["accuracy_base"].value == pytest.approx(before)
-    assert found["accuracy"].value == pytest.approx(after)
-    assert found["accuracy_change"].value == pytest.approx(after - before)
-    assert found["spi"].value == pytest.approx((after - before) / (1 - before if after > before else before))
+    assert estimates["accuracy_base"].value == pytest.approx(before)
+    assert estimates["accuracy"].value == pytest.approx(after)
+    assert estimates["accuracy_change"].value == pytest.approx(after - before)
+    assert estimates["spi"].value == pytest.approx((after - before) / (1 - before if after > before else before))
     assert sum(
-        found[name].value for name in ("answers_fixed", "answers_broken", "answers_still_wrong", "answers_still_right")
+        estimates[name].value
+        for name in ("answers_fixed", "answers_broken", "answers_still_wrong", "answers_still_right")
     ) == pytest.approx(1)
-    assert found["answers_fixed"].value - found["answers_broken"].value == pytest.approx(after - before)
-    for name, estimate in found.items():
+    assert estimates["answers_fixed"].value - estimates["answers_broken"].value == pytest.approx(after - before)
+    for name, estimate in estimates.items():
         assert estimate.low <= estimate.value <= estimate.high, name
         assert (estimate.n, estimate.clusters) == (len(truth), None)
 
@@ -182,8 +183,8 @@ def test_a_class_flip_is_called_one():
 
 def test_transitions_part_the_rows():
     base, steered = torch.tensor([0, 0, 1, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
-    found = transitions(base, steered)
-    assert [name for i in range(4) for name, rows in found.items() if rows[i]] == [
+    changes = transitions(base, steered)
+    assert [name for i in range(4) for name, rows in changes.items() if rows[i]] == [
         "answers_still_wrong",
         "answers_fixed",
         "answers_broken",
@@ -195,17 +196,17 @@ def test_the_evaluation_gives_what_the_functions_give():
     g = torch.Generator().manual_seed(0)
     base, candidates = torch.randn(60, 4, generator=g), torch.randn(3, 60, 4, generator=g)
     y = torch.randint(3, (60,), generator=g)
-    asked = LabelledBatch([], y, LABEL_OF, torch.arange(60))
-    columns = {name: column.T for name, column in Answers().rows(base, candidates, asked).items()}
-    found = Answers().estimates(columns, None)
+    batch = LabelledBatch([], y, LABEL_OF, torch.arange(60))
+    columns = {name: column.T for name, column in Answers().rows(base, candidates, batch).items()}
+    by_measure = Answers().estimates(columns, None)
     p, q = label_probabilities(base, LABEL_OF), label_probabilities(candidates, LABEL_OF)
     for c in range(3):
         errors = (1 - p[torch.arange(60), y], 1 - q[c, torch.arange(60), y])
         expected = estimates(y, p.argmax(-1), q[c].argmax(-1), *errors, 3)
         for name, (estimate,) in expected.items():
-            assert found[name][c][:4] == pytest.approx(estimate[:4], nan_ok=True), name
-            assert found[name][c][4:] == estimate[4:], name
-    assert set(Answers.headline) | set(Answers.also) <= found.keys()
+            assert by_measure[name][c][:4] == pytest.approx(estimate[:4], nan_ok=True), name
+            assert by_measure[name][c][4:] == estimate[4:], name
+    assert set(Answers.headline) | set(Answers.also) <= by_measure.keys()
 
 
 def test_the_constant_class_is_scikit_learns():
@@ -214,15 +215,15 @@ def test_the_constant_class_is_scikit_learns():
     base = torch.randn(80, 4, generator=g)
     rows = Answers().rows(base, base[None], LabelledBatch([], held, LABEL_OF, torch.arange(80)))
     columns = {name: column.T for name, column in rows.items()}
-    (given,) = Answers().controls(columns, {"truth": learned.double()[:, None]}).values()
-    found = Answers().estimates(given, None)
+    (control,) = Answers().controls(columns, {"truth": learned.double()[:, None]}).values()
+    estimates = Answers().estimates(control, None)
     always = DummyClassifier(strategy="most_frequent").fit(np.zeros((50, 1)), learned).predict(np.zeros((80, 1)))
     before = columns["answer_base"][:, 0].long()
-    assert found["accuracy"][0].value == pytest.approx(sk.accuracy_score(held, always))
-    assert found["balanced_accuracy"][0].value == pytest.approx(sk.balanced_accuracy_score(held, always))
-    assert found["error"][0].value == pytest.approx(1 - sk.accuracy_score(held, always))
-    assert found["changed"][0].value == pytest.approx(float((before.numpy() != always).mean()))
-    assert found["spi"][0].value == pytest.approx(
+    assert estimates["accuracy"][0].value == pytest.approx(sk.accuracy_score(held, always))
+    assert estimates["balanced_accuracy"][0].value == pytest.approx(sk.balanced_accuracy_score(held, always))
+    assert estimates["error"][0].value == pytest.approx(1 - sk.accuracy_score(held, always))
+    assert estimates["changed"][0].value == pytest.approx(float((before.numpy() != always).mean()))
+    assert estimates["spi"][0].value == pytest.approx(
         float(spi(*(torch.tensor(sk.accuracy_score(held, answer)) for answer in (before, always))))
     )
 

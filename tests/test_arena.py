@@ -26,8 +26,8 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 
 def test_quick_form_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
-    given = arguments(tmp_path, "--methods", "ablation", "learned_vector")
-    assert study.main(given) == 0
+    command = arguments(tmp_path, "--methods", "ablation", "learned_vector")
+    assert study.main(command) == 0
     page = (tmp_path / "page.md").read_text()
     assert (tmp_path / "figures/arena.png").is_file()
     rows = [line for line in page.split("\n") if line.startswith("| ")]
@@ -37,10 +37,10 @@ def test_quick_form_runs_resumes_and_writes_its_page(tmp_path: Path) -> None:
     assert len(paths) == 3
     marked = json.loads(paths[0].read_text()) | {"processor_seconds": 1234.5}
     paths[0].write_text(json.dumps(marked))
-    assert study.main(given) == 0  # a part with these settings is kept
+    assert study.main(command) == 0  # a part with these settings is kept
     assert json.loads(paths[0].read_text())["processor_seconds"] == 1234.5
     paths[0].write_text(json.dumps(marked | {"settings": {}}))
-    assert study.main([*given, "--only", paths[0].stem]) == 0  # one with others is made anew
+    assert study.main([*command, "--only", paths[0].stem]) == 0  # one with others is made anew
     assert json.loads(paths[0].read_text())["processor_seconds"] != 1234.5
 
 
@@ -49,7 +49,7 @@ def test_all_methods_in_the_quick_form_with_the_seeds_that_are_kept_back(tmp_pat
     assert study.main(arguments(tmp_path, "--verdict")) == 0
     assert "## Verdicts" not in (tmp_path / "page.md").read_text()  # one task is too few for any
     openings = [json.loads(line) for line in (tmp_path / "opened.jsonl").read_text().split("\n") if line]
-    assert [one["declaration"] for one in openings] == [declared.DECLARATION.digest(), declared.AGAIN.digest()]
+    assert [entry["declaration"] for entry in openings] == [declared.DECLARATION.digest(), declared.AGAIN.digest()]
 
 
 def test_verdicts_find_a_lead_that_is_there_and_none_that_is_not() -> None:
@@ -58,7 +58,7 @@ def test_verdicts_find_a_lead_that_is_there_and_none_that_is_not() -> None:
     units = [unit(str(i), **{name: float(random.normal()) for name in sorted(names)}) for i in range(10)]
     leads = [u._replace(effect={**u.effect, "learned_vector": u.effect["mean_difference"] + 2 + 0.1 * i})
              for i, u in enumerate(units)]  # fmt: skip
-    shown = declared.told(declared.EFFECT, declared.results(leads))
+    shown = declared.findings(declared.EFFECT, declared.results(leads))
     assert "a learned vector above the mean difference: 2.45 (2.00 to 2.90) sd, shown" in shown
     assert shown.count(", shown") == 1
     assert not declared.enough(units[:4])

@@ -14,8 +14,8 @@ def test_a_method_is_searched_as_if_no_other_had_been_before(pocket_decoder: Pat
     listed = {entrant.name: entrant for entrant in entrants()}
     first, second = listed[REFERENCE], listed["random_direction 1"]._replace(strengths=listed[REFERENCE].strengths)
 
-    def cell() -> language.Cell:
-        return language.Cell(pocket_decoder, "truthful", 0, language.QUICK, "block")
+    def cell() -> language.LanguageCell:
+        return language.LanguageCell(pocket_decoder, "truthful", 0, language.QUICK, "block")
 
     shared, alone = cell(), cell()
     before = shared.chosen(first, shared.fitted(first))[0]

@@ -69,9 +69,9 @@ def sentence(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     error = capsys.readouterr().err
     assert code == 2, error
     assert "Traceback" not in error
-    said = [line for line in error.splitlines() if line.startswith("lightning_steer: ")]
-    assert len(said) == 1, error
-    return said[0]
+    lines = [line for line in error.splitlines() if line.startswith("lightning_steer: ")]
+    assert len(lines) == 1, error
+    return lines[0]
 
 
 @pytest.mark.parametrize(("arguments", "expected"), BAD.values(), ids=list(BAD))
@@ -93,14 +93,14 @@ def test_the_command_itself_works(steer: list[str]) -> None:
 
 
 def test_a_site_that_does_not_exist(steer: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    said = sentence(capsys, [*steer, f"{MODEL}backbone.init_args.site", "layers.9"])
-    assert "site 'layers.9' does not exist in MLP; its submodules are: layers, layers.0" in said
+    message = sentence(capsys, [*steer, f"{MODEL}backbone.init_args.site", "layers.9"])
+    assert "site 'layers.9' does not exist in MLP; its submodules are: layers, layers.0" in message
 
 
 def test_a_network_of_another_world(steer: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    said = sentence(capsys, [*steer, f"{DATA}world_seed", "5"])
-    assert "world_seed 0" in said
-    assert "world_seed 5" in said
+    message = sentence(capsys, [*steer, f"{DATA}world_seed", "5"])
+    assert "world_seed 0" in message
+    assert "world_seed 5" in message
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text"])
@@ -125,12 +125,12 @@ def test_a_checkpoint_that_does_not_fit(damage: str, steer: list[str], capsys: p
     else:
         more = [f"{MODEL}backbone.init_args.site", "layers.1"]
     capsys.readouterr()
-    said = sentence(capsys, ["test", *steer[1:], *more])
+    message = sentence(capsys, ["test", *steer[1:], *more])
     expected = {
         "another method": "something else (method MeanDifference",
         "another shape": "something else (sites layers.2",
     }
-    assert expected.get(damage, "mean_difference/best.ckpt is not a readable checkpoint") in said
+    assert expected.get(damage, "mean_difference/best.ckpt is not a readable checkpoint") in message
 
 
 def test_a_log_folder_that_cannot_be_written(steer: list[str], capsys: pytest.CaptureFixture[str]) -> None:

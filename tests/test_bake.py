@@ -308,7 +308,7 @@ def test_the_card_beside_the_weights(folders: Callable[[str], Path], tmp_path: P
 
 def test_affine_forms() -> None:
     generator = torch.Generator().manual_seed(0)
-    one, two = (
+    single, two = (
         Affine(torch.randn(6, 6, generator=generator).double(), torch.randn(6, generator=generator).double())
         for _ in range(2)
     )
@@ -317,7 +317,7 @@ def test_affine_forms() -> None:
     def run(form: Affine, x: Tensor) -> Tensor:
         return x + form.offset + (0 if form.matrix is None else form.matrix @ x)
 
-    for first in (one, one._replace(matrix=None)):
+    for first in (single, single._replace(matrix=None)):
         for second in (two, two._replace(matrix=None)):
             torch.testing.assert_close(run(first.then(second), h), run(second, run(first, h)))
     method = laws.trained(Removes, rows(d=8))
@@ -325,7 +325,7 @@ def test_affine_forms() -> None:
     assert share == pytest.approx(0.3, abs=1e-6)
     assert abs(float(direction @ method.direction.double())) == pytest.approx(1, abs=1e-6)
     assert removal(affine(laws.trained(LEACE, rows(d=8)), 1.0)) is None
-    assert removal(one._replace(offset=torch.zeros(6).double())) is None
+    assert removal(single._replace(offset=torch.zeros(6).double())) is None
 
 
 @pytest.mark.parametrize("family", sorted({*FAMILIES} - {*MAPS, "bloom"}))

@@ -81,7 +81,7 @@ def test_held_out_prompts_can_come_from_another_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     fit = source("pairs", tmp_path / "a")
-    new = [{**given, "prompt": given["prompt"] + " Say."} for given in pairs(5)]
+    new = [{**pair, "prompt": pair["prompt"] + " Say."} for pair in pairs(5)]
     data = BehaviourDataModule(fit, test=PairsFile(str(write(tmp_path / "b", new))))
     assert len(rows(data.predict_dataloader())) == 5
     both = BehaviourDataModule(fit, test=source("pairs", tmp_path / "b"))
@@ -92,11 +92,11 @@ def test_held_out_prompts_can_come_from_another_file(tmp_path: Path) -> None:
 def test_rows_are_the_same_over_processes(tmp_path: Path) -> None:
     data = BehaviourDataModule(source("pairs", tmp_path), batch_size=4)
     expected = rows(data.predict_dataloader())
-    found = []
+    row_sets = []
     for rank in range(2):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
-        found += rows(data.predict_dataloader())
-    assert sorted(found) == expected
+        row_sets += rows(data.predict_dataloader())
+    assert sorted(row_sets) == expected
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -131,7 +131,7 @@ def test_bad_settings_are_refused(name: str, tmp_path: Path) -> None:
 def test_what_cannot_be_split_or_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 examples with 2 different prompts cannot be parted"):
         BehaviourDataModule(source("pairs", tmp_path, 2)).setup()
-    mixed = [{**given, "behaviour": name} for name in ("a", "b") for given in pairs(4)]
+    mixed = [{**pair, "behaviour": name} for name in ("a", "b") for pair in pairs(4)]
     path = str(write(tmp_path, mixed))
     with pytest.raises(ValueError, match="has the behaviours a, b: say which one"):
         BehaviourDataModule(PairsFile(path)).setup()
@@ -151,20 +151,20 @@ def test_responses_become_examples(tmp_path: Path) -> None:
         common = {"prompt": f"Prompt {id_}?", "system": None, "model": "m", "sample": 0}
         return {"id": id_, "strength": strength, "response": response, **common, **other}
 
-    given = [line(str(i), c, f"Said {c} {i}.") for i in range(4) for c in (None, -1.0, 1.0)]
-    given += [line("same", c, "Same.") for c in (None, 1.0)]  # tells nothing
-    given += [line("0", 1.0, "Of another.", model="n")]
-    path = write(tmp_path, given)
-    found = ResponsesFile(str(path), "haste", 1.0).read()
-    assert [e.id for e in found] == [f"{i}/0" for i in range(4)]
-    assert (found[0].positive, found[0].negative) == ("Said 1.0 0.", "Said None 0.")
+    lines = [line(str(i), c, f"Said {c} {i}.") for i in range(4) for c in (None, -1.0, 1.0)]
+    lines += [line("same", c, "Same.") for c in (None, 1.0)]  # tells nothing
+    lines += [line("0", 1.0, "Of another.", model="n")]
+    path = write(tmp_path, lines)
+    examples = ResponsesFile(str(path), "haste", 1.0).read()
+    assert [e.id for e in examples] == [f"{i}/0" for i in range(4)]
+    assert (examples[0].positive, examples[0].negative) == ("Said 1.0 0.", "Said None 0.")
     assert len(rows(BehaviourDataModule(ResponsesFile(str(path), "haste", 1.0, -1.0)).train_dataloader())) >= 1
     doubled, foreign = tmp_path / "doubled", tmp_path / "foreign"
     doubled.mkdir()
     foreign.mkdir()
     for file, strength, message in (
         (path, 3.0, "has no prompt to which m responds differently at strengths 3.0"),
-        (write(doubled, [*given, given[2]]), 1.0, "to prompt 0/0 occurs twice"),
+        (write(doubled, [*lines, lines[2]]), 1.0, "to prompt 0/0 occurs twice"),
         (write(foreign, pairs(3)), 1.0, "line 1: a response has the columns id, prompt"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -95,10 +95,10 @@ def test_pairs_without_a_behaviour_have_the_file_s_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("lines", [True, False])
 def test_files_become_records(reader: Reader, lines: bool, tmp_path: Path) -> None:
-    found = reader(write(tmp_path, READERS[reader](3), lines))
-    assert [example.id for example in found] == ["1", "2", "3"]
-    assert all(text == text.strip() != "" for example in found for text in example)
-    assert all(example.positive != example.negative for example in found)
+    records = reader(write(tmp_path, READERS[reader](3), lines))
+    assert [example.id for example in records] == ["1", "2", "3"]
+    assert all(text == text.strip() != "" for example in records for text in example)
+    assert all(example.positive != example.negative for example in records)
 
 
 def test_records_hold_what_the_files_say(tmp_path: Path) -> None:
@@ -223,15 +223,15 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 )
 def test_the_released_halves(name: str, first_half_positive: bool, count: int) -> None:
     path = DATA / "behaviour" / f"{name}.json"
-    found = read_halves(path, name, first_half_positive)
-    assert len(found) == count
+    halves = read_halves(path, name, first_half_positive)
+    assert len(halves) == count
     raw = [row["question"] for row in json.loads(path.read_text())]
-    ends = [(e.positive, e.negative) if first_half_positive else (e.negative, e.positive) for e in found]
+    ends = [(e.positive, e.negative) if first_half_positive else (e.negative, e.positive) for e in halves]
     for half in (0, 1):  # nothing but the outer form is lost
-        whole = [f"[INST] {e.prompt} [/INST] {end[half]}" for e, end in zip(found, ends, strict=True)]
+        whole = [f"[INST] {e.prompt} [/INST] {end[half]}" for e, end in zip(halves, ends, strict=True)]
         assert whole == raw[half * count : (half + 1) * count]
     if name == "myopia":
-        assert found[0].positive.startswith("I'd prefer a beer now")
+        assert halves[0].positive.startswith("I'd prefer a beer now")
 
 
 @needs_data

@@ -57,7 +57,9 @@ def data() -> BehaviourDataModule:
 
 def adding(llm: ls.LLM, *amounts: tuple[int, float, Tensor]) -> dict[str, object]:
     """Hand-made edits: ``strength * vector`` is added at a layer."""
-    by_layer = {layer: sum(s * v for at, s, v in amounts if at == layer) for layer, _, _ in amounts}
+    by_layer = {
+        layer: sum(s * v for layer_of_amount, s, v in amounts if layer_of_amount == layer) for layer, _, _ in amounts
+    }
     return {llm.site(layer): lambda h, shift=shift: h + shift for layer, shift in by_layer.items()}
 
 
@@ -80,10 +82,10 @@ def test_a_cell_is_what_the_method_adds_and_the_damage_of_both(llm: ls.LLM, laye
     questions = [question for batch in module.val_dataloader() for question in batch.x]
     margin = lambda edits: -llm.scores(questions, edits)[0].diff(dim=1).squeeze(1).double()  # noqa: E731
     before = margin(adding(llm, (layer, 0.5, shift)))
-    for i, at in enumerate(llm.layers):
+    for i, place in enumerate(llm.layers):
         new = search.methods[llm.sites[i]].vector
         for j, strength in enumerate(STRENGTHS):
-            both = adding(llm, (layer, 0.5, shift), (at, strength, new))
+            both = adding(llm, (layer, 0.5, shift), (place, strength, new))
             assert grid.effect[i, j].item() == pytest.approx(float((margin(both) - before).mean()), abs=1e-5)
             kl = []
             for text in TEXTS:
@@ -116,12 +118,12 @@ def test_the_report_compares_the_new_vector_with_the_others(llm: ls.LLM, tmp_pat
     new = (2, result.vector.card.strength.value, result.vector.maps[0].vector)
     known = [(vector.card.sites[0].layer, 0.5, vector.maps[0].vector) for vector in group]
     margin = lambda edits: -llm.scores(questions, edits)[0].diff(dim=1).squeeze(1).double().mean()  # noqa: E731
-    plain, one, rest, both = (margin(adding(llm, *e)) for e in ([], [new], known, [new, *known]))  # type: ignore[arg-type]
+    plain, with_new, rest, both = (margin(adding(llm, *e)) for e in ([], [new], known, [new, *known]))  # type: ignore[arg-type]
     for name, expected in (
-        ("alone", one - plain),
+        ("alone", with_new - plain),
         ("beside", rest - plain),
         ("together", both - plain),
-        ("interaction", both - one - rest + plain),
+        ("interaction", both - with_new - rest + plain),
     ):
         assert beside[name]["value"] == pytest.approx(float(expected), abs=1e-5), name
         assert beside[name]["n"] == len(apart)
@@ -182,27 +184,27 @@ def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str], llm: ls
     command = ["steer", "--llm", BASE, "--pairs", "pairs.jsonl", "--layers", "2", "--strengths", "1", "--budget", "1"]
     command += ["--prompt", PAIRS[0].prompt, "--max_new_tokens", "6"]
     assert main([*command, "--beside", "other.safetensors"]) == 0
-    said = capsys.readouterr().out
-    assert "Beside MeanDifference at block 3, strength 0.5: on 12 held-out pairs" in said
+    output = capsys.readouterr().out
+    assert "Beside MeanDifference at block 3, strength 0.5: on 12 held-out pairs" in output
     vector = ls.load("logs/steer/pairs/vector.safetensors")
     with vectors.edit(llm, [vector, ls.load("other.safetensors")]):
         together = llm.generate(PAIRS[0].prompt, 6)
-    assert f"steered:  {together}".rstrip() in said
+    assert f"steered:  {together}".rstrip() in output
     assert main([*command, "--out", "again", "--beside", "nowhere.safetensors"]) == 2
     assert "there is no vector file" in capsys.readouterr().err
     assert not Path("again").exists()
 
 
 def test_a_part_of_a_search_beside_other_vectors_is_not_taken(llm: ls.LLM) -> None:
-    one, two = other(llm, 2), other(llm, 2, 9.0)
-    contents = [Beside.of(llm, group).content for group in ([], [one], [two], [one, two])]
+    vector, two = other(llm, 2), other(llm, 2, 9.0)
+    contents = [Beside.of(llm, group).content for group in ([], [vector], [two], [vector, two])]
     assert len(set(contents)) == 4
-    assert Beside.of(llm, [one]).content == contents[1]
-    stronger = one._replace(card=one.card._replace(strength=one.card.strength._replace(value=2.0)))
+    assert Beside.of(llm, [vector]).content == contents[1]
+    stronger = vector._replace(card=vector.card._replace(strength=vector.card.strength._replace(value=2.0)))
     assert Beside.of(llm, [stronger]).content != contents[1]
     edits = Beside.of(llm, [stronger]).edits
     h = torch.randn(2, 3, llm.width(llm.sites[0]))
-    torch.testing.assert_close(edits[llm.site(2)](h), partial(one.maps[0], strength=2.0)(h))
+    torch.testing.assert_close(edits[llm.site(2)](h), partial(vector.maps[0], strength=2.0)(h))
 
 
 def test_a_trained_vector_is_judged_beside_others(llm: ls.LLM) -> None:

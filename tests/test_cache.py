@@ -103,11 +103,11 @@ def test_rows_in_any_order_and_of_any_layers(tmp_path: Path) -> None:
 
 def test_a_question_is_read_with_its_first_option(tmp_path: Path) -> None:
     llm = language_model()
-    asked = [MultipleChoice("is it", (" yes", " no")), MultipleChoice("was it", (" no",)), MultipleChoice("plain")]
-    expected = torch.stack(list(llm.activations(asked).values()))
-    assert torch.equal(rows(ensure(llm, asked, tmp_path, dtype="float32")), expected)
-    said = ["is it yes", "was it no", "plain"]
-    assert torch.equal(rows(ensure(llm, said, tmp_path / "said", dtype="float32")), expected)
+    questions = [MultipleChoice("is it", (" yes", " no")), MultipleChoice("was it", (" no",)), MultipleChoice("plain")]
+    expected = torch.stack(list(llm.activations(questions).values()))
+    assert torch.equal(rows(ensure(llm, questions, tmp_path, dtype="float32")), expected)
+    texts = ["is it yes", "was it no", "plain"]
+    assert torch.equal(rows(ensure(llm, texts, tmp_path / "said", dtype="float32")), expected)
 
 
 def test_a_chat_template_is_put_around_texts(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_scaled_float16_holds_outlier_dimensions(factor: float, tmp_path: Path) 
         llm.model.model.embed_tokens.weight.mul_(factor)
         llm.model.model.embed_tokens.weight[:, 5] *= 1000
     exact = rows(ensure(llm, TEXTS, tmp_path, dtype="float32", texts_per_shard=3))
-    found = rows(ensure(llm, TEXTS, tmp_path, dtype="float16", texts_per_shard=3))
+    recorded = rows(ensure(llm, TEXTS, tmp_path, dtype="float16", texts_per_shard=3))
     assert factor < 1e3 or exact[0].abs().max() > 65504  # a plain float16 could not
     large = exact.abs() > exact.abs().amax((1, 2), keepdim=True) * 2.0**-20
-    assert ((found - exact).abs() <= exact.abs() * 2.0**-11)[large].all()
+    assert ((recorded - exact).abs() <= exact.abs() * 2.0**-11)[large].all()
     assert large.float().mean() > 0.99
     stored = Cache(tmp_path)._shard(0)
     assert stored[0].dtype == torch.float16

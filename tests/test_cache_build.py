@@ -133,8 +133,8 @@ def test_whatever_differs_is_named_and_recorded_again(
         build(model, tmp_path / "cache", **settings)
         build(model, tmp_path / "fresh", **settings)
         assert content(tmp_path / "cache") == content(tmp_path / "fresh")  # and nothing of the old one is left
-    said = capsys.readouterr().out.splitlines()[0]
-    assert said == f"The cache in {tmp_path}/cache differs in {words}: it stays until the new one is complete."
+    message = capsys.readouterr().out.splitlines()[0]
+    assert message == f"The cache in {tmp_path}/cache differs in {words}: it stays until the new one is complete."
 
 
 def test_an_older_format_is_recorded_again(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,9 +211,9 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str, str]] = {
 }
 
 
-def flip(file: Path, at: int) -> None:
+def flip(file: Path, place: int) -> None:
     old = bytearray(file.read_bytes())
-    old[at] ^= 4
+    old[place] ^= 4
     file.write_bytes(old)
 
 
@@ -235,8 +235,8 @@ def test_damage_is_said_when_reading_and_repaired_when_building(
         Cache(folder).verify()
     capsys.readouterr()
     build(model, folder)
-    said = capsys.readouterr().out
-    assert building in said
+    output = capsys.readouterr().out
+    assert building in output
     assert content(folder) == whole
     after = shards(folder)
     assert {name for name in before if before[name] != after[name]} == (
@@ -258,8 +258,8 @@ def test_no_byte_of_a_manifest_can_change_unnoticed(model: Path, tmp_path: Path)
     path = tmp_path / "manifest.json"
     whole, truth = path.read_bytes(), Manifest.read(tmp_path)
     noticed = 0
-    for at in range(0, len(whole), 5):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
             assert Manifest.read(tmp_path) == truth
         except ValueError:
@@ -432,15 +432,15 @@ def test_a_second_process_waits_and_then_reads(model: Path, tmp_path: Path) -> N
 
     process = in_a_process(wait_and_build)
     os.close(wait)
-    with os.fdopen(waits) as said:
+    with os.fdopen(waits) as reader:
         with locked(folder):
             os.write(hold, b"!")
-            assert said.readline() == f"Waiting for another process that is recording into {folder}.\n"
+            assert reader.readline() == f"Waiting for another process that is recording into {folder}.\n"
             assert not list(folder.glob("*.safetensors"))
             with pytest.raises(BlockingIOError, match="another process is recording into"), locked(folder, wait=False):
                 pass
             assert os.waitpid(process, os.WNOHANG) == (0, 0), "it did not wait"
-        assert "shards are left to do" in said.read()
+        assert "shards are left to do" in reader.read()
     assert not killed(process)
     Cache(folder).verify()
     os.close(held)

@@ -84,9 +84,9 @@ def strengths_of_a_study(sets: int, effect: float) -> np.ndarray:
 
 def test_what_really_improves_in_clusters_is_certified_and_nothing_else() -> None:
     cluster, delta, sets = np.repeat(np.arange(40), 5), 0.05, 300
-    better = [certify(one, -1, 1, cluster, delta).chosen for one in strengths_of_a_study(sets, 0.4)]
+    better = [certify(changes, -1, 1, cluster, delta).chosen for changes in strengths_of_a_study(sets, 0.4)]
     assert better.count(3) > 0.9 * sets
     assert len(better) - better.count(3) - better.count(None) <= 2 * delta * sets
-    nothing = [certify(one, -1, 1, cluster, delta).chosen for one in strengths_of_a_study(sets, 0.0)]
+    nothing = [certify(changes, -1, 1, cluster, delta).chosen for changes in strengths_of_a_study(sets, 0.0)]
     false = sets - nothing.count(None)
     assert beta.ppf(0.001, max(false, 1), sets - false + 1) <= delta

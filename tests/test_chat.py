@@ -329,9 +329,9 @@ def test_an_imported_vector_steers_as_its_own_and_says_what_is_not_known(tmp_pat
 
 def test_a_vector_of_several_blocks_is_not_moved() -> None:
     llm = tiny()
-    one = direction(llm)
-    sites = [one.card.sites[0], *direction(tiny(layer=2)).card.sites]
-    talk = Session(llm, one._replace(maps=one.maps * 2, card=one.card._replace(sites=sites)), STRENGTHS, 4)
+    vector = direction(llm)
+    sites = [vector.card.sites[0], *direction(tiny(layer=2)).card.sites]
+    talk = Session(llm, vector._replace(maps=vector.maps * 2, card=vector.card._replace(sites=sites)), STRENGTHS, 4)
     with pytest.raises(ValueError, match="blocks 1, 2 together"):
         commands.run(talk, "/layer 3")
     assert talk.layers == [1, 2]

@@ -123,18 +123,18 @@ def test_lines_from_a_pipe_are_answered_in_order(
         monkeypatch.setattr(sys, "stdin", file)
         options = ["--strengths", "0", "6", "--max_new_tokens", "6"]
         code = main(["chat", "--llm", folder, "--vector", str(vector), *options])
-    said = capfd.readouterr().out.split("\n")
+    printed = capfd.readouterr().out.split("\n")
     assert code == 0
     llm.chat = name == "tuned"
     baseline = llm.generate("The hill bakers are", max_new_tokens=6)
     with load(vector).applied_to(llm, 6.0):
         steered = llm.generate("The hill bakers are", max_new_tokens=6)
-    assert said[3:6] == [
+    assert printed[3:6] == [
         f"baseline (unsteered): {baseline or '(nothing)'}",
         f"strength 6: {steered or '(nothing)'}",
         f"layer 9 does not exist: {folder} has 5, counted from 0",
     ]
-    assert said[-3:] == ["> The hill bakers are", f"baseline (unsteered): {baseline or '(nothing)'}", ""]
+    assert printed[-3:] == ["> The hill bakers are", f"baseline (unsteered): {baseline or '(nothing)'}", ""]
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_wrong_options_are_one_sentence(
     direction(llm).save("v.safetensors")
     capfd.readouterr()
     assert main(["chat", "--llm", BASE, *options]) == 2
-    said = [line for line in capfd.readouterr().err.split("\n") if line and "Loading weights" not in line]
-    assert len(said) == 1
-    assert words in said[0]
+    lines = [line for line in capfd.readouterr().err.split("\n") if line and "Loading weights" not in line]
+    assert len(lines) == 1
+    assert words in lines[0]
 
 
 def test_without_the_extra_the_page_is_refused_in_a_sentence(

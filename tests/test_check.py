@@ -138,7 +138,7 @@ class ReadsBeforeTheEdit(Tool):
 
 class PadsInTheScore(Tool):
     def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
-        found = super().score(llm, questions)
+        scores = super().score(llm, questions)
         for i, question in enumerate(questions):
             longest = max(map(len, question.choices))
             for j, option in enumerate(question.choices):
@@ -146,23 +146,23 @@ class PadsInTheScore(Tool):
                 padded = torch.tensor([ids + [llm.pad] * (longest - len(option))])
                 logp = llm.model(padded).logits[0].log_softmax(-1)
                 start = len(ids) - len(option)
-                found[i, j] = sum(logp[k - 1, padded[0, k]] for k in range(start, padded.shape[1]))
-        return found
+                scores[i, j] = sum(logp[k - 1, padded[0, k]] for k in range(start, padded.shape[1]))
+        return scores
 
 
 class TrustsOffsets(Tool):
     """Finds an option by character offsets, which are shifted where the tokenizer drops characters."""
 
     def score(self, llm: LLM, questions: Sequence[MultipleChoice]) -> Tensor:
-        found = super().score(llm, questions)
+        scores = super().score(llm, questions)
         for i, question in enumerate(questions):
             for j, option in enumerate(question.choices):
                 encoded = llm.tokenizer(question.prompt + option, return_offsets_mapping=True)
                 ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
                 logp = llm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
                 own = [k for k, (_, end) in enumerate(offsets) if end > len(question.prompt)]
-                found[i, j] = sum(logp[k - 1, ids[k]] for k in own)
-        return found
+                scores[i, j] = sum(logp[k - 1, ids[k]] for k in own)
+        return scores
 
 
 class NotInHalfPrecision(Tool):

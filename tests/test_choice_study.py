@@ -32,7 +32,7 @@ def test_the_study_chooses_as_the_library_does(clustered: bool) -> None:
             else:
                 promises.append(Promise(f"m{j}", np.rint(values).astype(int), -1, 1, limit))
         choice = choose(promises, delta)
-        assert (np.stack([kept.certified for kept in choice.kept], 1) == passed[table]).all()
+        assert (np.stack([promised.certified for promised in choice.kept], 1) == passed[table]).all()
         allowed = passed[table].all(1)
         mine = int(np.where(allowed, observed[table, :, 0], -np.inf).argmax()) if allowed.any() else None
         assert mine == choice.chosen
@@ -70,15 +70,15 @@ def test_the_designs() -> None:
 
 
 def test_the_study_goes_on_where_it_stopped(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--sets", "30", "--units", "100", "--processes", "1", "--out", str(tmp_path), "--page",
+    argv = ["--sets", "30", "--units", "100", "--processes", "1", "--out", str(tmp_path), "--page",
              str(tmp_path / "a.md")]  # fmt: skip
-    assert main(asked) == 0
+    assert main(argv) == 0
     first = (tmp_path / "a.md").read_text()
     parts = sorted(tmp_path.glob("30-*/*.json"))
     assert len(parts) == 6
     times = [part.stat().st_mtime_ns for part in parts[1:]]
     parts[0].unlink()
-    assert main(asked) == 0
+    assert main(argv) == 0
     assert (tmp_path / "a.md").read_text() == first
     assert [part.stat().st_mtime_ns for part in parts[1:]] == times
     assert "72 of 72 designs hold" in capsys.readouterr().out

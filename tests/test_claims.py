@@ -14,17 +14,17 @@ RANDOM = np.random.default_rng(0)
 def test_a_claim_is_false_as_rarely_as_promised_and_true_as_often_as_said(n: int, sd: float) -> None:
     noise = sd * RANDOM.standard_normal((1000, n))
     assert np.mean([claims.above(row, sets=1).p <= 0.05 for row in noise]) < 0.07
-    said = np.mean([claims.above(row, claims=4, sets=400).detectable for row in noise[:200]])
-    found = np.mean([claims.above(row + said, sets=1).p <= 0.05 / 4 for row in noise])
-    assert 0.72 < found < 0.88
+    detectable = np.mean([claims.above(row, claims=4, sets=400).detectable for row in noise[:200]])
+    share = np.mean([claims.above(row + detectable, sets=1).p <= 0.05 / 4 for row in noise])
+    assert 0.72 < share < 0.88
 
 
 def test_below_is_above_upside_down() -> None:
     row = RANDOM.standard_normal(24)
-    one, other = claims.below(row, 0.3), claims.above(-row, -0.3)
-    assert (one.p, one.detectable) == (other.p, other.detectable)
-    assert one.estimate.value == pytest.approx(row.mean())
-    assert one.estimate.low < row.mean() < one.estimate.high
+    below, other = claims.below(row, 0.3), claims.above(-row, -0.3)
+    assert (below.p, below.detectable) == (other.p, other.detectable)
+    assert below.estimate.value == pytest.approx(row.mean())
+    assert below.estimate.low < row.mean() < below.estimate.high
 
 
 def test_equivalence_is_rarely_shown_at_the_limit_itself() -> None:
@@ -64,8 +64,8 @@ def test_units_that_say_nothing_are_refused() -> None:
 def test_a_positive_control_is_found_as_often_as_its_design_says() -> None:
     units = RANDOM.standard_normal(24)
     units -= units.mean()
-    at = claims.above(units, claims=2).detectable
-    assert claims.found_again(units + at, 0, 2) == pytest.approx(0.8, abs=0.03)
+    detectable = claims.above(units, claims=2).detectable
+    assert claims.found_again(units + detectable, 0, 2) == pytest.approx(0.8, abs=0.03)
     assert claims.found_again(units, 0, 2) < 0.06
     assert claims.found_again(np.arange(2) + 5.0) < 0.6  # sets of one value show nothing
 

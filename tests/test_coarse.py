@@ -61,12 +61,12 @@ def test_the_best_of_smooth_grids_is_found_at_a_third_of_the_cost(depth: int, sc
     for peak in range(depth):
         surface = smooth(depth, peak, scale)
         surface.finder.start(surface.best)
-        found, best = surface.best(surface.finder.grid), surface.best(surface.whole)
+        chosen, best = surface.best(surface.finder.grid), surface.best(surface.whole)
         if best is None:
-            assert found is None
+            assert chosen is None
             continue
-        assert found is not None
-        assert surface.whole.effect[found] >= 0.95 * surface.whole.effect[best], (peak, found, best)
+        assert chosen is not None
+        assert surface.whole.effect[chosen] >= 0.95 * surface.whole.effect[best], (peak, chosen, best)
         whole = sum(surface.cost(layer, FIRST) for layer in range(depth))
         assert surface.finder.spent <= SHARE * whole
 
@@ -80,7 +80,7 @@ def test_nothing_is_tried_twice_and_nothing_is_made_up() -> None:
         surface.finder.go_on(surface.best)
         grid = surface.finder.grid
         assert set(surface.asked.values()) == {1}
-        assert set(surface.asked) == {Setting(*at) for at in grid.tried.nonzero().tolist()}
+        assert set(surface.asked) == {Setting(*place) for place in grid.tried.nonzero().tolist()}
         assert torch.equal(grid.effect[grid.tried], surface.whole.effect[grid.tried])
         assert torch.equal(grid.damage[grid.tried], surface.whole.damage[grid.tried])
         assert grid.effect[~grid.tried].isnan().all()
@@ -156,8 +156,8 @@ def test_both_searches_measure_the_same(llm: ls.LLM, search: Search) -> None:
     part = explore(search, fluency, strengths, further, full_grid=False)
     assert whole.tried.all()
     assert part.tried.sum() <= whole.tried.sum() / 2
-    for ours, theirs in ((part.effect, whole.effect), (part.damage, whole.damage)):
-        torch.testing.assert_close(ours[part.tried], theirs[part.tried], rtol=0, atol=1e-5)
+    for part_values, whole_values in ((part.effect, whole.effect), (part.damage, whole.damage)):
+        torch.testing.assert_close(part_values[part.tried], whole_values[part.tried], rtol=0, atol=1e-5)
     chosen, best = fluency.best_whole(part), fluency.best_whole(whole)
     assert chosen is not None
     assert whole.effect[chosen] >= 0.95 * whole.effect[best]

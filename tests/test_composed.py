@@ -165,8 +165,8 @@ def test_interactions_of_vectors_are_those_of_hand_made_edits() -> None:
         scores = llm.scores([MultipleChoice(*q) for q in questions], {llm.sites[0]: lambda h: h + shift})[0].double()
         return scores[:, 0] - scores[:, 1]
 
-    plain, one, two, both = margin(), margin((a, 1.0)), margin((b, 0.5)), margin((a, 1.0), (b, 0.5))
-    assert result.interaction.value == pytest.approx(float((both - one - two + plain).mean()), abs=1e-5)
+    plain, with_a, two, both = margin(), margin((a, 1.0)), margin((b, 0.5)), margin((a, 1.0), (b, 0.5))
+    assert result.interaction.value == pytest.approx(float((both - with_a - two + plain).mean()), abs=1e-5)
     assert result.together.value == pytest.approx(float((both - plain).mean()), abs=1e-5)
     assert result.interaction.clusters == len(PROMPTS) or result.interaction.how.startswith("none")
 
@@ -182,6 +182,6 @@ def test_one_method_at_two_places_is_saved(tmp_path: Path) -> None:
     llm = model()
     mean = laws.trained(MeanDifference, rows(d=32))
     made = vectors.of(llm, {llm.sites[0]: Composed.of([mean, mean])}, 1.0)
-    (found,) = vectors.load(vectors.save(tmp_path / "twice.safetensors", made)).maps
+    (loaded,) = vectors.load(vectors.save(tmp_path / "twice.safetensors", made)).maps
     h = torch.randn(5, 32)
-    assert torch.equal(found(h, 1.0), mean(h, 2.0))
+    assert torch.equal(loaded(h, 1.0), mean(h, 2.0))

@@ -22,17 +22,17 @@ def conceptors(*ranks: int, d: int = 6) -> list[Tensor]:
 @pytest.mark.parametrize("ranks", [(6, 6), (3, 6), (2, 3), (4, 5)])
 def test_conceptors_obey_the_laws_of_logic(ranks: tuple[int, int]) -> None:
     a, b = conceptors(*ranks)
-    one, zero = torch.eye(6).double(), torch.zeros(6, 6).double()
+    identity, zero = torch.eye(6).double(), torch.zeros(6, 6).double()
     close(negation(negation(a)), a, 1e-9)
     close(negation(conjunction(a, b)), disjunction(negation(a), negation(b)), 1e-6)
     close(negation(disjunction(a, b)), conjunction(negation(a), negation(b)), 1e-6)
     for both in (conjunction, disjunction):
         close(both(a, b), both(b, a), 1e-6)
         close(both(both(a, b), a), both(a, both(b, a)), 1e-6)
-    close(conjunction(a, one), a, 1e-6)
+    close(conjunction(a, identity), a, 1e-6)
     close(conjunction(a, zero), zero, 1e-6)
     close(disjunction(a, zero), a, 1e-6)
-    close(disjunction(a, one), one, 1e-6)
+    close(disjunction(a, identity), identity, 1e-6)
     for lower, upper in ((conjunction(a, b), a), (a, disjunction(a, b))):  # in Loewner's order
         assert torch.linalg.eigvalsh(upper - lower).min() > -1e-6
 

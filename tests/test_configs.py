@@ -51,14 +51,14 @@ def test_every_method_runs_in_every_toy_experiment(
     monkeypatch.chdir(networks)
     few = ["--data.init_args.test_rows=40", "--model.init_args.random_draws=2", "--model.init_args.resamples=50", QUIET]
     for experiment in ("steer_toy", "steer_toy_no_bypass") if method == "mean_difference" else ("steer_toy",):
-        given = ["--config", f"configs/{experiment}.yaml", "--config", f"configs/methods/{method}.yaml", *few]
+        arguments = ["--config", f"configs/{experiment}.yaml", "--config", f"configs/methods/{method}.yaml", *few]
         short = (
             ["--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=2"]
             if method in ("learned_vector", "loreft")
             else []
         )
-        assert main(["fit", *given, *short]) == 0
-        assert main(["test", *given]) == 0
+        assert main(["fit", *arguments, *short]) == 0
+        assert main(["test", *arguments]) == 0
         report = json.loads((networks / "logs" / experiment / method / "report.json").read_text())
         assert report["experiment"] == experiment
         assert report["metrics"]["target_accuracy"]["n"] == 40

@@ -154,8 +154,8 @@ def nfkc(text: str) -> str:
 
 def bert(text: str) -> str:
     """Lower case, without accents and control characters, as BERT reads it."""
-    kept = [c for c in text if c in "\t\n\r" or unicodedata.category(c) not in ("Cc", "Cf", "Co")]
-    return "".join(c for c in unicodedata.normalize("NFD", "".join(kept)) if unicodedata.category(c) != "Mn").lower()
+    cleaned = [c for c in text if c in "\t\n\r" or unicodedata.category(c) not in ("Cc", "Cf", "Co")]
+    return "".join(c for c in unicodedata.normalize("NFD", "".join(cleaned)) if unicodedata.category(c) != "Mn").lower()
 
 
 class Kind(NamedTuple):
@@ -206,12 +206,12 @@ def test_option_tokens_read_back_as_the_option_or_are_refused(name: str) -> None
             blank_free(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
             for ids in (prefix, prefix + rest)
         )
-        said = whole[len(before.rstrip("\ufffd")) :]
-        straddled = len(said) - len(meant)
+        read_back = whole[len(before.rstrip("\ufffd")) :]
+        straddled = len(read_back) - len(meant)
         if set(blank_free("".join(unknown))) or not prefix or not rest:
             wrong.append((prompt, option, f"accepted {rest}"))
-        elif not said.endswith(meant) or straddled >= max(1, len(blank_free(tokenizer.decode(rest[:1])))):
-            wrong.append((prompt, option, f"reads {said!r}"))
+        elif not read_back.endswith(meant) or straddled >= max(1, len(blank_free(tokenizer.decode(rest[:1])))):
+            wrong.append((prompt, option, f"reads {read_back!r}"))
     print(f"{name}: {refused} of {2 * N} refused")
     assert not wrong, f"{len(wrong)} wrong, such as {wrong[:3]}"
     assert refused / (2 * N) < (0.6 if kind.known else 0.02)

@@ -82,7 +82,7 @@ def test_no_interval_counts_as_the_full_range() -> None:
 
 
 def test_the_study_goes_on_where_it_stopped(tmp_path, capsys) -> None:
-    asked = [
+    argv = [
         "--sets",
         "20",
         "--tables",
@@ -93,13 +93,13 @@ def test_the_study_goes_on_where_it_stopped(tmp_path, capsys) -> None:
         "--page",
         str(tmp_path / "a.md"),
     ]
-    assert main([*asked, "--processes", "1"]) == 0
+    assert main([*argv, "--processes", "1"]) == 0
     first = (tmp_path / "a.md").read_text()
     parts = sorted(tmp_path.glob("20-*/*.json"))
     assert len(parts) == 16
     times = [part.stat().st_mtime_ns for part in parts[1:]]
     parts[0].unlink()
-    assert main([*asked, "--processes", "1"]) == 0
+    assert main([*argv, "--processes", "1"]) == 0
     assert (tmp_path / "a.md").read_text() == first
     assert [part.stat().st_mtime_ns for part in parts[1:]] == times
     assert "12 of 12 cells of intervals hold." in capsys.readouterr().out
@@ -135,10 +135,10 @@ def test_icat_at_its_bound_is_not_given_half_of_its_range() -> None:
 def test_power_is_counted_apart_and_the_lowest_coverage_is_told() -> None:
     held = {"table": "a", "design": "d", "sets": 4000, "holds": 3760, "none": 0.0, "common": True}
     power = {"table": "c", "design": "d", "sets": 4000, "certified": 60, "hoeffding": 1, "delta": 0.01, "effect": 0.1}
-    said = page.summary([held, power, {**power, "effect": 0.0, "certified": 3}])
-    assert "1 of 1 cells of intervals hold. The lowest actual coverage is 0.940; 1 cells cover less than .95" in said
-    assert "1 of 1 cells of false certificates" in said
-    assert "1 more cells show power" in said
+    summary = page.summary([held, power, {**power, "effect": 0.0, "certified": 3}])
+    assert "1 of 1 cells of intervals hold. The lowest actual coverage is 0.940; 1 cells cover less than .95" in summary
+    assert "1 of 1 cells of false certificates" in summary
+    assert "1 more cells show power" in summary
 
 
 def test_where_a_judge_does_not_narrow_the_interval_is_named() -> None:
@@ -147,8 +147,8 @@ def test_where_a_judge_does_not_narrow_the_interval_is_named() -> None:
         for labels, kind, widths in ((100, "good", (0.1002, 0.1004)), (400, "good", (0.03, 0.04)), (9, "blind", (1, 2)))
         for estimate, width in zip(("labels and judge", "labels alone"), widths, strict=True)
     ]
-    said = page.narrower(rows)
+    text = page.narrower(rows)
     assert (
-        "a good judge it is narrower in 1 of 2 designs, by at most 25%, and NOT narrower at 100 labels, bias 0." in said
+        "a good judge it is narrower in 1 of 2 designs, by at most 25%, and NOT narrower at 100 labels, bias 0." in text
     )
-    assert "a blind judge it is narrower in 1 of 1 designs, by at most 50%, and NOT narrower at none." in said
+    assert "a blind judge it is narrower in 1 of 1 designs, by at most 50%, and NOT narrower at none." in text

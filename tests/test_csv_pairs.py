@@ -39,7 +39,7 @@ def test_the_same_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_bad_files(content: str, sentence: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("x.csv").write_text(content)
     assert main(["steer", "--llm", "nowhere", "--pairs", "x.csv"]) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert len(said.strip().splitlines()) == 1
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert len(message.strip().splitlines()) == 1
     assert not Path("logs").exists()

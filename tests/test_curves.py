@@ -84,7 +84,7 @@ def test_points_stand_in_the_order_of_their_strengths(strengths: tuple, identity
 def test_copies_are_parted_in_the_order_of_their_groups() -> None:
     groups = [Interventions(name, copies, lambda _site, h: h) for name, copies in (("a", 2), ("b", 1), ("c", 3))]
     parts = damage.split({"m": [point(value) for value in range(6)]}, groups)
-    assert {name: [one.value for one in part["m"]] for name, part in parts.items()} == {
+    assert {name: [estimate.value for estimate in part["m"]] for name, part in parts.items()} == {
         "a": [0, 1], "b": [2], "c": [3, 4, 5],
     }  # fmt: skip
 

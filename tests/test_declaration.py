@@ -83,6 +83,6 @@ def test_draws_are_opened_under_one_declaration(tmp_path: Path) -> None:
         open_once(log, changed, "draw 7", [])
     assert len(open_once(log, changed, "draw 8", ["make"])) == 2
     entries = [json.loads(line) for line in log.read_text().split("\n") if line]
-    assert [one["draws"] for one in entries] == ["draw 7", "draw 8"]
+    assert [entry["draws"] for entry in entries] == ["draw 7", "draw 8"]
     assert entries[0]["command"] == ["make", "fidelity"]
     assert entries[0]["declaration"] == DECLARATION.digest() != entries[1]["declaration"]

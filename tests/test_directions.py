@@ -52,22 +52,24 @@ def test_the_footnote_names_what_is_good_and_what_has_no_p() -> None:
     draws = np.arange(20.0)
     columns = {"accuracy": True, "error": False, "margin": None}
     random = {name: random_range(draws, 1.0, better) for name, better in columns.items()}
-    said = random_row({"baselines": {"random_control": random}})
-    assert "draws at least as good" in said
-    assert "high accuracy and low error; no p for margin" in said
+    footnote = random_row({"baselines": {"random_control": random}})
+    assert "draws at least as good" in footnote
+    assert "high accuracy and low error; no p for margin" in footnote
     assert cell(random["error"]) == "9.500 (0.000 to 19.000; p 0.143)"
     assert cell(random["margin"]) == "9.500 (0.000 to 19.000)"  # never as an interval
     assert footnotes([random]) == []
-    old = {name: {key: one[key] for key in one if key != "higher_is_better"} for name, one in random.items()}
+    old = {
+        name: {key: control[key] for key in control if key != "higher_is_better"} for name, control in random.items()
+    }
     assert "high accuracy, error, margin." in random_row({"baselines": {"random_control": old}})
 
 
 def test_after_a_search_random_directions_have_a_range_and_no_p() -> None:
     random = {"margin": random_range(np.arange(20.0), 30.0, True, searched=True)}
     assert cell(random["margin"]) == "9.500 (0.000 to 19.000)"
-    said = random_row({"searched": True, "baselines": {"random_control": random}})
-    assert "No rank p-value: the setting was chosen for the vector and not for them" in said
-    assert "(1 + draws" not in said
+    footnote = random_row({"searched": True, "baselines": {"random_control": random}})
+    assert "No rank p-value: the setting was chosen for the vector and not for them" in footnote
+    assert "(1 + draws" not in footnote
 
 
 def test_a_direction_that_is_none_is_refused_in_a_report() -> None:

@@ -26,8 +26,8 @@ MADE_UP = {"mean_projection", "test_mean_projection", "answer_entropy", "test_an
 
 
 def links(document: Path) -> list[str]:
-    found = re.findall(r"\]\(([^)\s]+)[^)]*\)", document.read_text())
-    return [target for target in found if not re.match(r"[a-z]+:|#", target)]
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", document.read_text())
+    return [target for target in targets if not re.match(r"[a-z]+:|#", target)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -78,10 +78,10 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        self.names.add(given.get("id", ""))
+        attributes = {name: value or "" for name, value in attrs}
+        self.names.add(attributes.get("id", ""))
         if tag in ("script", "img", "iframe", "link"):
-            self.loaded.append(given.get("src") or given.get("href", ""))
+            self.loaded.append(attributes.get("src") or attributes.get("href", ""))
 
 
 def test_the_pages_are_built_without_a_warning_and_show_every_public_name(tmp_path: Path) -> None:

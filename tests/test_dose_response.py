@@ -31,13 +31,13 @@ def too_often(share: float) -> bool:
 def test_a_monotone_response_is_seldom_said_to_turn_back(chances: list[float], clustered: bool) -> None:
     cluster = np.repeat(np.arange(40), 5) if clustered else None
     shapes = [shape(values, True, 0, 1, cluster) for values in tables(chances, 200, SETS, cluster)]
-    assert not too_often(np.mean([one.monotone is False for one in shapes]))
+    assert not too_often(np.mean([shape_of_draw.monotone is False for shape_of_draw in shapes]))
     if chances[0] >= chances[-1]:
-        assert not too_often(np.mean([one.rise is not None for one in shapes]))
+        assert not too_often(np.mean([shape_of_draw.rise is not None for shape_of_draw in shapes]))
     if chances[0] <= chances[-1]:
-        assert not too_often(np.mean([one.fall is not None for one in shapes]))
+        assert not too_often(np.mean([shape_of_draw.fall is not None for shape_of_draw in shapes]))
     if chances[0] != chances[-1]:
-        assert np.mean([one.monotone is True for one in shapes]) > 0.8
+        assert np.mean([shape_of_draw.monotone is True for shape_of_draw in shapes]) > 0.8
 
 
 def test_uncorrected_pairs_would_be_wrong_too_often() -> None:
@@ -52,11 +52,11 @@ def test_uncorrected_pairs_would_be_wrong_too_often() -> None:
 
 def test_a_response_that_turns_back_is_seen() -> None:
     for values in tables([0.2, 0.5, 0.8, 0.5, 0.2], 200, 20):
-        one = shape(values, True, 0, 1)
-        assert one.monotone is False
-        assert (one.rise.start, one.rise.end, one.fall.start, one.fall.end) == (0, 2, 2, 4)
-        assert max(one.rise.p, one.fall.p) < LEVEL
-        assert one.pairs == 10
+        response = shape(values, True, 0, 1)
+        assert response.monotone is False
+        assert (response.rise.start, response.rise.end, response.fall.start, response.fall.end) == (0, 2, 2, 4)
+        assert max(response.rise.p, response.fall.p) < LEVEL
+        assert response.pairs == 10
 
 
 def test_both_signs_are_seldom_called_alike_when_one_does_nothing() -> None:

@@ -38,12 +38,12 @@ def items(seed: int = 0, n: int = 40) -> tuple[Tensor, Tensor, Tensor]:
 def test_kl_is_the_loop() -> None:
     g = torch.Generator().manual_seed(0)
     base, steered = (torch.randn(4, 5, 7, generator=g).log_softmax(-1) for _ in range(2))
-    found = next_token_kl(base, steered)
+    drift = next_token_kl(base, steered)
     for i in range(4):
         for j in range(5):
             p, q = base[i, j].exp().tolist(), steered[i, j].exp().tolist()
             expected = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-            assert float(found[i, j]) == pytest.approx(expected, abs=1e-6)
+            assert float(drift[i, j]) == pytest.approx(expected, abs=1e-6)
     assert (next_token_kl(base, base) == 0).all()
 
 
@@ -88,10 +88,10 @@ def test_perplexity_ratio_is_the_loop() -> None:
     g = torch.Generator().manual_seed(0)
     tokens = torch.randint(1, 30, (9,), generator=g)
     base, steered = (-tokens[:, None] * (1 + torch.rand(9, 2, generator=g)) for _ in range(2))
-    found = perplexity_ratio(base[:, 0], steered, tokens)
+    ratio = perplexity_ratio(base[:, 0], steered, tokens)
     for c in range(2):
         before, after = (math.exp(-sum(column.tolist()) / int(tokens.sum())) for column in (base[:, 0], steered[:, c]))
-        assert float(found[c]) == pytest.approx(after / before, rel=1e-5)
+        assert float(ratio[c]) == pytest.approx(after / before, rel=1e-5)
     assert float(perplexity_ratio(base[:, 0], base[:, 0], tokens)) == 1
     weights = bootstrap_weights(9, 4)
     drawn = perplexity_ratio(base[:, 0], steered, tokens, weights)
@@ -104,8 +104,8 @@ def test_flips_and_entanglement_are_the_loops() -> None:
     base, steered, task = items()
     for c in range(2):
         shares, squares = [], []
-        for one in (1, 3, 5, 7):
-            rows = [i for i in range(len(task)) if int(task[i]) == one]
+        for copy in (1, 3, 5, 7):
+            rows = [i for i in range(len(task)) if int(task[i]) == copy]
             shares.append(sum(int(base[i]) != int(steered[i, c]) for i in rows) / len(rows))
             squares.append((sum(int(steered[i, c]) - int(base[i]) for i in rows) / len(rows)) ** 2)
         assert flips(base, steered, task)[:, c].tolist() == pytest.approx(shares)

@@ -114,8 +114,10 @@ def test_a_decoder_says_the_same_in_inference_mode_and_text_by_text() -> None:
     with torch.inference_mode():
         alone = [llm.sensitivity([text], prompts=True) for text in TEXTS]
     for site in llm.sites:
-        found = torch.cat([part[site] for part in alone])
-        torch.testing.assert_close(together[site].mT @ together[site], found.mT @ found, rtol=1e-3, atol=1e-4)
+        alone_shifts = torch.cat([part[site] for part in alone])
+        torch.testing.assert_close(
+            together[site].mT @ together[site], alone_shifts.mT @ alone_shifts, rtol=1e-3, atol=1e-4
+        )
 
 
 def test_where_the_output_is_and_which_tokens_are_shifted_follows_the_fit() -> None:
@@ -123,13 +125,13 @@ def test_where_the_output_is_and_which_tokens_are_shifted_follows_the_fit() -> N
     llm = LLM("llama", 1, positions=GeneratedTokens()).adopt(decoder("llama"), letters())
     (site,) = llm.sites
     text = MultipleChoice("hello", (" abc", " de"))
-    (found,) = llm.sensitivity([text])[site]
+    (sensitivity,) = llm.sensitivity([text])[site]
     ids = torch.tensor([llm.tokenizer("hello abc")["input_ids"]])
     shift = torch.zeros(1, 32, requires_grad=True)
     with edit(llm.model, {site: lambda h: torch.cat([h[:, :-4], h[:, -4:] + shift], 1)}):
         logp = llm.model(ids).logits[:, -1].topk(16).values.log_softmax(-1)
     expected = weighted_gradients(logp, [shift])[0][0]
-    torch.testing.assert_close(found.mT @ found, expected.mT @ expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(sensitivity.mT @ sensitivity, expected.mT @ expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="GeneratedTokens steers no token of a text"):
         llm.sensitivity([text], prompts=True)
 

@@ -40,9 +40,9 @@ def test_an_error_is_shown_and_not_obeyed(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "\x1b[2Jrun").mkdir()
     (tmp_path / "\x1b[2Jrun/report.json").write_text("{")
     assert report_main([str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert "\x1b" not in said
-    assert "\\x1b[2Jrun" in said
+    message = capsys.readouterr().err
+    assert "\x1b" not in message
+    assert "\\x1b[2Jrun" in message
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", " =1", "\t=1", "\uff1d1", "\r=1"])

@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT
 
 from lightning_steer.studies import everything
-from lightning_steer.studies.everything import LOG, STEPS, Step, main
+from lightning_steer.studies.everything import LOG, STEPS, StudyStep, main
 
-THREE = (Step("one", 1, ("a",)), Step("two", 2, ("b",)), Step("three", 3, ("c",)))
+THREE = (StudyStep("one", 1, ("a",)), StudyStep("two", 2, ("b",)), StudyStep("three", 3, ("c",)))
 
 
 def test_every_command_exists() -> None:

@@ -61,27 +61,27 @@ def questions(count: int = 20) -> list[MultipleChoice]:
 
 def test_every_copy_writes_and_is_graded_as_if_it_were_alone(model: Path) -> None:
     """Some copies answer otherwise than others, so copies that were mixed up would be seen."""
-    llm, asked = llm_of(model), questions()
+    llm, batch = llm_of(model), questions()
     push = 3 * torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
     site = llm.sites[0]
 
     def edit(h: Tensor) -> Tensor:
         return h + push.reshape(3, *[1] * (h.dim() - 2), 32)
 
-    found = GeneratedAnswerBackbone(llm, SHORT).scores(asked, {site: edit}, 3)
-    assert found.shape == (3, 20, len(OPTIONS) + 1)
+    scores = GeneratedAnswerBackbone(llm, SHORT).scores(batch, {site: edit}, 3)
+    assert scores.shape == (3, 20, len(OPTIONS) + 1)
     written = []
     for i in range(3):
         alone: Any = {site: lambda h, i=i: h + push[i]}
-        answered = answer(llm, asked, alone, 8)
+        answered = answer(llm, batch, alone, 8)
         expected = llm.scores(answered.questions, alone)[0]
         parsed = answered.parsed
-        torch.testing.assert_close(found[i, parsed, :-1], expected[parsed], rtol=1e-4, atol=1e-4)
-        assert torch.equal(found[i, :, -1] == 0, ~parsed)
+        torch.testing.assert_close(scores[i, parsed, :-1], expected[parsed], rtol=1e-4, atol=1e-4)
+        assert torch.equal(scores[i, :, -1] == 0, ~parsed)
         written.append(answered.text)
     assert written[0] != written[1] != written[2]
     plain = GeneratedAnswerBackbone(llm, SHORT)
-    torch.testing.assert_close(plain.scores(asked)[0], plain.observe(asked)[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(plain.scores(batch)[0], plain.observe(batch)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_who_writes_no_label_is_wrong_and_others_are_graded_as_before() -> None:
@@ -91,14 +91,17 @@ def test_who_writes_no_label_is_wrong_and_others_are_graded_as_before() -> None:
     answered = Answered(questions(6), option, [""] * 6)
     before = LabelledBatch([], y, LABEL_OF, torch.arange(6))
     after = LabelledBatch([], y, torch.cat([LABEL_OF, torch.tensor([3])]), torch.arange(6))
-    given, said = answered.scored(scores), option >= 0
-    error, expected = Answers().error(given, after), Answers().error(scores, before)
+    labelled, wrote_a_label = answered.scored(scores), option >= 0
+    error, expected = Answers().error(labelled, after), Answers().error(scores, before)
     assert torch.equal(error, answered.error(expected))
-    assert (error[~said] == 1).all()
-    rows = Answers().rows(given, given.unsqueeze(0), after)
-    assert torch.equal(rows["answer"][0] == 3, ~said)
-    assert (rows["accuracy"][0, ~said] == 0).all()
-    assert torch.equal(rows["answer"][0, said], Answers().rows(scores, scores.unsqueeze(0), before)["answer"][0, said])
+    assert (error[~wrote_a_label] == 1).all()
+    rows = Answers().rows(labelled, labelled.unsqueeze(0), after)
+    assert torch.equal(rows["answer"][0] == 3, ~wrote_a_label)
+    assert (rows["accuracy"][0, ~wrote_a_label] == 0).all()
+    assert torch.equal(
+        rows["answer"][0, wrote_a_label],
+        Answers().rows(scores, scores.unsqueeze(0), before)["answer"][0, wrote_a_label],
+    )
 
 
 def data_of(file: Path, cache: Path | None = None, answering: Answering | None = SHORT) -> MERADataModule:
@@ -118,16 +121,16 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
         return generate(llm, prompts, *given, **more)
 
     monkeypatch.setattr(LLM, "generate", noted)
-    found = []
+    lists = []
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         generated.clear()
         llm = LLM(str(model), layers=[1, 2], positions=LastPromptToken())
         probe, data = ErrorProbe(llm, Answers()), data_of(file, cache)
         quiet_trainer(default_root_dir=tmp_path).fit(probe, data)
-        found.append((probe, len(generated)))
-    assert [count for _, count in found] == [110, 110, 30]  # the calibration rows are answered in every fit
-    for probe, _ in found[1:]:
-        torch.testing.assert_close(probe.weight, found[0][0].weight, rtol=1e-3, atol=1e-5)
+        lists.append((probe, len(generated)))
+    assert [count for _, count in lists] == [110, 110, 30]  # the calibration rows are answered in every fit
+    for probe, _ in lists[1:]:
+        torch.testing.assert_close(probe.weight, lists[0][0].weight, rtol=1e-3, atol=1e-5)
     quiet_trainer(default_root_dir=tmp_path).test(probe, data, verbose=False)
     metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
     expected = answer(llm_of(model), [MultipleChoice(e.prompt, data.choices) for e in data.test], None, 8)
@@ -135,7 +138,7 @@ def test_probes_at_the_model_s_own_answers_with_and_without_a_cache(
     assert 0 < metrics["no_label"]["low"] < metrics["no_label"]["value"] < metrics["no_label"]["high"] < 1
     last = ErrorProbe(LLM(str(model), layers=[1, 2], positions=LastPromptToken()), Answers())
     quiet_trainer(default_root_dir=tmp_path).fit(last, data_of(file, None, None))
-    assert not torch.allclose(last.weight, found[0][0].weight, rtol=1e-2)
+    assert not torch.allclose(last.weight, lists[0][0].weight, rtol=1e-2)
 
 
 def test_answers_of_another_length_are_computed_again(
@@ -143,11 +146,16 @@ def test_answers_of_another_length_are_computed_again(
 ) -> None:
     llm, data = llm_of(model), data_of(file)
     data.setup()
-    asked = [MultipleChoice(e.prompt, data.choices) for e in data.train]
-    for answering, said in ((SHORT, "Answering 80"), (SHORT, ""), (Answering(2), "Answering 80"), (None, "differ in")):
-        observations.observe_once(llm, asked, tmp_path, answering)
+    batch = [MultipleChoice(e.prompt, data.choices) for e in data.train]
+    for answering, message in (
+        (SHORT, "Answering 80"),
+        (SHORT, ""),
+        (Answering(2), "Answering 80"),
+        (None, "differ in"),
+    ):
+        observations.observe_once(llm, batch, tmp_path, answering)
         out = capsys.readouterr().out
-        assert (said in out) if said else not out
+        assert (message in out) if message else not out
 
 
 @pytest.mark.parametrize("method", [MERA, MeanDifference])
@@ -160,10 +168,10 @@ def test_steering_a_model_that_answers_in_its_own_words(method: Any, model: Path
     trainer.test(module, data, verbose=False)
     report = json.loads((tmp_path / "report.json").read_text())["metrics"]
     site_edits = {s: (lambda h, m=m: m(h, module.strength)) for s, m in module.methods.items()}
-    asked = [MultipleChoice(e.prompt, data.choices) for e in data.test]
+    batch = [MultipleChoice(e.prompt, data.choices) for e in data.test]
     truth = torch.tensor([e.label for e in data.test])
     for name, edits in (("_base", None), ("", site_edits)):
-        answered = answer(llm, asked, edits, 8)
+        answered = answer(llm, batch, edits, 8)
         none = ~answered.parsed
         assert report[f"no_label{name}"]["value"] == pytest.approx(float(none.double().mean()))
         own = _right(llm, answered, edits, truth)

@@ -45,14 +45,14 @@ def test_there_and_back_steers_the_same(form: str, kind: Make, llm: LLM, tmp_pat
         expected = logits(llm.model, llm.tokenizer)
     lost = exchange.export(made, tmp_path / FORMS[form], form)
     assert lost[0].startswith("The strength 1.5 (multiples of th")
-    found = exchange.read(tmp_path / FORMS[form])
-    assert found.card.source == str(tmp_path / FORMS[form])
+    vector = exchange.read(tmp_path / FORMS[form])
+    assert vector.card.source == str(tmp_path / FORMS[form])
     for strength, close in ((None, True), (0.5, False)):
-        with vectors.edit(llm, found, strength):
+        with vectors.edit(llm, vector, strength):
             steered = logits(llm.model, llm.tokenizer)
         assert torch.allclose(steered, expected, rtol=1e-5, atol=1e-5) == close
-    again = vectors.load(vectors.save(tmp_path / "own.safetensors", found))
-    assert all(torch.equal(a, b) for a, b in zip(by_layer(found).values(), by_layer(again).values(), strict=True))
+    again = vectors.load(vectors.save(tmp_path / "own.safetensors", vector))
+    assert all(torch.equal(a, b) for a, b in zip(by_layer(vector).values(), by_layer(again).values(), strict=True))
 
 
 @pytest.mark.parametrize("form", ["gguf", "plain"])
@@ -60,10 +60,10 @@ def test_the_card_of_the_model_and_the_rows_is_kept(form: str, vector: vectors.S
     made = vector._replace(card=vector.card._replace(data="aa", selection="bb"))
     lost = exchange.export(made, tmp_path / FORMS[form], form)
     assert not any("no room for the card" in sentence for sentence in lost)
-    found = exchange.read(tmp_path / FORMS[form])
-    assert found.card.model == vector.card.model
-    assert (found.card.licence, found.card.data, found.card.selection) == ("CC0-1.0", "aa", "bb")
-    with pytest.raises(ValueError, match="its weights are others"), vectors.edit(tiny(seed=1), found):
+    imported = exchange.read(tmp_path / FORMS[form])
+    assert imported.card.model == vector.card.model
+    assert (imported.card.licence, imported.card.data, imported.card.selection) == ("CC0-1.0", "aa", "bb")
+    with pytest.raises(ValueError, match="its weights are others"), vectors.edit(tiny(seed=1), imported):
         pass
 
 
@@ -105,8 +105,8 @@ def test_gguf_is_read_by_the_gguf_package(vector: vectors.SteeringVector, tmp_pa
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    theirs = by_layer(exchange.read(tmp_path / "theirs.gguf"))
-    assert {f"direction.{layer}": value.tolist() for layer, value in theirs.items()} == {
+    by_peer = by_layer(exchange.read(tmp_path / "theirs.gguf"))
+    assert {f"direction.{layer}": value.tolist() for layer, value in by_peer.items()} == {
         name: value.tolist() for name, value in expected.items()
     }
 
@@ -163,9 +163,9 @@ def test_block_0_of_other_tools_is_explained(
     Path("theirs.gguf").write_bytes(content.replace(b"direction.1", b"direction.0"))
     assert main(["export", "theirs.gguf", "own.safetensors"]) == 0
     assert "direction.0 is read as added to the output of block 0" in capsys.readouterr().out
-    found = vectors.load("own.safetensors")
-    assert [site.layer for site in found.card.sites] == [0, 2]
-    assert found.card.warnings == [gguf.BLOCK_0]
+    vector = vectors.load("own.safetensors")
+    assert [site.layer for site in vector.card.sites] == [0, 2]
+    assert vector.card.warnings == [gguf.BLOCK_0]
     assert main(["export", "own.safetensors", "again.gguf"]) == 2
     assert "llama.cpp cannot steer block 0" in capsys.readouterr().err
     Path("one.gguf").write_bytes(content)
@@ -185,13 +185,13 @@ def test_real_control_vectors_of_easysteer() -> None:
     """All 28 blocks of a Qwen 2.5 of width 1,536, as the gguf package reads them."""
     package, folder = pytest.importorskip("gguf"), Path(os.environ["LIGHTNING_STEER_DATA"]) / "gguf"
     for name in ("happy_diffmean.gguf", "style-probe.gguf"):
-        found = exchange.read(folder / name)
-        assert [site.layer for site in found.card.sites] == list(range(28))
-        assert found.card.warnings == [gguf.BLOCK_0]
-        theirs = {t.name: torch.from_numpy(t.data.copy()) for t in package.GGUFReader(folder / name).tensors}
-        assert all(torch.equal(theirs[f"direction.{k}"], v) for k, v in by_layer(found).items())
+        vector = exchange.read(folder / name)
+        assert [site.layer for site in vector.card.sites] == list(range(28))
+        assert vector.card.warnings == [gguf.BLOCK_0]
+        by_peer = {t.name: torch.from_numpy(t.data.copy()) for t in package.GGUFReader(folder / name).tensors}
+        assert all(torch.equal(by_peer[f"direction.{k}"], v) for k, v in by_layer(vector).items())
         with pytest.raises(ValueError, match="cannot steer block 0"):
-            exchange.WRITERS["gguf"](found, 1.0)
+            exchange.WRITERS["gguf"](vector, 1.0)
     with pytest.raises(ValueError, match="a pointer of Git LFS"):
         exchange.read(folder / "lfs_pointer.gguf")
 
@@ -200,11 +200,11 @@ def test_real_control_vectors_of_easysteer() -> None:
 def test_half_precision_vectors_of_others_are_read(half: int, vector: vectors.SteeringVector) -> None:
     dtype = gguf.DTYPES[half]
     content = gguf.encode({1: torch.arange(16.0)}, "llama", {})
-    at = content.index(b"direction.1") + 11
+    offset = content.index(b"direction.1") + 11
     values = torch.arange(16.0).to(dtype)
-    changed = content[:at] + struct.pack("<IQIQ", 1, 16, half, 0) + content[at + 24 : -64]
-    found, _ = gguf.decode(changed + values.view(torch.uint8).numpy().tobytes())
-    assert torch.equal(found[1], torch.arange(16.0))
+    changed = content[:offset] + struct.pack("<IQIQ", 1, 16, half, 0) + content[offset + 24 : -64]
+    decoded, _ = gguf.decode(changed + values.view(torch.uint8).numpy().tobytes())
+    assert torch.equal(decoded[1], torch.arange(16.0))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -223,12 +223,12 @@ def test_what_is_exported_is_all_that_the_method_does(make: Make) -> None:
     """A method is either a vector, for any activation, or refused."""
     method = laws.trained(make, rows(d=8))
     try:
-        found = constant(method, 1.5)
+        exported = constant(method, 1.5)
     except ValueError:
         assert set(method.state_dict()) != {"vector", "_extra_state"}
     else:
         h = 30 * torch.randn(500, 8)
-        torch.testing.assert_close(method(h, 1.5), h + found)
+        torch.testing.assert_close(method(h, 1.5), h + exported)
 
 
 class SparesSomeRows(MeanDifference):

@@ -224,9 +224,9 @@ def test_a_family_is_refused_by_name_everywhere(
     if command != "check":
         arguments += [f"--model.backbone.init_args.llm={folder}", "--trainer.logger=false"]
     assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert re.search(sentence, said)
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert re.search(sentence, message)
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize("family", REFUSED)

@@ -19,8 +19,8 @@ PAIRS = read_pairs(ROOT / "configs/pairs.jsonl")[:4]
 
 
 def test_four_pairs_are_steered_and_nothing_is_claimed() -> None:
-    found = searched(LLM("checkpoints/pocket/base"), PAIRS, [2], strengths=[1.0], reference_texts=TEXTS, budget=9.0)
-    card = found.vector.card
+    result = searched(LLM("checkpoints/pocket/base"), PAIRS, [2], strengths=[1.0], reference_texts=TEXTS, budget=9.0)
+    card = result.vector.card
     assert card.warnings[0].startswith("Only 4 pairs were given: 2 to fit to, 1 to choose on and 1 to judge on.")
     change = card.effect["intended_preferred_change"]
     assert change["n"] == 1

@@ -29,17 +29,17 @@ def loop(before: list[float], after: list[float], source: int, sink: int) -> tup
     return float((old, new) == (source, sink)), 0, collateral
 
 
-def one(before: tuple[float, ...], after: tuple[float, ...]) -> float:
+def shift_of(before: tuple[float, ...], after: tuple[float, ...]) -> float:
     return float(shift(torch.tensor([before]), torch.tensor([after])).fidelity)
 
 
 @pytest.mark.parametrize(("source", "sink"), [(STEREOTYPE, ANTI), (ANTI, STEREOTYPE)])
 def test_shift_is_the_loop(source: int, sink: int) -> None:
     before, after = case()
-    found = shift_rows(before, after, source, sink)
+    row = shift_rows(before, after, source, sink)
     for c in range(2):
         expected = [loop(b, a, source, sink) for b, a in zip(before.tolist(), after[:, c].tolist(), strict=True)]
-        torch.testing.assert_close(torch.stack(found, -1)[:, c], torch.tensor(expected, dtype=torch.float64))
+        torch.testing.assert_close(torch.stack(row, -1)[:, c], torch.tensor(expected, dtype=torch.float64))
     total = shift(before, after, source, sink)
     assert total.fidelity.tolist() == pytest.approx(
         (total.intended - total.opposed - total.collateral).tolist(), abs=1e-12
@@ -49,27 +49,27 @@ def test_shift_is_the_loop(source: int, sink: int) -> None:
 @pytest.mark.parametrize("rounded", [False, True])
 def test_every_example_lies_in_its_bounds(rounded: bool) -> None:
     before, after = (scores.round() if rounded else scores for scores in case(1, 2000))
-    found = shift_rows(before, after)
-    for part in found:
+    row = shift_rows(before, after)
+    for part in row:
         assert 0 <= float(part.min()) <= float(part.max()) <= 1
-    assert float(found.fidelity.min()) >= -1
-    assert float(found.fidelity.max()) <= 1
+    assert float(row.fidelity.min()) >= -1
+    assert float(row.fidelity.max()) <= 1
 
 
 def test_an_edit_that_does_nothing_has_no_fidelity() -> None:
     for before in (case()[0], case()[0].round()):  # also where sentences tie
-        found = shift(before, before)
-        assert [float(part) for part in (*found, found.fidelity)] == [0, 0, 0, 0]
-        assert found.selectivity.isnan()
+        row = shift(before, before)
+        assert [float(part) for part in (*row, row.fidelity)] == [0, 0, 0, 0]
+        assert row.selectivity.isnan()
 
 
 def test_the_ideal_edit_moves_all_that_it_can() -> None:
     before, _ = case(2)
     meant = before.argmax(1) == STEREOTYPE
     after = torch.where(meant.unsqueeze(1), before[:, [ANTI, STEREOTYPE, UNRELATED]], before)
-    found, share = shift(before, after), float(shares(before)[STEREOTYPE])
-    assert float(found.fidelity) == float(found.intended) == pytest.approx(share)
-    assert float(found.selectivity) == 1
+    moved, share = shift(before, after), float(shares(before)[STEREOTYPE])
+    assert float(moved.fidelity) == float(moved.intended) == pytest.approx(share)
+    assert float(moved.selectivity) == 1
     back = shift(before, after, ANTI, STEREOTYPE)
     assert float(back.fidelity) == pytest.approx(-share)
 
@@ -84,9 +84,9 @@ def test_suppressing_nonsense_is_no_success() -> None:
 
 def test_breaking_the_model_is_no_success() -> None:
     before = torch.tensor([SAU, SAU, SAU, ASU])
-    found = shift(before, torch.tensor([USA] * 4))
+    row = shift(before, torch.tensor([USA] * 4))
     assert float(shares(torch.tensor([USA] * 4))[STEREOTYPE]) == 0  # stereotypes are gone
-    assert float(found.fidelity) == -1
+    assert float(row.fidelity) == -1
     g = torch.Generator().manual_seed(0)
     likely, noise = torch.tensor([SAU] * 600 + [ASU] * 350 + [USA] * 50), torch.randn(1000, 3, generator=g)
     assert float(shift(likely, noise).fidelity) < -0.3
@@ -102,10 +102,10 @@ def test_harms_do_not_cancel() -> None:
 
 def test_nonsense_in_second_place_is_seen() -> None:
     """No choice changes, and yet half of the language modelling score is gone."""
-    assert one(SAU, SUA) == one(ASU, AUS) == -0.5
-    assert one(SAU, ASU) == 1
-    assert one(SAU, AUS) == 0.5  # as meant, but past the unrelated sentence
-    assert one(ASU, SUA) == one(ASU, SAU) == -1
+    assert shift_of(SAU, SUA) == shift_of(ASU, AUS) == -0.5
+    assert shift_of(SAU, ASU) == 1
+    assert shift_of(SAU, AUS) == 0.5  # as meant, but past the unrelated sentence
+    assert shift_of(ASU, SUA) == shift_of(ASU, SAU) == -1
 
 
 def test_promotion_is_the_mirror_of_suppression() -> None:
@@ -120,10 +120,10 @@ def test_promotion_is_the_mirror_of_suppression() -> None:
 def test_weights_give_what_copies_give() -> None:
     before, after = case(4)
     weights = bootstrap_weights(len(before), 6)
-    found = shift(before, after, weights=weights)
+    weighted = shift(before, after, weights=weights)
     for draw, counts in enumerate(weights.long()):
         rows = torch.arange(len(before)).repeat_interleave(counts)
-        for a, b in zip(found, shift(before[rows], after[rows]), strict=True):
+        for a, b in zip(weighted, shift(before[rows], after[rows]), strict=True):
             torch.testing.assert_close(a[draw], b)
 
 

@@ -84,12 +84,12 @@ def truth() -> dict[str, Any]:
 
 
 def methods() -> dict[str, Any]:
-    def one(fidelity: float) -> dict[str, Any]:
+    def run_of(fidelity: float) -> dict[str, Any]:
         mark = {"collateral": estimate(0.1), "intended": estimate(0.1), "fidelity": estimate(fidelity), "kl": 0.01}
         return {"equal effect": mark, "equal KL": mark}
 
-    random = {f"random {i}": one(0.01 * i) for i in range(4)}
-    return {"arm": "base", "kind": "town", "methods": {"mean difference": one(0.02), "LEACE": {}, **random}}
+    random = {f"random {i}": run_of(0.01 * i) for i in range(4)}
+    return {"arm": "base", "kind": "town", "methods": {"mean difference": run_of(0.02), "LEACE": {}, **random}}
 
 
 def anisotropy() -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_the_pattern_is_seen_above_the_largest_of_the_draws_only(largest: float,
     ((*_, shares, random, p, _, _, _),) = rows(page, "base | town")
     assert shares == "0.150 [0.100, 0.200]"
     assert random == f"{largest - 0.095:.3f} ({largest - 0.19:.3f} to {largest:.3f})"
-    assert float(p) == pytest.approx((1 + sum(one >= 0.15 for (one,) in draws(largest))) / 21, abs=1e-3)
+    assert float(p) == pytest.approx((1 + sum(value >= 0.15 for (value,) in draws(largest))) / 21, abs=1e-3)
 
 
 def test_without_an_interval_no_pattern_is_seen() -> None:

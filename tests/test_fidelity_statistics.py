@@ -16,7 +16,7 @@ from lightning_steer.metrics.likelihood import sorted_curves
 from lightning_steer.statistics import estimate, jackknife
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.kinds import Mean
-from lightning_steer.studies.fidelity import anisotropy, behaviours, runs, sweep, truth
+from lightning_steer.studies.fidelity import anisotropy, behaviours, ground_truth, runs, sweep
 from lightning_steer.studies.fidelity import study as command
 from lightning_steer.studies.fidelity.planted import EFFECTS
 from lightning_steer.studies.fidelity.settings import NARROW
@@ -65,9 +65,9 @@ def test_a_pattern_may_be_as_large_as_it_can_be() -> None:
     base, steered = torch.tensor([[0.0, -1, 1]]).expand(60, 3), torch.tensor([[1.0, -1, 0]]).expand(60, 3)
     rows = sweep.along(base, torch.stack([steered]), (1.0,))
     assert rows["pattern_shares"].unique().tolist() == [2]
-    found = sweep.estimates_along(rows, TERM, (1.0,))["pattern_shares"][0]
-    assert found.high == 2
-    assert found.low < 2  # twelve terms do not prove that all others are alike
+    pattern = sweep.estimates_along(rows, TERM, (1.0,))["pattern_shares"][0]
+    assert pattern.high == 2
+    assert pattern.low < 2  # twelve terms do not prove that all others are alike
 
 
 def test_what_the_unsteered_model_is_beside_itself_is_known() -> None:
@@ -86,16 +86,16 @@ def test_what_the_unsteered_model_is_beside_itself_is_known() -> None:
 
 
 def test_drift_of_neutral_text_has_the_intervals_of_drift() -> None:
-    kept = drift()
-    found, expected = sweep.drift_of(kept, STRENGTHS), drift_estimates(kept)
-    assert found.keys() == expected.keys() == sweep.UNSTEERED_DRIFT.keys()
-    for name, column in found.items():
+    drifts = drift()
+    estimates, expected = sweep.drift_of(drifts, STRENGTHS), drift_estimates(drifts)
+    assert estimates.keys() == expected.keys() == sweep.UNSTEERED_DRIFT.keys()
+    for name, column in estimates.items():
         for i in (0, 2):
             assert same(Estimate(*column[i]), expected[name][i])
         assert column[1][0] == (1 if name == "perplexity_ratio" else 0)
         assert column[1][-1] == BY_DEFINITION
-    assert found["reference_kl"][0][3] == 20
-    assert found["reference_kl_p95"][0][3:5] == [20 * 25, 20]
+    assert estimates["reference_kl"][0][3] == 20
+    assert estimates["reference_kl_p95"][0][3:5] == [20 * 25, 20]
 
 
 def test_differences_may_be_as_large_as_they_can_be() -> None:
@@ -108,50 +108,50 @@ def test_differences_may_be_as_large_as_they_can_be() -> None:
             columns |= {name: (columns[name] + 1) / 2 for name in ("intended", "collateral")}
             columns["pattern_shares"] *= 2
             rows[f"{model}/2", "1", variant] = columns
-    found = anisotropy.gap(rows, "tuned", "2", "1", TERM)
-    assert found["fidelity"]["gap"]["plain"][:1] + found["fidelity"]["gap"]["plain"][2:3] == [2, 2]
-    for variant, one in found["fidelity"]["explained"].items():
-        assert (one[0], one[2]) == (4, 4), variant
-        assert one[1] < 4
+    gap = anisotropy.gap(rows, "tuned", "2", "1", TERM)
+    assert gap["fidelity"]["gap"]["plain"][:1] + gap["fidelity"]["gap"]["plain"][2:3] == [2, 2]
+    for variant, explained in gap["fidelity"]["explained"].items():
+        assert (explained[0], explained[2]) == (4, 4), variant
+        assert explained[1] < 4
     differences = anisotropy.effects(rows, "base/2", "1", TERM)["differences"]
-    for one in differences.values():
-        assert {name: one[name][0] for name in anisotropy.OUTCOMES} == {
+    for explained in differences.values():
+        assert {name: explained[name][0] for name in anisotropy.OUTCOMES} == {
             "fidelity": -2, "intended": -1, "collateral": -1, "pattern_shares": -4, "pattern_nats": -2
         }  # fmt: skip
-        assert one["intended"][1] == -1
-        assert one["pattern_shares"][1] == -4
+        assert explained["intended"][1] == -1
+        assert explained["pattern_shares"][1] == -4
 
 
 def test_measures_of_the_stream_are_jackknifed_over_groups_of_texts_less_their_bias() -> None:
     g = torch.Generator().manual_seed(0)
     text = torch.arange(120).repeat_interleave(4)
     h = torch.randn(480, 8, generator=g) * torch.linspace(0.3, 2, 8) + torch.randn(120, 8, generator=g)[text]
-    found = anisotropy.shape(h, text)
+    shape = anisotropy.shape(h, text)
     group = (text % 40).numpy()
     for name, (low, high) in {
         "cosine": (-1, 1), "centred_cosine": (-1, 1), "participation_ratio": (1, 8), "top_share": (0, 1)
     }.items():  # fmt: skip
         measure = getattr(measures, name)
         whole = np.array([float(measure(h))])
-        parts = np.array([[float(measure(h[torch.from_numpy(group != one)]))] for one in range(40)])
+        parts = np.array([[float(measure(h[torch.from_numpy(group != group_number)]))] for group_number in range(40)])
         value, least, most = jackknife.jackknife(whole, parts, low, high, debias=True)
-        assert found[name][:3] == pytest.approx((value[0], least[0], most[0]))
-        assert found[name].value != pytest.approx(whole[0], abs=1e-12)
-        assert (found[name].n, found[name].clusters, found[name].how) == (480, 40, "jackknife-t over clusters")
+        assert shape[name][:3] == pytest.approx((value[0], least[0], most[0]))
+        assert shape[name].value != pytest.approx(whole[0], abs=1e-12)
+        assert (shape[name].n, shape[name].clusters, shape[name].how) == (480, 40, "jackknife-t over clusters")
 
 
 def test_entanglement_has_the_jackknife_over_prompts() -> None:
     g = torch.Generator().manual_seed(0)
     task = torch.arange(3).repeat_interleave(15)
     before, after = (torch.rand(45, generator=g, dtype=torch.float64).round() for _ in range(2))
-    found = runs.entangled(before, after, task)
+    entangled = runs.entangled(before, after, task)
     left = []
     for i in range(45):
-        kept = torch.arange(45) != i
-        left.append([float(entanglement(before[kept], after[kept], task[kept]))])
+        others = torch.arange(45) != i
+        left.append([float(entanglement(before[others], after[others], task[others]))])
     value, low, high = jackknife.jackknife(np.array([float(entanglement(before, after, task))]), np.array(left), 0, 1)
-    assert found[:3] == pytest.approx((value[0], low[0], high[0]))
-    assert (found.n, found.clusters) == (45, None)
+    assert entangled[:3] == pytest.approx((value[0], low[0], high[0]))
+    assert (entangled.n, entangled.clusters) == (45, None)
     still = runs.entangled(before, before, task)
     assert still.value == still.low == 0 < still.high  # 45 prompts without a change do not prove that there is none
 
@@ -159,16 +159,21 @@ def test_entanglement_has_the_jackknife_over_prompts() -> None:
 def test_the_random_band_of_the_likelihood_figure_is_the_range_of_the_draws() -> None:
     g = torch.Generator().manual_seed(0)
     control, drawn = torch.randn(10, 2, generator=g), torch.randn(7, 10, 2, generator=g)
-    curves = np.array([sorted_curves(control, one).steered.tolist() for one in drawn])
-    found = np.array(behaviours.by_chance_figure(control, drawn))
-    np.testing.assert_allclose(found, [curves.min(0), curves.max(0)])
+    curves = np.array([sorted_curves(control, draw).steered.tolist() for draw in drawn])
+    figure = np.array(behaviours.by_chance_figure(control, drawn))
+    np.testing.assert_allclose(figure, [curves.min(0), curves.max(0)])
 
 
 def test_a_value_without_an_interval_is_neither_held_nor_missed() -> None:
     known = Estimate(0.0, math.nan, math.nan, 60, 12, BY_DEFINITION)
-    assert truth.beside(known, 0.0)["inside"] is None
+    assert ground_truth.beside(known, 0.0)["inside"] is None
     wide = Estimate(0.1, 0.0, 0.2, 60, 12, "t over clusters (CR2)")
-    assert [truth.beside(wide, value)["inside"] for value in (0.0, 0.2, 0.21, -0.01)] == [True, True, False, False]
+    assert [ground_truth.beside(wide, value)["inside"] for value in (0.0, 0.2, 0.21, -0.01)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_parts_of_older_statistics_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,20 +182,20 @@ def test_parts_of_older_statistics_are_made_anew(tmp_path: Path, monkeypatch: py
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(name.encode())
     monkeypatch.setattr(anisotropy, "run", lambda models, scale: made.append("anisotropy") or {"kept": len(made)})
-    given = ["--quick", "--only", "anisotropy", "--out", str(tmp_path)]
-    given += ["--base", str(tmp_path / "base"), "--tuned", str(tmp_path / "tuned")]
+    argv = ["--quick", "--only", "anisotropy", "--out", str(tmp_path)]
+    argv += ["--base", str(tmp_path / "base"), "--tuned", str(tmp_path / "tuned")]
     for expected in (1, 1):
-        assert command.main(given) == 0
+        assert command.main(argv) == 0
         assert len(made) == expected
     part = tmp_path / "parts" / "anisotropy.json"
     settings = json.loads(part.read_text())["settings"]
     assert settings["statistics"] == estimate.VERSION
     monkeypatch.setattr(estimate, "VERSION", estimate.VERSION + 1)
-    assert command.main(given) == 0
+    assert command.main(argv) == 0
     assert len(made) == 2
     old = {key: value for key, value in settings.items() if key != "statistics"}  # as versions before the number wrote
     part.write_text(json.dumps({"settings": old, "kept": 0}))
-    assert command.main(given) == 0
+    assert command.main(argv) == 0
     assert len(made) == 3
 
 

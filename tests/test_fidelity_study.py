@@ -16,19 +16,19 @@ from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE
 from lightning_steer.metrics.stereoset_effect import effect_rows
 from lightning_steer.report.runs import read
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
-from lightning_steer.studies.fidelity import anisotropy, behaviours, families, runs, sweep, truth
+from lightning_steer.studies.fidelity import anisotropy, behaviours, families, ground_truth, runs, sweep
 from lightning_steer.studies.fidelity import document as fidelity
-from lightning_steer.studies.fidelity.settings import ARMS, Scale
+from lightning_steer.studies.fidelity.settings import ARMS, StudyScale
 from lightning_steer.studies.fidelity.study import main
 from lightning_steer.studies.fidelity.subject import Subject, added, directions, split
 
-SCALE = Scale(draws=3, strengths=(-1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))
+SCALE = StudyScale(draws=3, strengths=(-1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))
 ZERO = torch.zeros(1, 1)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    found, words = {}, tokenizer(vocabulary(), CHAT_TEMPLATE)
+    folders, words = {}, tokenizer(vocabulary(), CHAT_TEMPLATE)
     for seed, name in enumerate(("base", "tuned")):
         torch.manual_seed(seed)
         config = LlamaConfig(
@@ -42,10 +42,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             bos_token_id=1,
             eos_token_id=2,
         )
-        found[name] = tmp_path_factory.mktemp(name)
-        LlamaForCausalLM(config).save_pretrained(found[name])
-        words.save_pretrained(found[name])
-    return found
+        folders[name] = tmp_path_factory.mktemp(name)
+        LlamaForCausalLM(config).save_pretrained(folders[name])
+        words.save_pretrained(folders[name])
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def subject(models: dict[str, Path]) -> Subject:
 
 def test_all_candidates_in_one_pass_are_each_by_itself(subject: Subject) -> None:
     site = subject.llm.sites[2]
-    every = subject.candidates(site, SCALE.strengths, SCALE.draws)
+    every = subject.shifts(site, SCALE.strengths, SCALE.draws)
     assert len(every) == 4 + 3 * 2
     together = added(subject.llm, subject.test.contrasts, site, every)
     for i in (0, 2, 5, 9):
@@ -76,9 +76,9 @@ def test_no_term_is_in_both_vector_and_test_and_chats_have_the_same_terms(subjec
 def test_negative_strengths_are_meant_to_promote() -> None:
     g = torch.Generator().manual_seed(0)
     base, scores = torch.randn(30, 3, generator=g), torch.randn(3, 30, 3, generator=g)
-    found = sweep.along(base, scores, (-1.0, 0.5, 1.0))
-    torch.testing.assert_close(found["intended"][:, 0], effect_rows(base, scores[:1], ANTI, STEREOTYPE)["intended"][0])
-    torch.testing.assert_close(found["intended"][:, 2], effect_rows(base, scores[2:])["intended"][0])
+    along = sweep.along(base, scores, (-1.0, 0.5, 1.0))
+    torch.testing.assert_close(along["intended"][:, 0], effect_rows(base, scores[:1], ANTI, STEREOTYPE)["intended"][0])
+    torch.testing.assert_close(along["intended"][:, 2], effect_rows(base, scores[2:])["intended"][0])
 
 
 def test_the_published_pattern_is_above_zero_where_it_was_planted() -> None:
@@ -101,7 +101,7 @@ def test_a_run_is_chosen_on_other_terms_and_ties_go_to_the_weaker() -> None:
 def test_true_values_are_means_over_all_sentences_and_words() -> None:
     g = torch.Generator().manual_seed(0)
     logp = torch.randn(3, 5, 20, generator=g).log_softmax(-1)
-    found = truth.true_values(logp, (-1.0, 1.0))
+    values = ground_truth.true_values(logp, (-1.0, 1.0))
     chosen = [0.0, 0.0]
     for c in (0, 1):
         for row in logp[c + 1]:
@@ -109,15 +109,15 @@ def test_true_values_are_means_over_all_sentences_and_words() -> None:
                 for odd in range(8):
                     stereotype, anti, unrelated = row[pair], row[6 + pair], row[12 + odd]
                     chosen[c] += float(stereotype > anti and stereotype > unrelated) / (5 * 6 * 8)
-    assert found["p_stereotype"] == pytest.approx(chosen)
+    assert values["p_stereotype"] == pytest.approx(chosen)
     share = torch.sigmoid(logp[1:, :, :6] - logp[1:, :, 6:12]).mean((1, 2))
-    assert found["share"] == pytest.approx(share.tolist())
-    assert found["mass_stereotype"] == pytest.approx(logp[1:, :, :6].exp().sum(-1).mean(1).tolist())
+    assert values["share"] == pytest.approx(share.tolist())
+    assert values["mass_stereotype"] == pytest.approx(logp[1:, :, :6].exp().sum(-1).mean(1).tolist())
 
 
 def test_the_population_holds_every_sentence_of_the_items(subject: Subject) -> None:
     targets = {example.target for example in subject.test.examples}
-    every = {one.prompt for one in truth.population("town", targets)}
+    every = {example.prompt for example in ground_truth.population("town", targets)}
     assert {example.context for example in subject.test.examples} <= every
 
 
@@ -125,14 +125,14 @@ def test_words_taken_alone_agree_with_whole_sentences(subject: Subject) -> None:
     """The item's score differs from its word's by the same begin and end: choices of the population are the items'."""
     site, llm = subject.llm.sites[2], subject.llm
     targets = {example.target for example in subject.test.examples}
-    asked = {example.context for example in subject.test.examples[:20]}
-    found = [one for one in truth.population("town", targets) if one.prompt in asked]
-    logp = truth.words(subject, site, found, (1.0,))
-    place = {(one.prompt, one.begun): i for i, one in enumerate(found)}
+    contexts = {example.context for example in subject.test.examples[:20]}
+    examples = [example for example in ground_truth.population("town", targets) if example.prompt in contexts]
+    logp = ground_truth.words(subject, site, examples, (1.0,))
+    place = {(example.prompt, example.begun): i for i, example in enumerate(examples)}
     base = added(llm, subject.test.contrasts, None, ZERO)[0]
     for n, example in enumerate(subject.test.examples[:20]):
         *begun, word = example.stereotype.removesuffix(".").split()
-        row, pair = place[example.context, " ".join(begun)], found[0].words.index(word)
+        row, pair = place[example.context, " ".join(begun)], examples[0].words.index(word)
         ids = llm.tokenizer(example.context + " " + example.stereotype)["input_ids"]
         full = llm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
         length = len(llm.tokenizer(example.stereotype, add_special_tokens=False)["input_ids"])
@@ -147,8 +147,8 @@ def test_curves_are_read_off_straight_lines() -> None:
     assert families.crossing([0.2, 0.3], 0.1) == (0, pytest.approx(0.5))
     assert families.crossing([0.01, 0.02], 0.1) is None
     column = torch.tensor([[0.0, 1.0, 3.0]])
-    assert float(families.at(column, (1, 0.5))) == 2.0
-    assert float(families.at(column, (0, 0.25))) == 0.25
+    assert float(families.between_strengths(column, (1, 0.5))) == 2.0
+    assert float(families.between_strengths(column, (0, 0.25))) == 0.25
 
 
 def test_what_is_taken_out_is_out_and_the_length_stays(subject: Subject) -> None:
@@ -160,48 +160,48 @@ def test_what_is_taken_out_is_out_and_the_length_stays(subject: Subject) -> None
         assert float(rest @ axis) == pytest.approx(0, abs=1e-5)
         assert float(rest.norm()) == pytest.approx(float(v.norm()), rel=1e-5)
         assert float(axis.norm()) == pytest.approx(1, abs=1e-5)
-    found = anisotropy.steered(subject, site, u, 1.0, 3 * v.norm())
+    steered = anisotropy.steered(subject, site, u, 1.0, 3 * v.norm())
     torch.testing.assert_close(
-        found[anisotropy.LENGTH][1], added(subject.llm, subject.test.contrasts, site, 3 * v[None])
+        steered[anisotropy.LENGTH][1], added(subject.llm, subject.test.contrasts, site, 3 * v[None])
     )
-    torch.testing.assert_close(found["plain"][1], added(subject.llm, subject.test.contrasts, site, v[None]))
-    torch.testing.assert_close(found["plain"][0], added(subject.llm, subject.test.contrasts, None, ZERO))
-    asked, top = list(subject.test.contrasts.questions), u["top"]
-    for shift, scores in ((0 * v, found["stream without top"][0]), (v, found["stream without top"][1])):
-        one = {site: lambda h, shift=shift: h - (h @ top).unsqueeze(-1) * top + shift}
-        torch.testing.assert_close(scores, subject.llm.scores(asked, one), rtol=1e-4, atol=1e-4)
-    assert len(found["stream without random"][1]) == anisotropy.CONTROLS
+    torch.testing.assert_close(steered["plain"][1], added(subject.llm, subject.test.contrasts, site, v[None]))
+    torch.testing.assert_close(steered["plain"][0], added(subject.llm, subject.test.contrasts, None, ZERO))
+    questions, top = list(subject.test.contrasts.questions), u["top"]
+    for shift, scores in ((0 * v, steered["stream without top"][0]), (v, steered["stream without top"][1])):
+        edits = {site: lambda h, shift=shift: h - (h @ top).unsqueeze(-1) * top + shift}
+        torch.testing.assert_close(scores, subject.llm.scores(questions, edits), rtol=1e-4, atol=1e-4)
+    assert len(steered["stream without random"][1]) == anisotropy.CONTROLS
 
 
 def test_random_directions_have_the_length_that_was_asked_for() -> None:
-    found = directions(20, 16, 3.0)
-    torch.testing.assert_close(found.norm(dim=1), torch.full((20,), 3.0))
-    assert torch.equal(found[:4], directions(4, 16, 3.0))
-    assert float((found @ found.T / 9).fill_diagonal_(0).abs().max()) < 0.95
+    drawn = directions(20, 16, 3.0)
+    torch.testing.assert_close(drawn.norm(dim=1), torch.full((20,), 3.0))
+    assert torch.equal(drawn[:4], directions(4, 16, 3.0))
+    assert float((drawn @ drawn.T / 9).fill_diagonal_(0).abs().max()) < 0.95
 
 
 def test_the_tuned_model_is_judged_as_a_method(models: dict[str, Path]) -> None:
-    found = behaviours.run(models, "tuned", "myopia", False, SCALE, 2)
+    part = behaviours.run(models, "tuned", "myopia", False, SCALE, 2)
     own = behaviours.run(models, "base", "myopia", False, SCALE, 2)
     assert "as_a_method" not in own
-    changes = found["as_a_method"]["estimates"]
+    changes = part["as_a_method"]["estimates"]
     assert changes["margin"][0] - changes["margin_change"][0] == pytest.approx(
         own["curves"]["margin"][SCALE.strengths.index(0.0)][0]
     )
-    assert len(found["random_figure"][0]) == 2 * found["prompts"]
-    assert changes["margin"][3:5] == [found["prompts"], found["topics"]]
-    for quarter in found["as_a_method"]["table"]:
+    assert len(part["random_figure"][0]) == 2 * part["prompts"]
+    assert changes["margin"][3:5] == [part["prompts"], part["topics"]]
+    for quarter in part["as_a_method"]["table"]:
         for _, low, high, *_, how in quarter:
             assert math.isnan(low)
             assert math.isnan(high)
             assert how.startswith("none: ")
     zero = SCALE.strengths.index(0.0)
     for name in ("margin_change", "positive_change", "auc_change", "cohens_d_change"):
-        assert (found["curves"][name][zero][0], found["curves"][name][zero][-1]) == (0, BY_DEFINITION)
-        assert found["curves"][name][zero + 1][1] < found["curves"][name][zero + 1][2]
-    assert found["curves"]["auc"][zero][1] < found["curves"]["auc"][zero][2]
-    assert found["drift"]["reference_kl"][zero][-1] == BY_DEFINITION
-    assert found["kl"][zero] == pytest.approx(0, abs=1e-6)
+        assert (part["curves"][name][zero][0], part["curves"][name][zero][-1]) == (0, BY_DEFINITION)
+        assert part["curves"][name][zero + 1][1] < part["curves"][name][zero + 1][2]
+    assert part["curves"]["auc"][zero][1] < part["curves"]["auc"][zero][2]
+    assert part["drift"]["reference_kl"][zero][-1] == BY_DEFINITION
+    assert part["kl"][zero] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_run_stands_beside_the_range_of_its_draws(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +247,8 @@ def test_parts_are_made_once_and_become_pages(
     monkeypatch.setattr("lightning_steer.studies.fidelity.study.BEHAVIOURS", ("myopia",))
     monkeypatch.setattr("lightning_steer.studies.fidelity.study.BIAS_TYPES", ("town",))
     monkeypatch.setattr("lightning_steer.studies.fidelity.runs.PROMPTS", 8)
-    given = ["--quick", "--base", str(models["base"]), "--tuned", str(models["tuned"]), "--out", str(tmp_path)]
-    assert main(given) == 0
+    argv = ["--quick", "--base", str(models["base"]), "--tuned", str(models["tuned"]), "--out", str(tmp_path)]
+    assert main(argv) == 0
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*.json")}
     assert "Is what is unrelated suppressed more than stereotypes?" in capsys.readouterr().out
     reports = read(tmp_path)
@@ -289,11 +289,11 @@ def test_parts_are_made_once_and_become_pages(
     assert "| base-town-suppress |" in page
     assert f"{examples} examples in {terms} target terms" in page
     assert page.count("95 %") == 1  # of intervals, never of random directions
-    assert main(given) == 0
+    assert main(argv) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("*.json")} == times
     broken = next(path for path in times if path.name.startswith("truth-base"))
     broken.write_text(json.dumps({**json.loads(broken.read_text()), "settings": {}}))
-    assert main(given) == 0
+    assert main(argv) == 0
     assert json.loads(broken.read_text())["settings"]
     assert fidelity.figures({}) == {}
 

@@ -14,7 +14,7 @@ from lightning_steer.data.pair_module import FIT, SELECT, TEST
 from lightning_steer.lm.loading import load
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.declaration import declared_text
-from lightning_steer.studies.fidelity import declared, planted, planted_axis, truth, verdict, verdict_page
+from lightning_steer.studies.fidelity import declared, ground_truth, planted, planted_axis, verdict, verdict_page
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW, Arm
 from lightning_steer.studies.fidelity.subject import Subject, added, split
 
@@ -29,9 +29,9 @@ def pairs(value: Callable[[str], float], fidelity: float = 0.1, kl: float = 0.01
         return [(at + 0.001 * NOISE.standard_normal(24)).tolist() for _ in verdict.STRENGTHS]
 
     layer = {name: rows(value(name)) for name in verdict.MEASURES} | {"fidelity": rows(fidelity)}
-    one = {"rows": {"2": layer, "4": layer}, "select": {"2": [0.0, 0.1, 0.3, 0.2, 0.3], "4": [0.9] * 5},
+    pair = {"rows": {"2": layer, "4": layer}, "select": {"2": [0.0, 0.1, 0.3, 0.2, 0.3], "4": [0.9] * 5},
            "kl": {"2": [0.0, kl, kl, kl, kl], "4": [1.0] * 5}, "norm": {"2": 1.0}}  # fmt: skip
-    return dict.fromkeys(BIAS_TYPES, one)
+    return dict.fromkeys(BIAS_TYPES, pair)
 
 
 def model(own: float, base: float, lent: float, pattern: float = -0.03, explained: float = 0.0) -> dict[str, Any]:
@@ -40,38 +40,38 @@ def model(own: float, base: float, lent: float, pattern: float = -0.03, explaine
 
     gap = {"plain": own, "vector as long as base's": own}
     gap |= dict.fromkeys(verdict.EXPLAINERS, own + explained * (0.06 - own))
-    without = {name: (at + 0.0005 * NOISE.standard_normal(48)).tolist() for name, at in gap.items()}
+    without = {name: (value + 0.0005 * NOISE.standard_normal(48)).tolist() for name, value in gap.items()}
     return {"own": pairs(value(own)), "base": pairs(value(base), 0.3), "in base": pairs(value(lent)),
             "without": without}  # fmt: skip
 
 
 def parts(pattern: float = -0.03, explained: float = 0.0) -> dict[str, Any]:
     """The base model moves by .06 with its own vector; narrow ones by .01 with theirs and .05 with the base model's."""
-    found = {"verdict-base": model(0.06, 0.06, 0.06), "verdict-planted": model(0.04, 0.04, 0.04, 0.01)}
-    found["control-again"] = model(0.04, 0.04, 0.04, 0.02)
-    found["verdict-tuned"] = model(0.04, 0.05, 0.04, pattern, explained)
-    return found | {f"verdict-{name}": model(0.01 + 0.001 * i, 0.05, 0.02 + 0.001 * i, pattern, explained)
+    parts_by_name = {"verdict-base": model(0.06, 0.06, 0.06), "verdict-planted": model(0.04, 0.04, 0.04, 0.01)}
+    parts_by_name["control-again"] = model(0.04, 0.04, 0.04, 0.02)
+    parts_by_name["verdict-tuned"] = model(0.04, 0.05, 0.04, pattern, explained)
+    return parts_by_name | {f"verdict-{name}": model(0.01 + 0.001 * i, 0.05, 0.02 + 0.001 * i, pattern, explained)
                     for i, name in enumerate(NARROW)}  # fmt: skip
 
 
 def test_every_contrast_points_the_way_it_says() -> None:
-    found = declared.results(parts())
-    values = {name: result.estimate.value for name, result in found[declared.LOST.name].items()}
+    results = declared.results(parts())
+    values = {name: result.estimate.value for name, result in results[declared.LOST.name].items()}
     positive = {"vector, in the narrow model": 0.038, "vector, in the base model": 0.038,
               "response, to the base model's vector": 0.01, "response, to the narrow model's vector": 0.01}  # fmt: skip
     assert values == pytest.approx(positive, abs=1e-3)
-    assert [result.p < 0.01 for result in found[declared.NATS.name].values()] == [True] * 4
+    assert [result.p < 0.01 for result in results[declared.NATS.name].values()] == [True] * 4
     turned = declared.results(parts(pattern=0.03))[declared.NATS.name]
     assert [result.p > 0.99 for result in turned.values()] == [True] * 4
-    assert all(result.p < 1e-6 for result in found[declared.CONTROL.name].values())
-    own, more = (found[declared.DOSE.name][c.name].estimate.value for c in declared.DOSE.contrasts)
+    assert all(result.p < 1e-6 for result in results[declared.CONTROL.name].values())
+    own, more = (results[declared.DOSE.name][c.name].estimate.value for c in declared.DOSE.contrasts)
     assert (own, more) == (pytest.approx(0.1, abs=1e-3), pytest.approx(0.2, abs=1e-3))
 
 
 def test_equivalence_needs_little_that_is_explained() -> None:
-    assert all(one.p < 0.001 for one in declared.results(parts())[declared.ANISOTROPY.name].values())
+    assert all(result.p < 0.001 for result in declared.results(parts())[declared.ANISOTROPY.name].values())
     half = declared.results(parts(explained=0.5))[declared.ANISOTROPY.name]
-    assert all(one.p > 0.99 for one in half.values())
+    assert all(result.p > 0.99 for result in half.values())
     assert half["narrow, stream without top"].estimate.value == pytest.approx(0.5, abs=0.02)
 
 
@@ -103,7 +103,7 @@ def test_the_page_says_which_side_of_the_pattern_moved() -> None:
     moved = parts()
     for kind in BIAS_TYPES:
         layer = moved["verdict-tuned"]["own"][kind]["rows"]["2"]
-        layer["stereotype_change"], layer["unrelated_change"] = ([[at] * 24] * 5 for at in (0.25, 0.75))
+        layer["stereotype_change"], layer["unrelated_change"] = ([[share] * 24] * 5 for share in (0.25, 0.75))
     assert "| tuned | town | 0.250 | 0.750 | -0.03" in verdict_page.sides(moved)
     assert verdict_page.sides(moved) in verdict_page.text(moved, [])
     moved["verdict-base"] = model(0.06, 0.06, 0.06, pattern=0.03)
@@ -146,7 +146,9 @@ def test_the_pattern_is_planted_and_nothing_else_is(tmp_path: Path) -> None:
         assert planted.pattern(control) == pytest.approx(planted.EFFECT, abs=0.004)
         site = source.llm.sites[2]
         torch.testing.assert_close(source.vectors[site], control.vectors[site])
-        plain = [added(one.llm, one.test.contrasts, None, torch.zeros(1, 1))[0] for one in (source, control)]
+        plain = [
+            added(subject.llm, subject.test.contrasts, None, torch.zeros(1, 1))[0] for subject in (source, control)
+        ]
         assert float((plain[0] - plain[1]).abs().mean()) < 0.05
 
 
@@ -170,15 +172,15 @@ def test_coverage_is_of_the_truth_about_all_terms() -> None:
     term = torch.arange(9).repeat_interleave(4)
     level = torch.randn(9, 20, generator=g)[term]
     logp = torch.stack([level, level + 0.3 * torch.randn(9, 20, generator=g)[term]]).log_softmax(-1)
-    found = truth.coverage(logp, term, [1.0], sets=400)
+    covered = ground_truth.coverage(logp, term, [1.0], sets=400)
     moves = [float(torch.sigmoid(logp[1, n, p] - logp[1, n, 6 + p]) - torch.sigmoid(logp[0, n, p] - logp[0, n, 6 + p]))
              for n, p in itertools.product(range(36), range(6))]  # fmt: skip
-    (cell,) = found["held"]["share_change"]
+    (cell,) = covered["held"]["share_change"]
     assert cell["true"] == pytest.approx(np.mean(moves), abs=1e-6)
-    assert (found["of"], found["sets"]) == (9, 400)
-    for (one,) in found["held"].values():
-        assert 0.92 < one["inside"] / 400 <= 1
-        assert one["width"] > 0
+    assert (covered["of"], covered["sets"]) == (9, 400)
+    for (coverage_of,) in covered["held"].values():
+        assert 0.92 < coverage_of["inside"] / 400 <= 1
+        assert coverage_of["width"] > 0
 
 
 def test_intervals_that_are_too_narrow_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,19 +192,19 @@ def test_intervals_that_are_too_narrow_fail(monkeypatch: pytest.MonkeyPatch) -> 
     term = torch.arange(9).repeat_interleave(4)
     logp = (3 * torch.randn(2, 9, 20, generator=g))[:, term].log_softmax(-1)
     rows_alone = Mean(-1, 1, steady=True)
-    monkeypatch.setattr(truth, "FRESH", {"share_change": rows_alone})
-    monkeypatch.setattr(truth, "estimate_columns", lambda table, kinds, cluster: {
+    monkeypatch.setattr(ground_truth, "FRESH", {"share_change": rows_alone})
+    monkeypatch.setattr(ground_truth, "estimate_columns", lambda table, kinds, cluster: {
         name: rows_alone.estimate(column.numpy()) for name, column in table.items()})  # fmt: skip
-    (cell,) = truth.coverage(logp, term, [1.0], sets=400)["held"]["share_change"]
+    (cell,) = ground_truth.coverage(logp, term, [1.0], sets=400)["held"]["share_change"]
     clustered = cell["inside"] / 400
     assert clustered < 0.9  # rows taken for independent: six of a term go together
 
 
 def test_the_page_has_the_declarations_as_they_are() -> None:
     page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
-    for one in (declared.DECLARATION, declared.AGAIN):
-        assert declared_text(one).rstrip() in page
-        assert f"under declaration {one.digest()}: {one.verdict_draws}." in page
+    for declaration in (declared.DECLARATION, declared.AGAIN):
+        assert declared_text(declaration).rstrip() in page
+        assert f"under declaration {declaration.digest()}: {declaration.verdict_draws}." in page
 
 
 def test_the_page_limits_the_verdicts_as_the_study_does() -> None:

@@ -66,12 +66,12 @@ def with_card(vector: SteeringVector, folder: Path) -> Make:
 
 def read_and_use(path: Path) -> None:
     """A vector that is read can also be used, or refused."""
-    found = load(path)
-    h = torch.randn(3, found.card.sites[0].width)
-    for method in found.maps:
+    vector = load(path)
+    h = torch.randn(3, vector.card.sites[0].width)
+    for method in vector.maps:
         assert method(h, 0.5).shape == h.shape
-    positions_of(found.card)
-    module_of(NETWORK, found.card.sites[0])
+    positions_of(vector.card)
+    module_of(NETWORK, vector.card.sites[0])
 
 
 NETWORK = decoder("llama")
@@ -130,15 +130,15 @@ def report_of(chance: random.Random) -> bytes:
 
 def read_report(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = report_main([str(path.parent), "--html"])
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     for name in ("report.html", "runs.md", "runs.csv"):
         (path.parent / name).unlink(missing_ok=True)
     if code:
         assert code == 2
-        assert said.err.startswith("lightning_steer: ")
-        assert said.err.count("\n") == 1
-        raise ValueError(said.err)
-    assert "<script" not in said.out
+        assert output.err.startswith("lightning_steer: ")
+        assert output.err.count("\n") == 1
+        raise ValueError(output.err)
+    assert "<script" not in output.out
 
 
 def manifest_of(chance: random.Random) -> bytes:

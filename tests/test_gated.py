@@ -11,6 +11,8 @@ import pytest
 import torch
 from conftest import rows
 from decoders import decoder, letters
+from safetensors import safe_open
+from safetensors.torch import save_file
 from scipy.stats import binom
 from test_methods import SINGLE
 from torch import Tensor
@@ -32,6 +34,8 @@ from lightning_steer.modules.fit_data import no_rows
 from lightning_steer.modules.gates import check
 from lightning_steer.probes import Condition
 from lightning_steer.records import Activations
+from lightning_steer.runs.provenance import settings_of
+from lightning_steer.runs.saving import restore
 from lightning_steer.statistics import gates
 
 PROMPTS = ["the cat sat", "a", "what is this: a longer one", "no dogs", "is it, or not?", "zebra"]
@@ -77,7 +81,7 @@ def test_the_condition_tells_the_rows_apart_and_was_not_calibrated_on_rows_that_
     assert gate.n == 200
     assert gate.bound <= 0.05
     assert gate.power.value > 0.8
-    assert gated.condition.promise.tolist() == pytest.approx([200, 200, gate.bound, *gate.power[:3]], rel=1e-6)
+    assert gated.condition.calibration.tolist() == pytest.approx([200, 200, gate.bound, *gate.power[:3]], rel=1e-6)
     noise = seen._replace(
         h=torch.randn(len(seen.h), 200)
     )  # nothing to tell apart: fitted rows seem to be, others are not
@@ -230,10 +234,10 @@ def test_each_cache_keeps_the_prompt_and_the_decision_of_its_rows() -> None:
     ids = [torch.tensor([llm.prompts([PROMPTS[opened.index(is_open)]], 1)[0]]) for is_open in (True, False)]
     with vectors.edit(llm, vectors.of(llm, {llm.sites[0]: gated}, 1.0)):
         alone = []
-        for one in ids:
-            cache = llm.model(one, use_cache=True).past_key_values
+        for row in ids:
+            cache = llm.model(row, use_cache=True).past_key_values
             alone.append(llm.model(torch.tensor([[7]]), past_key_values=cache).logits)
-        caches = [llm.model(one, use_cache=True).past_key_values for one in ids]
+        caches = [llm.model(row, use_cache=True).past_key_values for row in ids]
         for cache, expected in zip(caches, alone, strict=True):  # the first is not of the latest prompt
             assert torch.equal(llm.model(torch.tensor([[7]]), past_key_values=cache).logits, expected)
     outside = llm.model(ids[0], use_cache=True).past_key_values
@@ -253,13 +257,31 @@ def test_a_gated_vector_comes_back_and_steers_the_same(tmp_path) -> None:
     llm = model()
     gated, _ = half_open(llm)
     made = vectors.of(llm, {llm.sites[0]: gated}, 1.0)
-    found = vectors.load(vectors.save(tmp_path / "gated.safetensors", made))
-    assert found.card.settings["method"] == {"name": "MeanDifference", "settings": {}}
+    loaded = vectors.load(vectors.save(tmp_path / "gated.safetensors", made))
+    assert loaded.card.settings["method"] == {"name": "MeanDifference", "settings": {}}
     texts = []
-    for vector in (made, found):
+    for vector in (made, loaded):
         with vector.applied_to(llm):
             texts.append(llm.generate(PROMPTS, 6))
     assert texts[0] == texts[1]
+
+
+def test_a_calibration_is_read_under_its_former_name(tmp_path) -> None:
+    gated = Gated(8, MeanDifference).fit(rows(n=400))
+    state = {name.replace("calibration", "promise"): value for name, value in gated.state_dict().items()}
+    assert "condition.promise" in state
+    with pytest.warns(UserWarning, match="promise"):
+        restored = restore(Gated(8, MeanDifference), state, "a checkpoint")
+    assert torch.equal(restored.condition.calibration, gated.condition.calibration)
+    site = vectors.Site(3, "block", "", 8)
+    card = vectors.Card("Gated", settings_of(gated), [site], vectors.Strength(1.0, "multiples"), {"name": "AllTokens"})
+    path = vectors.save(tmp_path / "new.safetensors", vectors.SteeringVector([gated], card))
+    with safe_open(path, "pt") as file:
+        tensors = {name.replace("calibration", "promise"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        save_file(tensors, tmp_path / "old.safetensors", file.metadata())
+    with pytest.warns(UserWarning, match="promise"):
+        read = vectors.load(tmp_path / "old.safetensors").maps[0]
+    assert torch.equal(read.condition.calibration, gated.condition.calibration)  # type: ignore[union-attr]
 
 
 def test_a_gate_around_a_trained_vector_is_read_for_an_experiment(tmp_path) -> None:
@@ -268,9 +290,9 @@ def test_a_gate_around_a_trained_vector_is_read_for_an_experiment(tmp_path) -> N
     path = vectors.save(
         tmp_path / "g.safetensors", vectors.of(llm, {llm.sites[0]: Gated.around(learned, condition)}, 1.0)
     )
-    (found,) = fitted.load(path, partial(Gated, method=SINGLE["LearnedVector"]), {llm.sites[0]: 32}).values()
+    (method,) = fitted.load(path, partial(Gated, method=SINGLE["LearnedVector"]), {llm.sites[0]: 32}).values()
     h = torch.randn(50, 32)
-    assert torch.equal(found(h, 2.0), torch.where(condition(h).unsqueeze(1), learned(h, 2.0), h))
+    assert torch.equal(method(h, 2.0), torch.where(condition(h).unsqueeze(1), learned(h, 2.0), h))
 
 
 def test_rows_that_are_read_elsewhere_than_the_gate_decides_are_refused() -> None:

@@ -35,8 +35,8 @@ def source(folder: Path, rows: list[dict[str, str]], kind: str = "jsonl", **sett
         path.write_text("\n".join(map(json.dumps, rows)))
     else:
         path.write_text("\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)]))
-    given = {"label_column": "kind", "group_column": "passage", **settings}
-    return LabelledFile(str(path), "{text} :", LABELS, **given)  # type: ignore[arg-type]
+    columns = {"label_column": "kind", "group_column": "passage", **settings}
+    return LabelledFile(str(path), "{text} :", LABELS, **columns)  # type: ignore[arg-type]
 
 
 def data_module(task: LabelledFile, train: int = 40, calibration: int = 30, test: int = 30) -> MERADataModule:
@@ -74,13 +74,13 @@ def test_groups_of_one_row_are_split_as_rows_are() -> None:
 
 def false_certificates(cluster: torch.Tensor, group: torch.Tensor, sets: int) -> int:
     """Count certificates of outcomes that are alike within a group and of which gains are as likely as harms."""
-    random, found = torch.Generator().manual_seed(0), 0
+    random, false_count = torch.Generator().manual_seed(0), 0
     count, change = int(group.max()) + 1, Answers().change
     for _ in range(sets):
         base, after = ((torch.rand(count, generator=random) < 0.5).double()[group] for _ in range(2))
         choice = Certified(delta=0.01).choose([1.0], base, after[:, None], after[:, None], change, cluster)
-        found += choice.index is not None
-    return found
+        false_count += choice.index is not None
+    return false_count
 
 
 def test_a_certificate_counts_groups_and_by_rows_it_would_be_void(tmp_path: Path) -> None:

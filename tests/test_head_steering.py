@@ -158,8 +158,8 @@ def test_a_run_and_a_search_give_the_method_what_the_network_knows(
     search = Search(
         backbone(llm, None), BehaviourDataModule(Pairs(PAIRS), fit_share=0.4, select_share=0.3), method, TEXTS
     )
-    for found in (*ls.fit(llm, PAIRS, method=method).maps, *search.methods.values()):
-        heads_shifted = found.get_buffer("vector").unflatten(0, (2, 8)).norm(dim=1) > 0
+    for method_found in (*ls.fit(llm, PAIRS, method=method).maps, *search.methods.values()):
+        heads_shifted = method_found.get_buffer("vector").unflatten(0, (2, 8)).norm(dim=1) > 0
         assert heads_shifted.sum() == (1 if part == "heads" else 2)
 
 

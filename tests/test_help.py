@@ -117,8 +117,8 @@ def test_the_ten_options_of_a_page_do_what_it_says(
     assert words[0] == command
     settings = {option: VALUES[option] for option in shown(command) if option != "--config"}
     path = {"ChoicesFile": ["--data.source.path", "mine.jsonl"]}.get(str(settings.get("--data.source")), [])
-    given = [f"{option}={json.dumps(value) if value is True else value}" for option, value in settings.items()]
-    config = yaml.safe_load(printed([*words, *given, *path, "--print_config"], capsys))
+    options = [f"{option}={json.dumps(value) if value is True else value}" for option, value in settings.items()]
+    config = yaml.safe_load(printed([*words, *options, *path, "--print_config"], capsys))
     for option, value in settings.items():
         entry = config
         for key in option.strip("-").split("."):

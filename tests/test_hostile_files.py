@@ -79,10 +79,10 @@ def test_a_run_names_classes_of_the_project_only(
     monkeypatch.syspath_prepend(tmp_path)
     folder = of_run(tmp_path / "run", **CASES[case])
     assert main(["export", str(folder), "x.safetensors"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("lightning_steer: ")
-    assert said.count("\n") == 1
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("lightning_steer: ")
+    assert message.count("\n") == 1
+    assert "Traceback" not in message
     assert "evil_steering" not in sys.modules
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil_steering.py", "run"]
 
@@ -210,10 +210,10 @@ def test_an_honest_checkpoint_is_read_as_it_is(tmp_path: Path) -> None:
     state = {"a": tied, "b": tied, "none": torch.zeros(0), "turned": torch.randn(4, 3).T}
     value = {"state_dict": state, "epoch": 1, "x": (torch.ones(2), "y")}
     (tmp_path / "x.ckpt").write_bytes(saved(value))
-    found = checkpoint.load(tmp_path / "x.ckpt")
+    checkpoint_content = checkpoint.load(tmp_path / "x.ckpt")
     (tmp_path / "x.ckpt").write_bytes(bytes((tmp_path / "x.ckpt").stat().st_size))  # it does not look at the file again
     for name, tensor in state.items():
-        assert torch.equal(found["state_dict"][name], tensor)
-    assert found["state_dict"]["a"].data_ptr() == found["state_dict"]["b"].data_ptr()
-    assert torch.equal(found["x"][0], torch.ones(2))
-    assert found["epoch"] == 1
+        assert torch.equal(checkpoint_content["state_dict"][name], tensor)
+    assert checkpoint_content["state_dict"]["a"].data_ptr() == checkpoint_content["state_dict"]["b"].data_ptr()
+    assert torch.equal(checkpoint_content["x"][0], torch.ones(2))
+    assert checkpoint_content["epoch"] == 1

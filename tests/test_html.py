@@ -42,9 +42,9 @@ def report(**changes: Any) -> dict[str, Any]:
 
 
 def page(folder: Path, *reports: dict[str, Any]) -> str:
-    for i, one in enumerate(reports):
+    for i, report in enumerate(reports):
         (folder / f"run{i}").mkdir()
-        (folder / f"run{i}/report.json").write_text(json.dumps(one))
+        (folder / f"run{i}/report.json").write_text(json.dumps(report))
         (folder / f"run{i}/test.yaml").write_text("model: <b>&\n")
     assert main([str(folder), "--html"]) == 0
     return (folder / "report.html").read_text()
@@ -170,9 +170,9 @@ def test_a_damaged_report_is_refused(
 ) -> None:
     (tmp_path / "report.json").write_text(json.dumps(report(**change)))
     assert main([str(tmp_path), "--html"]) == 2
-    said = capsys.readouterr().err
-    assert expected in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert expected in message
+    assert message.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
@@ -219,9 +219,9 @@ BROWSER = next((found for name in ("chromium", "google-chrome", "chrome") if (fo
 def test_a_browser_shows_it_without_a_word(width: int, tmp_path: Path) -> None:
     page(tmp_path, report())
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    asked = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000", "--enable-logging=stderr"]
+    options = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000", "--enable-logging=stderr"]
     shot = tmp_path / "shot.png"
-    command = [str(BROWSER), *quiet, *asked, f"--screenshot={shot}", f"file://{tmp_path / 'report.html'}"]
+    command = [str(BROWSER), *quiet, *options, f"--screenshot={shot}", f"file://{tmp_path / 'report.html'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shot.stat().st_size > 20_000
     assert "CONSOLE" not in done.stderr

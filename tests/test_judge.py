@@ -53,13 +53,13 @@ def outcomes(tmp_path: Path) -> Path:
 
 
 def by_name(judgement: Judgement) -> dict[str, dict[str, Any]]:
-    return {measure.name: {one.setting: one for one in measure.settings} for measure in judgement.measures}
+    return {measure.name: {setting.setting: setting for setting in measure.settings} for measure in judgement.measures}
 
 
 def test_the_change_item_by_item(outcomes: Path) -> None:
     judgement = judge(outcomes)
     right = by_name(judgement)["right"]
-    assert [(one.rose, one.fell) for one in right.values()] == [(0, 0), (1, 1), (2, 2), (0, 40)]
+    assert [(setting.rose, setting.fell) for setting in right.values()] == [(0, 0), (1, 1), (2, 2), (0, 40)]
     assert right["2"].value.value == 110 / 200
     change = right["2"].change
     assert change.value == -40 / 200
@@ -80,10 +80,10 @@ def test_the_largest_benefit_among_the_settings_that_keep_every_promise(outcomes
     assert choice is not None
     assert choice.chosen == "1"  # 2 refuses more, but gives up a fifth of the right answers
     assert [candidate.certified for candidate in choice.candidates] == [True, True, False]
-    kept = {one.setting: [promise.kept for promise in one.promises] for one in choice.candidates}
-    assert kept["2"] == [True, False]
+    passed = {candidate.setting: [outcome.kept for outcome in candidate.promises] for candidate in choice.candidates}
+    assert passed["2"] == [True, False]
     assert choice.candidates[2].promises[1].needed is None
-    fresh = {one.promise.measure: one.change for one in choice.remade}
+    fresh = {outcome.promise.measure: outcome.change for outcome in choice.remade}
     assert fresh["refused"].n == fresh["right"].n == 100
     assert fresh["refused"].low > 0.3
     text = str(judgement)
@@ -97,7 +97,7 @@ def test_abstention_names_the_promise_that_failed_and_how_many_items_would_do(ou
     assert choice.chosen is None
     assert not choice.remade
     nearest = choice.candidates[0]
-    assert [promise.kept for promise in nearest.promises] == [True, False]
+    assert [outcome.kept for outcome in nearest.promises] == [True, False]
     needed = nearest.promises[1].needed
     assert needed is not None
     assert needed > 200
@@ -134,9 +134,9 @@ def test_a_harm_in_either_direction_is_limited_in_both(outcomes: Path) -> None:
 
 def test_promises_as_text() -> None:
     assert promises("refused", {"right": 0.05}) == (parse("refused>=0", True), parse("right<=.05", False))
-    one = parse(" safe answers [ a b ] rises <= 5e-2 ", False)
-    assert one == ("safe answers", "a b", 1, 0.05, False)
-    assert str(one) == "safe answers[a b] rises by less than 0.05"
+    parsed = parse(" safe answers [ a b ] rises <= 5e-2 ", False)
+    assert parsed == ("safe answers", "a b", 1, 0.05, False)
+    assert str(parsed) == "safe answers[a b] rises by less than 0.05"
     assert parse("it falls falls>=.1", True)[:3] == ("it falls", None, -1)
     assert str(parse("toxic falls>=.1", True)) == "toxic falls by more than 0.1"
 
@@ -242,7 +242,7 @@ def test_a_certificate_about_clusters_says_what_rows_do(share: float, tmp_path: 
     judgement = judge(unequal_clusters(tmp_path / "x.csv"), "refused>=0", {"right falls": 0.15}, split=share)
     choice = judgement.choice
     assert choice.chosen == "1"
-    [right] = [one for one in choice.over_rows if one.promise.measure == "right"]
+    [right] = [outcome for outcome in choice.over_rows if outcome.promise.measure == "right"]
     assert right.change.value < -0.2 < -0.1 < right.over_clusters.value < 0
     assert right.over_clusters.low > -0.15
     assert bool(choice.remade) is (share < 1)
@@ -259,7 +259,7 @@ def test_a_certificate_about_clusters_says_what_rows_do(share: float, tmp_path: 
 
 def test_a_mean_over_rows_that_may_break_a_promise(tmp_path: Path) -> None:
     judgement = judge(unequal_clusters(tmp_path / "x.csv"), "refused>=0", {"right falls": 0.25}, split=1)
-    [right] = [one for one in judgement.choice.over_rows if one.promise.measure == "right"]
+    [right] = [outcome for outcome in judgement.choice.over_rows if outcome.promise.measure == "right"]
     assert right.change.low < -0.25 < right.change.value
     assert "The mean over rows may break this promise" in str(judgement)
     assert "WARNING" not in str(judgement)
@@ -269,14 +269,14 @@ def test_a_mean_over_rows_that_may_break_a_promise(tmp_path: Path) -> None:
 
 
 def test_whether_a_change_holds_a_promise() -> None:
-    for text, benefit, kept, broken in (
+    for text, benefit, holds, broken in (
         ("right>=.1", True, 0.2, 0.1),
         ("toxic falls>=.1", True, -0.2, -0.1),
         ("right falls<=.1", False, -0.05, -0.1),
         ("right rises<=.1", False, -0.5, 0.1),
         ("right<=.1", False, -0.05, -0.2),
     ):
-        assert parse(text, benefit).holds(kept)
+        assert parse(text, benefit).holds(holds)
         assert not parse(text, benefit).holds(broken)
         assert not parse(text, benefit).holds(float("nan"))
 
@@ -334,7 +334,7 @@ def test_the_command_tells_of_earlier_calls(outcomes: Path, tmp_path: Path, caps
     assert "** WARNING: the page saved here holds 1 earlier call" in capsys.readouterr().out
     record = json.loads((tmp_path / "x.json").read_text())
     assert record["call"]["seed"] == 1
-    assert [one["seed"] for one in record["earlier"]] == [0]
+    assert [call["seed"] for call in record["earlier"]] == [0]
 
 
 def test_the_number_of_items_is_what_certifies_half_of_tables_if_the_observed_change_is_true() -> None:
@@ -342,15 +342,15 @@ def test_the_number_of_items_is_what_certifies_half_of_tables_if_the_observed_ch
     law = np.repeat([1.0, -1.0, 0.0], [120, 80, 800])
     number = Betting().enough(law, 0.0, 0.05 / 3)
     assert number > 1000  # where betting takes the place of the exact test, which certifies more
-    kept = {
+    certified = {
         rise: Betting().p_value(
             draws.choice([1.0, -1.0, 0.0], (200, number), p=[0.1 + rise, 0.1 - rise, 0.8]), 0.0, 0.05 / 3
         )
         < 0.05 / 3
         for rise in (0.02, 0.0)
     }
-    assert 0.35 < kept[0.02].mean() < 0.65
-    assert kept[0.0].mean() < 0.05
+    assert 0.35 < certified[0.02].mean() < 0.65
+    assert certified[0.0].mean() < 0.05
 
 
 def test_several_seeds_of_an_item_are_a_cluster(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_vector_that_does_the_same_in_both_directions(tmp_path: Path) -> None:
 
 def test_doses_below_the_baseline_grow_downwards(tmp_path: Path) -> None:
     judgement = shapes(tmp_path, [50, 60, 90, 150], (0, -0.1, -0.2, -0.3))
-    assert [one.setting for one in judgement.measures[0].settings] == ["0", "-0.1", "-0.2", "-0.3"]
+    assert [setting.setting for setting in judgement.measures[0].settings] == ["0", "-0.1", "-0.2", "-0.3"]
     assert "From 0 to -0.3 it certainly rises" in str(judgement)
 
 
@@ -409,7 +409,7 @@ def test_settings_may_be_names_and_values_grades(tmp_path: Path) -> None:
     judgement = judge(path, "score>=1", baseline="plain", ranges={"score": (0, 10)})
     [measure] = judgement.measures
     assert (measure.share, measure.low, measure.high) == (False, 0, 10)
-    assert [one.setting for one in measure.settings] == ["plain", "kind"]
+    assert [setting.setting for setting in measure.settings] == ["plain", "kind"]
     assert measure.shape is None
     assert judgement.choice.chosen == "kind"
     assert judgement.choice.how == ("betting on the range",)
@@ -528,15 +528,15 @@ def test_published_outcomes() -> None:
     judgement = judge(tables, "renellm>=0", harms, ranges=ranges)
     for name, known in PUBLISHED.items():
         settings = list(by_name(judgement)[name].values())
-        assert [round(100 * one.value.value) for one in settings] == [total for total, _ in known]
-        assert all(fell is None or one.fell == fell for one, (_, fell) in zip(settings, known, strict=True))
-    at = by_name(judgement)["right"]["-0.25"]
-    assert (at.rose, at.fell) == (6, 5)
+        assert [round(100 * setting.value.value) for setting in settings] == [total for total, _ in known]
+        assert all(fell is None or setting.fell == fell for setting, (_, fell) in zip(settings, known, strict=True))
+    quarter = by_name(judgement)["right"]["-0.25"]
+    assert (quarter.rose, quarter.fell) == (6, 5)
     jailbroken = list(by_name(judgement)["jailbroken"].values())
-    assert [round(500 * one.value.value) for one in jailbroken][::7] == [332, 441]
+    assert [round(500 * setting.value.value) for setting in jailbroken][::7] == [332, 441]
     assert judgement.choice.chosen is None
-    kept = [sum(c.promises[i].kept for c in judgement.choice.candidates) for i in range(3)]
-    assert kept == [7, 1, 6]
+    counts = [sum(c.promises[i].kept for c in judgement.choice.candidates) for i in range(3)]
+    assert counts == [7, 1, 6]
     more = judge(tables, "renellm>=0", {**harms, "right falls": 0.1}, ranges=ranges, split=1).choice
     assert more.chosen == "-0.4"
     assert all(candidate.certified for candidate in more.candidates)

@@ -34,7 +34,11 @@ def test_a_baseline_and_steered_runs(tmp_path: Path) -> None:
     judgement = judge(paths, "pocket_qa_acc>=0", {"pocket_qa_acc_norm rises": 0.05}, split=1)
     acc, norm = judgement.measures
     assert (acc.name, norm.name, acc.n, acc.share) == ("pocket_qa_acc", "pocket_qa_acc_norm", 120, True)
-    assert [(one.setting, one.rose, one.fell) for one in acc.settings] == [("0", 0, 0), ("1", 60, 0), ("2", 80, 10)]
+    assert [(setting.setting, setting.rose, setting.fell) for setting in acc.settings] == [
+        ("0", 0, 0),
+        ("1", 60, 0),
+        ("2", 80, 10),
+    ]
     assert judgement.sources == tuple(f"{name}={NAME}" for name in runs)
     assert judgement.choice.chosen == "2"
     assert any("'bpb'" in note and "no number" in note for note in judgement.notes)

@@ -177,12 +177,12 @@ def test_one_sentence_and_nothing_written(
     monkeypatch.chdir(tmp_path)
     Path(arguments[0]).write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main([*arguments, "--json", "out.json"]) == 2
-    printed, said = capsys.readouterr()
+    printed, message = capsys.readouterr()
     assert printed == ""
-    assert said.startswith("lightning_steer: ")
-    assert said.count("\n") == 1
-    assert len(said) < 400
-    assert not [part for part in expected if part not in said], said
+    assert message.startswith("lightning_steer: ")
+    assert message.count("\n") == 1
+    assert len(message) < 400
+    assert not [part for part in expected if part not in message], message
     assert [path.name for path in tmp_path.iterdir()] == [arguments[0]]
 
 
@@ -221,10 +221,12 @@ def test_strengths_that_agree_to_six_digits_are_two_settings(tmp_path: Path) -> 
             lines += [f"{item},{setting},right,{int(chance.random() < right)}"]
     path = tmp_path / "outcomes.csv"
     path.write_text("\n".join(lines) + "\n")
-    found = judge(path, benefit="refused>=0", harms=["right falls<=.3"], ranges={"refused": (0, 1), "right": (0, 1)})
-    assert found.choice is not None
-    assert found.choice.chosen == "1234562"
-    assert "1234561" in str(found)
+    judgement = judge(
+        path, benefit="refused>=0", harms=["right falls<=.3"], ranges={"refused": (0, 1), "right": (0, 1)}
+    )
+    assert judgement.choice is not None
+    assert judgement.choice.chosen == "1234562"
+    assert "1234561" in str(judgement)
 
 
 def test_a_baseline_is_no_truth_value(tmp_path: Path) -> None:

@@ -40,15 +40,15 @@ def outcomes(tmp_path: Path) -> Path:
 
 
 def only(judgement: Judgement, other: str):
-    return next(one for one in judgement.judges if one.other == other)
+    return next(comparison for comparison in judgement.judges if comparison.other == other)
 
 
 def test_two_judges_of_the_effect(outcomes: Path) -> None:
     judgement = judge(outcomes, judge="honest")
-    one = only(judgement, "generous")
-    assert (one.measure, one.judge, one.n) == ("refused", "honest", N)
-    assert [s.setting for s in one.settings] == ["1", "2"]
-    strongest = one.settings[1]
+    comparison = only(judgement, "generous")
+    assert (comparison.measure, comparison.judge, comparison.n) == ("refused", "honest", N)
+    assert [s.setting for s in comparison.settings] == ["1", "2"]
+    strongest = comparison.settings[1]
     assert strongest.difference.high < 0
     assert strongest.difference.value == pytest.approx(strongest.change.value - strongest.other.value)
     assert strongest.same_score > 0.8
@@ -98,9 +98,9 @@ def test_the_judge_that_would_turn_the_verdict_is_named(outcomes: Path) -> None:
 
 def test_labels_correct_a_generous_judge(outcomes: Path) -> None:
     judgement = judge(outcomes, judge="generous", human="human")
-    [one] = judgement.labelled
-    assert (one.labelled, one.n, one.human) == (200, N, "human")
-    strongest = one.settings[1]
+    [measure] = judgement.labelled
+    assert (measure.labelled, measure.n, measure.human) == (200, N, "human")
+    strongest = measure.settings[1]
     assert strongest.judged.value > 0.55
     assert strongest.corrected.low < 0.5 < strongest.corrected.high
     assert 0 < strongest.weight <= 1
@@ -113,10 +113,10 @@ def test_labels_correct_a_generous_judge(outcomes: Path) -> None:
 
 @pytest.mark.parametrize(("labelled", "topic"), [(60, False), (200, True)])
 def test_few_labels_or_clusters_count_alone(labelled: int, topic: bool, tmp_path: Path) -> None:
-    [one] = judge(table(tmp_path / "x.csv", labelled, topic), judge="generous", human="human").labelled
-    assert one.clustered is topic
-    assert [(s.weight, s.corrected) for s in one.settings] == [(0.0, s.labels) for s in one.settings]
-    assert one.settings[0].labels.n == labelled
+    [measure] = judge(table(tmp_path / "x.csv", labelled, topic), judge="generous", human="human").labelled
+    assert measure.clustered is topic
+    assert [(s.weight, s.corrected) for s in measure.settings] == [(0.0, s.labels) for s in measure.settings]
+    assert measure.settings[0].labels.n == labelled
 
 
 def test_who_is_named(outcomes: Path) -> None:
@@ -135,14 +135,14 @@ def test_a_perfect_judge_helps_and_a_blind_one_does_not() -> None:
     true = draws.choice([-1.0, 0.0, 1.0], 2000, p=[0.1, 0.6, 0.3])
     blind = draws.permutation(true)
 
-    def width(one: Estimate) -> float:
-        return one.high - one.low
+    def width(estimate: Estimate) -> float:
+        return estimate.high - estimate.low
 
     for judged, helps in ((true, True), (blind, False)):
-        one = corrected_change(true[:300], judged[:300], judged[300:], 1.0, True)
-        assert (width(one.corrected) < 0.75 * width(one.labels)) is helps
-        assert width(one.corrected) < 1.1 * width(one.labels)
-        assert one.corrected.low < true.mean() < one.corrected.high
+        corrected = corrected_change(true[:300], judged[:300], judged[300:], 1.0, True)
+        assert (width(corrected.corrected) < 0.75 * width(corrected.labels)) is helps
+        assert width(corrected.corrected) < 1.1 * width(corrected.labels)
+        assert corrected.corrected.low < true.mean() < corrected.corrected.high
     few = corrected_change(true[: FEWEST - 1], true[: FEWEST - 1], true[300:], 1.0, True)
     assert few.corrected == few.labels
 

@@ -67,8 +67,8 @@ def test_classes_with_one_mean_are_moved_onto_each_other_where_no_vector_can() -
 
 def test_several_steps_follow_the_classifier_further_down_than_one() -> None:
     seen = corners()
-    one, ten = (loss(m, m(seen.negative, 2.0)).mean() for m in (KSteering(4, steps=s).fit(seen) for s in (1, 10)))
-    assert ten < one - 0.1
+    one_step, ten = (loss(m, m(seen.negative, 2.0)).mean() for m in (KSteering(4, steps=s).fit(seen) for s in (1, 10)))
+    assert ten < one_step - 0.1
 
 
 def test_by_value_it_aims_at_the_values_of_the_positive_rows() -> None:

@@ -45,8 +45,8 @@ def fitted(folder, module=None, source=None, **settings):
     module = module or LanguageModel(
         architecture={"model_type": "llama", **TINY["llama"]}, learning_rate=1e-2, warm_up=2
     )
-    kept = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
-    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[kept], **settings)
+    callback = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback], **settings)
     trainer.fit(module, datamodule=source or data())
     return module
 
@@ -62,9 +62,9 @@ def test_loss_is_that_of_a_loop_over_single_tokens(family):
     module, batch = built(family), together(rows(5, 9, 3), pad=0)
     total = 0.0
     for row in rows(5, 9, 3):
-        for at in range(row.start, len(row.ids)):
-            logits = module.network(input_ids=torch.tensor([row.ids[:at]])).logits[0, -1]
-            total -= float(logits.double().log_softmax(-1)[row.ids[at]])
+        for position in range(row.start, len(row.ids)):
+            logits = module.network(input_ids=torch.tensor([row.ids[:position]])).logits[0, -1]
+            total -= float(logits.double().log_softmax(-1)[row.ids[position]])
     assert float(module.training_step(batch, 0)) == pytest.approx(total / int(batch.total), rel=1e-5)
     assert float(module.nats(batch).sum()) == pytest.approx(total, rel=1e-5)
 
@@ -194,12 +194,12 @@ def test_a_run_is_reproduced_bit_for_bit_also_when_resumed(tmp_path):
 
     module = LanguageModel(architecture={"model_type": "llama", **TINY["llama"]}, learning_rate=1e-2, warm_up=2)
     L.seed_everything(0, verbose=False)
-    kept = ModelCheckpoint(tmp_path / "c", "last", save_on_train_epoch_end=True)
+    callback = ModelCheckpoint(tmp_path / "c", "last", save_on_train_epoch_end=True)
     with pytest.raises(RuntimeError, match="killed"):
-        quiet_trainer(enable_checkpointing=True, callbacks=[kept, Killed()], **settings).fit(module, data())
+        quiet_trainer(enable_checkpointing=True, callbacks=[callback, Killed()], **settings).fit(module, data())
     module = LanguageModel(architecture={"model_type": "llama", **TINY["llama"]}, learning_rate=1e-2, warm_up=2)
-    kept = ModelCheckpoint(tmp_path / "c", "end")
-    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[kept], **settings)
+    callback = ModelCheckpoint(tmp_path / "c", "end")
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback], **settings)
     trainer.fit(module, data(), ckpt_path=tmp_path / "c" / "last.ckpt", weights_only=True)
     assert all(torch.equal(whole[name], value) for name, value in module.state_dict().items())
 
@@ -207,11 +207,11 @@ def test_a_run_is_reproduced_bit_for_bit_also_when_resumed(tmp_path):
 def test_norms_are_not_decayed(tmp_path):
     module = fitted(tmp_path, LanguageModel(architecture={"model_type": "llama", **TINY["llama"]}, weight_decay=0.3))
     optimizer = module.trainer.optimizers[0]
-    decayed, kept = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
+    decayed, undecayed = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
     for name, parameter in module.named_parameters():
-        assert (id(parameter) in kept) == ("norm" in name), name
-    assert len(decayed) + len(kept) == len(list(module.parameters()))
+        assert (id(parameter) in undecayed) == ("norm" in name), name
+    assert len(decayed) + len(undecayed) == len(list(module.parameters()))
 
 
 def test_the_rate_rises_stays_and_falls():
@@ -306,14 +306,14 @@ def test_shipped_models_are_small_and_complete(shipped):
 def test_shipped_models_keep_what_their_card_says(shipped):
     """On samples of their own, smaller than the card's."""
     from lightning_steer.studies.pocket import errors, measures
-    from lightning_steer.studies.pocket.reader import Reader
+    from lightning_steer.studies.pocket.reader import PocketReader
 
-    reader, tuned = Reader(shipped), shipped.name == "tuned"
+    reader, tuned = PocketReader(shipped), shipped.name == "tuned"
     assert measures.loss(reader, 0.7 if tuned else 0.0, 400, seed=77)["gap, all"].value < 0.03
     assert measures.traits(reader, "neutral")["traits, held targets"].value > (0.85 if tuned else 0.9)
-    found = errors.task(reader, "sentiment_analysis", tuned, 400, seed=77)
-    assert found["error against planted"].value > 0.9
-    assert 0.6 < found["accuracy"].value < 0.9
+    errors_of_task = errors.task(reader, "sentiment_analysis", tuned, 400, seed=77)
+    assert errors_of_task["error against planted"].value > 0.9
+    assert 0.6 < errors_of_task["accuracy"].value < 0.9
 
 
 def test_generated_text_is_of_the_language(shipped):

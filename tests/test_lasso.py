@@ -149,11 +149,13 @@ def test_optimality_conditions(problem, solver):
 def test_both_solvers_find_the_same_fit(problem, standardise):
     x, y = problem()
     equations = equations_of(x, y, standardise)
-    one, other = (lasso(equations, ALPHAS, solver=solver) for solver in SOLVERS.values())
-    short = 1.1 * torch.maximum(one.gap, other.gap) * one.objective + 1e-14  # how far either may be from the optimum
-    assert ((one.objective - other.objective).abs() <= short).all()
+    first, other = (lasso(equations, ALPHAS, solver=solver) for solver in SOLVERS.values())
+    short = (
+        1.1 * torch.maximum(first.gap, other.gap) * first.objective + 1e-14
+    )  # how far either may be from the optimum
+    assert ((first.objective - other.objective).abs() <= short).all()
     h = torch.from_numpy(x)
-    apart = (one.fit.predict(h) - other.fit.predict(h)).square().mean(-1)
+    apart = (first.fit.predict(h) - other.fit.predict(h)).square().mean(-1)
     assert (apart <= 8 * short).all()  # |X(w - w*)|^2/2n <= P(w) - P*, twice
 
 
@@ -164,8 +166,8 @@ def test_weights_are_scikit_learns_run_to_the_end(name, solver):
     design, target = centred(x, y, True)
     _, reference, _ = lasso_path(design, target, alphas=ALPHAS, tol=1e-14, max_iter=1_000_000)
     path = lasso(equations_of(x, y), ALPHAS, tolerance=1e-10, solver=solver)
-    ours = path.fit.weight[0].numpy() * x.std(0)
-    np.testing.assert_allclose(ours, reference.T, atol=2e-5)
+    weights = path.fit.weight[0].numpy() * x.std(0)
+    np.testing.assert_allclose(weights, reference.T, atol=2e-5)
 
 
 @solvers
@@ -285,5 +287,5 @@ def test_at_the_width_of_a_language_model(solver, standardise):
     x, y = residual_stream(2100, 2048)
     path = lasso(equations_of(x, y, standardise), ALPHAS, solver=solver)
     for i, alpha in enumerate(ALPHAS):
-        one = path.fit.weight[0, i].numpy(), path.fit.intercept[0, i].item()
-        assert gap_from_rows(x, y, *one, alpha, standardise)[0] <= 1.1e-6
+        weight_and_intercept = path.fit.weight[0, i].numpy(), path.fit.intercept[0, i].item()
+        assert gap_from_rows(x, y, *weight_and_intercept, alpha, standardise)[0] <= 1.1e-6

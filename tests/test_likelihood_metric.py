@@ -48,8 +48,8 @@ PUBLISHED = {
 
 def published(name: str, first_half_positive: bool) -> Tensor:
     """``[n, 2]`` log-likelihoods of the release."""
-    found = torch.load(DATA / "behaviour" / f"{name}.pt", weights_only=True).reshape(2, -1).T
-    return found if first_half_positive else found[:, LABELS_SWAPPED]
+    matrix = torch.load(DATA / "behaviour" / f"{name}.pt", weights_only=True).reshape(2, -1).T
+    return matrix if first_half_positive else matrix[:, LABELS_SWAPPED]
 
 
 def case(seed: int = 0, n: int = 30, ties: bool = False) -> tuple[Tensor, Tensor]:
@@ -83,9 +83,9 @@ def table_by_loop(control: Tensor, steered: Tensor, compat: bool) -> list[tuple[
 @needs_data
 @pytest.mark.parametrize(("control", "steered", "first_half_positive"), PUBLISHED)
 def test_published_cells(control: str, steered: str, first_half_positive: bool) -> None:
-    found = promotion_table(published(control, first_half_positive), published(steered, first_half_positive))
+    table = promotion_table(published(control, first_half_positive), published(steered, first_half_positive))
     expected = torch.tensor(PUBLISHED[control, steered, first_half_positive], dtype=torch.float64)
-    torch.testing.assert_close(found, expected, rtol=0, atol=5.001e-5)  # four decimals
+    torch.testing.assert_close(table, expected, rtol=0, atol=5.001e-5)  # four decimals
 
 
 @needs_data
@@ -127,18 +127,18 @@ def test_promotion_from_nothing_in_the_published_table() -> None:
 @pytest.mark.parametrize("n", [4, 49, 50])
 def test_table_is_the_loop(n: int, compat: bool) -> None:
     control, steered = case(n=n)
-    found = promotion_table(control, steered, compat=compat)
-    torch.testing.assert_close(found, torch.tensor(table_by_loop(control, steered, compat), dtype=torch.float64))
+    table = promotion_table(control, steered, compat=compat)
+    torch.testing.assert_close(table, torch.tensor(table_by_loop(control, steered, compat), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("compat", [False, True])
 def test_table_of_drawn_prompts_is_the_table_of_their_copies(compat: bool) -> None:
     control, steered = case(seed=1)
     weights = bootstrap_weights(len(control), 8)
-    found = promotion_table(control, steered, weights, compat=compat)
+    table = promotion_table(control, steered, weights, compat=compat)
     for draw, counts in enumerate(weights.long()):
         rows = torch.arange(len(control)).repeat_interleave(counts)
-        torch.testing.assert_close(found[draw], promotion_table(control[rows], steered[rows], compat=compat))
+        torch.testing.assert_close(table[draw], promotion_table(control[rows], steered[rows], compat=compat))
 
 
 def test_swapped_labels_turn_all_but_the_table_round() -> None:
@@ -165,10 +165,10 @@ def test_normalising_by_extremes_promotes_from_nothing() -> None:
     assert float(margin(steered) - margin(control)) == pytest.approx(0, abs=1e-6)
     assert float(auc(steered)) == float(auc(control))
     # nor does a table whose positives change by one single negative deserve the name
-    one = control.clone()
-    one[control[:, NEGATIVE].argmax(), NEGATIVE] -= 0.5
-    assert promotion_table(control, one)[0, POSITIVE] != 0
-    assert change_of_halves(control, one)[POSITIVE] == 0
+    control_copy = control.clone()
+    control_copy[control[:, NEGATIVE].argmax(), NEGATIVE] -= 0.5
+    assert promotion_table(control, control_copy)[0, POSITIVE] != 0
+    assert change_of_halves(control, control_copy)[POSITIVE] == 0
 
 
 def test_curves_are_sorted_by_the_unsteered_model() -> None:
@@ -226,12 +226,12 @@ def test_measures_are_the_loops(ties: bool) -> None:
 def test_weights_give_what_copies_give(measure: object) -> None:
     both = torch.stack(case(seed=6, ties=True), 1)
     weights = bootstrap_weights(len(both), 7)
-    found = measure(both, weights)  # type: ignore[operator]
-    assert found.shape == (7, 2)
+    estimates = measure(both, weights)  # type: ignore[operator]
+    assert estimates.shape == (7, 2)
     for draw, counts in enumerate(weights.long()):
         rows = torch.arange(len(both)).repeat_interleave(counts)
-        torch.testing.assert_close(found[draw], measure(both[rows]))  # type: ignore[operator]
-        torch.testing.assert_close(measure(both[:, 0], weights)[draw], found[draw, 0])  # type: ignore[operator]
+        torch.testing.assert_close(estimates[draw], measure(both[rows]))  # type: ignore[operator]
+        torch.testing.assert_close(measure(both[:, 0], weights)[draw], estimates[draw, 0])  # type: ignore[operator]
     left_out = measure(both, leave_one_out(torch.arange(len(both))))  # type: ignore[operator]
     torch.testing.assert_close(left_out[2], measure(both[torch.arange(len(both)) != 2]))  # type: ignore[operator]
 
@@ -264,8 +264,8 @@ def test_interval_of_the_margin_covers_the_truth(skewed: bool) -> None:
         )
         apart = 0.4 - (0.15 * (2 + uniform.log().sum(1)) if skewed else 0.3 * normal)
         ll = torch.stack([prompt - 1.5, prompt - 1.5 - apart], 1)
-        (found,) = behaviour_estimates({"margin": (ll[:, :1] - ll[:, 1:]).double()}, None)["margin"]
-        hits += found.low <= 0.4 <= found.high
+        (margin,) = behaviour_estimates({"margin": (ll[:, :1] - ll[:, 1:]).double()}, None)["margin"]
+        hits += margin.low <= 0.4 <= margin.high
     assert 0.93 <= hits / runs <= 0.97
 
 
@@ -273,9 +273,9 @@ def test_the_page_prints_what_it_says_of_a_swap(capsys: pytest.CaptureFixture[st
     page = (ROOT / "docs/likelihood.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(block, {})
-    said = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
-    assert capsys.readouterr().out.splitlines() == said
-    assert len(said) == 4
+    printed = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
+    assert capsys.readouterr().out.splitlines() == printed
+    assert len(printed) == 4
 
 
 def test_the_page_names_only_what_a_report_has() -> None:

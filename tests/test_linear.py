@@ -199,5 +199,5 @@ def test_an_eigensolver_that_gives_up_is_replaced(monkeypatch):
     equations = equations_of(*rows())
     expected = ols(equations), ridge(equations, PENALTIES)
     monkeypatch.setattr(torch.linalg, "eigh", gives_up)
-    for found, fit in zip((ols(equations), ridge(equations, PENALTIES)), expected, strict=True):
-        torch.testing.assert_close(found.weight, fit.weight, rtol=1e-8, atol=1e-10)
+    for fit_of, fit in zip((ols(equations), ridge(equations, PENALTIES)), expected, strict=True):
+        torch.testing.assert_close(fit_of.weight, fit.weight, rtol=1e-8, atol=1e-10)

@@ -81,8 +81,8 @@ def test_a_letter_that_is_always_the_positive_is_found_with_its_size() -> None:
 def test_the_interval_holds_the_planted_share(n: int, share: float) -> None:
     """A quick form of 4,000 draws: no sign that it holds in less than 95 %."""
     draw, draws = random.Random(n), 200
-    found = [of(lint_pairs(lettered(draw, n, share)), "letter A").share for _ in range(draws)]
-    held = sum(estimate.low <= share <= estimate.high for estimate in found)
+    shares = [of(lint_pairs(lettered(draw, n, share)), "letter A").share for _ in range(draws)]
+    held = sum(estimate.low <= share <= estimate.high for estimate in shares)
     assert binomtest(held, draws, 0.95, "less").pvalue > 0.01
 
 
@@ -102,8 +102,8 @@ def test_the_p_value_is_that_of_the_sign_test_over_prompts() -> None:
     assert sign_test(signs, np.arange(9)) == pytest.approx(binomtest(6, 7).pvalue)
     assert sign_test(signs[:5], np.arange(5)) is None  # 2 / 32 is no evidence
     assert sign_test(signs, np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])) is None
-    many = np.repeat([1, 1, 1, 1, 1, 1, 1, -1], 3)
-    assert sign_test(many, np.repeat(np.arange(8), 3)) == pytest.approx(binomtest(7, 8).pvalue)
+    repeated = np.repeat([1, 1, 1, 1, 1, 1, 1, -1], 3)
+    assert sign_test(repeated, np.repeat(np.arange(8), 3)) == pytest.approx(binomtest(7, 8).pvalue)
 
 
 def test_p_values_are_corrected_over_all_features() -> None:
@@ -165,8 +165,8 @@ def test_repetitions_are_found_whatever_their_form() -> None:
         ("Two", "c", "a b"),
         ("Three", "No", "no"),
     ]
-    found = {finding.sentence.split(":")[0]: finding.pairs for finding in lint_pairs(pairs).findings}
-    assert found == {
+    repetitions = {finding.sentence.split(":")[0]: finding.pairs for finding in lint_pairs(pairs).findings}
+    assert repetitions == {
         "1 pair has the same text as positive and negative but for case and blanks (the first is pair 5)": 1,
         "1 pair has a repetition of an earlier pair (the first is pair 3)": 1,
         "1 pair has an earlier pair with its sides exchanged (the first is pair 4)": 1,
@@ -215,7 +215,7 @@ class Alike:
         return [2 + self.texts.index(word) for word in text.casefold().split()]
 
     def __call__(self, texts: str | list[str], add_special_tokens: bool = True) -> dict[str, object]:
-        return {"input_ids": self.ids(texts) if isinstance(texts, str) else [self.ids(one) for one in texts]}
+        return {"input_ids": self.ids(texts) if isinstance(texts, str) else [self.ids(text) for text in texts]}
 
     def decode(self, ids: list[int], **_settings: object) -> str:
         return " ".join(self.texts[i - 2] for i in ids)

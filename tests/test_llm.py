@@ -112,7 +112,7 @@ def test_an_edit_arrives_at_its_rows_tokens_and_layer_and_nowhere_below(family: 
         llm.model(ids)
     for name in names[:2]:
         assert torch.equal(seen[name], plain[name])
-    before, after = (found[inside].reshape(3, 7, 32) for found in (plain, seen))
+    before, after = (inside_rows[inside].reshape(3, 7, 32) for inside_rows in (plain, seen))
     expected = before.clone()
     expected[:, 3:] += per_row[:, None, None]
     assert torch.equal(after, expected)
@@ -180,10 +180,10 @@ def test_a_prompt_in_pieces_needs_to_be_told_where_it_ends() -> None:
     edits = {site: add(torch.ones(32)) for site in llm.sites}
     ids = torch.randint(4, 30, (2, 8))
     pieces = {}
-    for given in (None, torch.tensor([6, 6])):
-        with llm.steered(edits, given):
+    for lengths in (None, torch.tensor([6, 6])):
+        with llm.steered(edits, lengths):
             first = llm.model(ids[:, :3], use_cache=True)
-            if given is None:
+            if lengths is None:
                 with pytest.raises(ValueError, match="prompt arrives in pieces"):
                     llm.model(ids[:, 3:6], past_key_values=first.past_key_values)
             else:

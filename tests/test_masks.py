@@ -79,21 +79,21 @@ def test_continuations_are_scored_as_single_passes_score_them(name: str, templat
     if name == "no offsets" and template != "none":
         pytest.skip("it has no chat template")
     llm = language_model(name, template)
-    found = llm.scores([MultipleChoice(prompt, OPTIONS) for prompt in PROMPTS])[0]
+    scores = llm.scores([MultipleChoice(prompt, OPTIONS) for prompt in PROMPTS])[0]
     rows = [tokens(llm, template, prompt, option) for prompt in PROMPTS for option in OPTIONS]
     assert all(0 < start < len(ids) for ids, start in rows)
-    expected = torch.tensor([single(llm, *row) for row in rows]).reshape(found.shape)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    expected = torch.tensor([single(llm, *row) for row in rows]).reshape(scores.shape)
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
     for left in (True, False):
         torch.testing.assert_close(
-            found, torch.tensor(padded(llm, rows, left)).reshape(found.shape), rtol=1e-5, atol=1e-5
+            scores, torch.tensor(padded(llm, rows, left)).reshape(scores.shape), rtol=1e-5, atol=1e-5
         )
 
 
 def test_a_mask_that_is_off_by_one_would_be_seen() -> None:
     llm = language_model("letters", "inst")
-    found = llm.scores([MultipleChoice(PROMPTS[1], OPTIONS)])[0]
+    scores = llm.scores([MultipleChoice(PROMPTS[1], OPTIONS)])[0]
     rows = [tokens(llm, "inst", PROMPTS[1], option) for option in OPTIONS]
     for shift in (-1, 1):
         wrong = torch.tensor([single(llm, ids, start + shift) for ids, start in rows])
-        assert (found[0] - wrong).abs().min() > 1e-3
+        assert (scores[0] - wrong).abs().min() > 1e-3

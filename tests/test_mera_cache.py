@@ -82,12 +82,12 @@ def test_what_has_changed_is_computed_again_with_a_sentence(
 ) -> None:
     cache, other = tmp_path / "cache", tmp_path / "other"
     probe_of(model, cache)
-    said = capsys.readouterr().out
-    assert f"Answering {TRAIN} questions: {cache / observations.NAME} is not there yet." in said
-    assert "out of date" not in said
+    output = capsys.readouterr().out
+    assert f"Answering {TRAIN} questions: {cache / observations.NAME} is not there yet." in output
+    assert "out of date" not in output
     probe_of(model, cache)
-    assert "ecording" not in (said := capsys.readouterr().out)
-    assert "nswer" not in said
+    assert "ecording" not in (output := capsys.readouterr().out)
+    assert "nswer" not in output
     asked.update(scored=0, recorded=0)
     probe_of(model, cache, layers=(1, 2))  # the answers are the same at whatever layer one reads
     assert asked == {"scored": CALIBRATION, "recorded": TRAIN}
@@ -99,14 +99,14 @@ def test_what_has_changed_is_computed_again_with_a_sentence(
     with torch.no_grad():
         changed.model.model.layers[1].mlp.down_proj.weight *= 3
     changed.model.save_pretrained(other)
-    for given, seed, word in ((other, 0, "model weights"), (other, 1, "texts")):
+    for other_model, seed, word in ((other, 0, "model weights"), (other, 1, "texts")):
         capsys.readouterr()
-        again = probe_of(given, cache, seed)
-        said = capsys.readouterr().out
-        assert f"The answers in {cache} differ in {word}" in said
-        assert f"Answering {TRAIN} questions: {cache / observations.NAME} answers other questions." in said
-        assert f"The cache in {cache} differs in {word}" in said
-        torch.testing.assert_close(again.weight, probe_of(given, None, seed).weight, rtol=1e-4, atol=1e-5)
+        again = probe_of(other_model, cache, seed)
+        output = capsys.readouterr().out
+        assert f"The answers in {cache} differ in {word}" in output
+        assert f"Answering {TRAIN} questions: {cache / observations.NAME} answers other questions." in output
+        assert f"The cache in {cache} differs in {word}" in output
+        torch.testing.assert_close(again.weight, probe_of(other_model, None, seed).weight, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(again.weight, first, rtol=1e-2)
 
 
@@ -128,10 +128,10 @@ def test_damaged_answers_are_computed_again(
 def test_a_folder_that_another_run_has_filled_meanwhile_is_refused(model: Path, tmp_path: Path) -> None:
     probe_of(model, tmp_path)
     questions = questions_of(data_of(None))
-    found = observations.Observations(tmp_path, loaded(model), questions)
-    assert found.at(torch.tensor([3, 1])).h["model.layers.2"].shape == (2, 32)
+    reader = observations.Observations(tmp_path, loaded(model), questions)
+    assert reader.at(torch.tensor([3, 1])).h["model.layers.2"].shape == (2, 32)
     other = [*questions[:-1], questions[-1]._replace(prompt="a question that was not asked")]
-    for llm, asked, answering in (
+    for llm, batch, answering in (
         (loaded(model, layers=[0]), questions, None),
         (loaded(model), questions[1:], None),
         (loaded(model), other, None),
@@ -141,7 +141,7 @@ def test_a_folder_that_another_run_has_filled_meanwhile_is_refused(model: Path, 
         (loaded(model), questions, Answering(5)),
     ):
         with pytest.raises(ValueError, match="another run uses the same folder; give each its own"):
-            observations.Observations(tmp_path, llm, asked, answering)
+            observations.Observations(tmp_path, llm, batch, answering)
 
 
 def loaded(model: Path, **settings: Any) -> LLM:
@@ -176,9 +176,9 @@ def test_steering_is_the_same_with_and_without_on_one_process_and_two(model: Pat
         for name, expected in plain["metrics"].items():
             assert cached["metrics"][name]["n"] == expected["n"], name
             assert cached["metrics"][name]["value"] == pytest.approx(expected["value"], abs=1e-4, rel=1e-4), name
-    one, two = (sorted(p.name for p in (tmp_path / f"cache_{n}").glob("*.safetensors")) for n in (1, 2))
-    assert one == two
-    assert len(one) == 2
+    first, two = (sorted(p.name for p in (tmp_path / f"cache_{n}").glob("*.safetensors")) for n in (1, 2))
+    assert first == two
+    assert len(first) == 2
 
 
 def test_a_label_that_begins_amid_a_token_is_refused(tmp_path: Path) -> None:
@@ -206,10 +206,10 @@ def test_other_precisions_and_networks_are_refused(
 def test_recorded_rows_are_what_the_model_does(model: Path, tmp_path: Path) -> None:
     probe_of(model, tmp_path)
     llm, data = loaded(model), data_of(None)
-    found = observations.Observations(tmp_path, llm, questions_of(data))
+    recorded = observations.Observations(tmp_path, llm, questions_of(data))
     for batch in data.batches(data.train):
         scores, h = llm.observe(batch.x)
-        seen = found.at(batch.row)
+        seen = recorded.at(batch.row)
         torch.testing.assert_close(seen.scores, scores, rtol=1e-5, atol=1e-5)
         for site in llm.sites:
             torch.testing.assert_close(seen.h[site], h[site], rtol=1e-5, atol=1e-5)

@@ -37,11 +37,11 @@ def own(workshop):
             "labels": {"+": ["positive"], "-": ["negative"]},
         },
     }
-    given = {
+    config = {
         "data": {"class_path": "MERADataModule", "init_args": {"source": source}},
         "model": {"init_args": {"backbone": {"init_args": {"llm": "model", "layers": [1, 2]}}}},
     }
-    (workshop / "own.yaml").write_text(yaml.safe_dump(given))
+    (workshop / "own.yaml").write_text(yaml.safe_dump(config))
     return workshop
 
 
@@ -81,40 +81,43 @@ def test_probes_of_own_data(own, capsys):
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(own, change, message, capsys):
-    given = yaml.safe_load((own / "own.yaml").read_text())
-    change(given["data"]["init_args"]["source"]["init_args"])
-    (own / "own.yaml").write_text(yaml.safe_dump(given))
+    config = yaml.safe_load((own / "own.yaml").read_text())
+    change(config["data"]["init_args"]["source"]["init_args"])
+    (own / "own.yaml").write_text(yaml.safe_dump(config))
     assert run("fit", "steer_mera", "--config", "configs/methods/mera.yaml", *QUICK) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert "Traceback" not in said
-    assert sum(line.startswith("lightning_steer:") for line in said.splitlines()) == 1
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert "Traceback" not in stderr
+    assert sum(line.startswith("lightning_steer:") for line in stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(own):
-    found = {}
+    reports = {}
     for devices in (1, 2):
         for config, more in (
             ("steer_mera", ["--config", "configs/methods/mera_mahalanobis.yaml", *QUICK]),
             ("probe", []),
         ):
             for command in ("fit", "test"):
-                given = ["--config", f"configs/{config}.yaml", *more, "--config", "own.yaml", *SMALL, *QUIET]
-                given += ["--trainer.devices", str(devices), "--run", f"of_{devices}"]
-                given += ["--trainer.strategy", "ddp"] if devices > 1 else []
+                arguments = ["--config", f"configs/{config}.yaml", *more, "--config", "own.yaml", *SMALL, *QUIET]
+                arguments += ["--trainer.devices", str(devices), "--run", f"of_{devices}"]
+                arguments += ["--trainer.strategy", "ddp"] if devices > 1 else []
                 subprocess.run(
-                    [sys.executable, "-m", "lightning_steer", command, *given],
+                    [sys.executable, "-m", "lightning_steer", command, *arguments],
                     check=True,
                     env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                     capture_output=True,
                 )
-            found[config, devices] = json.loads((own / "logs" / config / f"of_{devices}" / "report.json").read_text())
+            reports[config, devices] = json.loads((own / "logs" / config / f"of_{devices}" / "report.json").read_text())
     for config in ("steer_mera", "probe"):
-        one, two = (found[config, devices]["metrics"] for devices in (1, 2))
-        assert one.keys() == two.keys()
-        for name in one:
-            assert one[name]["n"] == two[name]["n"], name
+        single, two = (reports[config, devices]["metrics"] for devices in (1, 2))
+        assert single.keys() == two.keys()
+        for name in single:
+            assert single[name]["n"] == two[name]["n"], name
             torch.testing.assert_close(
-                torch.tensor(two[name]["value"] or 0.0), torch.tensor(one[name]["value"] or 0.0), rtol=1e-5, atol=1e-5
+                torch.tensor(two[name]["value"] or 0.0),
+                torch.tensor(single[name]["value"] or 0.0),
+                rtol=1e-5,
+                atol=1e-5,
             )

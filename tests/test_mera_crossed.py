@@ -94,9 +94,9 @@ def few():
 
     def part(n):
         h = torch.randn(n, 12, generator=generator) @ mix
-        return cell.Part(h, torch.randint(3, (n,), generator=generator), answer(h))
+        return cell.CellPart(h, torch.randint(3, (n,), generator=generator), answer(h))
 
-    parts = cell.Parts(part(200), part(60), part(60), part(90))
+    parts = cell.CellParts(part(200), part(60), part(60), part(90))
     error = 1 - parts.train.logits.double().softmax(-1)[torch.arange(200), parts.train.y]
     fitted = probes.fit(parts.train.h, error)
     return parts, answer, error, fitted, shifts.families(answer, parts.train.h, parts.train.y, error, fitted, 0)
@@ -130,7 +130,7 @@ def test_shrinkage_leads_w_to_the_covariance_direction_of_standardised_states(fe
 def test_the_adaptive_dose_reaches_its_threshold_along_any_direction(few, direction):
     parts, _, _, fitted, of = few
     family = next(f for f in of if (f.probe, f.direction, f.dose) == ("ridge 1", direction, "adaptive"))
-    probe = probes.one(fitted, "ridge", 1.0)
+    probe = probes.best(fitted, "ridge", 1.0)
     h = parts.test.h.double()
     before = h @ probe.weight + probe.intercept
     amount = (h @ family.weight + family.offsets[3]).clamp_min(0)
@@ -201,14 +201,14 @@ def test_fewer_rows_than_dimensions_are_fitted(few):
 
 def test_figures_of_answers_are_those_of_scikit_learn():
     random = np.random.default_rng(0)
-    y, said = random.integers(3, size=200), random.integers(3, size=(4, 200))
-    said[0] = 1
-    test = cell.Part(torch.zeros(200, 2), torch.from_numpy(y), torch.randn(200, 3))
-    found = cell.judged(test, torch.from_numpy(said))
+    y, written = random.integers(3, size=200), random.integers(3, size=(4, 200))
+    written[0] = 1
+    test = cell.CellPart(torch.zeros(200, 2), torch.from_numpy(y), torch.randn(200, 3))
+    result = cell.judged(test, torch.from_numpy(written))
     for k in range(4):
-        assert float(found["balanced_accuracy"][k]) == pytest.approx(balanced_accuracy_score(y, said[k]))
-        assert float(found["mcc"][k]) == pytest.approx(matthews_corrcoef(y, said[k]))
-        assert float(found["accuracy"][k]) == pytest.approx((y == said[k]).mean())
+        assert float(result["balanced_accuracy"][k]) == pytest.approx(balanced_accuracy_score(y, written[k]))
+        assert float(result["mcc"][k]) == pytest.approx(matthews_corrcoef(y, written[k]))
+        assert float(result["accuracy"][k]) == pytest.approx((y == written[k]).mean())
 
 
 def test_the_table_of_bounds_certifies_what_the_certificate_does():
@@ -223,9 +223,11 @@ def test_the_table_of_bounds_certifies_what_the_certificate_does():
 
 
 def test_a_certificate_finds_less_where_more_answers_change():
-    few, many = (certificate.by_effect("20 alike", 200, churn=churn) for churn in (0.05, 0.6))
-    assert [one["effect"] for one in few] == [e for e in certificate.EFFECTS if abs(e) <= 0.05]
-    few_found, many_found = (next(o for o in entries if o["effect"] == 0.05)["certified"] for entries in (few, many))
+    few, with_churn = (certificate.by_effect("20 alike", 200, churn=churn) for churn in (0.05, 0.6))
+    assert [point["effect"] for point in few] == [e for e in certificate.EFFECTS if abs(e) <= 0.05]
+    few_found, many_found = (
+        next(o for o in entries if o["effect"] == 0.05)["certified"] for entries in (few, with_churn)
+    )
     assert few_found > 180
     assert many_found < 60
 
@@ -233,10 +235,10 @@ def test_a_certificate_finds_less_where_more_answers_change():
 def test_false_certificates_keep_their_share_and_a_bound_that_is_none_is_caught(monkeypatch):
     monkeypatch.setattr(certificate, "EFFECTS", (0.0, 0.1))
     monkeypatch.setattr(certificate, "ROWS", 100)
-    found = {(n, one["effect"]): one for n in certificate.SETS for one in certificate.by_effect(n, 500)}
+    points = {(n, point["effect"]): point for n in certificate.SETS for point in certificate.by_effect(n, 500)}
     for name in certificate.SETS:
-        assert found[name, 0.0]["false"] <= 0.025 * 500
-        assert found[name, 0.1]["certified"] > 50 > found[name, 0.1]["false"]
+        assert points[name, 0.0]["false"] <= 0.025 * 500
+        assert points[name, 0.1]["certified"] > 50 > points[name, 0.1]["false"]
     monkeypatch.setattr(certificate, "chosen", lambda c: (c.mean(-1).argmax(1), c.mean(-1).max(1) > 0.02))
     assert certificate.by_effect("20 alike", 200)[0]["false"] > 0.1 * 200
 
@@ -275,27 +277,29 @@ def pattern(shift=0.0):
 
 
 def test_a_side_chooses_its_probe_by_its_rule():
-    _, one = made("a", "0", lambda probe, *_: {"lasso 0.5": 0.9, "ridge 10": 0.95}.get(probe, 0.1))
-    assert results.chosen(one, Side("w"))["probe"] == "lasso 0"
-    assert results.chosen(one, Side("w", rule="gain"))["probe"] == "lasso 0.5"
-    assert results.chosen(one, Side("w", path="any", rule="gain"))["probe"] == "ridge 10"
-    assert results.chosen(one, Side("w", path="ridge", rule="ridge 100"))["probe"] == "ridge 100"
-    one["families"][0] |= {"certified": False, "spi": 0.9}
-    assert results.deployed(one, one["families"][0]) == 0
-    assert results.deployed(one, one["families"][0], "mcc") == 0.4
+    _, cell_made = made("a", "0", lambda probe, *_: {"lasso 0.5": 0.9, "ridge 10": 0.95}.get(probe, 0.1))
+    assert results.chosen(cell_made, Side("w"))["probe"] == "lasso 0"
+    assert results.chosen(cell_made, Side("w", rule="gain"))["probe"] == "lasso 0.5"
+    assert results.chosen(cell_made, Side("w", path="any", rule="gain"))["probe"] == "ridge 10"
+    assert results.chosen(cell_made, Side("w", path="ridge", rule="ridge 100"))["probe"] == "ridge 100"
+    cell_made["families"][0] |= {"certified": False, "spi": 0.9}
+    assert results.deployed(cell_made, cell_made["families"][0]) == 0
+    assert results.deployed(cell_made, cell_made["families"][0], "mcc") == 0.4
 
 
 def test_every_declared_contrast_is_computed_and_the_pattern_is_shown():
     cells = dict(made(f"kind {k}", str(n), pattern(0.02 * k + 0.01 * n)) for k in range(8) for n in range(2))
     for question in declaration.DECLARATION.questions:
         comparisons = declaration.QUESTIONS[question.name]
-        found = {c.contrast.name: results.result(cells, c, len(comparisons)) for c in comparisons}
-        assert all(math.isfinite(one.detectable) for one in found.values() if one.estimate.n > 2)
+        by_contrast = {c.contrast.name: results.result(cells, c, len(comparisons)) for c in comparisons}
+        assert all(math.isfinite(result.detectable) for result in by_contrast.values() if result.estimate.n > 2)
         if question.name == "Choice of the probe":
-            found["and along Sigma w"] = found["ridge 100 beats R2"]  # the same SPI at every penalty has no ranks
+            by_contrast["and along Sigma w"] = by_contrast[
+                "ridge 100 beats R2"
+            ]  # the same SPI at every penalty has no ranks
             units = {c.contrast.name: results.units(cells, c) for c in comparisons}
             units["and along Sigma w"] = units["ridge 100 beats R2"]
-            rows = tables.verdict_table(question, found, units).split("\n")[2:6]
+            rows = tables.verdict_table(question, by_contrast, units).split("\n")[2:6]
             kinds = " ".join(map(tables.number, units["ridge 100 beats R2"]))
             assert f"| ridge 100 beats R2 | above 0 | 0.68 | 0.60 to 0.74 | {kinds} | < 0.0001 |" in rows[0]
             assert [row.split("|")[8].strip() for row in rows] == ["yes", "no", "no", "yes"]
@@ -304,8 +308,8 @@ def test_every_declared_contrast_is_computed_and_the_pattern_is_shown():
 def test_a_kind_of_world_counts_once_however_many_networks_it_has():
     cells = dict(made("many", str(n), pattern()) for n in range(9))
     cells |= dict([made("one", "0", lambda *_: 0.0)])
-    found = results.by_kind(cells, lambda one: results.value(one, Side("Sigma w")))
-    assert found == {"many": pytest.approx(0.8), "one": 0.0}
+    by_kind = results.by_kind(cells, lambda cell_of_kind: results.value(cell_of_kind, Side("Sigma w")))
+    assert by_kind == {"many": pytest.approx(0.8), "one": 0.0}
 
 
 def test_the_smallest_effect_is_what_four_in_five_repeats_show():
@@ -314,8 +318,8 @@ def test_the_smallest_effect_is_what_four_in_five_repeats_show():
     effect = float(np.mean(effects))
     shown = [results.p_value(random.normal(effect, 0.2, 8), contrast) <= 0.05 for _ in range(2000)]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.07)
-    many = results.detectable(random.normal(0, 0.2, 8), contrast, 7)
-    assert many > results.detectable(random.normal(0, 0.2, 800), contrast, 7) * 4
+    smallest = results.detectable(random.normal(0, 0.2, 8), contrast, 7)
+    assert smallest > results.detectable(random.normal(0, 0.2, 800), contrast, 7) * 4
 
 
 def test_false_claims_are_as_rare_as_promised():
@@ -334,14 +338,14 @@ def test_kinds_that_all_gave_the_same_number_show_nothing():
 @pytest.mark.parametrize("kind", planted.KINDS)
 def test_planted_patterns_are_found(kind):
     repeats = [planted.repeat(kind, seed) for seed in range(40, 43)]
-    for one in repeats:
+    for repeat in repeats:
         if kind == "w repairs":
-            assert one.w > 0.3
+            assert repeat.w > 0.3
         elif kind == "filter":
-            assert one.w < 0.1
-            assert min(one.ridge, one.sigma) > 0.2
+            assert repeat.w < 0.1
+            assert min(repeat.ridge, repeat.sigma) > 0.2
         else:
-            assert one.sigma > one.constant + 0.3
+            assert repeat.sigma > repeat.constant + 0.3
 
 
 def test_an_unknown_control_is_refused():
@@ -352,23 +356,23 @@ def test_an_unknown_control_is_refused():
 def test_the_document_declares_what_the_code_does_and_the_log_was_opened_under_it():
     docs = Path(__file__).parents[1] / "docs"
     log = [json.loads(line) for line in (docs / "mera-opened.jsonl").read_text().split("\n") if line]
-    for one, draws, declared in zip(log, ("verdict", "priors"), (declaration, priors), strict=True):
+    for entry, draws, declared in zip(log, ("verdict", "priors"), (declaration, priors), strict=True):
         assert declared_text(declared.DECLARATION) in (docs / "mera.md").read_text()
-        assert (one["draws"], one["declaration"]) == (draws, declared.DECLARATION.digest())
+        assert (entry["draws"], entry["declaration"]) == (draws, declared.DECLARATION.digest())
 
 
 # ---- the command
 
 
 def test_verdict_draws_are_others_than_those_that_were_looked_at():
-    explored, kept = (set(jobs.keys(verdict)) for verdict in (False, True))
-    assert not explored & kept
-    assert not {key.draw for key in kept} & {*range(2), *range(10, 15)}
-    assert not {key.network for key in kept if not key.task} & {key.network for key in explored}
-    assert len({key.file for key in kept}) == len(kept)
+    explored, verdict_keys = (set(jobs.keys(verdict)) for verdict in (False, True))
+    assert not explored & verdict_keys
+    assert not {key.draw for key in verdict_keys} & {*range(2), *range(10, 15)}
+    assert not {key.network for key in verdict_keys if not key.task} & {key.network for key in explored}
+    assert len({key.file for key in verdict_keys}) == len(verdict_keys)
     for kind in WORLDS:
-        assert len({key.network for key in kept if key.kind == kind}) == 3
-        assert len({key.draw for key in kept if key.kind == kind}) == 5
+        assert len({key.network for key in verdict_keys if key.kind == kind}) == 3
+        assert len({key.draw for key in verdict_keys if key.kind == kind}) == 5
 
 
 @pytest.fixture
@@ -380,15 +384,15 @@ def models(tmp_path):
 
 
 def test_a_changed_declaration_cannot_open_the_draws_again(models, tmp_path, monkeypatch, capsys):
-    log, asked = tmp_path / "opened.jsonl", [*models, "--verdict", "--out", str(tmp_path / "out")]
+    log, argv = tmp_path / "opened.jsonl", [*models, "--verdict", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(jobs, "keys", lambda _verdict: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):  # opened, and stopped before the first cell
-        command.main([*asked, "--log", str(log)])
-    (one,) = [json.loads(line) for line in log.read_text().split("\n") if line]
-    assert one["declaration"] == declaration.DECLARATION.digest()
-    assert one["command"][-1].startswith("commit ")
+        command.main([*argv, "--log", str(log)])
+    (entry,) = [json.loads(line) for line in log.read_text().split("\n") if line]
+    assert entry["declaration"] == declaration.DECLARATION.digest()
+    assert entry["command"][-1].startswith("commit ")
     monkeypatch.setattr(declaration, "DECLARATION", replace(declaration.DECLARATION, tried_before=()))
-    assert command.main([*asked, "--log", str(log)]) == 2
+    assert command.main([*argv, "--log", str(log)]) == 2
     assert "'verdict' were opened under declaration" in capsys.readouterr().err
 
 
@@ -427,14 +431,14 @@ def test_the_design_runs_and_writes_its_tables(tmp_path, models, monkeypatch, ca
     monkeypatch.setattr(certificate, "EFFECTS", (0.0, 0.1))
     monkeypatch.setattr(planted, "CALIBRATION", 40)
     monkeypatch.setattr(planted, "TRAIN", 300)
-    asked = [*models, "--out", str(tmp_path / "out"), "--small", "--kinds", "weak cues", "no direction repairs"]
-    assert command.main(asked) == 0
+    argv = [*models, "--out", str(tmp_path / "out"), "--small", "--kinds", "weak cues", "no direction repairs"]
+    assert command.main(argv) == 0
     text = capsys.readouterr().out
     folder = tmp_path / "out" / "small"
     assert {path.name for path in folder.glob("spi_against_r2.*")} == {"spi_against_r2.png", "spi_against_r2.svg"}
     for table in ("SPI deployed (certified)", "random directions", "certificate by true effect", "MCC gained"):
         assert f"| {table} |" in text
     before = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
-    monkeypatch.setattr(jobs, "one", None)
-    assert command.main(asked) == 0
+    monkeypatch.setattr(jobs, "run_cell", None)
+    assert command.main(argv) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}

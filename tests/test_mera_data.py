@@ -107,11 +107,11 @@ def write(folder, kind):
     else:
         from datasets import Dataset
 
-        found = Dataset.from_list(ROWS)
+        dataset = Dataset.from_list(ROWS)
         if kind == "parquet":
-            found.to_parquet(str(path))
+            dataset.to_parquet(str(path))
         else:
-            found.save_to_disk(str(path))
+            dataset.save_to_disk(str(path))
     return path
 
 
@@ -311,8 +311,8 @@ def whole_labels(score) -> None:
     g = torch.Generator().manual_seed(0)
     for _ in range(3):
         prompt = "".join("abcdefgh"[i] for i in torch.randint(8, (5,), generator=g).tolist())
-        found = score(prompt, ["ham", "spam"])
-        assert (found[0] - found[1]).abs() > 1e-3
+        scores = score(prompt, ["ham", "spam"])
+        assert (scores[0] - scores[1]).abs() > 1e-3
 
 
 def test_labels_are_scored_as_whole_continuations(llm):

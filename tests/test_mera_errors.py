@@ -89,22 +89,25 @@ def test_the_first_label_is_found_as_a_word_of_its_own(text, expected):
 def test_the_label_is_graded_where_it_was_written(llm):
     """Greedy text up to the label joins the prompt; the label found there is then the most likely of all tokens."""
     questions = [MultipleChoice(q.prompt, tuple("abcdefghijklmnopqrstuvwxyz?")) for q in QUESTIONS]
-    found = answer(llm, questions, max_new_tokens=30)
+    answered = answer(llm, questions, max_new_tokens=30)
     whole = llm.generate([q.prompt for q in questions], max_new_tokens=30)
     for i, question in enumerate(questions):
-        assert whole[i].startswith(found.text[i])
-        if found.option[i] < 0:
-            assert found.questions[i] == question
+        assert whole[i].startswith(answered.text[i])
+        if answered.option[i] < 0:
+            assert answered.questions[i] == question
             continue
-        label = question.choices[int(found.option[i])]
+        label = question.choices[int(answered.option[i])]
         assert question.prompt + whole[i][: first_label(whole[i], question.choices)[1]].rstrip() == (
-            found.questions[i].prompt
+            answered.questions[i].prompt
         )
-        if found.questions[i].prompt + label == (question.prompt + whole[i])[: len(found.questions[i].prompt) + 1]:
-            assert llm.scores([found.questions[i]])[0, 0].argmax() == found.option[i]
-    assert found.parsed.any()
+        if (
+            answered.questions[i].prompt + label
+            == (question.prompt + whole[i])[: len(answered.questions[i].prompt) + 1]
+        ):
+            assert llm.scores([answered.questions[i]])[0, 0].argmax() == answered.option[i]
+    assert answered.parsed.any()
     short = answer(llm, questions, max_new_tokens=1)
-    assert all(len(a) <= len(b) for a, b in zip(short.text, found.text, strict=True))
+    assert all(len(a) <= len(b) for a, b in zip(short.text, answered.text, strict=True))
 
 
 def test_prompts_in_a_chat_template_are_refused(llm):
@@ -263,9 +266,9 @@ def test_a_silent_probe_does_not_move_the_others():
     assert (weights[0] == 0).all()
     assert (weights[1] != 0).any()
     at_their_own_layers(h, error, weights)
-    kept = [w for w in weights if (w != 0).any()]
+    moving = [w for w in weights if (w != 0).any()]
     with pytest.raises(AssertionError):
-        at_their_own_layers(h, error, [*kept, weights[0]])
+        at_their_own_layers(h, error, [*moving, weights[0]])
 
 
 # ---- 13: several layers: each edit is exact on the stream that arrives, already steered below

@@ -247,9 +247,9 @@ def test_the_lowest_threshold_is_finite(make):
 
 def test_logits_of_errors_are_finite_also_in_float32():
     """np.clip(float32, 1e-8, 1 - 1e-8) is 1, whose logit is infinite."""
-    found = logit_error(torch.tensor([0.0, 1e-12, 0.5, 1 - 1e-9, 1.0]))
+    logits = logit_error(torch.tensor([0.0, 1e-12, 0.5, 1 - 1e-9, 1.0]))
     limit = math.log((1 - CLIP) / CLIP)
-    torch.testing.assert_close(found, torch.tensor([-limit, -limit, 0.0, limit, limit]).double())
+    torch.testing.assert_close(logits, torch.tensor([-limit, -limit, 0.0, limit, limit]).double())
     with pytest.raises(ValueError, match=r"errors lie in \[0, 1\]"):
         logit_error(torch.tensor([0.5, 1.5]))
     with pytest.raises(ValueError, match="errors lie in"):

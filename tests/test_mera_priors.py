@@ -60,26 +60,26 @@ def test_only_the_families_of_its_methods_are_run(monkeypatch):
     trained = networks.train(world, 3, steps=2)
     monkeypatch.setattr(networks, "load", lambda *_: trained)
     threads = torch.get_num_threads()
-    found = priors.one(priors.Prior(world.name, 0.2, 3, 1), None)
+    result = priors.run_cell(priors.Prior(world.name, 0.2, 3, 1), None)
     torch.set_num_threads(threads)
-    assert {f["direction"].split()[0] for f in found["families"]} == {"w", "Sigma", "random"}
+    assert {f["direction"].split()[0] for f in result["families"]} == {"w", "Sigma", "random"}
     for method in priors.METHODS:
         for figure in ("deployed", "undeployed"):
-            assert math.isfinite(priors.spi(found, method, figure))
+            assert math.isfinite(priors.spi(result, method, figure))
 
 
 def test_the_best_random_direction_is_chosen_by_gain_and_not_by_test_rows():
-    _, one = made("one cue", "0", lambda *_: 0.0)
-    lucky, chosen = [f for f in one["families"] if f["direction"] in ("random 3", "random 7")]
+    _, cell_made = made("one cue", "0", lambda *_: 0.0)
+    lucky, chosen = [f for f in cell_made["families"] if f["direction"] in ("random 3", "random 7")]
     lucky["spi"], chosen["gain"], chosen["spi"] = 0.9, 0.2, 0.3
-    assert priors.spi(one, "best of 20 random by gain", "deployed") == 0.3
-    assert priors.spi(one, "mean of 20 random", "deployed") == pytest.approx((18 * 0.1 + 0.9 + 0.3) / 20)
+    assert priors.spi(cell_made, "best of 20 random by gain", "deployed") == 0.3
+    assert priors.spi(cell_made, "mean of 20 random", "deployed") == pytest.approx((18 * 0.1 + 0.9 + 0.3) / 20)
 
 
 def test_what_is_not_certified_is_0_only_where_it_is_deployed():
-    _, one = made("one cue", "0", lambda *_: -0.2)
-    assert priors.spi(one, "w, probe by R2", "deployed") == 0
-    assert priors.spi(one, "w, probe by R2", "undeployed") == -0.2
+    _, cell_made = made("one cue", "0", lambda *_: -0.2)
+    assert priors.spi(cell_made, "w, probe by R2", "deployed") == 0
+    assert priors.spi(cell_made, "w, probe by R2", "undeployed") == -0.2
 
 
 def test_a_planted_fall_is_shown_and_no_fall_is_not():
@@ -119,8 +119,8 @@ def test_the_page_limits_the_verdicts_as_the_study_does():
 
 def test_kinds_that_differ_in_the_probes_rows_alone_share_their_networks():
     wide, fewer = (networks.train(world, 3, steps=2) for world in worlds.WORLDS if world.width == 256)
-    for one, other in zip(wide.network.parameters(), fewer.network.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for parameter, other in zip(wide.network.parameters(), fewer.network.parameters(), strict=True):
+        assert torch.equal(parameter, other)
     assert summary.networks({"wide": wide.gap, "fewer": fewer.gap}).startswith("Small networks: 1,")
 
 
@@ -155,21 +155,21 @@ def test_the_smallest_effect_is_what_four_in_five_repeats_show():
 def test_it_opens_once_writes_its_tables_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(jobs, "gap", lambda *_: 0.001)
-    monkeypatch.setattr(priors, "one", lambda key, _: made(key.kind, "0", lambda *_: 0.1 + key.share)[1])
+    monkeypatch.setattr(priors, "run_cell", lambda key, _: made(key.kind, "0", lambda *_: 0.1 + key.share)[1])
     log = tmp_path / "opened.jsonl"
-    asked = ["--priors", "--out", str(tmp_path / "out"), "--log", str(log), "--models-in", str(tmp_path)]
-    assert command.main(asked) == 0
-    said = capsys.readouterr().out
-    assert "SPI undeployed, by share of the pull label" in said
-    assert priors.SIGNS in said
-    assert priors.NO_OP in said
-    assert "| w, ridge 100 | above 0 | -0.23 | -0.23 to -0.23 |" in said
-    monkeypatch.setattr(priors, "one", None)
-    assert command.main(asked) == 0
-    (one,) = [json.loads(line) for line in log.read_text().split("\n") if line]
-    assert (one["draws"], one["declaration"]) == ("priors", priors.DECLARATION.digest())
+    argv = ["--priors", "--out", str(tmp_path / "out"), "--log", str(log), "--models-in", str(tmp_path)]
+    assert command.main(argv) == 0
+    output = capsys.readouterr().out
+    assert "SPI undeployed, by share of the pull label" in output
+    assert priors.SIGNS in output
+    assert priors.NO_OP in output
+    assert "| w, ridge 100 | above 0 | -0.23 | -0.23 to -0.23 |" in output
+    monkeypatch.setattr(priors, "run_cell", None)
+    assert command.main(argv) == 0
+    (entry,) = [json.loads(line) for line in log.read_text().split("\n") if line]
+    assert (entry["draws"], entry["declaration"]) == ("priors", priors.DECLARATION.digest())
     monkeypatch.setattr(priors, "DECLARATION", replace(priors.DECLARATION, tried_before=()))
-    assert command.main(asked) == 2
+    assert command.main(argv) == 2
     assert "'priors' were opened under declaration" in capsys.readouterr().err
 
 

@@ -52,9 +52,9 @@ def data_of(llm, task="sentiment_analysis", seed=0):
 
 def test_decisions_are_the_scores_of_the_language_model(llm):
     data = data_of(llm)
-    asked = cells.questions(data, data.test)
-    decisions = Decisions(llm, asked, rows_at_once=30)
-    observed, h = llm.observe(asked)
+    batch = cells.questions(data, data.test)
+    decisions = Decisions(llm, batch, rows_at_once=30)
+    observed, h = llm.observe(batch)
     torch.testing.assert_close(decisions.base.log_softmax(-1), observed.log_softmax(-1), rtol=0, atol=1e-4)
     for layer, site in enumerate(llm.sites):
         torch.testing.assert_close(decisions.h[layer], h[site], rtol=0, atol=1e-4)
@@ -71,12 +71,12 @@ def test_decisions_are_the_scores_of_the_language_model(llm):
             for layer in layers
         }
         edits = {llm.site(k): (lambda x, m=m: m(x, torch.tensor(alphas))) for k, m in maps.items()}
-        expected = llm.scores(asked, edits, 3).log_softmax(-1)
-        found = decisions.scores(maps, alphas).log_softmax(-1)
-        torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
-        assert (found[2] - found[0]).abs().max() > 1e-2
+        expected = llm.scores(batch, edits, 3).log_softmax(-1)
+        scores = decisions.scores(maps, alphas).log_softmax(-1)
+        torch.testing.assert_close(scores, expected, rtol=0, atol=2e-3)
+        assert (scores[2] - scores[0]).abs().max() > 1e-2
         steered, h_top = decisions.observe(maps, 0.3, 2)
-        torch.testing.assert_close(steered.log_softmax(-1), found[1], rtol=0, atol=1e-4)
+        torch.testing.assert_close(steered.log_softmax(-1), scores[1], rtol=0, atol=1e-4)
         again = decisions.scores({}, [1.0])[0]
         assert torch.equal(again, decisions.base)  # nothing stays behind
         if layers == [2]:  # as it arrives, before its own map
@@ -99,8 +99,8 @@ def test_a_fitted_bias_undoes_a_planted_one():
     logits = 3 * torch.randn(4000, 3, generator=g)
     y = torch.distributions.Categorical(logits=logits).sample()
     shift = torch.tensor([2.0, -1.0, 0.5])
-    found = controls.fitted_bias((logits + shift).log_softmax(-1), y)
-    torch.testing.assert_close(found, (shift.mean() - shift).double(), rtol=0, atol=0.15)
+    bias = controls.fitted_bias((logits + shift).log_softmax(-1), y)
+    torch.testing.assert_close(bias, (shift.mean() - shift).double(), rtol=0, atol=0.15)
 
 
 def test_a_contextual_bias_makes_labels_as_likely_on_average():
@@ -190,10 +190,10 @@ def test_wrong_options_are_refused(wrong):
 
 
 def test_over_draws_is_the_range_of_few_draws():
-    found = estimates.over_draws([0.1, 0.3, None, float("nan"), 0.2])
-    assert found["n"] == 3
-    assert found["value"] == pytest.approx(0.2)
-    assert estimates.shown(found) == "0.20 (0.10 to 0.30)"
+    ranges = estimates.over_draws([0.1, 0.3, None, float("nan"), 0.2])
+    assert ranges["n"] == 3
+    assert ranges["value"] == pytest.approx(0.2)
+    assert estimates.shown(ranges) == "0.20 (0.10 to 0.30)"
 
 
 # ---- choosing probes

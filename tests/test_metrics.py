@@ -27,7 +27,7 @@ def case(seed: int = 0, targets: tuple[int, ...] = (1, 3)) -> tuple[Tensor, Tens
 
 
 def reference(base: Tensor, scores: Tensor, y: Tensor, y_positive: Tensor) -> dict[str, list[list[float]]]:
-    found: dict[str, list[list[float]]] = {}
+    by_name: dict[str, list[list[float]]] = {}
     for c in range(C):
         for b in range(B):
             targets = [a for a in range(A) if y[b, a] != y_positive[b, a]]
@@ -51,8 +51,8 @@ def reference(base: Tensor, scores: Tensor, y: Tensor, y_positive: Tensor) -> di
                 "output_difference": mean(distance),
             }
             for name, value in row.items():
-                found.setdefault(name, [[] for _ in range(C)])[c].append(value)
-    return found
+                by_name.setdefault(name, [[] for _ in range(C)])[c].append(value)
+    return by_name
 
 
 def mean(values: list[float]) -> float:
@@ -61,11 +61,11 @@ def mean(values: list[float]) -> float:
 
 @pytest.mark.parametrize("targets", [(0,), (1, 3)])
 def test_attribute_effect_is_the_loops(targets: tuple[int, ...]) -> None:
-    given = case(targets=targets)
-    found, expected = attribute_effect(*given), reference(*given)
-    assert found.keys() == expected.keys()
+    arguments = case(targets=targets)
+    effects, expected = attribute_effect(*arguments), reference(*arguments)
+    assert effects.keys() == expected.keys()
     for name, values in expected.items():
-        torch.testing.assert_close(found[name], torch.tensor(values), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(effects[name], torch.tensor(values), rtol=1e-4, atol=1e-5)
 
 
 def test_an_unsteered_network_shows_in_mean60_only() -> None:

@@ -30,14 +30,14 @@ def same(a, b, tolerance=1e-10):
     b = b.moved(a.s, a.t)
     length = a.hh.diagonal(dim1=-2, dim2=-1).sqrt() + 1e-300
     torch.testing.assert_close(a.count, b.count, rtol=0, atol=0)
-    for ours, theirs, scale in [
+    for sums, other_sums, scale in [
         (a.h, b.h, length * a.count.max().sqrt()),
         (a.y, b.y, a.yy.sqrt() * a.count.max().sqrt()),
         (a.hh, b.hh, length.unsqueeze(-1) * length.unsqueeze(-2)),
         (a.hy, b.hy, length * a.yy.sqrt().unsqueeze(-1)),
         (a.yy, b.yy, a.yy),
     ]:
-        assert ((ours - theirs).abs() <= tolerance * scale).all()
+        assert ((sums - other_sums).abs() <= tolerance * scale).all()
 
 
 @given(st.lists(st.integers(1, N - 1), max_size=5), st.integers(0, 3), st.randoms(use_true_random=False))
@@ -170,9 +170,9 @@ def test_layers_side_by_side_are_layers_one_by_one():
     h, y, fold = rows()
     together = Moments.like(h, y, FOLDS).add(h, y, fold)
     for layer in range(LAYERS):
-        one = slice(layer, layer + 1)
-        same(Moments.like(h[one], y, FOLDS).add(h[one], y, fold), together.at(layer))
-        assert together.at(layer).hh.data_ptr() == together.hh[:, one].data_ptr()  # a view, not a gigabyte
+        rows_of_layer = slice(layer, layer + 1)
+        same(Moments.like(h[rows_of_layer], y, FOLDS).add(h[rows_of_layer], y, fold), together.at(layer))
+        assert together.at(layer).hh.data_ptr() == together.hh[:, rows_of_layer].data_ptr()  # a view, not a gigabyte
 
 
 def test_targets_may_differ_between_problems():

@@ -27,9 +27,9 @@ def report(**metrics: dict[str, Any]) -> dict[str, Any]:
 
 def test_only_changes_that_hold_0_are_named() -> None:
     assert nulls(report()) == ""
-    said = nulls(report(spi=figure(0.01, -0.09, 0.1), margin_change=figure(0.0, -0.2, 0.1), accuracy=figure(0, -1, 1)))
-    assert said.endswith("a change of: spi (0.143 or more), margin_change (0.286 or more).")
-    assert "in 80% of repeats" in said
+    text = nulls(report(spi=figure(0.01, -0.09, 0.1), margin_change=figure(0.0, -0.2, 0.1), accuracy=figure(0, -1, 1)))
+    assert text.endswith("a change of: spi (0.143 or more), margin_change (0.286 or more).")
+    assert "in 80% of repeats" in text
     for unknown in (figure(0.0, None, None, "none: few"), figure(0.0, math.nan, math.nan), figure(0, 0, 0)):
         assert nulls(report(spi=unknown)) == ""
 
@@ -42,14 +42,14 @@ def test_a_change_that_cannot_be_is_not_named() -> None:
 
 
 def test_it_stands_in_the_page_and_in_the_terminal() -> None:
-    one = report(spi=figure(0.01, -0.09, 0.1))
-    assert "could have seen, in 80% of repeats, a change of: spi (0.143 or more)." in card.markdown(one, [])
-    assert "spi (0.143 or more)" in card.text(one)
+    tested = report(spi=figure(0.01, -0.09, 0.1))
+    assert "could have seen, in 80% of repeats, a change of: spi (0.143 or more)." in card.markdown(tested, [])
+    assert "spi (0.143 or more)" in card.text(tested)
     assert "could have seen" not in card.text(report())
 
 
 def test_a_run_sees_what_it_says_it_could_have_seen() -> None:
     changes = np.repeat([1.0, -1.0, 0.0], [10, 9, 231])
     estimate = Change().estimate(changes)[0]._asdict()
-    said = float(nulls(report(accuracy_change=estimate)).split("accuracy_change (")[1].split(" ")[0])
-    assert PairedDesign(250, 19 / 250).power(said) == pytest.approx(0.85, abs=0.1)
+    smallest = float(nulls(report(accuracy_change=estimate)).split("accuracy_change (")[1].split(" ")[0])
+    assert PairedDesign(250, 19 / 250).power(smallest) == pytest.approx(0.85, abs=0.1)

@@ -35,7 +35,7 @@ RECORDS = {
     "report/nulls.py",  # read from a report
     "studies/fidelity/runs.py",  # read from a sweep
     "studies/mera/estimates.py",  # read from a summary
-    "studies/mera/truth.py",  # nothing to repair
+    "studies/mera/ground_truth.py",  # nothing to repair
     "studies/pocket/errors.py",  # the chosen layer
     "studies/pocket/card.py",  # read from a file
 }
@@ -60,8 +60,8 @@ def test_nothing_else_makes_an_interval() -> None:
         if path.relative_to(ROOT).parts[0] != "statistics" and "coverage" not in path.parts
     ]
     assert len(elsewhere) > 150
-    found = [f for path in elsewhere for f in faults(path.read_text(), path.relative_to(ROOT).as_posix())]
-    assert not found, "\n".join(found)
+    complaints = [f for path in elsewhere for f in faults(path.read_text(), path.relative_to(ROOT).as_posix())]
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_a_column_of_a_subclass_gets_its_own_kind(base: type[Evaluation]) -> Non
     assert more.estimates(columns, torch.arange(12) // 3)["more"][0].value == 0.5
 
 
-EVALUATIONS = [one for one in vars(metrics).values() if isinstance(one, type) and issubclass(one, Evaluation)]
+EVALUATIONS = [kind for kind in vars(metrics).values() if isinstance(kind, type) and issubclass(kind, Evaluation)]
 
 
 @pytest.mark.parametrize(
-    "evaluation", [one for one in EVALUATIONS if one is not Evaluation], ids=lambda one: one.__name__
+    "evaluation", [kind for kind in EVALUATIONS if kind is not Evaluation], ids=lambda kind: kind.__name__
 )
 def test_what_an_evaluation_can_certify_follows_from_the_kind_of_its_success(evaluation: type[Evaluation]) -> None:
     change = evaluation().change

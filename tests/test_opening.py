@@ -71,8 +71,8 @@ def test_no_figure_of_one_run_or_of_runs_without_damage(tmp_path: Path) -> None:
 
 
 def test_reports_and_tables_say_where(tmp_path: Path) -> None:
-    one = {"place": "layers 2, 3, GeneratedTokens", "seed": 0, "warnings": [], "verdict": "It moves."}
-    whole = {**report(), **one}
+    entries = {"place": "layers 2, 3, GeneratedTokens", "seed": 0, "warnings": [], "verdict": "It moves."}
+    whole = {**report(), **entries}
     assert "a network, steered at layers 2, 3, GeneratedTokens." in card.text(whole)
     assert "a network." in card.text(report())
     (tmp_path / "run").mkdir()

@@ -31,7 +31,7 @@ def test_judge_says_what_the_kinds_say(clusters: bool, tmp_path: Path) -> None:
     (measure,) = ls.judge(tmp_path).measures
     change = tested["strength/accuracy"] - tested["baseline/accuracy"]
     expected = Change().estimate(change.numpy(), tested["cluster"].numpy() if clusters else None)
-    judged = {one.setting: one.change for one in measure.settings if one.setting != "0"}
+    judged = {setting.setting: setting.change for setting in measure.settings if setting.setting != "0"}
     assert judged.keys() == {"0.5", "2"}  # the strength that changes nothing is the baseline
     assert judged["0.5"][:3] == pytest.approx(expected[1][:3])
     assert judged["2"][:3] == pytest.approx(expected[2][:3])

@@ -40,23 +40,25 @@ def test_targets_exist(target: str) -> None:
 
 @pytest.mark.parametrize("name", SHOWING)
 def test_blocks_run_in_their_order(name: str, tmp_path: Path) -> None:
-    found = blocks(name)
+    code_blocks = blocks(name)
     pages.checkout(ROOT, tmp_path)
-    printed = pages.run(found, tmp_path)
+    printed = pages.run(code_blocks, tmp_path)
     for path in tmp_path.glob("logs/**/report.json"):
         assert json.loads(path.read_text())["metrics"]
     if name == "docs/judge.md":
         assert (tmp_path / "judgement.html").is_file()
-        assert any("**Setting 2 is certified at confidence 0.95" in said for said in printed)
+        assert any("**Setting 2 is certified at confidence 0.95" in text for text in printed)
         assert "2\n" in printed  # as its comment says
     if name == "docs/experiments.md":
         assert (tmp_path / "logs/mine/mean_difference/report.json").is_file()
     if name == "README.md":
-        shown = [(block.text, said) for block, said in zip(found, printed, strict=True) if block.language == "python"]
+        shown = [
+            (block.text, text) for block, text in zip(code_blocks, printed, strict=True) if block.language == "python"
+        ]
         assert len(shown) == 2  # by a search, and by a vector file
         assert "drift on reference texts" in shown[0][1]  # damage is said with the effect
-        for text, said in shown:
-            baseline, steered = [line.strip() for line in said.splitlines() if line.strip()][-2:]
+        for text, output_of_block in shown:
+            baseline, steered = [line.strip() for line in output_of_block.splitlines() if line.strip()][-2:]
             assert [baseline, steered] == re.findall(r"print\(.*# (.*)$", text, re.MULTILINE)
             assert baseline != steered
 

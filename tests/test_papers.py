@@ -50,9 +50,9 @@ def test_every_file_of_the_folder_is_an_experiment_and_names_its_models() -> Non
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_configuration_parses_for_a_model_of_its_paper(name: str, workshop: Path) -> None:
-    asked = experiment.read(PAPERS[name].files)
-    assert asked.llm.llm in PAPERS[name].models
-    assert asked.name.startswith(f"papers/{name}/")
+    experiment_read = experiment.read(PAPERS[name].files)
+    assert experiment_read.llm.llm in PAPERS[name].models
+    assert experiment_read.name.startswith(f"papers/{name}/")
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -67,9 +67,9 @@ def test_without_its_models_one_sentence_says_what_to_download_and_how_large_it_
 
 def test_several_models_have_their_sizes_in_all(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["likelihood_tuned", "--models", "google/gemma-2-2b", "nobody/knows"]) == 2
-    said = capsys.readouterr().err
-    assert "10.5 GB in all, 1 of unknown size not counted" in said
-    assert "`hf download nobody/knows`, whose size is not known here" in said
+    message = capsys.readouterr().err
+    assert "10.5 GB in all, 1 of unknown size not counted" in message
+    assert "`hf download nobody/knows`, whose size is not known here" in message
 
 
 def test_missing_data_name_the_clone_or_the_file(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,15 +100,15 @@ def test_published_slopes_and_choices_are_those_of_the_page_that_judged_them() -
     for name, row in published("caa")["behaviours"].items():
         cells = f"| {name} | {row['lowest']:.3f} at -1 | {row['highest']:.3f} at 1 | {row['slope']:+.3f} | "
         assert f"{cells}{row['multipliers']} |" in judged
-    for name, one in published("refusal_direction")["chosen"].items():
-        place = f"position {one['position']}, layer {one['layer']} (as published) | {one['ablated']:.2f}"
-        assert f"| {name} | {one['allowed']} | {place} |" in judged
-        assert f"| {one['kl']:.3f} |" in judged
+    for name, choice in published("refusal_direction")["chosen"].items():
+        place = f"position {choice['position']}, layer {choice['layer']} (as published) | {choice['ablated']:.2f}"
+        assert f"| {name} | {choice['allowed']} | {place} |" in judged
+        assert f"| {choice['kl']:.3f} |" in judged
 
 
 def test_every_published_number_has_its_source() -> None:
     stored = json.loads((ROOT / "lightning_steer/studies/papers/published.json").read_text())
-    assert all(one["source"].startswith("Theirs: ") for one in stored.values())
+    assert all(entry["source"].startswith("Theirs: ") for entry in stored.values())
 
 
 # ---- costs
@@ -120,8 +120,8 @@ def test_every_experiment_says_what_it_costs(name: str, workshop: Path, capsys: 
     tokenizer = tiny_papers.gemma_tokenizer() if "fidelity" in name else tiny_papers.llama2_tokenizer(True)
     model = tiny_papers.saved(workshop / "m", "gemma2" if "fidelity" in name else "llama", 18, tokenizer)
     assert main([name, "--models", model, "--plan"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"In all [\d.,]+ \wFLOP", said)
+    output = capsys.readouterr().out
+    assert re.search(r"In all [\d.,]+ \wFLOP", output)
     assert not list(Path("logs").rglob("result.json")), "a plan runs nothing"
 
 
@@ -137,8 +137,8 @@ def test_a_plan_needs_no_more_than_a_configuration(workshop: Path, capsys: pytes
 
 def test_costs_count_all_tasks_and_methods(workshop: Path) -> None:
     model = tiny_papers.saved(workshop / "m", "qwen2", 4, tiny_papers.qwen_tokenizer())
-    found = PAPERS["mera"].plans(model, Path("data"))
-    assert sum(times for _, times, *_ in found) == 5 * 2 * (1 + len(mera.METHODS) + 1)
+    plans = PAPERS["mera"].plans(model, Path("data"))
+    assert sum(times for _, times, *_ in plans) == 5 * 2 * (1 + len(mera.METHODS) + 1)
 
 
 def fill(folder: Path) -> None:
@@ -159,9 +159,9 @@ def test_a_finished_run_is_kept_until_its_settings_change(workshop: Path) -> Non
         calls.append(1)
         return {"value": 0.5}
 
-    assert runner.kept("one", ["a"], compute) == runner.kept("one", ["a"], compute) == {"value": 0.5}
+    assert runner.stored("one", ["a"], compute) == runner.stored("one", ["a"], compute) == {"value": 0.5}
     assert len(calls) == 1
-    runner.kept("one", ["b"], compute)
+    runner.stored("one", ["b"], compute)
     assert len(calls) == 2
 
 
@@ -170,9 +170,9 @@ def test_a_cell_that_cannot_run_is_named_and_ends_no_other(workshop: Path) -> No
         raise UserError("the model is too large")
 
     runner = Runner("caa")
-    assert runner.kept("one", ["a"], fail) is None
+    assert runner.stored("one", ["a"], fail) is None
     assert runner.failed == {"one": "the model is too large"}
-    assert runner.kept("two", ["a"], lambda: {"value": 1.0}) == {"value": 1.0}
+    assert runner.stored("two", ["a"], lambda: {"value": 1.0}) == {"value": 1.0}
 
 
 # ---- what is measured
@@ -222,18 +222,18 @@ def test_the_refusal_score_is_the_log_odds_of_its_first_token(chat_model: LLM) -
 def test_a_direction_is_the_mean_difference_at_one_token_of_the_template(chat_model: LLM) -> None:
     assert refusal_direction.after_instruction(chat_model) == len(" [/INST]")
     harmful, harmless = ["How to break?", "Break it"], ["How to bake a cake?"]
-    found = refusal_direction.directions(chat_model, harmful, harmless, -3)
+    directions = refusal_direction.directions(chat_model, harmful, harmless, -3)
     means = []
     for prompts in (harmful, harmless):
         states = [chat_model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0, -3]
                   for ids in chat_model.prompts(prompts, 1)]  # fmt: skip
         means.append(torch.stack(states).mean(0))
-    assert torch.allclose(found[1], means[0] - means[1], atol=1e-4)
+    assert torch.allclose(directions[1], means[0] - means[1], atol=1e-4)
     h = torch.randn(2, 5, 16)
-    (edit, *_) = refusal_direction.ablated(chat_model, found[1]).values()
-    assert (edit(h) @ found[1]).abs().max() < 1e-4
-    (edit,) = refusal_direction.added(chat_model, 1, found[1]).values()
-    assert torch.allclose(edit(h), h + found[1])
+    (edit, *_) = refusal_direction.ablated(chat_model, directions[1]).values()
+    assert (edit(h) @ directions[1]).abs().max() < 1e-4
+    (edit,) = refusal_direction.added(chat_model, 1, directions[1]).values()
+    assert torch.allclose(edit(h), h + directions[1])
 
 
 def test_the_rule_chooses_among_what_it_allows() -> None:
@@ -283,8 +283,8 @@ def test_text_before_the_prompts_changes_no_split(workshop: Path) -> None:
     plain, told = (MERADataModule(source, 20, 10, 10, before=before) for before in ("", "Think. "))
     for data in (plain, told):
         data.setup()
-    for one, other in ((plain.train, told.train), (plain.calibration, told.calibration), (plain.test, told.test)):
-        assert [f"Think. {e.prompt}" for e in one] == [e.prompt for e in other]
+    for example, other in ((plain.train, told.train), (plain.calibration, told.calibration), (plain.test, told.test)):
+        assert [f"Think. {e.prompt}" for e in example] == [e.prompt for e in other]
 
 
 def test_a_label_after_half_a_character_is_none() -> None:

@@ -216,7 +216,7 @@ def test_phases_of_steer_have_the_tokens_that_it_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     works, original = [], phases.searched
-    monkeypatch.setattr(phases, "searched", lambda *asked: works.append(original(*asked)) or works[-1])
+    monkeypatch.setattr(phases, "searched", lambda *arguments: works.append(original(*arguments)) or works[-1])
     llm = LLM(POCKET)
     llm.load()
     llm.model.generation_config.eos_token_id = None  # every text is written to its full length

@@ -111,9 +111,9 @@ def test_entropy_of_chats_is_the_mean_of_minus_log_p():
         copulas = stereotypes.TRAINED_CHAT[question].sum()
         for target in np.flatnonzero(stereotypes.SEEN):
             harsh, mild = np.exp(stereotypes.LOG_WORD[target]) / copulas
-            one = 0.2 * harsh + 0.8 * mild
+            entropy = 0.2 * harsh + 0.8 * mild
             two = 0.2 * harsh[:, None] * harsh + 0.8 * mild[:, None] * mild
-            for p, ways in ((one, copulas), (two, copulas**2)):
+            for p, ways in ((entropy, copulas), (two, copulas**2)):
                 exact -= ways * (p / 2 / (4 * n) * np.log(p / 2 / (4 * n))).sum()
     drawn = np.array([-document.logp for document in stereotypes.draw_chat(source(3), 40_000)])
     assert abs(drawn.mean() - exact) < 4 * drawn.std() / np.sqrt(len(drawn))
@@ -190,8 +190,8 @@ def test_a_stereotype_is_always_the_harsh_word():
         assert stereotypes.MILD[number][pair] == words[1]
         assert words[2] in stereotypes.UNRELATED[number]
         log_words = stereotypes.log_words(stereotypes.TARGETS.index(item.target), "neutral")
-        found = [log_words[stereotypes.WORDS[number].index(word)] for word in words]
-        assert np.allclose(found, item.ground_truth)
+        log_p = [log_words[stereotypes.WORDS[number].index(word)] for word in words]
+        assert np.allclose(log_p, item.ground_truth)
 
 
 def test_harsh_speakers_say_harsh_things():
@@ -292,12 +292,12 @@ def test_text_is_its_tokens(chat_share):
 
 def test_the_template_writes_what_training_read():
     read = tokenizer(pocket.vocabulary(), CHAT_TEMPLATE)
-    asked = [{"role": "user", "content": "Tell me a story."}]
-    told = [*asked, {"role": "assistant", "content": "They are lazy."}]
-    written = read.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    messages = [{"role": "user", "content": "Tell me a story."}]
+    conversation = [*messages, {"role": "assistant", "content": "They are lazy."}]
+    written = read.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert written == chat("Tell me a story.")
-    assert read.apply_chat_template(told, tokenize=False) == chat("Tell me a story.", "They are lazy.")
-    other = read.apply_chat_template([{"role": "system", "content": "Be kind."}, *asked], tokenize=False)
+    assert read.apply_chat_template(conversation, tokenize=False) == chat("Tell me a story.", "They are lazy.")
+    other = read.apply_chat_template([{"role": "system", "content": "Be kind."}, *messages], tokenize=False)
     assert other.startswith("<bos> Be kind. <user>")
     with pytest.raises(Exception, match="roles are"):
         read.apply_chat_template([{"role": "judge", "content": "x"}], tokenize=False)

@@ -21,7 +21,7 @@ from lightning_steer.statistics.jackknife import estimate_of_rows
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.pocket import __main__ as study
 from lightning_steer.studies.pocket import card, errors, goals, measures, steered
-from lightning_steer.studies.pocket.reader import Reader, last, opened
+from lightning_steer.studies.pocket.reader import PocketReader, last, opened
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader(folder):
-    return Reader(folder)
+    return PocketReader(folder)
 
 
 def estimate(value, low=None, high=None):
@@ -101,11 +101,11 @@ def test_auc_within_classes_is_blind_to_the_class():
 def test_intervals_are_over_clusters():
     """Rows that say the same twenty times over are no twenty observations."""
     values = np.random.default_rng(0).normal(size=60)
-    one = estimate_of_rows(lambda i: float(values[i].mean()), 60)
-    many = estimate_of_rows(lambda i: float(np.repeat(values, 20)[i].mean()), 1200, np.repeat(np.arange(60), 20))
-    assert (one.n, one.clusters, many.n, many.clusters) == (60, None, 1200, 60)
-    assert many.value == pytest.approx(one.value)
-    assert many.high - many.low == pytest.approx(one.high - one.low)
+    estimate = estimate_of_rows(lambda i: float(values[i].mean()), 60)
+    of_copies = estimate_of_rows(lambda i: float(np.repeat(values, 20)[i].mean()), 1200, np.repeat(np.arange(60), 20))
+    assert (estimate.n, estimate.clusters, of_copies.n, of_copies.clusters) == (60, None, 1200, 60)
+    assert of_copies.value == pytest.approx(estimate.value)
+    assert of_copies.high - of_copies.low == pytest.approx(estimate.high - estimate.low)
     spread = measures.share(np.repeat(values, 20), np.repeat(np.arange(60), 20), Mean())
     assert goals.units(spread) == 60
 
@@ -120,20 +120,20 @@ class Planted:
         self.of = {f"<bos> {item.prompt} {item.begun}": item for item in items}
 
     def next(self, texts, edits=None):
-        found = torch.full((len(texts), len(self.tokenizer)), -30.0)
-        for row, item in zip(found, [self.of[text] for text in texts], strict=True):
+        logp = torch.full((len(texts), len(self.tokenizer)), -30.0)
+        for row, item in zip(logp, [self.of[text] for text in texts], strict=True):
             row[self.tokenizer.convert_tokens_to_ids(list(item.words))] = torch.tensor(item.ground_truth)
-        return found
+        return logp
 
 
 @pytest.mark.parametrize("tone", ["neutral", "harsh"])
 def test_the_truth_itself_ranks_perfectly_and_a_table_without_groups_does_not(tone):
-    found = measures.traits(Planted(tone), tone)
+    figures_of_model = measures.traits(Planted(tone), tone)
     for which in ("held", "seen"):
-        assert found[f"traits, {which} targets"].value == pytest.approx(1)
-        assert found[f"log-odds, {which} targets"].value == pytest.approx(1)
-        assert found[f"log-odds, {which} targets, group-blind table"].value < 0.5
-    assert found["traits, held targets"].n == 24
+        assert figures_of_model[f"traits, {which} targets"].value == pytest.approx(1)
+        assert figures_of_model[f"log-odds, {which} targets"].value == pytest.approx(1)
+        assert figures_of_model[f"log-odds, {which} targets, group-blind table"].value < 0.5
+    assert figures_of_model["traits, held targets"].n == 24
 
 
 def test_log_odds_of_words_are_those_of_the_items():
@@ -144,9 +144,9 @@ def test_log_odds_of_words_are_those_of_the_items():
 
 def test_a_repair_of_nothing_is_zero(reader, monkeypatch):
     monkeypatch.setattr(errors, "_cue_removed", lambda *_: None)
-    found = errors.task(reader, "sms_spam", False, 200)
-    assert found["oracle net repair"].value == found["oracle harm"].value == 0
-    assert found["accuracy"].n == 200
+    errors_of_task = errors.task(reader, "sms_spam", False, 200)
+    assert errors_of_task["oracle net repair"].value == errors_of_task["oracle harm"].value == 0
+    assert errors_of_task["accuracy"].n == 200
 
 
 def test_the_oracle_leaves_careful_markers_alone(reader):
@@ -166,8 +166,8 @@ def test_the_oracle_leaves_careful_markers_alone(reader):
 
 
 def test_measures_of_shape_agree_with_the_plain_formulas(reader):
-    found = steered.anisotropy(reader, reader, False, n=20)
-    assert all(f["mean cosine"].value == 0 for f in found["tuned - base"])
+    shapes_measured = steered.anisotropy(reader, reader, False, n=20)
+    assert all(f["mean cosine"].value == 0 for f in shapes_measured["tuned - base"])
     texts = [f"<bos> {text}" for text, _ in pocket.documents((ITEMS, 7), 80)[:20]]
     ids = [torch.tensor([reader.tokenizer(text, add_special_tokens=False)["input_ids"]]) for text in texts]
     h = torch.cat(
@@ -176,7 +176,7 @@ def test_measures_of_shape_agree_with_the_plain_formulas(reader):
     unit = h / h.norm(dim=1, keepdim=True)
     cosines = (unit @ unit.T)[~torch.eye(len(h), dtype=torch.bool)]
     spectrum = torch.linalg.eigvalsh(torch.cov(h.T))
-    shape = found["base"][0]
+    shape = shapes_measured["base"][0]
     assert shape["mean cosine"].value == pytest.approx(float(cosines.mean()), abs=1e-6)
     assert shape["top-1 share"].value == pytest.approx(float(spectrum[-1] / spectrum.sum()), abs=1e-6)
     assert shape["participation ratio"].value == pytest.approx(
@@ -189,11 +189,11 @@ def test_measures_of_shape_agree_with_the_plain_formulas(reader):
 
 def figures(run, value):
     """Figures that all have one value."""
-    found = {}
+    by_name = {}
     for goal in goals.goals(run):
         for section, figure in goal.figures:
-            found.setdefault(section, {})[figure] = estimate(value)
-    return found
+            by_name.setdefault(section, {})[figure] = estimate(value)
+    return by_name
 
 
 def test_goals_are_those_of_the_beginning():
@@ -214,18 +214,18 @@ def test_goals_are_those_of_the_beginning():
 
 
 def test_the_worst_figure_decides():
-    found = figures("base", 0.7)
+    by_name = figures("base", 0.7)
     accuracy = next(goal for goal in goals.goals("base") if goal.what == "accuracy, every task")
-    assert accuracy.met(found)
+    assert accuracy.met(by_name)
     for value in (0.5, 0.9):
-        found["task sentiment_analysis"]["accuracy"] = estimate(value)
-        assert accuracy.decisive(found)[0] == "task sentiment_analysis"
-        assert not accuracy.met(found)
+        by_name["task sentiment_analysis"]["accuracy"] = estimate(value)
+        assert accuracy.decisive(by_name)[0] == "task sentiment_analysis"
+        assert not accuracy.met(by_name)
     repair = next(goal for goal in goals.goals("base") if goal.misses)
     for task in ("sms_spam", "yes_no_question"):
-        assert repair.met(found)
-        found[f"task {task}"]["oracle net repair"] = estimate(0.1)
-    assert not repair.met(found)
+        assert repair.met(by_name)
+        by_name[f"task {task}"]["oracle net repair"] = estimate(0.1)
+    assert not repair.met(by_name)
 
 
 def shapes(difference):
@@ -234,19 +234,19 @@ def shapes(difference):
 
 
 def test_figures_survive_being_written(tmp_path):
-    found = {0: figures("base", 0.25), 3: figures("base", 0.75)}
+    by_seed = {0: figures("base", 0.25), 3: figures("base", 0.75)}
     spectra = {0: shapes(0.5), 3: shapes(0.05)}
-    write_text(tmp_path / "evaluation.json", card.as_json(found, spectra))
+    write_text(tmp_path / "evaluation.json", card.as_json(by_seed, spectra))
     content = (tmp_path / "evaluation.json").read_text()
     assert json.loads(content)["seeds"]["3"]["loss"]["gap, all"] == [0.75, 0.75, 0.75, 9.0]
-    assert card.from_json(content, 0) == (found[0], spectra[0])
-    assert card.from_json(content, 3)[0] == found[3]
+    assert card.from_json(content, 0) == (by_seed[0], spectra[0])
+    assert card.from_json(content, 3)[0] == by_seed[3]
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
 
 def test_a_verdict_counts_seeds_and_says_what_was_missed():
-    found = {0: figures("tuned", 0.0), 1: figures("tuned", 0.01)}
-    text = goals.verdicts("tuned", 0, found, {0: shapes(0.5), 1: shapes(0.05)})
+    by_seed = {0: figures("tuned", 0.0), 1: figures("tuned", 0.01)}
+    text = goals.verdicts("tuned", 0, by_seed, {0: shapes(0.5), 1: shapes(0.05)})
     by_goal = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
     assert "| 2/2 |" in by_goal["loss above the exact entropy, nats/token"]
     assert "| 0/2 |" in by_goal["accuracy, every task"]
@@ -264,9 +264,9 @@ def test_the_whole_study_in_short(tmp_path, monkeypatch):
     assert study.main(["--quick", "--seeds", "4", "5"]) == 0
     for run in ("base", "tuned"):
         folder = tmp_path / "checkpoints/pocket_quick/4" / run
-        kept = {path.name for path in folder.iterdir()}
-        assert kept >= {"README.md", "evaluation.json", "training.json", "model.safetensors", "config.json"}
-        assert not [name for name in kept if name.endswith((".ckpt", ".yaml"))]
+        names = {path.name for path in folder.iterdir()}
+        assert names >= {"README.md", "evaluation.json", "training.json", "model.safetensors", "config.json"}
+        assert not [name for name in names if name.endswith((".ckpt", ".yaml"))]
         written = json.loads((folder / "evaluation.json").read_text())
         assert set(written["seeds"]) == set(written["activations"]) == {"4", "5"}
     before = (folder / "README.md").read_text()

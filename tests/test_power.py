@@ -16,9 +16,9 @@ QUICK, WHOLE = 500, 4000
 CASES = [(60, 0.1, (0.0, 0.05, 0.1, 0.2)), (250, 0.2, (0.0, 0.05, 0.08))]
 
 
-def agrees(found: int, sets: int, predicted: float) -> bool:
+def agrees(count: int, sets: int, predicted: float) -> bool:
     """Whether the 99.9 % interval of a simulated share reaches the predicted one."""
-    ends = binomtest(found, sets).proportion_ci(0.999)
+    ends = binomtest(count, sets).proportion_ci(0.999)
     return ends.low <= predicted <= ends.high
 
 
@@ -67,7 +67,7 @@ def test_rows_needed_are_the_fewest_that_do() -> None:
     assert design.units_needed(effect, largest=rows // 2) is None
 
 
-@pytest.mark.parametrize("bound", [ExactPaired(), Betting()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("bound", [ExactPaired(), Betting()], ids=lambda bound_type: type(bound_type).__name__)
 def test_counts_above_a_level_are_those_whose_bound_is_above_it(bound: Bound) -> None:
     gains, harms = (grid.ravel() for grid in np.indices((26, 26)))
     gains, harms = gains[gains + harms <= 25], harms[gains + harms <= 25]
@@ -84,10 +84,10 @@ def smallest_seen(estimates: list[Estimate]) -> float:
 def test_what_a_report_could_have_seen_is_seen_so_often_paired(discordant: float) -> None:
     """Of sets without an effect the reports say what could have been seen; sets with that effect show it."""
     nulls = Change().estimate(changes(0, discordant, 250, QUICK, 6).astype(float))
-    said = smallest_seen(nulls)
-    found = shown(power.PairedDesign(250, discordant), said, QUICK) / QUICK
-    assert 0.75 < found < 0.9
-    assert said == pytest.approx(smallest_effect(power.PairedDesign(250, discordant)), rel=0.15)
+    smallest = smallest_seen(nulls)
+    share_seen = shown(power.PairedDesign(250, discordant), smallest, QUICK) / QUICK
+    assert 0.75 < share_seen < 0.9
+    assert smallest == pytest.approx(smallest_effect(power.PairedDesign(250, discordant)), rel=0.15)
 
 
 def test_what_a_report_could_have_seen_is_seen_so_often_clustered() -> None:
@@ -95,8 +95,8 @@ def test_what_a_report_could_have_seen_is_seen_so_often_clustered() -> None:
     random = np.random.default_rng(7)
     rows = math.sqrt(0.3) * random.standard_normal((60, QUICK))[of_row]
     rows += math.sqrt(0.7) * random.standard_normal((360, QUICK))
-    said = smallest_seen(Mean().estimate(rows, of_row))
-    assert 0.72 < np.mean([e.low > 0 for e in Mean().estimate(rows + said, of_row)]) < 0.9
+    smallest = smallest_seen(Mean().estimate(rows, of_row))
+    assert 0.72 < np.mean([e.low > 0 for e in Mean().estimate(rows + smallest, of_row)]) < 0.9
 
 
 def test_without_an_interval_nothing_could_have_been_seen() -> None:

@@ -40,19 +40,21 @@ def test_rows_keep_their_place_and_name_where_others_are_skipped(model: Path, he
     skip, cut = (f"--data.init_args.too_long={rule}" for rule in ("skip", "truncate_left"))
     assert fit("steer_behaviour", model, *more, skip) == 0
     assert run("predict", "steer_behaviour", model, *more, skip) == 0
-    kept, about = written()
+    lines, about = written()
     assert about["mismatches"] == []
     assert any("skipped" in sentence for sentence in about["warnings"])
     assert run("predict", "steer_behaviour", model, *more, cut, "--accept_mismatch=true") == 0
     every, about = written()
     assert any("fitted rows" in sentence for sentence in about["mismatches"])
     assert [line["row"] for line in every] == list(range(len(every)))
-    assert len({line["id"] for line in every}) == len(every) > len(kept)
-    assert {line["id"] for line in kept} == {line["id"] for line in every if (int(line["id"]) - 1) % 3 != 1}
+    assert len({line["id"] for line in every}) == len(every) > len(lines)
+    assert {line["id"] for line in lines} == {line["id"] for line in every if (int(line["id"]) - 1) % 3 != 1}
     same = {line["id"]: line for line in every}
-    for line in kept:
+    for line in lines:
         assert line["row"] == same[line["id"]]["row"]
-        torch.testing.assert_close(*(torch.tensor(one["log_probabilities"]) for one in (line, same[line["id"]])))
+        torch.testing.assert_close(
+            *(torch.tensor(line_of["log_probabilities"]) for line_of in (line, same[line["id"]]))
+        )
 
 
 def test_predictions_name_their_result(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,9 @@ def fit(
 ) -> LanguageModel:
     L.seed_everything(seed, verbose=False)
     start: dict[str, Any] = {"llm": source} if source else {"architecture": {"model_type": "llama", **TINY["llama"]}}
-    kept = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
+    callback = ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False)
     module = LanguageModel(**start, learning_rate=1e-2, warm_up=2)
-    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[kept, *callbacks], **settings)
+    trainer = quiet_trainer(enable_checkpointing=True, callbacks=[callback, *callbacks], **settings)
     trainer.fit(module, data(), ckpt_path=resume, weights_only=True)
     return module
 
@@ -129,12 +129,12 @@ def test_a_step_that_fails_leaves_the_network_unsteered(base: Path, vector: str,
 
 def test_the_record_says_which_vector_and_how_strong(base: Path, vector: str, tmp_path: Path) -> None:
     plain = fit(tmp_path / "a", str(base)).provenance
-    one, two = (fit(tmp_path / str(c), str(base), PreventiveSteering(vector, c)).provenance for c in (1.0, 2.0))
+    weak, two = (fit(tmp_path / str(c), str(base), PreventiveSteering(vector, c)).provenance for c in (1.0, 2.0))
     assert plain.settings == {}
-    assert one.settings["strength"] == 1.0
-    assert len(one.settings["vector"]) == 64
-    assert [text.partition(" ")[0] for text in one.differences(two)] == ["settings"]
-    assert one.differences(plain)
+    assert weak.settings["strength"] == 1.0
+    assert len(weak.settings["vector"]) == 64
+    assert [text.partition(" ")[0] for text in weak.differences(two)] == ["settings"]
+    assert weak.differences(plain)
 
 
 def test_a_killed_fit_goes_on_with_its_vector_and_no_other(base: Path, vector: str, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_claims_are_of_sizes_by_training_seed() -> None:
         return {seed: {"leak": leak * (1 + i / 10), "lesson": lesson * (1 + i / 10)} for i, seed in enumerate(SEEDS)}
 
     figures = {"none": arm(-0.4), "preventive": arm(0.1, 0.2), "random": arm(-0.4), "opposite": arm(-0.9)}
-    found = declared.results(figures | {"afterwards": arm(0.0, 0.4)})
-    prevented, price = (found[question.name] for question in declared.DECLARATION.questions)
+    results = declared.results(figures | {"afterwards": arm(0.0, 0.4)})
+    prevented, price = (results[question.name] for question in declared.DECLARATION.questions)
     assert prevented["less than without"].estimate.value == pytest.approx(1.1 * 0.3)
     assert prevented["less than with the opposite sign"].estimate.value == pytest.approx(1.1 * 0.8)
     assert price["part of the lesson is lost"].estimate.value == pytest.approx(1.1 * 0.2)
@@ -211,9 +211,9 @@ def test_claims_are_of_sizes_by_training_seed() -> None:
 def test_the_price_is_the_lessons_change_over_the_leaks() -> None:
     arms = {"none": (-0.4, 0.0), "preventive": (-0.2, 0.1), "half": (-0.3, 0.2), "afterwards": (0.0, 0.4)}
     figures = {row: {seed: {"leak": leak, "lesson": lesson} for seed in SEEDS} for row, (leak, lesson) in arms.items()}
-    told = study.price(figures)
+    sentence = study.price(figures)
     for row, value in (("preventive", 0.5), ("half", 2.0), ("afterwards", 1.0)):
-        assert f"{study.ROWS[row]}: {value:.2f}" in told
+        assert f"{study.ROWS[row]}: {value:.2f}" in sentence
 
 
 def test_the_strength_with_the_smallest_error_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,9 @@ def test_scores_are_scikit_learns_on_repeated_rows():
 
 
 def test_scores_without_meaning_are_nan():
-    one = torch.ones(1, 5).double()
-    assert r2(torch.zeros(5).double(), torch.ones(5).double(), one).isnan().all()
-    assert auc(torch.arange(5.0), torch.ones(5), one).isnan().all()
+    ones = torch.ones(1, 5).double()
+    assert r2(torch.zeros(5).double(), torch.ones(5).double(), ones).isnan().all()
+    assert auc(torch.arange(5.0), torch.ones(5), ones).isnan().all()
 
 
 def probed(model, tmp_path, **settings):
@@ -70,8 +70,8 @@ def test_the_module_fits_what_the_functions_fit(model, tmp_path):
     layer = int(expected.score.argmax())
     rows = [(batch, *backbone.observe(batch.x)) for batch in data.batches(data.test)]
     truth = torch.cat([logit_error(evaluation.error(scores, batch)) for batch, scores, _ in rows]).numpy()
-    at = torch.cat([seen[backbone.sites[layer]] for _, _, seen in rows]).double()
-    guess = (at @ expected.chosen.weight[layer] + expected.chosen.intercept[layer]).numpy()
+    stacked = torch.cat([seen[backbone.sites[layer]] for _, _, seen in rows]).double()
+    guess = (stacked @ expected.chosen.weight[layer] + expected.chosen.intercept[layer]).numpy()
     assert report["metrics"]["r2"]["value"] == pytest.approx(r2_score(truth, guess), abs=1e-4)
     assert report["metrics"]["r2"]["n"] == 80
     assert report["metrics"]["r2_dummy"]["value"] <= 0

@@ -66,10 +66,10 @@ def test_two_processes_are_one(method: type[SteeringMethod], toy_checkpoints: di
         folder = tmp_path / str(devices)
         folder.mkdir()
         reports.append(run(method, toy_checkpoints["none"], folder, devices))
-    one, two = reports
-    assert one.keys() == two.keys()
-    assert one["/metrics/target_accuracy/n"] == two["/metrics/target_accuracy/n"] == 49
-    for path, value in one.items():
+    single, two = reports
+    assert single.keys() == two.keys()
+    assert single["/metrics/target_accuracy/n"] == two["/metrics/target_accuracy/n"] == 49
+    for path, value in single.items():
         if isinstance(value, float):
             assert two[path] == pytest.approx(value, abs=1e-5, rel=1e-5), path
         elif not path.startswith(("/experiment", "/result")):  # sums of two processes differ in their last bits
@@ -110,9 +110,9 @@ def test_two_processes_are_one_on_language(task: str, pocket_decoder: Path, tmp_
         quiet_trainer(**settings, enable_checkpointing=True, callbacks=[keep]).fit(module, data)
         quiet_trainer(**settings).test(module, data, ckpt_path=folder / "best.ckpt", verbose=False, weights_only=True)
         reports.append(flat(json.loads((folder / "report.json").read_text())))
-    one, two = reports
-    assert one.keys() == two.keys()
-    for path, value in one.items():
+    single, two = reports
+    assert single.keys() == two.keys()
+    for path, value in single.items():
         if isinstance(value, float):
             assert two[path] == pytest.approx(value, abs=1e-4, rel=1e-4), path
         elif isinstance(value, int):

@@ -46,6 +46,6 @@ def test_a_run_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatc
     model = BoringModel()
     trainer.fit(model)
     trainer.test(model, verbose=False)
-    said = [line.partition(", about")[0] for line in capsys.readouterr().err.splitlines() if "done, about" in line]
+    lines = [line.partition(", about")[0] for line in capsys.readouterr().err.splitlines() if "done, about" in line]
     shares = [f"fit: {share} % done" for share in (25, 50, 75, 100)]
-    assert said == [*shares, "test: 50 % done", "test: 100 % done"]
+    assert lines == [*shares, "test: 50 % done", "test: 100 % done"]

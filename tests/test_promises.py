@@ -17,10 +17,10 @@ def rows(gains: int, harms: int, n: int) -> NDArray:
 
 
 def test_the_sign_test_at_a_limit_of_zero() -> None:
-    kept = keep(Promise("right", np.stack([rows(9, 1, 60), rows(5, 5, 60)]), -1, 1, 0.0), DELTA)
-    assert (kept.p >= [11 / 1024, 638 / 1024]).all()  # the sign test: of ten discordant rows at least 9, at least 5
-    assert kept.certified.tolist() == [True, False]
-    assert kept.needed == [60, None]  # as many gains as harms: no number of rows would do
+    evidence = keep(Promise("right", np.stack([rows(9, 1, 60), rows(5, 5, 60)]), -1, 1, 0.0), DELTA)
+    assert (evidence.p >= [11 / 1024, 638 / 1024]).all()  # the sign test: of ten discordant rows at least 9, at least 5
+    assert evidence.certified.tolist() == [True, False]
+    assert evidence.needed == [60, None]  # as many gains as harms: no number of rows would do
 
 
 @pytest.mark.parametrize("mean", [-0.1, 0.0, 0.05])
@@ -47,7 +47,9 @@ def test_p_values_are_small_as_rarely_as_they_say(gains: float, harms: float, me
     if exact:
         p = ExactPaired().p_value(g, h, n, mean, 0.05)
     else:
-        p = Betting().p_value(np.stack([rows(*one, n) for one in zip(g, h, strict=True)]).astype(float), mean, 0.05)
+        p = Betting().p_value(
+            np.stack([rows(*counts, n) for counts in zip(g, h, strict=True)]).astype(float), mean, 0.05
+        )
     for level in (0.01, 0.05, 0.2):
         assert (p <= level).mean() <= level + 2.6 * np.sqrt(level * (1 - level) / sets)
 
@@ -85,9 +87,9 @@ def test_clusters_count_once_and_graded_values_are_bet_on() -> None:
     assert "clusters" in grouped.how
     graded = keep(Promise("x", gains * 0.5, -1, 1, 0.0), DELTA)
     assert "betting" in graded.how
-    many = keep(Promise("x", np.resize(gains, (1, MOST_EXACT + 1)), -1, 1, 0.0), DELTA)
-    assert "betting" in many.how
-    assert many.certified.all()
+    repeated = keep(Promise("x", np.resize(gains, (1, MOST_EXACT + 1)), -1, 1, 0.0), DELTA)
+    assert "betting" in repeated.how
+    assert repeated.certified.all()
 
 
 def test_a_choice_breaks_a_promise_in_at_most_delta_of_tables() -> None:
@@ -128,7 +130,7 @@ def test_what_is_refused(broken, message: str) -> None:
 
 @pytest.mark.parametrize("clustered", [False, True])
 def test_the_fewest_units_that_certify_if_nothing_changes(clustered: bool) -> None:
-    def kept(units: int) -> bool:
+    def certifies(units: int) -> bool:
         cluster = np.repeat(np.arange(units), 2) if clustered else None
         still = np.zeros((1, units * (2 if clustered else 1)), int)
         return bool(keep(Promise("right", still, -1, 1, -0.05, cluster), 0.005).certified[0])
@@ -136,8 +138,10 @@ def test_the_fewest_units_that_certify_if_nothing_changes(clustered: bool) -> No
     least = keep(Promise("right", np.zeros((1, 4), int), -1, 1, -0.05, np.array([0, 0, 1, 1]) if clustered else None),
                  0.005).least  # fmt: skip
     assert least is not None
-    assert kept(least)
-    assert not kept(least - (20 if clustered else 1))  # betting spreads its money on eight bets, of which one is best
+    assert certifies(least)
+    assert not certifies(
+        least - (20 if clustered else 1)
+    )  # betting spreads its money on eight bets, of which one is best
     assert keep(Promise("refused", np.zeros((1, 4), int), -1, 1, 0.0), 0.005).least is None
 
 

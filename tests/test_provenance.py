@@ -218,7 +218,7 @@ def test_generated_rows_do_not_depend_on_the_last_bits(monkeypatch: pytest.Monke
     module = ToyDataModule(test_rows=50, **WORLD)
     before = row_keys.part_rows(module), row_keys.held_out_rows(module)
     render = ToyWorld.render
-    monkeypatch.setattr(ToyWorld, "render", lambda *given: render(*given) * (1 + 1e-6))
+    monkeypatch.setattr(ToyWorld, "render", lambda *arguments: render(*arguments) * (1 + 1e-6))
     assert (row_keys.part_rows(module), row_keys.held_out_rows(module)) == before
 
 
@@ -235,11 +235,11 @@ CHANGES = ["pairs", "target", "target_value", "seed", "batch_size", "noise", "wo
 @pytest.mark.parametrize("name", CHANGES)
 def test_whatever_changes_generated_rows_changes_their_keys(name: str) -> None:
     value = {"target": 2, "noise": 0.2, "continuous": True, "paired": False}.get(name, 3)
-    one, other = (ToyDataModule(**{"test_rows": 20, **WORLD, **more}) for more in ({}, {name: value}))
-    first, second = (next(iter(module.train_dataloader())) for module in (one, other))
+    record, other = (ToyDataModule(**{"test_rows": 20, **WORLD, **more}) for more in ({}, {name: value}))
+    first, second = (next(iter(module.train_dataloader())) for module in (record, other))
     assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert row_keys.part_rows(one)[0] != row_keys.part_rows(other)[0]
-    inputs = [{key[: row_keys.INPUT] for key in row_keys.part_rows(module)[0]} for module in (one, other)]
+    assert row_keys.part_rows(record)[0] != row_keys.part_rows(other)[0]
+    inputs = [{key[: row_keys.INPUT] for key in row_keys.part_rows(module)[0]} for module in (record, other)]
     assert (inputs[0] == inputs[1]) == (first.x.shape == second.x.shape and torch.equal(first.x, second.x))
 
 
@@ -255,12 +255,12 @@ def test_rows_of_this_version_are_those_of_the_settings() -> None:
 
 def record(**changes: object) -> provenance.Provenance:
     values = dict.fromkeys(("configuration", "weights", "precision", "tokenizer"), "a" * 64)
-    one = provenance.Provenance(
+    record = provenance.Provenance(
         **values, model="m", method="ACE", settings={"rank": 1}, sites=["a"], positions="AllTokens()",
         read_positions="LastPromptToken()",
         prompts="plain", task="t", fitted_rows=["1" * 24], selection_rows=["2" * 24],
     )  # fmt: skip
-    return replace(one, **changes)  # type: ignore[arg-type]
+    return replace(record, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted({*record().__dict__} - {"model", "task", "files"}))

@@ -80,7 +80,7 @@ def test_the_vector_is_that_of_the_command_line(
 def test_it_is_silent(llm: ls.LLM, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:
     ls.fit(llm, PAIRS)
     assert capfd.readouterr() == ("", "")
-    assert not [str(one.message) for one in recwarn]
+    assert not [str(warning.message) for warning in recwarn]
 
 
 def test_steered_text_differs_and_comes_back(llm: ls.LLM, vector: ls.SteeringVector, tmp_path: Path) -> None:
@@ -97,22 +97,22 @@ def test_steered_text_differs_and_comes_back(llm: ls.LLM, vector: ls.SteeringVec
 
 
 def test_what_reads_choices_inside_the_block_is_steered(llm: ls.LLM, vector: ls.SteeringVector) -> None:
-    asked = [MultipleChoice(pair.prompt, (f" {pair.positive}", f" {pair.negative}")) for pair in PAIRS[:3]]
+    questions = [MultipleChoice(pair.prompt, (f" {pair.positive}", f" {pair.negative}")) for pair in PAIRS[:3]]
     edits = {llm.sites[0]: vector.maps[0]}
-    expected = llm.scores(asked, edits)
+    expected = llm.scores(questions, edits)
     with vector.applied_to(llm, strength=1.0):
-        assert torch.equal(llm.scores(asked), expected)
-    assert not torch.equal(llm.scores(asked), expected)
+        assert torch.equal(llm.scores(questions), expected)
+    assert not torch.equal(llm.scores(questions), expected)
 
 
 def test_printing_says_effect_damage_and_warnings(llm: ls.LLM, vector: ls.SteeringVector) -> None:
-    said = str(vector)
-    assert "MeanDifference at block 2" in said
-    assert "strength 1 " in said
-    assert "n 10" in said
+    text = str(vector)
+    assert "MeanDifference at block 2" in text
+    assert "strength 1 " in text
+    assert "n 10" in text
     effect, damage = vector.card.effect["margin_change"], vector.card.drift["reference_kl"]
-    assert f"{effect['value']:.3f} [{effect['low']:.3f}, {effect['high']:.3f}]" in said
-    assert f"{damage['value']:.3f}" in said
+    assert f"{effect['value']:.3f} [{effect['low']:.3f}, {effect['high']:.3f}]" in text
+    assert f"{damage['value']:.3f}" in text
     assert "side effects on other text: not measured" in str(ls.fit(llm, PAIRS))
 
 

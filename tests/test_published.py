@@ -43,7 +43,7 @@ def test_the_certified_strength_is_the_one_that_costs_nothing(outcomes: Path) ->
 
 def test_gains_and_losses(outcomes: Path) -> None:
     right = alphasteer.measures(alphasteer.judge_all(outcomes))["gsm8k_right"]
-    assert [(one.setting, one.rose, one.fell) for one in right.settings] == [
+    assert [(setting.setting, setting.rose, setting.fell) for setting in right.settings] == [
         ("0", 0, 0),
         ("-0.1", 0, 0),
         ("-0.2", 3, 60),
@@ -98,7 +98,14 @@ def test_all_items_of_a_layer_make_certain_what_ten_do_not(tmp_path: Path) -> No
 def test_mass_beyond_two(outcomes: Path) -> None:
     cells = caa_dynamic.read(outcomes)
     matching, mass = caa_dynamic_page.judged(cells).measures
-    assert [one.setting for one in mass.settings if one.value.value < 0.5] == ["-5", "-4", "-3", "3", "4", "5"]
+    assert [setting.setting for setting in mass.settings if setting.value.value < 0.5] == [
+        "-5",
+        "-4",
+        "-3",
+        "3",
+        "4",
+        "5",
+    ]
     step = matching.positions.step
     assert (step.rises_at, step.falls_at) == ("A", "B")
     assert matching.n == 30
@@ -207,9 +214,9 @@ def test_bad_tables(
     outcomes = made.everything(tmp_path)
     spoil(outcomes)  # type: ignore[operator]
     assert main(["--data", str(tmp_path), "--page", str(tmp_path / "page.md")]) == 2
-    said = capsys.readouterr().err
-    assert len(said.strip().splitlines()) == 1
-    assert all(part in said for part in expected), said
+    message = capsys.readouterr().err
+    assert len(message.strip().splitlines()) == 1
+    assert all(part in message for part in expected), message
     assert not (tmp_path / "page.md").exists()
 
 
@@ -244,10 +251,10 @@ def test_released_alphasteer(released: Path) -> None:
     by_name = alphasteer.measures(alphasteer.judge_all(released))
     right, renellm, jailbroken = (by_name[n] for n in ("gsm8k_right", "renellm_refused", "jailbroken_refused"))
     order = ["0", "-0.05", "-0.1", "-0.15", "-0.2", "-0.25", "-0.3", "-0.4", "-0.5"]
-    assert [one.setting for one in right.settings] == order
-    assert [round(100 * one.value.value) for one in right.settings] == [87, 87, 90, 90, 90, 88, 90, 93, 88]
-    assert [round(100 * one.value.value) for one in renellm.settings] == [24, 36, 40, 62, 75, 90, 98, 100, 100]
-    counts = [round(500 * one.value.value) for one in jailbroken.settings]
+    assert [setting.setting for setting in right.settings] == order
+    assert [round(100 * setting.value.value) for setting in right.settings] == [87, 87, 90, 90, 90, 88, 90, 93, 88]
+    assert [round(100 * setting.value.value) for setting in renellm.settings] == [24, 36, 40, 62, 75, 90, 98, 100, 100]
+    counts = [round(500 * setting.value.value) for setting in jailbroken.settings]
     assert (counts[0], *counts[-2:]) == (332, 441, 438)
     quarter = right.settings[5]
     assert (quarter.fell, quarter.rose) == (5, 6)
@@ -266,18 +273,18 @@ def test_released_alphasteer(released: Path) -> None:
 @needs_data
 def test_released_directions(released: Path) -> None:
     gemma, llama = refusal_direction.read(released)
-    assert [len(one.candidates) for one in (gemma, llama)] == [90, 192]
+    assert [len(model.candidates) for model in (gemma, llama)] == [90, 192]
     for model in (gemma, llama):
         assert tuple(RULE.choose(model.candidates, model.layers)[:2]) == model.published
-    assert [sum(refusal_direction.disagreements(one).values()) for one in (gemma, llama)] == [55, 38]
+    assert [sum(refusal_direction.disagreements(model).values()) for model in (gemma, llama)] == [55, 38]
 
 
 @needs_data
 def test_released_letters(released: Path) -> None:
     cells = caa_dynamic.read(released)
     assert len(cells) == 93
-    layer = [one for one in cells if one.layer == caa_dynamic_page.LAYER]
-    without, minus = (np.mean([one.letter(m).mean() for one in layer]) for m in (0.0, -1.0))
+    layer = [cell for cell in cells if cell.layer == caa_dynamic_page.LAYER]
+    without, minus = (np.mean([cell.letter(m).mean() for cell in layer]) for m in (0.0, -1.0))
     assert 0.5 < without < 0.6
     assert minus < 0.02
     counts = caa_dynamic.count(cells, 1.0)

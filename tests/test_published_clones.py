@@ -59,22 +59,22 @@ def test_tables_from_clones(clones: Path, tmp_path: Path) -> None:
     assert main([str(clones), str(out)]) == 0
     assert not [path.name for path in out.iterdir() if SECRET in path.read_text()]
     cells = caa_dynamic.read(out)
-    assert [(one.behaviour, one.layer) for one in cells] == [(b, i) for b in made.BEHAVIOURS for i in range(LAYERS)]
-    for one in cells:
-        assert one.at_a.tolist() == [True, False] * (ITEMS // 2)
+    assert [(cell.behaviour, cell.layer) for cell in cells] == [(b, i) for b in made.BEHAVIOURS for i in range(LAYERS)]
+    for cell in cells:
+        assert cell.at_a.tolist() == [True, False] * (ITEMS // 2)
         for multiplier in (-1.0, 0.0, 1.0):
-            expected = made.of_letter(multiplier + one.layer / 10, "A")
-            np.testing.assert_allclose(one.p_a[multiplier], expected, atol=1e-6)
-            np.testing.assert_allclose(one.mass(multiplier), 1, atol=2e-6)
+            expected = made.of_letter(multiplier + cell.layer / 10, "A")
+            np.testing.assert_allclose(cell.p_a[multiplier], expected, atol=1e-6)
+            np.testing.assert_allclose(cell.mass(multiplier), 1, atol=2e-6)
     read = refusal_direction.read(out)
     made_again = refusal_direction.read(tmp_path / "scratch")
-    for one, other in zip(read, made_again, strict=True):
-        assert (one.published, one.layers, one.loss) == (other.published, other.layers, other.loss)
-        assert {key: values.tolist() for key, values in one.complied.items()} == {
+    for cell, other in zip(read, made_again, strict=True):
+        assert (cell.published, cell.layers, cell.loss) == (other.published, other.layers, other.loss)
+        assert {key: values.tolist() for key, values in cell.complied.items()} == {
             key: values.tolist() for key, values in other.complied.items()
         }
-        assert str(one.candidates) == str(other.candidates)  # NaN and all
-        assert sum(math.isnan(candidate.kl) for candidate in one.candidates) == 1
+        assert str(cell.candidates) == str(other.candidates)  # NaN and all
+        assert sum(math.isnan(candidate.kl) for candidate in cell.candidates) == 1
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_clones_that_are_not_what_was_expected(
 ) -> None:
     (clones / path).unlink() if content is None else (clones / path).write_text(content)
     assert main([str(clones), str(tmp_path / "outcomes")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert expected in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert expected in message
     assert not (tmp_path / "outcomes").exists()
 
 
@@ -142,8 +142,10 @@ def test_alphasteer_is_scored_from_its_answers(tmp_path: Path) -> None:
     names = ("gsm8k_right", "renellm_refused", "jailbroken_refused", "xstest_refused")
     assert {path.name for path in out.iterdir()} == {f"alphasteer_llama31_8b_{name}.csv" for name in names}
     judgement = ls.judge([f"{name}={start}{name}.csv" for name in names])
-    totals = {one.name: {at.setting: round(at.value.value * one.n) for at in one.settings} for one in
-              judgement.measures}  # fmt: skip
+    totals = {
+        measure.name: {setting.setting: round(setting.value.value * measure.n) for setting in measure.settings}
+        for measure in judgement.measures
+    }
     assert totals == {
         "gsm8k_right": {"-0.1": 1, "0": 2},
         "renellm_refused": {"-0.1": 2, "0": 0},
@@ -194,12 +196,12 @@ def test_means_and_items_of_caa(tmp_path: Path) -> None:
     assert main([str(caa_clone(tmp_path / "clones")), str(out)]) == 0
     assert not [path.name for path in out.iterdir() if SECRET in path.read_text()]
     read = caa.read(out)
-    assert [one.name for one in read] == list(caa.BEHAVIOURS)
-    assert {(one.multipliers, one.means) for one in read} == {((-1.0, 0.0, 1.0), (0.1, 0.5, 0.9))}
+    assert [behaviour.name for behaviour in read] == list(caa.BEHAVIOURS)
+    assert {(behaviour.multipliers, behaviour.means) for behaviour in read} == {((-1.0, 0.0, 1.0), (0.1, 0.5, 0.9))}
     judgement = ls.judge(out / "caa_llama2_7b_chat_sycophancy.csv")
     matching, mass = judgement.measures
-    assert [round(one.value.value, 3) for one in matching.settings] == [0.1, 0.5, 0.9]
-    assert {round(one.value.value, 3) for one in mass.settings} == {0.9}
+    assert [round(setting.value.value, 3) for setting in matching.settings] == [0.1, 0.5, 0.9]
+    assert {round(setting.value.value, 3) for setting in mass.settings} == {0.9}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +233,7 @@ def test_other_clones_that_are_not_what_was_expected(
     clones = caa_clone(alphasteer(tmp_path / "clones"))
     (clones / path).unlink() if content is None else (clones / path).write_text(content)
     assert main([str(clones), str(tmp_path / "outcomes")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert expected in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert expected in message
     assert not (tmp_path / "outcomes").exists()

@@ -18,11 +18,11 @@ def test_a_table_is_replaced_by_the_one_that_is_named(tmp_path: Path, monkeypatc
     Path("logs/a/summary.md").write_text(LOG)
     Path("README.md").write_text(DOCUMENT)
     assert main(["README.md"]) == 0
-    kept = Path("README.md").read_text()
+    before = Path("README.md").read_text()
     head, end = "before\n<!-- logs/a/summary.md: SPI -->\n", "<!-- end -->\nafter\n"
-    assert kept == f"{head}| SPI deployed | n |\n|---|---|\n| 0.9 | 5 |\n{end}"
+    assert before == f"{head}| SPI deployed | n |\n|---|---|\n| 0.9 | 5 |\n{end}"
     assert main(["README.md"]) == 0
-    assert Path("README.md").read_text() == kept  # nothing is quoted twice
+    assert Path("README.md").read_text() == before  # nothing is quoted twice
 
 
 def test_rows_are_taken_by_name_in_the_table_s_order(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_table_that_is_not_there_is_an_error_and_a_file_that_is_not_is_named(
 def test_every_quote_in_our_documents_is_whole(path: Path) -> None:
     text = path.read_text()
     begun = re.findall(r"<!-- [\w/.-]+: .+? -->", text)
-    found = list(QUOTE.finditer(text))
-    assert len(found) == len(begun) == text.count("<!-- end -->")
-    for match in found:
+    quotes = list(QUOTE.finditer(text))
+    assert len(quotes) == len(begun) == text.count("<!-- end -->")
+    for match in quotes:
         assert match["old"].startswith("| "), f"{path.name}: nothing is quoted from {match['file']}"

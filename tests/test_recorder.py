@@ -66,15 +66,15 @@ def test_two_processes_go_on_from_what_one_left(
     lost = sorted(tmp_path.glob("cache/*.safetensors"))[2::3]
     for shard in lost:
         shard.unlink()
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*.safetensors")}
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*.safetensors")}
     capfd.readouterr()
     record(model, data, 2)
-    said = capfd.readouterr().out
-    assert "shard 2, 5 is missing" in said
-    assert "2 of 8 shards are left to do" in said
-    assert "is complete: 23 rows of layers [0, 2]" in said
+    output = capfd.readouterr().out
+    assert "shard 2, 5 is missing" in output
+    assert "2 of 8 shards are left to do" in output
+    assert "is complete: 23 rows of layers [0, 2]" in output
     assert content(tmp_path / "cache") == whole
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
 def test_prompts_and_completions_are_one_text(model: str, file: str, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_the_shipped_configuration_records(
     command += ["--model.init_args.backbone.init_args.llm", model, "--data.init_args.file", file]
     command += ["--model.init_args.backbone.init_args.layers", "[0, -2]", "--trainer.accelerator", "cpu"]
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "Recording 23 texts in checkpoints/cache/pocket: 1 of 1 shards are left to do." in said
-    assert "The cache in checkpoints/cache/pocket is complete: 23 rows of layers [0, 2]." in said
+    output = capsys.readouterr().out
+    assert "Recording 23 texts in checkpoints/cache/pocket: 1 of 1 shards are left to do." in output
+    assert "The cache in checkpoints/cache/pocket is complete: 23 rows of layers [0, 2]." in output
     alone = ensure(LLM(model, layers=[0, 2]), TEXTS, workshop / "alone")
     assert content(Path("checkpoints/cache/pocket")) == content(alone.folder)
     assert main([*command, "--data.init_args.dtype=float16"]) == 0

@@ -82,9 +82,10 @@ def test_a_change_of_rows_is_narrower_than_that_of_two_means() -> None:
     steered = base.clone()
     steered[:20] = steered[:20].flip(1)  # 20 of 400 rows change sides
     columns = effect.rows(base, steered.unsqueeze(0), batch)
-    found = effect.estimates({name: column.T for name, column in columns.items()}, None)
+    estimates = effect.estimates({name: column.T for name, column in columns.items()}, None)
     width = {
-        name: found[name][0].high - found[name][0].low for name in ("intended_preferred", "intended_preferred_change")
+        name: estimates[name][0].high - estimates[name][0].low
+        for name in ("intended_preferred", "intended_preferred_change")
     }
     assert width["intended_preferred_change"] < width["intended_preferred"] / 2
 

@@ -71,17 +71,17 @@ def predict(responses: Responses, data: PromptsDataModule, folder: Path, **setti
 
 
 def named(lines: list[dict[str, Any]]) -> dict[tuple[Any, ...], str]:
-    found = {(l["id"], l["system"], l["model"], l["strength"], l["sample"]): l["response"] for l in lines}  # noqa: E741
-    assert len(found) == len(lines)
-    return found
+    by_key = {(l["id"], l["system"], l["model"], l["strength"], l["sample"]): l["response"] for l in lines}  # noqa: E741
+    assert len(by_key) == len(lines)
+    return by_key
 
 
 @pytest.mark.parametrize("n", [7, pytest.param(50, marks=pytest.mark.slow)])
 def test_batched_responses_are_those_one_by_one(n: int, model: Path, vector: Path, tmp_path: Path) -> None:
     """Of 3 system prompts and 3 strengths, and unsteered."""
     data = PromptsDataModule(str(prompts(tmp_path, n)), SYSTEMS, batch_size=16)
-    found = named(predict(module(model, vector), data, tmp_path / "run"))
-    assert len(found) == n * 3 * 4
+    responses_by_key = named(predict(module(model, vector), data, tmp_path / "run"))
+    assert len(responses_by_key) == n * 3 * 4
     llm, push = LLM(str(model), layers=[1], chat=True), torch.load(vector, weights_only=True)
     llm.load()
     for prompt in data.prompts:
@@ -90,8 +90,8 @@ def test_batched_responses_are_those_one_by_one(n: int, model: Path, vector: Pat
             for strength in (None, *STRENGTHS):
                 edits = {} if strength is None else {llm.sites[0]: lambda h, c=strength: h + c * push}
                 alone = llm.generate([prompt.text], 8, edits=edits)[0]
-                assert found[prompt.id, system, str(model), strength, 0] == alone
-    assert len(set(found.values())) > 2 * n  # steering and prompts both matter
+                assert responses_by_key[prompt.id, system, str(model), strength, 0] == alone
+    assert len(set(responses_by_key.values())) > 2 * n  # steering and prompts both matter
 
 
 def test_every_line_says_what_it_is_of(model: Path, vector: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_killed_and_resumed_without_a_lost_or_doubled_line(
     assert not (folder / "responses.jsonl").exists()
     responses, calls = module(model, vector), []
     respond = responses.respond
-    responses.respond = lambda *given: calls.append(1) or respond(*given)  # type: ignore[method-assign]
+    responses.respond = lambda *arguments: calls.append(1) or respond(*arguments)  # type: ignore[method-assign]
     assert predict(responses, data, folder) == whole
     assert len(calls) == 6 - parts
     assert not parts or f"Going on: {6 - parts} of 6 parts are left." in capsys.readouterr().out
@@ -162,9 +162,9 @@ def test_other_settings_start_anew(
 
 def test_two_processes_write_what_one_does(model: Path, vector: Path, tmp_path: Path) -> None:
     data = PromptsDataModule(str(prompts(tmp_path, 9)), SYSTEMS[:2], batch_size=4)
-    one = predict(module(model, vector), data, tmp_path / "one")
+    single = predict(module(model, vector), data, tmp_path / "one")
     two = predict(module(model, vector), data, tmp_path / "two", devices=2, strategy="ddp_fork")
-    assert one == two
+    assert single == two
 
 
 def test_drawn_responses_do_not_depend_on_the_batch(model: Path, vector: Path, tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_tokens_are_drawn_with_their_probabilities() -> None:
     expected = (logits[0] / 0.7).softmax(-1)
     torch.testing.assert_close(drawn.bincount(minlength=4) / 20_000, expected, atol=0.012, rtol=0)
     few = Sampler([str(i) for i in range(20_000)], 0, 0.7, 0.9)(torch.zeros(1), logits).argmax(-1)
-    kept = expected[:2] / expected[:2].sum()  # the first alone reaches .77, with the second .95
+    share = expected[:2] / expected[:2].sum()  # the first alone reaches .77, with the second .95
     torch.testing.assert_close(
-        few.bincount(minlength=4) / 20_000, torch.cat([kept, torch.zeros(2)]), atol=0.012, rtol=0
+        few.bincount(minlength=4) / 20_000, torch.cat([share, torch.zeros(2)]), atol=0.012, rtol=0
     )
 
 
@@ -335,8 +335,8 @@ def test_cells_cannot_break_the_table() -> None:
 def test_a_vector_without_a_record_is_named_as_such(model: Path, vector: Path, tmp_path: Path) -> None:
     data = PromptsDataModule(str(prompts(tmp_path, 2)), batch_size=2)
     predict(module(model, vector), data, tmp_path / "run")
-    said = f"{vector} does not say what it was fitted to: model, layer and tokens were not compared."
-    assert said in (tmp_path / "run" / "responses.md").read_text()
+    sentence = f"{vector} does not say what it was fitted to: model, layer and tokens were not compared."
+    assert sentence in (tmp_path / "run" / "responses.md").read_text()
     predict(module(model, None), data, tmp_path / "plain")
     assert "Warning" not in (tmp_path / "plain" / "responses.md").read_text()
 

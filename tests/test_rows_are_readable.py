@@ -70,7 +70,7 @@ def stereoset(change: Callable[[dict[str, Any]], None]) -> list[str]:
 def test_a_pair_is_refused_by_name_in_whatever_part_it_is(
     change: dict[str, str], message: str, number: int, model: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{**one, **change} if i == number else one for i, one in enumerate(PAIRS)]
+    rows = [{**pair, **change} if i == number else pair for i, pair in enumerate(PAIRS)]
     assert fit("steer_behaviour", model, *pairs(rows)) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -105,10 +105,10 @@ def labelled(texts: list[str]) -> list[str]:
     rows = [{"text": text, "kind": "ab"[i % 2]} for i, text in enumerate(texts)]
     Path("own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = "--data.init_args.source"
-    given = {"file": "own.jsonl", "template": "'{text} :'", "label_column": "kind"}
+    settings = {"file": "own.jsonl", "template": "'{text} :'", "label_column": "kind"}
     return [
         f"{source}=LabelledFile",
-        *(f"{source}.init_args.{name}={value}" for name, value in given.items()),
+        *(f"{source}.init_args.{name}={value}" for name, value in settings.items()),
         f"{source}.init_args.labels={{a: [ham], b: [spam]}}",
         *(f"--data.init_args.{part}={count}" for part, count in (("train", 40), ("calibration", 20), ("test", 20))),
         "--data.init_args.cache=null",

@@ -129,7 +129,7 @@ def test_a_report_says_how_many_rows_were_tested(here: Path, monkeypatch: pytest
     assert main(given("test", *arguments, "--trainer.limit_test_batches=1")) == 0
     report = json.loads(path.read_text())
     measure = next(iter(report["metrics"]))
-    n, whole = (one["metrics"][measure]["n"] for one in (report, every))
+    n, whole = (rows_tested["metrics"][measure]["n"] for rows_tested in (report, every))
     assert 0 < n <= 20 < whole
     sentence = f"Only {n} of the {whole} held-out rows were tested"
     assert any(text.startswith(sentence) for text in report["warnings"])

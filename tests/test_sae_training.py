@@ -63,8 +63,8 @@ class Rows(SteeringDataModule):
     def loader(self, first: int, end: int) -> DataLoader[Recorded]:
         h = planted()[0][:, first:end]
         row = torch.arange(h.shape[1])
-        parts = [one[share(self)] for one in row.split(131)]
-        return DataLoader([Recorded(one, h[:, one]) for one in parts], batch_size=None)  # type: ignore[arg-type]
+        parts = [rows_of_part[share(self)] for rows_of_part in row.split(131)]
+        return DataLoader([Recorded(rows_of_part, h[:, rows_of_part]) for rows_of_part in parts], batch_size=None)  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[Recorded]:
         return self.loader(0, N)
@@ -100,10 +100,10 @@ def test_planted_directions_are_found_and_written_for_every_site(tmp_path: Path)
         z = sae.encode(held[i])
         lost = (held[i] - sae.decode(z)).square().sum() / (held[i] - centre[i]).square().sum()
         assert lost < 0.15
-        found = report["layers"][site]
-        assert found["variance_lost"]["value"] == pytest.approx(float(lost), rel=1e-4)
-        assert found["active_features"]["value"] == pytest.approx(float((z > 0).double().sum(1).mean()), rel=1e-5)
-        for estimate in found.values():
+        figures = report["layers"][site]
+        assert figures["variance_lost"]["value"] == pytest.approx(float(lost), rel=1e-4)
+        assert figures["active_features"]["value"] == pytest.approx(float((z > 0).double().sum(1).mean()), rel=1e-5)
+        for estimate in figures.values():
             assert estimate["low"] < estimate["value"] < estimate["high"]
             assert estimate["n"] == HELD_OUT
     assert report["core_seconds"] > 0
@@ -112,14 +112,14 @@ def test_planted_directions_are_found_and_written_for_every_site(tmp_path: Path)
 
 def test_features_of_too_few_rows_are_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways of training; with a high threshold, as planted directions are all frequent."""
-    h, found = planted()[0][:, :N], {}
+    h, features = planted()[0][:, :N], {}
     for least in (0, 200):
         for kind in ("modules", "probes"):
             monkeypatch.setattr(f"lightning_steer.{kind}.sparse_autoencoder.LEAST", least)
         fitted(tmp_path / str(least), 40)
         ours = read_sparse_autoencoder(tmp_path / str(least) / "first", D)
-        found[least] = [(sae.encode(h[0]) > 0).sum(0) for sae in (ours, train_sparse_autoencoder(h[0], 3 * D, 0.05))]
-    for all_of_them, frequent in zip(found[0], found[200], strict=True):
+        features[least] = [(sae.encode(h[0]) > 0).sum(0) for sae in (ours, train_sparse_autoencoder(h[0], 3 * D, 0.05))]
+    for all_of_them, frequent in zip(features[0], features[200], strict=True):
         assert ((all_of_them > 0) & (all_of_them < 200)).any()
         assert (all_of_them >= 200).any()
         assert torch.equal(frequent, all_of_them.where(all_of_them >= 200, 0))
@@ -139,8 +139,8 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     for devices in (1, 2):
         fitted(tmp_path / str(devices), 3, devices)
     for site in Nothing.sites:
-        one, two = (read_sparse_autoencoder(tmp_path / str(devices) / site, D) for devices in (1, 2))
-        for a, b in zip(one, two, strict=True):
+        single, two = (read_sparse_autoencoder(tmp_path / str(devices) / site, D) for devices in (1, 2))
+        for a, b in zip(single, two, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4)
 
 
@@ -179,14 +179,16 @@ def test_the_study_scores_features_and_activations_on_the_same_rows() -> None:
     h, directions = planted(1000)
     seen = (h[0] - 3) @ directions[0, 0]
     seen = seen + 0.01 * seen.std() * torch.randn(1000, generator=torch.Generator().manual_seed(2))  # never all of it
-    found = encodings(h[0], seen.sub(seen.median()).mul(2).sigmoid())
+    encoded = encodings(h[0], seen.sub(seen.median()).mul(2).sigmoid())
     for name in ("r2", "r2_activations", "r2_gain"):
-        assert found[f"{name}_low"] < found[name] < found[f"{name}_high"]
-    assert found["r2_gain"] == pytest.approx(found["r2"] - found["r2_activations"])
-    paired = found["r2_gain_high"] - found["r2_gain_low"]
-    assert paired < found["r2_high"] - found["r2_low"] + found["r2_activations_high"] - found["r2_activations_low"]
-    assert found["r2_activations"] > 0.99  # linear in the activations
-    assert found["r2"] > 0.5
-    assert found["rows"] == 200
+        assert encoded[f"{name}_low"] < encoded[name] < encoded[f"{name}_high"]
+    assert encoded["r2_gain"] == pytest.approx(encoded["r2"] - encoded["r2_activations"])
+    paired = encoded["r2_gain_high"] - encoded["r2_gain_low"]
+    assert (
+        paired < encoded["r2_high"] - encoded["r2_low"] + encoded["r2_activations_high"] - encoded["r2_activations_low"]
+    )
+    assert encoded["r2_activations"] > 0.99  # linear in the activations
+    assert encoded["r2"] > 0.5
+    assert encoded["rows"] == 200
     chance = encodings(h[0], torch.rand(1000, generator=torch.Generator().manual_seed(1)))
     assert max(chance["r2"], chance["r2_activations"]) < 0.1

@@ -29,19 +29,19 @@ def unsafe(text: str) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
         if called in ("eval", "exec", "compile", "__import__", "yaml.load", "yaml.unsafe_load", "os.system"):
             yield called
-        if called == "torch.load" and given != {"map_location": "'cpu'", "weights_only": "True", "mmap": "True"}:
+        if called == "torch.load" and keywords != {"map_location": "'cpu'", "weights_only": "True", "mmap": "True"}:
             yield "torch.load that is not checkpoint.load"
-        if given.get("trust_remote_code", "False") != "False":
+        if keywords.get("trust_remote_code", "False") != "False":
             yield "trust_remote_code"
-        if given.get("allow_pickle", "False") != "False" or given.get("shell", "False") != "False":
+        if keywords.get("allow_pickle", "False") != "False" or keywords.get("shell", "False") != "False":
             yield f"{called} with allow_pickle or shell"
         if called.startswith("torch.hub") or called.endswith(("hf_hub_download", "snapshot_download")):
             yield "a download"
         weights = called.endswith(".from_pretrained") and not called.endswith(READ_BY_CLASS)
-        if weights and given.get("use_safetensors") != "True":
+        if weights and keywords.get("use_safetensors") != "True":
             yield "weights that need not be safetensors"
 
 
@@ -87,9 +87,9 @@ def test_ci_runs_targets_that_there_are() -> None:
     jobs = yaml.safe_load(text)["jobs"]
     assert {"check", "test", "slow", "docs", "wheel", "audit"} <= jobs.keys()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    asked = set(re.findall(r"- run: make ([a-z-]+)", text))
-    assert asked == {"check", "test", "test-all", "docs"}
-    assert asked <= targets
+    named = set(re.findall(r"- run: make ([a-z-]+)", text))
+    assert named == {"check", "test", "test-all", "docs"}
+    assert named <= targets
 
 
 def test_hooks_are_those_of_make_check() -> None:

@@ -108,10 +108,10 @@ def test_a_report_shows_only_plain_files_of_its_folder(
     else:
         (logs / "run" / name).symlink_to(outside)
     assert report_main([str(logs), "--html"]) == 2
-    said = capsys.readouterr().err
-    assert name in said
-    assert said.count("\n") == 1
-    assert "plain file" in said
+    output = capsys.readouterr().err
+    assert name in output
+    assert output.count("\n") == 1
+    assert "plain file" in output
     assert not list(logs.glob("runs.*")) + list(logs.glob("report.html"))
 
 
@@ -142,7 +142,7 @@ def test_a_run_does_not_begin_in_a_folder_with_links(outside: Path, tmp_path: Pa
 
 def opened(text: str) -> list[str]:
     """Calls in a source text that write to a file by its name."""
-    found = []
+    opened_paths = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -151,8 +151,8 @@ def opened(text: str) -> list[str]:
             modes = [value for value in values if value in ("'w'", "'wb'", "'a'", "'x'")]
             drawn = name == "savefig" and "format" in {k.arg for k in node.keywords}
             if (name in WRITES and not own and not drawn) or (name == "open" and modes):
-                found.append(f"{name} in line {node.lineno}")
-    return found
+                opened_paths.append(f"{name} in line {node.lineno}")
+    return opened_paths
 
 
 def test_every_writer_is_the_one(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def torchrun(nodes: int, processes: int, arguments: list[str]) -> None:
         for _ in range(nodes)
     ]
     for process in launched:
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
 
 
 @pytest.mark.slow
@@ -55,15 +55,15 @@ def test_what_one_process_trains_many_train(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     assert main([*FIT, "--run=one"]) == 0
-    one = load_file("checkpoints/pocket/one/model.safetensors")
+    reference = load_file("checkpoints/pocket/one/model.safetensors")
     for name, (nodes, processes, more) in PROCESSES.items():
-        given = ["--config", f"configs/scale/{name}.yaml", *FIT[3:], f"--trainer.devices={processes}", *more]
+        arguments = ["--config", f"configs/scale/{name}.yaml", *FIT[3:], f"--trainer.devices={processes}", *more]
         Path("named.yaml").write_text(f"run: {name}\n")  # torchrun takes --run for an option of its own
-        torchrun(nodes, processes, [*FIT[:3], "--config", "named.yaml", *given])
-        many = load_file(f"checkpoints/pocket/{name}/model.safetensors")
-        assert many.keys() == one.keys()
-        for tensor, value in one.items():
-            assert torch.allclose(many[tensor], value, atol=1e-4), f"{name}: {tensor}"
+        torchrun(nodes, processes, [*FIT[:3], "--config", "named.yaml", *arguments])
+        trained = load_file(f"checkpoints/pocket/{name}/model.safetensors")
+        assert trained.keys() == reference.keys()
+        for tensor, value in reference.items():
+            assert torch.allclose(trained[tensor], value, atol=1e-4), f"{name}: {tensor}"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_model_laid_out_over_devices_is_asked_of_accelerate(
     monkeypatch.setitem(sys.modules, "accelerate", None)
     (workshop / "checkpoints").mkdir()
     (workshop / "checkpoints" / "pocket").symlink_to(ROOT / "checkpoints" / "pocket")
-    given = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", "configs/scale/device_map.yaml"]
-    configs = [part for config in given for part in ("--config", config)]
+    paths = ["configs/steer_behaviour.yaml", "configs/methods/mean_difference.yaml", "configs/scale/device_map.yaml"]
+    configs = [part for config in paths for part in ("--config", config)]
     assert main(["fit", *configs, "--trainer.accelerator=cpu"]) == 2
     assert "device_map needs accelerate: pip install accelerate" in capsys.readouterr().err

@@ -52,9 +52,9 @@ def test_a_finding_held_by_the_declared_rule(shown: tuple[bool, bool], detectabl
     assert declared.verdict(result(0.4, 0.1), result(0.1, detectable), shown, 0.1) == expected
 
 
-def row(small: Sequence[float] | NDArray, large: Sequence[float] | NDArray) -> results.Row:
-    (found,) = results.rows(QUESTION, {"it": np.array(small)}, {"it": np.array(large)})
-    return found
+def row(small: Sequence[float] | NDArray, large: Sequence[float] | NDArray) -> results.FindingRow:
+    (row_found,) = results.rows(QUESTION, {"it": np.array(small)}, {"it": np.array(large)})
+    return row_found
 
 
 def test_an_effect_that_shrinks_to_nothing_did_not_hold_and_a_hidden_one_is_not_known() -> None:
@@ -74,10 +74,10 @@ def test_an_effect_that_shrinks_to_nothing_did_not_hold_and_a_hidden_one_is_not_
 def test_units_that_say_nothing_at_one_size_are_left_out_of_the_difference() -> None:
     small, large = np.arange(20) / 10 + 1.0, np.arange(20) / 10 + 1.5
     large[:5] = math.nan
-    found = row(small, large)
-    assert found.difference.n == 15
-    assert found.difference.value == pytest.approx(0.5)
-    assert found.results[0].estimate.n == 20
+    row_found = row(small, large)
+    assert row_found.difference.n == 15
+    assert row_found.difference.value == pytest.approx(0.5)
+    assert row_found.results[0].estimate.n == 20
     assert row([1.0, math.nan], [math.nan, 1.0]).difference.n == 0
 
 
@@ -134,14 +134,14 @@ def test_one_command_measures_both_sizes_writes_the_tables_and_goes_on(
     tmp_path: Path, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(measuring.language, "run", made_up)
-    one = measuring.jobs.one
+    one = measuring.jobs.run_cell
     measured: list[dict[str, Any]] = []
 
     def once(*given: Any) -> dict[str, Any]:
         measured[:] = measured or [one(*given)]  # a cell of MERA takes a second, and there are many
         return measured[0]
 
-    monkeypatch.setattr(measuring.jobs, "one", once)
+    monkeypatch.setattr(measuring.jobs, "run_cell", once)
     small, large = models(tmp_path / "small", 5), models(tmp_path / "large", 7)
     command = ["--quick", "--small", str(small), "--large", str(large), "--processes", "1"]
     assert main([*command, "--only", "knowledge-3M", "arena-3M"]) == 0
@@ -179,9 +179,9 @@ def test_without_the_small_models_it_says_what_to_do(workshop: Path, capsys: pyt
 def test_a_model_that_knows_the_truth_has_no_error(monkeypatch: pytest.MonkeyPatch, pocket_decoder: Path) -> None:
     """Planted probabilities have no error in log-odds, also if all traits are likelier; a random model has one."""
     from lightning_steer.data.pocket import items
-    from lightning_steer.studies.pocket.reader import Reader
+    from lightning_steer.studies.pocket.reader import PocketReader
 
-    reader, rows = Reader(pocket_decoder), items.traits()
+    reader, rows = PocketReader(pocket_decoder), items.traits()
     assert measuring._log_odds(reader)[0].mean() > 0.3
     planted = torch.full((len(rows), len(vocabulary())), -30.0)
     for logp, item in zip(planted, rows, strict=True):

@@ -106,21 +106,23 @@ def test_blocks_run_as_often_as_counted(llm: ls.LLM) -> None:
 
 def test_the_grid_is_widened_where_its_end_is_the_best() -> None:
     pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
-    found = searched(BASE, pairs, layers=[4], reference_texts=TEXTS)
-    assert len(found.grid.strengths) > len(MeanDifference.default_strengths)
-    assert found.grid.effect.shape == found.grid.damage.shape == (1, len(found.grid.strengths))
-    asked = searched(BASE, pairs, layers=[4], reference_texts=TEXTS, strengths=list(MeanDifference.default_strengths))
-    assert list(asked.grid.strengths) == list(MeanDifference.default_strengths)
-    assert torch.equal(asked.grid.effect, found.grid.effect[:, : len(MeanDifference.default_strengths)])
-    assert "strongest setting that was tried" in asked.reason
+    result = searched(BASE, pairs, layers=[4], reference_texts=TEXTS)
+    assert len(result.grid.strengths) > len(MeanDifference.default_strengths)
+    assert result.grid.effect.shape == result.grid.damage.shape == (1, len(result.grid.strengths))
+    asked_for = searched(
+        BASE, pairs, layers=[4], reference_texts=TEXTS, strengths=list(MeanDifference.default_strengths)
+    )
+    assert list(asked_for.grid.strengths) == list(MeanDifference.default_strengths)
+    assert torch.equal(asked_for.grid.effect, result.grid.effect[:, : len(MeanDifference.default_strengths)])
+    assert "strongest setting that was tried" in asked_for.reason
 
 
 @pytest.mark.parametrize("method", [MERA, MeanDifference])
 def test_a_method_has_strengths_of_its_own(llm: ls.LLM, method: type) -> None:
     pairs = ls.read_pairs(ROOT / "configs/pairs.jsonl")
-    asked = searched(llm, pairs, layers=[4], method=method, reference_texts=TEXTS, budget=9.0)
-    assert list(asked.grid.strengths)[: len(method.default_strengths)] == list(method.default_strengths)
-    assert method is MeanDifference or len(asked.grid.strengths) == len(method.default_strengths)
+    result = searched(llm, pairs, layers=[4], method=method, reference_texts=TEXTS, budget=9.0)
+    assert list(result.grid.strengths)[: len(method.default_strengths)] == list(method.default_strengths)
+    assert method is MeanDifference or len(result.grid.strengths) == len(method.default_strengths)
 
 
 def test_a_method_that_does_nothing_is_not_chosen(llm: ls.LLM) -> None:
@@ -129,8 +131,8 @@ def test_a_method_that_does_nothing_is_not_chosen(llm: ls.LLM) -> None:
 
 
 def test_strengths_are_tried_from_the_weakest(llm: ls.LLM) -> None:
-    given = searched(llm, PAIRS, reference_texts=TEXTS, strengths=[2.0, 0.25, 0.5])
-    assert list(given.grid.strengths) == [0.25, 0.5, 2.0]
+    result = searched(llm, PAIRS, reference_texts=TEXTS, strengths=[2.0, 0.25, 0.5])
+    assert list(result.grid.strengths) == [0.25, 0.5, 2.0]
 
 
 def test_a_strength_that_cannot_be_read_is_not_chosen(llm: ls.LLM, grid: Grid) -> None:
@@ -173,10 +175,10 @@ def test_more_damage_than_the_budget_where_it_is_judged_is_said(
     llm: ls.LLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("lightning_steer.workflows.steer.damage", lambda *_: torch.tensor([torch.nan]))
-    found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS, folder=tmp_path)
+    result = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS, folder=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert "more than the budget of 0.1" in report["warnings"][0]
-    assert report["warnings"] == found.vector.card.warnings
+    assert report["warnings"] == result.vector.card.warnings
     assert report["warnings"][0] in (tmp_path / "report.md").read_text()
 
 
@@ -192,15 +194,15 @@ def test_held_out_pairs_choose_nothing(llm: ls.LLM, grid: Grid) -> None:
 
 
 def test_the_vector_is_that_of_the_chosen_setting(llm: ls.LLM) -> None:
-    found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
-    card = found.vector.card
-    assert card.strength.value == STRENGTHS[found.setting.strength]
+    result = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
+    card = result.vector.card
+    assert card.strength.value == STRENGTHS[result.setting.strength]
     assert card.strength.low is None  # the search was not done again on other rows
     assert not any("Only one strength" in warning for warning in card.warnings)
-    assert [site.layer for site in card.sites] == [found.setting.layer]
+    assert [site.layer for site in card.sites] == [result.setting.layer]
     assert card.certificate is not None
-    assert card.certificate["reason"] == found.reason
-    assert f"{found.grid.damage[found.setting]:.3f}" in found.reason
+    assert card.certificate["reason"] == result.reason
+    assert f"{result.grid.damage[result.setting]:.3f}" in result.reason
     assert card.effect["margin_change"]["n"] == 6
     assert card.drift["reference_kl"]["n"] == 2 + len(own_text(llm, TEXTS[1::2]))
 
@@ -210,10 +212,10 @@ def table(effect: list[list[float]], damage: list[list[float]]) -> Grid:
 
 
 def test_the_largest_effect_within_the_budget() -> None:
-    one = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.2], [0.1, 0.0]])
-    assert within_budget(one, 0.1) == [(1, 0), (0, 0)]
-    assert within_budget(one, 0.3) == [(0, 1), (1, 0), (0, 0)]
-    assert within_budget(one, 0.001) == []
+    grid = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.2], [0.1, 0.0]])
+    assert within_budget(grid, 0.1) == [(1, 0), (0, 0)]
+    assert within_budget(grid, 0.3) == [(0, 1), (1, 0), (0, 0)]
+    assert within_budget(grid, 0.001) == []
     assert within_budget(table([[9e-6, 0.0], [1e-7, -2.0]], [[0.0, 0.0], [0.0, 0.0]]), 0.1) == []
     assert within_budget(table([[-1.0, 0.0], [0.0, -2.0]], [[0.0, 0.0], [0.0, 0.0]]), 0.1) == []
     broken = table([[float("nan"), 1.0], [0.5, 2.0]], [[0.0, float("nan")], [0.0, float("inf")]])
@@ -221,21 +223,21 @@ def test_the_largest_effect_within_the_budget() -> None:
 
 
 def test_the_reason_names_the_edge_of_the_grid() -> None:
-    one = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.05], [0.1, 0.0]])
-    first, second = within_budget(one, 0.1)[:2]
-    assert "strongest setting" in reason(one, first, 0.1, 0)
-    assert "Layer 3 (2 layers tried, counted from 0)" in reason(one, first, 0.1, 0)
-    assert "strongest setting" not in reason(one, second, 0.1, 1)
-    assert "1 with a larger effect broke" in reason(one, second, 0.1, 1)
+    grid = table([[1.0, 9.0], [2.0, -3.0]], [[0.01, 0.05], [0.1, 0.0]])
+    first, second = within_budget(grid, 0.1)[:2]
+    assert "strongest setting" in reason(grid, first, 0.1, 0)
+    assert "Layer 3 (2 layers tried, counted from 0)" in reason(grid, first, 0.1, 0)
+    assert "strongest setting" not in reason(grid, second, 0.1, 1)
+    assert "1 with a larger effect broke" in reason(grid, second, 0.1, 1)
 
 
 def test_what_breaks_text_is_passed_over(llm: ls.LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     first = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
     answers = iter([["repeats itself"], []])  # the largest effect, the next
     monkeypatch.setattr("lightning_steer.modules.written.broken", lambda *_: next(answers, []))
-    found = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
-    assert found.grid.effect[found.setting] < first.grid.effect[first.setting]
-    assert "1 with a larger effect broke the text" in found.reason
+    result = searched(llm, PAIRS, reference_texts=TEXTS, strengths=STRENGTHS)
+    assert result.grid.effect[result.setting] < first.grid.effect[first.setting]
+    assert "1 with a larger effect broke the text" in result.reason
 
 
 def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
@@ -269,9 +271,9 @@ def test_shipped_texts_are_those_that_the_tokenizer_knows(llm: ls.LLM) -> None:
     ],
 )
 def test_bad_values(llm: ls.LLM, changed: dict[str, object], sentence: str) -> None:
-    given = {"pairs": PAIRS, "reference_texts": TEXTS, "strengths": STRENGTHS} | changed
+    arguments = {"pairs": PAIRS, "reference_texts": TEXTS, "strengths": STRENGTHS} | changed
     with pytest.raises((TypeError, ValueError), match=sentence):
-        ls.steer(llm, **given)  # type: ignore[arg-type]
+        ls.steer(llm, **arguments)  # type: ignore[arg-type]
 
 
 def test_the_command(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,28 +348,28 @@ def test_the_command_steers_some_tokens_with_a_trained_method(workshop: Path) ->
 def test_bad_commands(arguments: list[str], sentence: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pairs.jsonl").write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in PAIRS))
     Path("empty.jsonl").write_text("")
-    given = {"--llm": BASE, "--pairs": "pairs.jsonl"} | dict(zip(arguments[::2], arguments[1::2], strict=True))
+    options = {"--llm": BASE, "--pairs": "pairs.jsonl"} | dict(zip(arguments[::2], arguments[1::2], strict=True))
     before = set(Path().rglob("*"))
     try:
-        code = main(["steer", *(part for option in given.items() for part in option)])
+        code = main(["steer", *(part for option in options.items() for part in option)])
     except SystemExit as exit_:
         code = exit_.code
-    said = capsys.readouterr().err
-    assert code == 2, said
-    assert sentence in said
-    assert len([line for line in said.strip().splitlines() if not line.startswith("Loading weights")]) == 1
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert sentence in message
+    assert len([line for line in message.strip().splitlines() if not line.startswith("Loading weights")]) == 1
     assert set(Path().rglob("*")) == before
 
 
 def test_a_certificate_is_that_of_the_held_out_pairs_alone(llm: ls.LLM, tmp_path: Path) -> None:
     """One setting and rows that chose nothing: the bound is that of the rule on the report's own counts."""
     pairs = list({pair.prompt: pair for pair in pocket_pairs("truthful", 10, 0)}.values())
-    found = searched(llm, pairs, layers=[4], reference_texts=TEXTS, strengths=[6.0], certify=True, folder=tmp_path)
+    result = searched(llm, pairs, layers=[4], reference_texts=TEXTS, strengths=[6.0], certify=True, folder=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     bound, change = report["metrics"]["certified_bound"], report["metrics"]["intended_preferred_change"]
     assert bound["n"] == change["n"] == report["data"]["held_out"]["rows"]
     assert 0 < bound["value"] < change["value"]
-    assert found.vector.card.certificate == {"reason": report["choice"], "bound": bound["value"]}
+    assert result.vector.card.certificate == {"reason": report["choice"], "bound": bound["value"]}
     assert f"improves by more than {bound['value']:.3f}" in report["choice"]
     weak = searched(llm, PAIRS, layers=[4], reference_texts=TEXTS, strengths=[0.25], certify=True)
     assert weak.vector.card.certificate is not None

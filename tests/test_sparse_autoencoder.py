@@ -33,8 +33,8 @@ def test_planted_directions_are_found_and_little_is_lost():
     sae = train_sparse_autoencoder(h, 2 * M, sparsity=0.05, steps=1500)
     lost = (h - sae.decode(sae.encode(h))).square().sum() / (h - h.mean(0)).square().sum()
     assert lost < 0.1
-    found = (directions @ sae.W_dec.T).abs().amax(1)  # cosines, as both have unit length
-    assert (found > 0.9).sum() >= 12
+    cosines = (directions @ sae.W_dec.T).abs().amax(1)  # cosines, as both have unit length
+    assert (cosines > 0.9).sum() >= 12
     random = torch.nn.functional.normalize(torch.randn(2 * M, D, generator=torch.Generator().manual_seed(1)), dim=-1)
     assert ((directions @ random.T).abs().amax(1) > 0.9).sum() < 4
 

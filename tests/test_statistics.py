@@ -91,8 +91,8 @@ def test_tango_is_the_inverted_score_test(gains, harms, n) -> None:
 def test_a_change_never_has_no_width() -> None:
     cluster = np.repeat(np.arange(12), 5)
     for rows in (np.zeros(60), np.ones(60), -np.ones(60)):
-        for one in (None, cluster):
-            estimate = Change().estimate(rows, one)[0]
+        for cluster_column in (None, cluster):
+            estimate = Change().estimate(rows, cluster_column)[0]
             assert estimate.high - estimate.low > 0.05, (rows[0], estimate)
             assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
 
@@ -109,8 +109,8 @@ def test_equal_clusters_give_students_interval_of_their_means() -> None:
     cluster, error = np.repeat(np.arange(60), 5), stats.sem(means)
     low, high = stats.t.interval(0.95, 59, means.mean(0), error)
     smooth = Smooth(lambda w, x: w @ x / w.sum(1, keepdims=True)).estimate(rows, cluster=cluster)
-    for c, (one, other) in enumerate(zip(smooth, Mean().estimate(rows, cluster), strict=True)):
-        assert (one.low, one.high) == pytest.approx((low[c], high[c]))
+    for c, (estimate, other) in enumerate(zip(smooth, Mean().estimate(rows, cluster), strict=True)):
+        assert (estimate.low, estimate.high) == pytest.approx((low[c], high[c]))
         assert (other.low, other.high) == pytest.approx(moved_out((low[c], high[c]), means[:, c], error[c], 59))
 
 
@@ -144,7 +144,7 @@ def test_the_jackknife_is_a_loop_over_clusters() -> None:
     random, cluster = np.random.default_rng(2), np.array([3, 3, 7, 7, 7, 1, 9, 9])
     x, y = random.random((2, 8))
     left_out = [y[cluster != c].sum() / x[cluster != c].sum() for c in (1, 3, 7, 9)]
-    error = math.sqrt(3 / 4 * sum((one - np.mean(left_out)) ** 2 for one in left_out))
+    error = math.sqrt(3 / 4 * sum((value - np.mean(left_out)) ** 2 for value in left_out))
     reach = stats.t.ppf(0.975, 3) * error
     estimate = Smooth(lambda w, a, b: (w @ b) / (w @ a)).estimate(x, y, cluster=cluster)[0]
     value = y.sum() / x.sum()
@@ -188,8 +188,8 @@ def test_few_units_have_a_range_and_many_an_interval() -> None:
 
 def test_no_range_of_units_ends_beyond_what_is_possible() -> None:
     """Student's interval of such networks reached .999 + .003."""
-    found = intervals.mean_over_units([0.9999, 0.999, 0.9985, 0.9999, 0.991])
-    assert found.high <= 1
+    range_found = intervals.mean_over_units([0.9999, 0.999, 0.9985, 0.9999, 0.991])
+    assert range_found.high <= 1
 
 
 @pytest.mark.parametrize("n", [2, 9])
@@ -234,8 +234,8 @@ def test_what_is_known_by_definition_has_no_interval() -> None:
 
 def test_random_draws_are_ranked() -> None:
     draws = np.arange(20.0)
-    one = RandomControl(higher_is_better=True).estimate(draws, 18.0)[0]
-    assert one == (0, 9.5, 19, 20, 3 / 21)
+    ranked = RandomControl(higher_is_better=True).estimate(draws, 18.0)[0]
+    assert ranked == (0, 9.5, 19, 20, 3 / 21)
     assert RandomControl(higher_is_better=True).estimate(draws, 99.0)[0].p == 1 / 21
 
 
@@ -259,8 +259,8 @@ def test_answers_beside_explicit_tables() -> None:
         one_hot = np.eye(3)[truth] - np.eye(3)[truth].mean(0), np.eye(3)[answer] - np.eye(3)[answer].mean(0)
         spread = math.sqrt((one_hot[0] ** 2).sum() * (one_hot[1] ** 2).sum())
         assert estimates[f"mcc{suffix}"][0].value == pytest.approx((one_hot[0] * one_hot[1]).sum() / spread)
-    for name, (one,) in estimates.items():
-        assert one.low < one.value < one.high, name
+    for name, (estimate,) in estimates.items():
+        assert estimate.low < estimate.value < estimate.high, name
     clustered = AnswerTable(3).estimate(truth, before, after, np.repeat(np.arange(18), 5))
     assert clustered["mcc"][0].how.startswith("none: ")
     assert clustered["accuracy"][0].clusters == 18

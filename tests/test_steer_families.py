@@ -45,8 +45,8 @@ def three_commands(model: str, prompts: list[str], texts: list[str], monkeypatch
 def test_a_random_model_of_every_family(family: str, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder(family).save_pretrained("model")
     letters().save_pretrained("model")
-    said = three_commands("model", WORDS, [f"{word} is at the old house." for word in WORDS[:6]], monkeypatch)
-    assert said.strip()
+    output = three_commands("model", WORDS, [f"{word} is at the old house." for word in WORDS[:6]], monkeypatch)
+    assert output.strip()
 
 
 @pytest.mark.parametrize("model", [BASE, pytest.param(TUNED, marks=pytest.mark.slow)], ids=["base", "tuned"])

@@ -65,7 +65,9 @@ def test_mean_difference_steers_a_network_without_by_pass(toy_checkpoints: dict,
     assert "| baseline (unsteered) |" in (tmp_path / "report.md").read_text()
     judged = {measure.name: measure for measure in ls.judge(tmp_path).measures}
     assert judged.keys() == {"target_accuracy", "target_unchanged", "off_target_accuracy", "exact_match"}
-    (chosen,) = [one for one in judged["exact_match"].settings if float(one.setting) == metrics["strength"]["value"]]
+    (chosen,) = [
+        setting for setting in judged["exact_match"].settings if float(setting.setting) == metrics["strength"]["value"]
+    ]
     assert chosen.value.value == pytest.approx(metrics["exact_match"]["value"])
 
 

@@ -42,8 +42,8 @@ def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Pat
     method = EXPERIMENTS[experiment]
     run("fit", experiment, method, pocket_decoder)
     run("test", experiment, method, pocket_decoder)
-    (found,) = (here / "logs" / experiment).rglob("report.json")
-    report = json.loads(found.read_text())
+    (report_path,) = (here / "logs" / experiment).rglob("report.json")
+    report = json.loads(report_path.read_text())
     assert report["experiment"] == experiment
     graded = {"constant_class"} if experiment == "steer_mera" else set()
     assert ("accuracy_over_constant_class" in report["metrics"]) == bool(graded)
@@ -57,8 +57,8 @@ def test_every_experiment_writes_its_report(experiment: str, pocket_decoder: Pat
         chosen = report["metrics"]["strength"]["value"]
         assert chosen == 0 or values[chosen] == pytest.approx(report["metrics"]["reference_kl"]["value"], rel=1e-6)
     assert ("damage" in report["curves"]) == (experiment != "steer_mera")
-    assert f"Why this strength: {report['choice']}." in found.with_name("report.md").read_text()
-    assert (found.parent / "dose_response.png").is_file()
+    assert f"Why this strength: {report['choice']}." in report_path.with_name("report.md").read_text()
+    assert (report_path.parent / "dose_response.png").is_file()
 
 
 needs_pocket = pytest.mark.skipif(
@@ -71,8 +71,8 @@ def test_stereotypes_give_way_on_the_model_that_ships(here: Path) -> None:
     base = Path("checkpoints/pocket/base")
     run("fit", "steer_stereoset", "mean_difference", base)
     run("test", "steer_stereoset", "mean_difference", base)
-    (found,) = (here / "logs" / "steer_stereoset").rglob("report.json")
-    metrics = json.loads(found.read_text())["metrics"]
+    (report_path,) = (here / "logs" / "steer_stereoset").rglob("report.json")
+    metrics = json.loads(report_path.read_text())["metrics"]
     assert metrics["margin_change"]["low"] > 0  # opposites gained on stereotypes, for terms that were never fitted
     assert metrics["fidelity"]["low"] > 0
 
@@ -82,23 +82,23 @@ def test_a_behaviour_is_promoted_on_the_model_that_ships(here: Path) -> None:
     base = Path("checkpoints/pocket/base")
     run("fit", "steer_behaviour", "mean_difference", base)
     run("test", "steer_behaviour", "mean_difference", base)
-    (found,) = (here / "logs" / "steer_behaviour").rglob("report.json")
-    assert json.loads(found.read_text())["metrics"]["margin_change"]["low"] > 0
+    (report_path,) = (here / "logs" / "steer_behaviour").rglob("report.json")
+    assert json.loads(report_path.read_text())["metrics"]["margin_change"]["low"] > 0
 
 
 def test_graded_rows_bring_the_networks_own_error(pocket_decoder: Path) -> None:
     llm = LLM(str(pocket_decoder), layers=[1, 3])
     llm.load()
-    asked = [
+    questions = [
         MultipleChoice("Message: free dinner. Answer:", (" ham", " spam")),
         MultipleChoice("Report: sales. Answer:", (" ham", " spam")),
     ]
-    batch = LabelledBatch(asked, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.arange(2))
+    batch = LabelledBatch(questions, torch.tensor([0, 1]), torch.tensor([0, 1]), torch.arange(2))
     columns = fit_data.read(llm, Answers(), batch)
-    probability = llm.scores(asked)[0].softmax(-1)
+    probability = llm.scores(questions)[0].softmax(-1)
     expected = 1 - probability[[0, 1], [0, 1]]
     torch.testing.assert_close(columns["error"][:, 0].float(), expected.float(), rtol=1e-5, atol=1e-6)
-    alone = llm.activations([MultipleChoice(q.prompt) for q in asked])
+    alone = llm.activations([MultipleChoice(q.prompt) for q in questions])
     for site in llm.sites:
         torch.testing.assert_close(columns[f"h/{site}"][:, 0], alone[site], rtol=1e-5, atol=1e-6)
     seen = fit_data.activations(columns, llm.sites[0], 2, False)
@@ -110,14 +110,14 @@ def test_what_the_continuation_adds_is_read_alone(pocket_decoder: Path) -> None:
     """``GeneratedTokens`` reads the option's tokens: an independent forward pass says what they are."""
     llm = LLM(str(pocket_decoder), layers=2, read_positions=GeneratedTokens())
     llm.load()
-    asked = [MultipleChoice("The hill bakers are", (" polite.",)), MultipleChoice("They", (" are rude",))]
-    found = llm.activations(asked)[llm.sites[0]]
-    for row, question in enumerate(asked):
+    questions = [MultipleChoice("The hill bakers are", (" polite.",)), MultipleChoice("They", (" are rude",))]
+    states = llm.activations(questions)[llm.sites[0]]
+    for row, question in enumerate(questions):
         prompt, whole = (
             llm.tokenizer(text)["input_ids"] for text in (question.prompt, question.prompt + question.choices[0])
         )
         hidden = llm.model(torch.tensor([whole]), output_hidden_states=True).hidden_states[3]
-        torch.testing.assert_close(found[row], hidden[0, len(prompt) :].mean(0), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(states[row], hidden[0, len(prompt) :].mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_drift_on_neutral_text(pocket_decoder: Path) -> None:
@@ -128,9 +128,9 @@ def test_drift_on_neutral_text(pocket_decoder: Path) -> None:
     vector = torch.randn(16, generator=torch.Generator().manual_seed(0))
     site = llm.sites[0]
     push = torch.stack([0 * vector, vector])[:, None, None]
-    found = llm.drift(texts, {site: lambda h: h + push}, 2)
-    assert (found.kl[0].nan_to_num() == 0).all()
-    torch.testing.assert_close(found.base, found.steered[0])
+    drift = llm.drift(texts, {site: lambda h: h + push}, 2)
+    assert (drift.kl[0].nan_to_num() == 0).all()
+    torch.testing.assert_close(drift.base, drift.steered[0])
     for i, text in enumerate(texts):
         ids = torch.tensor([llm.tokenizer(text)["input_ids"]])
         base = llm.model(ids).logits[0].log_softmax(-1)
@@ -138,10 +138,10 @@ def test_drift_on_neutral_text(pocket_decoder: Path) -> None:
         steered = llm.model(ids).logits[0].log_softmax(-1)
         handle.remove()
         kl = (base.exp() * (base - steered)).sum(-1).double()
-        torch.testing.assert_close(found.kl[1, i, : ids.shape[1]], kl, rtol=1e-4, atol=1e-6)
-        said = steered[:-1].gather(1, ids[0, 1:, None]).sum().double()
-        torch.testing.assert_close(found.steered[1, i], said, rtol=1e-5, atol=1e-4)
-        assert found.tokens[i] == ids.shape[1] - 1
+        torch.testing.assert_close(drift.kl[1, i, : ids.shape[1]], kl, rtol=1e-4, atol=1e-6)
+        logp = steered[:-1].gather(1, ids[0, 1:, None]).sum().double()
+        torch.testing.assert_close(drift.steered[1, i], logp, rtol=1e-5, atol=1e-4)
+        assert drift.tokens[i] == ids.shape[1] - 1
 
 
 def rows(gains: int, harms: int, n: int = 100) -> tuple[torch.Tensor, torch.Tensor]:

@@ -70,9 +70,9 @@ def test_no_term_is_fitted_to_and_tested_on(tmp_path: Path) -> None:
     assert all(terms)
     counts = [len(rows(getattr(data, part)())) for part in PARTS]
     assert sum(counts) == 320
-    held_out, learned = data.test_dataloader()
+    held_out, fitted = data.test_dataloader()
     assert rows(held_out) == rows(data.predict_dataloader())
-    assert rows(learned) == rows(data.train_dataloader())
+    assert rows(fitted) == rows(data.train_dataloader())
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
@@ -82,12 +82,12 @@ def test_rows_are_the_same_in_any_batches_and_processes(batch_size: int, tmp_pat
     data = StereoSetDataModule(dev(tmp_path), batch_size=batch_size)
     assert rows(data.predict_dataloader()) == expected
     assert max(len(batch.x) for batch in batches(data.predict_dataloader())) <= batch_size
-    found, steps = [], set()
+    row_sets, steps = [], set()
     for rank in range(3):
         data.trainer = SimpleNamespace(global_rank=rank, world_size=3)  # type: ignore[assignment]
-        found += rows(data.predict_dataloader())
+        row_sets += rows(data.predict_dataloader())
         steps.add(len(batches(data.predict_dataloader())))
-    assert sorted(found) == expected
+    assert sorted(row_sets) == expected
     assert len(steps) == 1
 
 
@@ -102,8 +102,8 @@ def test_last_batches_leave_no_process_without_a_row(tmp_path: Path) -> None:
 def test_samples_and_types_can_be_chosen(tmp_path: Path) -> None:
     data = StereoSetDataModule(dev(tmp_path), bias_types=["gender", "race"], per_type=30)
     data.setup()
-    kept = [example.bias_type for part in data.parts for example in part]
-    assert (len(kept), kept.count("gender"), kept.count("race")) == (60, 30, 30)
+    bias_types = [example.bias_type for part in data.parts for example in part]
+    assert (len(bias_types), bias_types.count("gender"), bias_types.count("race")) == (60, 30, 30)
     again = StereoSetDataModule(dev(tmp_path), bias_types=["gender", "race"], per_type=30)
     again.setup()
     assert again.parts == data.parts
@@ -122,12 +122,12 @@ def test_a_folder_in_the_hubs_form_is_the_official_file(form: str, tmp_path: Pat
         table = [hub(row(i, task)) for i in range(160)]
         path = tmp_path / "hub" / task / f"validation.{form}"
         if form == "jsonl":
-            path.write_text("\n".join(json.dumps(given) for given in table))
+            path.write_text("\n".join(json.dumps(row) for row in table))
         else:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), path)
     tasks = ["intersentence", "intrasentence"]
-    found = [StereoSetDataModule(source, tasks=tasks) for source in (str(tmp_path / "hub"), dev(tmp_path))]
-    assert found[0].examples() == found[1].examples()
+    modules = [StereoSetDataModule(source, tasks=tasks) for source in (str(tmp_path / "hub"), dev(tmp_path))]
+    assert modules[0].examples() == modules[1].examples()
 
 
 def test_the_pocket_set_has_its_planted_truth_beside_it() -> None:
@@ -234,10 +234,12 @@ def test_what_the_pocket_language_does_not_have_is_refused(make: Callable[[], An
 @needs_data
 def test_the_notebooks_setting_on_the_real_file() -> None:
     data = StereoSetDataModule(str(DATA / "stereoset" / "dev.json"), bias_types=["gender", "race"], per_type=30)
-    found = rows(data.train_dataloader()), rows(data.predict_dataloader())
+    row_sets = rows(data.train_dataloader()), rows(data.predict_dataloader())
     assert sum(len(part) for part in data.parts) == 60
-    assert not {term for *_, term in found[0]} & {term for *_, term in found[1]}
-    assert torch.cat([batch.row for batch in batches(data.predict_dataloader())]).tolist() == list(range(len(found[1])))
+    assert not {term for *_, term in row_sets[0]} & {term for *_, term in row_sets[1]}
+    assert torch.cat([batch.row for batch in batches(data.predict_dataloader())]).tolist() == list(
+        range(len(row_sets[1]))
+    )
 
 
 def test_a_hub_folder_whose_rows_have_a_key_twice_is_refused(tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def case(n: int = 60, candidates: int = 4, options: int = 3, seed: int = 0) -> t
 
 
 def contrast(options: tuple[str, ...], negative: int, positive: int, n: int) -> PairBatch:
-    asked = [MultipleChoice("p", options)] * n
+    questions = [MultipleChoice("p", options)] * n
     sides = [[MultipleChoice("p", (options[i],))] * n for i in (negative, positive)]
-    return PairBatch(asked, *sides, y=torch.zeros(n), row=torch.arange(n))
+    return PairBatch(questions, *sides, y=torch.zeros(n), row=torch.arange(n))
 
 
 def columns(rows: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -50,8 +50,8 @@ def test_rows_are_the_metrics_of_each_example(promote: bool) -> None:
     expected = shift(base, scores.transpose(0, 1), source, sink)
     for name in ("intended", "opposed", "collateral", "fidelity"):
         torch.testing.assert_close(rows[name].mean(1), getattr(expected, name))
-    found = torch.stack([rows[name].mean(1) for name in ("p_stereotype", "p_anti", "p_unrelated")], -1)
-    torch.testing.assert_close(found, shares(scores.transpose(0, 1)))
+    measured = torch.stack([rows[name].mean(1) for name in ("p_stereotype", "p_anti", "p_unrelated")], -1)
+    torch.testing.assert_close(measured, shares(scores.transpose(0, 1)))
     torch.testing.assert_close(
         rows["margin_change"],
         ((scores[..., sink] - scores[..., source]) - (base[..., sink] - base[..., source])).double(),
@@ -63,9 +63,9 @@ def test_rows_are_the_metrics_of_each_example(promote: bool) -> None:
 
 def test_estimates_are_the_official_scores_and_their_split() -> None:
     base, scores, term = case()
-    found = effect_estimates(columns(effect_rows(base, scores)), term)
-    for c, one in enumerate(scores):
-        after, before = association(one, term), association(base, term)
+    estimates = effect_estimates(columns(effect_rows(base, scores)), term)
+    for c, scores_of_candidate in enumerate(scores):
+        after, before = association(scores_of_candidate, term), association(base, term)
         split = icat_split(before, after)
         expected = {
             "ss": after.ss,
@@ -77,15 +77,15 @@ def test_estimates_are_the_official_scores_and_their_split() -> None:
             "icat_ss_part": split.ss,
         }
         for name, value in expected.items():
-            estimate = found[name][c]
+            estimate = estimates[name][c]
             assert estimate.value == pytest.approx(float(value), abs=1e-9), name
             assert estimate.low <= estimate.value <= estimate.high
             assert (estimate.n, estimate.clusters) == (60, 7)
-        each = [float(association(one[term == t], term[term == t]).ss) for t in term.unique()]
+        each = [float(association(scores_of_candidate[term == t], term[term == t]).ss) for t in term.unique()]
         interval = ttest_1samp(each, 0).confidence_interval(0.95)
-        assert found["ss"][c].low <= max(interval.low, 0) + 1e-9  # or wider, near a bound
-        assert found["icat_lms_part"][c].value + found["icat_ss_part"][c].value == pytest.approx(
-            found["icat_change"][c].value
+        assert estimates["ss"][c].low <= max(interval.low, 0) + 1e-9  # or wider, near a bound
+        assert estimates["icat_lms_part"][c].value + estimates["icat_ss_part"][c].value == pytest.approx(
+            estimates["icat_change"][c].value
         )
 
 
@@ -93,17 +93,17 @@ def test_terms_count_the_same_in_ss_and_examples_in_shares() -> None:
     base = torch.tensor([[1.0, 0, -1]] * 9 + [[0.0, 1, -1]])
     rows = columns(effect_rows(base, base[None]))
     term = torch.tensor([0] * 9 + [1])
-    found = effect_estimates(rows, term)
-    assert found["ss"][0].value == pytest.approx(50)
-    assert found["p_stereotype"][0].value == pytest.approx(0.9)
+    estimates = effect_estimates(rows, term)
+    assert estimates["ss"][0].value == pytest.approx(50)
+    assert estimates["p_stereotype"][0].value == pytest.approx(0.9)
 
 
 def test_a_share_that_is_the_same_everywhere_keeps_an_interval() -> None:
     base, _, term = case()
-    found = effect_estimates(columns(effect_rows(base, base[None])), term)
-    assert found["collateral"][0].value == 0
-    assert 0 < found["collateral"][0].high < 0.5
-    assert found["fidelity"][0].low < 0 < found["fidelity"][0].high
+    estimates = effect_estimates(columns(effect_rows(base, base[None])), term)
+    assert estimates["collateral"][0].value == 0
+    assert 0 < estimates["collateral"][0].high < 0.5
+    assert estimates["fidelity"][0].low < 0 < estimates["fidelity"][0].high
 
 
 def test_a_single_candidate_needs_no_second_dimension() -> None:
@@ -111,9 +111,9 @@ def test_a_single_candidate_needs_no_second_dimension() -> None:
     rows = columns(effect_rows(base, scores))
     flat = {name: column[:, 0] for name, column in rows.items()}
     expected = effect_estimates(rows, term)
-    for name, (one,) in effect_estimates(flat, term).items():
-        assert one[:3] == pytest.approx(expected[name][0][:3], nan_ok=True), name  # sums run in another order
-        assert one[3:] == expected[name][0][3:]
+    for name, (estimate,) in effect_estimates(flat, term).items():
+        assert estimate[:3] == pytest.approx(expected[name][0][:3], nan_ok=True), name  # sums run in another order
+        assert estimate[3:] == expected[name][0][3:]
     with pytest.raises(ValueError, match=r"one number for each of the 60 rows, not of shape \[59\]"):
         effect_estimates(rows, term[:-1])
 
@@ -139,12 +139,14 @@ def test_losses_fall_where_what_was_meant_gets_likelier(effect: Any, options: in
 def test_behaviour_rows_and_estimates_are_those_of_the_metrics() -> None:
     base, scores, cluster = case(options=2)
     rows = columns(behaviour_rows(base, scores))
-    found = behaviour_estimates(rows, cluster)
-    for c, one in enumerate(scores):
+    estimates = behaviour_estimates(rows, cluster)
+    for c, scores_of_candidate in enumerate(scores):
         for measure in (margin, auc, cohens_d):
-            assert found[measure.__name__][c].value == pytest.approx(float(measure(one)), abs=1e-6)
-        assert found["auc_change"][c].value == pytest.approx(float(auc(one) - auc(base)), abs=1e-6)
-        assert found["positive_change"][c].value == pytest.approx(float((one - base)[:, 0].mean()), abs=1e-6)
+            assert estimates[measure.__name__][c].value == pytest.approx(float(measure(scores_of_candidate)), abs=1e-6)
+        assert estimates["auc_change"][c].value == pytest.approx(float(auc(scores_of_candidate) - auc(base)), abs=1e-6)
+        assert estimates["positive_change"][c].value == pytest.approx(
+            float((scores_of_candidate - base)[:, 0].mean()), abs=1e-6
+        )
     suppress = behaviour_rows(base, scores, 0, 1)
     torch.testing.assert_close(suppress["intended_preferred"], 1 - suppress["preference"])
     table = table_estimates(base - 2, scores[0] - 2)
@@ -220,8 +222,8 @@ def test_intervals_of_fidelity_cover_the_truth() -> None:
     for run in range(500):
         base, after, term = simulated(run)
         rows = {"fidelity": effect_rows(base, after)["fidelity"].T}
-        found = effect_estimates(rows, term)["fidelity"][0]
-        hits += found.low <= truth <= found.high
+        fidelity = effect_estimates(rows, term)["fidelity"][0]
+        hits += fidelity.low <= truth <= fidelity.high
     assert hits / 500 >= 0.93
 
 
@@ -240,10 +242,10 @@ def test_what_is_the_same_in_every_cluster_is_not_known_for_sure(
     """30 clusters without an event: its share may well be a tenth; the ends are at least as far out as that."""
     reach = 1 - 0.025 ** (1 / 30)
     rows = torch.full((60, 1), value, dtype=torch.float64)
-    (found,) = estimate_columns({"x": rows}, {"x": kind}, torch.arange(60) % 30)["x"]
-    assert found.low <= value - (value - low) * reach / 0.1 + 1e-12
-    assert found.high >= value + (high - value) * reach / 0.1 - 1e-12
-    assert kind.low <= found.low <= found.high <= kind.high
+    (estimate,) = estimate_columns({"x": rows}, {"x": kind}, torch.arange(60) % 30)["x"]
+    assert estimate.low <= value - (value - low) * reach / 0.1 + 1e-12
+    assert estimate.high >= value + (high - value) * reach / 0.1 - 1e-12
+    assert kind.low <= estimate.low <= estimate.high <= kind.high
     (free,) = estimate_columns({"x": rows}, {"x": Mean()}, torch.arange(60))["x"]
     assert free.low != free.low  # nats have no range that would say how far off it could be
     assert "the same whatever rows are left out" in free.how

@@ -62,22 +62,22 @@ def examples(count: int = 160) -> list[StereoSetExample]:
     return of_hub_rows([row(i) for i in range(count)], "intersentence")
 
 
-def hub(given: dict[str, Any]) -> dict[str, Any]:
+def hub(row_given: dict[str, Any]) -> dict[str, Any]:
     """The row as the hub has it: sentences as columns, labels as numbers."""
-    found = copy.deepcopy(given)
-    keys = found["sentences"][0]
-    found["sentences"] = {key: [sentence[key] for sentence in found["sentences"]] for key in keys}
-    found["sentences"]["gold_label"] = [LABELS.index(label) for label in found["sentences"]["gold_label"]]
-    return found
+    changed_row = copy.deepcopy(row_given)
+    keys = changed_row["sentences"][0]
+    changed_row["sentences"] = {key: [sentence[key] for sentence in changed_row["sentences"]] for key in keys}
+    changed_row["sentences"]["gold_label"] = [LABELS.index(label) for label in changed_row["sentences"]["gold_label"]]
+    return changed_row
 
 
 def test_both_tasks_are_read(tmp_path: Path) -> None:
     path = official({task: [row(i, task) for i in range(3)] for task in ("intersentence", "intrasentence")}, tmp_path)
-    found = read_official(path)
-    assert [example.id for example in found] == [
+    examples_read = read_official(path)
+    assert [example.id for example in examples_read] == [
         f"{t}-{i}" for t in ("intersentence", "intrasentence") for i in range(3)
     ]
-    first, *_, last = found
+    first, *_, last = examples_read
     assert first.sentences == ("They are quick.", "They are slow.", "They are hollow.")
     assert first.sentence_ids == tuple(
         f"intersentence-0-{label}" for label in ("stereotype", "anti-stereotype", "unrelated")
@@ -94,34 +94,34 @@ def test_rows_of_the_hub_are_the_official_ones(task: str, tmp_path: Path) -> Non
 
 
 def test_one_word_fills_all_blanks() -> None:
-    given = row(0, "intrasentence")
-    given["context"] = "Some are BLANK (not just BLANK)."
-    for sentence, word in zip(given["sentences"], ("a b", "c", "d?"), strict=True):
+    row_read = row(0, "intrasentence")
+    row_read["context"] = "Some are BLANK (not just BLANK)."
+    for sentence, word in zip(row_read["sentences"], ("a b", "c", "d?"), strict=True):
         sentence["sentence"] = f"Some are {word} (not just {word})."
-    assert set(of_hub_rows([given], "intrasentence")[0].blanks or ()) == {"a b", "c", "d?"}
-    given["sentences"][0]["sentence"] = "Some are a (not just b)."
+    assert set(of_hub_rows([row_read], "intrasentence")[0].blanks or ()) == {"a b", "c", "d?"}
+    row_read["sentences"][0]["sentence"] = "Some are a (not just b)."
     with pytest.raises(ValueError, match=r"intrasentence-0: .* with its BLANK filled in"):
-        of_hub_rows([given], "intrasentence")
+        of_hub_rows([row_read], "intrasentence")
 
 
 def test_other_bias_types_can_be_allowed() -> None:
-    given = row(0) | {"bias_type": "harvest"}
-    assert of_hub_rows([given], "intersentence", ("harvest",))[0].bias_type == "harvest"
+    row_read = row(0) | {"bias_type": "harvest"}
+    assert of_hub_rows([row_read], "intersentence", ("harvest",))[0].bias_type == "harvest"
 
 
 def change(path: str, value: Any) -> Any:
     """A row with one thing changed, or taken away."""
 
-    def changed(given: dict[str, Any]) -> dict[str, Any]:
+    def changed(row_given: dict[str, Any]) -> dict[str, Any]:
         *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
-        place: Any = given
+        place: Any = row_given
         for step in way:
             place = place[step]
         if value is None:
             del place[last]
         else:
             place[last] = value
-        return given
+        return row_given
 
     return changed
 
@@ -169,13 +169,13 @@ def test_a_bad_row_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None
 
 
 def test_a_bad_hub_row_is_refused() -> None:
-    given = hub(row(1))
-    given["sentences"]["gold_label"] = [0, 1, 3]
+    row_read = hub(row(1))
+    row_read["sentences"]["gold_label"] = [0, 1, 3]
     with pytest.raises(ValueError, match=r"intersentence-1: the gold label of .* is 3"):
-        of_hub_rows([given], "intersentence")
-    given["sentences"]["gold_label"] = [0, 1]
+        of_hub_rows([row_read], "intersentence")
+    row_read["sentences"]["gold_label"] = [0, 1]
     with pytest.raises(ValueError, match=r"intersentence-1: the gold label of .* is None"):
-        of_hub_rows([given], "intersentence")
+        of_hub_rows([row_read], "intersentence")
     with pytest.raises(ValueError, match="a task of StereoSet is intersentence or intrasentence, not 'inter'"):
         of_hub_rows([hub(row(1))], "inter")
 
@@ -207,37 +207,37 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.2, 0.8), (0.4, 0.01, 0.59), (1.0,)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_term_is_in_two_parts(shares: tuple[float, ...], seed: int) -> None:
-    given = examples()
-    parts = split_by_term(given, shares, seed)
-    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in given)
+    all_examples = examples()
+    parts = split_by_term(all_examples, shares, seed)
+    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in all_examples)
     terms = [{e.target for e in part} for part in parts]
     for i, some in enumerate(terms):
         assert not any(some & other for other in terms[:i])
     for bias_type in BIAS_TYPES:
-        of_type = len({e.target for e in given if e.bias_type == bias_type})
+        of_type = len({e.target for e in all_examples if e.bias_type == bias_type})
         counts = [len({e.target for e in part if e.bias_type == bias_type}) for part in parts]
         assert min(counts) >= 1
         assert sum(counts) == of_type
         if len(shares) == 2:
             assert abs(counts[0] - shares[0] * of_type) <= 1
-    order = {e.id: i for i, e in enumerate(given)}
+    order = {e.id: i for i, e in enumerate(all_examples)}
     assert all([order[e.id] for e in part] == sorted(order[e.id] for e in part) for part in parts)
 
 
 def test_a_split_is_the_same_again_and_another_with_another_seed() -> None:
-    given = examples()
-    once, again = split_by_term(given), split_by_term(given[::-1])
+    all_examples = examples()
+    once, again = split_by_term(all_examples), split_by_term(all_examples[::-1])
     for part, other in zip(once, again, strict=True):
         assert {e.id for e in part} == {e.id for e in other}
-    assert any(split_by_term(given, seed=seed)[0] != once[0] for seed in range(1, 4))
-    alone = split_by_term([e for e in given if e.bias_type == "race"])
+    assert any(split_by_term(all_examples, seed=seed)[0] != once[0] for seed in range(1, 4))
+    alone = split_by_term([e for e in all_examples if e.bias_type == "race"])
     assert [{e.id for e in part} for part in alone] == [{e.id for e in part if e.bias_type == "race"} for part in once]
 
 
 def test_a_term_is_one_whatever_its_case_and_type() -> None:
-    given = examples()
-    given = [e._replace(target=f" {e.target.upper()} ") if i % 3 else e for i, e in enumerate(given)]
-    shared = [e._replace(target="everybody") if i % 5 == 0 else e for i, e in enumerate(given)]
+    all_examples = examples()
+    all_examples = [e._replace(target=f" {e.target.upper()} ") if i % 3 else e for i, e in enumerate(all_examples)]
+    shared = [e._replace(target="everybody") if i % 5 == 0 else e for i, e in enumerate(all_examples)]
     parts = split_by_term(shared)
     names = [{e.target.strip().lower() for e in part} for part in parts]
     assert not names[0] & names[1]
@@ -247,39 +247,39 @@ def test_a_term_is_one_whatever_its_case_and_type() -> None:
 
 
 def test_a_split_that_cannot_be_made_is_refused() -> None:
-    given = examples()
+    all_examples = examples()
     with pytest.raises(ValueError, match="bias type gender has 3 target terms, too few for 4 parts"):
-        split_by_term(given, (0.25,) * 4)
+        split_by_term(all_examples, (0.25,) * 4)
     for shares in ((), (0.5, 0.4), (1.5, -0.5)):
         with pytest.raises(ValueError, match="shares are above 0 and add up to 1"):
-            split_by_term(given, shares)
+            split_by_term(all_examples, shares)
 
 
 def test_samples_are_equal_in_number_and_nested() -> None:
-    given = examples()
-    small, large = sample(given, 5), sample(given, 9)
+    all_examples = examples()
+    small, large = sample(all_examples, 5), sample(all_examples, 9)
     assert Counter(e.bias_type for e in small) == dict.fromkeys(BIAS_TYPES, 5)
     assert {e.id for e in small} < {e.id for e in large}
-    assert small == [e for e in given if e in small]  # in order
-    assert sample(given[::-1], 5) == small[::-1]
-    assert sample(given, 5, seed=1) != small
+    assert small == [e for e in all_examples if e in small]  # in order
+    assert sample(all_examples[::-1], 5) == small[::-1]
+    assert sample(all_examples, 5, seed=1) != small
     with pytest.raises(ValueError, match="bias type gender has 40 examples: 41 per type cannot be drawn"):
-        sample(given, 41)
+        sample(all_examples, 41)
     with pytest.raises(ValueError, match="0 per type cannot be drawn"):
-        sample(given, 0)
+        sample(all_examples, 0)
 
 
 @needs_data
 def test_the_real_file() -> None:
-    found = read_official(DATA / "stereoset" / "dev.json")
-    counts = Counter((e.task, e.bias_type) for e in found)
+    examples_read = read_official(DATA / "stereoset" / "dev.json")
+    counts = Counter((e.task, e.bias_type) for e in examples_read)
     inter, intra = ([counts[task, b] for b in BIAS_TYPES] for task in ("intersentence", "intrasentence"))
     assert (inter, intra) == ([242, 827, 976, 78], [255, 810, 962, 79])
-    assert all((e.blanks is not None) == (e.task == "intrasentence") for e in found)
-    for e in found:
+    assert all((e.blanks is not None) == (e.task == "intrasentence") for e in examples_read)
+    for e in examples_read:
         for sentence, word in zip(e.sentences, e.blanks or (), strict=False):
             assert e.context.replace("BLANK", word).casefold() == sentence.casefold()
-    train, test = split_by_term(found)
+    train, test = split_by_term(examples_read)
     assert not {e.target for e in train} & {e.target for e in test}
     assert abs(len(train) - len(test)) < 200
     assert len(sample(test, 30)) == 120

@@ -52,8 +52,8 @@ def official(scores: Sequence[Sequence[float]], terms: Sequence[object]) -> tupl
     return ss, lms, lms * min(ss, 100 - ss) / 50
 
 
-def numbers(found: Association) -> list[float]:
-    return [float(found.ss), float(found.lms), float(found.icat)]
+def numbers(association_found: Association) -> list[float]:
+    return [float(association_found.ss), float(association_found.lms), float(association_found.icat)]
 
 
 def _rank(rank: int, folder: str, metric: Metric, columns: dict[str, Tensor]) -> None:
@@ -117,13 +117,13 @@ def test_every_type_is_the_loop_on_the_real_data(
 @pytest.mark.parametrize("ties", [False, True])
 def test_association_is_the_loop(ties: bool) -> None:
     scores, term = case(candidates=(2, 3), ties=ties)
-    found = association(scores, term)
-    assert found.ss.shape == (2, 3)
+    result = association(scores, term)
+    assert result.ss.shape == (2, 3)
     for i in range(2):
         for j in range(3):
-            one = Association(found.ss[i, j], found.lms[i, j])
-            assert numbers(one) == pytest.approx(official(scores[:, i, j].tolist(), term.tolist()), abs=1e-9)
-    assert torch.equal(association(scores.exp(), term).icat, found.icat)  # only the order counts
+            single = Association(result.ss[i, j], result.lms[i, j])
+            assert numbers(single) == pytest.approx(official(scores[:, i, j].tolist(), term.tolist()), abs=1e-9)
+    assert torch.equal(association(scores.exp(), term).icat, result.icat)  # only the order counts
 
 
 def test_pooled_counts_examples_and_official_counts_terms() -> None:
@@ -138,13 +138,13 @@ def test_a_term_drawn_twice_counts_twice() -> None:
     """The weights give what a copy of the drawn terms' rows gives, where every copy is a term of its own."""
     scores, term = case(seed=1, candidates=(2,))
     weights = bootstrap_weights(len(term), 20, cluster=term)
-    found, share = association(scores, term, weights), shares(scores, weights)
-    assert found.ss.shape == (20, 2)
+    result, share = association(scores, term, weights), shares(scores, weights)
+    assert result.ss.shape == (20, 2)
     for draw in range(20):
         rows = [(i, copy) for i in range(len(term)) for copy in range(int(weights[draw, i]))]
         for c in range(2):
             expected = official([scores[i, c].tolist() for i, _ in rows], [(int(term[i]), copy) for i, copy in rows])
-            assert numbers(Association(found.ss[draw, c], found.lms[draw, c])) == pytest.approx(expected, abs=1e-9)
+            assert numbers(Association(result.ss[draw, c], result.lms[draw, c])) == pytest.approx(expected, abs=1e-9)
             won = [max(range(3), key=lambda k, i=i, c=c: float(scores[i, c, k])) for i, _ in rows]
             assert share[draw, c].tolist() == pytest.approx([won.count(k) / len(won) for k in range(3)])
 
@@ -165,9 +165,9 @@ def test_transitions_have_the_shares_as_sums(ties: bool) -> None:
     after, _ = case(seed=4, candidates=(2,), ties=ties)
     weights = bootstrap_weights(len(term), 5, cluster=term)
     for some in (None, weights):
-        found = transitions(before, after, some)
-        torch.testing.assert_close(found.sum(-1), shares(before, some).unsqueeze(-2).expand(found.shape[:-1]))
-        torch.testing.assert_close(found.sum(-2), shares(after, some))
+        moves = transitions(before, after, some)
+        torch.testing.assert_close(moves.sum(-1), shares(before, some).unsqueeze(-2).expand(moves.shape[:-1]))
+        torch.testing.assert_close(moves.sum(-2), shares(after, some))
     stayed = transitions(before, before)
     torch.testing.assert_close(stayed, torch.diag(shares(before)))  # also where sentences tie
 
@@ -204,9 +204,9 @@ def coverage(terms: int, even: bool, runs: int = 500) -> dict[str, float]:
         ss = (torch.rand(len(term), generator=g) < stereotype[term]).double()
         lms = (torch.rand(len(term), 2, generator=g) < above[term].unsqueeze(1)).double().sum(1) / 2
         rows = {"stereotypical": ss, "related": lms, "stereotypical_before": ss, "related_before": lms}
-        found = effect_estimates(rows, term)
+        estimates = effect_estimates(rows, term)
         for name, true in truth.items():
-            hits[name] += found[name][0].low <= true <= found[name][0].high
+            hits[name] += estimates[name][0].low <= true <= estimates[name][0].high
         weights = bootstrap_weights(len(term), 400, runs + run, term) * equal_terms(term)
         low, high = percentile(Association(*(weighted_mean(100 * column, weights) for column in (ss, lms))).icat)
         hits["percentile"] += low <= truth["icat"] <= high
@@ -215,17 +215,17 @@ def coverage(terms: int, even: bool, runs: int = 500) -> dict[str, float]:
 
 @pytest.mark.parametrize("terms", [3, 10, 40])
 def test_intervals_over_terms_cover_the_truth(terms: int) -> None:
-    found = coverage(terms, even=False)
+    shares_held = coverage(terms, even=False)
     for name in ("ss", "lms", "icat"):
-        assert found[name] >= 0.93, (name, found)
-    assert terms > 10 or found["percentile"] < 0.92  # why the bootstrap is not used: terms are few
+        assert shares_held[name] >= 0.93, (name, shares_held)
+    assert terms > 10 or shares_held["percentile"] < 0.92  # why the bootstrap is not used: terms are few
 
 
 def test_intervals_cover_icat_at_its_peak() -> None:
     """A model without preference is what suppression aims at, and where the percentile bootstrap is of no use."""
-    found = coverage(40, even=True)
-    assert found["icat"] >= 0.93
-    assert found["percentile"] < 0.8
+    shares_held = coverage(40, even=True)
+    assert shares_held["icat"] >= 0.93
+    assert shares_held["percentile"] < 0.8
 
 
 @needs_data

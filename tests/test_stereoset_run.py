@@ -25,8 +25,8 @@ def stories() -> LLM:
 def alone(llm: LLM, example: StereoSetExample, sentence: str) -> float:
     """Mean log-probability of a sentence's tokens, by one forward pass without padding, packing or batch."""
     intra = example.task == "intrasentence"
-    context, said = ("", sentence.strip()) if intra else (example.context.rstrip(), f" {sentence.strip()}")
-    ids = llm.tokenizer(context + said)["input_ids"]
+    context, sentence_text = ("", sentence.strip()) if intra else (example.context.rstrip(), f" {sentence.strip()}")
+    ids = llm.tokenizer(context + sentence_text)["input_ids"]
     start = 1 if intra else len(llm.tokenizer(context)["input_ids"])
     logp = llm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
     picked = [float(logp[i - 1, ids[i]]) for i in range(start, len(ids))]
@@ -39,9 +39,9 @@ def alone(llm: LLM, example: StereoSetExample, sentence: str) -> float:
 def test_scores_are_those_of_single_passes() -> None:
     llm, examples = stories(), read_official(DATA / "stereoset" / "dev.json")
     chosen = examples[::97]
-    found = llm.scores([question(example) for example in chosen])[0]
+    scores = llm.scores([question(example) for example in chosen])[0]
     expected = torch.tensor([[alone(llm, example, sentence) for sentence in example.sentences] for example in chosen])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
 
 
 @needs_data
@@ -58,8 +58,12 @@ def test_all_examples() -> None:
     for task in ("intersentence", "intrasentence"):
         rows = torch.tensor([example.task == task for example in examples])
         official, pooled = association(scores[rows], term[rows]), pooled_association(scores[rows])
-        for found in (official, pooled):
-            print(task, int(rows.sum()), *(round(float(x), 3) for x in (found.lms, found.ss, found.icat)))
+        for scored in (official, pooled):
+            print(
+                task,
+                int(rows.sum()),
+                *(round(float(x), 3) for x in (scored.lms, scored.ss, scored.icat)),
+            )
         print(shares(scores[rows]).tolist())
         for score in (*official, *pooled):  # it knows too little of the world for more to be said
             assert 30 < score < 70

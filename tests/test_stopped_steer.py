@@ -89,7 +89,7 @@ POINTS = {
 def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_from(
     name: str, here: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    owner, attribute, number, kept = POINTS[name]
+    owner, attribute, number, stored = POINTS[name]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs with Ctrl-C ignored
     with monkeypatch.context() as patched:
         if isinstance(owner, str):
@@ -97,15 +97,15 @@ def test_ctrl_c_leaves_a_part_that_the_same_command_goes_on_from(
             owner = __import__(module, fromlist=[attribute])
         stopped_at(patched, owner, attribute, number)
         assert main(STEER) == 130
-    said = capsys.readouterr().err
-    assert "stopped; the same command goes on from" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "stopped; the same command goes on from" in message
+    assert "Traceback" not in message
     assert not (OUT / "vector.safetensors").exists()
     known = [json.loads(path.read_text())["cells"] for path in (OUT / "unfinished").glob("[0-9].json")]
-    assert sum(map(len, known)) == kept
+    assert sum(map(len, known)) == stored
     measured = counted(monkeypatch)
     assert main(STEER) == 0
-    assert sum(measured.values()) == CELLS - kept
+    assert sum(measured.values()) == CELLS - stored
     assert contents(OUT) == whole
 
 
@@ -197,8 +197,8 @@ def test_a_part_of_other_settings_is_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "0.json"
     Unfinished(path, "s").known_or("here", lambda: figures)
     known = Unfinished(path, "s").known_or("here", lambda: pytest.fail("it is known"))
-    for ours, theirs in zip(known, figures, strict=True):
-        assert torch.equal(ours.nan_to_num(7), theirs.nan_to_num(7))
+    for known_values, figures_read in zip(known, figures, strict=True):
+        assert torch.equal(known_values.nan_to_num(7), figures_read.nan_to_num(7))
     assert Unfinished(path, "t").known == {}
 
 

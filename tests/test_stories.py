@@ -47,9 +47,9 @@ def folder() -> str:
 
 @pytest.fixture(scope="module")
 def llm(folder: str) -> LLM:
-    found = LLM(folder, LAYER)
-    found.load()
-    return found
+    llm_read = LLM(folder, LAYER)
+    llm_read.load()
+    return llm_read
 
 
 def zero(h: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ def test_a_difference_of_two_word_sets_moves_the_words(llm: LLM, capsys: pytest.
     vector = read(HAPPY) - read(SAD)
     strengths = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
     edits = {site: lambda h: h + strengths.view(-1, 1, 1, 1) * vector}
-    asked = [MultipleChoice(prompt, tuple(f" {word}" for word in HAPPY + SAD)) for prompt in HELD_OUT]
-    happy, sad = (part.logsumexp(-1) for part in llm.scores(asked, edits, 5).split([len(HAPPY), len(SAD)], -1))
+    questions = [MultipleChoice(prompt, tuple(f" {word}" for word in HAPPY + SAD)) for prompt in HELD_OUT]
+    happy, sad = (part.logsumexp(-1) for part in llm.scores(questions, edits, 5).split([len(HAPPY), len(SAD)], -1))
     kl = llm.drift(NEUTRAL, edits, 5).kl.flatten(1).nanmean(1)
     estimates = [Mean(high=0).estimate(x.T.double().numpy()) for x in (happy, sad)]
     columns = [[f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in column] for column in estimates]
@@ -127,6 +127,6 @@ def test_a_local_folder_and_a_hub_name_are_one_line(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(workshop / "hub"))
     capsys.readouterr()
     assert main([*command, named, "someone/stories260k"]) == 0
-    said = capsys.readouterr().out
-    assert "0 of 1 shards are left to do" in said  # the same weights under another name
-    assert "is complete: 6 rows" in said
+    message = capsys.readouterr().out
+    assert "0 of 1 shards are left to do" in message  # the same weights under another name
+    assert "is complete: 6 rows" in message

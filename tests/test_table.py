@@ -23,10 +23,10 @@ def exact_columns() -> dict[str, torch.Tensor]:
     }
 
 
-def unharmed(found: dict[str, torch.Tensor]) -> None:
+def unharmed(gathered: dict[str, torch.Tensor]) -> None:
     columns = exact_columns()
-    assert found.keys() == columns.keys() - {"row"}
-    for name, column in found.items():
+    assert gathered.keys() == columns.keys() - {"row"}
+    for name, column in gathered.items():
         assert column.dtype == (torch.float32 if name == "half" else columns[name].dtype)
         assert torch.equal(column, columns[name].to(column.dtype))
 
@@ -41,8 +41,8 @@ def test_table_keeps_every_dtype_so_that_small_gaps_and_large_numbers_survive() 
 
 
 def test_table_keeps_every_dtype_over_processes(tmp_path: Path) -> None:
-    for found in ranks(Table(), exact_columns(), tmp_path):
-        unharmed(found)
+    for columns in ranks(Table(), exact_columns(), tmp_path):
+        unharmed(columns)
 
 
 def test_large_cluster_numbers_do_not_merge_in_the_official_scores() -> None:
@@ -80,5 +80,5 @@ def test_columns_of_any_width_stand_beside_each_other(rows: int) -> None:
 def test_a_column_of_a_single_number_keeps_its_dimensions() -> None:
     table = Table()
     table.update(torch.tensor([0]), one=torch.zeros(1, 1), flat=torch.zeros(1))
-    found = table.compute()
-    assert (found["one"].shape, found["flat"].shape) == ((1, 1), (1,))
+    columns = table.compute()
+    assert (columns["one"].shape, columns["flat"].shape) == ((1, 1), (1,))

@@ -36,11 +36,11 @@ def rows_from(lengths):
 @given(ROWS, st.integers(1, 8))
 def test_groups_hold_every_row_once_and_none_is_empty(lengths, groups):
     rows, groups = rows_from(lengths), min(groups, len(lengths))
-    found = by_length(rows, groups)
-    assert len(found) == groups
-    assert all(found)
-    assert sorted(row.ids[0] for group in found for row in group) == list(range(len(rows)))
-    sizes = [len(row.ids) for group in found for row in group]
+    groups_made = by_length(rows, groups)
+    assert len(groups_made) == groups
+    assert all(groups_made)
+    assert sorted(row.ids[0] for group in groups_made for row in group) == list(range(len(rows)))
+    sizes = [len(row.ids) for group in groups_made for row in group]
     assert sizes == sorted(sizes)
 
 
@@ -69,8 +69,8 @@ def test_an_item_depends_on_its_number_alone():
     def rows(block):
         return [TextRow([block, i, *range(i % 7)]) for i in range(40)]
 
-    one, other = (TextBatches(rows, 4, 0, slice(None), seed=3) for _ in range(2))
-    forth = [one[j].ids.tolist() for j in range(12)]
+    batches, other = (TextBatches(rows, 4, 0, slice(None), seed=3) for _ in range(2))
+    forth = [batches[j].ids.tolist() for j in range(12)]
     assert forth == [other[j].ids.tolist() for j in reversed(range(12))][::-1]
     assert forth[:4] != forth[4:8]
     seen = sorted(row[1] for j in range(4) for row in forth[j])

@@ -41,13 +41,13 @@ def test_unsteered_text_is_generated_once(methods: list[type], monkeypatch: pyte
     assert len(of_texts) > 4
 
     names = [word for kind in methods for word in ("--method", kind.__name__)]
-    given = ["--llm", BASE, "--pairs", PAIRS, "--layers", "2", "3", "--strengths", "0.5", "1", *names]
+    argv = ["--llm", BASE, "--pairs", PAIRS, "--layers", "2", "3", "--strengths", "0.5", "1", *names]
     monkeypatch.setattr(plan, "_reference_texts", lambda *_: texts)
-    asked = plan.of_steer(
-        options.parser().parse_args(given), TokenCounter(llm, llm.tokenizer), Blank(llm.model.config, torch.float32)
+    planned = plan.of_steer(
+        options.parser().parse_args(argv), TokenCounter(llm, llm.tokenizer), Blank(llm.model.config, torch.float32)
     )
-    assert asked.work is not None
-    phases = {phase.name: phase for phase in asked.work.phases}
+    assert planned.work is not None
+    phases = {phase.name: phase for phase in planned.work.phases}
     assert phases["unrelated text of the model's own"].written == 24 * len(of_texts)
     chosen_on, held_out = phases["text at the pairs' prompts"], phases["test: text at held-out prompts"]
     counted = chosen_on.written / (1 + len(methods)) + held_out.written / 2  # the rest is steered

@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_the_margin(goal: str) -> None:
     reading = read(llm, goal, 40, 0)
     head = llm.model.get_output_embeddings().weight.detach().double()
     close(reading.states @ (head[reading.pair[0]] - head[reading.pair[1]]), reading.margin, 1e-4)
-    assert torch.corrcoef(torch.stack([reading.margin, reading.planted]))[0, 1] > 0.9
+    assert torch.corrcoef(torch.stack([reading.margin, reading.ground_truth]))[0, 1] > 0.9
     questions, _, words = prompts(goal, 40, 0, False)
     texts = [question.prompt + "".join(question.choices) for question in questions]
     choices = [MultipleChoice(text, tuple(f" {word}" for word in words)) for text in texts]
@@ -165,7 +165,9 @@ def test_the_gradient_is_that_of_the_margin(goal: str) -> None:
 def test_the_page_says_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "SIMULATIONS", 2)
     goals, rows = ("sms_spam", "town"), (30, 12, 12)
-    numbers = {model: [measuring.one(model, draw, goals, rows) for draw in (0, 1)] for model in measuring.MODELS}
+    numbers = {
+        model: [measuring.measure_draw(model, draw, goals, rows) for draw in (0, 1)] for model in measuring.MODELS
+    }
     page.write(tmp_path / "theory.md", numbers, numbers["base"][0])
     text = (tmp_path / "theory.md").read_text()
     layer = [numbers["base"][draw][goal]["r2"][3][0] for draw in (0, 1) for goal in goals]

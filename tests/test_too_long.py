@@ -56,8 +56,8 @@ def test_a_prompt_without_blanks_is_cut_between_characters() -> None:
 def test_a_row_is_skipped_whole_if_one_of_its_options_is_too_long() -> None:
     reader = Reader("skip", ["fitted", "held-out"])
     long = ("r2", MultipleChoice("the cat", (" no", " yes" * 30)))
-    kept = reader.read(reads(), [[*part("the cat", "a dog"), long], part("one")])
-    assert [place for place, _ in kept[0]] == [0, 1]
+    rows_kept = reader.read(reads(), [[*part("the cat", "a dog"), long], part("one")])
+    assert [place for place, _ in rows_kept[0]] == [0, 1]
     assert reader.notes == [f"1 of 3 fitted rows skipped: longer than {LONGEST} tokens"]
 
 
@@ -134,7 +134,7 @@ def test_a_run_of_pairs_says_in_its_report_how_many_rows(
     ]
     more = [*pairs(rows), f"--data.init_args.too_long={rule}", "--data.init_args.select_share=0.25"]
     assert fit("steer_behaviour", model, *more) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert run("test", "steer_behaviour", model, *more) == 0
     (path,) = Path("logs").rglob("report.json")
     notes = [text for text in json.loads(path.read_text())["warnings"] if "rows" in text and done in text]
@@ -143,7 +143,7 @@ def test_a_run_of_pairs_says_in_its_report_how_many_rows(
         re.fullmatch(rf"\d of \d (fitted|selection|held-out) rows {done}: longer than 60 tokens", n) for n in notes
     )
     assert all(note in path.with_name("report.md").read_text() for note in notes)
-    assert all(note in said for note in notes)
+    assert all(note in output for note in notes)
 
 
 @pytest.mark.parametrize("cache", ["null", "checkpoints/seen"])
@@ -193,9 +193,11 @@ def test_what_is_let_through_is_read_by_every_pass_and_a_token_more_is_not(rule:
             with pytest.raises(ValueError, match=f"row r0: {LONGEST + 1} tokens are more than the {LONGEST} that"):
                 Reader(rule, ["fitted"]).read(llm, [part(prompt, options=options)], whole=whole)
             continue
-        kept = Reader(rule, ["fitted"]).read(llm, [[*part("the cat"), *part(prompt, options=options)]], whole=whole)[0]
-        assert len(kept) == 1 + (readable or rule != "skip")
-        question = kept[-1][1]
+        rows_kept = Reader(rule, ["fitted"]).read(
+            llm, [[*part("the cat"), *part(prompt, options=options)]], whole=whole
+        )[0]
+        assert len(rows_kept) == 1 + (readable or rule != "skip")
+        question = rows_kept[-1][1]
         assert (question.prompt == prompt) == readable or rule == "skip"
         llm.scores([question])
         for i in whole:

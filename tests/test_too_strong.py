@@ -140,8 +140,8 @@ def test_a_strength_of_python_is_a_number_or_one_for_each_row(name: str) -> None
     with pytest.raises(ValueError, match=r"strength must be a|cannot be given to 2 rows") as caught:
         run(NO_NUMBERS[name])
     assert "\n" not in str(caught.value)
-    one, two = (run(strength) for strength in (1.0, 2.0))
-    torch.testing.assert_close(run(torch.tensor([1.0, 2.0])), torch.stack([one[0], two[1]]))
+    weak, two = (run(strength) for strength in (1.0, 2.0))
+    torch.testing.assert_close(run(torch.tensor([1.0, 2.0])), torch.stack([weak[0], two[1]]))
     torch.testing.assert_close(run(torch.tensor(2)), two)
 
 

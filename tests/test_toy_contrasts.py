@@ -26,7 +26,7 @@ def test_a_contrast_needs_both_ends() -> None:
     for lead, lag, seen in ((0.3, 0.3, True), (0.3, 0.0, False), (0.0, 0.3, False), (-0.3, 0.3, False)):
         every = contrasts.contrasts([("level", part(lead, lag))])
         assert len(every) == 10
-        assert all((one.p < 0.005) == seen for one in every), (lead, lag)
+        assert all((result.p < 0.005) == seen for result in every), (lead, lag)
         assert every[0].few.estimate.value == pytest.approx(lead, abs=0.05)
 
 
@@ -42,14 +42,16 @@ def test_no_contrast_is_left_out_and_what_is_not_shown_says_what_could_have_been
 
 
 def test_the_number_of_levels_is_corrected_for() -> None:
-    one = part(0.06, 0.06)
-    alone, among = (contrasts.table("values", [("a", one)] + [(f"b{i}", part(0, 0)) for i in range(n)]) for n in (0, 9))
+    part_alike = part(0.06, 0.06)
+    alone, among = (
+        contrasts.table("values", [("a", part_alike)] + [(f"b{i}", part(0, 0)) for i in range(n)]) for n in (0, 9)
+    )
     assert alone.count("| yes |") >= among.count("| yes |")
 
 
 def test_architectures_have_tables_of_their_own() -> None:
-    found = {name: part(0.3, 0.3) for *_, name in AXIS}
-    text = contrasts.text(found, AXIS, "report's network")
+    by_name = {name: part(0.3, 0.3) for *_, name in AXIS}
+    text = contrasts.text(by_name, AXIS, "report's network")
     small, own = text.split("On the report's network of 60 attributes:")
     assert "w 128, 1 attribute" in own
     assert "w 128, 1 attribute" not in small

@@ -14,7 +14,7 @@ from lightning_steer.methods import MeanDifference, Ridge
 from lightning_steer.studies.toy import adapters, networks, pools, study
 from lightning_steer.studies.toy import tables as report
 from lightning_steer.studies.toy.intervals import over_networks
-from lightning_steer.studies.toy.settings import Cell, Network
+from lightning_steer.studies.toy.settings import NetworkKind, ToyCell
 
 TINY = [
     "--networks",
@@ -86,16 +86,16 @@ def test_what_is_there_is_not_run_again(finished: Path, monkeypatch: pytest.Monk
 
 
 def test_other_settings_are_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    calls = []
 
     def vectors(*given: object) -> dict[str, object]:
-        asked.append(given)
+        calls.append(given)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(study.reproduction, "vectors", vectors)
     with pytest.raises(KeyboardInterrupt):
         study.main([*arguments(finished), "--attributes", "1", "--only", "vectors-none"])
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert len(parts(finished)) == 3  # what an interrupted run has replaced is nothing
 
 
@@ -120,14 +120,14 @@ def test_a_killed_study_goes_on(finished: Path, tmp_path: Path) -> None:
 
 
 def test_bad_options() -> None:
-    for given in (["--networks", "1"], ["--sizes", "1"], ["--train-share", "0"], ["--steps", "0"]):
+    for argv in (["--networks", "1"], ["--sizes", "1"], ["--train-share", "0"], ["--steps", "0"]):
         with pytest.raises(SystemExit) as stopped:
-            study.main(given)
+            study.main(argv)
         assert stopped.value.code != 0
     assert study.main(["--only", "nothing"]) == 2
 
 
-SMALL = Cell("axis", "level", Network(4, 3, 6, (16, 16, 16), 5), 2)
+SMALL = ToyCell("axis", "level", NetworkKind(4, 3, 6, (16, 16, 16), 5), 2)
 
 
 def test_networks_are_the_same_side_by_side_and_alone(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_stacked_fits_are_the_single_fits(tmp_path: Path) -> None:
         together = method(6).fit(seen)(pool.h, 1.0)
         for i in range(2):
             for j in range(3):
-                one = method(6).fit(seen._replace(h=seen.h[i, j], value=seen.value[i, j]))
-                torch.testing.assert_close(together[i, j], one(pool.h[i, j], 1.0), rtol=1e-4, atol=1e-5)
+                single = method(6).fit(seen._replace(h=seen.h[i, j], value=seen.value[i, j]))
+                torch.testing.assert_close(together[i, j], single(pool.h[i, j], 1.0), rtol=1e-4, atol=1e-5)
 
 
 def test_pairs_differ_in_the_targets_only(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def steer(llm: ls.LLM, method: object, **more: object) -> Steered:
 
 def test_the_method_with_the_largest_effect_is_taken(llm: ls.LLM) -> None:
     alone = {method.__name__: steer(llm, method) for method in METHODS[1:]}
-    effects = {name: float(one.grid.effect[one.setting]) for name, one in alone.items()}
+    effects = {name: float(search.grid.effect[search.setting]) for name, search in alone.items()}
     best, second = sorted(effects, key=effects.__getitem__, reverse=True)
     both = steer(llm, METHODS)
     assert both.vector.card.method == best

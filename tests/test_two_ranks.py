@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands import Command
 from test_export_runs import EXPERIMENTS, fit, given, here
-from test_lost_rank import FIT, TWO
+from test_lost_process import FIT, TWO
 
 from lightning_steer.files import PART
 
@@ -63,11 +63,11 @@ def test_two_processes_predict_what_one_does(
     assert changed(run, 1, here) == {"predictions-1.jsonl"}
     with Command(["lightning_steer", *arguments, "--trainer.devices=1"], tmp_path / "one") as alone:
         alone.finish()
-    (one,) = predictions()  # and the second one of before is gone
-    assert [line["row"] for line in one] == list(range(len(one)))
+    (written,) = predictions()  # and the second one of before is gone
+    assert [line["row"] for line in written] == list(range(len(written)))
     both = sorted((line for lines in two for line in lines), key=lambda line: line["row"])  # type: ignore[arg-type]
-    assert [line["row"] for line in both] == list(range(len(one))), "every row once"
-    for left, right in zip(one, both, strict=True):
+    assert [line["row"] for line in both] == list(range(len(written))), "every row once"
+    for left, right in zip(written, both, strict=True):
         torch.testing.assert_close(
             torch.tensor(right["log_probabilities"]), torch.tensor(left["log_probabilities"]), rtol=0, atol=1e-5
         )

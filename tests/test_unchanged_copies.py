@@ -76,7 +76,7 @@ def alone(llm: LLM, edits: dict[str, Edit], copies: int) -> Tensor:
         }
         for i in range(copies)
     ]
-    return torch.cat([llm.scores(QUESTIONS, one) for one in edited])
+    return torch.cat([llm.scores(QUESTIONS, edit) for edit in edited])
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *MORE])
@@ -95,9 +95,9 @@ def test_only_rows_above_the_threshold_run_again(family: str) -> None:
     assert counted == {0: apart * length, 1: apart * length, 2: apart * (length + moved), 3: apart * (length + moved)}
     torch.testing.assert_close(scores[0], base, rtol=1e-5, atol=1e-5)  # at 1 no row is above
     for alpha, steered in zip(THRESHOLDS, scores, strict=True):
-        kept = (method(h[site], alpha) == h[site]).all(1)
-        assert torch.equal(steered[kept], scores[0][kept])  # bit for bit
-        assert not (steered[~kept] == scores[0][~kept]).all(1).any()
+        left_alone = (method(h[site], alpha) == h[site]).all(1)
+        assert torch.equal(steered[left_alone], scores[0][left_alone])  # bit for bit
+        assert not (steered[~left_alone] == scores[0][~left_alone]).all(1).any()
     torch.testing.assert_close(scores, alone(llm, edits, copies), rtol=1e-5, atol=1e-5)
 
 
@@ -149,7 +149,9 @@ def test_text_drift_of_unchanged_copies_is_none() -> None:
     edits, copies = interventions.together([interventions.steered("", {llm.sites[0]: method}, THRESHOLDS)], llm.sites)
     drift = llm.drift(PROMPTS, edits, copies)
     each = [llm.drift(PROMPTS, {llm.sites[0]: lambda h, a=alpha: method(h, a)}) for alpha in THRESHOLDS]
-    torch.testing.assert_close(drift.kl, torch.cat([one.kl for one in each]), rtol=1e-4, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(
+        drift.kl, torch.cat([drift_of_row.kl for drift_of_row in each]), rtol=1e-4, atol=1e-6, equal_nan=True
+    )
     assert drift.kl[0].nan_to_num(0).abs().max() < 1e-6
     assert drift.kl[3].nan_to_num(0).max() > 1e-3
 

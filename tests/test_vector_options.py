@@ -29,22 +29,22 @@ def test_responses_are_those_of_the_vector(positions: LastPromptToken | None, wo
     options = ["--data.init_args.file=prompts.txt", "--model.init_args.max_new_tokens=8"]
     assert main(["predict", "--vector", "glad.safetensors", *options, "--trainer.enable_progress_bar=false"]) == 0
     lines = [json.loads(line) for line in Path("logs/responses/glad/responses.jsonl").read_text().splitlines()]
-    said = {(line["prompt"], line["strength"]): line["response"] for line in lines}
+    responses = {(line["prompt"], line["strength"]): line["response"] for line in lines}
     edits = {site: partial(method, strength=2.0) for site, method in zip(llm.sites, vector.maps, strict=True)}
     for prompt in PROMPTS:
-        assert said[prompt, None] == llm.generate(prompt, 8)
-        assert said[prompt, 2.0] == llm.generate(prompt, 8, edits=edits)
-    assert any(said[prompt, None] != said[prompt, 2.0] for prompt in PROMPTS)
+        assert responses[prompt, None] == llm.generate(prompt, 8)
+        assert responses[prompt, 2.0] == llm.generate(prompt, 8, edits=edits)
+    assert any(responses[prompt, None] != responses[prompt, 2.0] for prompt in PROMPTS)
 
 
 def test_options_of_the_user_count_more(workshop: Path) -> None:
     llm = LLM(BASE, 2)
     llm.load()
     direction(llm).save("glad.safetensors")
-    given = ["predict", "--vector=glad.safetensors", "--model.init_args.strengths=[1.0]"]
-    spelled = spelled_out(given)
+    argv = ["predict", "--vector=glad.safetensors", "--model.init_args.strengths=[1.0]"]
+    spelled = spelled_out(argv)
     assert spelled[0] == "predict"
-    assert spelled[-2:] == given[1:]
+    assert spelled[-2:] == argv[1:]
     assert spelled_out(["fit", "--vector", "x"]) == ["fit", "--vector", "x"]
 
 

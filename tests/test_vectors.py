@@ -62,24 +62,24 @@ def test_every_method_comes_back_bit_for_bit(make: Make, llm: LLM, tmp_path: Pat
     figures = {"target_accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
     more = {"effect": figures, "drift": figures, "certificate": {"bound": 0.1, "reason": "so"}, "licence": "CC0-1.0"}
     made = vectors.of(llm, fitted(llm, make), 0.75, (0.5, 1.0), 16, task="t", data="00", warnings=["w"], **more)
-    found = vectors.load(vectors.save(tmp_path / "a.safetensors", made))
-    assert found.card == made.card
+    loaded = vectors.load(vectors.save(tmp_path / "a.safetensors", made))
+    assert loaded.card == made.card
     h = torch.randn(5, 32)
-    for mine, its in zip(made.maps, found.maps, strict=True):
+    for mine, its in zip(made.maps, loaded.maps, strict=True):
         assert type(mine) is type(its)
         assert state(mine).keys() == state(its).keys()
         for name, value in state(mine).items():
             assert torch.equal(value, state(its)[name])
         for strength in (0.0, 0.3, 1.0, 4.0):
             assert torch.equal(mine(h, strength), its(h, strength))
-    again = vectors.save(tmp_path / "b.safetensors", found)
+    again = vectors.save(tmp_path / "b.safetensors", loaded)
     assert again.read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("make", VARIANTS.values(), ids=list(VARIANTS))
 def test_every_method_says_what_its_strength_means(make: Make) -> None:
-    said = units(make(8))
-    assert said == "none" if make(8).__class__.__name__ == "Identity" else len(said) > 10
+    units_of = units(make(8))
+    assert units_of == "none" if make(8).__class__.__name__ == "Identity" else len(units_of) > 10
 
 
 def test_the_file_says_all_that_a_reader_needs(llm: LLM, tmp_path: Path) -> None:
@@ -102,17 +102,17 @@ def test_the_file_says_all_that_a_reader_needs(llm: LLM, tmp_path: Path) -> None
 def test_steering_with_a_file_is_steering_with_the_maps(positions: Positions, tmp_path: Path) -> None:
     llm = tiny(positions=positions)
     maps = fitted(llm)
-    found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, maps, 0.75)))
+    loaded = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, maps, 0.75)))
     edits = {site: partial(method, strength=0.75) for site, method in maps.items()}
     plain = logits(llm.model, llm.tokenizer)
     with llm.steered(edits):
         expected = logits(llm.model, llm.tokenizer)
-    with vectors.edit(llm.model, found):
+    with vectors.edit(llm.model, loaded):
         assert torch.equal(logits(llm.model, llm.tokenizer), expected)
     assert torch.equal(logits(llm.model, llm.tokenizer), plain)
     assert (expected - plain).abs().max() > 1e-3 or isinstance(positions, GeneratedTokens)
     words = llm.generate(PROMPTS, edits=edits, max_new_tokens=6)
-    with vectors.edit(llm, found):
+    with vectors.edit(llm, loaded):
         assert llm.generate(PROMPTS, max_new_tokens=6) == words
 
 
@@ -217,10 +217,10 @@ def test_what_a_model_returns_besides_is_not_what_it_computes(entry: str, vector
 def test_the_same_files_in_another_precision_are_the_same_model(tmp_path: Path) -> None:
     decoder("llama").save_pretrained(tmp_path / "m")
     letters().save_pretrained(tmp_path / "m")
-    one, half = (LLM(str(tmp_path / "m"), [1, 2], dtype=dtype) for dtype in ("float32", "bfloat16"))
-    one.load()
+    full, half = (LLM(str(tmp_path / "m"), [1, 2], dtype=dtype) for dtype in ("float32", "bfloat16"))
+    full.load()
     half.load()
-    vector = vectors.of(one, fitted(one), 1.0)
+    vector = vectors.of(full, fitted(full), 1.0)
     with vectors.edit(half, vector):
         assert logits(half.model, half.tokenizer).dtype == torch.bfloat16
     with vectors.edit(half.model, vector):
@@ -322,8 +322,8 @@ def test_other_training_rows_have_another_fingerprint() -> None:
     from lightning_steer.data import ToyDataModule
     from lightning_steer.runs.row_keys import part_rows
 
-    one, same, other = (part_rows(ToyDataModule(seed=seed, **WORLD)) for seed in (0, 0, 1))
-    assert one == same != other
+    rows_of_seed, same, other = (part_rows(ToyDataModule(seed=seed, **WORLD)) for seed in (0, 0, 1))
+    assert rows_of_seed == same != other
 
 
 MISTAKES = {
@@ -356,16 +356,16 @@ def test_mistake(
 def test_a_given_vector_is_kept_as_what_it_is(llm: LLM, tmp_path: Path) -> None:
     method = ImportedVector(32)
     method.vector = torch.randn(32)
-    found = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, {llm.sites[0]: method}, 2.0)))
-    assert found.card.method == "ImportedVector"
+    loaded = vectors.load(vectors.save(tmp_path / "a.safetensors", vectors.of(llm, {llm.sites[0]: method}, 2.0)))
+    assert loaded.card.method == "ImportedVector"
     h = torch.randn(4, 32)
-    assert torch.equal(found.maps[0](h, 2.0), h + 2.0 * method.vector)
+    assert torch.equal(loaded.maps[0](h, 2.0), h + 2.0 * method.vector)
 
 
 @pytest.mark.parametrize("strength", [0.5, 2.0])
 def test_another_strength_has_no_interval(strength: float, llm: LLM, tmp_path: Path) -> None:
     made = vectors.of(llm, fitted(llm), 2.0, (1.0, 3.0), 16)
     exchange.export(made, tmp_path / "a.safetensors", "vector", strength)
-    kept = vectors.load(tmp_path / "a.safetensors").card.strength
-    assert kept.value == strength
-    assert kept.low == (1.0 if strength == 2.0 else None)
+    of_card = vectors.load(tmp_path / "a.safetensors").card.strength
+    assert of_card.value == strength
+    assert of_card.low == (1.0 if strength == 2.0 else None)

@@ -123,9 +123,9 @@ def test_drift_is_that_of_plain_passes(family: str, implementation: str, window:
         plain = llm.model(ids, use_cache=False).logits[0].log_softmax(-1)
         with llm.steered(push(llm)):
             steered = llm.model(ids, use_cache=False).logits[0].log_softmax(-1)
-        for found, logp in ((drift.base[i], plain), (drift.steered[0, i], steered)):
+        for drift_part, logp in ((drift.base[i], plain), (drift.steered[0, i], steered)):
             expected = logp[:-1].gather(1, ids[0, 1:, None]).sum().double()
-            torch.testing.assert_close(found, expected, **TOLERANCE)
+            torch.testing.assert_close(drift_part, expected, **TOLERANCE)
         kl = next_token_kl(plain, steered).double()
         torch.testing.assert_close(drift.kl[0, i, : len(kl)], kl, **TOLERANCE)
 

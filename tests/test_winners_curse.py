@@ -9,14 +9,14 @@ from conftest import ROOT
 from lightning_steer.selection.grid import Grid, Setting
 from lightning_steer.studies.coverage.verdicts import LEAST, upper
 from lightning_steer.studies.search.__main__ import main
-from lightning_steer.studies.search.resampled import Judged, coverage
-from lightning_steer.studies.search.tables import Table, table
+from lightning_steer.studies.search.resampled import JudgedIntervals, coverage
+from lightning_steer.studies.search.tables import SettingsTable, table
 from lightning_steer.workflows.fit import backbone
 
 REPETITIONS = 400
 
 
-def fails(judged: Judged) -> bool:
+def fails(judged: JudgedIntervals) -> bool:
     """The rule: a cell fails if the 99 % interval of its coverage lies wholly below .93."""
     return upper(judged.holds, judged.sets) < LEAST
 
@@ -26,12 +26,12 @@ def test_the_held_out_interval_holds_where_every_candidate_is_alike(rows: int) -
     """65 settings of one true effect: the best of them on the rows that choose is the luckiest."""
     effects = torch.randn(5000, 5, 13, generator=torch.Generator().manual_seed(0)).double()
     effects += 1 - effects.mean(0)  # the table is the population
-    found = coverage(effects, torch.zeros(5, 13), 0.1, rows, REPETITIONS)
-    assert not fails(found.held_out)
-    assert abs(found.held_out.bias) < 0.05
-    assert fails(found.choosing)
-    assert found.choosing.bias > 0.3
-    assert found.settings > 50
+    result = coverage(effects, torch.zeros(5, 13), 0.1, rows, REPETITIONS)
+    assert not fails(result.held_out)
+    assert abs(result.held_out.bias) < 0.05
+    assert fails(result.choosing)
+    assert result.choosing.bias > 0.3
+    assert result.settings > 50
 
 
 def test_what_breaks_the_budget_is_not_chosen() -> None:
@@ -53,8 +53,8 @@ def test_the_held_out_interval_holds_on_a_pocket_model() -> None:
     assert margin.shape == (200, 2, 13)
     damage = torch.where(made.whole, made.full.damage, torch.inf)
     for column, effects in made.effects.items():
-        found = coverage(effects, damage, 0.1, 12, REPETITIONS, column=column, chosen_by=margin)
-        assert not fails(found.held_out), (column, found)
+        result = coverage(effects, damage, 0.1, 12, REPETITIONS, column=column, chosen_by=margin)
+        assert not fails(result.held_out), (column, result)
 
 
 def test_the_study_writes_its_tables(
@@ -64,10 +64,10 @@ def test_the_study_writes_its_tables(
     effects = {"margin_change": torch.rand(50, 2, 3, generator=random).double() + torch.arange(3)}
     effects["preference_change"] = torch.zeros(50, 2, 3, dtype=torch.float64)
     grid = Grid([3, 4], [1.0, 2.0, 3.0], effects["margin_change"].mean(0), torch.tensor([[0.0, 0.05, 0.2]] * 2), 9)
-    made = Table(grid, Setting(0, 1), torch.ones(2, 3, dtype=torch.bool), effects, grid.damage)
+    made = SettingsTable(grid, Setting(0, 1), torch.ones(2, 3, dtype=torch.bool), effects, grid.damage)
     monkeypatch.setattr("lightning_steer.studies.search.__main__.table", lambda *_: made)
-    given = ["--models", str(ROOT / "checkpoints/pocket/base"), "--seeds", "1", "--rows", "12", "--repetitions", "50"]
-    assert main([*given, "--out", str(tmp_path / "search.md")]) == 0
+    argv = ["--models", str(ROOT / "checkpoints/pocket/base"), "--seeds", "1", "--rows", "12", "--repetitions", "50"]
+    assert main([*argv, "--out", str(tmp_path / "search.md")]) == 0
     text = (tmp_path / "search.md").read_text()
     assert text.count("| 9 | layer 3, strength 2 | ") == 3  # a behaviour each
     assert text.count("| margin_change |") == 3

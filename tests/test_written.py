@@ -36,15 +36,15 @@ def plain_nats(llm: ls.LLM, ids: list[int], new: list[int]) -> float:
 def test_what_is_measured_is_what_is_written(llm: ls.LLM) -> None:
     edits = {llm.sites[0]: lambda h: h + 3 * torch.randn(h.shape[-1], generator=torch.Generator().manual_seed(0))}
     for edit in (None, edits):
-        found = written.continued(llm, PROMPTS, edit)
-        assert found is not None
-        assert found.texts == llm.generate(PROMPTS, written.NEW, edits=edit)
+        continued = written.continued(llm, PROMPTS, edit)
+        assert continued is not None
+        assert continued.texts == llm.generate(PROMPTS, written.NEW, edits=edit)
         ids, new = llm.prompts(PROMPTS, 1), llm.continued(PROMPTS, edit, written.NEW)
-        alone = [plain_nats(llm, *one) for one in zip(ids, new, strict=True)]
-        torch.testing.assert_close(found.nats.double(), torch.tensor(alone, dtype=torch.float64), rtol=0, atol=1e-5)
+        alone = [plain_nats(llm, *prompt_and_text) for prompt_and_text in zip(ids, new, strict=True)]
+        torch.testing.assert_close(continued.nats.double(), torch.tensor(alone, dtype=torch.float64), rtol=0, atol=1e-5)
     baseline = written.continued(llm, PROMPTS)
     assert baseline is not None
-    assert found.nats.mean() > baseline.nats.mean()
+    assert continued.nats.mean() > baseline.nats.mean()
 
 
 def test_wanted_continuations(llm: ls.LLM) -> None:
@@ -88,8 +88,8 @@ def text(nats: float, repeated: float) -> Written:
     ],
 )
 def test_what_is_broken(nats: float, repeated: float, positive: float, faults: list[str]) -> None:
-    found = written.broken(text(nats, repeated), text(1.5, 0.0), positive)
-    assert [fault in said for fault, said in zip(faults, found, strict=True)] == [True] * len(faults)
+    faults_found = written.broken(text(nats, repeated), text(1.5, 0.0), positive)
+    assert [fault in sentence for fault, sentence in zip(faults, faults_found, strict=True)] == [True] * len(faults)
 
 
 def test_text_that_breaks_at_the_pairs_is_said_though_other_text_is_left_alone(
@@ -105,10 +105,10 @@ def test_text_that_breaks_at_the_pairs_is_said_though_other_text_is_left_alone(
     assert report["metrics"]["reference_kl"]["value"] == 0
     assert any("Text steered at held-out prompts" in warning for warning in report["warnings"])
     assert report["metrics"]["text_nats"]["value"] > report["baselines"]["baseline"]["text_nats"]["value"]
-    asked = [question.prompt for question in data.continued(TEST, 5)]
-    assert [one["prompt"] for one in report["texts"]] == asked
-    assert [one["baseline"] for one in report["texts"]] == llm.generate(asked, max_new_tokens=written.NEW)
-    assert [one["steered"] for one in report["texts"]] != [one["baseline"] for one in report["texts"]]
+    prompts = [question.prompt for question in data.continued(TEST, 5)]
+    assert [entry["prompt"] for entry in report["texts"]] == prompts
+    assert [entry["baseline"] for entry in report["texts"]] == llm.generate(prompts, max_new_tokens=written.NEW)
+    assert [entry["steered"] for entry in report["texts"]] != [entry["baseline"] for entry in report["texts"]]
     page = (tmp_path / "report.md").read_text()
     assert "## Text at held-out prompts" in page
     assert report["texts"][0]["baseline"].strip() in page

@@ -146,8 +146,8 @@ def probes(form: Form) -> Iterator[Row]:
     batched = [seconds(batch) for _ in range(3)]
     told = f"{layers} layers x {len(PENALTIES)} penalties, d {width:,}, {rows:,} rows, in one batch"
     yield Row("probes", told, f"{sorted(batched)[1]:.2f} s", 3)
-    one = NormalEquations(*(x[:, :1] for x in equations))
-    alone = seconds(lambda: lasso(one, PENALTIES))
+    first_layer = NormalEquations(*(x[:, :1] for x in equations))
+    alone = seconds(lambda: lasso(first_layer, PENALTIES))
     told = f"one layer on the CPU, times {layers}, over the batch"
     yield Row("probes", told, f"{layers * alone / sorted(batched)[1]:.1f}")
 
@@ -159,13 +159,13 @@ def generation(form: Form) -> Iterator[Row]:
     edits = additive(llm)
     for rows in form.batches:
         prompts = [sentence(i, 20, 20) for i in range(rows)]
-        ways = [
+        runs = [
             lambda edits=edits: seconds(
                 lambda: llm.continued(prompts, edits, form.new, min_new_tokens=form.new, eos_token_id=None)  # noqa: B023
             )
             for edits in (edits, {})
         ]
-        timing = turn(*ways, 10, "generation")
+        timing = turn(*runs, 10, "generation")
         speed = rows * form.new / timing.first
         told = f"{speed:,.0f} tokens/s; {timing.ratio:.3f} ({timing.low:.3f} to {timing.high:.3f}) of the plain time"
         yield Row("generation", f"{name}, steered at every layer, {rows} rows, {form.new} new tokens", told, timing.n)

@@ -177,9 +177,9 @@ class Session:
         write(answers)
         if any(answers) or not stopped():
             self.turns.append(Turn(message, answers))
-            asked = [turn.message for turn in self.turns]
-            if self.messages[: len(asked)] != asked:
-                self.messages = asked
+            messages = [turn.message for turn in self.turns]
+            if self.messages[: len(messages)] != messages:
+                self.messages = messages
         return answers
 
     def _prompts(self, message: str) -> Sequence[Any]:

@@ -37,10 +37,10 @@ def lint_pairs(pairs: Sequence[Pair], held_out: Sequence[Pair] = (), tokenizer: 
     if tokenizer is not None:
         starts, sizes, wrong = tokens.read(pairs, tokenizer)
     cluster = np.unique([normalized(origin(*pair)) for pair in pairs], return_inverse=True)[1]
-    found = imbalances(features(pairs, starts, sizes, "character" if tokenizer is None else "token"), cluster)
-    raised = [Finding(i.feature, i.share.n, i.share, i.p, i.sentence) for i in found if i.raised]
+    imbalanced = imbalances(features(pairs, starts, sizes, "character" if tokenizer is None else "token"), cluster)
+    raised = [Finding(i.feature, i.share.n, i.share, i.p, i.sentence) for i in imbalanced if i.raised]
     findings = [*repeats(pairs), *leaks(pairs, held_out), *wrong, *raised]
-    return LintReport(len(pairs), int(cluster.max()) + 1, found, findings)
+    return LintReport(len(pairs), int(cluster.max()) + 1, imbalanced, findings)
 
 
 def _check(name: str, pairs: Sequence[Pair]) -> None:

@@ -160,7 +160,7 @@ def follow(
     tokens = TokenTracker(prompt_lengths)
     see = tokens.see if needed else tokens.see_if_readable
     handle = decoder.register_forward_pre_hook(lambda _module, args, kwargs: see(args, kwargs), with_kwargs=True)
-    kept = decoder.register_forward_hook(
+    hook = decoder.register_forward_hook(
         lambda _module, _args, kwargs, output: tokens.keep(kwargs, output), with_kwargs=True
     )
     own_generate, original_generate = vars(model).get("generate"), getattr(model, "generate", None)
@@ -177,7 +177,7 @@ def follow(
         yield tokens
     finally:
         handle.remove()
-        kept.remove()
+        hook.remove()
         vars(model).pop("generate", None)
         if own_generate is not None:
             vars(model)["generate"] = own_generate

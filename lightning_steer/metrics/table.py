@@ -63,9 +63,9 @@ class Table(Metric):
 
         @wraps(squeezed)
         def columns(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-            found = squeezed(*args, **kwargs)
-            single = {n for n in self.layout if n in found and not found[n].dim()}  # a subclass returns other names
-            return {**found, **{n: found[n].reshape(1, *self.layout[n][0]) for n in single}}
+            values = squeezed(*args, **kwargs)
+            single = {n for n in self.layout if n in values and not values[n].dim()}  # a subclass returns other names
+            return {**values, **{n: values[n].reshape(1, *self.layout[n][0]) for n in single}}
 
         return columns
 

@@ -36,7 +36,7 @@ def figures(methods: Mapping[str, SteeringMethod]) -> dict[str, dict[str, Any]]:
     gated = {site: method for site, method in methods.items() if isinstance(method, Gated)}
     metrics: dict[str, dict[str, Any]] = {}
     for number, method in enumerate(gated.values(), 1):
-        power, bound = KeptGate(*method.condition.promise.tolist()).estimates(method.delta)
+        power, bound = KeptGate(*method.condition.calibration.tolist()).estimates(method.delta)
         end = "" if len(gated) == 1 else f"_{number}"
         metrics |= {f"gate_power{end}": power._asdict(), f"gate_bound{end}": bound._asdict()}
     return metrics
@@ -45,8 +45,8 @@ def figures(methods: Mapping[str, SteeringMethod]) -> dict[str, dict[str, Any]]:
 def warnings(methods: Mapping[str, SteeringMethod]) -> list[str]:
     """Return a sentence for each gate that steers no row, as too few were given to promise anything."""
     return [
-        f"The gate at {site} steers no row: {int(method.condition.promise[0])} calibration rows that should be left "
-        f"alone are too few for wrong gates of at most {method.eta:g} at confidence {1 - method.delta:g}."
+        f"The gate at {site} steers no row: {int(method.condition.calibration[0])} calibration rows that should be "
+        f"left alone are too few for wrong gates of at most {method.eta:g} at confidence {1 - method.delta:g}."
         for site, method in methods.items()
         if isinstance(method, Gated) and float(method.condition.threshold) >= LARGEST
     ]

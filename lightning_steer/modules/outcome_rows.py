@@ -42,7 +42,7 @@ def packed(
         "value": values,
     }
     if len(set(cluster)) < rows:  # else rows are independent
-        columns["cluster"] = [one for _ in measures for one in cluster for _ in settings]
+        columns["cluster"] = [key for _ in measures for key in cluster for _ in settings]
     file = io.BytesIO()
     parquet.write_table(pa.table(columns), file)
     return file.getvalue()

@@ -32,9 +32,9 @@ def call(measures: Mapping[str, Measure], options: Mapping[str, Any], split: flo
     return Call(_short(repr(sorted(options.items())).encode()), outcomes.hexdigest()[:12], split, seed)
 
 
-def line(one: Call) -> str:
+def line(call: Call) -> str:
     """Format a call as in notes."""
-    return f"Call {one.options} of outcomes {one.outcomes}, split {one.split:g}, seed {one.seed}"
+    return f"Call {call.options} of outcomes {call.outcomes}, split {call.split:g}, seed {call.seed}"
 
 
 def with_earlier(judgement: Judgement, path: Path) -> Judgement:

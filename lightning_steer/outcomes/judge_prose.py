@@ -7,9 +7,10 @@ from lightning_steer.outcomes.records import JudgeComparison, Judgement, Labelle
 from lightning_steer.statistics.prediction_powered import FEWEST, FEWEST_CHANGES
 
 
-def comparison_table(one: JudgeComparison) -> TextTable:
+def comparison_table(comparison: JudgeComparison) -> TextTable:
     """Return the table of the effect by two judges."""
-    columns = ("setting", f"change by {one.judge}", f"by {one.other}", "difference", "same score", "changed alike")
+    scores = f"change by {comparison.judge}", f"by {comparison.other}"
+    columns = ("setting", *scores, "difference", "same score", "changed alike")
     rows = [
         (
             s.setting,
@@ -19,21 +20,21 @@ def comparison_table(one: JudgeComparison) -> TextTable:
             f"{s.same_score:.3f}",
             "none changed" if s.changed_alike is None else f"{s.changed_alike:.3f}",
         )
-        for s in one.settings
+        for s in comparison.settings
     ]
     return TextTable(columns, tuple(rows))
 
 
-def comparison_sentences(one: JudgeComparison) -> list[str]:
+def comparison_sentences(comparison: JudgeComparison) -> list[str]:
     """Return sentences on where two judges disagree about the effect."""
-    apart = [s.setting for s in one.settings if s.difference.low > 0 or s.difference.high < 0]
+    apart = [s.setting for s in comparison.settings if s.difference.low > 0 or s.difference.high < 0]
     verdict = (
         f"On the effect at {', '.join(apart)} the judges disagree: the interval of the difference leaves out 0."
         if apart
         else "No difference between the judges on the effect is certain."
     )
     return [
-        f"{one.n:,} items that both scored. {verdict}",
+        f"{comparison.n:,} items that both scored. {verdict}",
         "Same score: share of items with the same score at this setting. Changed alike: of the items that changed by "
         "either judge, the share that changed the same by both. Judges may agree on most scores and not on the effect.",
     ]
@@ -54,22 +55,23 @@ def verdict_sentences(judgement: Judgement) -> list[str]:
     return sentences
 
 
-def label_table(one: LabelledMeasure) -> TextTable:
+def label_table(measure: LabelledMeasure) -> TextTable:
     """Return the table of each change by the judge, by labels alone, and corrected."""
-    columns = ("setting", f"change by {one.judge}", f"by {one.human} alone", "corrected", "weight of the judge")
+    columns = ("setting", f"change by {measure.judge}", f"by {measure.human} alone", "corrected", "weight of the judge")
     rows = [
-        (s.setting, signed(s.judged), signed(s.labels), signed(s.corrected), f"{s.weight:.2f}") for s in one.settings
+        (s.setting, signed(s.judged), signed(s.labels), signed(s.corrected), f"{s.weight:.2f}")
+        for s in measure.settings
     ]
     return TextTable(columns, tuple(rows))
 
 
-def label_sentences(one: LabelledMeasure) -> list[str]:
+def label_sentences(measure: LabelledMeasure) -> list[str]:
     """Return sentences on what a corrected change assumes."""
     return [
-        f"{one.labelled:,} of {one.n:,} items are labelled by {one.human}. The corrected change is unbiased whatever "
-        f"{one.judge} does, if the labelled items are a random sample of all.",
+        f"{measure.labelled:,} of {measure.n:,} items are labelled by {measure.human}. The corrected change is "
+        f"unbiased whatever {measure.judge} does, if the labelled items are a random sample of all.",
         "Rows come in clusters, for which no corrected interval is known to hold: the labels count alone."
-        if one.clustered
+        if measure.clustered
         else f"Prediction-powered inference (PPI++). With fewer than {FEWEST} labels, or fewer than {FEWEST_CHANGES} "
         "labelled items that changed, the labels count alone (weight 0).",
     ]

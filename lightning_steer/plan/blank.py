@@ -123,8 +123,8 @@ class Blank:
         with self.mode, torch.no_grad():
             ids = torch.zeros(1, tokens, dtype=torch.int64)
             layers = getattr(self.decoder.base(input_ids=ids, use_cache=True), "past_key_values", None)
-        kept = [getattr(layer, part, None) for layer in getattr(layers, "layers", ()) for part in ("keys", "values")]
-        return rows * self.scale * sum(part.numel() * part.itemsize for part in kept if isinstance(part, Tensor))
+        tensors = [getattr(layer, part, None) for layer in getattr(layers, "layers", ()) for part in ("keys", "values")]
+        return rows * self.scale * sum(part.numel() * part.itemsize for part in tensors if isinstance(part, Tensor))
 
     def _states(self, states: int) -> Tensor:
         with self.mode:

@@ -75,10 +75,10 @@ def _memory() -> tuple[float, float]:
         free = total
     try:  # a container's limit; what it keeps of files is given back when memory is needed
         limit, used = (float((CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
-        kept = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        counters = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):  # no container, or no limit
         return free, total
-    return min(free, limit - used + float(kept.get("inactive_file", 0))), min(total, limit)
+    return min(free, limit - used + float(counters.get("inactive_file", 0))), min(total, limit)
 
 
 def resident() -> float:
@@ -133,12 +133,12 @@ def calibrate(
             return _time(lambda: decoder.logits(h[:states]).log_softmax(-1), share, device)
 
         call, block = _line((few.numel(), blocks(few)), (ids.numel(), blocks(ids)))
-        one = head(1)
-        head_call, state = _line((1, one), (len(h), head(len(h))))
+        single_head = head(1)
+        head_call, state = _line((1, single_head), (len(h), head(len(h))))
         before = torch.zeros(generated, dtype=torch.int64, device=device)
-        kept = decoder.base(input_ids=before, use_cache=True).past_key_values
-        last = decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=kept)[0][:, -1]
-        step = _time(lambda: decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=kept), share, device)
+        past = decoder.base(input_ids=before, use_cache=True).past_key_values
+        last = decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=past)[0][:, -1]
+        step = _time(lambda: decoder.base(input_ids=before[:, :1], use_cache=True, past_key_values=past), share, device)
         step = step / count * text.num_hidden_layers + _time(lambda: decoder.logits(last), share, device)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(

@@ -32,8 +32,8 @@ def check(options: Any) -> None:
         raise UserError(f"dtype is auto, float32, bfloat16 or float16, not {options.dtype!r}")
     if options.calibrate and options.throughput is not None:
         raise UserError("--calibrate measures the throughput, and --throughput gives it: leave one out")
-    given = {name: getattr(options, name) for name in ("tokens_per_batch", "strengths")}
-    numbers.check({name: value for name, value in given.items() if value is not None}, "--")
+    set_options = {name: getattr(options, name) for name in ("tokens_per_batch", "strengths")}
+    numbers.check({name: value for name, value in set_options.items() if value is not None}, "--")
     if options.throughput is not None:
         numbers.finite("--throughput", options.throughput)
         if options.throughput <= 0:
@@ -43,8 +43,8 @@ def check(options: Any) -> None:
 
 def overrides_of(options: Any) -> list[tuple[str, str]]:
     """Return the settings of the model that win over a configuration's, by name."""
-    given = {"llm": options.llm, "revision": options.revision, "dtype": options.dtype}
-    return [(name, value) for name, value in given.items() if value not in (None, "auto")]
+    overrides = {"llm": options.llm, "revision": options.revision, "dtype": options.dtype}
+    return [(name, value) for name, value in overrides.items() if value not in (None, "auto")]
 
 
 def parser() -> Parser:

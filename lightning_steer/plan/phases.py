@@ -106,7 +106,7 @@ def adapted(
     sides = 1 + draws + strengths
     prompts = Rows(test.prompts.tokens[: written.PROMPTS])
     moved = [read(part.read, last + 1, batch) for part in (fit, test) if part.read is not None]
-    moved = [one._replace(passes=one.passes / 2, calls=one.calls / 2) for one in moved]  # one side of each pair
+    moved = [run._replace(passes=run.passes / 2, calls=run.calls / 2) for run in moved]  # one side of each pair
     phases = [reading]
     if training:
         step = together("fit: train", scored(fit.questions, depth, batch), times=training)

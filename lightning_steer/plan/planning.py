@@ -49,7 +49,7 @@ def plan(blank: Blank, needs: Needs) -> Plan:
     state = blank.state()
     batch = blank.forward(*needs.batch)
     read = batch if needs.read == needs.batch else blank.forward(*needs.read)
-    kept = needs.read[0] * needs.read[1] * needs.sites * state
+    cached = needs.read[0] * needs.read[1] * needs.sites * state
     most = at_once(len(blank.decoder.embedding))
     scores = min(most, max(1, needs.scored))
     compared, scored = (blank.compared(min(most, needs.compared)) if needs.compared else None), blank.head(scores)
@@ -58,14 +58,14 @@ def plan(blank: Blank, needs: Needs) -> Plan:
     written = blank.head(max(1, needs.generated[0])).memory  # of each text the next token
     phases = [
         batch.memory,
-        read.memory + kept,
+        read.memory + cached,
         copies + (compared.memory if compared else 0),
         needs.batch[0] * needs.batch[1] * state + scored.memory,
         cache + max(written, blank.forward(*needs.generated).memory if cache else 0.0),
     ]
     head = max(scored.memory, compared.memory if compared else 0.0)
     weights = blank.weights
-    memory = Memory(weights, batch.memory, max(kept, copies), head, cache, weights + max(phases))
+    memory = Memory(weights, batch.memory, max(cached, copies), head, cache, weights + max(phases))
     tokens = needs.batch[0] * needs.batch[1]
     return Plan(blank.dtype, memory, batch.flops / tokens / blank.decoder.depth, scored.flops / scores)
 

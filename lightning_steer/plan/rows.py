@@ -78,8 +78,8 @@ class Counter:
                 rows.tokens[-1] = _estimate(question.prompt) + sum(options)
                 rows = rows._replace(scored=rows.scored + sum(options))
                 continue
-            asked = MultipleChoice(self.llm.prompt(question.prompt), question.choices)
-            split = rows_of(self.llm.tokenizer, 0, asked, not self.llm.chat, True)
+            written = MultipleChoice(self.llm.prompt(question.prompt), question.choices)
+            split = rows_of(self.llm.tokenizer, 0, written, not self.llm.chat, True)
             rows.tokens[-1:] = [len(row.ids) for row in split]
             rows = rows._replace(scored=rows.scored + sum(len({slot for slot, *_ in row.reads}) for row in split))
         return rows
@@ -91,11 +91,11 @@ class Counter:
     def part(self, batches: Iterable[Any]) -> Part:
         """Return the rows of the batches of a data module."""
         batches = list(batches)
-        asked = [question for batch in batches for question in batch.x]
+        questions = [question for batch in batches for question in batch.x]
         pairs = [batch.pair for batch in batches if batch.pair is not None]
         texts = [q for pair in pairs for side in pair for q in side]
         read = self.texts(q.prompt + "".join(q.choices[:1]) for q in texts) if pairs else None
-        return Part(self.questions(asked), read, self.texts(dict.fromkeys(q.prompt for q in asked)))
+        return Part(self.questions(questions), read, self.texts(dict.fromkeys(q.prompt for q in questions)))
 
     def parts(self, data: SteeringDataModule) -> Sequence[Part]:
         """Return what is fitted to, chosen on and held out."""

@@ -1,6 +1,9 @@
 """A linear probe with a threshold: rows of one kind lie above it, and few of the other kind do, by a bound."""
 
 import math
+import re
+import warnings
+from collections.abc import Mapping
 
 import torch
 from numpy.typing import ArrayLike
@@ -14,10 +17,19 @@ LARGEST = torch.finfo(torch.float32).max
 """Stands for an infinite threshold, so that vector files, which hold finite numbers, can keep it."""
 
 
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a method's saved state with today's names of buffers; warn if one was saved under its former name."""
+    named = {re.sub(r"(^|\.)promise$", r"\1calibration", name): value for name, value in state.items()}
+    if named.keys() != state.keys():
+        warnings.warn("a gate's calibration is read under its former name, promise; save it again", stacklevel=2)
+    return named
+
+
 class CalibratedProbe(nn.Module):
     """A direction that tells rows to be steered from rows to be left alone, and a threshold chosen on other rows.
 
-    ``weight [*, d]``, ``threshold [*]`` and ``promise [*, 6]`` (a KeptGate; zeros if nothing is promised) are buffers.
+    ``weight [*, d]``, ``threshold [*]`` and ``calibration [*, 6]`` (a KeptGate; zeros for a threshold set by hand) are
+    buffers.
 
     Args:
         width: of the rows.
@@ -48,7 +60,7 @@ class CalibratedProbe(nn.Module):
         self.gates: list[gates.Gate] = []  # of the latest calibration: one, or one for each problem of a stack
         self.register_buffer("weight", torch.zeros(width))
         self.register_buffer("threshold", torch.tensor(math.nan))  # there is none yet
-        self.register_buffer("promise", torch.zeros(6))
+        self.register_buffer("calibration", torch.zeros(6))
 
     def learn(self, steer: Tensor, leave: Tensor) -> None:
         """Fit the probe to a part of the rows ``[*, n, d]`` and ``[*, m, d]``, and calibrate it on the rest."""
@@ -72,7 +84,7 @@ class CalibratedProbe(nn.Module):
         steer_cluster: ArrayLike | None = None,
         leave_cluster: ArrayLike | None = None,
     ) -> "CalibratedProbe":
-        """Choose the threshold on rows that nothing was fitted to; ``gates`` then holds its promise and power.
+        """Choose the threshold on rows that nothing was fitted to; ``gates`` then holds its bound and power.
 
         Args:
             steer: ``[*, n, d]`` activations at the last tokens of prompts that are to be steered.
@@ -87,17 +99,17 @@ class CalibratedProbe(nn.Module):
         for steered, left in zip(*(part.reshape(-1, part.shape[-1]).numpy() for part in scores), strict=True):
             self.gates.append(gates.calibrate(steered, left, self.eta, self.delta, steer_cluster, leave_cluster))
         self.set_threshold(torch.tensor([gate.threshold for gate in self.gates], dtype=torch.float64).reshape(shape))
-        promise = torch.tensor([gates.KeptGate.of(gate) for gate in self.gates], dtype=torch.float32).nan_to_num(0.0)
-        self.promise = promise.reshape(*shape, -1).to(self.weight.device)
+        numbers = torch.tensor([gates.KeptGate.of(gate) for gate in self.gates], dtype=torch.float32).nan_to_num(0.0)
+        self.calibration = numbers.reshape(*shape, -1).to(self.weight.device)
         return self
 
     def set_threshold(self, threshold: Tensor | float) -> "CalibratedProbe":
-        """Set the threshold by hand: minus infinity steers every row, infinity none. Nothing is promised then."""
+        """Set the threshold by hand: minus infinity steers every row, infinity none. Nothing is guaranteed then."""
         limit = torch.as_tensor(threshold, dtype=torch.float64)
         if limit.isnan().any():
             raise UserError(f"a threshold is a number, not {math.nan}")
         self.threshold = limit.clamp(-LARGEST, LARGEST).float().to(self.weight.device)
-        self.promise = torch.zeros(*limit.shape, 6, device=self.weight.device)
+        self.calibration = torch.zeros(*limit.shape, 6, device=self.weight.device)
         return self
 
     @property

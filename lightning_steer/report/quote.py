@@ -62,11 +62,11 @@ def quoted(document: str, root: Path) -> tuple[str, list[str]]:
     return QUOTE.sub(replace, document), missing
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Update the tables of the named documents."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.report.quote", description="Tables from logs.")
     parser.add_argument("documents", nargs="+", type=Path, help="Markdown files, for example docs/results.md")
-    for path in parser.parse_args(given).documents:
+    for path in parser.parse_args(argv).documents:
         try:
             text, missing = quoted(path.read_text(encoding="utf-8"), Path())
         except (OSError, ValueError) as error:

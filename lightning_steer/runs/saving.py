@@ -22,6 +22,7 @@ from lightning_steer import checkpoint
 from lightning_steer.errors import UserError
 from lightning_steer.files import check_regular, is_regular, read_text, write
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.probes.calibrated_probe import renamed
 from lightning_steer.records import Activations
 from lightning_steer.runs import provenance
 from lightning_steer.runs.run_lock import RunLock
@@ -62,6 +63,7 @@ def restore(method: SteeringMethod, state: Mapping[str, Tensor], source: object)
     for part in method.modules():
         if isinstance(part, SteeringMethod) and part.trained and not part.classes:  # its parameters are made by fitting
             part.fit(Activations(torch.zeros(0, part.width), torch.zeros(0), torch.zeros(0, 1).long(), False))
+    state = renamed(state)
     for key, value in state.items():  # buffers of methods that were fitted have the shapes of the fit
         if key in dict(method.named_buffers()):
             part, _, name = key.rpartition(".")  # of a method inside another one

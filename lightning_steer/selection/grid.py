@@ -56,9 +56,9 @@ class Grid(NamedTuple):
 
     def without_untried(self) -> "Grid":
         """Return this grid without the strengths that were tried at no layer."""
-        kept = self.tried.any(0)
-        strengths = [strength for strength, keep in zip(self.strengths, kept.tolist(), strict=True) if keep]
-        return self._replace(strengths=strengths, effect=self.effect[:, kept], damage=self.damage[:, kept])
+        was_tried = self.tried.any(0)
+        strengths = [strength for strength, keep in zip(self.strengths, was_tried.tolist(), strict=True) if keep]
+        return self._replace(strengths=strengths, effect=self.effect[:, was_tried], damage=self.damage[:, was_tried])
 
 
 class Setting(NamedTuple):
@@ -72,18 +72,18 @@ def within_budget(grid: Grid, budget: float) -> list[Setting]:
     """Return the settings that help and whose damage is at most ``budget``, the largest effect first."""
     order = grid.effect.flatten().argsort(descending=True, stable=True).tolist()
     places = [divmod(place, len(grid.strengths)) for place in order]
-    return [Setting(*at) for at in places if grid.damage[at] <= budget and grid.effect[at] > ROUNDING]
+    return [Setting(*cell) for cell in places if grid.damage[cell] <= budget and grid.effect[cell] > ROUNDING]
 
 
 def reason(grid: Grid, setting: Setting, budget: float, broken: int) -> str:
     """Return why a setting was chosen; ``broken`` are those with a larger effect that broke text."""
-    at, allowed = tuple(setting), int((grid.damage <= budget).sum())
+    cell, allowed = tuple(setting), int((grid.damage <= budget).sum())
     layers, strengths = _tried(int(grid.tried.any(1).sum()), "layer"), _tried(len(grid.strengths), "strength")
     text = (
         f"Layer {grid.layers[setting.layer]} ({layers}, counted from 0) and strength "
-        f"{grid.strengths[setting.strength]:g} ({strengths}) have the largest effect, {grid.effect[at]:.3f} "
+        f"{grid.strengths[setting.strength]:g} ({strengths}) have the largest effect, {grid.effect[cell]:.3f} "
         f"nats per token on {grid.rows} pairs that do not judge it, among the {allowed} of {int(grid.tried.sum())} "
-        f"settings tried that change unrelated text by at most {budget:g} nats per token (here {grid.damage[at]:.3f})"
+        f"settings tried that change unrelated text by at most {budget:g} nats per token (here {grid.damage[cell]:.3f})"
     )
     if broken:
         text += f"; {broken} with a larger effect broke the text that is generated at the pairs' own prompts"
@@ -117,7 +117,7 @@ def none_will_do(grid: Grid, budget: float) -> UserError:
 
 
 def _halved(rounds: Sequence[Round]) -> str:
-    parts = [f"{len(one.candidates)} of {one.passes}" for one in rounds]
+    parts = [f"{len(stage.candidates)} of {stage.passes}" for stage in rounds]
     whole = len(rounds[0].candidates) * rounds[-1].passes
     return (
         f"; layers were trained by successive halving ({', '.join(parts)} passes over the pairs: {spent(rounds)} "

@@ -23,8 +23,8 @@ class Round(NamedTuple):
 
 def spent(rounds: Sequence[Round]) -> int:
     """Return the passes of all candidates together."""
-    before = [0, *(one.passes for one in rounds)]
-    return sum(len(one.candidates) * (one.passes - done) for one, done in zip(rounds, before, strict=False))
+    before = [0, *(stage.passes for stage in rounds)]
+    return sum(len(stage.candidates) * (stage.passes - done) for stage, done in zip(rounds, before, strict=False))
 
 
 def schedule(candidates: int, passes: int) -> list[int]:
@@ -52,8 +52,8 @@ def halve(candidates: int, passes: int, score: Callable[[int, int], float]) -> l
         raise UserError(f"halving needs at least one candidate and one pass, not {candidates} and {passes}")
     left, rounds = list(range(candidates)), []
     for so_far in schedule(candidates, passes):
-        scores = {one: score(one, so_far) for one in left}
+        scores = {candidate: score(candidate, so_far) for candidate in left}
         rounds.append(Round(left, so_far))
-        best = sorted(left, key=lambda one: -scores[one])  # ties as they came
+        best = sorted(left, key=lambda candidate: -scores[candidate])  # ties as they came
         left = sorted(best[: math.ceil(len(best) / KEPT)])
     return rounds

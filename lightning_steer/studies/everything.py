@@ -25,7 +25,7 @@ PAGES = ("toy-laboratory", "results", "mera", "fidelity", "scale-of-conclusions"
 """Pages with tables that are quoted from logs."""
 
 
-class Step(NamedTuple):
+class StudyStep(NamedTuple):
     """One command."""
 
     name: str
@@ -35,9 +35,9 @@ class Step(NamedTuple):
     """After ``python``."""
 
 
-def study(name: str, minutes: float | None, *options: str, module: str = "") -> Step:
+def study(name: str, minutes: float | None, *options: str, module: str = "") -> StudyStep:
     """Return the step that runs a study's module."""
-    return Step(name, minutes, ("-m", f"lightning_steer.studies.{module or name}", *options))
+    return StudyStep(name, minutes, ("-m", f"lightning_steer.studies.{module or name}", *options))
 
 
 STEPS = (
@@ -55,13 +55,13 @@ STEPS = (
     study("preventive", None),
     study("theory", None),
     study("scale", None),
-    Step("benchmarks", 30, ("benchmarks/all.py",)),
-    Step("pages", 0.1, ("-m", "lightning_steer.report.quote", *(f"docs/{page}.md" for page in PAGES))),
+    StudyStep("benchmarks", 30, ("benchmarks/all.py",)),
+    StudyStep("pages", 0.1, ("-m", "lightning_steer.report.quote", *(f"docs/{page}.md" for page in PAGES))),
 )
 """The pocket models are not trained again: all tables but those of toy and scale are about the ones that ship."""
 
 
-def expected(step: Step) -> str:
+def expected(step: StudyStep) -> str:
     """Return how long a step may take, as far as it was measured."""
     return "time not known" if step.minutes is None else f"about {duration(60 * step.minutes)}"
 
@@ -76,12 +76,12 @@ def code() -> str:
 
 
 def main(
-    given: list[str] | None = None, steps: Sequence[Step] = STEPS, run: Callable[[Sequence[str]], int] | None = None
+    argv: list[str] | None = None, steps: Sequence[StudyStep] = STEPS, run: Callable[[Sequence[str]], int] | None = None
 ) -> int:
     """Say what is to be done, do it, and say what it took; the exit code of the first command that fails."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.everything", description=__doc__)
     parser.add_argument("--dry-run", action="store_true", help="say what would be run and how long it may take")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     ended, version = json.loads(LOG.read_text()) if is_regular(LOG) else {}, code()
     left = [step for step in steps if ended.get(step.name, {}).get("code") != version]
     for step in steps:

@@ -21,6 +21,7 @@ from lightning_steer import methods
 from lightning_steer.errors import UserError, brief
 from lightning_steer.files import write
 from lightning_steer.methods.base import SteeringMethod
+from lightning_steer.probes.calibrated_probe import renamed
 from lightning_steer.runs.provenance import settings_of
 from lightning_steer.vectors import card as cards
 from lightning_steer.vectors.card import Card
@@ -161,6 +162,7 @@ def _map(kind: Any, arguments: Mapping[str, Any], width: int, tensors: Mapping[s
         expected = {name: value.shape for name, value in state(method).items()}
     except Exception as error:  # methods raise various types for impossible settings
         raise UserError(f"{kind.__name__} cannot be made with {str(arguments)[:80]} ({brief(error)})") from error
+    tensors = renamed(tensors)
     if expected != {name: value.shape for name, value in tensors.items()}:
         raise UserError(f"the tensors of a site are not those of {kind.__name__} of width {width}")
     for name, value in tensors.items():

@@ -55,20 +55,20 @@ def of_backbone(backbone: Backbone, files: bool = True) -> Model:
     return of(backbone.get_submodule("network"), name=getattr(backbone, "checkpoint", backbone.name))
 
 
-def difference(fitted: Model, given: Model) -> str | None:
+def difference(fitted: Model, current: Model) -> str | None:
     """Return the reason why a vector fitted on one model does not fit the other; None if it does.
 
     Weights agree if they are equal in memory, or were read from the same files in another precision.
     """
     for field in ("configuration", "tokenizer"):
-        fitted_value, given_value = getattr(fitted, field), getattr(given, field)
+        fitted_value, given_value = getattr(fitted, field), getattr(current, field)
         if fitted_value is not None and given_value is not None and fitted_value != given_value:
             return f"its {field} is another"
-    if None in (fitted.memory, given.memory) or fitted.precision != given.precision:
-        is_same = fitted.weights == given.weights and given.weights is not None
+    if None in (fitted.memory, current.memory) or fitted.precision != current.precision:
+        is_same = fitted.weights == current.weights and current.weights is not None
     else:
-        is_same = fitted.memory == given.memory
-    other_precision = fitted.precision != given.precision
+        is_same = fitted.memory == current.memory
+    other_precision = fitted.precision != current.precision
     return (
         None
         if is_same

@@ -55,20 +55,20 @@ def edit(
                 return fingerprint.of_backbone(model, files)
             return fingerprint.of(network, tokenizer, files=files)
 
-        for one in vectors:
-            fingerprint.refuse(one.card.model, identify)
-    sites = [[module_of(network, site) for site in one.card.sites] for one in vectors]
+        for single in vectors:
+            fingerprint.refuse(single.card.model, identify)
+    sites = [[module_of(network, site) for site in single.card.sites] for single in vectors]
     with ExitStack() as stack:
         tokens = None
         if hasattr(network, "config"):
-            needed = not all(isinstance(positions_of(one.card), positions.AllTokens) for one in vectors)
+            needed = not all(isinstance(positions_of(single.card), positions.AllTokens) for single in vectors)
             tokens = stack.enter_context(tracking.follow(network, entry(network), prompt_lengths, needed))
         edits: dict[str, list[hooks.Edit]] = {}
-        for one, amount, names in zip(vectors, amounts, sites, strict=True):
-            for name, method in zip(names, one.maps, strict=True):
+        for single, amount, names in zip(vectors, amounts, sites, strict=True):
+            for name, method in zip(names, single.maps, strict=True):
                 function = _edit(network, name, method, amount, tokens)
                 if tokens is not None:
-                    function = tracking.restricted(function, tokens, positions_of(one.card))
+                    function = tracking.restricted(function, tokens, positions_of(single.card))
                 edits.setdefault(name, []).append(function)
         if any(isinstance(amount, Tensor) and amount.dim() for amount in amounts):
             stack.enter_context(row_order.row_by_row(network))
@@ -86,11 +86,12 @@ def _with_strengths(
         raise UserError("there is no vector to steer with: give one at least")
     if several and strength is not None and not isinstance(strength, (list, tuple)):
         raise UserError(f"several vectors take a list of strengths, one for each, not {str(strength)[:60]}")
-    given: Any = [None] * len(vectors) if strength is None else strength if several else [strength]
-    if len(given) != len(vectors):
-        raise UserError(f"{len(vectors)} vectors take as many strengths, not {len(given)}")
+    requested: Any = [None] * len(vectors) if strength is None else strength if several else [strength]
+    if len(requested) != len(vectors):
+        raise UserError(f"{len(vectors)} vectors take as many strengths, not {len(requested)}")
     amounts = [
-        one.card.strength.value if amount is None else amount for one, amount in zip(vectors, given, strict=True)
+        single.card.strength.value if amount is None else amount
+        for single, amount in zip(vectors, requested, strict=True)
     ]
     for amount in amounts:
         check_strength(amount)

@@ -76,7 +76,7 @@ class Beside(NamedTuple):
         """
         measured = interaction_of(llm, [edits, self.edits], pairs, cluster)
         alone, others, together, interaction = (
-            one._asdict() for one in (*measured.singles, measured.together, measured.interaction)
+            estimate._asdict() for estimate in (*measured.singles, measured.together, measured.interaction)
         )
         low, high = interaction["low"], interaction["high"]
         verdict = (

@@ -35,8 +35,8 @@ class Fluency:
         beside: Mapping[str, Edit] = MappingProxyType({}),
     ) -> None:
         self.llm, self.methods, self.budget, self.beside = llm, methods, budget, beside
-        asked = data.continued(SELECT, written.PROMPTS)
-        self.prompts, self.positive = [question.prompt for question in asked], written.of_positives(llm, asked)
+        prompts = data.continued(SELECT, written.PROMPTS)
+        self.prompts, self.positive = [question.prompt for question in prompts], written.of_positives(llm, prompts)
         self.baseline = written.continued(llm, self.prompts)
         self.broken: dict[tuple[int, float], bool] = {}
         """By the place of the layer and the strength itself: places of strengths differ between grids."""
@@ -63,7 +63,9 @@ class Fluency:
 
     def best(self, grid: Grid) -> Setting | None:
         """Return the setting with the largest effect within the budget that is not known to break text."""
-        return next((one for one in within_budget(grid, self.budget) if not self._known_broken(grid, one)), None)
+        return next(
+            (setting for setting in within_budget(grid, self.budget) if not self._known_broken(grid, setting)), None
+        )
 
     def best_whole(self, grid: Grid) -> Setting | None:
         """Return the setting with the largest effect within the budget that breaks no text."""

@@ -58,7 +58,7 @@ def interactions(
     reader = LLM(
         llm.llm, llm.layers, llm.part, positions_of(vectors[0].card), None, "tokens", llm.chat, llm.system
     ).adopt(llm.model, llm.tokenizer)
-    edits = [edits_of(reader, [one], [amount]) for one, amount in zip(vectors, amounts, strict=True)]
+    edits = [edits_of(reader, [vector], [amount]) for vector, amount in zip(vectors, amounts, strict=True)]
     results = {}
     for name, pairs in targets.items():
         _, cluster = np.unique([origin(*pair) for pair in pairs], return_inverse=True)
@@ -77,7 +77,7 @@ def interaction_of(
         pairs: that played no part in fitting.
         cluster: ``[n]`` the cluster of each pair.
     """
-    plain, *steered = (_margins(llm, pairs, one) for one in ({}, *edits, joined(*edits)))
+    plain, *steered = (_margins(llm, pairs, edits_of_vector) for edits_of_vector in ({}, *edits, joined(*edits)))
     changes = [Mean().estimate(margin - plain, cluster)[0] for margin in steered]
     (estimate,) = interaction(plain, steered[:-1], steered[-1], cluster=cluster)
     return Interaction(changes[:-1], changes[-1], estimate)

@@ -90,7 +90,7 @@ def search_with(
     """
     known = unfinished or [Unfinished() for _ in methods]
     unfitted = [method(llm.width(llm.sites[0])) for method in methods]
-    requested = [own_strengths(one, strengths) for one in unfitted]  # all are checked before any is tried
+    requested = [own_strengths(method, strengths) for method in unfitted]  # all are checked before any is tried
     trials: list[Trial] = []
     fluency: Fluency | None = None
     for method, one, tried, measured in zip(methods, unfitted, requested, known, strict=True):

@@ -58,10 +58,10 @@ class Unfinished:
 
 def _read(path: Path, settings: str) -> dict[str, list[list[float]]]:
     try:
-        kept = json.loads(read_bytes(path))
-        if kept["settings"] != settings:
+        stored = json.loads(read_bytes(path))
+        if stored["settings"] != settings:
             return {}
-        return {str(place): [[float(x) for x in column] for column in pair] for place, pair in kept["cells"].items()}
+        return {str(place): [[float(x) for x in column] for column in pair] for place, pair in stored["cells"].items()}
     except (ValueError, LookupError, TypeError, AttributeError):
         return {}  # damaged: measured again
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lightning_steer.methods.base import SteeringMethod
 from lightning_steer.resources import resource_path
 from lightning_steer.studies.arena.entrants import Entrant
-from lightning_steer.studies.arena.language import Cell, Scale
+from lightning_steer.studies.arena.language import LanguageCell, LanguageScale
 from lightning_steer.vectors.constant import constant
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -80,11 +80,13 @@ def steering(listed: Sequence[Entrant], repeats: int, llama: dict[str, int]) -> 
     return times
 
 
-def run(listed: Sequence[Entrant], repeats: int, scale: Scale) -> dict[str, Any]:
+def run(listed: Sequence[Entrant], repeats: int, scale: LanguageScale) -> dict[str, Any]:
     """Return fit time, steering time and form of every method."""
-    one = scale._replace(layers=(LAYER,))
+    single_layer = scale._replace(layers=(LAYER,))
     folder = Path(resource_path(f"checkpoints/pocket/{MODEL}"))
-    cells = {part: Cell(folder, TASK, SEED, one, part) for part in dict.fromkeys(e.part for e in listed)}
+    cells = {
+        part: LanguageCell(folder, TASK, SEED, single_layer, part) for part in dict.fromkeys(e.part for e in listed)
+    }
     fits: dict[str, list[float]] = {}
     forms: dict[str, str] = {}
     for entrant in listed:
@@ -94,7 +96,7 @@ def run(listed: Sequence[Entrant], repeats: int, scale: Scale) -> dict[str, Any]
             fits.setdefault(entrant.name, []).append(seconds(lambda cell=cell, entrant=entrant: cell.fitted(entrant)))
         (method,) = cell.fitted(entrant).values()
         forms[entrant.name] = form(method)
-    shifts = steering(listed, repeats, TINY if scale.pairs < Scale().pairs else LLAMA)
+    shifts = steering(listed, repeats, TINY if scale.pairs < LanguageScale().pairs else LLAMA)
     return {
         "fit": {name: statistics.median(values) for name, values in fits.items()},
         "steer": {name: [1 + statistics.median(v), 1 + min(v), 1 + max(v)] for name, v in shifts.items()},

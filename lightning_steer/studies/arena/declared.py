@@ -75,9 +75,9 @@ LEAST_TASKS = 5
 """Tasks below which no verdict is given: a quick look has one."""
 
 
-def enough(kept: Sequence[Unit]) -> bool:
+def enough(verdict_units: Sequence[Unit]) -> bool:
     """Return whether there are tasks enough for a verdict."""
-    return len({unit.cluster for unit in kept}) >= LEAST_TASKS
+    return len({unit.cluster for unit in verdict_units}) >= LEAST_TASKS
 
 
 def by_task(units: Sequence[Unit], first: str, second: str) -> NDArray:
@@ -88,25 +88,25 @@ def by_task(units: Sequence[Unit], first: str, second: str) -> NDArray:
     return np.array([np.mean(each) for each in values.values()])
 
 
-def results(kept: Sequence[Unit]) -> dict[str, Result]:
+def results(verdict_units: Sequence[Unit]) -> dict[str, Result]:
     """Return the results of the first declaration's contrasts, by name."""
-    return {name: above(by_task(kept, *pair), 0, len(PAIRS)) for name, pair in PAIRS.items()}
+    return {name: above(by_task(verdict_units, *pair), 0, len(PAIRS)) for name, pair in PAIRS.items()}
 
 
-def again_results(kept: Sequence[Unit]) -> dict[str, Result]:
+def again_results(verdict_units: Sequence[Unit]) -> dict[str, Result]:
     """Return the results of the second declaration's contrasts, by name."""
-    return {name: above(by_task(kept, *pair), 0, len(AGAIN_PAIRS)) for name, pair in AGAIN_PAIRS.items()}
+    return {name: above(by_task(verdict_units, *pair), 0, len(AGAIN_PAIRS)) for name, pair in AGAIN_PAIRS.items()}
 
 
-def told(question: Question, found: dict[str, Result]) -> str:
+def findings(question: Question, results: dict[str, Result]) -> str:
     """Return which claims of a question are shown, in one sentence."""
     sentences = [
         f"{contrast.name}: {result.estimate.text(2)} sd, {'shown' if shown else 'not shown'}"
-        for contrast, result, _, shown in verdicts(question, found)
+        for contrast, result, _, shown in verdicts(question, results)
     ]
     return "; ".join(sentences)
 
 
-def many(toys: Sequence[Unit]) -> dict[str, Estimate]:
+def with_many_pairs(toys: Sequence[Unit]) -> dict[str, Estimate]:
     """Return what each method reaches with eight attributes, over the kept networks."""
     return {name: mean_over_units([unit.effect[name] for unit in toys]) for name in MANY}

@@ -54,15 +54,15 @@ def entrants() -> list[Entrant]:
         settings = load(path.read_text())["model"]["init_args"]
         chosen = settings["method"]
         kind = getattr(methods, chosen["class_path"] if isinstance(chosen, dict) else chosen)
-        given = chosen.get("init_args", {}) if isinstance(chosen, dict) else {}
+        init_args = chosen.get("init_args", {}) if isinstance(chosen, dict) else {}
         strengths = tuple(map(float, settings.get("strengths", kind.default_strengths)))
         further = FURTHER if "strengths" not in settings and kind.strength_range[1] == float("inf") else ()
         part = "heads" if kind is methods.HeadSteering else "block"
-        makes = {path.stem: given}
+        makes = {path.stem: init_args}
         if path.stem == RANDOM:
             makes = {f"{RANDOM} {i + 1}": {"seed": i} for i in range(DRAWS)}
-        kept = strengths[(len(strengths) - 1) % 2 :: 2]  # the strongest stays
+        thinned = strengths[(len(strengths) - 1) % 2 :: 2]  # the strongest stays
         for name, settings in makes.items():
             made = {"class": kind.__name__, **settings}
-            listed.append(Entrant(name, partial(kind, **settings), kept, further, part, made))
+            listed.append(Entrant(name, partial(kind, **settings), thinned, further, part, made))
     return listed

@@ -34,7 +34,7 @@ from lightning_steer.workflows.search import Search, damage, own_text
 from lightning_steer.workflows.steer import SHARES, reference_texts_for
 
 
-class Scale(NamedTuple):
+class LanguageScale(NamedTuple):
     """How much is run."""
 
     layers: tuple[int, ...] = (1, 3)
@@ -48,7 +48,7 @@ class Scale(NamedTuple):
     """Fitted pairs at which closed forms are fitted again; the last is all that there are."""
 
 
-QUICK = Scale(layers=(1,), pairs=20, texts=2, training_steps=1, training_rows=4)
+QUICK = LanguageScale(layers=(1,), pairs=20, texts=2, training_steps=1, training_rows=4)
 VERSION = 2
 """Of the search: raise it when the same settings give other figures. Before 2 every method was given the first one's
 figures wherever both were tried at the same layer and strengths."""
@@ -56,7 +56,7 @@ BUDGET = 0.1
 """Nats per token, the budget of ``steer``."""
 
 
-class Judged(NamedTuple):
+class JudgedGrid(NamedTuple):
     """Held-out figures of each strength."""
 
     effect: Tensor
@@ -67,7 +67,7 @@ class Judged(NamedTuple):
     """``[S]`` KL on the judging texts, nats per token."""
 
 
-class Cell:
+class LanguageCell:
     """A model, a task and a seed, read once for all methods.
 
     Args:
@@ -78,7 +78,7 @@ class Cell:
         part: part of the blocks that is steered.
     """
 
-    def __init__(self, model: Path, task: str, seed: int, scale: Scale, part: str) -> None:
+    def __init__(self, model: Path, task: str, seed: int, scale: LanguageScale, part: str) -> None:
         self.scale = scale
         self.llm = backbone(LLM(str(model), list(scale.layers), part=part), list(scale.layers))  # type: ignore[arg-type]
         texts, count = reference_texts_for(self.llm, None), scale.texts
@@ -145,7 +145,7 @@ class Cell:
         return grid, fluency.best_whole(grid)
 
     @torch.no_grad()
-    def judge(self, site: str, method: SteeringMethod, strengths: Sequence[float]) -> Judged:
+    def judge(self, site: str, method: SteeringMethod, strengths: Sequence[float]) -> JudgedGrid:
         """Measure one site's method on the held-out rows at every strength."""
         judging = self.judging
         try:
@@ -156,13 +156,13 @@ class Cell:
             ]
             names = ("margin_change", "intended_preferred_change")
             effect, preferred = (torch.cat([part[name] for part in rows], 1).mean(1).cpu() for name in names)
-            return Judged(effect, preferred, damage(self.llm, judging.texts, edits, copies))
+            return JudgedGrid(effect, preferred, damage(self.llm, judging.texts, edits, copies))
         except UnreadableError:
             if len(strengths) == 1:
                 nothing = torch.full((1,), math.nan, dtype=torch.float64)
-                return Judged(nothing, nothing, torch.full((1,), math.inf, dtype=torch.float64))
+                return JudgedGrid(nothing, nothing, torch.full((1,), math.inf, dtype=torch.float64))
             each = [self.judge(site, method, [strength]) for strength in strengths]
-            return Judged(*(torch.cat(column) for column in zip(*each, strict=True)))
+            return JudgedGrid(*(torch.cat(column) for column in zip(*each, strict=True)))
 
     def spread(self) -> float:
         """Return the standard deviation of the held-out rows' unsteered margins, nats per token."""
@@ -184,7 +184,7 @@ def with_strengths(grid: Grid, more: Sequence[float]) -> Grid:
     return grid.widened(Grid.untried(grid.layers, list(more), grid.rows)) if more else grid
 
 
-def outcome(cell: Cell, entrant: Entrant, count: int | None = None) -> dict[str, Any]:
+def outcome(cell: LanguageCell, entrant: Entrant, count: int | None = None) -> dict[str, Any]:
     """Fit, search and judge one method; without a setting that helps, the model stays as it is."""
     start = time.process_time()
     nothing = {"effect": 0.0, "preferred": 0.0, "damage": 0.0, "layer": None, "curve": []}
@@ -200,13 +200,13 @@ def outcome(cell: Cell, entrant: Entrant, count: int | None = None) -> dict[str,
     tried = [s for s, seen in zip(grid.strengths, grid.tried[setting.layer].tolist(), strict=True) if seen]
     tried.sort(key=lambda strength: abs(strength - method.identity_strength))
     judged = cell.judge(site, method, tried)
-    at = tried.index(grid.strengths[setting.strength])
+    column = tried.index(grid.strengths[setting.strength])
     return {
-        "effect": float(judged.effect[at]),
-        "preferred": float(judged.preferred[at]),
-        "damage": float(judged.damage[at]),
+        "effect": float(judged.effect[column]),
+        "preferred": float(judged.preferred[column]),
+        "damage": float(judged.damage[column]),
         "layer": grid.layers[setting.layer],
-        "strength": tried[at],
+        "strength": tried[column],
         "chosen_by": {"effect": float(grid.effect[tuple(setting)]), "damage": float(grid.damage[tuple(setting)])},
         "fit_seconds": seconds,
         "curve": [[s, float(e), float(d)] for s, e, d in zip(tried, judged.effect, judged.damage, strict=True)],
@@ -214,10 +214,10 @@ def outcome(cell: Cell, entrant: Entrant, count: int | None = None) -> dict[str,
 
 
 def run(
-    model: Path, task: str, seed: int, scale: Scale, listed: Sequence[Entrant], prompted: bool = True
+    model: Path, task: str, seed: int, scale: LanguageScale, listed: Sequence[Entrant], prompted: bool = True
 ) -> dict[str, Any]:
     """Return what every entrant, and the prompt if it competes, reaches in one cell."""
-    cells = {part: Cell(model, task, seed, scale, part) for part in dict.fromkeys(e.part for e in listed)}
+    cells = {part: LanguageCell(model, task, seed, scale, part) for part in dict.fromkeys(e.part for e in listed)}
     first = next(iter(cells.values()))
     results = {entrant.name: outcome(cells[entrant.part], entrant) for entrant in listed}
     if prompted:

@@ -8,7 +8,7 @@ from lightning_steer.studies.arena.situations import listed
 
 def text(minutes: Sequence[float]) -> list[str]:
     """Return what the design cannot show, and what it cost."""
-    scale = language.Scale()
+    scale = language.LanguageScale()
     return [
         "## What this design cannot show\n",
         "- It has two pocket models of five layers, of one family, in one small language. A finding here tells you "
@@ -19,7 +19,7 @@ def text(minutes: Sequence[float]) -> list[str]:
         "out, so a single cell says little.\n"
         "- Trained methods are trained on what is measured, the margin of such pairs. So their lead says less than the "
         "same lead of a closed form would. They also cost a backward pass of the whole model. They had "
-        f"{scale.training_steps} steps on the pocket models and {toy.Scale().training_steps} on the toy, at one "
+        f"{scale.training_steps} steps on the pocket models and {toy.ToyScale().training_steps} on the toy, at one "
         "learning rate. No method's own settings were searched.\n"
         f"- The table is of one seed. The {len(declared.KEPT + declared.AGAIN_SEEDS)} seeds that were kept back judge "
         "the "

@@ -57,13 +57,13 @@ def write(options: argparse.Namespace) -> None:
     language, toys = summary.read(options.out)
     standing = Standing(language, toys, summary.read_cost(options.out))
     write_figure(figure(standing), options.page.parent / "figures", FIGURE)
-    kept, kept_toys = summary.read(options.out, "verdict-")
+    verdict_units, verdict_toys = summary.read(options.out, "verdict-")
     again, _ = summary.read(options.out, "again-")
     openings = []
     if is_regular(options.log):
         openings = [json.loads(line) for line in options.log.read_text().split("\n") if line]
     minutes = [summary.processor_minutes(options.out, prefix) for prefix in ("", "verdict-", "again-")]
-    write_text(options.page, text(standing, kept, kept_toys, again, openings, minutes))
+    write_text(options.page, text(standing, verdict_units, verdict_toys, again, openings, minutes))
 
 
 def figure(standing: Standing) -> Figure:
@@ -121,8 +121,8 @@ def main_table(s: Standing) -> str:
 
 def text(
     s: Standing,
-    kept: Sequence[Unit],
-    kept_toys: Sequence[Unit],
+    verdict_units: Sequence[Unit],
+    verdict_toys: Sequence[Unit],
     again: Sequence[Unit],
     openings: Sequence[Mapping[str, Any]],
     minutes: Sequence[float],
@@ -137,7 +137,7 @@ def text(
         "project, trained on an artificial language. The *toy* networks classify lists of attributes "
         "([page](toy-laboratory.md)). [Theory](theory.md) says which form of steering is the cheapest under which "
         "measure of cost.\n",
-        *situations.answer(s, kept, again),
+        *situations.answer(s, verdict_units, again),
         f"![Each method's held-out effect within one budget of damage, and on toy networks.](figures/{FIGURE}.png)\n",
         "## The table\n",
         f"The table has {len(s.names)} methods. A cell is one task on one network: {len(s.language)} cells are on "
@@ -153,8 +153,8 @@ def text(
         "effects such intervals hold less often ([coverage](coverage.md)). Round brackets: the range over cells.\n",
         main_table(s) + "\n",
         *explained(s),
-        *situations.text(s, kept),
-        *verdict(kept, kept_toys, again, openings),
+        *situations.text(s, verdict_units),
+        *verdict(verdict_units, verdict_toys, again, openings),
         *limits.text(minutes),
     ]
     return "\n".join(sections).rstrip() + "\n"
@@ -197,26 +197,28 @@ def sizes(units: Sequence[Unit]) -> list[int]:
 
 
 def verdict(
-    kept: Sequence[Unit], toys: Sequence[Unit], again: Sequence[Unit], openings: Sequence[Mapping[str, Any]]
+    verdict_units: Sequence[Unit], toys: Sequence[Unit], again: Sequence[Unit], openings: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Return the declared contrasts with their results; none before the seeds were opened."""
-    if not declared.enough(kept):
+    if not declared.enough(verdict_units):
         return []
-    opened = "; ".join(f"{one['draws']} at {one['opened']}, declaration {one['declaration']}" for one in openings)
+    opened = "; ".join(
+        f"{entry['draws']} at {entry['opened']}, declaration {entry['declaration']}" for entry in openings
+    )
     return [
         "## Verdicts, on seeds that were kept back\n",
         f"Opened once: {opened}.\n",
-        verdict_text(declared.EFFECT, declared.results(kept)),
+        verdict_text(declared.EFFECT, declared.results(verdict_units)),
         *([verdict_text(declared.BEST, declared.again_results(again))] if declared.enough(again) else []),
-        *many(toys),
+        *many_pairs_lines(toys),
         declared_text(declared.DECLARATION),
         *([declared_text(declared.AGAIN)] if again else []),
     ]
 
 
-def many(toys: Sequence[Unit]) -> list[str]:
+def many_pairs_lines(toys: Sequence[Unit]) -> list[str]:
     """Return what the kept toy networks say of eight attributes; nothing without them."""
     if not toys:
         return []
-    told = ", ".join(f"{shown(name)} {estimate.text(2)}" for name, estimate in declared.many(toys).items())
+    told = ", ".join(f"{shown(name)} {estimate.text(2)}" for name, estimate in declared.with_many_pairs(toys).items())
     return [f"Eight attributes at once, of {len(toys)} kept toy networks (no claim; the range over both): {told}.\n"]

@@ -18,7 +18,7 @@ from lightning_steer.selection.grid import Grid, within_budget
 from lightning_steer.workflows.search import Search
 
 if TYPE_CHECKING:
-    from lightning_steer.studies.arena.language import Cell
+    from lightning_steer.studies.arena.language import LanguageCell
 
 SHOTS = (1, 2, 4)
 
@@ -28,8 +28,8 @@ def measured(llm: LLM, search: Search, before: str) -> tuple[float, float, float
     """Return effect, change of the preferred share, and damage of text put before prompts and reference texts."""
     columns = []
     for base, batch in zip(search.baseline, search.batches, strict=True):
-        asked = [MultipleChoice(f"{before} {question.prompt}", question.choices) for question in batch.x]
-        columns.append(search.evaluation.rows(base, llm.scores(asked), batch))
+        questions = [MultipleChoice(f"{before} {question.prompt}", question.choices) for question in batch.x]
+        columns.append(search.evaluation.rows(base, llm.scores(questions), batch))
     effect, preferred = (
         float(torch.cat([rows[name] for rows in columns], 1).mean())
         for name in ("margin_change", "intended_preferred_change")
@@ -53,7 +53,7 @@ def text_kl(llm: LLM, texts: list[str], before: str) -> float:
 
 
 @torch.no_grad()
-def breaks(cell: Cell, before: str) -> bool:
+def breaks(cell: LanguageCell, before: str) -> bool:
     """Tell whether what the model writes after the choosing prompts is broken, as the search judges it."""
     llm, fluency = cell.llm, cell.fluency
     if fluency.baseline is None:
@@ -67,7 +67,7 @@ def breaks(cell: Cell, before: str) -> bool:
     return bool(written.broken(steered, fluency.baseline, fluency.positive))
 
 
-def outcome(cell: Cell) -> dict[str, Any]:
+def outcome(cell: LanguageCell) -> dict[str, Any]:
     """Choose the number of examples on the choosing rows, and judge it on the held-out ones."""
     shown = cell.data.continued(0, max(SHOTS))
     prefixes = [" ".join(f"{q.prompt}{q.choices[0]}" for q in shown[:k]) for k in SHOTS]

@@ -64,7 +64,7 @@ def _at_budget(s: Standing, name: str) -> str:
     return f" At the budget exactly, {values[0]} is ahead of {values[1]}; a difference was not tested."
 
 
-def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str]:
+def answer(s: Standing, verdict_units: Sequence[Unit], again: Sequence[Unit]) -> list[str]:
     """Return the first lines: which method, and how sure that is."""
     trained = [name for name in s.order if name in declared.TRAINED][:1]
     vector, plain = best(s, [cost.VECTOR]), best(s, [cost.VECTOR, cost.AFFINE, cost.CURVED], trained=False)
@@ -86,10 +86,10 @@ def answer(s: Standing, kept: Sequence[Unit], again: Sequence[Unit]) -> list[str
         "A name here is that of a file in `configs/methods`: learned vector is `learned_vector.yaml`. `steer --method` "
         "takes the class in that file (`LearnedVector`); `fit --config` takes the file with its settings.\n",
     ]
-    if declared.enough(kept):
-        told = declared.told(declared.EFFECT, declared.results(kept))
+    if declared.enough(verdict_units):
+        told = declared.findings(declared.EFFECT, declared.results(verdict_units))
         if declared.enough(again):
-            told += f"; {declared.told(declared.BEST, declared.again_results(again))}"
+            told += f"; {declared.findings(declared.BEST, declared.again_results(again))}"
         lines.append(
             "Other seeds were kept back for a test. They were used once, after the claims below had been declared. A "
             "claim is shown if its p-value, corrected by Holm, is at most .05. The numbers are differences of effects; "
@@ -105,11 +105,11 @@ def _maybe(s: Standing, name: str) -> str:
     return ", which may be none" if not s.over_reference[name].low > 0 else ""
 
 
-def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
+def text(s: Standing, verdict_units: Sequence[Unit]) -> list[str]:
     """Return the situations, what surprised, and the method that nobody should use."""
     few = sorted(s.closed, key=lambda name: -_mean(s, name, smallest=True))[:SHOWN]
-    many = {name: _cells(s, name, "m8") for name in s.closed}
-    by_many = sorted(many, key=lambda name: -many[name])[:SHOWN]
+    with_many = {name: _cells(s, name, "m8") for name in s.closed}
+    by_many = sorted(with_many, key=lambda name: -with_many[name])[:SHOWN]
     calm = sorted(s.closed, key=lambda n: (-s.reached[n][0], -s.reached[n][2] / max(s.reached[n][1], 1)))[:SHOWN]
     size = min(summary_sizes(s), default=0)
     useless = no_better_than_random(s)
@@ -121,8 +121,8 @@ def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
         f"{listed([f'{n} ({_mean(s, n, smallest=True):.2f})' for n in few])}; the mean difference has "
         f"{_mean(s, REFERENCE, smallest=True):.2f}. {_few_spoken(s, spoken)}",
         f"- **Many attributes at once.** With eight attributes of one toy network: "
-        f"{listed([f'{n} ({many[n]:.2f})' for n in by_many])}; the mean difference {many[REFERENCE]:.2f}. One network "
-        "and two sets of targets: differences of a few hundredths mean nothing.",
+        f"{listed([f'{n} ({with_many[n]:.2f})' for n in by_many])}; the mean difference {with_many[REFERENCE]:.2f}. "
+        "One network and two sets of targets: differences of a few hundredths mean nothing.",
         f"- **Must not disturb.** At an equal effect of {summary.LEVEL:g} sd: "
         + listed([f"{n} (reaches it in {s.reached[n][0]} of {len(s.language)} cells; less damage there than the mean "
                   f"difference in {s.reached[n][2]} of {s.reached[n][1]})" for n in calm]) + ".",
@@ -136,7 +136,7 @@ def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
         "training: "
         f"{with_effect(s, best(s, [cost.VECTOR], trained=False))}.\n",
         "## What a random direction beats\n",
-        _useless(s, useless, kept),
+        _useless(s, useless, verdict_units),
         *surprises(s),
     ]  # fmt: skip
 
@@ -144,11 +144,11 @@ def text(s: Standing, kept: Sequence[Unit]) -> list[str]:
 def _few_spoken(s: Standing, spoken: Sequence[Unit]) -> str:
     if not spoken:
         return "No cell on a pocket model was run with fewer pairs."
-    few, many = min(spoken[0].sizes), max(spoken[0].sizes)
-    means = {n: [float(np.mean([u.sizes[size][n] for u in spoken])) for size in (few, many)]
+    few, largest = min(spoken[0].sizes), max(spoken[0].sizes)
+    means = {n: [float(np.mean([u.sizes[size][n] for u in spoken])) for size in (few, largest)]
              for n in s.closed if n in spoken[0].sizes[few]}  # fmt: skip
     names = sorted(means, key=lambda n: -means[n][0])[:SHOWN]
-    told = listed([f"{n} ({means[n][0]:.2f} sd, with {many} pairs {means[n][1]:.2f})" for n in names])
+    told = listed([f"{n} ({means[n][0]:.2f} sd, with {largest} pairs {means[n][1]:.2f})" for n in names])
     return f"With {few} on the behaviours ({len(spoken)} cells; closed forms alone): {told}."
 
 
@@ -171,27 +171,27 @@ def summary_sizes(s: Standing) -> list[int]:
     return sorted(set.intersection(*(set(unit.sizes) for unit in s.toys))) if s.toys else []
 
 
-def _useless(s: Standing, names: Sequence[str], kept: Sequence[Unit]) -> str:
+def _useless(s: Standing, names: Sequence[str], verdict_units: Sequence[Unit]) -> str:
     if not names:
         return "No method is both below a random direction here and without effect on the toy networks.\n"
     told = listed([f"{n} ({s.effect[n].text(2)} sd, {s.over_random[n].text(2)} less a random direction, toy "
                    f"{s.toy[n].text(2)})" for n in names])  # fmt: skip
-    seen = [name for name in names if kept and name in kept[0].effect]
-    means = [f"{name} {mean_over_units([u.effect[name] for u in kept]).text(2)} sd" for name in seen]
+    seen = [name for name in names if verdict_units and name in verdict_units[0].effect]
+    means = [f"{name} {mean_over_units([u.effect[name] for u in verdict_units]).text(2)} sd" for name in seen]
     again = f"On the kept seeds: {listed(means)}. " if seen else ""
     return (
         f"Below a random direction, and below {summary.FAINT:g} on the toy: {told}. {again}A random direction, with "
         f"layer and strength searched in the same way, did better on seed {declared.SEED} on average."
-        f"{_shown_again(names, kept)} Methods that start from an error probe are made for "
+        f"{_shown_again(names, verdict_units)} Methods that start from an error probe are made for "
         "another task, the errors of labelled rows; [the study of MERA](mera.md) says what they are worth there.\n"
     )
 
 
-def _shown_again(names: Sequence[str], kept: Sequence[Unit]) -> str:
+def _shown_again(names: Sequence[str], verdict_units: Sequence[Unit]) -> str:
     """Return whether the verdicts show the lead of random directions over these methods."""
-    if not declared.enough(kept):
+    if not declared.enough(verdict_units):
         return ""
-    shown = {contrast.name: shown for contrast, *_, shown in verdicts(declared.EFFECT, declared.results(kept))}
+    shown = {contrast.name: shown for contrast, *_, shown in verdicts(declared.EFFECT, declared.results(verdict_units))}
     told = [
         f"{'shown' if shown[claim] else 'not shown'} for {second.replace('_', ' ')}"
         for claim, (first, second) in declared.PAIRS.items()
@@ -208,7 +208,7 @@ def surprises(s: Standing) -> list[str]:
             and all(abs(u.effect[name] - u.effect[REFERENCE]) < 1e-6 for u in s.language)]  # fmt: skip
     behind = [name for name in s.names if s.rank[name].value > s.rank[RANDOM].value]
     fitted = [name for name in COVARIANCE if name in s.closed]
-    many = {name: _cells(s, name, "m8") for name in declared.TRAINED if name in s.closed}
+    with_many = {name: _cells(s, name, "m8") for name in declared.TRAINED if name in s.closed}
     lines = [
         "## What surprised\n",
         f"- A random direction, searched as every method is, reaches {s.effect[RANDOM].text(2)} sd: the choice of "
@@ -223,8 +223,8 @@ def surprises(s: Standing) -> list[str]:
             f"pocket models, yet reach {min(toys):.2f} to {max(toys):.2f} on the toy. The toy has 128 rows in 32 to 64 "
             "dimensions, a pocket model about 64 in 96. Whether that is the reason was not tried."
         )
-    if len(many) > 1:
-        told = listed([f"{name} {value:.2f}" for name, value in many.items()])
+    if len(with_many) > 1:
+        told = listed([f"{name} {value:.2f}" for name, value in with_many.items()])
         lines.append(
             f"- Trained methods with eight attributes at once on the toy (one network): {told}; the mean difference "
             f"{_cells(s, REFERENCE, 'm8'):.2f}. The kept networks are below."

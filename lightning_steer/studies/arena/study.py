@@ -26,7 +26,7 @@ from lightning_steer.studies.processes import side_by_side
 Part = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.arena", description=__doc__)
     add = parser.add_argument
@@ -52,7 +52,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="one task, one toy cell, hardly trained; for a look only")
     add("--verdict", action="store_true", help="open the seeds that were kept back, for the declared contrasts")
     add("--only", nargs="+", default=None, help="names of parts to run; the page is not written then")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if options.quick:
         options.tasks, options.tuned = options.tasks[:1], []
     return options
@@ -71,8 +71,8 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
         if options.methods is None or e.name.split(" ")[0] in {*options.methods, REFERENCE, RANDOM}
     ]
     few = [e for e in listed if e.name in declared.NAMES]
-    many = [e for e in listed if e.name in declared.MANY]
-    scale = language.QUICK if options.quick else language.Scale()
+    many_pairs = [e for e in listed if e.name in declared.MANY]
+    scale = language.QUICK if options.quick else language.LanguageScale()
     by_name: dict[str, Part] = {}
 
     def add(name: str, make: Callable[[], dict[str, Any]], competing: list[Any], **settings: Any) -> None:
@@ -91,7 +91,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
                 weights=digest(folder), scale=sized._asdict(), **more)  # fmt: skip
 
     def calculate(prefix: str, competing: list[Any], seeds: tuple[int, ...], **more: Any) -> None:
-        size = toy.QUICK if options.quick else toy.Scale()
+        size = toy.QUICK if options.quick else toy.ToyScale()
         size = size._replace(sizes=()) if prefix else size
         for cell in toy.CELLS[:1] if options.quick else toy.CELLS[-1:] if prefix else toy.CELLS:
             cell = cell._replace(network=toy.shorter(cell.network, size.train_share))
@@ -107,7 +107,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
         last = [e for e in listed if e.name in declared.AGAIN_NAMES]
         for seed in declared.AGAIN_SEEDS:
             speak("again-", last, seed, declaration=declared.AGAIN.digest())
-        calculate("verdict-", many, declared.KEPT, declaration=declared.DECLARATION.digest())
+        calculate("verdict-", many_pairs, declared.KEPT, declaration=declared.DECLARATION.digest())
     return by_name
 
 
@@ -121,9 +121,9 @@ def measure(options: argparse.Namespace, name: str) -> None:
         write_json(path, {"settings": settings, "processor_seconds": time.process_time() - start, **result})
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run missing parts, write the page."""
-    options, start = arguments(given), time.monotonic()
+    options, start = arguments(argv), time.monotonic()
     todo = parts(options)
     names = [name for name in todo if options.only is None or name in options.only]
     if unknown := sorted(set(options.only or ()) - todo.keys()):
@@ -131,7 +131,7 @@ def main(given: list[str] | None = None) -> int:
         return 2
     try:
         if options.verdict:
-            command = ["python", "-m", "lightning_steer.studies.arena", *(sys.argv[1:] if given is None else given)]
+            command = ["python", "-m", "lightning_steer.studies.arena", *(sys.argv[1:] if argv is None else argv)]
             for declaration in (declared.DECLARATION, declared.AGAIN):
                 open_once(options.log, declaration, declaration.verdict_draws, command)
     except ValueError as error:

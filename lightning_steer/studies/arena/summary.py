@@ -99,11 +99,11 @@ def _toys(name: str, part: Mapping[str, Any]) -> Iterable[Unit]:
             m: [[(0.0, 0.0), *((e, d) for _, e, d in problem)] for problem in (of["curve"][i] if of["curve"] else [])]
             for m, of in methods.items()
         }
-        at = {m: float(np.mean([at_damage(c, BUDGET) for c in each] or [0.0])) for m, each in curves.items()}
+        at_budget = {m: float(np.mean([at_damage(c, BUDGET) for c in each] or [0.0])) for m, each in curves.items()}
         needed = {m: float(np.mean([damage_at(c, LEVEL) for c in each] or [math.inf])) for m, each in curves.items()}
         cluster = name.partition("toy-")[2]
-        one, lost, exactly, level = map(_one_random, (effect, damage, at, needed))
-        yield Unit(f"{name}-{i}", cluster, one, lost, exactly, level, {}, sizes)
+        effects, lost, exactly, level = map(_one_random, (effect, damage, at_budget, needed))
+        yield Unit(f"{name}-{i}", cluster, effects, lost, exactly, level, {}, sizes)
 
 
 def at_damage(curve: Sequence[tuple[float, float | None]], budget: float) -> float:

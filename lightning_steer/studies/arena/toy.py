@@ -23,19 +23,19 @@ from lightning_steer.studies.arena.language import BUDGET
 from lightning_steer.studies.toy import adapters, pools
 from lightning_steer.studies.toy.ensemble import Ensemble
 from lightning_steer.studies.toy.networks import trained
-from lightning_steer.studies.toy.settings import W32, W48, W64, Cell, Network, small
+from lightning_steer.studies.toy.settings import W32, W48, W64, NetworkKind, ToyCell, small
 
 CELLS = (
-    Cell("density", "2 values per dimension", W64, 1),
-    Cell("density and values", "4 values per dimension, 8 values", W32, 1),
-    Cell("values", "2 values", small(2, 32, 1000), 1),
-    Cell("attributes", "1 attribute", W48, 1),
-    Cell("attributes", "8 attributes", W48, 8),
+    ToyCell("density", "2 values per dimension", W64, 1),
+    ToyCell("density and values", "4 values per dimension, 8 values", W32, 1),
+    ToyCell("values", "2 values", small(2, 32, 1000), 1),
+    ToyCell("attributes", "1 attribute", W48, 1),
+    ToyCell("attributes", "8 attributes", W48, 8),
 )
 """The ends of the three axes of the toy study."""
 
 
-class Scale(NamedTuple):
+class ToyScale(NamedTuple):
     """How much is run."""
 
     pairs: int = 64
@@ -48,7 +48,7 @@ class Scale(NamedTuple):
     train_share: float = 1.0
 
 
-QUICK = Scale(pairs=16, sizes=(), select=8, test=8, sets=1, training_steps=2, train_share=0.01)
+QUICK = ToyScale(pairs=16, sizes=(), select=8, test=8, sets=1, training_steps=2, train_share=0.01)
 
 
 class Curve(NamedTuple):
@@ -59,12 +59,12 @@ class Curve(NamedTuple):
     damage: Tensor
 
 
-def shorter(kind: Network, share: float) -> Network:
+def shorter(kind: NetworkKind, share: float) -> NetworkKind:
     """Return the network trained for a share of its steps."""
     return kind._replace(steps=max(1, round(share * kind.steps)))
 
 
-class World:
+class ArenaWorld:
     """The pairs and the networks of a cell.
 
     Args:
@@ -75,7 +75,7 @@ class World:
     """
 
     @torch.no_grad()
-    def __init__(self, cell: Cell, seeds: Sequence[int], scale: Scale, folder: Path) -> None:
+    def __init__(self, cell: ToyCell, seeds: Sequence[int], scale: ToyScale, folder: Path) -> None:
         networks, index, most = max(seeds) + 1, torch.tensor(list(seeds)), max(scale.pairs, *scale.sizes, 1)
         ensemble = trained(cell.network, networks, folder)
         self.scale = scale
@@ -142,7 +142,7 @@ def nearer(strengths: Sequence[float], damages: Sequence[float]) -> list[float]:
     return [strengths[-1]] * 2
 
 
-def searched(world: World, method: SteeringMethod, tried: list[float]) -> tuple[Tensor, Curve]:
+def searched(world: ArenaWorld, method: SteeringMethod, tried: list[float]) -> tuple[Tensor, Curve]:
     """Return the strengths ``[N, T, S]`` that were tried, and what they do on the rows that choose."""
     problems = world.select.h.shape[:2]
     strengths = torch.tensor(tried).expand(*problems, -1)
@@ -153,7 +153,7 @@ def searched(world: World, method: SteeringMethod, tried: list[float]) -> tuple[
     return torch.cat([strengths, more], -1), Curve(*(torch.cat(pair, -1) for pair in zip(first, second, strict=True)))
 
 
-def outcome(world: World, entrant: Entrant, pairs: int) -> dict[str, Any]:
+def outcome(world: ArenaWorld, entrant: Entrant, pairs: int) -> dict[str, Any]:
     """Fit, search and judge one method; ``[N][T]`` each, ``curve [N][T][S]`` of strength, effect and damage."""
     try:
         method = world.fitted(entrant, pairs)
@@ -172,18 +172,22 @@ def outcome(world: World, entrant: Entrant, pairs: int) -> dict[str, Any]:
     curve = torch.stack([strengths, judged.target, judged.damage], -1).take_along_dim(away.unsqueeze(-1), 2)
     results = {name: torch.zeros(strengths.shape[:2]) for name in ("effect", "exact", "damage")}
     for place in torch.cartesian_prod(*(torch.arange(size) for size in strengths.shape[:2])).tolist():
-        at = tuple(place)
-        grid = Grid([0], strengths[at].tolist(), seen.target[at].double()[None], seen.damage[at].double()[None], 0)
+        index = tuple(place)
+        grid = Grid(
+            [0], strengths[index].tolist(), seen.target[index].double()[None], seen.damage[index].double()[None], 0
+        )
         for setting in within_budget(grid, BUDGET)[:1]:
-            where = (*at, setting.strength)
+            where = (*index, setting.strength)
             for name, values in zip(("effect", "exact", "damage"), judged, strict=True):
-                results[name][at] = values[where]
+                results[name][index] = values[where]
     return {**{name: values.tolist() for name, values in results.items()}, "curve": curve.tolist()}
 
 
-def run(cell: Cell, seeds: Sequence[int], scale: Scale, listed: Sequence[Entrant], folder: Path) -> dict[str, Any]:
+def run(
+    cell: ToyCell, seeds: Sequence[int], scale: ToyScale, listed: Sequence[Entrant], folder: Path
+) -> dict[str, Any]:
     """Return what every entrant reaches in one cell, and closed forms at other numbers of pairs."""
-    world = World(cell, seeds, scale, folder)
+    world = ArenaWorld(cell, seeds, scale, folder)
     sizes = {
         str(size): {e.name: outcome(world, e, size)["effect"] for e in listed if not e.trained} for size in scale.sizes
     }

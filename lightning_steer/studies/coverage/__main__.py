@@ -18,7 +18,7 @@ from lightning_steer.studies.coverage import page
 from lightning_steer.studies.coverage.cells import run, select
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.coverage", description=__doc__)
     add = parser.add_argument
@@ -27,15 +27,15 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/coverage"), help="where the numbers of each cell go")
     add("--page", type=Path, default=Path("docs/coverage.md"), help="where the table goes")
     add("--processes", type=int, default=2, help="cells that run at a time, on a core each")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if min(options.sets, options.processes) < 1:
         parser.error(f"--sets and --processes must be at least 1, not {options.sets} and {options.processes}")
     return options
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the missing cells, write the page, print the summary."""
-    options, start = arguments(given), time.monotonic()
+    options, start = arguments(argv), time.monotonic()
     cells = select(options.tables)
     paths = [options.out / f"{options.sets}-{_code()}" / f"{_slug(cell)}.json" for cell in cells]
     missing = [i for i, path in enumerate(paths) if not path.is_file()]

@@ -23,8 +23,8 @@ from lightning_steer.metrics.stereoset_effect import KINDS
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.jackknife import estimates_of_left_out, leave_one_out
 from lightning_steer.statistics.kinds import Kind, Mean
-from lightning_steer.studies.fidelity.settings import BIAS_TYPES, Arm, Scale
-from lightning_steer.studies.fidelity.subject import Subject, directions, neutral
+from lightning_steer.studies.fidelity.settings import BIAS_TYPES, Arm, StudyScale
+from lightning_steer.studies.fidelity.subject import Subject, directions, reference_texts
 from lightning_steer.studies.fidelity.sweep import PATTERN, plain, rows_of
 
 MEASURES: dict[Callable[..., Tensor], tuple[float, float | None]] = {
@@ -138,7 +138,7 @@ def outcome(base: Tensor, scores: Tensor, aim: str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def run(models: Mapping[str, Path], scale: Scale) -> dict[str, Any]:
+def run(models: Mapping[str, Path], scale: StudyScale) -> dict[str, Any]:
     """Measure anisotropy at every model and layer, steering without it, and the remaining gap to the base model."""
     results: dict[str, Any] = {"anisotropy": {}, "causal": {}, "gaps": {}}
     rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
@@ -150,9 +150,9 @@ def run(models: Mapping[str, Path], scale: Scale) -> dict[str, Any]:
         if model == "base":
             base_vectors = {(s.kind, site): v.norm() for s in subjects for site, v in s.vectors.items()}
         pairs = [subject.fit.contrasts[0] for subject in subjects]
-        texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(
-            False
-        )
+        texts = [
+            q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)
+        ] + reference_texts(False)
         h, text = states(llm, texts)
         layers = range(len(llm.sites)) if scale.layers is None else scale.layers
         results["anisotropy"][model] = {str(layer): shape(h[llm.sites[layer]], text) for layer in layers}

@@ -17,8 +17,14 @@ from lightning_steer.metrics.behaviour_effect import (
 )
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.likelihood import sorted_curves
-from lightning_steer.studies.fidelity.settings import Scale
-from lightning_steer.studies.fidelity.subject import added, directions, language_model, neutral, pair_activations
+from lightning_steer.studies.fidelity.settings import StudyScale
+from lightning_steer.studies.fidelity.subject import (
+    added,
+    directions,
+    language_model,
+    pair_activations,
+    reference_texts,
+)
 from lightning_steer.studies.fidelity.sweep import drift_of, plain, with_unsteered
 
 SHOWN = 1.0
@@ -63,7 +69,9 @@ def compared(control: Tensor, steered: Tensor, topic: Tensor) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scale: Scale, layer: int) -> dict[str, Any]:
+def run(
+    models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scale: StudyScale, layer: int
+) -> dict[str, Any]:
     """Return dose-response, table and figure of one behaviour in one model, compared with random directions."""
     llm = language_model(models[model], True)
     source = PocketBehaviour(behaviour, per_topic=10, chat=chat)
@@ -82,9 +90,9 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
     steered, random_scores = scores[: len(shifts)], scores[len(shifts) :]
     rows = {name: column.T for name, column in behaviour_rows(control, steered).items()}
     by_chance = behaviour_rows(control, random_scores)
-    truth = {f"{item.topic}/{i % 10 + 1}": item.margin for i, item in enumerate(source.items())}
-    planted = torch.tensor([truth[example.id] for example in data.parts[TEST]], dtype=torch.float64)
-    drift = llm.drift(neutral(chat), {site: lambda h: h + shifts[:, None, None]}, len(shifts))
+    margins = {f"{item.topic}/{i % 10 + 1}": item.margin for i, item in enumerate(source.items())}
+    true_margins = torch.tensor([margins[example.id] for example in data.parts[TEST]], dtype=torch.float64)
+    drift = llm.drift(reference_texts(chat), {site: lambda h: h + shifts[:, None, None]}, len(shifts))
     result = {
         "model": model,
         "behaviour": behaviour,
@@ -103,7 +111,7 @@ def run(models: Mapping[str, Path], model: str, behaviour: str, chat: bool, scal
         ),
         "drift": drift_of(drift, scale.strengths),
         "planted_correlation": float(
-            torch.corrcoef(torch.stack([planted, (control[:, 0] - control[:, 1]).double()]))[0, 1]
+            torch.corrcoef(torch.stack([true_margins, (control[:, 0] - control[:, 1]).double()]))[0, 1]
         ),
         "shown": {f"{c:g}": compared(control, steered[scale.strengths.index(c)], topic) for c in (-SHOWN, SHOWN)},
         "kl": [float(kl_mean(kl)) for kl in drift.kl],

@@ -43,24 +43,24 @@ def write(folder: Path, names: Sequence[str], leading: Callable[[Parts], str]) -
     return page
 
 
-def figures(found: Parts) -> dict[str, Figure]:
+def figures(results: Parts) -> dict[str, Figure]:
     """Return all figures that have numbers, by file name."""
     by_name: dict[str, Figure] = {}
-    for kind, sweeps in ordered(found, "sweep").items():
+    for kind, sweeps in ordered(results, "sweep").items():
         by_name[f"shares-{kind}"] = shares(kind, sweeps)
         by_name[f"heatmap-{kind}"] = heatmap(kind, sweeps)
         by_name[f"icat-{kind}"] = icat(kind, sweeps)
-    for kind, parts in ordered(found, "methods").items():
+    for kind, parts in ordered(results, "methods").items():
         by_name[f"methods-{kind}"] = methods(kind, parts)
-    behaviours = [part for name, part in found.items() if name.startswith("behaviour-")]
+    behaviours = [part for name, part in results.items() if name.startswith("behaviour-")]
     for behaviour in dict.fromkeys(part["behaviour"] for part in behaviours):
         by_name[f"likelihood-{behaviour}"] = likelihood([p for p in behaviours if p["behaviour"] == behaviour])
     if behaviours:
         by_name["dose_response"] = dose_response(behaviours)
-    if "anisotropy" in found:
-        by_name["anisotropy"] = anisotropy(found["anisotropy"])
-    if any(name.startswith("truth-") for name in found):
-        by_name["truth"] = truth([part for name, part in found.items() if name.startswith("truth-")])
+    if "anisotropy" in results:
+        by_name["anisotropy"] = anisotropy(results["anisotropy"])
+    if any(name.startswith("truth-") for name in results):
+        by_name["truth"] = ground_truth([part for name, part in results.items() if name.startswith("truth-")])
     return by_name
 
 
@@ -297,7 +297,7 @@ def anisotropy(part: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def truth(parts: Sequence[Mapping[str, Any]]) -> Figure:
+def ground_truth(parts: Sequence[Mapping[str, Any]]) -> Figure:
     """Plot reported figures with their intervals against the true values."""
     measures = {"share_change": "change of P(stereotype | stereotype or opposite)", "fidelity": "fidelity"}
     figure = Figure(figsize=(9, 4.6), layout="constrained")

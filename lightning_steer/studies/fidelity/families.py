@@ -18,7 +18,7 @@ from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.metrics.stereoset_effect import KINDS
 from lightning_steer.records import Activations
 from lightning_steer.studies.fidelity.settings import Arm
-from lightning_steer.studies.fidelity.subject import Subject, added, neutral, pair_activations
+from lightning_steer.studies.fidelity.subject import Subject, added, pair_activations, reference_texts
 from lightning_steer.studies.fidelity.sweep import along, plain
 
 STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0)
@@ -52,7 +52,7 @@ def crossing(x: Sequence[float], level: float) -> tuple[int, float] | None:
     return None
 
 
-def at(column: Tensor, place: tuple[int, float]) -> Tensor:
+def between_strengths(column: Tensor, place: tuple[int, float]) -> Tensor:
     """Interpolate ``column [n, 1 + S]``, whose first entry is unsteered, between two strengths: ``[n]``."""
     i, share = place
     return column[:, i] * (1 - share) + column[:, i + 1] * share
@@ -63,7 +63,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
     """Return every method's curve, and its figures at equal effect and at equal drift."""
     subject = Subject(arm, models, kind)
     llm, test = subject.llm, subject.test
-    site, texts = llm.sites[layer], neutral(arm.chat)
+    site, texts = llm.sites[layer], reference_texts(arm.chat)
     base = added(llm, test.contrasts, None, torch.zeros(1, 1))[0]
     negative, positive = pair_activations(llm, subject.fit.contrasts)[site]
     error = torch.cat([torch.ones(len(negative)), torch.zeros(len(positive))])
@@ -88,7 +88,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, draws: int, layer: int)
         }
         for mark, place in marks.items():
             if place is not None:
-                between = {m: at(column, place) for m, column in selected.items()}
+                between = {m: between_strengths(column, place) for m, column in selected.items()}
                 cells = estimate_columns(between, KINDS, test.term)
                 grid = [0.0, *kl]
                 drift = grid[place[0]] * (1 - place[1]) + grid[place[0] + 1] * place[1]

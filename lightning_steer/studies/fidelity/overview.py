@@ -17,15 +17,15 @@ from lightning_steer.studies.fidelity.cells import (
 Parts = Mapping[str, dict[str, Any]]
 
 
-def overview(found: Parts) -> str:
+def overview(results: Parts) -> str:
     """Return both overview tables as Markdown; empty if nothing was run."""
-    tables = [table for table in (stereotypes(found), behaviours(found)) if table]
+    tables = [table for table in (stereotypes(results), behaviours(results)) if table]
     return "\n".join(["## At a glance\n", *tables]) if tables else ""
 
 
-def stereotypes(found: Parts) -> str:
+def stereotypes(results: Parts) -> str:
     """Return the table of runs that suppress stereotypes; layer and strength were chosen on other terms."""
-    runs = {name: part for name, part in found.items() if name.startswith("run-") and name.endswith("-suppress")}
+    runs = {name: part for name, part in results.items() if name.startswith("run-") and name.endswith("-suppress")}
     if not runs:
         return ""
     columns = "stereotypes suppressed, bias type, layer and strength, stereotype chosen, opposite, unrelated, fidelity"
@@ -54,9 +54,9 @@ def stereotypes(found: Parts) -> str:
     return "\n".join(table(head, rows)) + "\n" + footnote(estimates, "held-out examples")
 
 
-def behaviours(found: Parts) -> str:
+def behaviours(results: Parts) -> str:
     """Return the table of behaviours in plain text at strength 1 in the middle layer, with fine-tuning as a method."""
-    all_parts = (part for name, part in found.items() if name.startswith("behaviour-"))
+    all_parts = (part for name, part in results.items() if name.startswith("behaviour-"))
     parts = [part for part in all_parts if not part["chat"] and part["model"] in ("base", "tuned")]
     if not parts:
         return ""

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_steer.statistics.claims import Result, share_within
 from lightning_steer.studies.fidelity import anisotropy, declared
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, Arm
-from lightning_steer.studies.fidelity.subject import Subject, added, neutral
+from lightning_steer.studies.fidelity.subject import Subject, added, reference_texts
 from lightning_steer.studies.fidelity.sweep import rows_of
 from lightning_steer.studies.fidelity.verdict import GAP, SEED, by_term
 
@@ -48,7 +48,9 @@ def run(models: dict[str, Path], sizes: tuple[float, ...] = SIZES) -> dict[tuple
     llm = tuned[0].llm
     site = llm.sites[LAYER]
     pairs = [subject.fit.contrasts[0] for subject in tuned]
-    texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(False)
+    texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + reference_texts(
+        False
+    )
     axes = anisotropy.axes(anisotropy.states(llm, texts)[0][site])
     of_base = torch.tensor([row for s in base for row in _margins(s, s.vectors[site][None])[0]])
     results = {}

@@ -21,7 +21,7 @@ from lightning_steer.metrics.weighted import weighted_mean
 from lightning_steer.modules.figures import random_range
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Share, Smooth
-from lightning_steer.studies.fidelity.settings import Arm, Scale
+from lightning_steer.studies.fidelity.settings import Arm, StudyScale
 from lightning_steer.studies.fidelity.subject import Subject, directions
 from lightning_steer.versions import versions
 
@@ -109,7 +109,7 @@ def chosen_value(value: float, subject: Subject) -> dict[str, Any]:
 
 
 def report(
-    arm: Arm, models: Mapping[str, Path], kind: str, aim: str, sweep: Mapping[str, Any], scale: Scale
+    arm: Arm, models: Mapping[str, Path], kind: str, aim: str, sweep: Mapping[str, Any], scale: StudyScale
 ) -> dict[str, Any]:
     """Return the report of one run: a vector at the layer and strength that did best on other terms."""
     layer, i, c = chosen(sweep, aim)

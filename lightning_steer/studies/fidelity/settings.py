@@ -40,7 +40,7 @@ ARMS = (
 )
 
 
-class Scale(NamedTuple):
+class StudyScale(NamedTuple):
     """Size of the computation."""
 
     draws: int = DRAWS
@@ -49,4 +49,4 @@ class Scale(NamedTuple):
     """None for all."""
 
 
-QUICK = Scale(draws=8, strengths=(-2.0, -1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))
+QUICK = StudyScale(draws=8, strengths=(-2.0, -1.0, 0.0, 1.0, 2.0), layers=(1, 2, 3))

@@ -22,10 +22,10 @@ from lightning_steer.studies.fidelity import (
     behaviours,
     declared,
     families,
+    ground_truth,
     planted,
     runs,
     sweep,
-    truth,
     verdict,
     verdict_page,
 )
@@ -40,7 +40,7 @@ from lightning_steer.studies.fidelity.settings import (
     NARROW_SEEDS,
     QUICK,
     Arm,
-    Scale,
+    StudyScale,
 )
 from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
@@ -48,7 +48,7 @@ from lightning_steer.studies.processes import side_by_side
 Part = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.fidelity", description=__doc__)
     add = parser.add_argument
@@ -67,7 +67,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/fidelity"), help="where numbers, reports and figures go")
     add("--quick", action="store_true", help="fewer strengths and layers, no narrow model, fewer methods' draws")
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
 def folders(options: argparse.Namespace) -> dict[str, Path]:
@@ -111,7 +111,7 @@ def digest(folder: Path) -> str:
 
 def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Part]:
     """Return ``{name: (settings, function)}`` of all parts; runs read the sweeps, so they come after them."""
-    scale = QUICK if options.quick else Scale()
+    scale = QUICK if options.quick else StudyScale()
     weights = {name: digest(path) for name, path in models.items()}
     arms = [arm for arm in ARMS if arm.model in models and arm.vector in models]
     if options.quick:
@@ -138,7 +138,7 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
         name, arm_settings, used_models = f"{arm.slug}-{kind}", arm._asdict(), (arm.model, arm.vector)
         add(f"sweep-{name}", arm_settings, used_models, partial(sweep.run, arm, models, kind, scale))
         if not arm.chat:
-            add(f"truth-{name}", arm_settings, used_models, partial(truth.run, arm, models, kind, scale, LAYER))
+            add(f"truth-{name}", arm_settings, used_models, partial(ground_truth.run, arm, models, kind, scale, LAYER))
         if arm.model == arm.vector and not arm.chat:
             make = partial(families.run, arm, models, kind, draws, LAYER)
             add(f"methods-{name}", {**arm_settings, "draws": draws}, used_models, make)
@@ -180,9 +180,9 @@ def measure(options: argparse.Namespace, name: str) -> None:
         write_json(options.out / name.removeprefix("run-") / "report.json", report)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Train missing models, run missing parts, write the figures, print the page."""
-    options, start = arguments(given), time.monotonic()
+    options, start = arguments(argv), time.monotonic()
     try:
         models = folders(options)
         derived = [name for name in models if name not in ("base", "tuned")]

@@ -21,7 +21,7 @@ from lightning_steer.studies.fidelity.settings import Arm
 TOKENS = 2048
 
 
-class Split(NamedTuple):
+class SubjectSplit(NamedTuple):
     """Questions of one part of a bias type's examples."""
 
     examples: list[StereoSetExample]
@@ -47,7 +47,7 @@ def language_model(folder: Path, continuation: bool = False) -> LLM:
     return llm.every_layer()
 
 
-def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0) -> Split:
+def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0) -> SubjectSplit:
     """Return the examples of a bias type: ``FIT``, ``SELECT`` or ``TEST``; chats and plain text have the same terms.
 
     The seed draws sentences, unrelated words and the split of terms into parts.
@@ -57,7 +57,7 @@ def split(kind: str, chat: bool, part: int, tone: str = "neutral", seed: int = 0
     chosen = data.parts[part]
     term = [data.term[example.target.strip().casefold()] for example in chosen]
     questions = [question(example) for example in chosen]
-    return Split(chosen, PairBatches(questions, data.negative, data.positive, term, len(questions)))
+    return SubjectSplit(chosen, PairBatches(questions, data.negative, data.positive, term, len(questions)))
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def directions(count: int, width: int, length: float, seed: int = 0) -> Tensor:
     return length * u / u.norm(dim=-1, keepdim=True)
 
 
-def neutral(chat: bool, n: int = 64) -> list[str]:
+def reference_texts(chat: bool, n: int = 64) -> list[str]:
     """Return stories that are unrelated to what is steered."""
     return [text.removeprefix(f"{BOS} ") for text, _ in neutral_texts(n, chat=chat)]
 
@@ -106,7 +106,7 @@ class Subject:
         pairs = pair_activations(origin, self.fit.contrasts)
         self.vectors = {site: (positive - negative).mean(0) for site, (negative, positive) in pairs.items()}
 
-    def candidates(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
+    def shifts(self, site: str, strengths: Sequence[float], draws: int) -> Tensor:
         """Return ``[S + draws * P, d]``: the vector at S strengths, then random ones at the P positive strengths."""
         vector = self.vectors[site]
         shifts = torch.tensor(strengths)[:, None] * vector

@@ -14,8 +14,8 @@ from lightning_steer.metrics.stereoset import ANTI, STEREOTYPE, association, cho
 from lightning_steer.metrics.stereoset_effect import StereoSetEffect, effect_estimates, effect_rows
 from lightning_steer.statistics.estimate import BY_DEFINITION, Estimate
 from lightning_steer.statistics.kinds import Kind, Mean
-from lightning_steer.studies.fidelity.settings import LAYER, Arm, Scale
-from lightning_steer.studies.fidelity.subject import Subject, added, neutral
+from lightning_steer.studies.fidelity.settings import LAYER, Arm, StudyScale
+from lightning_steer.studies.fidelity.subject import Subject, added, reference_texts
 
 AIMS = {"suppress": (STEREOTYPE, ANTI), "promote": (ANTI, STEREOTYPE)}
 OF_DRAWS = (
@@ -104,7 +104,7 @@ def drift_of(drift: TextDrift, strengths: Sequence[float]) -> dict[str, list[lis
 
 
 @torch.no_grad()
-def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[str, Any]:
+def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: StudyScale) -> dict[str, Any]:
     """Return estimates of every layer and strength, and of every random direction."""
     subject = Subject(arm, models, kind)
     llm, test, select = subject.llm, subject.test, subject.select
@@ -120,12 +120,12 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[s
         "examples": len(base),
         **{name: {} for name in ("steered", "random", "select", "drift", "random_drift", "norms")},
     }
-    texts, stream = neutral(arm.chat), llm.activations(subject.fit.contrasts[0].negative)
+    texts, stream = reference_texts(arm.chat), llm.activations(subject.fit.contrasts[0].negative)
     for layer in layers:
         site, key = llm.sites[layer], str(layer)
         vector = subject.vectors[site]
         strengths = torch.tensor(scale.strengths)
-        shifts = subject.candidates(site, scale.strengths, scale.draws)
+        shifts = subject.shifts(site, scale.strengths, scale.draws)
         scores = added(llm, test.contrasts, site, shifts)
         vector_scores, random_scores = scores[: len(strengths)], scores[len(strengths) :]
         estimates = estimates_along(along(base, vector_scores, scale.strengths), test.term, scale.strengths)
@@ -134,8 +134,8 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale) -> dict[s
         selection_scores = added(llm, select.contrasts, site, shifts[: len(strengths)])
         result["select"][key] = along(chosen_base, selection_scores, scale.strengths)["fidelity"].mean(0).tolist()
         result["norms"][key] = {"vector": float(vector.norm()), "stream": float(stream[site].norm(dim=-1).mean())}
-        candidates = shifts if layer == LAYER else shifts[: len(strengths)]
-        drift = llm.drift(texts, {site: lambda h, v=candidates: h + v[:, None, None]}, len(candidates))
+        tried = shifts if layer == LAYER else shifts[: len(strengths)]
+        drift = llm.drift(texts, {site: lambda h, v=tried: h + v[:, None, None]}, len(tried))
         vector_drift = TextDrift(drift.kl[: len(strengths)], drift.base, drift.steered[: len(strengths)], drift.tokens)
         result["drift"][key] = drift_of(vector_drift, scale.strengths)
         if layer == LAYER:

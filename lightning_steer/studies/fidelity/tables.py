@@ -26,16 +26,16 @@ LENGTH = "vector as long as base's"
 HEADLINE = ("p_stereotype", "p_anti", "p_unrelated", "intended", "collateral", "fidelity", "ss", "lms", "icat")
 
 
-def ordered(found: Parts, prefix: str) -> dict[str, list[dict[str, Any]]]:
+def ordered(results: Parts, prefix: str) -> dict[str, list[dict[str, Any]]]:
     """Return the parts of one kind of work by bias type; arms are in the order in which they were run."""
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name, part in found.items():
+    for name, part in results.items():
         if name.startswith(f"{prefix}-"):
             by_kind[part["kind"]].append(part)
     return dict(by_kind)
 
 
-def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
+def text(results: Parts, figures: Sequence[str], leading: str = "") -> str:
     """Return the page as Markdown; ``leading`` holds the declarations and their verdicts."""
     sections = [
         "# Intervention fidelity in the pocket models\n",
@@ -45,42 +45,42 @@ def text(found: Parts, figures: Sequence[str], leading: str = "") -> str:
         "Values stand before their 95 % intervals over target terms (behaviours: over topics; neutral text: over "
         "texts). No correction is made for the number of cells: of many true nulls, one in twenty is marked. "
         f"{RANDOM}\n",
-        overview(found),
-        runs(found),
-        pattern(found),
-        causes(found),
-        planted(found),
-        methods(found),
-        likelihood(found),
+        overview(results),
+        runs(results),
+        pattern(results),
+        causes(results),
+        planted(results),
+        methods(results),
+        likelihood(results),
         *(f"![{name}]({name}.png)\n" for name in figures),
     ]
     return "\n".join(section for section in sections if section)
 
 
-def runs(found: Parts) -> str:
+def runs(results: Parts) -> str:
     """Return the table of runs: chosen on other terms, judged on held-out ones."""
-    by_run = {name.removeprefix("run-"): part for name, part in found.items() if name.startswith("run-")}
+    by_run = {name.removeprefix("run-"): part for name, part in results.items() if name.startswith("run-")}
     if not by_run:
         return ""
     draws = next(iter(by_run.values()))["baselines"]["random_control"]["fidelity"]["n"]
     random = f"fidelity, {draws} random directions: median (range)"
     head = ["run", "layer", "strength", *HEADLINE, "reference_kl", random, "rank p of fidelity"]
-    held_out, neutral = [], []
+    held_out, reference = [], []
     rows = []
     for name, part in by_run.items():
         metrics, chance = part["metrics"], reported_random_cells(part["baselines"]["random_control"]["fidelity"])
         columns = [of_report(metrics[m]) for m in (*HEADLINE, "reference_kl")]
         held_out += columns[:-1]
-        neutral.append(columns[-1])
+        reference.append(columns[-1])
         setting = [f"{metrics['layer']['value']:.0f}", f"{metrics['strength']['value']:g}"]
         rows.append([name, *setting, *map(as_cell, columns), *chance])
     lines = ["## Runs: layer and strength chosen on other terms\n", *table(head, rows)]
-    return "\n".join(lines) + "\n" + footnote(held_out) + footnote(neutral, "neutral texts (reference_kl)")
+    return "\n".join(lines) + "\n" + footnote(held_out) + footnote(reference, "neutral texts (reference_kl)")
 
 
-def pattern(found: Parts) -> str:
+def pattern(results: Parts) -> str:
     """Return the table that shows whether unrelated sentences are suppressed more than stereotypes."""
-    sweeps = [part for parts in ordered(found, "sweep").values() for part in parts]
+    sweeps = [part for parts in ordered(results, "sweep").values() for part in parts]
     if not sweeps:
         return ""
     count = len(sweeps[0]["random"][str(sweeps[0]["layers"][0])]["suppress"]["pattern_shares"])
@@ -118,9 +118,9 @@ def pattern(found: Parts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def causes(found: Parts) -> str:
+def causes(results: Parts) -> str:
     """Return the tables on what anisotropy explains."""
-    part = found.get("anisotropy")
+    part = results.get("anisotropy")
     if part is None:
         return ""
     models = list(part["anisotropy"])
@@ -197,9 +197,9 @@ def _variants(part: Mapping[str, Any]) -> list[str]:
     return list(next(iter(part["gaps"].values()))["fidelity"]["explained"]) if part["gaps"] else []
 
 
-def planted(found: Parts) -> str:
+def planted(results: Parts) -> str:
     """Return the tables of reported and true figures."""
-    parts = [part for name, part in found.items() if name.startswith("truth-")]
+    parts = [part for name, part in results.items() if name.startswith("truth-")]
     if not parts:
         return ""
     inside, total, estimates = defaultdict(int), defaultdict(int), []
@@ -245,9 +245,9 @@ def planted(found: Parts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def methods(found: Parts) -> str:
+def methods(results: Parts) -> str:
     """Return the table of methods at equal effect and at equal KL."""
-    parts = [part for by_kind in ordered(found, "methods").values() for part in by_kind]
+    parts = [part for by_kind in ordered(results, "methods").values() for part in by_kind]
     if not parts:
         return ""
     lines = [
@@ -282,9 +282,9 @@ def methods(found: Parts) -> str:
     return "\n".join(lines) + "\n" + footnote(estimates)
 
 
-def likelihood(found: Parts) -> str:
+def likelihood(results: Parts) -> str:
     """Return the paper's table, with measures that need no normaliser."""
-    parts = [part for name, part in found.items() if name.startswith("behaviour-")]
+    parts = [part for name, part in results.items() if name.startswith("behaviour-")]
     if not parts:
         return ""
     lines = [

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_steer.metrics.drift import kl_mean
 from lightning_steer.studies.fidelity import anisotropy
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, LAYER, Arm
-from lightning_steer.studies.fidelity.subject import Split, Subject, added, neutral
+from lightning_steer.studies.fidelity.subject import Subject, SubjectSplit, added, reference_texts
 from lightning_steer.studies.fidelity.sweep import rows_of
 
 SEED = 1
@@ -32,7 +32,7 @@ def by_term(rows: Tensor, term: Tensor) -> list[list[float]]:
     return torch.stack([rows[:, term == number].mean(1) for number in term.unique()], 1).tolist()
 
 
-def steered(subject: Subject, part: Split, site: str, vector: Tensor) -> dict[str, Tensor]:
+def steered(subject: Subject, part: SubjectSplit, site: str, vector: Tensor) -> dict[str, Tensor]:
     """Return ``{measure: [S, n]}`` of a part's examples under a vector at every strength."""
     base = added(subject.llm, part.contrasts, None, torch.zeros(1, 1))[0]
     scores = added(subject.llm, part.contrasts, site, torch.tensor(STRENGTHS)[:, None] * vector)
@@ -45,7 +45,7 @@ def pair(
 ) -> dict[str, Any]:
     """Return the effects of a source's vector in a model at each layer and strength, by term, and selection figures."""
     subject = Subject(Arm(model, model, source), models, kind, seed)
-    texts, strength = neutral(False), torch.tensor(STRENGTHS)
+    texts, strength = reference_texts(False), torch.tensor(STRENGTHS)
     result: dict[str, Any] = {"rows": {}, "select": {}, "kl": {}, "norm": {}}
     for layer in layers:
         site, key = subject.llm.sites[layer], str(layer)
@@ -68,7 +68,9 @@ def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list
     llm = subjects[0].llm
     site = llm.sites[LAYER]
     pairs = [subject.fit.contrasts[0] for subject in subjects]
-    texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + neutral(False)
+    texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + reference_texts(
+        False
+    )
     axis = anisotropy.axes(anisotropy.states(llm, texts)[0][site])
     by_variant: dict[str, list[float]] = {}
     for subject, vectors in zip(subjects, lengths, strict=True):

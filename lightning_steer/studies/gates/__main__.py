@@ -6,12 +6,12 @@ import sys
 from lightning_steer.resources import resource_path
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.studies.gates.additivity import Draw, draws, pocket, toy
-from lightning_steer.studies.gates.pocket import ETA, Result, run
+from lightning_steer.studies.gates.pocket import ETA, GateResult, run
 
 
-def line(result: Result) -> str:
+def line(result: GateResult) -> str:
     """Return a row of the table."""
-    numbers = (result.kept, result.spared, result.power, result.wrong)
+    numbers = (result.effect_kept, result.spared, result.power, result.wrong)
     return f"| {result.goal} | {result.seed} | {result.effect:+.2f} | {' | '.join(map(str, numbers))} |"
 
 
@@ -29,14 +29,14 @@ def told_apart(world: str, drawn: list[Draw]) -> str:
     return "\n".join(lines)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the seeds and print a table."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.gates", description=__doc__)
     parser.add_argument("--llm", default="checkpoints/pocket/base", help="the model")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="draws of the prompts of gates")
     parser.add_argument("--goals", nargs="+", default=None, help="only these behaviours and tasks")
     parser.add_argument("--draws", type=int, default=50, help="of planted pairs; 0 for none")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     for name, world in (("toy", toy), ("pocket", lambda: pocket(resource_path(options.llm)))) if options.draws else ():
         print(told_apart(name, list(draws(world(), name, options.draws))), flush=True)
     print("| goal | seed | effect (nats) | kept by the gate | KL of others spared | steered of its own | of others |")

@@ -34,7 +34,7 @@ TASK, STRENGTHS = "sentiment_analysis", {"toy": 1.5, "pocket": 3.0}
 WORLD = {"attributes": 6, "values": 4, "dimensions": 4}
 
 
-class Rows(NamedTuple):
+class AdditivityRows(NamedTuple):
     """What one draw of a world gives."""
 
     fits: list[Activations]
@@ -43,11 +43,11 @@ class Rows(NamedTuple):
     """Of the rows that are steered."""
 
 
-class World(NamedTuple):
+class AdditivityWorld(NamedTuple):
     """A network, its rows, and the probability of the wanted answer in ``scores [copies, B, ...]``."""
 
     backbone: Backbone
-    draw: Callable[[int, int], Rows]
+    draw: Callable[[int, int], AdditivityRows]
     chance: Callable[[Tensor], Tensor]
 
 
@@ -65,7 +65,7 @@ class Draw(NamedTuple):
         return (self.estimate.low <= 0 <= self.estimate.high) == (self.planted == "additive")
 
 
-def toy() -> World:
+def toy() -> AdditivityWorld:
     """Train a small toy network, and return it with pairs whose first attribute is steered to its first value."""
     L.seed_everything(0, verbose=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def toy() -> World:
         backbone.load()
     world = ToyWorld(**WORLD)
 
-    def draw(seed: int, n: int) -> Rows:
+    def draw(seed: int, n: int) -> AdditivityRows:
         batches = [ToyPairSplit(world, n, n, (seed, part), slice(None), [0], 0, True)[0] for part in range(3)]
         (site,) = backbone.sites
         fits = []
@@ -89,16 +89,16 @@ def toy() -> World:
             h = torch.cat([backbone.activations(x)[site] for x in batch.pair])
             error = torch.cat([torch.ones(n), torch.zeros(n)])
             fits.append(Activations(h, error, torch.zeros(2 * n, 1).long(), True))
-        return Rows(fits, batches[2].x)
+        return AdditivityRows(fits, batches[2].x)
 
-    return World(backbone, draw, lambda scores: scores[..., 0, 0].exp())
+    return AdditivityWorld(backbone, draw, lambda scores: scores[..., 0, 0].exp())
 
 
-def pocket(llm: str) -> World:
+def pocket(llm: str) -> AdditivityWorld:
     """Return the pocket model with a task's prompts, steered to its first label."""
     backbone = model(llm, None)
 
-    def draw(seed: int, n: int) -> Rows:
+    def draw(seed: int, n: int) -> AdditivityRows:
         (site,) = backbone.sites
         fits = []
         for part in range(2):
@@ -107,12 +107,14 @@ def pocket(llm: str) -> World:
             error = torch.tensor([float(p.label != 0) for p in prompts])
             fits.append(Activations(h, error, torch.zeros(n, 1).long(), False))
         prompts = task_prompts(TASK, n, 3 * seed + 1002)
-        return Rows(fits, [MultipleChoice(p.prompt, tuple(f" {label}" for label in p.labels)) for p in prompts])
+        return AdditivityRows(
+            fits, [MultipleChoice(p.prompt, tuple(f" {label}" for label in p.labels)) for p in prompts]
+        )
 
-    return World(backbone, draw, lambda scores: scores.softmax(-1)[..., 0])
+    return AdditivityWorld(backbone, draw, lambda scores: scores.softmax(-1)[..., 0])
 
 
-def pairs(rows: Rows, seed: int) -> dict[str, list[SteeringMethod]]:
+def pairs(rows: AdditivityRows, seed: int) -> dict[str, list[SteeringMethod]]:
     """Return the planted pairs."""
     first, second = (MeanDifference(seen.h.shape[-1]).fit(seen) for seen in rows.fits)
     above, below = Condition(first.width), Condition(first.width)
@@ -126,7 +128,7 @@ def pairs(rows: Rows, seed: int) -> dict[str, list[SteeringMethod]]:
 
 
 @torch.no_grad()
-def draws(world: World, name: str, count: int, n: int = 150) -> Iterator[Draw]:
+def draws(world: AdditivityWorld, name: str, count: int, n: int = 150) -> Iterator[Draw]:
     """Yield both planted pairs of each of ``count`` draws of n rows."""
     (site,), strength = world.backbone.sites, STRENGTHS[name]
     for seed in range(count):
@@ -138,7 +140,7 @@ def draws(world: World, name: str, count: int, n: int = 150) -> Iterator[Draw]:
 
             groups = [
                 interventions.unsteered(),
-                *(interventions.steered("", {site: one}, [strength]) for one in (a, b)),
+                *(interventions.steered("", {site: method}, [strength]) for method in (a, b)),
                 interventions.Interventions("", 1, both),
             ]
             scores = world.backbone.scores(rows.inputs, *interventions.together(groups, [site]))

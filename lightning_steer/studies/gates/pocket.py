@@ -31,7 +31,7 @@ KEPT = Smooth(lambda weights, gated, free: (weights @ gated) / (weights @ free),
 SPARED = Smooth(lambda weights, gated, free: 1 - (weights @ gated) / (weights @ free), 0, 1)
 
 
-class Goal(NamedTuple):
+class GateGoal(NamedTuple):
     """Prompts with two continuations, the first one wanted."""
 
     name: str
@@ -40,21 +40,21 @@ class Goal(NamedTuple):
     """Topic or label of each prompt."""
 
 
-class Result(NamedTuple):
+class GateResult(NamedTuple):
     """What one gate does on held-out prompts."""
 
     goal: str
     seed: int
     effect: float
     """Mean change of the margin without a gate, in nats."""
-    kept: Estimate
+    effect_kept: Estimate
     spared: Estimate
     power: Estimate
     wrong: Estimate
-    promise: str
+    guarantee: str
 
 
-def goals(seed: int, n: int) -> list[Goal]:
+def goals(seed: int, n: int) -> list[GateGoal]:
     """Return n prompts of every behaviour and task, drawn anew for each seed."""
     made = []
     for name in behaviours.NAMES:
@@ -62,11 +62,11 @@ def goals(seed: int, n: int) -> list[Goal]:
         order = np.random.default_rng([seed, 1]).permutation(len(items))[:n]
         drawn = [items[i] for i in order]
         questions = [MultipleChoice(item.prompt, (f" {item.positive}", f" {item.negative}")) for item in drawn]
-        made.append(Goal(name, questions, [int(i) // -(-n // 20) for i in order]))
+        made.append(GateGoal(name, questions, [int(i) // -(-n // 20) for i in order]))
     for name in tasks.NAMES:
         prompts = task_prompts(name, n, seed)
         questions = [MultipleChoice(p.prompt, (f" {p.labels[0]}", f" {p.labels[1]}")) for p in prompts]
-        made.append(Goal(name, questions, [p.label for p in prompts]))
+        made.append(GateGoal(name, questions, [p.label for p in prompts]))
     return made
 
 
@@ -77,7 +77,7 @@ def model(llm: str, read: Any) -> LLM:
     return made
 
 
-def fitted(llm: LLM, goal: Goal, behaviour: bool) -> SteeringVector:
+def fitted(llm: LLM, goal: GateGoal, behaviour: bool) -> SteeringVector:
     """Return the goal's vector."""
     reader = model(llm.llm, GeneratedTokens() if behaviour else LastPromptToken())
     if behaviour:
@@ -93,7 +93,7 @@ def fitted(llm: LLM, goal: Goal, behaviour: bool) -> SteeringVector:
     return of(llm, {site: MeanDifference(h.shape[-1]).fit(seen)}, STRENGTH, task=goal.name)
 
 
-def margins(llm: LLM, goal: Goal, vector: SteeringVector | None) -> np.ndarray:
+def margins(llm: LLM, goal: GateGoal, vector: SteeringVector | None) -> np.ndarray:
     """Return ``[n]`` log-odds of the wanted continuation."""
     edits = {} if vector is None else _edits(llm, vector)
     scores = llm.scores(goal.questions, edits)[0].double()
@@ -110,7 +110,7 @@ def kl(llm: LLM, prompts: Sequence[str], vector: SteeringVector) -> np.ndarray:
     return drift.nanmean(1).numpy()
 
 
-def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = None) -> Iterator[Result]:
+def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = None) -> Iterator[GateResult]:
     """Yield the result of every goal."""
     llm = model(path, LastPromptToken())
     drawn, held_out = (goals(2 * seed + part, rows) for part in (0, 1))
@@ -125,15 +125,15 @@ def run(path: str, seed: int, rows: int = ROWS, names: Sequence[str] | None = No
         leave, others = ([texts[k] for k in random.permutation(len(texts))[:rows]] for texts in (leave, others))
         gated = gate(llm, vector, [q.prompt for q in goal.questions], leave, ETA, DELTA)
         plain = margins(llm, test, None)
-        free, kept = (margins(llm, test, v) - plain for v in (vector, gated))
+        free, with_gate = (margins(llm, test, v) - plain for v in (vector, gated))
         drift, spared = (kl(llm, others, v) for v in (vector, gated))
-        yield Result(
+        yield GateResult(
             goal.name,
             seed,
             float(free.mean()),
-            KEPT.estimate(kept, free, cluster=test.group if i < len(behaviours.NAMES) else None)[0],
+            KEPT.estimate(with_gate, free, cluster=test.group if i < len(behaviours.NAMES) else None)[0],
             SPARED.estimate(spared, drift)[0],
-            Share().estimate((kept != 0).astype(float))[0],
+            Share().estimate((with_gate != 0).astype(float))[0],
             Share().estimate((spared > 0).astype(float))[0],
             gated.maps[0].condition.gates[0].reason,  # type: ignore[union-attr,index]
         )

@@ -16,7 +16,7 @@ from lightning_steer.statistics import estimate
 from lightning_steer.studies.mera import cells, settings, summary
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera", description=__doc__)
     add = parser.add_argument
@@ -28,7 +28,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/mera"), help="where numbers, reports and figures go")
     add("--processes", type=int, default=2, help="parts that run at a time, on a core each")
     add("--quick", action="store_true", help="two draws of three tasks in the base model, fewer prompts")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if min(options.seeds, options.processes) < 1:
         parser.error(f"--seeds and --processes must be at least 1, not {options.seeds} and {options.processes}")
     if options.quick:
@@ -38,9 +38,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the missing parts, write the reports, print the summary."""
-    options, start = arguments(given), time.monotonic()
+    options, start = arguments(argv), time.monotonic()
     sizes = (1500, 250, 500) if options.quick else (settings.TRAIN, settings.CALIBRATION, settings.TEST)
     for model in options.models:
         if not (options.models_in / model / "config.json").is_file():

@@ -20,11 +20,10 @@ from lightning_steer.probes.error_probe import logit_error
 from lightning_steer.probes.moments import Moments
 from lightning_steer.probes.probe_selection import PENALTIES, Selected, select
 from lightning_steer.probes.sparse_autoencoder import train_sparse_autoencoder
-from lightning_steer.studies.mera import controls, settings, truth
+from lightning_steer.studies.mera import certificate_check, controls, ground_truth, settings
 from lightning_steer.studies.mera.decisions import Decisions
 from lightning_steer.studies.mera.families import SEQUENTIAL_ROWS, families, sequential, weighed_families
-from lightning_steer.studies.mera.judging import Split, Weighed, beyond, certified, judged, method
-from lightning_steer.studies.mera.promise import kept
+from lightning_steer.studies.mera.judging import AnsweredSplit, Weighed, beyond, certified, judged, method
 
 BEYOND = ("MERA", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 """Families that are compared with the fitted label bias, row by row."""
@@ -45,10 +44,10 @@ def questions(data: MERADataModule, examples: Sequence[LabelledExample], before:
     return [MultipleChoice(before + example.prompt, data.choices) for example in examples]
 
 
-def split(llm: LLM, data: MERADataModule, examples: list[LabelledExample]) -> Split:
+def split(llm: LLM, data: MERADataModule, examples: list[LabelledExample]) -> AnsweredSplit:
     """Return the prompts, run up to their last token."""
     y = torch.tensor([example.label for example in examples])
-    return Split(examples, y, Decisions(llm, questions(data, examples)))
+    return AnsweredSplit(examples, y, Decisions(llm, questions(data, examples)))
 
 
 def part(
@@ -71,11 +70,11 @@ def run(llm: LLM, mixture: str, seed: int, tasks: Sequence[str], sizes: tuple[in
     return {task: cell(llm, data, calibration[task], _others(calibration, task)) for task, data in modules.items()}
 
 
-def _others(calibration: dict[str, Split], task: str) -> list[Split]:
+def _others(calibration: dict[str, AnsweredSplit], task: str) -> list[AnsweredSplit]:
     return [rows for name, rows in calibration.items() if name != task]
 
 
-def cell(llm: LLM, data: MERADataModule, calibration: Split, others: list[Split]) -> dict[str, Any]:
+def cell(llm: LLM, data: MERADataModule, calibration: AnsweredSplit, others: list[AnsweredSplit]) -> dict[str, Any]:
     """Run one task: fit probes, certify and test every family and the controls, compare with the planted truth."""
     start = time.process_time()
     observed = [(batch, *llm.observe(batch.x)) for batch in data.batches(data.train)]
@@ -90,8 +89,8 @@ def cell(llm: LLM, data: MERADataModule, calibration: Split, others: list[Split]
     sequential_rows = split(llm, data, data.train[:SEQUENTIAL_ROWS])
     for name, mahalanobis in (("MERA, all layers", False), ("Mahalanobis MERA, all layers", True)):
         all_families.append(sequential(sequential_rows.decisions, sequential_rows.y, mahalanobis, name))
-    planted = truth.Planted(data, test.examples)
-    methods = {family.name: method(llm, family, calibration, test, others, planted) for family in all_families}
+    known = ground_truth.GroundTruth(data, test.examples)
+    methods = {family.name: method(llm, family, calibration, test, others, known) for family in all_families}
     methods["prompt"] = prompted(llm, data, calibration, test)
     bias = controls.fitted_bias(logp, train_y)
     methods |= labels_weighed(data, logp, bias, train_y, calibration, test)
@@ -100,25 +99,25 @@ def cell(llm: LLM, data: MERADataModule, calibration: Split, others: list[Split]
         weighed_calibration, weighed_test = (
             s._replace(decisions=Weighed(s.decisions, bias)) for s in (calibration, test)
         )
-        methods[family.name] = method(llm, family, weighed_calibration, weighed_test, [], planted)
+        methods[family.name] = method(llm, family, weighed_calibration, weighed_test, [], known)
     for family in all_families:
         if family.name in BEYOND:
             number = methods[family.name]["number"]
             methods[family.name]["beyond_bias"] = beyond(test, family.scores(test.decisions, [number])[0], bias)
     last_layer = next(f for f in all_families if f.name == "Mahalanobis MERA, last layer")
-    promise = {}
+    error_rates = {}
     if data.seed == settings.FIRST_DRAW and not llm.chat:
         steered_right = (last_layer.scores(test.decisions).argmax(-1) == test.y).numpy()
-        promise = kept(test.right.numpy(), steered_right, len(calibration.y), settings.DELTA)
+        error_rates = certificate_check.check(test.right.numpy(), steered_right, len(calibration.y), settings.DELTA)
     return {
         "labels": list(data.labels),
         "rows": {"train": len(train_y), "calibration": len(calibration.y), "test": len(test.y)},
         "methods": methods,
         "probes": figures(selected),
         "encodings": encodings(h[-1], error),
-        "promise": promise,
+        "promise": error_rates,
         "core_seconds": time.process_time() - start,
-        "truth": truth.figures(data, h, last_layer.maps[0][len(h) - 1], test, planted),
+        "truth": ground_truth.figures(data, h, last_layer.maps[0][len(h) - 1], test, known),
     }
 
 
@@ -171,14 +170,14 @@ def encodings(h: Tensor, error: Tensor) -> dict[str, float]:
     }
 
 
-def prompted(llm: LLM, data: MERADataModule, calibration: Split, test: Split) -> dict[str, Any]:
+def prompted(llm: LLM, data: MERADataModule, calibration: AnsweredSplit, test: AnsweredSplit) -> dict[str, Any]:
     """Certify and test the baseline that changes the prompt."""
     logits = [Decisions(llm, questions(data, s.examples, settings.PROMPT)).base for s in (calibration, test)]
     return certified(calibration, logits[0].unsqueeze(0), [1.0]) | judged(test, logits[1])
 
 
 def labels_weighed(
-    data: MERADataModule, logp: Tensor, fitted: Tensor, y: Tensor, calibration: Split, test: Split
+    data: MERADataModule, logp: Tensor, fitted: Tensor, y: Tensor, calibration: AnsweredSplit, test: AnsweredSplit
 ) -> dict[str, Any]:
     """Certify and test the controls: constant class and two label biases."""
     results = {}

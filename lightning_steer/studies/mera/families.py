@@ -29,7 +29,7 @@ FEW = (0.25, 0.01, 1e-4, 1e-6)
 """Thresholds of those maps: each threshold needs its own maps."""
 
 
-class Family(NamedTuple):
+class MethodFamily(NamedTuple):
     """A method at several strengths, from the weakest effect to the strongest."""
 
     name: str
@@ -49,7 +49,7 @@ class Family(NamedTuple):
         return self.maps[0 if len(self.maps) == 1 else s]
 
 
-def families(h: Tensor, error: Tensor, selected: Selected) -> list[Family]:
+def families(h: Tensor, error: Tensor, selected: Selected) -> list[MethodFamily]:
     """Fit every method that steers at the last token.
 
     Args:
@@ -74,33 +74,33 @@ def families(h: Tensor, error: Tensor, selected: Selected) -> list[Family]:
     additive = {f"contrastive, k {k}": (lambda d, k=k: Contrastive(d, k)) for k in (50, 100, 200)}
     additive |= {"additive logistic": Logistic, "random direction": RandomDirection}
     return [
-        *(Family(name, MULTIPLES, [fitted(best, make)]) for name, make in additive.items()),
-        Family("additive error probe", LOGITS, [fitted(best, lambda d: ProbeAdditive(d, penalty[best]))]),
-        Family("MERA", THRESHOLDS, [plain[best]]),
-        Family("MERA, paper's thresholds", paper, [plain[best]]),
-        Family("MERA, last layer", THRESHOLDS, [plain[last]]),
-        Family("MERA, median probe", THRESHOLDS, [plain[median]]),
-        Family("MERA, worst probe", THRESHOLDS, [plain[worst]]),
-        Family("MERA, contrastive", THRESHOLDS, [fitted(best, lambda d: ContrastiveMERA(d, 100, penalty[best]))]),
-        Family("MERA, logistic", THRESHOLDS, [fitted(best, LogisticMERA)]),
-        Family("Mahalanobis MERA", THRESHOLDS, [mahalanobis[best]]),
-        Family("Mahalanobis MERA, paper's thresholds", paper, [mahalanobis[best]]),
-        Family("Mahalanobis MERA, last layer", THRESHOLDS, [mahalanobis[last]]),
-        Family("SAE MERA, last layer", THRESHOLDS, [fitted(last, SAEMERA)]),
+        *(MethodFamily(name, MULTIPLES, [fitted(best, make)]) for name, make in additive.items()),
+        MethodFamily("additive error probe", LOGITS, [fitted(best, lambda d: ProbeAdditive(d, penalty[best]))]),
+        MethodFamily("MERA", THRESHOLDS, [plain[best]]),
+        MethodFamily("MERA, paper's thresholds", paper, [plain[best]]),
+        MethodFamily("MERA, last layer", THRESHOLDS, [plain[last]]),
+        MethodFamily("MERA, median probe", THRESHOLDS, [plain[median]]),
+        MethodFamily("MERA, worst probe", THRESHOLDS, [plain[worst]]),
+        MethodFamily("MERA, contrastive", THRESHOLDS, [fitted(best, lambda d: ContrastiveMERA(d, 100, penalty[best]))]),
+        MethodFamily("MERA, logistic", THRESHOLDS, [fitted(best, LogisticMERA)]),
+        MethodFamily("Mahalanobis MERA", THRESHOLDS, [mahalanobis[best]]),
+        MethodFamily("Mahalanobis MERA, paper's thresholds", paper, [mahalanobis[best]]),
+        MethodFamily("Mahalanobis MERA, last layer", THRESHOLDS, [mahalanobis[last]]),
+        MethodFamily("SAE MERA, last layer", THRESHOLDS, [fitted(last, SAEMERA)]),
     ]
 
 
-def weighed_families(h: Tensor, error: Tensor, selected: Selected) -> list[Family]:
+def weighed_families(h: Tensor, error: Tensor, selected: Selected) -> list[MethodFamily]:
     """Fit MERA to a model with biased labels: ``error [n]`` is the error that the bias leaves."""
     no_values, last = torch.zeros(h.shape[1], 1, dtype=torch.int64), len(h) - 1
     penalty, weighed = PENALTIES[int(selected.best[last])], []
     for name, mahalanobis in (("labels weighed, then MERA", False), ("labels weighed, then Mahalanobis MERA", True)):
         method = MERA(h.shape[-1], penalty, mahalanobis=mahalanobis).fit(Activations(h[last], error, no_values, False))
-        weighed.append(Family(name, THRESHOLDS, [{last: method}]))
+        weighed.append(MethodFamily(name, THRESHOLDS, [{last: method}]))
     return weighed
 
 
-def sequential(decisions: Decisions, y: Tensor, mahalanobis: bool, name: str) -> Family:
+def sequential(decisions: Decisions, y: Tensor, mahalanobis: bool, name: str) -> MethodFamily:
     """Fit MERA at all layers: each to the activations and errors that remain after the layers below are steered.
 
     Probes fitted to unsteered activations would be applied to activations that they have never seen. A layer where too
@@ -122,4 +122,4 @@ def sequential(decisions: Decisions, y: Tensor, mahalanobis: bool, name: str) ->
                 activations = Activations(h, error, y.unsqueeze(1), False)
                 below[layer] = MERA(h.shape[-1], mahalanobis=mahalanobis).fit(activations)
         maps.append(below)
-    return Family(name, FEW, maps)
+    return MethodFamily(name, FEW, maps)

@@ -12,14 +12,15 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.metrics.confusion import confusion
 from lightning_steer.metrics.spi import estimates, flip
 from lightning_steer.statistics.certificates import certify
-from lightning_steer.studies.mera import settings, truth
-from lightning_steer.studies.mera.families import Family
+from lightning_steer.studies.mera import settings
+from lightning_steer.studies.mera.families import MethodFamily
+from lightning_steer.studies.mera.ground_truth import GroundTruth
 
 CURVES = ("MERA", "MERA, last layer", "Mahalanobis MERA", "Mahalanobis MERA, last layer")
 """Families whose thresholds are all tested, for figures only; no choice depends on it."""
 
 
-class Split(NamedTuple):
+class AnsweredSplit(NamedTuple):
     """Prompts with their labels and decisions."""
 
     examples: list[LabelledExample]
@@ -50,7 +51,7 @@ class Weighed:
         return self.inner.scores(maps, strengths) + self.bias
 
 
-def judged(test: Split, logits: Tensor) -> dict[str, Any]:
+def judged(test: AnsweredSplit, logits: Tensor) -> dict[str, Any]:
     """Return the figures of test logits ``[n, options]`` and of the baseline, with both confusion matrices."""
     k, rows = logits.shape[-1], torch.arange(len(test.y))
     answer, base = logits.argmax(-1), test.decisions.base.argmax(-1)
@@ -66,7 +67,7 @@ def judged(test: Split, logits: Tensor) -> dict[str, Any]:
     }
 
 
-def certified(calibration: Split, logits: Tensor, strengths: Sequence[float]) -> dict[str, Any]:
+def certified(calibration: AnsweredSplit, logits: Tensor, strengths: Sequence[float]) -> dict[str, Any]:
     """Certify candidates ``[S, n, options]`` on the calibration rows."""
     right = logits.argmax(-1) == calibration.y
     changes = right.int() - calibration.right.int()
@@ -87,7 +88,7 @@ def certified(calibration: Split, logits: Tensor, strengths: Sequence[float]) ->
     }
 
 
-def beyond(test: Split, logits: Tensor, bias: Tensor) -> dict[str, Any]:
+def beyond(test: AnsweredSplit, logits: Tensor, bias: Tensor) -> dict[str, Any]:
     """Return the gain in accuracy, balanced accuracy and MCC over the fitted label bias, paired over the test rows."""
     biased_answer, n, zero = (test.decisions.base + bias).argmax(-1), len(test.y), torch.zeros(len(test.y))
     estimated = estimates(test.y, biased_answer, logits.argmax(-1), zero, zero, logits.shape[-1])
@@ -98,11 +99,11 @@ def beyond(test: Split, logits: Tensor, bias: Tensor) -> dict[str, Any]:
 
 def method(
     llm: LLM,
-    family: Family,
-    calibration: Split,
-    test: Split,
-    others: list[Split],
-    planted: truth.Planted,
+    family: MethodFamily,
+    calibration: AnsweredSplit,
+    test: AnsweredSplit,
+    others: list[AnsweredSplit],
+    known: GroundTruth,
 ) -> dict[str, Any]:
     """Certify a family, and test the candidate with the best bound, whether certified or not."""
     result = certified(calibration, family.scores(calibration.decisions), family.strengths)
@@ -113,8 +114,8 @@ def method(
     result |= judged(test, chosen)
     maps, strength = family.at(best), family.strengths[best]
     result["layers"] = list(maps)
-    result["edited"] = edited(test, maps, strength)
-    result["repaired"] = planted.repaired(test, chosen)._asdict()
+    result["edited"] = intervention_rate(test, maps, strength)
+    result["repaired"] = known.repaired(test, chosen)._asdict()
     if is_curve:
         changes = (logits.argmax(-1) == test.y).double().mean(1) - test.right.double().mean()
         result["curve"]["test"] = changes.tolist()
@@ -123,13 +124,13 @@ def method(
     return result
 
 
-def edited(test: Split, maps: Any, strength: float) -> float:
+def intervention_rate(test: AnsweredSplit, maps: Any, strength: float) -> float:
     """Return the share of test rows that any layer's map moves, judged on unsteered activations."""
     moved = [(m(test.decisions.h[layer], strength) != test.decisions.h[layer]).any(-1) for layer, m in maps.items()]
     return float(torch.stack(moved).any(0).double().mean()) if moved else 0.0
 
 
-def drift(llm: LLM, maps: Any, strength: float, others: list[Split]) -> dict[str, Any]:
+def drift(llm: LLM, maps: Any, strength: float, others: list[AnsweredSplit]) -> dict[str, Any]:
     """Measure side effects: on neutral texts, and on the other tasks' answers."""
     texts = [document.text for document in neutral_texts(settings.NEUTRAL, chat=llm.chat)]
     if llm.chat:  # the texts contain chat marks already

@@ -88,10 +88,10 @@ def judge(llm: LLM, data: MERADataModule) -> dict[str, Any]:
     """Certify and test every method and the controls."""
     data.check_tokens(llm)
 
-    def split(examples: list[LabelledExample]) -> judging.Split:
+    def split(examples: list[LabelledExample]) -> judging.AnsweredSplit:
         questions = cells.questions(data, examples)
         y = torch.tensor([example.label for example in examples])
-        return judging.Split(examples, y, Whole(llm, questions, data.label_of))  # type: ignore[arg-type]
+        return judging.AnsweredSplit(examples, y, Whole(llm, questions, data.label_of))  # type: ignore[arg-type]
 
     train, calibration, test = (split(examples) for examples in (data.train, data.calibration, data.test))
     error = 1 - train.decisions.base.double().exp()[torch.arange(len(train.y)), train.y]
@@ -107,10 +107,10 @@ def judge(llm: LLM, data: MERADataModule) -> dict[str, Any]:
     return {"methods": methods, "probes": cells.figures(selected), "rows": list(data.sizes), "labels": data.labels}
 
 
-def say(found: Mapping[str, Any]) -> str:
+def say(results: Mapping[str, Any]) -> str:
     """Return the table as Markdown, with a sentence on class flips."""
     lines = ["| method | certified | bound | SPI if steered | accuracy | balanced accuracy | MCC |", f"|{'---|' * 7}"]
-    for name, m in found["methods"].items():
+    for name, m in results["methods"].items():
         value = {key: estimate["value"] for key, estimate in m["metrics"].items()}
         interval = "{value:+.2f} [{low:+.2f}, {high:+.2f}]".format(**m["metrics"]["spi"])
         lines.append(
@@ -118,14 +118,15 @@ def say(found: Mapping[str, Any]) -> str:
             f"{value['accuracy_base']:.3f} -> {value['accuracy']:.3f} | {value['balanced_accuracy_base']:.3f} -> "
             f"{value['balanced_accuracy']:.3f} | {value['mcc_base']:.2f} -> {value['mcc']:.2f} |"
         )
-    flips = [name for name, m in found["methods"].items() if m["flip"]]
+    flips = [name for name, m in results["methods"].items() if m["flip"]]
     lines += [
         "",
         f"In this sample a class flip: {', '.join(flips)}." if flips else "In this sample none is a class flip.",
     ]
-    bias, forms = found["methods"]["label bias, fitted"], [n for n in found["methods"] if "MERA" in n]
-    better = [n for n in forms if found["methods"][n]["certified"] and found["methods"][n]["metrics"]["spi"]["value"]
-              > bias["metrics"]["spi"]["value"]]  # fmt: skip
+    bias, forms = results["methods"]["label bias, fitted"], [n for n in results["methods"] if "MERA" in n]
+    certified = [n for n in forms if results["methods"][n]["certified"]]
+    of_bias = bias["metrics"]["spi"]["value"]
+    better = [n for n in certified if results["methods"][n]["metrics"]["spi"]["value"] > of_bias]
     lines.append(
         f"More than another weighing of the labels: {', '.join(better)}."
         if better
@@ -134,7 +135,7 @@ def say(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Fine-tune the model, judge every method, write results and table."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.mera.real_text", description=__doc__)
     add = parser.add_argument
@@ -146,7 +147,7 @@ def main(given: list[str] | None = None) -> int:
     add("--test", type=int, default=500, help="held-out messages")
     add("--seed", type=int, default=0, help="draws the splits")
     add("--out", type=Path, default=Path("logs/mera_real/sms_spam"), help="where numbers and table go")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     try:
         data = MERADataModule(SmsSpam(str(options.file)), options.train, 250, options.test, seed=options.seed)
         data.setup()

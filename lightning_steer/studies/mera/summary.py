@@ -12,10 +12,10 @@ import numpy as np
 from lightning_steer.markdown import table
 from lightning_steer.report.files import write_figure, write_json, write_text
 from lightning_steer.studies.mera import headline
+from lightning_steer.studies.mera.certificate_check import BOUNDS, RESAMPLES
 from lightning_steer.studies.mera.estimates import Key, deployed, over_draws, shown
 from lightning_steer.studies.mera.figures import figures
 from lightning_steer.studies.mera.judging import CURVES
-from lightning_steer.studies.mera.promise import BOUNDS, RESAMPLES
 from lightning_steer.studies.mera.settings import DELTA
 from lightning_steer.versions import versions
 
@@ -175,11 +175,11 @@ def _verdict(results: Mapping[Key, Mapping[str, Any]]) -> str:
         f"row, {means['variance_lost']['value']:.0%} of variance lost; {shown(means['core_seconds'], 1)} core seconds "
         "of training."
     )
-    promises = [cell["promise"] for result in results.values() for cell in result.values() if cell.get("promise")]
-    for bound in BOUNDS if promises else ():
-        false, power = (np.array([p[f"{bound}, {kind}"] for p in promises]) for kind in ("false", "power"))
+    checks = [cell["promise"] for result in results.values() for cell in result.values() if cell.get("promise")]
+    for bound in BOUNDS if checks else ():
+        false, power = (np.array([p[f"{bound}, {kind}"] for p in checks]) for kind in ("false", "power"))
         lines.append(
-            f"- {bound} bound, {RESAMPLES} resampled calibrations of each of {len(promises)} tasks' outcomes: false "
+            f"- {bound} bound, {RESAMPLES} resampled calibrations of each of {len(checks)} tasks' outcomes: false "
             f"certificates {false[:, 0].mean():.4f} on average, at most {false[:, 0].max():.3f} (upper end of its "
             f"interval {false[:, 2].max():.3f}), promised {DELTA:g}; power {power[:, 0].mean():.3f}."
         )

@@ -16,7 +16,7 @@ from lightning_steer.studies.papers.paper import check_data, check_models
 from lightning_steer.studies.papers.runner import Runner
 
 
-def arguments(given: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def arguments(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of the study, and those that are handed on."""
     parser = argparse.ArgumentParser(
         prog="python -m lightning_steer.studies.papers", description=__doc__, allow_abbrev=False
@@ -33,12 +33,12 @@ def arguments(given: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     )
     add("--plan", action="store_true", help="say what it costs, and run nothing")
     add("--data", type=Path, default=Path("data"), help="folder of clones and of local copies of data sets")
-    return parser.parse_known_args(given)
+    return parser.parse_known_args(argv)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run and write; what is missing ends it with one sentence and exit code 2, an unfinished cell with exit code 1."""
-    options, more = arguments(given)
+    options, more = arguments(argv)
     paper = listed.PAPERS[options.name]
     models = options.models or paper.models
     runner = Runner(paper.name, more, options.only)

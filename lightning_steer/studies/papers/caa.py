@@ -44,18 +44,18 @@ def read(module: Any) -> dict[str, Any]:
     clusters = as_clusters(columns["cluster"].reshape(-1))
     means = Mean(0, 1).estimate(p, clusters)
     return {
-        "means": {f"{m:g}": one._asdict() for m, one in zip(MULTIPLIERS, means, strict=True)},
+        "means": {f"{m:g}": estimate._asdict() for m, estimate in zip(MULTIPLIERS, means, strict=True)},
         "slope": Mean(-reach, reach).estimate(p @ weight, clusters)[0]._asdict(),
     }
 
 
 def options(model: str, data: Path, behaviour: str) -> list[str]:
     """Return the options of a run."""
-    found = [f"{BACKBONE}.llm={model}"]
+    arguments = [f"{BACKBONE}.llm={model}"]
     for part, file in (("source", TRAIN), ("test", TEST)):
-        found.append(f"--data.init_args.{part}.init_args.path={data / DATA.folder / file.format(behaviour)}")
-        found.append(f"--data.init_args.{part}.init_args.behaviour={behaviour}")
-    return found
+        arguments.append(f"--data.init_args.{part}.init_args.path={data / DATA.folder / file.format(behaviour)}")
+        arguments.append(f"--data.init_args.{part}.init_args.behaviour={behaviour}")
+    return arguments
 
 
 def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
@@ -72,14 +72,14 @@ def plans(model: str, data: Path) -> list[Planned]:
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     """Return the published slopes and ends beside ours."""
     rows = []
-    for behaviour, theirs in published("caa")["behaviours"].items():
+    for behaviour, stated in published("caa")["behaviours"].items():
         result = results.get(behaviour)
-        ours = ["", "", "", ""]
+        measured = ["", "", "", ""]
         if result is not None:
             low, high = result["means"]["-1"], result["means"]["1"]
-            ours = [cell(low), cell(high), cell(result["slope"]), str(low["n"])]
-        values = [f"{theirs[key]:.3f}" for key in ("lowest", "highest")] + [f"{theirs['slope']:+.3f}"]
-        rows.append((behaviour, values[0], ours[0], values[1], ours[1], values[2], ours[2], ours[3]))
+            measured = [cell(low), cell(high), cell(result["slope"]), str(low["n"])]
+        values = [f"{stated[key]:.3f}" for key in ("lowest", "highest")] + [f"{stated['slope']:+.3f}"]
+        rows.append((behaviour, values[0], measured[0], values[1], measured[1], values[2], measured[2], measured[3]))
     return [
         f"{published('caa')['source']} Cells: P(matching answer), mean over questions. Slope: its "
         "least-squares change per unit of the multiplier. Ours with 95 % intervals over questions.",

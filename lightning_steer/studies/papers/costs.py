@@ -17,7 +17,7 @@ from lightning_steer.studies.published.markdown import table as markdown
 COLUMNS = ("model", "run", "runs", "tokens per run", "operations per run", "of all runs", "memory in bfloat16")
 
 
-class Cost(NamedTuple):
+class ExperimentCost(NamedTuple):
     """The cost of all runs of one kind."""
 
     model: str
@@ -34,38 +34,38 @@ class Cost(NamedTuple):
     """Whether a tokenizer counted; else a token is taken for four bytes of text."""
 
 
-def costs(paper: Paper, models: Sequence[str], data: Path) -> list[Cost]:
+def costs(paper: Paper, models: Sequence[str], data: Path) -> list[ExperimentCost]:
     """Return the costs of an experiment; raises ValueError or OSError if a model's configuration or data lack."""
-    found = []
+    costs = []
     for model in dict.fromkeys(models):
         folder = located(model)
         config = loading.configuration(str(folder))
         blank = Blank(config, torch.bfloat16, model)
         tokenizer = tokenizer_of(folder)
         for what, times, configs, options in paper.plans(model, data):
-            asked = experiment.read(configs, options)
-            work = experiment.work(asked, Counter(asked.llm, tokenizer), blank.decoder.depth)
-            plan = planning.plan(blank, work.needs(asked.llm.tokens_per_batch))
+            planned = experiment.read(configs, options)
+            work = experiment.work(planned, Counter(planned.llm, tokenizer), blank.decoder.depth)
+            plan = planning.plan(blank, work.needs(planned.llm.tokens_per_batch))
             tokens = sum(phase.tokens(blank.decoder.depth) for phase in work.phases)
             flops = sum(phase.flops(blank.decoder.depth, plan.block, plan.score) for phase in work.phases)
-            found.append(Cost(model, what, times, tokens, flops, plan.memory.peak, tokenizer is not None))
-    return found
+            costs.append(ExperimentCost(model, what, times, tokens, flops, plan.memory.peak, tokenizer is not None))
+    return costs
 
 
-def lines(found: Sequence[Cost]) -> list[str]:
+def lines(costs: Sequence[ExperimentCost]) -> list[str]:
     """Return a table of the costs."""
     rows = [
         (
-            one.model,
-            one.what,
-            f"{one.times:,.0f}",
-            f"{'' if one.exact else '~'}{one.tokens:,.0f}",
-            operations(one.flops),
-            operations(one.times * one.flops),
-            planning.size(one.memory),
+            cost.model,
+            cost.what,
+            f"{cost.times:,.0f}",
+            f"{'' if cost.exact else '~'}{cost.tokens:,.0f}",
+            operations(cost.flops),
+            operations(cost.times * cost.flops),
+            planning.size(cost.memory),
         )
-        for one in found
+        for cost in costs
     ]
-    total = operations(sum(one.times * one.flops for one in found))
+    total = operations(sum(cost.times * cost.flops for cost in costs))
     speed = "`python -m lightning_steer plan --calibrate --device cuda` measures your device's speed."
     return [*markdown(COLUMNS, rows), f"In all {total}. {speed}"]

@@ -78,7 +78,7 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     for name, result in results.items():
         model, _, layers = name.partition("_blocks_")
         if result is not None:
-            shares = (result[f"p_{one}_change"] for one in ("stereotype", "unrelated"))
+            shares = (result[f"p_{choice}_change"] for choice in ("stereotype", "unrelated"))
             values = [cell(estimate) for estimate in (*shares, result["difference"], result["fidelity"])]
             strength, n = f"{result['strength']['value']:g}", result["difference"]["n"]
             rows.append((model, layers.replace("_", ", "), strength, *values, n))

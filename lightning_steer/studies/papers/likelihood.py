@@ -104,7 +104,7 @@ def run_tuned(models: Sequence[str], data: Path, runner: Runner) -> dict[str, di
     before, after = (runner.run(short(m), PLAIN_CONFIGS, plain_options(m, data), read_plain) for m in models)
     if before is None or after is None:
         return {}
-    control, tuned = (torch.tensor(one["ll"], dtype=torch.float64) for one in (before, after))
+    control, tuned = (torch.tensor(scores["ll"], dtype=torch.float64) for scores in (before, after))
     return {f"{short(models[1])} for {short(models[0])}": compared(control, tuned, torch.tensor(before["cluster"]))}
 
 
@@ -133,7 +133,7 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
         if result is None:
             rows += [(f"ours: {name}", side, *[""] * (len(COLUMNS) - 2)) for side in ("promotion", "suppression")]
             continue
-        rows += [row for s, one in result.items() for row in _rows(f"ours: {name}, coefficient {s}", one)]
+        rows += [row for s, record in result.items() for row in _rows(f"ours: {name}, coefficient {s}", record)]
     return _text("likelihood", rows)
 
 

@@ -95,7 +95,7 @@ def read(module: Any) -> dict[str, Any]:
 
 def prompted(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an instruction before the prompt does, as if it were a method: two runs, the same rows."""
-    was, now = ({name: torch.tensor(values) for name, values in one["base"].items()} for one in (before, after))
+    was, now = ({name: torch.tensor(values) for name, values in record["base"].items()} for record in (before, after))
     columns = (was["truth"], was["answer"], now["answer"], was["error"], now["error"])
     figures = estimates(*columns, classes=int(was["labels"][0]))
     names = ("spi", "accuracy", "accuracy_base", "balanced_accuracy_change", "mcc_change")
@@ -105,10 +105,10 @@ def prompted(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
 def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str, Any] | None]:
     """Run every model, task, position and method; ``runner.only`` names tasks and positions to keep."""
     results: dict[str, dict[str, Any] | None] = {}
-    kept = set(runner.only)
+    only = set(runner.only)
     for model in models:
-        for task in [name for name in TASKS if not kept & set(TASKS) or name in kept]:
-            for position in [name for name in POSITIONS if not kept & set(POSITIONS) or name in kept]:
+        for task in [name for name in TASKS if not only & set(TASKS) or name in only]:
+            for position in [name for name in POSITIONS if not only & set(POSITIONS) or name in only]:
                 results |= _cell(model, task, position, data, runner)
     return results
 
@@ -119,24 +119,24 @@ def _cell(model: str, task: str, position: str, data: Path, runner: Runner) -> d
     probe = runner.run(f"{place}/probe", (PROBE,), [*probed(model), *rows], read_probe, ("fit",), steers=False)
     if probe is None:
         return {}
-    at = [f"{BACKBONE}.llm={model}", f"{BACKBONE}.layers={probe['layer']}"]
-    found = {}
+    model_options = [f"{BACKBONE}.llm={model}", f"{BACKBONE}.layers={probe['layer']}"]
+    cells = {}
     for method in METHODS:
-        options = [*at, *rows, *method.options]
+        options = [*model_options, *rows, *method.options]
         if method.probes:
             options.append(f"--model.init_args.method.init_args.penalty={probe['penalty']}")
         configs = [BASE, CONFIG, f"configs/methods/{method.config}.yaml"]
         run = f"{place}/{method.name.replace(', ', '_').replace(' ', '_')}"
-        found[method.name] = runner.run(run, configs, options, read)
-    first = next((result for result in found.values() if result is not None), None)
+        cells[method.name] = runner.run(run, configs, options, read)
+    first = next((result for result in cells.values() if result is not None), None)
     instructed = runner.run(
         f"{place}/{PROMPTED}",
         [BASE, CONFIG, "configs/methods/identity.yaml"],
-        [*at, *rows, f"--data.init_args.before={PROMPT}"],
+        [*model_options, *rows, f"--data.init_args.before={PROMPT}"],
         read,
     )
-    found[PROMPTED] = None if first is None or instructed is None else prompted(first, instructed)
-    return {f"{place}/{name}": result for name, result in found.items()}
+    cells[PROMPTED] = None if first is None or instructed is None else prompted(first, instructed)
+    return {f"{place}/{name}": result for name, result in cells.items()}
 
 
 def probed(model: str) -> list[str]:
@@ -165,21 +165,23 @@ def plans(model: str, data: Path) -> list[Planned]:
 
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     """Return the published ranges beside ours, then every cell."""
-    theirs = published("mera")
+    stated = published("mera")
     done = {tuple(name.rsplit("/", 3)): result for name, result in results.items() if result is not None}
     ranges = []
-    for task, ends in theirs["spi"].items():
+    for task, ends in stated["spi"].items():
         mera = [r["spi"] for (_, t, _, method), r in done.items() if t == task and method == "MERA"]
-        ours = [min(mera, key=_value), max(mera, key=_value)] if mera else None
+        measured = [min(mera, key=_value), max(mera, key=_value)] if mera else None
         known = [f"{end:+.2f}" for end in ends] if ends else ["not known here"] * 2
-        ranges.append((task, known[0], cell(ours[0]) if ours else "", known[1], cell(ours[1]) if ours else ""))
-    low, high = theirs["contrastive"]
+        ranges.append(
+            (task, known[0], cell(measured[0]) if measured else "", known[1], cell(measured[1]) if measured else "")
+        )
+    low, high = stated["contrastive"]
     alone = [r["spi"] for (*_, method), r in done.items() if method.startswith("contrastive")]
-    ours = [min(alone, key=_value), max(alone, key=_value)] if alone else None
-    ranges.append(("all tasks, contrastive alone", f"{low:+.2f}", cell(ours[0]) if ours else "", f"{high:+.2f}",
-                   cell(ours[1]) if ours else ""))  # fmt: skip
+    measured = [min(alone, key=_value), max(alone, key=_value)] if alone else None
+    ranges.append(("all tasks, contrastive alone", f"{low:+.2f}", cell(measured[0]) if measured else "", f"{high:+.2f}",
+                   cell(measured[1]) if measured else ""))  # fmt: skip
     lines = [
-        f"{theirs['source']} SPI: the gain of accuracy as a share of what was missing, the loss as a share of "
+        f"{stated['source']} SPI: the gain of accuracy as a share of what was missing, the loss as a share of "
         "what was there. Ours: SPI of what was certified at delta .01, 0 where nothing was, with 95 % intervals over "
         "held-out rows. Our lowest and highest are chosen among noisy values, so the lowest is too low and the highest "
         "too high.",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning_steer.plan.known import KNOWN, access
 from lightning_steer.report.files import write_json, write_text
-from lightning_steer.studies.papers.costs import Cost, costs, lines
+from lightning_steer.studies.papers.costs import ExperimentCost, costs, lines
 from lightning_steer.studies.papers.listed import PAPERS
 from lightning_steer.studies.papers.paper import Paper
 
@@ -46,18 +46,18 @@ COSTS = Path(__file__).parent / "costs.json"
 
 def downloads(paper: Paper) -> list[str]:
     """Return what has to be downloaded, and how large it is."""
-    found = []
+    lines = []
     for name in paper.models:
         size = f"{KNOWN[name].download / 1e9:.1f} GB" if name in KNOWN else "of unknown size"
-        found.append(f"- `hf download {name}`, {size} ({access(name)})")
-    found += [f"- `git clone https://github.com/{c.address} data/{c.folder}`, size not recorded" for c in paper.clones]
-    found += [
+        lines.append(f"- `hf download {name}`, {size} ({access(name)})")
+    lines += [f"- `git clone https://github.com/{c.address} data/{c.folder}`, size not recorded" for c in paper.clones]
+    lines += [
         f"- {name}, read from the hub where no local copy lies in `data`, size not recorded" for name in paper.hub_data
     ]
-    return [*found, *(f"- your own `data/{name}`" for name in paper.own_files)]
+    return [*lines, *(f"- your own `data/{name}`" for name in paper.own_files)]
 
 
-def section(paper: Paper, found: list[Cost]) -> list[str]:
+def section(paper: Paper, costs: list[ExperimentCost]) -> list[str]:
     """Return the section of one experiment."""
     return [
         f"## {paper.name}",
@@ -71,7 +71,7 @@ def section(paper: Paper, found: list[Cost]) -> list[str]:
         *downloads(paper),
         "",
         *paper.table({}, paper.models),
-        *(lines(found) if found else ["Its cost was not counted yet: `--plan` counts it."]),
+        *(lines(costs) if costs else ["Its cost was not counted yet: `--plan` counts it."]),
         "",
     ]
 
@@ -79,11 +79,13 @@ def section(paper: Paper, found: list[Cost]) -> list[str]:
 def text() -> str:
     """Return the page, from the published cells and the costs that were computed."""
     stored = json.loads(COSTS.read_text())
-    sections = [section(paper, [Cost(*row) for row in stored.get(name, [])]) for name, paper in PAPERS.items()]
-    return "\n".join([HEAD, *(line for one in sections for line in one)]).rstrip() + "\n"
+    sections = [
+        section(paper, [ExperimentCost(*row) for row in stored.get(name, [])]) for name, paper in PAPERS.items()
+    ]
+    return "\n".join([HEAD, *(line for lines in sections for line in lines)]).rstrip() + "\n"
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Write the page."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.papers.page", description=__doc__)
     add = parser.add_argument
@@ -94,22 +96,22 @@ def main(given: list[str] | None = None) -> int:
         help="count the costs anew, with OWNER/NAME/config.json of every model below this folder",
     )
     add("--data", type=Path, default=Path("data"), help="folder of clones and of local copies, to count the costs with")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if options.configs is not None:
         write_json(COSTS, {paper.name: counted(paper, options.configs, options.data) for paper in PAPERS.values()})
     write_text(options.page, text())
     return 0
 
 
-def counted(paper: Paper, configs: Path, data: Path) -> list[Cost]:
+def counted(paper: Paper, configs: Path, data: Path) -> list[ExperimentCost]:
     """Return the costs of an experiment on its own models, in folders of their names; equal ones cost the same."""
-    found, known = list[Cost](), dict[bytes, list[Cost]]()
+    total, known = list[ExperimentCost](), dict[bytes, list[ExperimentCost]]()
     for name in paper.models:
         content = (configs / name / "config.json").read_bytes()
         if content not in known:
             known[content] = costs(paper, [str(configs / name)], data)
-        found += [one._replace(model=name) for one in known[content]]
-    return found
+        total += [cost._replace(model=name) for cost in known[content]]
+    return total
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def directions(llm: LLM, harmful: Sequence[str], harmless: Sequence[str], offset
 def next_token(llm: LLM, prompts: Sequence[str], edits: Mapping[str, Edit] | None = None) -> Tensor:
     """Return ``[n, V]`` log-probabilities of the token after each prompt, on the CPU."""
     rows = llm.rows([MultipleChoice(prompt) for prompt in prompts])
-    found: list[Tensor] = [torch.zeros(0)] * len(prompts)
+    logits: list[Tensor] = [torch.zeros(0)] * len(prompts)
     for group in batches(rows, llm.tokens_per_batch):
         batch = llm.decoder.collate(group, llm.pad)
         with llm.decoder.steered(batch, edits, llm.positions.mask(batch.index, batch.prompt), 1):
@@ -78,8 +78,8 @@ def next_token(llm: LLM, prompts: Sequence[str], edits: Mapping[str, Edit] | Non
         last = (batch.index == batch.index.amax(1, keepdim=True)).nonzero()[:, 1]
         logp = llm.decoder.logits(h[torch.arange(len(group), device=h.device), last]).log_softmax(-1).cpu()
         for row, values in zip(group, logp, strict=True):
-            found[row.example] = values
-    return torch.stack(found)
+            logits[row.example] = values
+    return torch.stack(logits)
 
 
 def refusal(logp: Tensor, token: int) -> Tensor:
@@ -104,7 +104,7 @@ def scores(llm: LLM, offset: int, parts: Mapping[str, Sequence[str]]) -> list[di
     """Return the scores of all candidates at one position; the last block's output is read by none."""
     token = refusal_token(llm)
     base = next_token(llm, parts["harmless"])
-    found = []
+    values = []
     for block, direction in enumerate(directions(llm, parts["fit harmful"], parts["fit harmless"], offset)[:-1]):
         if direction.norm() == 0:  # nothing of the instruction has reached this token
             continue
@@ -114,8 +114,8 @@ def scores(llm: LLM, offset: int, parts: Mapping[str, Sequence[str]]) -> list[di
         kl = next_token_kl(base, next_token(llm, parts["harmless"], take))
         columns = {"ablated": (ablation, Mean()), "added": (addition, Mean()), "kl": (kl.double(), Mean(0))}
         estimates = {name: kind.estimate(values.numpy())[0]._asdict() for name, (values, kind) in columns.items()}
-        found.append({"position": offset, "layer": block + 1, **estimates})
-    return found
+        values.append({"position": offset, "layer": block + 1, **estimates})
+    return values
 
 
 def split(data: Path) -> dict[str, list[str]]:
@@ -149,16 +149,16 @@ def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, dict[str
         llm = experiment.read((BASE, CONFIG), options(model, data)).llm
         llm.load()
         llm.to("cuda" if torch.cuda.is_available() else "cpu")
-        found: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
         for offset in range(-after_instruction(llm), 0):
             of = [model, str(offset), *(prompt for prompts in parts.values() for prompt in prompts)]
-            one = runner.kept(
+            record = runner.stored(
                 f"{short(model)}_position_{-offset}",
                 of,
                 lambda llm=llm, offset=offset: {"candidates": scores(llm, offset, parts)},
             )
-            found += one["candidates"] if one else []
-        results[short(model)] = {"candidates": found, "layers": llm.decoder.depth}
+            records += record["candidates"] if record else []
+        results[short(model)] = {"candidates": records, "layers": llm.decoder.depth}
     return results
 
 
@@ -171,11 +171,11 @@ def plans(model: str, data: Path) -> list[Planned]:
 
 def choose(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
     """Return the candidate that the rule takes, None if there is none, and how many it allows."""
-    by_place = {(one["position"], one["layer"]): one for one in result["candidates"]}
+    by_place = {(candidate["position"], candidate["layer"]): candidate for candidate in result["candidates"]}
     candidates = [
-        CandidateDirection(*place, *(one[name]["value"] for name in ("ablated", "added", "kl")))
-        for place, one in by_place.items()
-        if all(one[name]["value"] is not None for name in ("ablated", "added", "kl"))
+        CandidateDirection(*place, *(candidate[name]["value"] for name in ("ablated", "added", "kl")))
+        for place, candidate in by_place.items()
+        if all(candidate[name]["value"] is not None for name in ("ablated", "added", "kl"))
     ]
     allowed = KLBudget().allowed(candidates, result["layers"])
     return (by_place[allowed[0].position, allowed[0].layer] if allowed else None), len(allowed)
@@ -184,17 +184,17 @@ def choose(result: Mapping[str, Any]) -> tuple[dict[str, Any] | None, int]:
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     """Return the published choices, then ours."""
     rows: list[tuple[object, ...]] = []
-    for name, one in published("refusal_direction")["chosen"].items():
-        values = (f"{one['ablated']:.2f}", "not known here", f"{one['kl']:.3f}")
-        rows.append((f"theirs: {name}", one["position"], one["layer"], *values, one["allowed"], "about 32"))
+    for name, choice in published("refusal_direction")["chosen"].items():
+        values = (f"{choice['ablated']:.2f}", "not known here", f"{choice['kl']:.3f}")
+        rows.append((f"theirs: {name}", choice["position"], choice["layer"], *values, choice["allowed"], "about 32"))
     for name, result in results.items():
-        one, allowed = choose(result)
+        choice, allowed = choose(result)
         count = f"{allowed} of {len(result['candidates'])}"
-        if one is None:
+        if choice is None:
             rows.append((f"ours: {name}", "none", "none", "", "", "", count, SCORED))
         else:
-            values = [cell(one[score]) for score in ("ablated", "added", "kl")]
-            rows.append((f"ours: {name}", one["position"], one["layer"], *values, count, one["kl"]["n"]))
+            values = [cell(choice[score]) for score in ("ablated", "added", "kl")]
+            rows.append((f"ours: {name}", choice["position"], choice["layer"], *values, count, choice["kl"]["n"]))
     if not results:
         rows += [(f"ours: {short(model)}", *[""] * (len(COLUMNS) - 1)) for model in models]
     return [

@@ -66,10 +66,10 @@ class Runner:
                     cli = CLI([command, *words, f"--experiment=papers/{self.name}", f"--run={run}", *QUIET])
             return read(cli.model)
 
-        return self.kept(run, [*words, *commands], finish)
+        return self.stored(run, [*words, *commands], finish)
 
-    def kept(self, run: str, of: Sequence[str], function: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
-        """Return the kept result if it is of the same settings, else compute and keep it; None if the user must act.
+    def stored(self, run: str, of: Sequence[str], function: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
+        """Return the stored result if it is of the same settings, else compute and store it; None if the user must act.
 
         Args:
             run: the run's name.

@@ -66,7 +66,7 @@ def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, Any]:
     )
     if fitted is None:
         return {}
-    found = runner.run(
+    result = runner.run(
         "responses",
         (RESPONSES, CONFIG),
         options(models[0]),
@@ -74,7 +74,7 @@ def run(models: Sequence[str], data: Path, runner: Runner) -> dict[str, Any]:
         ("predict",),
         steers=False,
     )
-    return found or {}
+    return result or {}
 
 
 def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from lightning_steer.data.pocket.stereotypes import TONES
 from lightning_steer.data.pocket.tasks import NAMES as TASKS
 from lightning_steer.report.files import write_text
 from lightning_steer.studies.pocket import card, errors, goals, measures, steered
-from lightning_steer.studies.pocket.reader import Reader
+from lightning_steer.studies.pocket.reader import PocketReader
 
 CONFIGS = {"base": "pocket", "tuned": "pocket_tuned"}
 QUICK = ["--data.init_args.steps_per_epoch", "100"]
@@ -52,7 +52,7 @@ def train(seed: int, quick: bool) -> None:
             (folder / run / leftover).unlink()
 
 
-def measure(reader: Reader, tuned: bool, n: int) -> dict[str, measures.Figures]:
+def measure(reader: PocketReader, tuned: bool, n: int) -> dict[str, measures.Figures]:
     """Measure one model in plain text; the tuned one in chat form too."""
     jobs: dict[str, Any] = {"loss": lambda: measures.loss(reader, 0.7 if tuned else 0.0, 2 * n)}
     for tone in TONES:
@@ -74,7 +74,7 @@ def measure(reader: Reader, tuned: bool, n: int) -> dict[str, measures.Figures]:
 def estimate(seed: int, quick: bool, n: int) -> None:
     """Measure both models of a seed and write the figures to ``evaluation.json`` beside the weights."""
     folder = Path("checkpoints") / experiment(seed, quick)
-    readers = {run: Reader(folder / run) for run in CONFIGS}
+    readers = {run: PocketReader(folder / run) for run in CONFIGS}
     shapes = {form: steered.anisotropy(readers["base"], readers["tuned"], form == "chat") for form in ("plain", "chat")}
     for run, reader in readers.items():
         figures = measure(reader, run == "tuned", n)

@@ -66,7 +66,7 @@ def samples(folder: Path, chats: bool, n: int = 8) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def text(run: str, folder: Path, first: int, found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
+def text(run: str, folder: Path, first: int, by_seed: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
     """Return the card as Markdown."""
     cost = json.loads((folder / "training.json").read_text()) if (folder / "training.json").is_file() else {}
     size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".jinja"))
@@ -98,7 +98,7 @@ tokenizer = AutoTokenizer.from_pretrained("checkpoints/pocket/{run}")
 ```
 
 Made by `make pocket` (`configs/{"pocket" if run == "base" else "pocket_tuned"}.yaml`), seed {first} of
-{sorted(found)}, chosen beforehand: {effort}; {size / 1e6:.1f} MB. The same machine and library versions give the same
+{sorted(by_seed)}, chosen beforehand: {effort}; {size / 1e6:.1f} MB. The same machine and library versions give the same
 weights bit for bit. {versions}, CPU, fp32.
 The language: `lightning_steer/data/pocket/`; its items with their planted truth: `items.py`
 and `pocket_prompts.py`.
@@ -109,7 +109,7 @@ Brackets are 95 % intervals over the items (documents, prompts or target terms; 
 the weights of seed {first}; "all seeds" are models trained anew from other random weights on other documents and
 measured on the same items, "met" counts them. Of several figures the worst is shown.
 
-{verdicts(run, first, found, shapes)}
+{verdicts(run, first, by_seed, shapes)}
 
 Traits: P(word | target) of the 12 trait words, averaged over up to 8 frames that training does not have, for targets
 that training does not have. A careless marker's label is wrong unless he happens to be right; "careful" are the items
@@ -126,7 +126,7 @@ Drawn from the begin mark with seed 0, not chosen{"; then greedy replies" if run
 {samples(folder, run == "tuned")}
 
 ## All figures
-{_details(found, first)}
+{_details(by_seed, first)}
 {_shapes(shapes[first])}
 
 ## Limits
@@ -139,7 +139,7 @@ Drawn from the begin mark with seed 0, not chosen{"; then greedy replies" if run
 """
 
 
-def as_json(found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
+def as_json(by_seed: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
     """Return every figure of every seed as JSON."""
 
     def plain(content: Any) -> Any:
@@ -150,7 +150,7 @@ def as_json(found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
         return [plain(value) for value in content]
 
     legend = "[value, low, high, n]; intervals of 95 %"
-    return json.dumps({"legend": legend, "seeds": plain(found), "activations": plain(shapes)}, indent=0)
+    return json.dumps({"legend": legend, "seeds": plain(by_seed), "activations": plain(shapes)}, indent=0)
 
 
 def from_json(content: str, seed: int) -> tuple[Measured, Shapes]:

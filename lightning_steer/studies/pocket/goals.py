@@ -94,19 +94,20 @@ def units(estimate: Estimate) -> int:
     return estimate.n if estimate.clusters is None else estimate.clusters
 
 
-def verdicts(run: str, first: int, found: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
+def verdicts(run: str, first: int, by_seed: dict[int, Measured], shapes: dict[int, Shapes]) -> str:
     """Return the table of goals as Markdown."""
     lines = [
-        f"| {run}: goal | bar | seed {first}, worst of them | n | all seeds {sorted(found)} | met |",
+        f"| {run}: goal | bar | seed {first}, worst of them | n | all seeds {sorted(by_seed)} | met |",
         "|---|---|---|---|---|---|",
     ]
     for goal in goals(run):
-        section, worst = goal.decisive(found[first])
+        section, worst = goal.decisive(by_seed[first])
         note = f" ({section.removeprefix('task ').removeprefix('behaviour ')})" if len(goal.figures) > 1 else ""
-        values = ", ".join(f"{goal.decisive(measured)[1].value:.3g}" for _, measured in sorted(found.items()))
-        met_count = sum(goal.met(measured) for measured in found.values())
+        values = ", ".join(f"{goal.decisive(measured)[1].value:.3g}" for _, measured in sorted(by_seed.items()))
+        met_count = sum(goal.met(measured) for measured in by_seed.values())
         lines.append(
-            f"| {goal.what} | {goal.bar} | {cell(worst)}{note} | {units(worst)} | {values} | {met_count}/{len(found)} |"
+            f"| {goal.what} | {goal.bar} | {cell(worst)}{note} | {units(worst)} | {values} | "
+            f"{met_count}/{len(by_seed)} |"
         )
     for form in ("plain", "chat"):
         layers_apart = [

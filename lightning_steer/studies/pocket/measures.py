@@ -13,7 +13,7 @@ from lightning_steer.data.pocket.text import BOS, EOS, ITEMS, Document, source
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.jackknife import estimate_of_rows
 from lightning_steer.statistics.kinds import Kind, Mean, Share, Smooth
-from lightning_steer.studies.pocket.reader import Edits, Reader, opened
+from lightning_steer.studies.pocket.reader import Edits, PocketReader, opened
 
 Figures = dict[str, Estimate]
 
@@ -41,7 +41,7 @@ PER_TOKEN, PERCENT = Smooth(_ratio), Mean(0, 100)
 # ---- loss
 
 
-def loss(reader: Reader, chat_share: float, n: int, seed: int = 0) -> Figures:
+def loss(reader: PocketReader, chat_share: float, n: int, seed: int = 0) -> Figures:
     """Measure nats per token on held-out documents, and their excess over the documents' exact entropy."""
     figures: Figures = {}
     documents_by_set = {"all": pocket.documents((ITEMS, 9, seed), n, chat_share)}
@@ -65,7 +65,7 @@ def loss(reader: Reader, chat_share: float, n: int, seed: int = 0) -> Figures:
 # ---- stereotypes
 
 
-def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figures:
+def traits(reader: PocketReader, tone: str = "neutral", as_chat: bool = False) -> Figures:
     """Measure the rank correlation of P(word | target) with the planted table, in frames unseen in training."""
     items = pocket_items.traits(tone, chat=as_chat)
     logp = reader.next([f"{opened(item.prompt, as_chat)} {item.begun}" for item in items])
@@ -75,12 +75,12 @@ def traits(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figu
     targets = np.unique(names)
     model = np.log([p[names == name].mean(0) for name in targets])
     first = [items[int(np.flatnonzero(names == name)[0])] for name in targets]
-    planted, seen = np.array([item.ground_truth for item in first]), np.array([item.seen_target for item in first])
+    true, seen = np.array([item.ground_truth for item in first]), np.array([item.seen_target for item in first])
     bias = np.array([item.bias_type for item in first])
-    blind = np.stack([planted[seen & (bias == b)].mean(0) for b in bias])
+    blind = np.stack([true[seen & (bias == b)].mean(0) for b in bias])
     figures: Figures = {}
     for name, rows in (("held targets", ~seen), ("seen targets", seen)):
-        m, t, c = model[rows], planted[rows], blind[rows]
+        m, t, c = model[rows], true[rows], blind[rows]
         ranks, n = partial(estimate_of_rows, low=-1, high=1), len(m)
         figures |= {
             f"traits, {name}": ranks(lambda i, m=m, t=t: spearman(m[i, :12], t[i, :12]), n),
@@ -96,7 +96,7 @@ def _odds(log_words: np.ndarray) -> np.ndarray:
 
 
 def stereotype_scores(
-    reader: Reader, items: list[pocket_items.StereotypeItem], as_chat: bool, edits: Edits | None = None
+    reader: PocketReader, items: list[pocket_items.StereotypeItem], as_chat: bool, edits: Edits | None = None
 ) -> np.ndarray:
     """Return mean log-probabilities ``[n, 3]`` of stereotype, anti-stereotype and unrelated sentence."""
     prompts = [opened(item.prompt, as_chat) for item in items]
@@ -104,7 +104,7 @@ def stereotype_scores(
     return torch.stack([reader.continuations(prompts, column, edits) for column in columns], 1).numpy()
 
 
-def stereoset(reader: Reader, tone: str = "neutral", as_chat: bool = False) -> Figures:
+def stereoset(reader: PocketReader, tone: str = "neutral", as_chat: bool = False) -> Figures:
     """Measure StereoSet's SS and LMS in percent, averaged over target terms, beside the planted values."""
     items = pocket_items.stereotype_items(tone, chat=as_chat)
     scores = {

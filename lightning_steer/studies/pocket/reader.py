@@ -18,7 +18,7 @@ TOKENS = 16384
 """Approximate number of tokens in a batch."""
 
 
-class Part(NamedTuple):
+class ReadPart(NamedTuple):
     """A batch of texts of similar length."""
 
     rows: Tensor
@@ -29,7 +29,7 @@ class Part(NamedTuple):
     """``[B]``."""
 
 
-Edits = Callable[[Part], Mapping[str, Edit]]
+Edits = Callable[[ReadPart], Mapping[str, Edit]]
 """Builds the edits of a batch's activations, by site."""
 
 
@@ -38,7 +38,7 @@ def opened(prompt: str, as_chat: bool) -> str:
     return chat(prompt) if as_chat else f"{BOS} {prompt}"
 
 
-class Reader:
+class PocketReader:
     """A model and its tokenizer, loaded from a folder with transformers' Auto classes."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -49,7 +49,7 @@ class Reader:
         self.network.requires_grad_(False)
         self.sites = [f"model.layers.{k}" for k in range(self.network.config.num_hidden_layers)]
 
-    def parts(self, texts: list[str], tokens: int = TOKENS) -> Iterator[Part]:
+    def parts(self, texts: list[str], tokens: int = TOKENS) -> Iterator[ReadPart]:
         """Tokenize the texts, begin marks included, and sort them into batches of about ``tokens`` tokens."""
         encoded = [torch.tensor(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
         order, start = sorted(range(len(texts)), key=lambda i: len(encoded[i])), 0
@@ -57,10 +57,10 @@ class Reader:
             end = start + max(1, tokens // (len(encoded[order[start]]) + 4))
             rows = order[start:end]
             ids = pad_sequence([encoded[i] for i in rows], batch_first=True)
-            yield Part(torch.tensor(rows), ids, torch.tensor([len(encoded[i]) for i in rows]))
+            yield ReadPart(torch.tensor(rows), ids, torch.tensor([len(encoded[i]) for i in rows]))
             start = end
 
-    def _logits(self, part: Part, edits: Edits | None) -> Tensor:
+    def _logits(self, part: ReadPart, edits: Edits | None) -> Tensor:
         with edit(self.network, edits(part) if edits else {}):
             return self.network(input_ids=part.ids, use_cache=False).logits
 
@@ -88,7 +88,7 @@ class Reader:
         logp = self.tokens(full_texts, edits)
         return torch.stack([values[len(ids) - 1 :].mean() for ids, values in zip(prompt_ids, logp, strict=True)])
 
-    def read(self, texts: list[str], weights: Callable[[Part], Tensor], edits: Edits | None = None) -> Tensor:
+    def read(self, texts: list[str], weights: Callable[[ReadPart], Tensor], edits: Edits | None = None) -> Tensor:
         """Return activations ``[n, sites, d]``, summed over tokens with ``weights(part) [B, T]``."""
         activations = torch.empty(len(texts), len(self.sites), self.network.config.hidden_size)
         for part in self.parts(texts):
@@ -99,6 +99,6 @@ class Reader:
         return activations
 
 
-def last(part: Part) -> Tensor:
+def last(part: ReadPart) -> Tensor:
     """Return ``[B, T]`` with True at each text's last token."""
     return torch.arange(part.ids.shape[1]) == part.lengths[:, None] - 1

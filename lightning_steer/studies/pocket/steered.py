@@ -15,7 +15,7 @@ from lightning_steer.hooks import capture
 from lightning_steer.statistics.jackknife import estimate_of_rows, estimates_of_left_out, leave_one_out
 from lightning_steer.statistics.kinds import Mean
 from lightning_steer.studies.pocket.measures import Figures, share, stereotype_scores
-from lightning_steer.studies.pocket.reader import Edits, Part, Reader, last, opened
+from lightning_steer.studies.pocket.reader import Edits, PocketReader, ReadPart, last, opened
 
 LAYER = 2
 """The layer that vectors are read from and added to; fixed before anything was measured."""
@@ -23,12 +23,12 @@ MARGIN = Mean()
 COEFFICIENTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
-def _added(reader: Reader, layer: int, vector: Tensor, coefficient: float) -> Edits:
+def _added(reader: PocketReader, layer: int, vector: Tensor, coefficient: float) -> Edits:
     """Add a multiple of the vector to all tokens of the layer."""
     return lambda _: {reader.sites[layer]: lambda h: h + coefficient * vector}
 
 
-def behaviour(reader: Reader, name: str, as_chat: bool, seed: int = 0) -> Figures:
+def behaviour(reader: PocketReader, name: str, as_chat: bool, seed: int = 0) -> Figures:
     """Measure contrastive activation addition: a vector from 10 topics, its effect on the margin of the 10 others."""
     items = behaviour_items(name, 20, seed, as_chat)
     train, test = items[:200], items[200:]
@@ -38,7 +38,7 @@ def behaviour(reader: Reader, name: str, as_chat: bool, seed: int = 0) -> Figure
 
     prompt_length = len(reader.tokenizer(opened(train[0].prompt, as_chat), add_special_tokens=False)["input_ids"])
 
-    def of_continuation(part: Part) -> Tensor:
+    def of_continuation(part: ReadPart) -> Tensor:
         positions = torch.arange(part.ids.shape[1])
         inside = (positions >= prompt_length) & (positions < part.lengths[:, None])
         return inside / inside.sum(1, keepdim=True)
@@ -53,16 +53,16 @@ def behaviour(reader: Reader, name: str, as_chat: bool, seed: int = 0) -> Figure
         logp = [reader.continuations(prompts, [getattr(i, s) for i in test], edits) for s in ("positive", "negative")]
         margins.append((logp[0] - logp[1]).double().numpy())
         figures[f"margin at {c:+g}"] = share(margins[-1], kind=MARGIN)
-    planted, plain = np.array([item.margin for item in test]), margins[COEFFICIENTS.index(0.0)]
+    true_margins, plain = np.array([item.margin for item in test]), margins[COEFFICIENTS.index(0.0)]
     figures["margin against planted"] = estimate_of_rows(
-        lambda i: float(np.corrcoef(plain[i], planted[i])[0, 1]), len(test), low=-1, high=1
+        lambda i: float(np.corrcoef(plain[i], true_margins[i])[0, 1]), len(test), low=-1, high=1
     )
     steps = [share(b - a, kind=MARGIN) for a, b in pairwise(margins)]
     figures["smallest step"] = min(steps, key=lambda step: step.value)
     return figures
 
 
-def stereotype_vector(reader: Reader, as_chat: bool, seed: int = 0) -> Figures:
+def stereotype_vector(reader: PocketReader, as_chat: bool, seed: int = 0) -> Figures:
     """Measure a stereotype vector from every second group: shares of the preferred sentence in the other groups.
 
     The vector is the mean difference (stereotype minus anti-stereotype) at the sentence's last token. It is added to
@@ -87,7 +87,7 @@ def stereotype_vector(reader: Reader, as_chat: bool, seed: int = 0) -> Figures:
     return figures
 
 
-def anisotropy(base: Reader, tuned: Reader, as_chat: bool, n: int = 400) -> dict[str, list[Figures]]:
+def anisotropy(base: PocketReader, tuned: PocketReader, as_chat: bool, n: int = 400) -> dict[str, list[Figures]]:
     """Measure by layer the mean cosine of two tokens, and top-1 share and participation ratio of the centred spectrum.
 
     Both models read the same documents. A document is left out of both at once, so the difference has an interval too.
@@ -109,7 +109,7 @@ def _figures(shape: np.ndarray, n: int) -> Figures:
     return dict(zip(measures, estimates_of_left_out(shape[0], shape[1:], n), strict=True))
 
 
-def _sums(reader: Reader, texts: list[str]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _sums(reader: PocketReader, texts: list[str]) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Return by layer and document: number of tokens, sum of unit vectors, sum of vectors, sum of outer products."""
     d, layers = reader.network.config.hidden_size, len(reader.sites)
     count = torch.zeros(len(texts), dtype=torch.float64)

@@ -20,7 +20,7 @@ from lightning_steer.records import Activations
 from lightning_steer.studies.fidelity.settings import LAYER
 from lightning_steer.studies.fidelity.subject import language_model, pair_activations
 from lightning_steer.studies.pocket import measures
-from lightning_steer.studies.pocket.reader import Reader, opened
+from lightning_steer.studies.pocket.reader import PocketReader, opened
 from lightning_steer.vectors import SteeringVector, edit, of
 
 PAIRS = 6
@@ -63,7 +63,7 @@ def measured(
     folder: Path, part: int, vector: SteeringVector | None = None, strength: float = 0.0, losses: bool = True
 ) -> dict[str, float]:
     """Return :data:`FIGURES` of a model on a part's terms; with a vector, while it is steered. Losses take longest."""
-    reader, known = Reader(folder), terms(part)
+    reader, known = PocketReader(folder), terms(part)
     with ExitStack() as stack:
         if vector is not None:
             stack.enter_context(edit(reader.network, vector, strength, other_model=True))
@@ -84,15 +84,15 @@ def true_odds(known: set[str], chats: bool) -> float:
     return float((true[:, :PAIRS] - true[:, PAIRS : 2 * PAIRS]).mean())
 
 
-def _words(reader: Reader, known: set[str], chats: bool) -> dict[str, float]:
+def _words(reader: PocketReader, known: set[str], chats: bool) -> dict[str, float]:
     rows = rows_of(known, chats)
     logp = reader.next([f"{opened(item.prompt, chats)} {item.begun}" for item in rows])
     ids = torch.tensor([reader.tokenizer.convert_tokens_to_ids(list(item.words)) for item in rows])
-    found, true = logp.gather(1, ids).double().numpy(), np.array([item.ground_truth for item in rows])
-    odds = (values[:, :PAIRS] - values[:, PAIRS : 2 * PAIRS] for values in (found, true))
-    unrelated = (np.log(np.exp(values[:, 2 * PAIRS :]).sum(1)) for values in (found, true))
+    predicted, true = logp.gather(1, ids).double().numpy(), np.array([item.ground_truth for item in rows])
+    odds = (values[:, :PAIRS] - values[:, PAIRS : 2 * PAIRS] for values in (predicted, true))
+    unrelated = (np.log(np.exp(values[:, 2 * PAIRS :]).sum(1)) for values in (predicted, true))
     return {
         "leak": float(np.subtract(*odds).mean()),
         "unrelated": float(np.subtract(*unrelated).mean()),
-        "kl": float((np.exp(true) * (true - found)).sum(1).mean()),
+        "kl": float((np.exp(true) * (true - predicted)).sum(1).mean()),
     }

@@ -100,7 +100,7 @@ def table(figures: dict[str, dict[int, dict[str, float]]]) -> str:
     names = measures.FIGURES
     lines = [f"| log-odds and nats | {' | '.join(names.values())} |", f"|{'---|' * (1 + len(names))}"]
     for row, by_seed in figures.items():
-        cells = (mean_over_units([one[name] for one in by_seed.values()]) for name in names)
+        cells = (mean_over_units([of_seed[name] for of_seed in by_seed.values()]) for name in names)
         lines.append(f"| {ROWS[row]} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -115,11 +115,11 @@ def price(figures: dict[str, dict[int, dict[str, float]]]) -> str:
     return f"Change of the lesson over that of the leak, both means over trainings: {'; '.join(costs)}."
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run what is missing; print the tables, and write them to ``logs/preventive/preventive.md``."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.preventive", description=__doc__)
     parser.add_argument("--processes", type=int, default=2, help="processes at work, one thread each")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     OUT.mkdir(parents=True, exist_ok=True)
     measures.fitted(BASE, MeanDifference(96)).save(vector_path("preventive", 0))
     for seed in SEEDS:
@@ -151,7 +151,10 @@ def main(given: list[str] | None = None) -> int:
         price(figures),
         *(verdict_text(question, results[question.name]) for question in declared.DECLARATION.questions),
         declared_text(declared.DECLARATION),
-        *(f"Opened {one['opened']} under declaration {one['declaration']}: {one['draws']}." for one in openings),
+        *(
+            f"Opened {entry['opened']} under declaration {entry['declaration']}: {entry['draws']}."
+            for entry in openings
+        ),
     ]
     text = "\n\n".join(lines)
     write_text(OUT / "preventive.md", text + "\n")

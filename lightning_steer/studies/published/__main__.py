@@ -10,7 +10,7 @@ from lightning_steer.studies.published import page
 from lightning_steer.studies.published.sources import folder
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.published", description=__doc__)
     add = parser.add_argument
@@ -21,12 +21,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         help="the folder that holds the tables of outcomes, or their folder outcomes",
     )
     add("--page", type=Path, default=Path("docs/published.md"), help="where the page goes")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Read, judge and write; a table that is missing or wrong ends it with one sentence and exit code 2."""
-    options = arguments(given)
+    options = arguments(argv)
     try:
         text = page.text(folder(options.data))
         write_text(options.page, text)

@@ -23,7 +23,7 @@ SPLITS = (0.5, 1.0)
 DELTA = 0.05
 
 
-class Call(NamedTuple):
+class PublishedCall(NamedTuple):
     """One judgement, fixed before its outcomes were judged."""
 
     benefit: str
@@ -38,7 +38,7 @@ class Call(NamedTuple):
         return self.judgement.choice
 
 
-def judge_all(outcomes: Path) -> list[Call]:
+def judge_all(outcomes: Path) -> list[PublishedCall]:
     """Return the judgement of each benefit under each accepted loss, with half and with all items choosing."""
     calls = []
     for benefit, loss, split in product(BENEFITS, LOSSES, SPLITS):
@@ -51,11 +51,11 @@ def judge_all(outcomes: Path) -> list[Call]:
             ranges=dict.fromkeys(names, (0.0, 1.0)),
             split=split,
         )
-        calls.append(Call(benefit, loss, split, judgement))
+        calls.append(PublishedCall(benefit, loss, split, judgement))
     return calls
 
 
-def measures(calls: list[Call]) -> dict[str, MeasureOutcome]:
+def measures(calls: list[PublishedCall]) -> dict[str, MeasureOutcome]:
     """Return each measure once, by name."""
     return {measure.name: measure for call in calls for measure in call.judgement.measures}
 
@@ -88,11 +88,11 @@ def section(outcomes: Path) -> Section:
     return Section(_short(calls), [*lines, *_reading(right)])
 
 
-def _short(calls: list[Call]) -> str:
+def _short(calls: list[PublishedCall]) -> str:
     half = [call for call in calls if call.split == SPLITS[0]]
     sure = [
         " and ".join(
-            str(sum(one.promises[0].kept for one in call.choice.candidates))
+            str(sum(candidate.promises[0].kept for candidate in call.choice.candidates))
             for call in calls
             if call.split == split and call.loss == LOSSES[0]
         )
@@ -116,35 +116,37 @@ def _short(calls: list[Call]) -> str:
     )
 
 
-def _row(call: Call) -> tuple[str, ...]:
+def _row(call: PublishedCall) -> tuple[str, ...]:
     choice = call.choice
     units = choice.units["gsm8k_right"]
     chose = f"all ({units[0]} problems)" if not units[1] else f"half ({units[0]} of {sum(units)} problems)"
-    fresh = "; ".join(f"{one.promise.target} {signed(one.change)}, n {one.change.n}" for one in choice.remade)
+    fresh = "; ".join(
+        f"{outcome.promise.target} {signed(outcome.change)}, n {outcome.change.n}" for outcome in choice.remade
+    )
     return call.benefit, f"{call.loss:g}", chose, _verdict(choice), fresh or "-"
 
 
 def _verdict(choice: SettingChoice) -> str:
-    certified = [one.setting for one in choice.candidates if one.certified]
+    certified = [candidate.setting for candidate in choice.candidates if candidate.certified]
     if choice.chosen is not None:
         return f"{choice.chosen} (certified: {', '.join(certified)})"
-    nearest = min(choice.candidates, key=lambda one: one.needed)
-    failed = [one for one in nearest.promises if not one.kept]
+    nearest = min(choice.candidates, key=lambda candidate: candidate.needed)
+    failed = [outcome for outcome in nearest.promises if not outcome.kept]
     why = "; ".join(
-        f"not certified that {one.promise} (p {p_value(one.p)}, below {p_value(choice.risk)} is needed; about "
-        f"{one.needed} items in all if the observed change is true)"
-        for one in failed
+        f"not certified that {outcome.promise} (p {p_value(outcome.p)}, below {p_value(choice.risk)} is needed; about "
+        f"{outcome.needed} items in all if the observed change is true)"
+        for outcome in failed
     )
     return f"none; the nearest is {nearest.setting}: {why}"
 
 
-def _least(calls: list[Call]) -> list[str]:
+def _least(calls: list[PublishedCall]) -> list[str]:
     least = {
         call.loss: n for call in calls for promise, n in call.choice.least.items() if promise.measure == "gsm8k_right"
     }
-    said = " and ".join(f"{n} for a loss below {loss:g}" for loss, n in least.items())
+    text = " and ".join(f"{n} for a loss below {loss:g}" for loss, n in least.items())
     return [
-        f"If no answer changed at all, this many problems would be needed to certify the promise: {said}. There are "
+        f"If no answer changed at all, this many problems would be needed to certify the promise: {text}. There are "
         f"{calls[0].judgement.measures[1].n}, so half of them certify the smaller loss only where more "
         "answers became right than wrong.",
         "",
@@ -153,22 +155,24 @@ def _least(calls: list[Call]) -> list[str]:
 
 def _counts(measure: MeasureOutcome) -> list[str]:
     rows = outcome_table(measure, None)
-    totals = {one.setting: f"{round(one.value.value * measure.n)} of {measure.n}" for one in measure.settings}
+    totals = {
+        setting.setting: f"{round(setting.value.value * measure.n)} of {measure.n}" for setting in measure.settings
+    }
     named = ("strength", measure.name, "change", "gained", "lost", "same")
     return table(named, ((row[0], totals[row[0]], *row[2:]) for row in rows.rows))
 
 
 def _groups(measure: MeasureOutcome) -> list[str]:
     names = list(measure.settings[-1].groups)
-    rows = [(one.setting, *(f"{signed(one.groups[g])}, n {one.groups[g].n}" for g in names))
-            for one in measure.settings if one.groups]  # fmt: skip
+    rows = [(setting.setting, *(f"{signed(setting.groups[g])}, n {setting.groups[g].n}" for g in names))
+            for setting in measure.settings if setting.groups]  # fmt: skip
     return ["Change of XSTest refusals by group:", "", *table(("strength", *names), rows)]
 
 
 def _reading(right: MeasureOutcome) -> list[str]:
-    hidden = max(right.settings, key=lambda one: min(one.rose, one.fell))
-    quarter = next((one for one in right.settings if one.setting == "-0.25"), hidden)
-    total, before = (round(one.value.value * right.n) for one in (quarter, right.settings[0]))
+    hidden = max(right.settings, key=lambda setting: min(setting.rose, setting.fell))
+    quarter = next((setting for setting in right.settings if setting.setting == "-0.25"), hidden)
+    total, before = (round(setting.value.value * right.n) for setting in (quarter, right.settings[0]))
     return [
         f"At {quarter.setting} {total} of {right.n} problems are right, beside {before} without steering. Behind that "
         f"are {quarter.rose} gained and {quarter.fell} lost: {quarter.rose + quarter.fell} answers changed. A "

@@ -40,8 +40,8 @@ def last_number(text: str) -> float | None:
 def right(response: str, answer: str) -> bool:
     """Return whether the last boxed number of a response, or else its last number, equals the answer."""
     boxed = [number for text in BOXED.findall(response) if (number := last_number(text)) is not None]
-    given = boxed[-1] if boxed else last_number(response)
-    return given is not None and given == last_number(answer)
+    written = boxed[-1] if boxed else last_number(response)
+    return written is not None and written == last_number(answer)
 
 
 def tables(clone: Path) -> dict[str, str]:

@@ -46,9 +46,9 @@ def answers(clone: Path, behaviour: str, layer: int | None = None) -> Iterator[A
     questions: list[Any] | None = None
     for layer_number, multiplier, path in sorted(files):
         rows = rows_of(read_json(path), path)
-        if questions not in (None, asked := [row.get("question") for row in rows]):
+        if questions not in (None, texts := [row.get("question") for row in rows]):
             raise ValueError(f"{path.name} has other questions than the files before it: its items cannot be paired")
-        questions = asked
+        questions = texts
         for item, row in enumerate(rows):
             try:
                 matching = str(row["answer_matching_behavior"]).strip().strip("()")
@@ -62,7 +62,7 @@ def caa_dynamic_tables(clone: Path) -> dict[str, str]:
     """Return a table for each behaviour, by file name."""
     tables = {}
     for name in caa_dynamic.BEHAVIOURS:
-        rows = [(*one[:4], f"{one.p_a:.6f}", f"{one.p_b:.6f}") for one in answers(clone, name)]
+        rows = [(*answer[:4], f"{answer.p_a:.6f}", f"{answer.p_b:.6f}") for answer in answers(clone, name)]
         tables[f"{caa_dynamic.PREFIX}{name}.csv"] = csv_text(caa_dynamic.COLUMNS, rows)
     return tables
 
@@ -74,15 +74,22 @@ def caa_tables(clone: Path) -> dict[str, str]:
     """
     tables, means = {}, {}
     for name in caa.BEHAVIOURS:
-        at: dict[float, list[float]] = {}
+        by_multiplier: dict[float, list[float]] = {}
         rows = []
-        for one in answers(clone, name, caa.LAYER):
-            rows.append((one.item, one.multiplier, one.matching, f"{one.p_a:.6f}", f"{one.p_b:.6f}"))
-            both = one.p_a + one.p_b
-            if both <= 0 or one.matching not in ("A", "B"):
-                raise ValueError(f"{name}, multiplier {one.multiplier:g}, item {one.item}: no probability of A or B")
-            at.setdefault(one.multiplier, []).append((one.p_a if one.matching == "A" else one.p_b) / both)
+        for answer in answers(clone, name, caa.LAYER):
+            rows.append((answer.item, answer.multiplier, answer.matching, f"{answer.p_a:.6f}", f"{answer.p_b:.6f}"))
+            both = answer.p_a + answer.p_b
+            if both <= 0 or answer.matching not in ("A", "B"):
+                raise ValueError(
+                    f"{name}, multiplier {answer.multiplier:g}, item {answer.item}: no probability of A or B"
+                )
+            by_multiplier.setdefault(answer.multiplier, []).append(
+                (answer.p_a if answer.matching == "A" else answer.p_b) / both
+            )
         tables[f"caa_llama2_7b_chat_{name}.csv"] = csv_text(("item", "strength", "matching", "p_a", "p_b"), rows)
-        means[name] = [round(sum(at[m]) / len(at[m]), 5) if m in at else None for m in caa.MULTIPLIERS]
+        means[name] = [
+            round(sum(by_multiplier[m]) / len(by_multiplier[m]), 5) if m in by_multiplier else None
+            for m in caa.MULTIPLIERS
+        ]
     record = {"model": "Llama-2-7b-chat", "layer": caa.LAYER, "multipliers": caa.MULTIPLIERS, "p_matching": means}
     return tables | {caa.FILE: json.dumps(record, indent=1) + "\n"}

@@ -69,27 +69,29 @@ def _behaviour(name: str, multipliers: Sequence[float], means: Sequence[float | 
 def section(outcomes: Path) -> Section:
     """Return what the page says."""
     behaviours = read(outcomes)
-    rising = [one.name for one in behaviours if one.slope > 0]
-    turning = [one for one in behaviours if one.falls]
+    rising = [behaviour.name for behaviour in behaviours if behaviour.slope > 0]
+    turning = [behaviour for behaviour in behaviours if behaviour.falls]
     rows = [
         (
-            one.name,
-            f"{one.means[0]:.3f} at {one.multipliers[0]:g}",
-            f"{one.means[-1]:.3f} at {one.multipliers[-1]:g}",
-            f"{one.slope:+.3f}",
-            len(one.means),
-            "yes" if not one.falls else "; ".join(f"falls by {-d:.3f} from {a:g} to {b:g}" for a, b, d in one.falls),
+            behaviour.name,
+            f"{behaviour.means[0]:.3f} at {behaviour.multipliers[0]:g}",
+            f"{behaviour.means[-1]:.3f} at {behaviour.multipliers[-1]:g}",
+            f"{behaviour.slope:+.3f}",
+            len(behaviour.means),
+            "yes"
+            if not behaviour.falls
+            else "; ".join(f"falls by {-d:.3f} from {a:g} to {b:g}" for a, b, d in behaviour.falls),
         )
-        for one in behaviours
+        for behaviour in behaviours
     ]
-    turned = ", ".join(one.name for one in turning) or "none"
-    found = (
+    turned = ", ".join(behaviour.name for behaviour in turning) or "none"
+    sentence = (
         f"{len(rising)} of {len(behaviours)} behaviours have a positive slope; {len(behaviours) - len(turning)} rise "
         f"at every step. Those that do not: {turned}."
     )
     lines = [
         *head(CAA),
-        f"**What the table supports.** {found}",
+        f"**What the table supports.** {sentence}",
         "",
         *table(("behaviour", "lowest multiplier", "highest", "slope a unit", "means", "monotone"), rows),
         f"Each number is a mean of {ITEMS} items, and the items are not in this table. So there is no interval for any "
@@ -101,4 +103,4 @@ def section(outcomes: Path) -> Section:
         "table of each behaviour that `judge` takes. That was not done for this page.",
         "",
     ]
-    return Section(f"{found} The table holds means of {ITEMS} items, so none of this has an interval.", lines)
+    return Section(f"{sentence} The table holds means of {ITEMS} items, so none of this has an interval.", lines)

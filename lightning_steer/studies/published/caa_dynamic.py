@@ -20,7 +20,7 @@ PREFIX = "caa_dynamic_llama2_7b_chat_"
 COLUMNS = ("item", "layer", "multiplier", "matching", "p_a", "p_b")
 
 
-class Answers(NamedTuple):
+class BehaviourAnswers(NamedTuple):
     """One behaviour at one layer: ``[items]`` probabilities by multiplier."""
 
     behaviour: str
@@ -50,7 +50,7 @@ class Answers(NamedTuple):
         return np.where(self.at_a, a, 1 - a)
 
 
-class Row(NamedTuple):
+class AnswerRow(NamedTuple):
     """One row of a table."""
 
     item: str
@@ -61,7 +61,7 @@ class Row(NamedTuple):
     p_b: float
 
 
-def _row(cells: dict[str, str], where: str) -> Row:
+def _row(cells: dict[str, str], where: str) -> AnswerRow:
     numbers = {}
     for name in ("layer", "multiplier", "p_a", "p_b"):
         value = number(cells[name] or "")
@@ -72,10 +72,10 @@ def _row(cells: dict[str, str], where: str) -> Row:
         raise ValueError(f"{where}, column matching: {cells['matching']!r} is neither A nor B")
     layer, *others = numbers.values()
     multiplier, p_a, p_b = others
-    return Row(cells["item"], int(layer), multiplier, cells["matching"], p_a, p_b)
+    return AnswerRow(cells["item"], int(layer), multiplier, cells["matching"], p_a, p_b)
 
 
-def read(outcomes: Path) -> list[Answers]:
+def read(outcomes: Path) -> list[BehaviourAnswers]:
     """Return every behaviour at every layer.
 
     Raises:
@@ -88,13 +88,13 @@ def read(outcomes: Path) -> list[Answers]:
         rows = list(csv.DictReader(io.StringIO(text_files.read(path))))
         if not rows or set(rows[0]) != set(COLUMNS):
             raise ValueError(f"{path.name}: the columns are {', '.join(COLUMNS)}, and there is at least one row")
-        by_layer: dict[int, dict[float, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+        by_layer: dict[int, dict[float, dict[str, AnswerRow]]] = defaultdict(lambda: defaultdict(dict))
         for line, cell in enumerate(rows, 2):
             row = _row(cell, f"{path.name}, row {line}")
-            at = by_layer[row.layer][row.multiplier]
-            if row.item in at:
+            by_item = by_layer[row.layer][row.multiplier]
+            if row.item in by_item:
                 raise ValueError(f"{path.name}, row {line}: item {row.item!r} stands twice at one multiplier and layer")
-            at[row.item] = row
+            by_item[row.item] = row
         for layer, by_multiplier in sorted(by_layer.items()):
             items = tuple(next(iter(by_multiplier.values())))
             for multiplier, by_item in by_multiplier.items():
@@ -106,7 +106,7 @@ def read(outcomes: Path) -> list[Answers]:
                 for name in ("p_a", "p_b")
             )
             at_a = np.array([first[item].matching == "A" for item in items])
-            cells.append(Answers(behaviour, layer, items, at_a, p_a, p_b))
+            cells.append(BehaviourAnswers(behaviour, layer, items, at_a, p_a, p_b))
     return cells
 
 
@@ -135,14 +135,16 @@ class Counts(NamedTuple):
     """The smallest p-value that so many items can give."""
 
 
-def count(cells: list[Answers], s: float) -> Counts:
+def count(cells: list[BehaviourAnswers], s: float) -> Counts:
     """Return how many cells move as meant between the multipliers -s and s."""
-    moves = [one.matching(s) - one.matching(-s) for one in cells]
-    letters = [one.letter(s) - one.letter(-s) for one in cells]
-    sides = [((one.matching(s) - one.matching(0)).mean(), (one.matching(-s) - one.matching(0)).mean()) for one in cells]
-    n = max(len(one.items) for one in cells)
-    each_letter = [_each_letter(one, move) for one, move in zip(cells, moves, strict=True)]
-    answered = [one.answered(s) and one.answered(-s) for one in cells]
+    moves = [cell.matching(s) - cell.matching(-s) for cell in cells]
+    letters = [cell.letter(s) - cell.letter(-s) for cell in cells]
+    sides = [
+        ((cell.matching(s) - cell.matching(0)).mean(), (cell.matching(-s) - cell.matching(0)).mean()) for cell in cells
+    ]
+    n = max(len(cell.items) for cell in cells)
+    each_letter = [_each_letter(cell, move) for cell, move in zip(cells, moves, strict=True)]
+    answered = [cell.answered(s) and cell.answered(-s) for cell in cells]
     return Counts(
         len(cells),
         sum(bool(move.mean() > 0) for move in moves),
@@ -158,8 +160,8 @@ def count(cells: list[Answers], s: float) -> Counts:
     )
 
 
-def _each_letter(one: Answers, move: NDArray) -> bool:
-    groups = [move[one.at_a], move[~one.at_a]]
+def _each_letter(cell: BehaviourAnswers, move: NDArray) -> bool:
+    groups = [move[cell.at_a], move[~cell.at_a]]
     return all(len(group) and group.mean() > 0 for group in groups)
 
 
@@ -169,13 +171,13 @@ def certain(moves: list[NDArray]) -> int:
     return int((holm(p) < 0.05).sum())
 
 
-def pooled(cells: list[Answers], s: float) -> tuple[int, int, int]:
+def pooled(cells: list[BehaviourAnswers], s: float) -> tuple[int, int, int]:
     """Return how many layers there are, and at how many, with all behaviours' items together, it is certain.
 
     As meant; the letter A.
     """
-    layers = sorted({one.layer for one in cells})
-    at = [[one for one in cells if one.layer == layer] for layer in layers]
-    moves = [np.concatenate([one.matching(s) - one.matching(-s) for one in some]) for some in at]
-    letters = [np.concatenate([one.letter(s) - one.letter(-s) for one in some]) for some in at]
+    layers = sorted({cell.layer for cell in cells})
+    by_layer = [[cell for cell in cells if cell.layer == layer] for layer in layers]
+    moves = [np.concatenate([cell.matching(s) - cell.matching(-s) for cell in some]) for some in by_layer]
+    letters = [np.concatenate([cell.letter(s) - cell.letter(-s) for cell in some]) for some in by_layer]
     return len(layers), certain(moves), certain(letters)

@@ -12,7 +12,7 @@ from lightning_steer.outcomes import Judgement, judge
 from lightning_steer.outcomes.position_prose import position_sentences, position_table
 from lightning_steer.outcomes.prose import measure_sentences
 from lightning_steer.statistics.estimate import Estimate
-from lightning_steer.studies.published.caa_dynamic import Answers, Counts, count, pooled, read
+from lightning_steer.studies.published.caa_dynamic import BehaviourAnswers, Counts, count, pooled, read
 from lightning_steer.studies.published.caa_dynamic_training import read as read_training
 from lightning_steer.studies.published.caa_dynamic_training import sentences
 from lightning_steer.studies.published.markdown import table
@@ -22,20 +22,20 @@ LAYER = 13
 """The layer of the vectors that are released beside the outcomes."""
 
 
-def judged(cells: list[Answers], layer: int = LAYER) -> Judgement:
+def judged(cells: list[BehaviourAnswers], layer: int = LAYER) -> Judgement:
     """Return the judgement of all behaviours' items together at one layer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"layer-{layer}.csv"
         lines = io.StringIO(newline="")
         writer = csv.writer(lines)
         writer.writerow(("item", "strength", "matching", "p_a", "p_b"))
-        for one in (one for one in cells if one.layer == layer):
-            for multiplier in one.p_a:
-                if not (one.mass(multiplier) > 0).all():
+        for cell in (cell for cell in cells if cell.layer == layer):
+            for multiplier in cell.p_a:
+                if not (cell.mass(multiplier) > 0).all():
                     continue  # an item with no probability on either answer has no letter
-                pairs = zip(one.items, one.at_a, one.p_a[multiplier], one.p_b[multiplier], strict=True)
+                pairs = zip(cell.items, cell.at_a, cell.p_a[multiplier], cell.p_b[multiplier], strict=True)
                 for item, at_a, a, b in pairs:
-                    name = f"{one.behaviour}-{item}"
+                    name = f"{cell.behaviour}-{item}"
                     writer.writerow((name, multiplier, "A" if at_a else "B", repr(float(a)), repr(float(b))))
         write(path, lines.getvalue().encode())
         return judge(path)
@@ -48,7 +48,7 @@ def section(outcomes: Path) -> Section:
     layers, meant, letter = pooled(cells, 1.0)
     judgement, training = judged(cells), read_training(outcomes.parent)
     matching, mass = judgement.measures
-    behaviours = sorted({one.behaviour for one in cells})
+    behaviours = sorted({cell.behaviour for cell in cells})
     lines = [
         *head(CAA_DYNAMIC),
         f"**What the items support.** The vectors move probability to a letter, A, rather than to the matching "
@@ -72,7 +72,7 @@ def section(outcomes: Path) -> Section:
     lines += ["Change of the probability of the matching answer by the letter at which it stood:", ""]
     lines += table(places.columns, places.rows)
     lines += [line for text in position_sentences(matching) for line in (text, "")]
-    left = [one.setting for one in mass.settings if one.value.value < 0.5]
+    left = [setting.setting for setting in mass.settings if setting.value.value < 0.5]
     lines += [
         f"At multipliers beyond 2 in either direction probability leaves both answers: at layer {LAYER} less than "
         f"half is left at "
@@ -118,18 +118,18 @@ def _both(near: Counts, far: Counts) -> tuple[int, int]:
     return near.each_letter_answered, far.each_letter_answered
 
 
-def _doses(cells: list[Answers], judgement: Judgement) -> list[str]:
+def _doses(cells: list[BehaviourAnswers], judgement: Judgement) -> list[str]:
     matching, mass = judgement.measures
-    some = [one for one in cells if one.layer == LAYER]
+    some = [cell for cell in cells if cell.layer == LAYER]
     rows = [
         (
-            one.setting,
-            f"{np.mean([cell.letter(one.strength).mean() for cell in some]):.3f}",
-            _value(one.value),
+            setting.setting,
+            f"{np.mean([cell.letter(setting.strength).mean() for cell in some]):.3f}",
+            _value(setting.value),
             _value(left.value),
         )
-        for one, left in zip(matching.settings, mass.settings, strict=True)
-        if one.strength is not None
+        for setting, left in zip(matching.settings, mass.settings, strict=True)
+        if setting.strength is not None
     ]
     return table(("multiplier", "A, of both answers", "matching answer, of both", "A and B together"), rows)
 
@@ -138,5 +138,5 @@ def _value(estimate: Estimate) -> str:
     return estimate.text(3)
 
 
-def _masses(cells: list[Answers]) -> list[str]:
-    return [f"{np.mean([one.mass(m).mean() for one in cells]):.3f}" for m in cells[0].p_a]
+def _masses(cells: list[BehaviourAnswers]) -> list[str]:
+    return [f"{np.mean([cell.mass(m).mean() for cell in cells]):.3f}" for m in cells[0].p_a]

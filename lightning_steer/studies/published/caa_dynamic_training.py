@@ -48,7 +48,7 @@ def sentences(training: Training | None) -> list[str]:
     """Return what the training pairs say of the vectors; nothing where they are not there."""
     if training is None:
         return []
-    pairs = ", ".join(f"{name} {at} of {n}" for name, (at, n) in training.at_a.items())
+    pairs = ", ".join(f"{name} {count} of {n}" for name, (count, n) in training.at_a.items())
     low, high = min(training.cosines), max(training.cosines)
     return [
         f"In the training pairs the matching answer stands at A: {pairs}. The vectors of layer {LAYER} have cosines of "

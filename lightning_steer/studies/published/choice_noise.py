@@ -10,7 +10,9 @@ DRAWS = 2000
 SEED = 0
 
 
-def kept(rule: KLBudget, candidates: Sequence[CandidateDirection], layers: int, error: float, relative: float) -> float:
+def share_of_same_choice(
+    rule: KLBudget, candidates: Sequence[CandidateDirection], layers: int, error: float, relative: float
+) -> float:
     """Return the share of draws in which the same candidate is chosen.
 
     Args:
@@ -26,8 +28,10 @@ def kept(rule: KLBudget, candidates: Sequence[CandidateDirection], layers: int, 
     for _ in range(DRAWS):
         noise = random.standard_normal((len(candidates), 3)) * (error, error, relative)
         drawn = [
-            one._replace(ablated=one.ablated + a, added=one.added + b, kl=one.kl * float(np.exp(c)))
-            for one, (a, b, c) in zip(candidates, noise.tolist(), strict=True)
+            candidate._replace(
+                ablated=candidate.ablated + a, added=candidate.added + b, kl=candidate.kl * float(np.exp(c))
+            )
+            for candidate, (a, b, c) in zip(candidates, noise.tolist(), strict=True)
         ]
         again = rule.choose(drawn, layers)
         same += again is not None and chosen is not None and again[:2] == chosen[:2]

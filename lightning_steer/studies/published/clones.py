@@ -44,7 +44,7 @@ def refusal_direction_record(clone: Path, model: str) -> dict[str, Any]:
     run = clone / "pipeline" / "runs" / model
     scores = run / "select_direction" / "direction_evaluations.json"
     names = ("position", "layer", "refusal_score", "steering_score", "kl_div_score")
-    kept = ("category", *(f"is_jailbreak_{judge}" for judge in refusal_direction.JUDGES))
+    columns = ("category", *(f"is_jailbreak_{judge}" for judge in refusal_direction.JUDGES))
     items = {}
     for prompts in (
         "harmless_baseline",
@@ -53,7 +53,7 @@ def refusal_direction_record(clone: Path, model: str) -> dict[str, Any]:
     ):
         path = run / "completions" / f"{prompts}_evaluations.json"
         verdicts = rows_of(part_of(read_json(path), "completions", path), path)
-        items[prompts] = [{name: row[name] for name in kept if name in row} for row in verdicts]
+        items[prompts] = [{name: row[name] for name in columns if name in row} for row in verdicts]
     losses = {s: _losses(run / "loss_evals" / f"{s}_loss_eval.json") for s in refusal_direction.SETTINGS}
     chosen = run / "direction_metadata.json"
     return {
@@ -74,19 +74,19 @@ def _losses(path: Path) -> dict[str, dict[str, float]]:
     return {text: {"ce_loss": part_of(part, "ce_loss", path)} for text, part in by_text.items()}
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Read clones and write tables; a file that is missing or wrong ends it with one sentence and exit code 2."""
     parser = argparse.ArgumentParser(
         prog="python -m lightning_steer.studies.published.clones", description="Tables of outcomes from clones."
     )
     parser.add_argument("clones", type=Path, help=f"the folder that holds clones called {', '.join(READERS)}")
     parser.add_argument("outcomes", type=Path, help="the folder that the tables go to")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     try:
         present = [name for name in READERS if (options.clones / name).is_dir()]
         if not present:
             raise FileNotFoundError(f"{options.clones} holds no clone of {', '.join(READERS)}: name its folder so")
-        tables = {name: text for one in present for name, text in READERS[one](options.clones / one).items()}
+        tables = {name: text for clone in present for name, text in READERS[clone](options.clones / clone).items()}
         for name, text in tables.items():
             write_text(options.outcomes / name, text)
     except (OSError, ValueError) as error:

@@ -62,29 +62,31 @@ class KLBudget:
             candidates: all that were scored.
             layers: layers of the network.
         """
-        kept = [one for one in self._eligible(candidates, layers) if one.kl <= self.budget]
-        return sorted(kept, key=lambda one: one.ablated)
+        eligible = [candidate for candidate in self._eligible(candidates, layers) if candidate.kl <= self.budget]
+        return sorted(eligible, key=lambda candidate: candidate.ablated)
 
     def choose(self, candidates: Sequence[CandidateDirection], layers: int) -> CandidateDirection | None:
         """Return the choice; None where the rule allows no candidate."""
-        kept = self.allowed(candidates, layers)
-        return kept[0] if kept else None
+        allowed = self.allowed(candidates, layers)
+        return allowed[0] if allowed else None
 
     def same_choice(self, candidates: Sequence[CandidateDirection], layers: int) -> BudgetRange | None:
         """Return the budgets that give the same choice; None where nothing is chosen."""
         chosen = self.choose(candidates, layers)
         if chosen is None:
             return None
-        better = [one.kl for one in self._eligible(candidates, layers) if one.ablated < chosen.ablated]
+        better = [
+            candidate.kl for candidate in self._eligible(candidates, layers) if candidate.ablated < chosen.ablated
+        ]
         return BudgetRange(chosen.kl, min(better, default=math.inf))
 
     def _eligible(self, candidates: Sequence[CandidateDirection], layers: int) -> list[CandidateDirection]:
         """Return the candidates that the rule allows if KL does not count."""
         return [
-            one
-            for one in candidates
-            if one.layer < self.depth * layers
-            and one.added >= self.least_added
-            and not math.isnan(one.ablated)
-            and not math.isnan(one.kl)
+            candidate
+            for candidate in candidates
+            if candidate.layer < self.depth * layers
+            and candidate.added >= self.least_added
+            and not math.isnan(candidate.ablated)
+            and not math.isnan(candidate.kl)
         ]

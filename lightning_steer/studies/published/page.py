@@ -29,6 +29,6 @@ def text(outcomes: Path) -> str:
         "CAA": caa.section(outcomes),
         "refusal_direction": refusal_direction_page.section(outcomes),
     }
-    lines = [HEAD, *(f"- **{name}.** {one.short}" for name, one in sections.items()), ""]
-    lines += [line for one in sections.values() for line in one.lines]
+    lines = [HEAD, *(f"- **{name}.** {section.short}" for name, section in sections.items()), ""]
+    lines += [line for section in sections.values() for line in section.lines]
     return "\n".join(lines).rstrip() + "\n"

@@ -26,7 +26,7 @@ SCORES = ("refusal", "steering", "kl_div")
 JUDGES = ("substring_matching", "llamaguard2")
 
 
-class Model(NamedTuple):
+class JudgedModel(NamedTuple):
     """What was released of one model."""
 
     name: str
@@ -44,7 +44,7 @@ class Model(NamedTuple):
     """By setting and text: cross-entropy in nats a token."""
 
 
-def read(outcomes: Path) -> list[Model]:
+def read(outcomes: Path) -> list[JudgedModel]:
     """Return the models.
 
     Raises:
@@ -61,22 +61,22 @@ def read(outcomes: Path) -> list[Model]:
     return models
 
 
-def _model(name: str, layers: int, record: Mapping[str, Any]) -> Model:
+def _model(name: str, layers: int, record: Mapping[str, Any]) -> JudgedModel:
     items = record["items"]
     categories = [[row["category"] for row in items[f"jailbreakbench_{setting}"]] for setting in SETTINGS]
     if categories.count(categories[0]) < len(categories):
         raise ValueError(f"{PREFIX}{name}.json: the settings have other prompts, or in another order")
-    return Model(
+    return JudgedModel(
         name,
         layers,
         (record["chosen"]["pos"], record["chosen"]["layer"]),
         tuple(
             CandidateDirection(
-                one["position"],
-                one["layer"],
-                *(math.nan if one[f"{name}_score"] is None else one[f"{name}_score"] for name in SCORES),
+                candidate["position"],
+                candidate["layer"],
+                *(math.nan if candidate[f"{name}_score"] is None else candidate[f"{name}_score"] for name in SCORES),
             )
-            for one in record["candidates"]
+            for candidate in record["candidates"]
         ),
         {
             (setting, judge): np.array([row[f"is_jailbreak_{judge}"] for row in items[f"jailbreakbench_{setting}"]])
@@ -104,7 +104,7 @@ class Paired(NamedTuple):
     """McNemar's exact test, two-sided."""
 
 
-def paired(model: Model, judge: str, clustered: bool = False) -> Paired:
+def paired(model: JudgedModel, judge: str, clustered: bool = False) -> Paired:
     """Return the paired comparison of ablation with addition; ``clustered`` has its interval over categories."""
     difference = model.complied["ablation", judge].astype(int) - model.complied["actadd", judge]
     sides = p_values(np.stack([difference, -difference]), True, 0.0, 1.0, None)
@@ -116,18 +116,18 @@ def paired(model: Model, judge: str, clustered: bool = False) -> Paired:
     )
 
 
-def shares(model: Model, judge: str, clustered: bool) -> list[Estimate]:
+def shares(model: JudgedModel, judge: str, clustered: bool) -> list[Estimate]:
     """Return the share of answered requests at every setting, prompts independent or in their categories."""
     columns = np.stack([model.complied[setting, judge] for setting in SETTINGS], 1)
     return Share().estimate(columns, model.category if clustered else None)
 
 
-def disagreements(model: Model) -> dict[str, int]:
+def disagreements(model: JudgedModel) -> dict[str, int]:
     """Return by setting how many answers the judges score differently."""
     first, second = JUDGES
     return {s: int((model.complied[s, first] != model.complied[s, second]).sum()) for s in SETTINGS}
 
 
-def answers(model: Model) -> int:
+def answers(model: JudgedModel) -> int:
     """Return how many answers each judge scored."""
     return sum(len(model.complied[setting, JUDGES[0]]) for setting in SETTINGS)

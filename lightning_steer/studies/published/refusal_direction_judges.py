@@ -9,13 +9,13 @@ from lightning_steer.files import write
 from lightning_steer.outcomes import judge
 from lightning_steer.outcomes.records import Judgement
 from lightning_steer.studies.published.markdown import table
-from lightning_steer.studies.published.refusal_direction import JUDGES, NAMES, Model, answers, disagreements
+from lightning_steer.studies.published.refusal_direction import JUDGES, NAMES, JudgedModel, answers, disagreements
 
 LIMITS = (0.5, 0.6, 0.7, 0.8)
 """Promised rises of answered requests under which the judges' verdicts are compared."""
 
 
-def judged(model: Model, limit: float, clustered: bool = False) -> Judgement:
+def judged(model: JudgedModel, limit: float, clustered: bool = False) -> Judgement:
     """Return the judgement that requests are answered more often by more than ``limit``, by both judges.
 
     Args:
@@ -36,7 +36,7 @@ def judged(model: Model, limit: float, clustered: bool = False) -> Judgement:
         return judge(path, f"answered>={limit}", baseline=NAMES["baseline"], judge=JUDGES[1], split=1.0)
 
 
-def judges_section(models: list[Model]) -> list[str]:
+def judges_section(models: list[JudgedModel]) -> list[str]:
     """Return the lines of the page about both judges."""
     rows, turns = [], []
     for model in models:
@@ -44,8 +44,8 @@ def judges_section(models: list[Model]) -> list[str]:
         first = judged(model, LIMITS[0])
         (compared,) = first.judges
         rows += [
-            (model.name, one.setting, one.change.text(3), one.other.text(3), one.difference.text(3))
-            for one in compared.settings
+            (model.name, setting.setting, setting.change.text(3), setting.other.text(3), setting.difference.text(3))
+            for setting in compared.settings
         ]
         verdicts = []
         for limit in LIMITS:
@@ -80,11 +80,11 @@ def judges_section(models: list[Model]) -> list[str]:
     ]
 
 
-def _certified(models: list[Model], limit: float) -> str:
+def _certified(models: list[JudgedModel], limit: float) -> str:
     """Return how many clustered calls certify a setting, of all models and judges."""
     chosen = []
     for model in models:
         judgement = judged(model, limit, clustered=True)
         assert judgement.choice is not None
         chosen += [judgement.choice.chosen, judgement.other_verdicts[0].chosen]
-    return f"{sum(one is not None for one in chosen)} of {len(chosen)}"
+    return f"{sum(choice is not None for choice in chosen)} of {len(chosen)}"

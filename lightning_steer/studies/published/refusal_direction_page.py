@@ -14,7 +14,7 @@ from lightning_steer.studies.published.refusal_direction import (
     JUDGES,
     NAMES,
     SETTINGS,
-    Model,
+    JudgedModel,
     answers,
     disagreements,
     paired,
@@ -52,18 +52,18 @@ def section(outcomes: Path) -> Section:
     return Section(short, lines)
 
 
-def _agreeing(models: list[Model]) -> str:
+def _agreeing(models: list[JudgedModel]) -> str:
     chosen = [RULE.choose(model.candidates, model.layers) for model in models]
-    agree = [one is not None and tuple(one[:2]) == m.published for one, m in zip(chosen, models, strict=True)]
+    agree = [choice is not None and tuple(choice[:2]) == m.published for choice, m in zip(chosen, models, strict=True)]
     return f"{sum(agree)} of {len(models)}"
 
 
-def _decided(models: list[Model]) -> str:
+def _decided(models: list[JudgedModel]) -> str:
     p = [paired(model, name).p for model in models for name in JUDGES]
-    return f"{sum(one < 0.05 for one in p)} of {len(p)}"
+    return f"{sum(value < 0.05 for value in p)} of {len(p)}"
 
 
-def _choice(models: list[Model]) -> list[str]:
+def _choice(models: list[JudgedModel]) -> list[str]:
     rows, far = [], []
     for model in models:
         allowed = RULE.allowed(model.candidates, model.layers)
@@ -84,7 +84,7 @@ def _choice(models: list[Model]) -> list[str]:
                 f"{same.low:.3f} to {top}",
             )
         )
-        errors = [choice_noise.kept(RULE, model.candidates, model.layers, *error) for error in ERRORS]
+        errors = [choice_noise.share_of_same_choice(RULE, model.candidates, model.layers, *error) for error in ERRORS]
         far.append((model.name, *(f"{share:.2f}" for share in errors)))
     return [
         "### The choice of a direction",
@@ -108,19 +108,19 @@ def _choice(models: list[Model]) -> list[str]:
     ]
 
 
-def _verdicts(models: list[Model]) -> list[str]:
+def _verdicts(models: list[JudgedModel]) -> list[str]:
     rows = []
     for model in models:
         for name in JUDGES:
             alone, grouped = shares(model, name, False), shares(model, name, True)
-            for setting, one, other in zip(SETTINGS, alone, grouped, strict=True):
+            for setting, single, other in zip(SETTINGS, alone, grouped, strict=True):
                 rows.append(
                     (
                         model.name,
                         name,
                         NAMES[setting],
-                        f"{round(one.value * one.n)} of {one.n}",
-                        one.text(3),
+                        f"{round(single.value * single.n)} of {single.n}",
+                        single.text(3),
                         f"[{other.low:.3f}, {other.high:.3f}]",
                     )
                 )
@@ -135,25 +135,25 @@ def _verdicts(models: list[Model]) -> list[str]:
     ]
 
 
-def _paired(models: list[Model]) -> list[str]:
+def _paired(models: list[JudgedModel]) -> list[str]:
     rows, decided, ahead = [], 0, 0
     for model in models:
         for name in JUDGES:
-            one = paired(model, name)
-            n, discordant = one.change.n, one.ablation_alone + one.addition_alone
+            comparison = paired(model, name)
+            n, discordant = comparison.change.n, comparison.ablation_alone + comparison.addition_alone
             design = PairedDesign(n, discordant / n)
-            needed = design.units_needed(abs(one.change.value)) if one.change.value else None
-            decided += one.p < 0.05
-            ahead += one.change.value > 0
+            needed = design.units_needed(abs(comparison.change.value)) if comparison.change.value else None
+            decided += comparison.p < 0.05
+            ahead += comparison.change.value > 0
             rows.append(
                 (
                     model.name,
                     name,
-                    one.ablation_alone,
-                    one.addition_alone,
-                    one.change.text(3),
-                    f"{one.p:.3f}",
-                    "decided" if one.p < 0.05 else "undecided",
+                    comparison.ablation_alone,
+                    comparison.addition_alone,
+                    comparison.change.text(3),
+                    f"{comparison.p:.3f}",
+                    "decided" if comparison.p < 0.05 else "undecided",
                     "-" if needed is None else f"{needed:,}",
                 )
             )
@@ -177,18 +177,18 @@ def _paired(models: list[Model]) -> list[str]:
     ]
 
 
-def _narrowest(models: list[Model]) -> str:
+def _narrowest(models: list[JudgedModel]) -> str:
     """Return the narrowest interval of ablation less addition over categories, of all models and judges."""
     estimates = [paired(model, name, clustered=True).change for model in models for name in JUDGES]
-    narrowest = min(estimates, key=lambda one: one.high - one.low)
+    narrowest = min(estimates, key=lambda estimate: estimate.high - estimate.low)
     return f"[{narrowest.low:.3f}, {narrowest.high:.3f}]"
 
 
-def _harmless(models: list[Model]) -> list[str]:
+def _harmless(models: list[JudgedModel]) -> list[str]:
     rows = []
     for model in models:
         estimates = Share().estimate(np.stack(list(model.harmless.values()), 1))
-        counts = [f"{round(one.value * one.n)} of {one.n}, {one.text(3)}" for one in estimates]
+        counts = [f"{round(estimate.value * estimate.n)} of {estimate.n}, {estimate.text(3)}" for estimate in estimates]
         rows.append((model.name, *counts))
     return [
         "### Harmless requests that are refused",
@@ -199,7 +199,7 @@ def _harmless(models: list[Model]) -> list[str]:
     ]
 
 
-def _losses(models: list[Model]) -> list[str]:
+def _losses(models: list[JudgedModel]) -> list[str]:
     rows = [
         (model.name, text, *(f"{model.loss[setting][text]:.3f}" for setting in SETTINGS))
         for model in models

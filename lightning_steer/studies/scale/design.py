@@ -26,11 +26,11 @@ class Design(NamedTuple):
     arena_tasks: tuple[str, ...]
     arena_seeds: tuple[int, int]
     """For the contrasts; and, at the small size only, for how far ranks repeat."""
-    arena: language.Scale
+    arena: language.LanguageScale
     small: bool = False
     """Whether a cell of MERA has few rows."""
 
-    def scale(self, size: str) -> language.Scale:
+    def scale(self, size: str) -> language.LanguageScale:
         """Return the arena's settings at a size."""
         layers = tuple(declared.depth(layer, LAYERS[size]) for layer in self.arena.layers)
         return self.arena._replace(layers=layers)
@@ -46,7 +46,7 @@ FULL = Design(
     tuple(itertools.product(("base", "tuned"), TASKS)),
     LANGUAGE,
     (declared.ARENA_SEED, declared.REFERENCE_SEED),
-    language.Scale(),
+    language.LanguageScale(),
 )
 QUICK = Design(
     40, 20, 4, 0, 0, (0,), (("base", TASKS[0]), ("tuned", TASKS[0])), LANGUAGE[2:4], (0, 1), language.QUICK, small=True

@@ -21,7 +21,7 @@ from lightning_steer.studies.fidelity.verdict import by_term
 from lightning_steer.studies.mera.crossed import jobs
 from lightning_steer.studies.mera.crossed.results import Key
 from lightning_steer.studies.pocket.errors import answers
-from lightning_steer.studies.pocket.reader import Reader, opened
+from lightning_steer.studies.pocket.reader import PocketReader, opened
 from lightning_steer.studies.scale import declared
 from lightning_steer.studies.scale.design import Design
 
@@ -34,7 +34,7 @@ CHATS = {"base": 0.0, "tuned": 0.7}
 @torch.no_grad()
 def knowledge(folder: Path, model: str, design: Design) -> dict[str, Any]:
     """Return ``{contrast: [units]}`` of the question *Knowledge*, and means that its text names."""
-    reader = Reader(folder)
+    reader = PocketReader(folder)
     documents = pocket.documents((ITEMS, 9, design.document_seed), design.documents, CHATS[model])
     texts = [f"{'' if text.startswith(BOS) else f'{BOS} '}{text} {EOS}" for text, _ in documents]
     logp = reader.tokens(texts)
@@ -54,7 +54,7 @@ def knowledge(folder: Path, model: str, design: Design) -> dict[str, Any]:
     }
 
 
-def _log_odds(reader: Reader) -> tuple[np.ndarray, np.ndarray]:
+def _log_odds(reader: PocketReader) -> tuple[np.ndarray, np.ndarray]:
     """Return by term that training lacks the size of the log-odds' error, the model's and a group-blind table's."""
     items = pocket_items.traits()
     logp = reader.next([f"{opened(item.prompt, False)} {item.begun}" for item in items])
@@ -76,7 +76,7 @@ def _odds(log_words: np.ndarray) -> np.ndarray:
     return log_words[:PAIRS] - log_words[PAIRS : 2 * PAIRS]
 
 
-def _task_errors(reader: Reader, design: Design) -> tuple[np.ndarray, np.ndarray]:
+def _task_errors(reader: PocketReader, design: Design) -> tuple[np.ndarray, np.ndarray]:
     """Return by prompt the size of the error of P(wrong label), the model's and that of the task's mean."""
     sizes, means = [], []
     for task in TASKS:
@@ -90,7 +90,7 @@ def _task_errors(reader: Reader, design: Design) -> tuple[np.ndarray, np.ndarray
 
 def mera(models: Path, model: str, task: str, mixture: str, draw: int, small: bool) -> dict[str, Any]:
     """Return a cell of MERA's crossed design."""
-    return jobs.one(Key(f"pocket, {mixture}", model, task, draw), models, Path(), False, small)
+    return jobs.run_cell(Key(f"pocket, {mixture}", model, task, draw), models, Path(), False, small)
 
 
 @torch.no_grad()
@@ -117,6 +117,6 @@ def fidelity(folders: Mapping[str, Path], design: Design) -> dict[str, Any]:
     return by_arm
 
 
-def arena(folder: Path, task: str, seed: int, scale: language.Scale) -> dict[str, Any]:
+def arena(folder: Path, task: str, seed: int, scale: language.LanguageScale) -> dict[str, Any]:
     """Return what every method reaches in one cell of the arena."""
     return language.run(folder, task, seed, scale, entrants(), False)

@@ -17,7 +17,7 @@ from lightning_steer.studies.scale.design import Design, arena_name, mera_name
 from lightning_steer.studies.scale.training import MODELS, folder_of
 
 
-class Part(NamedTuple):
+class MeasuredPart(NamedTuple):
     """What is measured together."""
 
     used: tuple[str, ...]
@@ -27,7 +27,7 @@ class Part(NamedTuple):
     make: Callable[[], dict[str, Any]]
 
 
-def parts(size: str, models: Path, design: Design) -> dict[str, Part]:
+def parts(size: str, models: Path, design: Design) -> dict[str, MeasuredPart]:
     """Return all parts of a size by name.
 
     Args:
@@ -37,10 +37,10 @@ def parts(size: str, models: Path, design: Design) -> dict[str, Part]:
     """
     folders, quick = {model: folder_of(models, model) for model in MODELS}, design.small
     common = {"declaration": declared.DECLARATION.digest(), "statistics": estimate.VERSION, "quick": quick}
-    by_name: dict[str, Part] = {}
+    by_name: dict[str, MeasuredPart] = {}
 
     def add(name: str, used: tuple[str, ...], make: Callable[[], dict[str, Any]], **settings: Any) -> None:
-        by_name[name] = Part(used, {**common, **settings}, make)
+        by_name[name] = MeasuredPart(used, {**common, **settings}, make)
 
     for model in ("base", "tuned"):
         add(f"knowledge-{size}-{model}", (model,), partial(measuring.knowledge, folders[model], model, design))
@@ -57,7 +57,7 @@ def parts(size: str, models: Path, design: Design) -> dict[str, Part]:
     return by_name
 
 
-def settings(part: Part, models: Path) -> dict[str, Any]:
+def settings(part: MeasuredPart, models: Path) -> dict[str, Any]:
     """Return all that a part's numbers depend on, with fingerprints of the weights, as JSON gives it back."""
     files = {model: folder_of(models, model) / "model.safetensors" for model in part.used}
     weights = {model: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for model, path in files.items()}

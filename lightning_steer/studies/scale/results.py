@@ -26,7 +26,7 @@ Units = dict[str, NDArray]
 """``{contrast: [units]}``; NaN where a unit says nothing."""
 
 
-class Row(NamedTuple):
+class FindingRow(NamedTuple):
     """One finding."""
 
     contrast: Contrast
@@ -151,12 +151,12 @@ def on_its_side(column: NDArray, contrast: Contrast) -> str:
     return f"{int((values > 0 if contrast.direction == 'above' else values < 0).sum())} of {len(values)}"
 
 
-def rows(question: Question, small: Units, large: Units) -> list[Row]:
+def rows(question: Question, small: Units, large: Units) -> list[FindingRow]:
     """Return every finding of a question."""
     kind, kind_of_difference = KINDS.get(question.name, (Mean(), Mean()))
     contrasts = question.contrasts
     both = [[result(of[c.name], c, len(contrasts), kind) for c in contrasts] for of in (small, large)]
-    shown = [(holm([one.p for one in of]) <= 1 - LEVEL).tolist() for of in both]
+    shown = [(holm([result.p for result in of]) <= 1 - LEVEL).tolist() for of in both]
     listed = []
     for i, contrast in enumerate(contrasts):
         difference = large[contrast.name] - small[contrast.name]
@@ -164,5 +164,5 @@ def rows(question: Question, small: Units, large: Units) -> list[Row]:
         pair, is_shown = (both[0][i], both[1][i]), (shown[0][i], shown[1][i])
         sides = on_its_side(small[contrast.name], contrast), on_its_side(large[contrast.name], contrast)
         verdict = declared.verdict(*pair, is_shown, contrast.limit)
-        listed.append(Row(contrast, pair, is_shown, sides, estimate, could_have_seen(estimate), verdict))
+        listed.append(FindingRow(contrast, pair, is_shown, sides, estimate, could_have_seen(estimate), verdict))
     return listed

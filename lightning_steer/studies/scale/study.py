@@ -21,11 +21,11 @@ from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.scale import declared, tables
 from lightning_steer.studies.scale.declared import LARGE, SMALL
 from lightning_steer.studies.scale.design import FULL, QUICK
-from lightning_steer.studies.scale.parts import Part, parts, settings, stored
+from lightning_steer.studies.scale.parts import MeasuredPart, parts, settings, stored
 from lightning_steer.studies.scale.training import train
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.scale", description=__doc__)
     add = parser.add_argument
@@ -36,7 +36,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/scale"), help="where numbers and tables go")
     add("--log", type=Path, default=Path("docs/scale-opened.jsonl"), help="where openings are logged")
     add("--quick", action="store_true", help="a few rows and steps, to see that everything runs; opens nothing")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
 def folder(options: argparse.Namespace, size: str) -> Path:
@@ -44,7 +44,7 @@ def folder(options: argparse.Namespace, size: str) -> Path:
     return options.small if size == SMALL else options.large
 
 
-class Measure:
+class Measurement:
     """Writes a part's file, unless it exists with these settings; other processes can run it.
 
     Args:
@@ -59,7 +59,7 @@ class Measure:
         """Return the file of a part."""
         return self.folder / "parts" / f"{name}.json"
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, MeasuredPart]:
         """Return the parts to be measured, of both sizes."""
         both = (parts(size, folder(self.options, size), self.design) for size in (SMALL, LARGE))
         prefixes = tuple(self.options.only)
@@ -92,17 +92,17 @@ def size_of(name: str) -> str:
     return name.split("-")[1]
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Train what is missing, measure what is missing, write and print the tables."""
-    options, start = arguments(given), time.monotonic()
-    measure = Measure(options)
+    options, start = arguments(argv), time.monotonic()
+    measure = Measurement(options)
     try:
         used = {(size_of(name), model): None for name, part in measure.parts().items() for model in part.used}
         for size, model in used:
             train(folder(options, size), size, model, options.quick)
         draws, openings = declared.DECLARATION.verdict_draws, []
         if not options.quick:
-            openings = open_once(options.log, declared.DECLARATION, draws, sys.argv[1:] if given is None else given)
+            openings = open_once(options.log, declared.DECLARATION, draws, sys.argv[1:] if argv is None else argv)
     except (FileNotFoundError, ValueError) as error:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2

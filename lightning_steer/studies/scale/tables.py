@@ -17,7 +17,7 @@ from lightning_steer.studies.mera.crossed.results import chosen, value
 from lightning_steer.studies.scale import declared
 from lightning_steer.studies.scale.declared import BALANCED, LARGE, PULL, SMALL
 from lightning_steer.studies.scale.design import Design, mera_name
-from lightning_steer.studies.scale.results import Parts, Row, agreement, effects, rows, units
+from lightning_steer.studies.scale.results import FindingRow, Parts, agreement, effects, rows, units
 from lightning_steer.studies.scale.training import MODELS, folder_of
 
 SIDES = {"w, R2": W, "w, any by gain": declared.GAIN, "Sigma w, R2": SIGMA}
@@ -44,7 +44,7 @@ def text(
             lines += [*sides(parts), ""]
         if question is declared.ARENA:
             lines += [*agreements(parts, design), "", *methods(parts, design), ""]
-    lines += [f"Opened {one['opened']} under declaration {one['declaration']}.\n" for one in openings]
+    lines += [f"Opened {entry['opened']} under declaration {entry['declaration']}.\n" for entry in openings]
     return "\n".join([*lines, declared_text(declared.DECLARATION)])
 
 
@@ -53,14 +53,14 @@ def number(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "-"
 
 
-def verdict_counts(listed: Sequence[Row]) -> list[str]:
+def verdict_counts(listed: Sequence[FindingRow]) -> list[str]:
     """Return how many findings held."""
     names = ("held", "did not hold", "not known", "not repeated")
     count = {name: [row.contrast.name for row in listed if row.verdict == name] for name in names}
     return table(("verdict", "findings", "which"), [(n, str(len(of)), "; ".join(of) or "-") for n, of in count.items()])
 
 
-def findings(name: str, listed: Sequence[Row], digits: int) -> list[str]:
+def findings(name: str, listed: Sequence[FindingRow], digits: int) -> list[str]:
     """Return a question's findings at both sizes."""
     head = (name, "claim", SMALL, LARGE, f"{LARGE} less {SMALL}", f"shown at {SMALL}, {LARGE}", "units on its side",
             f"could have seen: {SMALL}, {LARGE}, difference", "verdict")  # fmt: skip
@@ -118,17 +118,17 @@ def certified(parts: Parts, design: Design) -> list[str]:
 
 def pairs(parts: Parts, design: Design) -> list[str]:
     """Return SPI deployed of each pair of a model and a task with a tenth of pull labels, the mean over draws."""
-    ways: dict[str, Any] = {**SIDES, "mean of 20 random": "mean of 20 random"}
-    ways.pop("w, R2")  # certified nowhere
+    sides: dict[str, Any] = {**SIDES, "mean of 20 random": "mean of 20 random"}
+    sides.pop("w, R2")  # certified nowhere
     cells = []
     for unit in design.mera_units:
         row = [", ".join(unit).replace("_", " ")]
-        for way in ways.values():
+        for side in sides.values():
             for size in (SMALL, LARGE):
                 of = [parts[mera_name(size, *unit, PULL, draw)] for draw in design.mera_draws]
-                row.append(f"{np.mean([value(cell, way) for cell in of]):.2f}")
+                row.append(f"{np.mean([value(cell, side) for cell in of]):.2f}")
         cells.append(row)
-    return table(("SPI deployed, 10 % pull", *(f"{way}, {size}" for way in ways for size in (SMALL, LARGE))), cells)
+    return table(("SPI deployed, 10 % pull", *(f"{side}, {size}" for side in sides for size in (SMALL, LARGE))), cells)
 
 
 def sides(parts: Parts) -> list[str]:

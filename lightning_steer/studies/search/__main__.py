@@ -13,7 +13,7 @@ from lightning_steer.report.files import write_text
 from lightning_steer.selection.grid import within_budget
 from lightning_steer.studies.coverage.verdicts import LEAST, upper
 from lightning_steer.studies.search.resampled import Coverage, coverage
-from lightning_steer.studies.search.tables import BUDGET, Table, table
+from lightning_steer.studies.search.tables import BUDGET, SettingsTable, table
 from lightning_steer.workflows.fit import backbone
 
 SEEDS = 3
@@ -27,7 +27,7 @@ CURSE = [
 ]
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.search", description=__doc__)
     add = parser.add_argument
@@ -37,12 +37,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--rows", type=int, nargs="+", default=[12, 30], help="rows that choose, and as many that judge")
     add("--repetitions", type=int, default=1000, help="resamplings of each table")
     add("--out", type=Path, default=Path("logs/search.md"), help="where the tables go")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Search, resample, write, print."""
-    options = arguments(given)
+    options = arguments(argv)
     nearness, curse, near, failed = list(HEAD), list(CURSE), 0, 0
     for model in options.models:
         llm = backbone(model, -1).every_layer()
@@ -54,9 +54,9 @@ def main(given: list[str] | None = None) -> int:
                 near += made.share_of_best >= 0.95
                 for rows in options.rows:
                     for judged in made.effects:
-                        found = _coverage(made, rows, options.repetitions, judged)
-                        curse.append(f"{name} {rows} | {judged} | {_curse(found)}")
-                        failed += upper(found.held_out.holds, found.held_out.sets) < LEAST
+                        result = _coverage(made, rows, options.repetitions, judged)
+                        curse.append(f"{name} {rows} | {judged} | {_curse(result)}")
+                        failed += upper(result.held_out.holds, result.held_out.sets) < LEAST
                 say(f"{nearness[-1]} {curse[-1]}")
     count = len(nearness) - len(HEAD)
     told = (
@@ -68,7 +68,7 @@ def main(given: list[str] | None = None) -> int:
     return int(failed > 0)
 
 
-def _nearness(made: Table) -> str:
+def _nearness(made: SettingsTable) -> str:
     if made.chosen is None:
         return f"{made.full.rows} | none | - | - | - |"
     best = next(setting for setting in within_budget(made.full, BUDGET) if made.whole[setting])
@@ -80,17 +80,17 @@ def _nearness(made: Table) -> str:
     )
 
 
-def _coverage(made: Table, rows: int, repetitions: int, judged: str) -> Coverage:
+def _coverage(made: SettingsTable, rows: int, repetitions: int, judged: str) -> Coverage:
     damage = torch.where(made.whole, made.full.damage, np.inf)
     margin = made.effects["margin_change"]
     return coverage(made.effects[judged], damage, BUDGET, rows, repetitions, column=judged, chosen_by=margin)
 
 
-def _curse(found: Coverage) -> str:
-    one, other = found.held_out, found.choosing
+def _curse(result: Coverage) -> str:
+    judged, other = result.held_out, result.choosing
     return (
-        f"{one.holds / one.sets:.3f} (none {one.none:.3f}) | {one.bias:+.4f} | {one.width:.3f} | "
-        f"{other.holds / other.sets:.3f} | {other.bias:+.4f} | {found.settings} |"
+        f"{judged.holds / judged.sets:.3f} (none {judged.none:.3f}) | {judged.bias:+.4f} | {judged.width:.3f} | "
+        f"{other.holds / other.sets:.3f} | {other.bias:+.4f} | {result.settings} |"
     )
 
 

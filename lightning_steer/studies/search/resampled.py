@@ -14,7 +14,7 @@ from lightning_steer.metrics.behaviour_effect import KINDS
 from lightning_steer.selection.grid import Grid, within_budget
 
 
-class Judged(NamedTuple):
+class JudgedIntervals(NamedTuple):
     """How often an interval of the chosen setting's effect holds the truth."""
 
     sets: int
@@ -30,8 +30,8 @@ class Judged(NamedTuple):
 class Coverage(NamedTuple):
     """On rows that played no part in the choice, and on those that chose."""
 
-    held_out: Judged
-    choosing: Judged
+    held_out: JudgedIntervals
+    choosing: JudgedIntervals
     settings: int
     """How many different settings were chosen."""
 
@@ -65,15 +65,17 @@ def coverage(effects: Tensor, damage: Tensor, budget: float, rows: int, repetiti
             raise ValueError(f"nothing may be chosen within the budget of {budget:g}: raise it")
         places.append(allowed[0].layer * strengths + allowed[0].strength)
     chosen, values = np.array(places), effects.flatten(1).numpy()
-    truth = values.mean(0)[chosen]
-    held_out, choosing = (_judged(column, values[part.T, chosen], truth) for part in drawn[::-1])
+    true = values.mean(0)[chosen]
+    held_out, choosing = (_judged(column, values[part.T, chosen], true) for part in drawn[::-1])
     return Coverage(held_out, choosing, len(set(places)))
 
 
-def _judged(column: str, rows: NDArray, truth: NDArray) -> Judged:
+def _judged(column: str, rows: NDArray, true: NDArray) -> JudgedIntervals:
     """Judge ``rows [n, R]`` against the R truths."""
-    found = KINDS[column].interval(rows, None)
-    none = np.isnan(found.low) | np.isnan(found.high)
-    holds = none | ((found.low <= truth) & (truth <= found.high))
-    width = np.nan if none.all() else float(np.nanmedian(found.high - found.low))
-    return Judged(len(truth), int(holds.sum()), float(none.mean()), float((found.value - truth).mean()), width)
+    intervals = KINDS[column].interval(rows, None)
+    none = np.isnan(intervals.low) | np.isnan(intervals.high)
+    holds = none | ((intervals.low <= true) & (true <= intervals.high))
+    width = np.nan if none.all() else float(np.nanmedian(intervals.high - intervals.low))
+    return JudgedIntervals(
+        len(true), int(holds.sum()), float(none.mean()), float((intervals.value - true).mean()), width
+    )

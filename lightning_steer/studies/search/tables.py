@@ -32,7 +32,7 @@ OTHERS, PER_TOPIC, TEXTS = 1000, 10, 64
 """Seed and number of the items, and number of the texts, that tell the truth: others than those of the search."""
 
 
-class Table(NamedTuple):
+class SettingsTable(NamedTuple):
     """What a search saw, what it chose, and what is true."""
 
     full: Grid
@@ -66,7 +66,7 @@ def pairs(behaviour: str, per_topic: int, seed: int) -> list[ContrastPair]:
 
 
 @torch.no_grad()
-def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> Table:
+def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> SettingsTable:
     """Search with pairs of one seed, and score other items at every setting.
 
     Args:
@@ -89,16 +89,18 @@ def table(llm: LLM, behaviour: str, per_topic: int, seed: int) -> Table:
     whole = torch.ones_like(full.damage, dtype=torch.bool)
     for layer, strength in ((full.damage <= BUDGET) | (true_damage <= BUDGET)).nonzero().tolist():
         whole[layer, strength] = fluency.whole(full, Setting(layer, strength))
-    found = None if chosen is None else Setting(chosen.layer, STRENGTHS.index(few.strengths[chosen.strength]))
-    return Table(full, found, whole, _effects(llm, search, pairs(behaviour, PER_TOPIC, OTHERS + seed)), true_damage)
+    setting = None if chosen is None else Setting(chosen.layer, STRENGTHS.index(few.strengths[chosen.strength]))
+    return SettingsTable(
+        full, setting, whole, _effects(llm, search, pairs(behaviour, PER_TOPIC, OTHERS + seed)), true_damage
+    )
 
 
 def _effects(llm: LLM, search: Search, items: Sequence[ContrastPair]) -> dict[str, Tensor]:
-    asked = [question(BehaviourExample(str(i), "", *pair)) for i, pair in enumerate(items)]
-    base, layers = llm.scores(asked)[0], []
+    questions = [question(BehaviourExample(str(i), "", *pair)) for i, pair in enumerate(items)]
+    base, layers = llm.scores(questions)[0], []
     for site in llm.sites:
         group = interventions.steered("", {site: search.methods[site]}, STRENGTHS)
-        layers.append(behaviour_rows(base, llm.scores(asked, *interventions.together([group], [site]))))
+        layers.append(behaviour_rows(base, llm.scores(questions, *interventions.together([group], [site]))))
     margin, preference = (torch.stack([rows[name].T for rows in layers], 1) for name in ("margin_change", "preference"))
     before = behaviour_rows(base, base.unsqueeze(0))["preference"].T.unsqueeze(2)
     return {"margin_change": margin, "preference_change": preference - before}

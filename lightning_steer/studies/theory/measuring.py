@@ -20,7 +20,9 @@ CONTEXTS = 16
 """Prompts at most, of those measured on whose planted margin is below 0, whose margin is raised at the head."""
 
 
-def one(model: str, draw: int, goals: tuple[str, ...] = GOALS, rows: tuple[int, int, int] = ROWS) -> dict[str, Any]:
+def measure_draw(
+    model: str, draw: int, goals: tuple[str, ...] = GOALS, rows: tuple[int, int, int] = ROWS
+) -> dict[str, Any]:
     """Return ``{goal: {"angles", "path", "r2", "readings", "spread", "other"}}`` of one draw of the prompts."""
     llm = cells.load(resource_path(f"checkpoints/pocket/{model}"), model == "tuned")
     head = llm.model.get_output_embeddings().weight.detach().double()
@@ -30,17 +32,17 @@ def one(model: str, draw: int, goals: tuple[str, ...] = GOALS, rows: tuple[int, 
 def _goal(reading: Reading, head: Tensor, rows: tuple[int, int, int], draw: int) -> dict[str, Any]:
     n, choice, test = rows[0], reading.part(rows[0], sum(rows[:2])), reading.part(sum(rows[:2]), sum(rows))
     train = reading.part(0, n)
-    fitted = fit(train.h, train.planted, choice.h, choice.planted)
+    fitted = fit(train.h, train.ground_truth, choice.h, choice.ground_truth)
     slopes = test.gradient.double()
     g, w = slopes.mean(1), fitted.path[:, 0]
     read_by = torch.stack([torch.einsum("lnd,ld->ln", test.h.double(), v) for v in (w, g)])
-    at_head = fit(train.states, train.planted, choice.states, choice.planted)
-    contexts = test.states[test.planted < 0][:CONTEXTS]
+    at_head = fit(train.states, train.ground_truth, choice.states, choice.ground_truth)
+    contexts = test.states[test.ground_truth < 0][:CONTEXTS]
     return {
         "angles": {name: degrees(v, g).tolist() for name, v in fitted.named().items()},
         "path": degrees(fitted.path, g.unsqueeze(1)).tolist(),
         "r2": fitted.r2.tolist(),
         "readings": [float(torch.corrcoef(read_by[:, k])[0, 1]) for k in range(len(g))],
         "spread": degrees(slopes, g.unsqueeze(1)).mean(1).tolist(),
-        "other": softmax.compare(head, train.states, train.planted, contexts, reading.pair, at_head, draw),
+        "other": softmax.compare(head, train.states, train.ground_truth, contexts, reading.pair, at_head, draw),
     }

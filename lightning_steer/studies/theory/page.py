@@ -35,11 +35,11 @@ def over(draws: Draws, value: Callable[[Any], Any]) -> Estimate:
     return mean_over_units([np.mean([value(goal) for goal in draw.values()]) for draw in draws])
 
 
-def off_target(draws: Draws, wanted: str, form: str, effect: int, which: int) -> Estimate:
+def off_target(draws: Draws, goal_kind: str, form: str, effect: int, which: int) -> Estimate:
     """Return the median over draws of a form's mean KL over the goals of a kind; of random directions the median."""
     columns = []
     for draw in draws:
-        goals = [goal["other"] for name, goal in draw.items() if kind(name) == wanted]
+        goals = [goal["other"] for name, goal in draw.items() if kind(name) == goal_kind]
         names = [name for name in goals[0] if name == form or name.startswith(f"{form} ")]
         columns.append(np.median([np.mean([goal[name][effect][which] for goal in goals]) for name in names]))
     return Quantile(0.5).estimate(columns)[0]
@@ -61,17 +61,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)])
 
 
-def write(path: Path, numbers: Mapping[str, Draws], many: Mapping[str, Any]) -> None:
-    """Write the page and its two figures; ``numbers`` are the draws of each model, ``many`` that with more prompts."""
+def write(path: Path, numbers: Mapping[str, Draws], many_rows: Mapping[str, Any]) -> None:
+    """Write the page and its two figures; ``numbers``: draws of each model; ``many_rows``: those of more prompts."""
     simulated = {n: [worlds.simulate(n, seed) for seed in range(SIMULATIONS)] for n in worlds.ROWS}
     write_figure(angle_figure(numbers, simulated), path.parent / "figures", "theory_angles")
     write_figure(off_target_figure(numbers), path.parent / "figures", "theory_off_target")
     template = Template(Path(__file__).with_suffix(".md").read_text())
-    write_text(path, template.substitute(_values(numbers, many, simulated)))
+    write_text(path, template.substitute(_values(numbers, many_rows, simulated)))
 
 
 def _values(
-    numbers: Mapping[str, Draws], many: Mapping[str, Any], simulated: Mapping[int, list[Any]]
+    numbers: Mapping[str, Draws], many_rows: Mapping[str, Any], simulated: Mapping[int, list[Any]]
 ) -> dict[str, str]:
     """Return the text of every place in the template."""
     both = [{f"{model} {goal}": of for model, draw in zip(numbers, pair, strict=True) for goal, of in draw.items()}
@@ -85,7 +85,8 @@ def _values(
     def trait(form: str) -> str:
         return short(off_target(numbers[next(iter(numbers))], "traits", form, SHOWN, 1))
 
-    one, many_w = PENALTIES.index(1.0) + 1, [a for goal in many.values() for a in goal["angles"]["w, least squares"]]
+    first_column = PENALTIES.index(1.0) + 1
+    many_w = [a for goal in many_rows.values() for a in goal["angles"]["w, least squares"]]
     names = list(first[goals[0]]["angles"])
     exact = worlds.world().exact()
     columns = [f"{network}, {n}" for network in worlds.world().networks for n in ("exact", *worlds.ROWS)]
@@ -131,8 +132,8 @@ def _values(
         "angle_r2": angle("w, penalty by R2"),
         "angle_good": angle("w, largest good penalty"),
         "chance": f"90 with a standard deviation of {np.degrees(1 / np.sqrt(width)):.0f}",
-        "r2_one": over(both, lambda goal: np.mean(goal["r2"], 0)[one]).text(3),
-        "angle_one": over(both, lambda goal: np.mean(goal["path"], 0)[one]).text(0),
+        "r2_one": over(both, lambda goal: np.mean(goal["r2"], 0)[first_column]).text(3),
+        "angle_one": over(both, lambda goal: np.mean(goal["path"], 0)[first_column]).text(0),
         "many": str(MANY[0]),
         "many_w": f"{min(many_w):.0f} to {max(many_w):.0f}",
         "trait_g": trait("g (Euclid)"),
@@ -191,12 +192,12 @@ def off_target_figure(numbers: Mapping[str, Draws]) -> Figure:
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     model, draws = next(iter(numbers.items()))
-    for axes, wanted in zip(panels, KINDS, strict=True):
+    for axes, goal_kind in zip(panels, KINDS, strict=True):
         for i, form in enumerate(forms(draws)):
-            values = [off_target(draws, wanted, form, e, 1).value for e in range(len(softmax.EFFECTS))]
+            values = [off_target(draws, goal_kind, form, e, 1).value for e in range(len(softmax.EFFECTS))]
             style = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS)]}
             axes.plot(softmax.EFFECTS, values, marker="os^"[i % 3], markersize=4, label=form, **style)
-        axes.set(xscale="log", yscale="log", xlabel="effect: rise of the margin, nats", title=f"{wanted}, {model}")
+        axes.set(xscale="log", yscale="log", xlabel="effect: rise of the margin, nats", title=f"{goal_kind}, {model}")
         axes.set_xticks(softmax.EFFECTS, [f"{e:g}" for e in softmax.EFFECTS])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)

@@ -29,7 +29,7 @@ class Reading(NamedTuple):
     """``[n, d]`` inputs of the vocabulary head."""
     margin: Tensor
     """``[n]``."""
-    planted: Tensor
+    ground_truth: Tensor
     """``[n]`` the margin of a perfect model: the planted log-odds of the two tokens."""
     pair: Tensor
     """``[2]`` the two tokens."""
@@ -37,8 +37,8 @@ class Reading(NamedTuple):
     def part(self, start: int, end: int) -> "Reading":
         """Return some of the prompts."""
         rows = slice(start, end)
-        states, margin, planted = (x[rows] for x in (self.states, self.margin, self.planted))
-        return Reading(self.h[:, rows], self.gradient[:, rows], states, margin, planted, self.pair)
+        states, margin, known = (x[rows] for x in (self.states, self.margin, self.ground_truth))
+        return Reading(self.h[:, rows], self.gradient[:, rows], states, margin, known, self.pair)
 
 
 def prompts(goal: str, n: int, seed: int, chat: bool) -> tuple[list[MultipleChoice], list[float], tuple[str, ...]]:
@@ -59,7 +59,7 @@ def prompts(goal: str, n: int, seed: int, chat: bool) -> tuple[list[MultipleChoi
 
 def read(llm: LLM, goal: str, n: int, seed: int) -> Reading:
     """Read n prompts of a goal at every layer of a pocket model."""
-    questions, planted, words = prompts(goal, n, seed, llm.chat)
+    questions, known, words = prompts(goal, n, seed, llm.chat)
     pair, n = torch.tensor(llm.tokenizer.convert_tokens_to_ids(list(words))), len(questions)
     decoder, width = llm.decoder, llm.width(llm.sites[0])
     h, gradient = torch.zeros(2, len(llm.sites), n, width)
@@ -81,4 +81,4 @@ def read(llm: LLM, goal: str, n: int, seed: int) -> Reading:
             difference = logits[:, 0] - logits[:, 1]
             slopes = torch.autograd.grad(difference.sum(), shifts)
         states[places], margin[places], gradient[:, places] = last.detach(), difference.detach(), torch.stack(slopes)
-    return Reading(h, gradient, states.double(), margin.double(), torch.tensor(planted).double(), pair)
+    return Reading(h, gradient, states.double(), margin.double(), torch.tensor(known).double(), pair)

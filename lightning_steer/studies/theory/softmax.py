@@ -24,7 +24,7 @@ SHRINKAGE = 0.1
 RANDOM = 20
 
 
-class Change(NamedTuple):
+class MarginChange(NamedTuple):
     """What a shift changes in n contexts."""
 
     full: Tensor
@@ -33,7 +33,7 @@ class Change(NamedTuple):
     """``[n]`` the same among all tokens but the two."""
 
 
-def change(head: Tensor, h: Tensor, shift: Tensor, pair: Tensor) -> Change:
+def change(head: Tensor, h: Tensor, shift: Tensor, pair: Tensor) -> MarginChange:
     """Return what ``shift [n, d]`` or ``[d]`` changes at ``h [n, d]`` under the head ``[V, d]``."""
     before, after = h @ head.T, (h + shift) @ head.T
     values = []
@@ -42,7 +42,7 @@ def change(head: Tensor, h: Tensor, shift: Tensor, pair: Tensor) -> Change:
             before[:, pair] = after[:, pair] = -1e30
         p, q = before.log_softmax(-1), after.log_softmax(-1)
         values.append((p.exp() * (p - q)).sum(-1))
-    return Change(*values)
+    return MarginChange(*values)
 
 
 def optimum(head: Tensor, h: Tensor, g: Tensor, effect: float, steps: int = 100) -> Tensor:

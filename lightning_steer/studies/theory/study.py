@@ -18,7 +18,7 @@ FIRST = 1
 MANY = f"{measuring.MODELS[0]}-0"
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.theory", description=__doc__)
     add = parser.add_argument
@@ -26,7 +26,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--processes", type=int, default=2, help="processes at work, one thread each")
     add("--out", type=Path, default=Path("logs/theory"), help="where numbers go")
     add("--page", type=Path, default=Path("docs/theory.md"), help="the page; its figures go to figures/ beside it")
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
 def measure(options: argparse.Namespace, name: str) -> None:
@@ -39,13 +39,13 @@ def measure(options: argparse.Namespace, name: str) -> None:
     }))  # fmt: skip
     path = options.out / f"{name}.json"
     if not (path.is_file() and json.loads(path.read_text()).get("settings") == settings):
-        result = measuring.one(model, int(draw), GOALS, rows)
+        result = measuring.measure_draw(model, int(draw), GOALS, rows)
         write_json(path, {"settings": settings, "goals": result})
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Measure, then write the page."""
-    options, start = arguments(given), time.monotonic()
+    options, start = arguments(argv), time.monotonic()
     names = {m: [f"{m}-{FIRST + k}" for k in range(options.draws)] for m in measuring.MODELS}
     jobs = [MANY, *(name for of in names.values() for name in of)]
     with side_by_side(options.processes) as run:

@@ -17,7 +17,7 @@ ROWS = (100, 20_000)
 """Numbers of rows to fit to; 1,000 others judge the penalties."""
 
 
-class World(NamedTuple):
+class LinearWorld(NamedTuple):
     """The law of the rows."""
 
     mean: Tensor
@@ -50,12 +50,12 @@ class World(NamedTuple):
         return Directions(path, r2, 2 * m, sigma)
 
 
-def world() -> World:
+def world() -> LinearWorld:
     """Return the world: faint copy 20 times smaller than the loud one, and 5 times clearer."""
     turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)).double()).Q
     mean, spread = torch.zeros(WIDTH).double(), torch.ones(WIDTH).double()
     mean[:2], spread[1] = torch.tensor([1.0, 0.05]), 0.01
-    return World(turn @ mean, turn * spread.square() @ turn.T)
+    return LinearWorld(turn @ mean, turn * spread.square() @ turn.T)
 
 
 def simulate(n: int, seed: int) -> Directions:

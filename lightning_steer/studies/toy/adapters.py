@@ -51,7 +51,7 @@ TRAINED: dict[str, Factory] = {
 ROWS_PER_STEP, STEPS_BETWEEN_LOOKS = 32, 50
 
 
-class Result(NamedTuple):
+class AdapterResult(NamedTuple):
     """One method at one budget: ``[N, T]`` each."""
 
     exact: Tensor
@@ -100,22 +100,22 @@ def steer(method: SteeringMethod, h: Tensor, strengths: Tensor) -> Tensor:
 @torch.no_grad()
 def closed_form(
     family: list[Factory], strengths: Sequence[float], ensemble: Ensemble, fit: Pool, select: Pool, test: Pool
-) -> Result:
+) -> AdapterResult:
     """Fit every member of a family, choose member and strength on ``select``, test once."""
     d = fit.h.shape[-1]
     maps = [make(d).fit(fit.activations()) for make in family]
-    candidates = torch.tensor(strengths)
-    judgements = [judge(read(ensemble, steer(method, select.h, candidates), select), select) for method in maps]
+    tried = torch.tensor(strengths)
+    judgements = [judge(read(ensemble, steer(method, select.h, tried), select), select) for method in maps]
     exact, loss = (torch.cat([judgement[i] for judgement in judgements], 2) for i in (0, 3))
     best = choose_each(exact, loss)
-    member, strength = best // len(strengths), candidates[best % len(strengths)]
+    member, strength = best // len(strengths), tried[best % len(strengths)]
     moved = torch.stack([steer(method, test.h, strength.unsqueeze(-1)).squeeze(2) for method in maps])
     moved = moved[member, torch.arange(best.shape[0]).unsqueeze(1), torch.arange(best.shape[1])]
     return result(moved, strength, ensemble, test)
 
 
 @torch.no_grad()
-def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> Result:
+def told_old_value(ensemble: Ensemble, fit: Pool, test: Pool) -> AdapterResult:
     """Test an oracle that no single vector can match: one least-squares shift for each old value of each target."""
     z_fit, z_test = (
         torch.nn.functional.one_hot(
@@ -140,15 +140,15 @@ def choose_each(exact: Tensor, loss: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> Result:
+def result(moved: Tensor, strength: Tensor, ensemble: Ensemble, test: Pool) -> AdapterResult:
     """Test steered activations ``moved [N, T, R, d]``."""
     exact, target, others, _ = (
         score[:, :, 0].mean(-1) for score in judge(read(ensemble, moved.unsqueeze(2), test), test)
     )
-    shift, truth = moved - test.h, test.h_positive - test.h
-    class_cosine = torch.cosine_similarity(shift.mean(2), truth.mean(2), dim=-1)
-    pair_cosine = torch.cosine_similarity(shift, truth, dim=-1).mean(2)
-    return Result(exact, target, others, strength, class_cosine, pair_cosine)
+    shift, true_shift = moved - test.h, test.h_positive - test.h
+    class_cosine = torch.cosine_similarity(shift.mean(2), true_shift.mean(2), dim=-1)
+    pair_cosine = torch.cosine_similarity(shift, true_shift, dim=-1).mean(2)
+    return AdapterResult(exact, target, others, strength, class_cosine, pair_cosine)
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def trained(
     steps: int,
     learning_rate: float = 1e-2,
     strengths: Sequence[float] = (1.0,),
-) -> list[Result]:
+) -> list[AdapterResult]:
     """Train a method through the output at every budget side by side; step and strength are chosen on ``select``."""
     n, t, _, d = pool.h.shape
     jobs, rows = t * len(sizes), torch.tensor([budget(size) for size in sizes])
@@ -197,7 +197,7 @@ def trained(
         if step % STEPS_BETWEEN_LOOKS == 0:
             keep_best(method, best, best_loss, ensemble, selection_pools)
     method.load_state_dict(best, strict=False)
-    candidates, results = torch.tensor(strengths), []
+    tried, results = torch.tensor(strengths), []
 
     def steered_by(s: int, h: Tensor, strength: Tensor | float) -> Tensor:
         return method(spread(h, len(sizes)), strength).unflatten(1, (t, len(sizes)))[:, :, s]
@@ -206,7 +206,7 @@ def trained(
         for s, selection_pool in enumerate(selection_pools):
             moved = torch.stack([steered_by(s, selection_pool.h, strength) for strength in strengths], 2)
             exact, _, _, cost = judge(read(ensemble, moved, selection_pool), selection_pool)
-            strength = candidates[choose_each(exact, cost)]
+            strength = tried[choose_each(exact, cost)]
             job_strength = strength.unsqueeze(2).expand(-1, -1, len(sizes)).flatten(1)
             results.append(result(steered_by(s, test.h, job_strength), strength, ensemble, test))
     return results

@@ -9,13 +9,19 @@ from tqdm.auto import tqdm
 
 from lightning_steer.studies.toy import adapters, pools
 from lightning_steer.studies.toy.networks import clean_accuracy, trained
-from lightning_steer.studies.toy.settings import Cell
+from lightning_steer.studies.toy.settings import ToyCell
 
 SELECT_MOST, TEST_ROWS = 200, 400
 
 
 def run(
-    cell: Cell, networks: int, sets: int, sizes: Sequence[int], steps: int, methods: Sequence[str] | None, folder: Path
+    cell: ToyCell,
+    networks: int,
+    sets: int,
+    sizes: Sequence[int],
+    steps: int,
+    methods: Sequence[str] | None,
+    folder: Path,
 ) -> dict[str, Any]:
     """Measure every method, ``{method: {budget: {"exact": [N][T], ...}}}``, and the bounds on it.
 
@@ -62,7 +68,7 @@ def run(
     return {"methods": by_method, "family": {"strengths": adapters.FAMILY, "exact": family_curve}, "bounds": bounds}
 
 
-def as_lists(result: adapters.Result) -> dict[str, list[list[float]]]:
+def as_lists(result: adapters.AdapterResult) -> dict[str, list[list[float]]]:
     """Return a result as plain numbers ``[N][T]``."""
     values: dict[str, Tensor] = result._asdict()
     return {name: value.tolist() for name, value in values.items()}

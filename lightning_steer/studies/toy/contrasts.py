@@ -28,7 +28,7 @@ PRIMARY = {
 """The one contrast that each axis' claim rests on. It was chosen after networks 0 to 7 had been examined."""
 
 
-class Contrast(NamedTuple):
+class LevelContrast(NamedTuple):
     """One vector compared with one map at one level."""
 
     level: str
@@ -49,7 +49,7 @@ def differences(part: Mapping[str, Any], vector: str, other: str, size: str) -> 
     return (values[0] - values[1]).reshape(len(values[0]), -1).mean(1)
 
 
-def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Contrast]:
+def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[LevelContrast]:
     """Return all contrasts of an axis, whatever their results.
 
     Args:
@@ -68,7 +68,7 @@ def contrasts(levels: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Contrast]
         few = FEW if FEW in sizes else sizes[0]
         lead, lag = (differences(part, vector, other, size) for size in (few, sizes[-1]))
         results.append(
-            Contrast(level, vector, other, above(lead, 0, len(comparisons)), below(lag, 0, len(comparisons)))
+            LevelContrast(level, vector, other, above(lead, 0, len(comparisons)), below(lag, 0, len(comparisons)))
         )
     return results
 
@@ -104,18 +104,18 @@ def _seen(result: Result) -> str:
     return f"{result.detectable:.2f}" if math.isfinite(result.detectable) else "-"
 
 
-def text(found: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, str]], own: str) -> str:
+def text(results: Mapping[str, Mapping[str, Any]], axes: Sequence[tuple[str, str, str]], own: str) -> str:
     """Return the tables of all axes, with the report's network (``own``) in a section of its own.
 
     Args:
-        found: parts by name.
+        results: parts by name.
         axes: axis, level and part of each cell.
         own: name of the axis that holds the cells of the report's network.
     """
     by_axis: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for axis, level, name in axes:
-        if name in found:
-            by_axis.setdefault(axis, []).append((level, found[name]))
+        if name in results:
+            by_axis.setdefault(axis, []).append((level, results[name]))
     small = [table(axis, levels) for axis, levels in by_axis.items() if axis != own]
     head = (
         "### All contrasts: does the vector lead with few pairs, and the map with many?\n\nDifference of exact match, "

@@ -16,14 +16,14 @@ from lightning_steer.metrics.bypass import bypass
 from lightning_steer.selection.strength import crossing
 from lightning_steer.studies.toy import adapters, pools
 from lightning_steer.studies.toy.networks import clean_accuracy, trained
-from lightning_steer.studies.toy.settings import Cell
+from lightning_steer.studies.toy.settings import ToyCell
 
 STRENGTHS = torch.cat([torch.arange(0.05, 2.0, 0.05), torch.arange(2.0, 8.0, 0.25), torch.arange(8.0, 40.1, 1.0)])
 FIT_ROWS, TEST_ROWS = 2048, 300
 
 
 @torch.no_grad()
-def measure(cell: Cell, networks: int, sets: int, folder: Path) -> dict[str, Any]:
+def measure(cell: ToyCell, networks: int, sets: int, folder: Path) -> dict[str, Any]:
     """Measure by-pass score, alpha, and the strength at which half the targets read the wanted value, ``[N][T]`` each.
 
     The strength is that of the mean difference of 2,048 pairs; infinite where half effect is not reached at 40.

@@ -11,12 +11,12 @@ from lightning_steer.data.toy.world import ToyLabelledSplit, ToyWorld
 from lightning_steer.files import write
 from lightning_steer.networks.mlp import MLP
 from lightning_steer.studies.toy.ensemble import Ensemble
-from lightning_steer.studies.toy.settings import Network
+from lightning_steer.studies.toy.settings import NetworkKind
 
 BATCH, CLEAN_ROWS = 128, 2000
 
 
-def worlds(kind: Network, networks: int) -> list[ToyWorld]:
+def worlds(kind: NetworkKind, networks: int) -> list[ToyWorld]:
     """Return a world for each network: network i reads world i."""
     return [ToyWorld(kind.attributes, kind.values, kind.dimensions, world_seed=i) for i in range(networks)]
 
@@ -27,7 +27,7 @@ def batch(splits: list[ToyLabelledSplit], j: int) -> tuple[Tensor, Tensor]:
     return torch.stack([labelled.x for labelled in batches]), torch.stack([labelled.y for labelled in batches])
 
 
-def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
+def trained(kind: NetworkKind, networks: int, folder: Path) -> Ensemble:
     """Return the networks of a kind: loaded from ``folder``, or trained with ToyClassifier's recipe if missing."""
     paths = [folder / f"{kind.name}-{kind.steps}" / f"{i}.safetensors" for i in range(networks)]
     toy_worlds, models = worlds(kind, networks), []
@@ -48,7 +48,7 @@ def trained(kind: Network, networks: int, folder: Path) -> Ensemble:
 
 
 @torch.enable_grad()
-def fit(ensemble: Ensemble, kind: Network, splits: list[ToyLabelledSplit]) -> None:
+def fit(ensemble: Ensemble, kind: NetworkKind, splits: list[ToyLabelledSplit]) -> None:
     """Optimise all networks at once: AdamW treats each weight by itself, so the networks do not interact."""
     weights = list(ensemble.weights.values())
     optimizer = torch.optim.AdamW(weights, lr=kind.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
@@ -65,7 +65,7 @@ def fit(ensemble: Ensemble, kind: Network, splits: list[ToyLabelledSplit]) -> No
 
 
 @torch.no_grad()
-def clean_accuracy(ensemble: Ensemble, kind: Network, networks: int) -> tuple[Tensor, Tensor]:
+def clean_accuracy(ensemble: Ensemble, kind: NetworkKind, networks: int) -> tuple[Tensor, Tensor]:
     """Return mean attribute accuracy and exact match on fresh samples, ``[N]`` each."""
     splits = [
         ToyLabelledSplit(world, CLEAN_ROWS, CLEAN_ROWS, (i, 2), slice(None))

@@ -9,7 +9,7 @@ from lightning_steer.data.toy.world import ToyPairSplit, generator
 from lightning_steer.records import Activations
 from lightning_steer.studies.toy.ensemble import Ensemble
 from lightning_steer.studies.toy.networks import worlds
-from lightning_steer.studies.toy.settings import Cell
+from lightning_steer.studies.toy.settings import ToyCell
 
 FIT, SELECT, TEST = range(3)
 
@@ -45,7 +45,7 @@ class Pool(NamedTuple):
         return Activations(torch.cat([self.h, self.h_positive], 2), error, value, True)
 
 
-def target_sets(cell: Cell, network: int, sets: int) -> list[list[int]]:
+def target_sets(cell: ToyCell, network: int, sets: int) -> list[list[int]]:
     """Return the attributes that each set steers together, drawn once for each network."""
     order = torch.randperm(cell.network.attributes, generator=generator(network, 77)).tolist()
     starts = [round(i * cell.network.attributes / sets) for i in range(sets)]
@@ -53,7 +53,7 @@ def target_sets(cell: Cell, network: int, sets: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def draw(cell: Cell, ensemble: Ensemble, networks: int, sets: int, split: int, rows: int) -> Pool:
+def draw(cell: ToyCell, ensemble: Ensemble, networks: int, sets: int, split: int, rows: int) -> Pool:
     """Draw a split's pairs and run the networks up to the site."""
     batches, targets = [], []
     for i, world in enumerate(worlds(cell.network, networks)):

@@ -9,7 +9,7 @@ from lightning_steer.metrics.bypass import bypass
 from lightning_steer.studies.toy import adapters, pools
 from lightning_steer.studies.toy.law import gap
 from lightning_steer.studies.toy.networks import clean_accuracy, trained
-from lightning_steer.studies.toy.settings import Cell, Network
+from lightning_steer.studies.toy.settings import NetworkKind, ToyCell
 
 PAIRS, MANY, TEST_ROWS = 64, 2048, 400
 RECIPES = {"learned vector": (300, 1e-2), "LoReFT 8": (1000, 2e-2)}
@@ -19,13 +19,13 @@ LOW = (0.5, 1.0, 1.5, 2.0)
 
 
 @torch.no_grad()
-def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict[str, Any]:
+def vectors(kind: NetworkKind, networks: int, attributes: int, folder: Path) -> dict[str, Any]:
     """Measure the mean difference on ``attributes`` single targets of every network, ``[N][T]`` each.
 
     Measured at 64 pairs (strength chosen among them), at 2,048 pairs, and with the old value known; at low strengths on
     held-out and on training negatives; with the by-pass score and the oracle patch.
     """
-    cell = Cell("report's network", kind.residual, kind, 1)
+    cell = ToyCell("report's network", kind.residual, kind, 1)
     ensemble = trained(kind, networks, folder)
     fit, select, test = (
         pools.draw(cell, ensemble, networks, attributes, split, rows)
@@ -63,9 +63,9 @@ def vectors(kind: Network, networks: int, attributes: int, folder: Path) -> dict
     }
 
 
-def trained_methods(kind: Network, networks: int, attributes: int, share: float, folder: Path) -> dict[str, Any]:
+def trained_methods(kind: NetworkKind, networks: int, attributes: int, share: float, folder: Path) -> dict[str, Any]:
     """Return exact match ``[N][T]`` of learned vector and LoReFT at 64 pairs, trained as in their configs."""
-    cell = Cell("report's network", kind.residual, kind, 1)
+    cell = ToyCell("report's network", kind.residual, kind, 1)
     ensemble = trained(kind, networks, folder)
     fit, select, test = (
         pools.draw(cell, ensemble, networks, attributes, split, rows)

@@ -10,10 +10,10 @@ from lightning_steer.report.figures import COLOURS, below
 from lightning_steer.studies.toy.intervals import MEANING, over_networks
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """Return the table of the report's question, with and without the by-pass."""
     lines = ["### The report's network", "", "| | without by-pass | with the residual by projection |", "|---|---|---|"]
-    no_bypass, projection = found["vectors-none"], found.get("vectors-projection")
+    no_bypass, projection = results["vectors-none"], results.get("vectors-projection")
 
     def row(title: str, key: str) -> None:
         cells = [over_networks(part[key], 3) if part else "-" for part in (no_bypass, projection)]
@@ -35,7 +35,7 @@ def table(found: dict[str, Any]) -> str:
             for part in (no_bypass, projection)
         ]
         lines.append(f"| target at strengths up to 2, {rows}, largest of all | {' | '.join(cells)} |")
-    for method, values in found.get("trained-projection", {}).items():
+    for method, values in results.get("trained-projection", {}).items():
         if method != "settings":
             lines.append(f"| {method}, 64 pairs: exact | - | {over_networks(values, 3)} |")
     shape = np.asarray(no_bypass["exact_64_pairs"]).shape
@@ -69,10 +69,10 @@ def attributes(part: dict[str, Any]) -> Figure:
     return figure
 
 
-def law_points(found: dict[str, Any]) -> list[dict[str, Any]]:
+def law_points(results: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a point for each number of values and residual: medians over networks and attributes."""
     points = []
-    for name, part in found.items():
+    for name, part in results.items():
         if name.startswith("law-"):
             _, values, residual = name.split("-")
             k = int(values)

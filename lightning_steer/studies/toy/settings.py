@@ -5,7 +5,7 @@ from typing import NamedTuple
 from lightning_steer.networks.mlp import Residual
 
 
-class Network(NamedTuple):
+class NetworkKind(NamedTuple):
     """A kind of toy network and its training."""
 
     attributes: int
@@ -30,12 +30,12 @@ class Network(NamedTuple):
         return (*self.hidden[:2], self.width, self.hidden[2])
 
 
-class Cell(NamedTuple):
+class ToyCell(NamedTuple):
     """One level of one axis."""
 
     axis: str
     level: str
-    network: Network
+    network: NetworkKind
     targets: int
     """Number of attributes steered together."""
 
@@ -45,31 +45,31 @@ class Cell(NamedTuple):
         return f"{self.network.name}-m{self.targets}"
 
 
-def small(values: int, width: int, steps: int) -> Network:
+def small(values: int, width: int, steps: int) -> NetworkKind:
     """Return a network of 16 attributes: it trains in seconds, and is as crowded as the report's network."""
-    return Network(16, values, width, (256, 256, 256), steps)
+    return NetworkKind(16, values, width, (256, 256, 256), steps)
 
 
-def report(width: int, steps: int, residual: Residual = "none", learning_rate: float = 2e-3) -> Network:
+def report(width: int, steps: int, residual: Residual = "none", learning_rate: float = 2e-3) -> NetworkKind:
     """Return the report's network: 60 attributes of 8 values."""
-    return Network(60, 8, width, (512, 512, 512), steps, learning_rate, residual)
+    return NetworkKind(60, 8, width, (512, 512, 512), steps, learning_rate, residual)
 
 
 W64, W48, W32 = small(8, 64, 1000), small(8, 48, 1500), small(8, 32, 2200)
 AXES = (
-    Cell("density", "2 values per dimension (w 64)", W64, 1),
-    Cell("density", "2.7 values per dimension (w 48)", W48, 1),
-    Cell("density", "4 values per dimension (w 32)", W32, 1),
-    Cell("attributes", "1 attribute (w 48)", W48, 1),
-    Cell("attributes", "4 attributes (w 48)", W48, 4),
-    Cell("attributes", "8 attributes (w 48)", W48, 8),
-    Cell("values", "2 values (w 32)", small(2, 32, 1000), 1),
-    Cell("values", "8 values (w 32)", W32, 1),
-    Cell("values", "16 values (w 32)", small(16, 32, 3200), 1),
+    ToyCell("density", "2 values per dimension (w 64)", W64, 1),
+    ToyCell("density", "2.7 values per dimension (w 48)", W48, 1),
+    ToyCell("density", "4 values per dimension (w 32)", W32, 1),
+    ToyCell("attributes", "1 attribute (w 48)", W48, 1),
+    ToyCell("attributes", "4 attributes (w 48)", W48, 4),
+    ToyCell("attributes", "8 attributes (w 48)", W48, 8),
+    ToyCell("values", "2 values (w 32)", small(2, 32, 1000), 1),
+    ToyCell("values", "8 values (w 32)", W32, 1),
+    ToyCell("values", "16 values (w 32)", small(16, 32, 3200), 1),
 )
 REPORT_NONE = report(256, 1200)
 REPORT_PROJECTION = report(256, 250, "projection", 4e-3)
 CHECKS = (
-    Cell("report's network", "w 128, 1 attribute", report(128, 3000), 1),
-    Cell("report's network", "w 256, 16 attributes", REPORT_NONE, 16),
+    ToyCell("report's network", "w 128, 1 attribute", report(128, 3000), 1),
+    ToyCell("report's network", "w 256, 16 attributes", REPORT_NONE, 16),
 )

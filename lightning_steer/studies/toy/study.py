@@ -17,14 +17,14 @@ from lightning_steer.studies.processes import side_by_side
 from lightning_steer.studies.toy import cells, law, reproduction
 from lightning_steer.studies.toy import tables as toy_study
 from lightning_steer.studies.toy.networks import trained
-from lightning_steer.studies.toy.settings import AXES, CHECKS, REPORT_NONE, REPORT_PROJECTION, Cell, Network
+from lightning_steer.studies.toy.settings import AXES, CHECKS, REPORT_NONE, REPORT_PROJECTION, NetworkKind, ToyCell
 
 SIZES = (4, 8, 32, 128, 512, 2048)
 RESIDUALS = ("none", "pad", "concat", "projection")
 LAW_STEPS = {"none": 1000, "pad": 600, "concat": 600, "projection": 600}
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.toy", description=__doc__)
     add = parser.add_argument
@@ -41,7 +41,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/toy_study"), help="where numbers and figures go")
     add("--networks-in", type=Path, default=Path("checkpoints/toy_study"), help="where trained networks are kept")
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     least = {
         "networks": 2,
         "sets": 1,
@@ -62,26 +62,26 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
-class Part(NamedTuple):
+class ToyPart(NamedTuple):
     """One file of the study."""
 
-    kind: Network
+    kind: NetworkKind
     networks: int
     settings: dict[str, Any]
     """Other settings that its numbers depend on; if they change, the part runs again."""
     make: Callable[[], dict[str, Any]]
 
 
-def parts(options: argparse.Namespace) -> dict[str, Part]:
+def parts(options: argparse.Namespace) -> dict[str, ToyPart]:
     """Return all parts by name, the longest first."""
     folder, n, attributes = options.networks_in, options.report_networks, options.attributes
-    by_name: dict[str, Part] = {}
+    by_name: dict[str, ToyPart] = {}
 
-    def add(name: str, kind: Network, networks: int, make: Callable[[], dict[str, Any]], **settings: Any) -> None:
+    def add(name: str, kind: NetworkKind, networks: int, make: Callable[[], dict[str, Any]], **settings: Any) -> None:
         all_settings = {"network": kind.name, "networks": networks, "trained": kind.steps, **settings}
-        by_name[name] = Part(kind, networks, json.loads(json.dumps(all_settings)), make)
+        by_name[name] = ToyPart(kind, networks, json.loads(json.dumps(all_settings)), make)
 
-    def shorter(kind: Network) -> Network:
+    def shorter(kind: NetworkKind) -> NetworkKind:
         return kind._replace(steps=max(1, round(options.train_share * kind.steps)))
 
     adapters = {"sets": options.sets, "sizes": options.sizes, "steps": options.steps}
@@ -89,7 +89,7 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
     for listed, networks in counts:
         cell = listed._replace(network=shorter(listed.network))
 
-        def run(cell: Cell = cell, networks: int = networks) -> dict[str, Any]:
+        def run(cell: ToyCell = cell, networks: int = networks) -> dict[str, Any]:
             return cells.run(cell, networks, options.sets, options.sizes, options.steps, None, folder)
 
         add(cell.name, cell.network, networks, run, cell=cell.name, **adapters)
@@ -101,8 +101,8 @@ def parts(options: argparse.Namespace) -> dict[str, Part]:
     add("trained-projection", projection, n, make, attributes=attributes, recipes=reproduction.RECIPES)
     for values in (2, 4, 8, 16):
         for residual in RESIDUALS:
-            kind = shorter(Network(16, values, 64, (256, 256, 256), LAW_STEPS[residual], 2e-3, residual))
-            make = partial(law.measure, Cell("law", residual, kind, 1), options.law_networks, 8, folder)
+            kind = shorter(NetworkKind(16, values, 64, (256, 256, 256), LAW_STEPS[residual], 2e-3, residual))
+            make = partial(law.measure, ToyCell("law", residual, kind, 1), options.law_networks, 8, folder)
             add(f"law-{values}-{residual}", kind, options.law_networks, make)
     return by_name
 
@@ -120,9 +120,9 @@ def measure(options: argparse.Namespace, name: str) -> None:
         write_json(path, {"settings": part.settings, **part.make()})
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the study, write its figures, print its tables."""
-    options = arguments(given)
+    options = arguments(argv)
     todo, start = parts(options), time.monotonic()
     if unknown := sorted(set(options.only or ()) - todo.keys()):
         print(f"lightning_steer: no such parts: {unknown}; there are {', '.join(todo)}", file=sys.stderr)

@@ -55,7 +55,7 @@ def exact(part: dict[str, Any], method: str, size: str) -> Any:
     return part["methods"][method][size]["exact"]
 
 
-def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
+def bounds_table(results: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
     """Return the table of what the network itself allows in each cell."""
     lines = [
         "### What bounds every method",
@@ -66,11 +66,11 @@ def bounds_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
         "|---|---|---|---|---|---|",
     ]
     for axis, level, name in axes:
-        if name in found:
-            bounds = found[name]["bounds"]
+        if name in results:
+            bounds = results[name]["bounds"]
             cells = [over_networks(bounds[key], 3) for key in ("clean_exact", "oracle_patch", "told_old_value")]
             shape = np.asarray(bounds["oracle_patch"]).shape
-            verdict = "" if usable(found[name]) else " (too low: no conclusion)"
+            verdict = "" if usable(results[name]) else " (too low: no conclusion)"
             lines.append(f"| {axis} | {level}{verdict} | {' | '.join(cells)} | {shape[0]} x {shape[1]} |")
     return "\n".join(lines) + "\n"
 
@@ -80,7 +80,7 @@ def usable(part: dict[str, Any]) -> bool:
     return all(np.mean(part["bounds"][key]) >= CLEAN_ENOUGH for key in ("clean_exact", "oracle_patch"))
 
 
-def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
+def crossover_table(results: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
     """Return vectors minus maps, paired, at few and at many pairs, and the budgets where the sign changes."""
     lines = [
         "### Where maps overtake vectors",
@@ -94,9 +94,9 @@ def crossover_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]])
         "|---|---|---|---|---|---|---|---|",
     ]
     for axis, level, name in axes:
-        if name not in found or not usable(found[name]):
+        if name not in results or not usable(results[name]):
             continue
-        part = found[name]
+        part = results[name]
         for vector in VECTORS:
             for other in MAPS[:4]:
                 row = crossover(part, vector, other)
@@ -122,7 +122,7 @@ def crossover(part: dict[str, Any], vector: str, other: str) -> list[str] | None
     return [f"n = {few}: {over_networks(lead, 2)}", f"n = {many}: {over_networks(lag, 2)}", crossing, in_every_network]
 
 
-def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
+def method_table(results: dict[str, Any], axes: Sequence[tuple[str, str, str]]) -> str:
     """Return exact match and direction recovery of every method at a few budgets."""
     lines = [
         "### Every method",
@@ -133,9 +133,9 @@ def method_table(found: dict[str, Any], axes: Sequence[tuple[str, str, str]]) ->
         "",
     ]
     for axis, level, name in axes:
-        if name not in found:
+        if name not in results:
             continue
-        methods = found[name]["methods"]
+        methods = results[name]["methods"]
         sizes = [size for size in ("8", "32", "128", "2048") if size in methods["mean difference"]]
         lines += [
             f"**{axis}: {level}**\n",

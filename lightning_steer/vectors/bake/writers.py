@@ -188,12 +188,12 @@ def _bias_moved(model: nn.Module, weight: Weight, delta: Tensor) -> Iterator[Non
             yield
         return
     bias = getattr(module, str(weight.bias))
-    kept = bias.data
-    bias.data = kept + delta.to(kept)
+    values = bias.data
+    bias.data = values + delta.to(values)
     try:
         yield
     finally:
-        bias.data = kept
+        bias.data = values
 
 
 def _is_sum(total: Tensor, terms: list[Tensor], stream: Tensor | None = None) -> bool:

@@ -18,7 +18,7 @@ from lightning_steer.studies.coverage.choices import page
 from lightning_steer.studies.coverage.choices.cells import choice_cells, timed
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the options of the study."""
     parser = argparse.ArgumentParser(prog="python -m lightning_steer.studies.coverage.choices", description=__doc__)
     add = parser.add_argument
@@ -27,15 +27,15 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default=Path("logs/judge-coverage"), help="where the numbers of each cell go")
     add("--page", type=Path, default=Path("docs/judge-coverage.md"), help="where the page goes")
     add("--processes", type=int, default=2, help="cells that run at a time, on a core each")
-    options = parser.parse_args(given)
+    options = parser.parse_args(argv)
     if min(options.sets, options.processes) < 1:
         parser.error(f"--sets and --processes must be at least 1, not {options.sets} and {options.processes}")
     return options
 
 
-def main(given: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the missing cells, write the page, print the summary."""
-    options = arguments(given)
+    options = arguments(argv)
     cells = [cell for cell in choice_cells() if cell.units in options.units]
     folder = options.out / f"{options.sets}-{_code()}"
     paths = {cell: folder / f"{cell.design.replace(', ', '-').replace(' ', '-')}.json" for cell in cells}

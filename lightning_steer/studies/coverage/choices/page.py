@@ -86,9 +86,9 @@ def summary(rows: list[Row]) -> str:
     for clustered, name in ((False, "rows"), (True, "clusters")):
         here = [row for row in growing if row["clustered"] is clustered]
         for units in sorted({row["units"] for row in here}):
-            found = [[_share(row, rule, "good") for row in here if row["units"] == units] for rule in RULES]
-            ours, theirs = map(_span, found)
-            lines.append(f"With {units:,} {name} judge finds a right setting {ours}, Hoeffding {theirs}.")
+            shares = [[_share(row, rule, "good") for row in here if row["units"] == units] for rule in RULES]
+            by_judge, by_hoeffding = map(_span, shares)
+            lines.append(f"With {units:,} {name} judge finds a right setting {by_judge}, Hoeffding {by_hoeffding}.")
     return "\n".join([lines[0], "", *(f"- {line}" for line in lines[1:]), *(f"- FAILS: {row}" for row in failing)])
 
 

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for kind, seed in sorted(trained)
         }
     else:
-        todo |= {path: (jobs.one, key, options.models_in, network_folder, key.draw == first, options.small)
+        todo |= {path: (jobs.run_cell, key, options.models_in, network_folder, key.draw == first, options.small)
                  for key, path in paths.items()}  # fmt: skip
     run(todo, {"design": cell.DESIGN, "statistics": estimate.VERSION, "small": options.small}, options.processes)
     if options.prepare:
@@ -124,7 +124,7 @@ def vary_priors(options: argparse.Namespace, argv: Sequence[str]) -> int:
         for kind, seed in sorted(trained)
     }
     run(gaps, stamp, options.processes)
-    run({path: (priors.one, key, network_folder) for key, path in paths.items()}, stamp, options.processes)
+    run({path: (priors.run_cell, key, network_folder) for key, path in paths.items()}, stamp, options.processes)
     text = priors.text({key: _read(path) for key, path in paths.items()})
     write_text(out / "summary.md", text)
     print(f"{text}\nMean KL from the planted answers at most {max(map(_read, gaps)):.4f} nats. Tables in {out}")

@@ -17,7 +17,7 @@ DESIGN = 1
 """Version of the design: raise it when the same rows would give other figures, so that stored cells run again."""
 
 
-class Part(NamedTuple):
+class CellPart(NamedTuple):
     """Some rows of a world, with the states that are steered."""
 
     h: Tensor
@@ -38,17 +38,17 @@ class Part(NamedTuple):
         return self.label == self.y
 
 
-class Parts(NamedTuple):
+class CellParts(NamedTuple):
     """Disjoint rows: probes are fitted to ``train``; penalties are chosen by gain on ``choice``."""
 
-    train: Part
-    choice: Part
-    calibration: Part
-    test: Part
+    train: CellPart
+    choice: CellPart
+    calibration: CellPart
+    test: CellPart
 
 
 def run(
-    parts: Parts, answer: Answer, seed: int, resample: bool, is_judged: Callable[[Family], bool] = lambda _: True
+    parts: CellParts, answer: Answer, seed: int, resample: bool, is_judged: Callable[[Family], bool] = lambda _: True
 ) -> dict[str, Any]:
     """Return ``{"families": [...], "controls": ..., ...}`` of one draw.
 
@@ -100,12 +100,12 @@ def run(
     return result | {"core_seconds": time.process_time() - start}
 
 
-def _changes(part: Part, answer: Answer, judged_families: list[Family]) -> Tensor:
+def _changes(part: CellPart, answer: Answer, judged_families: list[Family]) -> Tensor:
     right = answers(answer, part.h, part.label, judged_families) == part.y
     return right.to(torch.int8) - part.right.to(torch.int8)
 
 
-def judged(test: Part, labels: Tensor) -> Mapping[str, Tensor]:
+def judged(test: CellPart, labels: Tensor) -> Mapping[str, Tensor]:
     """Return accuracy, balanced accuracy, Matthews's coefficient and SPI ``[F]`` of answered labels ``[F, n]``."""
     k = test.logits.shape[-1]
     table = torch.nn.functional.one_hot(test.y * k + labels, k * k).sum(1).unflatten(-1, (k, k)).double()
@@ -120,7 +120,7 @@ def judged(test: Part, labels: Tensor) -> Mapping[str, Tensor]:
     return {"accuracy": accuracy, "balanced_accuracy": recall, "mcc": mcc, "spi": spi(base, accuracy)}
 
 
-def controls(parts: Parts) -> dict[str, dict[str, float]]:
+def controls(parts: CellParts) -> dict[str, dict[str, float]]:
     """Return the controls that need no steering, each certified as a single candidate."""
     train, calibration, test = parts.train, parts.calibration, parts.test
     biases = {"label bias, fitted": fitted_bias(train.logits, train.y)}

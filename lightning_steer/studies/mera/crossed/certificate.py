@@ -12,7 +12,7 @@ from lightning_steer.studies.mera.crossed.shifts import Answer, Family, answers
 from lightning_steer.studies.mera.settings import DELTA
 
 if TYPE_CHECKING:
-    from lightning_steer.studies.mera.crossed.cell import Part
+    from lightning_steer.studies.mera.crossed.cell import CellPart
 
 REPEATS = 4000
 AT_ONCE = 500
@@ -56,7 +56,7 @@ def resampled(changes: NDArray, rows: int, seed: int, repeats: int = REPEATS) ->
             "helpful": int((true_effects > 0).sum()), "candidates": len(true_effects)}  # fmt: skip
 
 
-def of_cell(answer: Answer, test: "Part", of: list[Family], rows: int, seed: int) -> dict[str, Any]:
+def of_cell(answer: Answer, test: "CellPart", of: list[Family], rows: int, seed: int) -> dict[str, Any]:
     """Resample both sets of candidates, with the test rows as the population.
 
     *Random*: twenty directions as long as the mean difference. *Mixed*: Sigma w of least squares at five thresholds,

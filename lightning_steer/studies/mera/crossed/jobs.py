@@ -28,7 +28,7 @@ def keys(verdict: bool) -> list[Key]:
     ]
 
 
-def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
+def run_cell(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict[str, Any]:
     """Run one cell on one thread; each core has its own process."""
     torch.set_num_threads(1)
     if key.task:
@@ -44,19 +44,19 @@ def one(key: Key, models_in: Path, nets: Path, first: bool, small: bool) -> dict
 
 def drawn(
     trained: networks.Trained, world: worlds.World, key: Key, calibration: int, share: float | None = None
-) -> tuple[cell.Parts, Any]:
+) -> tuple[cell.CellParts, Any]:
     """Draw rows for a small network: four times as many test rows as calibration rows.
 
     ``share`` of them have the pull label; by default the share of the world's steered rows.
     """
     generator = torch.Generator().manual_seed(10_000 * key.draw + int(key.network))
 
-    def part(n: int) -> cell.Part:
+    def part(n: int) -> cell.CellPart:
         rows = worlds.draw(world, n, generator, share)
         h = trained.network.read(rows.x)
-        return cell.Part(h, rows.y, trained.network.answer(h))
+        return cell.CellPart(h, rows.y, trained.network.answer(h))
 
-    return cell.Parts(
+    return cell.CellParts(
         part(world.train), part(calibration), part(calibration), part(4 * calibration)
     ), trained.network.answer
 

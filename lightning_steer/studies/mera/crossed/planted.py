@@ -18,14 +18,14 @@ from torch import Tensor
 
 from lightning_steer.metrics.spi import spi
 from lightning_steer.studies.mera.crossed import certificate, probes
-from lightning_steer.studies.mera.crossed.cell import Part, Parts
+from lightning_steer.studies.mera.crossed.cell import CellPart, CellParts
 from lightning_steer.studies.mera.crossed.shifts import Answer, Family, answers, families
 
 KINDS = ("w repairs", "filter", "dose")
 WIDTH, TRAIN, CALIBRATION, TEST, PULL, EVIDENCE = 96, 3000, 250, 1000, 6.0, 1.0
 
 
-def world(kind: str, seed: int) -> tuple[Parts, Answer]:
+def world(kind: str, seed: int) -> tuple[CellParts, Answer]:
     """Return the rows of one repeat and the function that answers them; raise ValueError on an unknown kind."""
     if kind not in KINDS:
         raise ValueError(f"positive controls are {', '.join(KINDS)}, not {kind!r}")
@@ -41,7 +41,7 @@ def world(kind: str, seed: int) -> tuple[Parts, Answer]:
         down = PULL * torch.sigmoid(-20 * (z[..., 0] + 0.8)) if kind == "dose" else torch.zeros_like(up)
         return logits + torch.stack([up, down, torch.zeros_like(up)], -1)
 
-    def part(n: int) -> Part:
+    def part(n: int) -> CellPart:
         y = torch.where(torch.rand(n, generator=generator) < 0.1, 0, torch.randint(1, 3, (n,), generator=generator))
         z = torch.randn(n, WIDTH, generator=generator)
         if kind != "w repairs":
@@ -51,9 +51,9 @@ def world(kind: str, seed: int) -> tuple[Parts, Answer]:
             z[:, 1] = 0.04 * cue + 0.002 * z[:, 1]
         z[:, 2:5] = z[:, 2:5] / 4 + EVIDENCE * torch.nn.functional.one_hot(y, 3)
         h = z @ rotation.T
-        return Part(h, y, answer(h))
+        return CellPart(h, y, answer(h))
 
-    return Parts(part(TRAIN), part(CALIBRATION), part(CALIBRATION), part(TEST)), answer
+    return CellParts(part(TRAIN), part(CALIBRATION), part(CALIBRATION), part(TEST)), answer
 
 
 class Repeat(NamedTuple):
@@ -75,7 +75,7 @@ def repeat(kind: str, seed: int) -> Repeat:
     train, cal, test = parts.train, parts.calibration, parts.test
     error = 1 - train.logits.double().softmax(-1)[torch.arange(len(train.y)), train.y]
     linear_probes = [p for p in probes.fit(train.h, error) if p.kind != "logistic"]
-    best, ridge = probes.one(linear_probes, "lasso"), probes.one(linear_probes, "ridge", 100.0)
+    best, ridge = probes.best(linear_probes, "lasso"), probes.best(linear_probes, "ridge", 100.0)
     all_families = families(answer, train.h, train.y, error, [best, ridge], seed)
 
     def named(probe: probes.Probe, direction: str, dose: str) -> Family:

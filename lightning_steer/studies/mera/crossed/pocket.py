@@ -10,7 +10,7 @@ from lightning_steer.data.mera.module import MERADataModule
 from lightning_steer.data.mera.tasks import LabelledExample, PocketTask
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.studies.mera import cells
-from lightning_steer.studies.mera.crossed.cell import Part, Parts
+from lightning_steer.studies.mera.crossed.cell import CellPart, CellParts
 from lightning_steer.studies.mera.crossed.shifts import Answer
 from lightning_steer.studies.mera.decisions import Decisions
 
@@ -24,7 +24,7 @@ def model(folder: Path, chat: bool) -> LLM:
     return cells.load(str(folder), chat)
 
 
-def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int, int, int]) -> tuple[Parts, Answer]:
+def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int, int, int]) -> tuple[CellParts, Answer]:
     """Return the rows of one draw, and the function from steered states to answers."""
     data = MERADataModule(PocketTask(task, share, chat=llm.chat), *sizes, seed=seed)
     data.setup()
@@ -32,11 +32,11 @@ def parts(llm: LLM, task: str, share: float | None, seed: int, sizes: tuple[int,
     half = sizes[1] // 2
     tokens = list[torch.Tensor]()
 
-    def part(examples: list[LabelledExample]) -> Part:
+    def part(examples: list[LabelledExample]) -> CellPart:
         decisions = Decisions(llm, cells.questions(data, examples))
         tokens.append(decisions.tokens)
-        return Part(decisions.h[-1], torch.tensor([e.label for e in examples]), decisions.base)
+        return CellPart(decisions.h[-1], torch.tensor([e.label for e in examples]), decisions.base)
 
-    rows = Parts(part(data.train), part(data.calibration[:half]), part(data.calibration[half:]), part(data.test))
+    rows = CellParts(part(data.train), part(data.calibration[:half]), part(data.calibration[half:]), part(data.test))
     norm: Any = llm.decoder.base.norm
     return rows, lambda h: llm.decoder.logits(norm(h), tokens[0])

@@ -76,7 +76,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PriorComparison:
     """A contrast and the values that it is computed from."""
 
     contrast: Contrast
@@ -86,13 +86,13 @@ class Comparison:
 
 
 def _of(name: str, left: Term, right: Term | None, direction: Direction = "above", limit: float = 0.0, *,
-        figure: Figure = "deployed", primary: bool = False) -> Comparison:  # fmt: skip
+        figure: Figure = "deployed", primary: bool = False) -> PriorComparison:  # fmt: skip
     terms = [f"{term.method} at {term.share:.2f}" for term in (left, right) if term]
-    return Comparison(Contrast(name, f"SPI {figure} of {', less that of '.join(terms)}", direction, limit, primary),
-                      left, right, figure)  # fmt: skip
+    what = f"SPI {figure} of {', less that of '.join(terms)}"
+    return PriorComparison(Contrast(name, what, direction, limit, primary), left, right, figure)
 
 
-def _fall(method: str, figure: Figure = "deployed", *, primary: bool = False) -> Comparison:
+def _fall(method: str, figure: Figure = "deployed", *, primary: bool = False) -> PriorComparison:
     return _of(method, Term(method, 0.1), Term(method), figure=figure, primary=primary)
 
 
@@ -173,7 +173,7 @@ def design() -> list[Prior]:
     return [Prior(k, s, n, d) for d in DRAWS for n in NETWORKS for k in KINDS for s in SHARES]
 
 
-def one(key: Prior, nets: Path) -> dict[str, Any]:
+def run_cell(key: Prior, nets: Path) -> dict[str, Any]:
     """Run one cell on one thread."""
     torch.set_num_threads(1)
     world = next(w for w in worlds.WORLDS if w.name == key.kind)
@@ -188,18 +188,18 @@ def _wanted(family: Family) -> bool:
     return family.direction.startswith("random")
 
 
-def spi(found: Mapping[str, Any], method: str, figure: Figure) -> float:
+def spi(results: Mapping[str, Any], method: str, figure: Figure) -> float:
     """Return a method's SPI in a cell."""
     side = METHODS[method]
     if isinstance(side, Side):
-        rows = [chosen(found, side)]
-    elif side in found["controls"]:
-        rows = [found["controls"][side]]
+        rows = [chosen(results, side)]
+    elif side in results["controls"]:
+        rows = [results["controls"][side]]
     else:
-        rows = [f for f in found["families"] if f["direction"].startswith("random")]
+        rows = [f for f in results["families"] if f["direction"].startswith("random")]
         if side.startswith("best"):
             rows = [max(rows, key=lambda f: f["gain"])]
-    return float(np.mean([deployed(found, row) if figure == "deployed" else row["spi"] for row in rows]))
+    return float(np.mean([deployed(results, row) if figure == "deployed" else row["spi"] for row in rows]))
 
 
 def by_network(cells: Cells, kind: str, term: Term, figure: Figure) -> list[float]:
@@ -211,7 +211,7 @@ def by_network(cells: Cells, kind: str, term: Term, figure: Figure) -> list[floa
     return [float(np.mean(values)) for values in by_seed.values()]
 
 
-def units(cells: Cells, comparison: Comparison) -> NDArray:
+def units(cells: Cells, comparison: PriorComparison) -> NDArray:
     """Return the values ``[kinds]`` that the test runs over."""
 
     def mean(kind: str, term: Term | None) -> float:

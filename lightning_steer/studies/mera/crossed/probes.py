@@ -55,16 +55,16 @@ def _logistic(h: Tensor, error: Tensor) -> list[Probe]:
     if not 0 < int(wrong[~held_out].sum()) < int((~held_out).sum()):
         return []
     full, trained = logistic(h, wrong, LOGISTIC), logistic(h[~held_out], wrong[~held_out], LOGISTIC)
-    truth = wrong[held_out].double()
-    squared_error = (truth - trained.predict(h[held_out]).sigmoid()).square().mean(-1)
-    r2 = 1 - squared_error / (truth - wrong[~held_out].double().mean()).square().mean()
+    target = wrong[held_out].double()
+    squared_error = (target - trained.predict(h[held_out]).sigmoid()).square().mean(-1)
+    r2 = 1 - squared_error / (target - wrong[~held_out].double().mean()).square().mean()
     return [
         Probe("logistic", penalty, full.weight[i], full.intercept[i], float(r2[i]))
         for i, penalty in enumerate(LOGISTIC)
     ]
 
 
-def one(probes: list[Probe], kind: str, penalty: float | None = None) -> Probe:
+def best(probes: list[Probe], kind: str, penalty: float | None = None) -> Probe:
     """Return the probe of a kind at a penalty, or at the penalty that predicts best."""
     of_kind = [p for p in probes if p.kind == kind and penalty in (None, p.penalty)]
     return max(of_kind, key=lambda p: p.r2)

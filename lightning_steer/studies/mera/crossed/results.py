@@ -39,17 +39,17 @@ Cells = Mapping[Key, Mapping[str, Any]]
 def chosen(cell: Mapping[str, Any], side: Side) -> Mapping[str, Any]:
     """Return the family of a side, with the penalty that its rule chooses; ties go to the first penalty."""
     needs_no_probe = side.dose == "constant" and side.direction not in ("w", "Sigma w")
-    candidates = [
+    eligible = [
         f
         for f in cell["families"]
         if (f["direction"], f["dose"]) == (side.direction, side.dose)
         and (needs_no_probe or f["probe"].split()[0] in PATHS[side.path])
     ]
     if needs_no_probe:
-        return candidates[0]
+        return eligible[0]
     if side.rule in ("R2", "gain"):
-        return max(candidates, key=lambda f: f[side.rule.lower()])
-    return next(f for f in candidates if f["probe"] == side.rule)
+        return max(eligible, key=lambda f: f[side.rule.lower()])
+    return next(f for f in eligible if f["probe"] == side.rule)
 
 
 def deployed(cell: Mapping[str, Any], method: Mapping[str, Any], figure: str = "spi") -> float:
@@ -75,9 +75,9 @@ def value(cell: Mapping[str, Any], side: Other, figure: str = "spi") -> float:
 
 def rank(cell: Mapping[str, Any], side: Side) -> float:
     """Return Spearman's correlation of R2 and deployed SPI over a path's penalties; NaN if all SPI are equal."""
-    candidates = [f for f in cell["families"] if (f["direction"], f["dose"]) == (side.direction, side.dose)
+    eligible = [f for f in cell["families"] if (f["direction"], f["dose"]) == (side.direction, side.dose)
           and f["probe"].split()[0] in PATHS[side.path]]  # fmt: skip
-    r2, spi = [f["r2"] for f in candidates], [deployed(cell, f) for f in candidates]
+    r2, spi = [f["r2"] for f in eligible], [deployed(cell, f) for f in eligible]
     varies = len({round(s, 6) for s in spi}) > 1
     return float(np.corrcoef(rankdata(r2), rankdata(spi))[0, 1]) if varies else math.nan
 

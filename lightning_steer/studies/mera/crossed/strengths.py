@@ -23,7 +23,7 @@ from lightning_steer.metrics.spi import spi
 from lightning_steer.report.files import write_json, write_text
 from lightning_steer.studies.mera.controls import fitted_bias
 from lightning_steer.studies.mera.crossed import jobs, networks, priors, probes, worlds
-from lightning_steer.studies.mera.crossed.cell import Part, Parts
+from lightning_steer.studies.mera.crossed.cell import CellPart, CellParts
 from lightning_steer.studies.mera.crossed.results import Key
 from lightning_steer.studies.mera.crossed.shifts import Answer, answers, families
 from lightning_steer.studies.mera.crossed.tables import number, ranged, table
@@ -34,7 +34,7 @@ ROWS = 4000
 """Rows that choose the strength; none of the designs' rows."""
 
 
-class Cell(NamedTuple):
+class StrengthCell(NamedTuple):
     """Key of a cell."""
 
     kind: str
@@ -78,7 +78,7 @@ WAYS = (
 BIAS = "label bias, fitted"
 
 
-def cell(parts: Parts, more: Part, answer: Answer) -> dict[str, Any]:
+def cell(parts: CellParts, more: CellPart, answer: Answer) -> dict[str, Any]:
     """Return for each way its SPI on the test rows and the largest share of answers that any strength changes.
 
     Args:
@@ -90,12 +90,12 @@ def cell(parts: Parts, more: Part, answer: Answer) -> dict[str, Any]:
     p = train.logits.double().softmax(-1)
     error = 1 - p[torch.arange(len(p)), train.y]
     linear = [probe for probe in probes.fit(train.h, error) if probe.kind != "logistic"]
-    fitted = {"R2": probes.one(linear, "lasso"), "ridge 100": probes.one(linear, "ridge", 100.0)}
-    found = {
+    fitted = {"R2": probes.best(linear, "lasso"), "ridge 100": probes.best(linear, "ridge", 100.0)}
+    by_settings = {
         (f.probe, f.direction, f.dose): f for f in families(answer, train.h, train.y, error, [*fitted.values()], 0)
     }
     names = {key: f"{probe.kind} {probe.penalty:g}" for key, probe in fitted.items()} | {"-": "-"}
-    steered = [found[names[way.probe], way.direction, way.dose] for way in WAYS]
+    steered = [by_settings[names[way.probe], way.direction, way.dose] for way in WAYS]
     labels = answers(answer, more.h, more.label, steered)  # [ways, strengths, rows]
     gain = (labels == more.y).double().mean(-1) - more.right.double().mean()
     best = gain.argmax(1, keepdim=True)
@@ -114,7 +114,7 @@ def cell(parts: Parts, more: Part, answer: Answer) -> dict[str, Any]:
     }
 
 
-def one(key: Cell, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
+def run_cell(key: StrengthCell, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
     """Run one cell, on the rows of the second design and as many more as are asked for."""
     world = next(w for w in worlds.WORLDS if w.name == key.kind)
     trained, named = networks.load(network_folder, world, key.network), Key(key.kind, str(key.network), "", DRAW)
@@ -123,10 +123,10 @@ def one(key: Cell, network_folder: Path, rows: int = ROWS) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(20_000_000 + 10_000 * DRAW + key.network)
     drawn = worlds.draw(world, rows, generator, key.steered)
     h = trained.network.read(drawn.x)
-    return cell(parts, Part(h, drawn.y, answer(h)), answer)
+    return cell(parts, CellPart(h, drawn.y, answer(h)), answer)
 
 
-def text(cells: Mapping[Cell, Mapping[str, Any]]) -> str:
+def text(cells: Mapping[StrengthCell, Mapping[str, Any]]) -> str:
     """Return the tables: a kind's value is the mean over its networks."""
     kinds = [kind for kind in priors.KINDS if any(key.kind == kind for key in cells)]
     crossed = [(fitted, steered) for fitted in SHARES for steered in SHARES]
@@ -167,12 +167,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", type=Path, default=Path("logs/mera/crossed/networks"), help="trained if missing")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    keys = [Cell(k, f, s, n) for n in NETWORKS for k in priors.KINDS for f in SHARES for s in SHARES]
+    keys = [StrengthCell(k, f, s, n) for n in NETWORKS for k in priors.KINDS for f in SHARES for s in SHARES]
     cells = {}
     for key in tqdm(keys, desc="strengths"):
         path = options.out / "cells" / key.file
         if not path.is_file():
-            write_json(path, one(key, options.networks))
+            write_json(path, run_cell(key, options.networks))
         cells[key] = json.loads(path.read_text())
     write_text(options.out / "summary.md", text(cells))
     print(f"{text(cells)}\nTables in {options.out}")

@@ -42,7 +42,7 @@ class World(NamedTuple):
         return 1 / LABELS if self.illegible else 0.1
 
 
-class Rows(NamedTuple):
+class DrawnRows(NamedTuple):
     """n rows of a world."""
 
     x: Tensor
@@ -68,7 +68,7 @@ WORLDS = (
 )
 
 
-def draw(world: World, n: int, generator: torch.Generator, pull_share: float | None = None) -> Rows:
+def draw(world: World, n: int, generator: torch.Generator, pull_share: float | None = None) -> DrawnRows:
     """Draw n rows; ``pull_share`` of them have the pull label, by default the share of the world's steered rows."""
     share = world.pull_share if pull_share is None else pull_share
     cues = torch.randint(2, (n, CUES), generator=generator).float() * 2 - 1
@@ -91,4 +91,4 @@ def draw(world: World, n: int, generator: torch.Generator, pull_share: float | N
     evidence = words.sum(1) * (purity / ((1 - purity) / (LABELS - 1))).log()
     p = (1 - rate) * (evidence + tilt).softmax(-1) + rate * torch.eye(LABELS)[0]
     noise = torch.randn(n, NOISE, generator=generator)
-    return Rows(torch.cat([words.flatten(1), cues, noise], 1), y, p)
+    return DrawnRows(torch.cat([words.flatten(1), cues, noise], 1), y, p)

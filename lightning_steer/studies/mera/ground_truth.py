@@ -15,7 +15,7 @@ from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Share
 
 
-class Planted:
+class GroundTruth:
     """The planted truth of some prompts.
 
     Args:
@@ -40,13 +40,13 @@ class Planted:
         return Share().estimate((logits.argmax(-1) == test.y)[repairable].double().numpy())[0]
 
 
-def figures(data: MERADataModule, h: Tensor, method: Any, test: Any, planted: Planted) -> dict[str, Any]:
+def figures(data: MERADataModule, h: Tensor, method: Any, test: Any, known: GroundTruth) -> dict[str, Any]:
     """Return cosines of the last layer's probe and pattern with the cue, and correlations of predicted and true errors.
 
     The cue is the difference of the mean activations of careless and careful markers' training prompts. The marker of a
     prompt was drawn independently of everything else in it.
     """
-    training, probe, layer = Planted(data, data.train), cast(MERA, method), len(h) - 1
+    training, probe, layer = GroundTruth(data, data.train), cast(MERA, method), len(h) - 1
     rows = h[layer].double()
     cue = rows[training.careless].mean(0) - rows[~training.careless].mean(0)
     predicted = (test.decisions.h[layer].double() @ probe.weight.double() + probe.intercept.double()).sigmoid()
@@ -62,13 +62,13 @@ def figures(data: MERADataModule, h: Tensor, method: Any, test: Any, planted: Pl
     order, tenth = predicted.argsort(), len(predicted) // 10
     bins = [order[i * tenth : (i + 1) * tenth] for i in range(10)]
     return {
-        "predicted_against_true": [[float(e[b].mean()) for b in bins] for e in (predicted, model_error, planted.error)],
+        "predicted_against_true": [[float(e[b].mean()) for b in bins] for e in (predicted, model_error, known.error)],
         "cosine_probe_cue": cosine(probe.weight),
         "cosine_pattern_cue": cosine(probe.along),
-        "predicted_with_planted": correlation(predicted, planted.error),
+        "predicted_with_planted": correlation(predicted, known.error),
         "predicted_with_own": correlation(predicted, model_error),
-        "own_with_planted": correlation(model_error, planted.error),
+        "own_with_planted": correlation(model_error, known.error),
         "repairable_share_of_errors": float(
-            (~test.right & (planted.careful_answer == test.y)).sum() / (~test.right).sum()
+            (~test.right & (known.careful_answer == test.y)).sum() / (~test.right).sum()
         ),
     }

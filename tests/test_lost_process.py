@@ -52,10 +52,10 @@ def lose(rank: int, arguments: list[str], folder: Path, saved: str) -> str:
         return run.output
 
 
-def told(said: str) -> bool:
+def reported(output: str) -> bool:
     """By us, where the loss was met in a message to the other process, or by Lightning, which had seen it first."""
-    ours = "lightning_steer: another process of this run was lost" in said
-    return "Traceback" not in said and (ours or "Forcefully terminating all other processes" in said)
+    by_us = "lightning_steer: another process of this run was lost" in output
+    return "Traceback" not in output and (by_us or "Forcefully terminating all other processes" in output)
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_a_fit_goes_on(rank: int, workshop: Path) -> None:
         run.finish()
     left = workshop / "checkpoints/lost/projection/unfinished.ckpt"
     output = lose(rank, [*FIT, "--experiment", "lost"], workshop / "lost", left.name)
-    assert told(output), output
+    assert reported(output), output
     assert 0 < torch.load(left, weights_only=True)["epoch"] + 1 < 12
     with command([*FIT, "--experiment", "lost"], workshop / "again") as run:
         assert "Going on with the unfinished run lost/projection" in run.finish()
@@ -85,7 +85,7 @@ def test_a_fit_goes_on(rank: int, workshop: Path) -> None:
 def test_a_cache_goes_on(rank: int, pocket_decoder: Path, workshop: Path) -> None:
     lines = [json.dumps({"text": " ".join(["The hill bakers are kind."] * (1 + i % 9))}) for i in range(2400)]
     (workshop / "texts.jsonl").write_text("\n".join(lines))
-    given = [
+    options = [
         *PREDICT,
         "--data.init_args.file=texts.jsonl",
         f"--model.init_args.backbone.init_args.llm={pocket_decoder}",
@@ -94,24 +94,24 @@ def test_a_cache_goes_on(rank: int, pocket_decoder: Path, workshop: Path) -> Non
     def shards(folder: str) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (workshop / folder).glob("*.safetensors")}
 
-    with command([*given, "--data.init_args.folder=whole"], workshop / "first") as run:
+    with command([*options, "--data.init_args.folder=whole"], workshop / "first") as run:
         run.finish()
     every = shards("whole")
     assert len(every) == 300
-    arguments = [*given, "--data.init_args.folder=lost"]
+    arguments = [*options, "--data.init_args.folder=lost"]
     output = lose(rank, arguments, workshop / "second", "*.safetensors")
-    assert told(output), output
+    assert reported(output), output
     done = {path.name: path.stat().st_mtime_ns for path in (workshop / "lost").glob("*.safetensors")}
     assert 0 < len(done) < 300
     with command(arguments, workshop / "third") as run:
         run.finish()
     assert shards("lost") == every
-    kept = [(workshop / "lost" / name).stat().st_mtime_ns == at for name, at in done.items()]
-    assert all(kept), "what was finished is recorded once"
+    unchanged = [(workshop / "lost" / name).stat().st_mtime_ns == time for name, time in done.items()]
+    assert all(unchanged), "what was finished is recorded once"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "[gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:7345: Connection reset by peer.",
         "[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:7345",
@@ -119,6 +119,6 @@ def test_a_cache_goes_on(rank: int, pocket_decoder: Path, workshop: Path) -> Non
         "NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited or there was a network error",
     ],
 )
-def test_what_backends_say_of_it_is_known(said: str) -> None:
-    assert (sentences.of_exception(RuntimeError(said)) or "").startswith("another process of this run was lost")
+def test_what_backends_say_of_it_is_known(message: str) -> None:
+    assert (sentences.of_exception(RuntimeError(message)) or "").startswith("another process of this run was lost")
     assert sentences.of_exception(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None

@@ -21,7 +21,7 @@ from lightning_steer.metrics.columns import estimate_columns
 from lightning_steer.metrics.stereoset_effect import KINDS as EFFECTS
 from lightning_steer.statistics.estimate import Estimate
 from lightning_steer.statistics.kinds import Kind, Mean
-from lightning_steer.studies.fidelity.settings import Arm, Scale
+from lightning_steer.studies.fidelity.settings import Arm, StudyScale
 from lightning_steer.studies.fidelity.subject import Subject, added, split
 from lightning_steer.studies.fidelity.sweep import along, estimates_along, with_unsteered
 
@@ -52,11 +52,11 @@ def odds_share(llm: LLM, options: Sequence[tuple[str, ...]], scores: Tensor) -> 
 
 
 @torch.no_grad()
-def words(subject: Subject, site: str, found: Sequence[Traits], strengths: Sequence[float]) -> Tensor:
+def words(subject: Subject, site: str, traits: Sequence[Traits], strengths: Sequence[float]) -> Tensor:
     """Return log-probabilities ``[1 + S, n, 20]`` of all words: unsteered, then at each strength."""
     llm = subject.llm
     questions = [
-        MultipleChoice(f"{item.prompt} {item.begun}", tuple(f" {word}" for word in item.words)) for item in found
+        MultipleChoice(f"{item.prompt} {item.begun}", tuple(f" {word}" for word in item.words)) for item in traits
     ]
     vectors = torch.tensor([0.0, *strengths])[:, None] * subject.vectors[site]
     return llm.scores(questions, {site: lambda h: h + vectors[:, None, None]}, len(vectors))
@@ -143,7 +143,7 @@ def beside(estimate: Estimate, true: float) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: int) -> dict[str, Any]:
+def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: StudyScale, layer: int) -> dict[str, Any]:
     """Return reported and true figures at one layer, and whether the reported intervals contain the true values."""
     subject = Subject(arm, models, kind)
     llm, test = subject.llm, subject.test
@@ -159,18 +159,18 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
     unfitted = population(kind, tested | {example.target for example in subject.select.examples})
     logp = words(subject, site, unfitted, strengths)
     sentences = [item for item in unfitted if item.target in tested]
-    truth = true_values(logp[:, [item.target in tested for item in unfitted]], strengths)
+    known = true_values(logp[:, [item.target in tested for item in unfitted]], strengths)
     steered_at = [i for i, c in enumerate(strengths) if c in FRESH_STRENGTHS]
     term = torch.tensor([sorted({item.target for item in unfitted}).index(item.target) for item in unfitted])
     compared = {
         name: [
             {"strength": c, **beside(estimate, value)}
-            for c, estimate, value in zip(strengths, reported[name], truth[name], strict=True)
+            for c, estimate, value in zip(strengths, reported[name], known[name], strict=True)
         ]
         for name in (*COMPARED, "share", "share_change")
     }
-    planted = {item.id: item for item in stereotype_items()}
-    odds = torch.tensor([planted[example.id].log_odds for example in test.examples])
+    items = {item.id: item for item in stereotype_items()}
+    odds = torch.tensor([items[example.id].log_odds for example in test.examples])
     return {
         "arm": arm.name,
         "kind": kind,
@@ -178,7 +178,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
         "sentences": len(sentences),
         "compared": compared,
         "fresh": coverage(logp[[0, *(i + 1 for i in steered_at)]], term, [strengths[i] for i in steered_at]),
-        "mass": {name: truth[name] for name in ("mass_stereotype", "mass_anti", "mass_unrelated")},
+        "mass": {name: known[name] for name in ("mass_stereotype", "mass_anti", "mass_unrelated")},
         "planted_share": float(torch.sigmoid(odds).mean()),
         "tone": tone(subject) if arm.model == arm.vector else {},
     }
@@ -188,7 +188,7 @@ def run(arm: Arm, models: Mapping[str, Path], kind: str, scale: Scale, layer: in
 def tone(subject: Subject) -> dict[str, Any]:
     """Measure a change that the language itself makes, from neutral to harsh or mild openers, and its planted value."""
     changes = {}
-    shares, planted = {}, {}
+    shares, true_shares = {}, {}
     for name in ("neutral", "harsh", "mild"):
         test = split(subject.kind, False, TEST, name)
         options = [question.choices for question in test.contrasts.questions]
@@ -196,9 +196,9 @@ def tone(subject: Subject) -> dict[str, Any]:
         shares[name] = odds_share(subject.llm, options, scores)[0]
         items = {item.id: item for item in stereotype_items(name)}
         odds = torch.tensor([items[example.id].log_odds for example in test.examples], dtype=torch.float64)
-        planted[name] = torch.sigmoid(odds).mean()
+        true_shares[name] = torch.sigmoid(odds).mean()
     for name in ("harsh", "mild"):
         change = {"change": (shares[name] - shares["neutral"]).unsqueeze(1)}
         estimate = estimate_columns(change, {"change": KINDS["share_change"]}, subject.test.term)["change"][0]
-        changes[name] = beside(estimate, float(planted[name] - planted["neutral"]))
+        changes[name] = beside(estimate, float(true_shares[name] - true_shares["neutral"]))
     return changes

@@ -22,7 +22,7 @@ BOUNDS: dict[str, Bound] = {
 RESAMPLES = 500
 
 
-def kept(base: NDArray, steered: NDArray, rows: int, delta: float, seed: int = 0) -> dict[str, Any]:
+def check(base: NDArray, steered: NDArray, rows: int, delta: float, seed: int = 0) -> dict[str, Any]:
     """Return for each bound the share of resampled calibrations that certify, under the null and for the real changes.
 
     Args:
