@@ -46,10 +46,11 @@ def pairs(**change: object) -> str:
 ROWS: list[tuple[str, tuple[str, ...], str, tuple[str, ...]]] = [
     ("empty", PAIRS, "", ("x.jsonl", "empty")),
     ("blank", PAIRS, "\n \n", ("x.jsonl", "empty")),
-    ("no prompt", PAIRS, lines({"positive": "a", "negative": "b"}), ("prompt", "missing", "optional: behaviour")),
+    # a prompt is optional, so these are refused as every single pair is
+    ("a single pair without prompt", PAIRS, lines({"positive": "a", "negative": "b"}), ("1 examples", "three prompts")),
+    ("a single pair, empty prompt", PAIRS, pairs(prompt=" "), ("1 examples", "three prompts")),
     ("no negative", PAIRS, lines({"prompt": "a", "positive": "b"}), ("negative", "missing")),
-    ("unknown column", PAIRS, pairs(colour="red"), ("colour", "expected the columns prompt, positive, negative")),
-    ("empty prompt", PAIRS, pairs(prompt=" "), ("prompt", "empty")),
+    ("unknown column", PAIRS, pairs(colour="red"), ("colour", "expected the columns positive, negative")),
     ("number as positive", PAIRS, pairs(positive=3), ("positive", "no text")),
     ("null as negative", PAIRS, pairs(negative=None), ("negative", "no text")),
     ("list as prompt", PAIRS, pairs(prompt=["a"]), ("prompt", "no text")),
