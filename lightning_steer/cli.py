@@ -58,7 +58,7 @@ NAME = r"[\w-][\w.-]*"
 """A part of a run's name, and the name of its checkpoint: a plain file name on every system."""
 
 
-class Parser(LightningArgumentParser):
+class ConfigParser(LightningArgumentParser):
     """Says in one sentence what was wrong with the arguments; half an option's name is a misspelling."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -98,7 +98,7 @@ class CLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_kwargs={"overwrite": True},
-            parser_class=Parser,
+            parser_class=ConfigParser,
             parser_kwargs={
                 name: {
                     "default_config_files": [resource_path(DEFAULTS)],

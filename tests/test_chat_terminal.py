@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from lightning_steer.__main__ import main
 from lightning_steer.chat.columns import GAP, cells, column_width, side_by_side, wrap
-from lightning_steer.chat.terminal import Drawing, interruptible
+from lightning_steer.chat.terminal import ColumnDrawing, interruptible
 from lightning_steer.lm.language_model import LLM
 from lightning_steer.vectors import load
 
@@ -209,7 +209,7 @@ def test_the_last_drawing_is_all_that_stays(texts: list[str], width: int, height
 
         def flush(self) -> None: ...
 
-    drawing = Drawing(heads, width, height)
+    drawing = ColumnDrawing(heads, width, height)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", Out())
         for length in range(1, max(map(len, texts)) + 1, step):
@@ -237,7 +237,7 @@ def test_columns_stand_beside_each_other_or_below() -> None:
 
 
 def test_a_text_cannot_speak_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    Drawing(["a"], 40, 10).end(["\x1b[2J\x07\x9b"])
+    ColumnDrawing(["a"], 40, 10).end(["\x1b[2J\x07\x9b"])
     assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", capsys.readouterr().out) == []
 
 

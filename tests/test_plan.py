@@ -24,7 +24,7 @@ from lightning_steer.plan import machine, phases, planning, table
 from lightning_steer.plan.blank import Blank, stored_dtype
 from lightning_steer.plan.known import KNOWN
 from lightning_steer.plan.phase import Phase, generation, scored
-from lightning_steer.plan.rows import Counter, Rows
+from lightning_steer.plan.rows import Counter, TokenRows
 from lightning_steer.workflows.steer import searched
 
 PAIRS = str(ROOT / "configs/pairs.jsonl")
@@ -336,12 +336,12 @@ def test_a_calibration_times_every_part() -> None:
 
 def test_a_few_tokens_take_what_reading_the_weights_takes() -> None:
     speed = machine.Speed(block=1.0, call=100.0, head=2.0, head_call=50.0, step=1000.0, rate=1.0)
-    one, many = (Rows([10] * 8, 4).batches(size) for size in (80, 10))
+    one, many = (TokenRows([10] * 8, 4).batches(size) for size in (80, 10))
     assert (one, many) == (1, 8)
-    few_batches, many_batches = (scored(Rows([10] * 8, 4), 5, size).seconds(speed) for size in (80, 10))
+    few_batches, many_batches = (scored(TokenRows([10] * 8, 4), 5, size).seconds(speed) for size in (80, 10))
     assert few_batches == 80 * 5 * 1.0 + 5 * 100.0 + 4 * 2.0 + 50.0
     assert many_batches - few_batches == 7 * (5 * 100.0 + 50.0)
-    written = generation("", Rows([10] * 8), 24, 5)
+    written = generation("", TokenRows([10] * 8), 24, 5)
     assert written.seconds(speed) - 23 * 1000.0 == 80 * 5 + 5 * 100.0 + 8 * 2.0 + 50.0
 
 
@@ -375,11 +375,11 @@ def test_numbers_have_units() -> None:
 
 
 def test_the_largest_batch_is_that_of_the_batches() -> None:
-    rows = Rows([3, 10, 4, 10])
+    rows = TokenRows([3, 10, 4, 10])
     assert rows.batch(20) == (2, 10)
     assert rows.batch(20, copies=2) == (2, 10)  # one row, twice
     assert rows.batch(1, copies=3) == (3, 10)
-    assert Rows([]).batch(20) == (0, 0)
+    assert TokenRows([]).batch(20) == (0, 0)
 
 
 def test_tokens_are_counted_as_the_model_counts_them() -> None:

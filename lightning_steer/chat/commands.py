@@ -23,7 +23,7 @@ class Reply(NamedTuple):
     """Whether the chat is over."""
 
 
-class Command(NamedTuple):
+class ChatCommand(NamedTuple):
     """A command, its help and what it does with the words after it."""
 
     usage: str
@@ -183,12 +183,12 @@ def _no_words(name: str, words: list[str]) -> None:
 SAVERS = {".safetensors": _save_vector, ".jsonl": _save_conversation}
 """What ``/save`` writes, by the end of the file's name."""
 COMMANDS = {
-    "/strength": Command("/strength 0 1 2", "set the strengths, a column each", _strength),
-    "/layer": Command("/layer 3", "steer another block, counted from 0", _layer),
-    "/vector": Command("/vector FILE", "steer with another vector; without a file, show the card", _vector),
-    "/save": Command("/save FILE [STRENGTH]", "save the vector (.safetensors) or the conversation (.jsonl)", _save),
-    "/again": Command("/again", "ask the messages of the conversation again, as the vector is set now", _again),
-    "/new": Command("/new", "forget the conversation and begin another", _new),
-    "/help": Command("/help", "show this list", _help),
-    "/quit": Command("/quit", "end the chat", _quit),
+    "/strength": ChatCommand("/strength 0 1 2", "set the strengths, a column each", _strength),
+    "/layer": ChatCommand("/layer 3", "steer another block, counted from 0", _layer),
+    "/vector": ChatCommand("/vector FILE", "steer with another vector; without a file, show the card", _vector),
+    "/save": ChatCommand("/save FILE [STRENGTH]", "save the vector (.safetensors) or the conversation (.jsonl)", _save),
+    "/again": ChatCommand("/again", "ask the messages of the conversation again, as the vector is set now", _again),
+    "/new": ChatCommand("/new", "forget the conversation and begin another", _new),
+    "/help": ChatCommand("/help", "show this list", _help),
+    "/quit": ChatCommand("/quit", "end the chat", _quit),
 }

@@ -86,7 +86,7 @@ def _answer(session: Session, message: str) -> bool:
     heads = labels(session)
     with interruptible() as stopped:
         if sys.stdout.isatty():
-            drawing = Drawing(heads, *shutil.get_terminal_size())
+            drawing = ColumnDrawing(heads, *shutil.get_terminal_size())
             drawing.end(session.ask(message, drawing.draw, stopped))
         else:
             for head, text in zip(heads, session.ask(message, stopped=stopped), strict=True):
@@ -102,7 +102,7 @@ def labels(session: Session) -> list[str]:
     return ["baseline (unsteered)" if s == identity else f"strength {s:g}" for s in session.strengths]
 
 
-class Drawing:
+class ColumnDrawing:
     """Columns that are drawn again after every token: as much as the screen holds, and all of it at the end.
 
     Args:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lightning_steer.errors import UserError
 from lightning_steer.outcomes.rows import Rows, number, written
-from lightning_steer.outcomes.table import Measure, Setting
+from lightning_steer.outcomes.table import Measure, OutcomeSetting
 
 
 def measures(
@@ -57,7 +57,7 @@ def _of_judge(rows: Rows, judge: str | None) -> NDArray:
     return (codes == known.index(judge)) | (codes < 0)
 
 
-def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]:
+def _settings(rows: Rows, baseline: str | None) -> tuple[list[OutcomeSetting], NDArray]:
     """Return the settings, the baseline first, and the index of each name of the table among them."""
     names = rows.listed("setting")
     strengths = [number(name) for name in names]
@@ -88,7 +88,7 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
             )
         order = sorted(set(numbers), key=lambda s: (s != zero, abs(s - zero), s))
         label = names[named[0]] if named else written(zero)
-        ordered_settings = [Setting(label if s == zero else written(s), s) for s in order]
+        ordered_settings = [OutcomeSetting(label if s == zero else written(s), s) for s in order]
         return ordered_settings, np.array([order.index(s) for s in numbers])
     baseline_name = "baseline" if baseline is None else baseline
     if baseline_name not in names:
@@ -97,7 +97,7 @@ def _settings(rows: Rows, baseline: str | None) -> tuple[list[Setting], NDArray]
             "baseline with --baseline"
         )
     ordered = [baseline_name, *(name for name in names if name != baseline_name)]
-    return [Setting(name, None) for name in ordered], np.array([ordered.index(name) for name in names])
+    return [OutcomeSetting(name, None) for name in ordered], np.array([ordered.index(name) for name in names])
 
 
 def _some(names: Iterable[str], limit: int = 8) -> str:
@@ -110,7 +110,7 @@ def _measure(
     name: str,
     indices: NDArray,
     setting: NDArray,
-    settings: list[Setting],
+    settings: list[OutcomeSetting],
     declared: tuple[float, float] | None,
 ) -> Measure:
     values, item, seed = (

@@ -10,7 +10,7 @@ from lightning_steer.errors import UserError
 from lightning_steer.statistics.kinds import Change, Kind, Mean
 
 
-class Setting(NamedTuple):
+class OutcomeSetting(NamedTuple):
     """A setting of the model: a strength, or a name."""
 
     name: str
@@ -45,7 +45,7 @@ class Measure:
     declared: bool
     low: float
     high: float
-    settings: tuple[Setting, ...]
+    settings: tuple[OutcomeSetting, ...]
     values: NDArray
     items: tuple[str, ...]
     seeds: tuple[str, ...]

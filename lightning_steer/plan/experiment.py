@@ -17,7 +17,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.modules import ActivationRecorder, ErrorProbe, Responses, SparseCoder, SteeringAdaptor
 from lightning_steer.plan.phase import Phase, generation, scored, together
 from lightning_steer.plan.phases import Work, adapted
-from lightning_steer.plan.rows import Counter, Part, Rows
+from lightning_steer.plan.rows import Counter, DataPart, TokenRows
 
 
 class Experiment(NamedTuple):
@@ -105,7 +105,7 @@ def work(experiment: Experiment, counter: Counter, depth: int) -> Work:
 
 def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
     layers, data, settings = layers_of(experiment.llm, depth), experiment.data, experiment.settings
-    none, deep, batch = Rows([]), max(layers) + 1, experiment.llm.tokens_per_batch
+    none, deep, batch = TokenRows([]), max(layers) + 1, experiment.llm.tokens_per_batch
     if experiment.module is ActivationRecorder and isinstance(data, ActivationsDataModule):
         rows = counter.texts(q if isinstance(q, str) else q.prompt + "".join(q.choices[:1]) for q in data.questions())
         phases = [Phase("predict: record the texts", rows.total * deep, calls=rows.batches(batch) * deep)]
@@ -116,8 +116,8 @@ def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
         copies = (1 + (len(settings["strengths"]) if settings["steering"] else 0)) * settings["samples"]
         new, side_by_side = settings["max_new_tokens"], min(data.batch_size, len(prompts.tokens))
         times = copies * len(data.systems) * -(-len(prompts.tokens) // side_by_side)
-        phase = generation("predict: continue the prompts", Rows(prompts.tokens[:side_by_side]), new, depth, times)
-        largest = Rows(sorted(prompts.tokens)[-side_by_side:] * copies)
+        phase = generation("predict: continue the prompts", TokenRows(prompts.tokens[:side_by_side]), new, depth, times)
+        largest = TokenRows(sorted(prompts.tokens)[-side_by_side:] * copies)
         return Work([phase], [(prompts, 1)], none, 0, [], largest, new)
     parts = counter.parts(data)
     if experiment.module is SteeringAdaptor:
@@ -135,7 +135,7 @@ def _work(experiment: Experiment, counter: Counter, depth: int) -> Work:
     return _observed(experiment, parts, depth, len(layers))
 
 
-def _observed(experiment: Experiment, parts: Sequence[Part], depth: int, sites: int) -> Work:
+def _observed(experiment: Experiment, parts: Sequence[DataPart], depth: int, sites: int) -> Work:
     """Return the work of a module that reads and scores the rows, and steers nothing."""
     cached = isinstance(experiment.data, MERADataModule) and experiment.data.cache is not None
     times = experiment.epochs + 2 if experiment.module is SparseCoder and not cached else 1
@@ -148,7 +148,7 @@ def _observed(experiment: Experiment, parts: Sequence[Part], depth: int, sites: 
         for (name, count), part in zip(names, parts, strict=False)
     ]
     rows = [(part.questions, 1) for part in parts]
-    return Work(phases, rows, parts[0].questions, sites, [], Rows([]), 0)
+    return Work(phases, rows, parts[0].questions, sites, [], TokenRows([]), 0)
 
 
 def layers_of(llm: LLM, depth: int) -> list[int]:
@@ -159,7 +159,7 @@ def layers_of(llm: LLM, depth: int) -> list[int]:
     return sorted({layer % depth for layer in llm.layers})
 
 
-def disk(experiment: Experiment, rows: Rows, width: int, sites: int) -> tuple[str, float] | None:
+def disk(experiment: Experiment, rows: TokenRows, width: int, sites: int) -> tuple[str, float] | None:
     """Return the folder of the activation cache and its size in bytes; None if there is none."""
     data = experiment.data
     if isinstance(data, ActivationsDataModule):

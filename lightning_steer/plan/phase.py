@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from lightning_steer.modules import written
 from lightning_steer.plan.machine import Speed
-from lightning_steer.plan.rows import Rows
+from lightning_steer.plan.rows import TokenRows
 
 CHECKED, CHECKED_TOKENS = 8, 12
 """Passes by which a loaded model is checked, and the tokens of each."""
@@ -48,7 +48,7 @@ class Phase(NamedTuple):
         return self.factor * (blocks + head) + self.steps * speed.step
 
 
-def generation(name: str, prompts: Rows, new: int, depth: int, times: int = 1) -> Phase:
+def generation(name: str, prompts: TokenRows, new: int, depth: int, times: int = 1) -> Phase:
     """Return the phase that continues prompts side by side by ``new`` tokens, ``times`` times."""
     count = len(prompts.tokens)
     calls = times if count else 0
@@ -56,7 +56,7 @@ def generation(name: str, prompts: Rows, new: int, depth: int, times: int = 1) -
     return Phase(name, times * prompts.total * depth, times * count, calls * depth, calls, steps, times * new * count)
 
 
-def shown(name: str, prompts: Rows, depth: int, times: int) -> Phase:
+def shown(name: str, prompts: TokenRows, depth: int, times: int) -> Phase:
     """Return the phase that continues prompts, and scores what was written with the unsteered model."""
     phase = generation(name, prompts, written.NEW, depth, times)
     total = times * (prompts.total + written.NEW * len(prompts.tokens))
@@ -74,12 +74,12 @@ def above(tokens: int, layer: int, copies: int, depth: int) -> int:
     return tokens * (layer + 1 + copies * (depth - layer - 1))
 
 
-def read(rows: Rows, blocks: int, batch: int) -> Phase:
+def read(rows: TokenRows, blocks: int, batch: int) -> Phase:
     """Return the work of reading the two sides of pairs, one after the other, up to a block."""
     return Phase("", rows.total * blocks, calls=max(2, rows.batches(batch)) * blocks)
 
 
-def scored(rows: Rows, depth: int, batch: int, copies: int = 1, layer: int = -1) -> Phase:
+def scored(rows: TokenRows, depth: int, batch: int, copies: int = 1, layer: int = -1) -> Phase:
     """Return the work of scoring rows, in copies that are steered from a layer on.
 
     Args:
@@ -93,7 +93,7 @@ def scored(rows: Rows, depth: int, batch: int, copies: int = 1, layer: int = -1)
     return Phase("", above(rows.total, layer, copies, depth), rows.scored * copies, batches * depth, batches)
 
 
-def compared(texts: Rows, depth: int, batch: int, copies: int, layer: int) -> Phase:
+def compared(texts: TokenRows, depth: int, batch: int, copies: int, layer: int) -> Phase:
     """Return the work of comparing predictions for texts, unsteered and in steered copies; as for :func:`scored`."""
     batches = texts.batches(batch, copies + 1)
     passes = texts.total * depth + above(texts.total, layer, copies, depth)

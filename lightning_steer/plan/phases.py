@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from lightning_steer.modules import written
 from lightning_steer.plan.phase import Phase, checked, compared, generation, read, scored, shown, together
-from lightning_steer.plan.rows import Part, Rows
+from lightning_steer.plan.rows import DataPart, TokenRows
 from lightning_steer.selection.coarse import LEAST_LAYERS, SHARE
 from lightning_steer.workflows.search import CONTINUATION
 
@@ -41,14 +41,14 @@ class Work(NamedTuple):
     """A run: its phases, and what it needs at a number of tokens per batch."""
 
     phases: list[Phase]
-    rows: list[tuple[Rows, int]]
+    rows: list[tuple[TokenRows, int]]
     """Rows that run together with their copies, and how many these are."""
-    read: Rows
+    read: TokenRows
     """Rows that are read at every site."""
     sites: int
-    reference: list[tuple[Rows, int]]
+    reference: list[tuple[TokenRows, int]]
     """Texts whose predictions are compared, and the steered copies."""
-    prompts: Rows
+    prompts: TokenRows
     new: int
     """Tokens that are generated after each prompt."""
 
@@ -70,8 +70,8 @@ class Work(NamedTuple):
 
 
 def adapted(
-    parts: Sequence[Part],
-    reference: Rows,
+    parts: Sequence[DataPart],
+    reference: TokenRows,
     depth: int,
     layers: Sequence[int],
     strengths: int,
@@ -104,7 +104,7 @@ def adapted(
     rows = len(fit.questions.tokens)
     copies = 3 + draws + strengths * (1 + curve) + (rows.bit_length() + 1 if refitted else 0)
     sides = 1 + draws + strengths
-    prompts = Rows(test.prompts.tokens[: written.PROMPTS])
+    prompts = TokenRows(test.prompts.tokens[: written.PROMPTS])
     moved = [read(part.read, last + 1, batch) for part in (fit, test) if part.read is not None]
     moved = [run._replace(passes=run.passes / 2, calls=run.calls / 2) for run in moved]  # one side of each pair
     phases = [reading]
@@ -125,15 +125,15 @@ def adapted(
     if fit.read is not None:
         phases.append(shown("test: text at held-out prompts", prompts, depth, 2))
     else:
-        prompts = Rows([])
+        prompts = TokenRows([])
     runs = [(select.questions, strengths), (fit.questions, copies), (test.questions, copies)]
     return Work(phases, runs, fit.read or fit.questions, len(layers), [(reference, sides)], prompts, written.NEW)
 
 
 def searched(
-    parts: Sequence[Part],
-    reference: tuple[Rows, Rows],
-    openings: tuple[Rows, Rows],
+    parts: Sequence[DataPart],
+    reference: tuple[TokenRows, TokenRows],
+    openings: tuple[TokenRows, TokenRows],
     depth: int,
     layers: Sequence[int],
     strengths: Sequence[int],
@@ -156,7 +156,7 @@ def searched(
     """
     fit, select, test = parts
     choosing, judging = (
-        texts + Rows([length + CONTINUATION for length in opening.tokens])
+        texts + TokenRows([length + CONTINUATION for length in opening.tokens])
         for texts, opening in zip(reference, openings, strict=True)
     )
     share = 1.0 if full_grid or len(layers) < LEAST_LAYERS else SHARE
@@ -165,7 +165,7 @@ def searched(
     assert fit.read is not None
     each = [read(fit.read, max(layers) + 1, batch), scored(select.questions, depth, batch)]
     phases = [checked(depth), own, together("read the pairs", *each, times=len(strengths))]
-    groups = reference[0], Rows(choosing.tokens[len(reference[0].tokens) :])
+    groups = reference[0], TokenRows(choosing.tokens[len(reference[0].tokens) :])
     cells = [
         cell
         for count in strengths
@@ -177,13 +177,13 @@ def searched(
     ]
     name = f"search {len(layers)} layers, {sum(strengths)} strengths" + (", at most" if share < 1 else "")
     phases.append(together(name, *cells, times=share))
-    prompts = Rows(select.prompts.tokens[: written.PROMPTS])
+    prompts = TokenRows(select.prompts.tokens[: written.PROMPTS])
     phases.append(shown("text at the pairs' prompts", prompts, depth, 1 + len(strengths)))
     middle = layers[len(layers) // 2]
     after = adapted(parts, judging, depth, [middle], max(strengths), batch=batch)
-    judged = [reference[1], Rows(judging.tokens[len(reference[1].tokens) :])]
+    judged = [reference[1], TokenRows(judging.tokens[len(reference[1].tokens) :])]
     last = together("unrelated text that judges", *(compared(texts, depth, batch, 1, middle) for texts in judged))
-    told = generation("text that is printed", Rows(test.prompts.tokens[:PRINTED]), new, depth, 2)
+    told = generation("text that is printed", TokenRows(test.prompts.tokens[:PRINTED]), new, depth, 2)
     return after._replace(
         phases=[*phases, *after.phases, last, *([told] if new else [])],
         rows=[*after.rows, *((select.questions, count) for count in strengths)],

@@ -14,7 +14,7 @@ BYTES = 4
 """UTF-8 bytes of a token, where no tokenizer counts: that of English text."""
 
 
-class Rows(NamedTuple):
+class TokenRows(NamedTuple):
     """Rows of tokens."""
 
     tokens: list[int]
@@ -41,18 +41,18 @@ class Rows(NamedTuple):
         rows = [TokenRow(range(length), [], [], length, 0, []) for length in self.tokens]  # type: ignore[arg-type]
         return batches(rows, max(1, tokens_per_batch // copies))
 
-    def __add__(self, other: "Rows") -> "Rows":  # type: ignore[override]
-        return Rows([*self.tokens, *other.tokens], self.scored + other.scored)
+    def __add__(self, other: "TokenRows") -> "TokenRows":  # type: ignore[override]
+        return TokenRows([*self.tokens, *other.tokens], self.scored + other.scored)
 
 
-class Part(NamedTuple):
+class DataPart(NamedTuple):
     """One part of a data set: to fit to, to choose on, or held out."""
 
-    questions: Rows
+    questions: TokenRows
     """What is scored."""
-    read: Rows | None
+    read: TokenRows | None
     """Texts of pairs that a method is fitted to; None where the questions themselves are read."""
-    prompts: Rows
+    prompts: TokenRows
     """Different prompts."""
 
 
@@ -68,9 +68,9 @@ class Counter:
         self.llm, self.exact = llm, tokenizer is not None
         llm.tokenizer = tokenizer
 
-    def questions(self, questions: Iterable[MultipleChoice]) -> Rows:
+    def questions(self, questions: Iterable[MultipleChoice]) -> TokenRows:
         """Return the rows that score the options of questions side by side, or that read texts without options."""
-        rows = Rows([])
+        rows = TokenRows([])
         for question in questions:
             rows.tokens.append(0)
             if not self.exact:
@@ -84,20 +84,20 @@ class Counter:
             rows = rows._replace(scored=rows.scored + sum(len({slot for slot, *_ in row.reads}) for row in split))
         return rows
 
-    def texts(self, texts: Iterable[str]) -> Rows:
+    def texts(self, texts: Iterable[str]) -> TokenRows:
         """Return the rows of whole texts."""
         return self.questions(MultipleChoice(text) for text in texts)
 
-    def part(self, batches: Iterable[Any]) -> Part:
+    def part(self, batches: Iterable[Any]) -> DataPart:
         """Return the rows of the batches of a data module."""
         batches = list(batches)
         questions = [question for batch in batches for question in batch.x]
         pairs = [batch.pair for batch in batches if batch.pair is not None]
         texts = [q for pair in pairs for side in pair for q in side]
         read = self.texts(q.prompt + "".join(q.choices[:1]) for q in texts) if pairs else None
-        return Part(self.questions(questions), read, self.texts(dict.fromkeys(q.prompt for q in questions)))
+        return DataPart(self.questions(questions), read, self.texts(dict.fromkeys(q.prompt for q in questions)))
 
-    def parts(self, data: SteeringDataModule) -> Sequence[Part]:
+    def parts(self, data: SteeringDataModule) -> Sequence[DataPart]:
         """Return what is fitted to, chosen on and held out."""
         data.setup("fit")
         held_out, *_ = data.test_dataloader()

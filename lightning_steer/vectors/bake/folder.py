@@ -15,7 +15,7 @@ from lightning_steer.lm.language_model import LLM
 from lightning_steer.strength import check_strength
 from lightning_steer.vectors import fingerprint
 from lightning_steer.vectors.bake import lora, weights
-from lightning_steer.vectors.bake.plan import Plan, at_sites, everywhere, tokens
+from lightning_steer.vectors.bake.plan import BakePlan, at_sites, everywhere, tokens
 from lightning_steer.vectors.card import Model
 from lightning_steer.vectors.file import SteeringVector
 from lightning_steer.vectors.summary import summary
@@ -87,7 +87,7 @@ def adapter(
 
 def prepared(
     vector: SteeringVector, folder: Path, strength: float | None, remove_everywhere: bool
-) -> tuple[LLM, Plan, Tensor]:
+) -> tuple[LLM, BakePlan, Tensor]:
     """Return the model in float32, the plan and the hooked logits; raise ValueError before anything is changed."""
     check_folder(folder)
     check_no_links(folder)
@@ -146,7 +146,7 @@ def _finish(
     part: Path,
     folder: Path,
     vector: SteeringVector,
-    plan: Plan,
+    plan: BakePlan,
     base: Model,
     difference: float,
     more: dict[str, Any],
@@ -175,7 +175,7 @@ def _finish(
     part.rename(folder)
 
 
-def _readme(vector: SteeringVector, plan: Plan, base: Model, difference: float, kind: str) -> str:
+def _readme(vector: SteeringVector, plan: BakePlan, base: Model, difference: float, kind: str) -> str:
     return (
         f"# {base.name}, steered in its weights\n\n"
         f"A steered {kind}: {plan.operation}. Its plain forward is the steered one: in float32 the logits differ from "

@@ -39,7 +39,7 @@ def made(model: Any, changes: Mapping[Weight, Affine], base: str) -> Adapter:
 
     Args:
         model: the unchanged model.
-        changes: from a :class:`~lightning_steer.vectors.bake.plan.Plan`.
+        changes: from a :class:`~lightning_steer.vectors.bake.plan.BakePlan`.
         base: hub name or folder of the model.
 
     Raises:

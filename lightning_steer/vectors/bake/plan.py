@@ -20,7 +20,7 @@ from lightning_steer.vectors.file import SteeringVector, state
 from lightning_steer.vectors.steer import edit, module_of
 
 
-class Plan(NamedTuple):
+class BakePlan(NamedTuple):
     """What changes in the weights, and the same edit by hooks."""
 
     changes: Mapping[Weight, Affine]
@@ -38,7 +38,7 @@ def tokens(decoder: Decoder) -> Tensor:
 
 
 @torch.no_grad()
-def at_sites(llm: LLM, vector: SteeringVector, strength: float) -> Plan:
+def at_sites(llm: LLM, vector: SteeringVector, strength: float) -> BakePlan:
     """Return the plan for a vector at its own sites.
 
     Raises:
@@ -53,11 +53,11 @@ def at_sites(llm: LLM, vector: SteeringVector, strength: float) -> Plan:
         for weight, change in _of_site(decoder, site, module, form, ids).items():
             changes[weight] = changes[weight].then(change) if weight in changes else change
     places = ", ".join(module_of(llm.model, site) for site in vector.card.sites)
-    return Plan(changes, edit(llm, vector, strength), f"{vector.card.method} at strength {strength:g} at {places}")
+    return BakePlan(changes, edit(llm, vector, strength), f"{vector.card.method} at strength {strength:g} at {places}")
 
 
 @torch.no_grad()
-def everywhere(llm: LLM, vector: SteeringVector, strength: float | None) -> Plan:
+def everywhere(llm: LLM, vector: SteeringVector, strength: float | None) -> BakePlan:
     """Return the plan that takes the vector's direction out of the embedding and of every attention and MLP output.
 
     Args:
@@ -77,7 +77,7 @@ def everywhere(llm: LLM, vector: SteeringVector, strength: float | None) -> Plan
     changed = [*embeddings, *(weight for part in parts for weight in part.weights)]
     removed = f"a direction removed (share {share:g}) from the embedding and every attention and MLP output"
     hooked = _removing(decoder, [part.site for part in parts], direction, share)
-    return Plan(dict.fromkeys(changed, form), hooked, removed)
+    return BakePlan(dict.fromkeys(changed, form), hooked, removed)
 
 
 def _refuse_heads(vector: SteeringVector) -> None:
@@ -150,7 +150,9 @@ def _of_block(decoder: Decoder, layer: int, module: str, form: Affine, ids: Tens
     return next((o for o in options if all(weights.can_have_bias(decoder.model, w) for w in o)), options[0])
 
 
-def _with_offset(decoder: Decoder, part: writers.Part, module: str, form: Affine, ids: Tensor) -> dict[Weight, Affine]:
+def _with_offset(
+    decoder: Decoder, part: writers.BlockPart, module: str, form: Affine, ids: Tensor
+) -> dict[Weight, Affine]:
     """Return the change of each weight of a part, with the offset as a bias of the first that can have one."""
     bare = Affine(form.matrix, torch.zeros_like(form.offset))
     changes = {} if form.matrix is None else dict.fromkeys(part.weights, bare)

@@ -18,7 +18,7 @@ def change(model: Any, changes: Mapping[Weight, Affine]) -> list[str]:
 
     Args:
         model: a causal language model in float32.
-        changes: from a :class:`~lightning_steer.vectors.bake.plan.Plan`.
+        changes: from a :class:`~lightning_steer.vectors.bake.plan.BakePlan`.
 
     Raises:
         ValueError: a layer needs a bias that the model's configuration cannot give it.

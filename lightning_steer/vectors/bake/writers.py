@@ -34,7 +34,7 @@ class Weight(NamedTuple):
     """Name of the bias beside it, whether or not the model has it; None where there can be none."""
 
 
-class Part(NamedTuple):
+class BlockPart(NamedTuple):
     """The attention or MLP of a block, and the weights that make its output."""
 
     site: str
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     is_mixture: bool
 
 
-def part_of(decoder: Decoder, layer: int, part: str, ids: Tensor) -> Part:
+def part_of(decoder: Decoder, layer: int, part: str, ids: Tensor) -> BlockPart:
     """Return the weights that make a part's output; raise ValueError if they cannot be told."""
     model, site = decoder.model, site_of(decoder.model, layer, part)
     names = [name for name, _ in model.named_modules() if name == site or name.startswith(f"{site}.")]
@@ -55,11 +55,11 @@ def part_of(decoder: Decoder, layer: int, part: str, ids: Tensor) -> Part:
         groups = {name.removeprefix(f"{site}.").split(".")[0] for name in linear if "shared" in name}
         shared = [_last(decoder, [n for n in linear if n.startswith(f"{site}.{g}.")], ids) for g in sorted(groups)]
         shared = [weight for weight in shared if weight is not None]
-        return Part(site, (*(_experts_weight(decoder, name) for name in stacked), *shared), True)
+        return BlockPart(site, (*(_experts_weight(decoder, name) for name in stacked), *shared), True)
     last = _last(decoder, linear, ids)
     if last is None:
         raise UserError(f"{site} runs no linear layer that makes vectors of width {decoder.width}")
-    return Part(site, (last,), False)
+    return BlockPart(site, (last,), False)
 
 
 def embeddings_of(decoder: Decoder, ids: Tensor) -> tuple[Weight, ...]:
@@ -101,7 +101,7 @@ def gain(decoder: Decoder, weight: Weight, module: str, ids: Tensor) -> float | 
     return None if abs(factor) < 1e-3 else round(factor, 6) if abs(factor - round(factor)) < 1e-5 else factor
 
 
-def is_output(decoder: Decoder, part: Part, ids: Tensor) -> bool:
+def is_output(decoder: Decoder, part: BlockPart, ids: Tensor) -> bool:
     """Return whether a part's output is a multiple of what its weights make, and nothing is added to it."""
     if part.is_mixture:
         return True
@@ -112,9 +112,9 @@ def is_output(decoder: Decoder, part: Part, ids: Tensor) -> bool:
     return _is_sum(outputs[names[0]], [outputs[names[1]]])
 
 
-def all_writers(decoder: Decoder, ids: Tensor) -> list[Part]:
+def all_writers(decoder: Decoder, ids: Tensor) -> list[BlockPart]:
     """Return the parts of all blocks; raise ValueError if a block's output is not its input plus their outputs."""
-    model, parts = decoder.model, list[Part]()
+    model, parts = decoder.model, list[BlockPart]()
     by_layer = [[part_of(decoder, layer, name, ids) for name in PARTS] for layer in range(decoder.depth)]
     sites = [[part.site if part.is_mixture else part.weights[0].module for part in row] for row in by_layer]
     outputs: dict[str, Tensor] = {}
