@@ -26,8 +26,9 @@ What "holds" means:
 - A cell of intervals fails only if the 99 % interval of its coverage lies wholly below .93. So a cell that covers .92
   may hold, though it promises .95: read the columns of coverage below, not the word alone.
 - A cell of false certificates fails if the 99 % interval of their share lies wholly above delta.
-- A gate decides which rows are steered. It promises to steer at most a share eta of the rows that should be left alone.
-  A cell of gates fails in the same way as one of certificates, by the share of data sets whose gate breaks this promise.
+- A gate decides which rows are steered. It promises to steer at most a share eta of the rows that should be left
+  alone. A cell of gates fails in the same way as one of certificates, by the share of data sets whose gate breaks
+  this promise.
 - The power of certificates, where there is something to find, promises nothing and cannot fail: it is counted apart.
 - A missing interval counts as the full range, and so as covering; the column *no interval* gives its share. With 30
   clusters or more and an outcome in 20 % of the rows or more, at most 20 % may be missing.

@@ -184,7 +184,14 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
         "held-out rows. Our lowest and highest are chosen among noisy values, so the lowest is too low and the highest "
         "too high.",
         "",
-        *markdown(("task (with MERA, unless a baseline is named)", "theirs, lowest", "ours, lowest", "theirs, highest", "ours, highest"), ranges),
+        *markdown(
+            (
+                "task (with MERA, unless a baseline is named)",
+                *("theirs, lowest", "ours, lowest"),
+                *("theirs, highest", "ours, highest"),
+            ),
+            ranges,
+        ),
     ]
     columns = (
         "model",
