@@ -86,8 +86,8 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
     lines = markdown(("theirs", "which choice steering suppresses"), claims.items())
     note = (
         "Ours: changes of shares with 95 % intervals over target terms; difference: unrelated minus stereotype. "
-        "Fidelity: the share of choices moved as meant less those moved otherwise, less changes of the unrelated choice's "
-        "rank (docs/fidelity.md)."
+        "Fidelity: the share of choices moved as meant less those moved otherwise, less changes of the unrelated "
+        "choice's rank (docs/fidelity.md)."
     )
     return [*lines, f"{published('fidelity')['source']}", "", note, "", *markdown(COLUMNS, rows)]
 
