@@ -16,8 +16,8 @@ two processes share.
 
 This page is about `lightning_steer/statistics`. Reports, tables and studies take every interval and certificate from
 there, and a test sees to it that nothing else makes one. Not simulated here are other smooth statistics that take the
-same jackknife with Student's t: the by-pass score, cosines, R2, entanglement, rank correlations and the measures of
-anisotropy.
+same jackknife with Student's t: the by-pass score, cosines, R2, entanglement (the root mean square change of other
+tasks' accuracy), rank correlations and the measures of anisotropy.
 
 {verdict}
 
@@ -26,7 +26,9 @@ What "holds" means:
 - A cell of intervals fails only if the 99 % interval of its coverage lies wholly below .93. So a cell that covers .92
   may hold, though it promises .95: read the columns of coverage below, not the word alone.
 - A cell of false certificates fails if the 99 % interval of their share lies wholly above delta.
-- A cell of gates fails in the same way, by the share of data sets whose gate steers more wrong rows than eta.
+- A gate decides which rows are steered. It promises to steer at most a share eta of the rows that should be left
+  alone. A cell of gates fails in the same way as one of certificates, by the share of data sets whose gate breaks
+  this promise.
 - The power of certificates, where there is something to find, promises nothing and cannot fail: it is counted apart.
 - A missing interval counts as the full range, and so as covering; the column *no interval* gives its share. With 30
   clusters or more and an outcome in 20 % of the rows or more, at most 20 % may be missing.

@@ -84,7 +84,11 @@ def table(results: Mapping[str, Any], models: Sequence[str]) -> list[str]:
             rows.append((model, layers.replace("_", ", "), strength, *values, n))
     rows = rows or [(short(model), *[""] * (len(COLUMNS) - 1)) for model in models]
     lines = markdown(("theirs", "which choice steering suppresses"), claims.items())
-    note = "Ours: changes of shares with 95 % intervals over target terms; difference: unrelated minus stereotype."
+    note = (
+        "Ours: changes of shares with 95 % intervals over target terms; difference: unrelated minus stereotype. "
+        "Fidelity: the share of choices moved as meant less those moved otherwise, less changes of the unrelated "
+        "choice's rank (docs/fidelity.md)."
+    )
     return [*lines, f"{published('fidelity')['source']}", "", note, "", *markdown(COLUMNS, rows)]
 
 

@@ -38,8 +38,9 @@ Operations and memory are estimates of `plan`, not measurements, from the models
 today's plans may be lower. StereoSet, SMS spam, MMLU and the released open-ended pairs were counted as they are. For
 the others we counted stand-ins: CAA's pairs of sycophancy for every behaviour, financial texts with questions that we
 worded for the finance tasks, and 160 made-up prompts of 67 bytes for refusal_direction. `--plan` counts your
-own copies with the model's tokenizer. Text that MERA generates at the position `exact` is not counted, so its cost is
-higher than stated.
+own copies with the model's tokenizer. MERA's experiment reads the label right after the prompt (position `last`) or
+where the model's own text first gives one (position `exact`). The text that is generated for `exact` is not counted,
+so the cost is higher than stated.
 """
 COSTS = Path(__file__).parent / "costs.json"
 
