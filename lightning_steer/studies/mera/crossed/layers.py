@@ -168,7 +168,7 @@ def text(cells: Mapping[Cell, Mapping[str, Any]]) -> str:
                 values = by_kind(lambda c, way=way: spi(c, way)[0])
                 counts = np.array([spi(c, way)[1:] for c in of_state.values()]).sum(0)
                 steered.append(
-                    [f"{state}: {way}", f"{number(np.mean(values))} ({ranged(values)})", " ".join(map(number, values)),
+                    [f"{state}: {way}", _ranged(values), " ".join(map(number, values)),
                      f"{counts[0]} of {counts[1]}"]
                 )  # fmt: skip
             columns: list[Callable[[Any], float]] = [
@@ -176,16 +176,20 @@ def text(cells: Mapping[Cell, Mapping[str, Any]]) -> str:
                 *(lambda c, name=name: c["geometry"][name] for name in (*GEOMETRY, *ADAPTIVE)),
             ]
             shown = map(by_kind, columns)
-            lying.append([state, *(f"{number(np.mean(values))} ({ranged(values)})" for values in shown)])
+            lying.append([state, *map(_ranged, shown)])
         of_share = [c["base"]["accuracy"] for key, c in cells.items() if key.prior.share == share]
         sections += [
             table([f"SPI deployed by state, share {share:.2f}", "mean (range of the kinds)", "kinds", "certified"],
                   steered),
             table([f"states, share {share:.2f}", *(f"R2, {way.removeprefix('w, adaptive, ')}" for way in ALONG_W),
                    *GEOMETRY, *(f"achieved, {way}" for way in ADAPTIVE)], lying),
-            f"Share {share:.2f}: {len(of_share)} cells; accuracy without steering {number(np.mean(of_share))}.\n",
+            f"Share {share:.2f}: {len(of_share)} cells; accuracy without steering {_ranged(of_share)}.\n",
         ]  # fmt: skip
     return "\n".join(sections) + f"\nKinds in order: {', '.join(kinds)}.\n"
+
+
+def _ranged(values: Sequence[float]) -> str:
+    return f"{number(float(np.mean(values)))} ({ranged(values)})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
