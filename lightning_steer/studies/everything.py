@@ -46,6 +46,7 @@ STEPS = (
     study("mera, verdict", 9, "--verdict", module="mera.crossed"),
     study("mera, priors", None, module="mera.crossed.priors"),
     study("mera, strengths", 2, module="mera.crossed.strengths"),
+    study("mera, layers", 8, module="mera.crossed.layers"),
     study("fidelity", 12),
     study("arena", 15, "--processes", "2", "--verdict"),
     study("coverage", 30),

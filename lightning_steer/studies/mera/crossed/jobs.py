@@ -1,6 +1,7 @@
 """The crossed design's cells, as jobs for a pool of processes."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +44,23 @@ def run_cell(key: Key, models_in: Path, nets: Path, first: bool, small: bool) ->
 
 
 def drawn(
-    trained: networks.Trained, world: worlds.World, key: Key, calibration: int, share: float | None = None
-) -> tuple[cell.CellParts, Any]:
+    trained: networks.Trained, world: worlds.World, key: Key, calibration: int, share: float | None = None,
+    above: int = networks.ABOVE,
+) -> tuple[cell.CellParts, Any]:  # fmt: skip
     """Draw rows for a small network: four times as many test rows as calibration rows.
 
-    ``share`` of them have the pull label; by default the share of the world's steered rows.
+    ``share`` of them have the pull label; by default the share of the world's steered rows. They are read and steered
+    with ``above`` blocks still to come.
     """
+    answer = partial(trained.network.answer, above=above)
     generator = torch.Generator().manual_seed(10_000 * key.draw + int(key.network))
 
     def part(n: int) -> cell.CellPart:
         rows = worlds.draw(world, n, generator, share)
-        h = trained.network.read(rows.x)
-        return cell.CellPart(h, rows.y, trained.network.answer(h))
+        h = trained.network.read(rows.x, above)
+        return cell.CellPart(h, rows.y, answer(h))
 
-    return cell.CellParts(
-        part(world.train), part(calibration), part(calibration), part(4 * calibration)
-    ), trained.network.answer
+    return cell.CellParts(part(world.train), part(calibration), part(calibration), part(4 * calibration)), answer
 
 
 def repeats(kind: str, seeds: Sequence[int]) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Small residual networks that learn a world in seconds, read before their last block.
+"""Small residual networks that learn a world in seconds, read before their last block unless told otherwise.
 
 Three blocks ``h + W2 gelu(W1 norm(h))`` on one state for each row, a norm and a head. This models one token of a
 decoder whose context is already in its state. There is no attention and no other token.
@@ -17,7 +17,7 @@ from lightning_steer.studies.mera.crossed.worlds import FEATURES, LABELS, World,
 
 BLOCKS, HIDDEN, STEPS, BATCH, RATE = 3, 128, 600, 512, 3e-3
 ABOVE = 1
-"""Blocks above the state that is read and steered."""
+"""Blocks above the state that the declared designs read and steer."""
 
 
 class Network(nn.Module):
@@ -36,16 +36,16 @@ class Network(nn.Module):
         )
         self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, LABELS)
 
-    def read(self, x: Tensor) -> Tensor:
-        """Return the state ``[n, width]`` that is steered."""
+    def read(self, x: Tensor, above: int = ABOVE) -> Tensor:
+        """Return the state ``[n, width]`` with ``above`` blocks still to come, which is the one that is steered."""
         h = self.embed(x)
-        for block in self.blocks[: BLOCKS - ABOVE]:
+        for block in self.blocks[: BLOCKS - above]:
             h = h + block(h)
         return h
 
-    def answer(self, h: Tensor) -> Tensor:
-        """Return logits ``[..., labels]`` from states ``[..., width]``."""
-        for block in self.blocks[BLOCKS - ABOVE :]:
+    def answer(self, h: Tensor, above: int = ABOVE) -> Tensor:
+        """Return logits ``[..., labels]`` from states ``[..., width]`` with ``above`` blocks still to come."""
+        for block in self.blocks[BLOCKS - above :]:
             h = h + block(h)
         return self.head(self.norm(h))
 
