@@ -9,7 +9,7 @@ from lightning_steer.statistics.claims import found_again
 from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.studies.declaration import declared_text, verdict_text
-from lightning_steer.studies.fidelity import declared
+from lightning_steer.studies.fidelity import declared, layers, same_choice
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW
 from lightning_steer.studies.fidelity.verdict import STRENGTHS
 
@@ -67,6 +67,9 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
             sides(parts),
             control(parts),
             narrow_models(parts),
+            same_choice.text(parts),
+            layers.lost(parts),
+            layers.explained(parts),
             declared_text(declared.DECLARATION),
             declared_text(declared.AGAIN),
             *(
