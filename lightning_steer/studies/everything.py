@@ -47,6 +47,7 @@ STEPS = (
     study("mera, priors", None, module="mera.crossed.priors"),
     study("mera, strengths", 2, module="mera.crossed.strengths"),
     study("fidelity", 12),
+    study("fidelity, further", 3, "--further", module="fidelity"),
     study("arena", 15, "--processes", "2"),
     study("coverage", 30),
     study("coverage, choices", None, module="coverage.choices"),

@@ -35,16 +35,17 @@ def explained(parts: Parts) -> str:
         for layer in parts["layers-base"]["layers"]:
             without = {name: parts[f"layers-{name}"]["layers"][layer] for name in MODELS}
             _, gap = declared.explained(without, model, anisotropy.PLAIN)
-            shares = [declared.explained(without, model, variant)[0] for variant in VARIANTS]
-            claims = [share_within(share, gap, declared.LIMIT, len(declared.ANISOTROPY.contrasts)) for share in shares]
-            name = "narrow, mean of five" if model == "narrow" else model
-            rows.append([name, layer, str(mean_over_units(gap)), *(str(claim.estimate) for claim in claims)])
+            size, shares = mean_over_units(gap), ["-"] * len(VARIANTS)
+            if size.low > 0:
+                closed = [declared.explained(without, model, variant)[0] for variant in VARIANTS]
+                shares = [str(share_within(part, gap, declared.LIMIT).estimate) for part in closed]
+            rows.append(["narrow, mean of five" if model == "narrow" else model, layer, str(size), *shares])
     lines = table(["what closes the gap, by layer", "layer", "gap, nats a token", *VARIANTS], rows)
     return (
         "## What closes the gap to the base model, by layer\n\n"
         + "\n".join(lines)
-        + f"\n\nStrength 1, each vector at its own length; {len(gap)} terms. Shares of the gap have 90 % intervals (Fieller), "
-        "none where the gap may be 0; the gap has a 95 % interval.\n"
+        + f"\n\nStrength 1, each vector at its own length; {len(gap)} terms. Shares of the gap have 90 % intervals "
+        "(Fieller), the gap has a 95 % interval. No share is given where that is not above 0.\n"
     )
 
 

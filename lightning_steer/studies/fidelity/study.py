@@ -70,7 +70,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     add("--processes", type=int, default=torch.get_num_threads(), help="processes at work, one thread each")
     add("--out", type=Path, default=Path("logs/fidelity"), help="where numbers, reports and figures go")
     add("--quick", action="store_true", help="fewer strengths and layers, no narrow model, fewer methods' draws")
-    add("--further", action="store_true", help="also every layer's anisotropy, and random directions with a free choice")
+    add(
+        "--further", action="store_true", help="also every layer's anisotropy, and random directions with a free choice"
+    )
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
     return parser.parse_args(given)
 
