@@ -8,8 +8,10 @@ import pytest
 import torch
 from conftest import ROOT
 from scipy.stats import ttest_1samp
+from test_fidelity_verdict import parts as judged_parts
 
-from lightning_steer.studies.fidelity import declared, layers, same_choice, study, verdict
+from lightning_steer.report import quote
+from lightning_steer.studies.fidelity import declared, layers, same_choice, study, verdict, verdict_page
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW, Arm
 from lightning_steer.studies.fidelity.subject import Subject, directions
 
@@ -145,3 +147,19 @@ def test_further_parts_are_made_if_asked_for_and_shown_if_they_are_of_these_mode
     weights["seed"] = 1
     assert study.main(given) == 0
     assert (made[2:], shown[3]) == (["truth"], ["truth"])
+
+
+def test_every_verdict_that_the_page_quotes_can_be_quoted_again() -> None:
+    """A table is named by words of its head; what follows a colon would be taken for its rows."""
+    flat = {"layers": {"2": without(0.1, {}, 1)}}
+    found = judged_parts() | {f"layers-{name}": flat for name in layers.MODELS}
+    drawn = dosed([0.0] * 5, np.zeros((5, 20)))
+    found |= {name: part for name, part in drawn.items() if name.startswith("random-")}
+    written = verdict_page.text(found, [])
+    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    quoted = [match["words"] for match in quote.QUOTE.finditer(page)]
+    of_others = ["stereotypes suppressed", "behaviours promoted"]
+    assert quoted[-2:] == of_others
+    for words in quoted[:-2]:
+        head, _, rows = words.partition(": ")
+        assert head.strip(" |").split(",")[0] in quote.table(written, head, rows.split(" / ") if rows else ())
