@@ -55,15 +55,15 @@ def test_directions_are_as_long_as_the_own_vector_and_the_same_everywhere(monkey
 
 def dosed(own: list[float], drawn: np.ndarray) -> dict[str, Any]:
     """Parts of five trainings with these fidelities: of the own vector, and ``[seeds, D]`` of random directions."""
-    found: dict[str, Any] = {}
+    by_part: dict[str, Any] = {}
     for name, value, draws in zip(NARROW, own, drawn, strict=True):
         rows = {"2": {"fidelity": [[value] * 24] * 5}}
-        found[f"verdict-{name}"] = {
+        by_part[f"verdict-{name}"] = {
             "own": {kind: {"rows": rows, "select": {"2": [0.1] * 5}, "kl": {"2": [0.0] * 5}} for kind in BIAS_TYPES}
         }
         one = [{"layer": 2, "strength": 1.0, "fidelity": float(v)} for v in draws]
-        found[f"random-{name}"] = {"chosen": dict.fromkeys(BIAS_TYPES, one)}
-    return found
+        by_part[f"random-{name}"] = {"chosen": dict.fromkeys(BIAS_TYPES, one)}
+    return by_part
 
 
 def test_the_rank_is_among_directions_with_the_same_choice() -> None:
@@ -91,11 +91,11 @@ def without(gap: float, closed: dict[str, float], noise: int) -> dict[str, list[
 def test_shares_of_the_gap_are_of_their_layer() -> None:
     base = {layer: without(0, {}, 1) for layer in "12"}
     tuned = {"1": without(0.2, {"vector without top": 0.75}, 2), "2": without(0.2, {layers.VARIANTS[-1]: 1.0}, 2)}
-    found: dict[str, Any] = {"layers-base": {"layers": base}, "layers-tuned": {"layers": tuned}}
+    by_part: dict[str, Any] = {"layers-base": {"layers": base}, "layers-tuned": {"layers": tuned}}
     for i, name in enumerate(NARROW):  # one training alone has a gap, and closes it
         narrow = without(0.5, {"stream without mean": 1.0}, 3) if i == 4 else without(0, {}, 3 + i)
-        found[f"layers-{name}"] = {"layers": {"1": narrow, "2": without(-0.1, {}, 1)}}
-    rows = {tuple(line.split(" | ")[:2]): line.split(" | ")[2:] for line in layers.explained(found).splitlines()}
+        by_part[f"layers-{name}"] = {"layers": {"1": narrow, "2": without(-0.1, {}, 1)}}
+    rows = {tuple(line.split(" | ")[:2]): line.split(" | ")[2:] for line in layers.explained(by_part).splitlines()}
 
     def values(model: str, layer: str) -> Any:
         """Of the gap, and the share of it that each variant closes."""
@@ -106,8 +106,8 @@ def test_shares_of_the_gap_are_of_their_layer() -> None:
     assert values("narrow, mean of five", "1") == [0.1, 0, 0, 1, 0, 0]
     assert "[0.7" in rows["| tuned", "1"][2]
     assert rows["| narrow, mean of five", "2"][1:] == ["-"] * 4 + ["- |"]  # no gap that could close
-    del found["layers-narrow-3"]
-    assert layers.explained(found) == ""
+    del by_part["layers-narrow-3"]
+    assert layers.explained(by_part) == ""
 
 
 def test_what_was_lost_is_told_layer_by_layer() -> None:
@@ -118,9 +118,9 @@ def test_what_was_lost_is_told_layer_by_layer() -> None:
 
         return {"own": at(own), "base": at(base), "in base": at(lent)}
 
-    found = {"verdict-base": part(0.06, 0, 0)}
-    found |= {f"verdict-{name}": part(0.01 * (i - 1), 0.02, 0.03) for i, name in enumerate(NARROW)}
-    lines = {line[:3]: line.split(" | ") for line in layers.lost(found).splitlines()}
+    by_part = {"verdict-base": part(0.06, 0, 0)}
+    by_part |= {f"verdict-{name}": part(0.01 * (i - 1), 0.02, 0.03) for i, name in enumerate(NARROW)}
+    lines = {line[:3]: line.split(" | ") for line in layers.lost(by_part).splitlines()}
     assert lines["| 2"][1:3] == ["0.060", "0.010 (-0.010 to 0.030); 3 of 5; p 0.115"]
     assert lines["| 2"][3].startswith("0.030 (0.030 to 0.030); 5 of 5")
     assert lines["| 2"][4].startswith("0.040 (0.040 to 0.040); 5 of 5")
@@ -152,10 +152,10 @@ def test_further_parts_are_made_if_asked_for_and_shown_if_they_are_of_these_mode
 def test_every_verdict_that_the_page_quotes_can_be_quoted_again() -> None:
     """A table is named by words of its head; what follows a colon would be taken for its rows."""
     flat = {"layers": {"2": without(0.1, {}, 1)}}
-    found = judged_parts() | {f"layers-{name}": flat for name in layers.MODELS}
+    by_part = judged_parts() | {f"layers-{name}": flat for name in layers.MODELS}
     drawn = dosed([0.0] * 5, np.zeros((5, 20)))
-    found |= {name: part for name, part in drawn.items() if name.startswith("random-")}
-    written = verdict_page.text(found, [])
+    by_part |= {name: part for name, part in drawn.items() if name.startswith("random-")}
+    written = verdict_page.text(by_part, [])
     page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
     quoted = [match["words"] for match in quote.QUOTE.finditer(page)]
     of_others = ["stereotypes suppressed", "behaviours promoted"]
