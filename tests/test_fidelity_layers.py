@@ -74,7 +74,7 @@ def test_the_rank_is_among_directions_with_the_same_choice() -> None:
     assert mean == "| mean of five | 0.058 | 0.057 (-0.038 to 0.152) | 10 of 20 | 0.524 |"
     assert written.count("| training ") == 5
     assert "five trainings: 15 of 20 random" in written
-    *shown, p = ttest_1samp(np.column_stack([drawn, own]), 0, alternative="greater").pvalue
+    *shown, p = ttest_1samp(np.column_stack([drawn, own]), 0, alternative="greater")[1]
     assert f"for {(np.array(shown) <= 0.025).sum()} of 20, and for the own vector {p:.2g}." in written
     ahead = same_choice.text(dosed([0.3] * 4 + [0.2], drawn))
     assert "| mean of five | 0.280 | 0.057 (-0.038 to 0.152) | 0 of 20 | 0.048 |" in ahead
@@ -132,7 +132,7 @@ def test_what_was_lost_is_told_layer_by_layer() -> None:
 def test_further_parts_are_made_if_asked_for_and_shown_if_they_are_of_these_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, shown, made = {"weights": {}}, list[list[str]](), list[str]()
+    weights, shown, made = dict[str, Any](weights={}), list[list[str]](), list[str]()
 
     def parts(*_: Any) -> dict[str, Any]:
         return {name: (weights, lambda name=name: made.append(name) or {}) for name in ("truth", "layers-base")}
