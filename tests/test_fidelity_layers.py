@@ -74,7 +74,7 @@ def test_the_rank_is_among_directions_with_the_same_choice() -> None:
     assert mean == "| mean of five | 0.058 | 0.057 (-0.038 to 0.152) | 10 of 20 | 0.524 |"
     assert written.count("| training ") == 5
     assert "five trainings: 15 of 20 random" in written
-    *shown, p = ttest_1samp(np.column_stack([drawn, own]), 0, alternative="greater")[1]
+    *shown, p = np.asarray(ttest_1samp(np.column_stack([drawn, own]), 0, alternative="greater")[1])
     assert f"for {(np.array(shown) <= 0.025).sum()} of 20, and for the own vector {p:.2g}." in written
     ahead = same_choice.text(dosed([0.3] * 4 + [0.2], drawn))
     assert "| mean of five | 0.280 | 0.057 (-0.038 to 0.152) | 0 of 20 | 0.048 |" in ahead
