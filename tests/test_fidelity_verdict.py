@@ -215,7 +215,7 @@ def test_the_page_limits_the_verdicts_as_the_study_does() -> None:
         verdict_page.SCOPE,
         verdict_page.REDRAWN,
         verdict_page.SIGNS,
-        verdict_page.UNMATCHED,
+        verdict_page.MATCHED,
         verdict_page.SIDES,
     ):
         assert limit in written

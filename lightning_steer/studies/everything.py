@@ -48,6 +48,7 @@ STEPS = (
     study("mera, strengths", 2, module="mera.crossed.strengths"),
     study("mera, layers", 8, module="mera.crossed.layers"),
     study("fidelity", 12),
+    study("fidelity, further", 3, "--further", module="fidelity"),
     study("arena", 15, "--processes", "2", "--verdict"),
     study("coverage", 30),
     study("coverage, choices", None, module="coverage.choices"),

@@ -139,15 +139,22 @@ def _patterns(parts: Parts, measure: str, question: Question) -> dict[str, Resul
     return results
 
 
-def _lost(parts: Parts) -> dict[str, Result]:
+def lost(parts: Parts, layer: int = LAYER) -> tuple[NDArray, ...]:
+    """Return the values ``[seeds]`` of the contrasts of :data:`LOST` at a layer, strength 1."""
+
     def mean(name: str, vector: str) -> float:
-        return float(np.mean([rows(parts[f"verdict-{name}"], vector, kind, "margin_change") for kind in BIAS_TYPES]))
+        part = parts[f"verdict-{name}"]
+        return float(np.mean([rows(part, vector, kind, "margin_change", layer) for kind in BIAS_TYPES]))
 
     base = mean("base", "own")
     own_vector, base_vector, in_base = (
         np.array([mean(name, vector) for name in NARROW]) for vector in ("own", "base", "in base")
     )
-    units = (base_vector - own_vector, base - in_base, base - base_vector, in_base - own_vector)
+    return base_vector - own_vector, base - in_base, base - base_vector, in_base - own_vector
+
+
+def _lost(parts: Parts) -> dict[str, Result]:
+    units = lost(parts)
     return {c.name: above(u, 0, len(units)) for c, u in zip(LOST.contrasts, units, strict=True)}
 
 
@@ -175,21 +182,30 @@ def best(parts: Parts, vector: str) -> NDArray:
     )
 
 
+def explained(without: Mapping[str, Mapping[str, Any]], model: str, variant: str) -> tuple[NDArray, NDArray]:
+    """Return by term ``[T]`` what of a model's gap to the base model a variant closes, and the gap.
+
+    Args:
+        without: ``{model: {variant: [T]}}`` of :func:`lightning_steer.studies.fidelity.verdict.without_anisotropy`.
+        model: ``tuned``, or ``narrow`` for the mean over the trainings.
+        variant: way of steering.
+    """
+
+    def take(name: str) -> NDArray:
+        return np.mean([without[one][name] for one in (NARROW if model == "narrow" else (model,))], axis=0)
+
+    base = {name: np.array(column) for name, column in without["base"].items()}
+    gap = base["plain"] - take("plain")
+    return gap - (base[variant] - take(variant)), gap
+
+
 def _anisotropy(parts: Parts) -> dict[str, Result]:
-    results = {}
-    base = {variant: np.array(column) for variant, column in parts["verdict-base"]["without"].items()}
-    for model in ("tuned", "narrow"):
-        for variant in EXPLAINERS:
-
-            def take(name: str, model: str = model) -> NDArray:
-                if model == "tuned":
-                    return np.array(parts["verdict-tuned"]["without"][name])
-                return _over_trainings(parts, lambda part: np.array(part["without"][name]))
-
-            gap = base["plain"] - take("plain")
-            explained = gap - (base[variant] - take(variant))
-            results[f"{model}, {variant}"] = share_within(explained, gap, LIMIT, len(ANISOTROPY.contrasts))
-    return results
+    without = {name.removeprefix("verdict-"): part["without"] for name, part in parts.items() if "without" in part}
+    return {
+        f"{model}, {variant}": share_within(*explained(without, model, variant), LIMIT, len(ANISOTROPY.contrasts))
+        for model in ("tuned", "narrow")
+        for variant in EXPLAINERS
+    }
 
 
 def control(part: Mapping[str, Any]) -> dict[str, Result]:

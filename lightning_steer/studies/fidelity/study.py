@@ -23,8 +23,10 @@ from lightning_steer.studies.fidelity import (
     declared,
     families,
     ground_truth,
+    layers,
     planted,
     runs,
+    same_choice,
     sweep,
     verdict,
     verdict_page,
@@ -46,6 +48,8 @@ from lightning_steer.studies.opening import open_once
 from lightning_steer.studies.processes import side_by_side
 
 Part = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
+FURTHER = ("layers-", "random-")
+"""Beginnings of the names of parts that are made with ``--further`` alone."""
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -66,6 +70,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--processes", type=int, default=torch.get_num_threads(), help="processes at work, one thread each")
     add("--out", type=Path, default=Path("logs/fidelity"), help="where numbers, reports and figures go")
     add("--quick", action="store_true", help="fewer strengths and layers, no narrow model, fewer methods' draws")
+    add(
+        "--further", action="store_true", help="also every layer's anisotropy, and random directions with a free choice"
+    )
     add("--only", nargs="+", default=None, help="names of parts to run, as they stand in the progress bar")
     return parser.parse_args(argv)
 
@@ -146,13 +153,17 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
             add(f"run-{name}-{aim}", arm_settings, used_models, partial(judged, arm, kind, aim))
     shown_models = {name: path for name, path in models.items() if name in ("base", "tuned", NARROW[0])}
     add("anisotropy", {}, shown_models, partial(anisotropy.run, shown_models, scale))
-    layers = range(5) if scale.layers is None else scale.layers
+    every = range(5) if scale.layers is None else scale.layers
     for model in models if not options.quick else ():
         if model != "planted-2":
-            make = partial(verdict.run, models, model, layers)
-            add(f"verdict-{model}", {"declaration": declared.DECLARATION.digest()}, {"base", model}, make)
+            declaration = {"declaration": declared.DECLARATION.digest()}
+            add(f"verdict-{model}", declaration, {"base", model}, partial(verdict.run, models, model, every))
+        if model in layers.MODELS:
+            add(f"layers-{model}", {}, {"base", model}, partial(layers.run, models, model, every))
+        if model in NARROW:
+            add(f"random-{model}", {"seed": same_choice.SEED}, {model}, partial(same_choice.run, models, model, every))
     if "planted-2" in models:
-        make = partial(verdict.control, models, "planted-2", layers, declared.AGAIN_SEED)
+        make = partial(verdict.control, models, "planted-2", every, declared.AGAIN_SEED)
         add("control-again", {"declaration": declared.AGAIN.digest()}, {"planted-2"}, make)
     for model, behaviour, chat in itertools.product(shown_models, BEHAVIOURS, (False, True)):
         if not chat or (model != "base" and not options.quick):
@@ -162,12 +173,18 @@ def parts(options: argparse.Namespace, models: dict[str, Path]) -> dict[str, Par
     return by_name
 
 
+def stored(options: argparse.Namespace, name: str, settings: dict[str, Any]) -> bool:
+    """Return whether a part's file exists with these settings."""
+    path = options.out / "parts" / f"{name}.json"
+    return path.is_file() and json.loads(path.read_text()).get("settings") == settings
+
+
 def measure(options: argparse.Namespace, name: str) -> None:
     """Write a part's file, unless it exists with these settings; raise ValueError if a model changed meanwhile."""
     models = folders(options)
     settings, make = parts(options, models)[name]
     path = options.out / "parts" / f"{name}.json"
-    if not (path.is_file() and json.loads(path.read_text()).get("settings") == settings):
+    if not stored(options, name, settings):
         start = time.monotonic()
         result = make()
         for model, weights in settings["weights"].items():
@@ -175,8 +192,8 @@ def measure(options: argparse.Namespace, name: str) -> None:
                 raise ValueError(f"the {model} model was replaced meanwhile: run the study again")
         write_json(path, {"settings": settings, "seconds": time.monotonic() - start, **result})
     if name.startswith("run-"):
-        stored = json.loads(path.read_text())
-        report = {key: value for key, value in stored.items() if key not in ("settings", "seconds")}
+        written = json.loads(path.read_text())
+        report = {key: value for key, value in written.items() if key not in ("settings", "seconds")}
         write_json(options.out / name.removeprefix("run-") / "report.json", report)
 
 
@@ -190,7 +207,8 @@ def main(argv: list[str] | None = None) -> int:
             if not all((models[name] / "model.safetensors").is_file() for name in derived):
                 list(run(partial(train, options), derived))
             todo = parts(options, models)
-            names = [name for name in todo if options.only is None or name in options.only]
+            asked = [name for name in todo if options.further or not name.startswith(FURTHER)]
+            names = asked if options.only is None else [name for name in todo if name in options.only]
             if options.only is not None and set(options.only) - todo.keys():
                 unknown = sorted(set(options.only) - todo.keys())
                 raise ValueError(f"no such parts: {unknown}; there are {', '.join(todo)}")
@@ -207,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lightning_steer: {error}", file=sys.stderr)
         return 2
     if options.only is None:
-        print(drawn.write(options.out, list(todo), lambda results: verdict_page.text(results, openings)))
+        shown = [name for name in todo if name in names or stored(options, name, todo[name][0])]
+        print(drawn.write(options.out, shown, lambda results: verdict_page.text(results, openings)))
     print(f"{time.monotonic() - start:.0f} s; figures and tables in {options.out}")
     return 0

@@ -39,47 +39,64 @@ def steered(subject: Subject, part: SubjectSplit, site: str, vector: Tensor) -> 
     return rows_of(base, scores, "suppress")
 
 
+def judged(subject: Subject, site: str, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what chooses a dose: fidelity on selecting terms and KL on neutral text, each ``[R, S]``.
+
+    Args:
+        subject: model, terms.
+        site: the steered site.
+        vectors: ``[R, d]``, each added at all S strengths.
+    """
+    shifts = (vectors[:, None] * torch.tensor(STRENGTHS)[:, None]).flatten(0, 1)
+    base = added(subject.llm, subject.select.contrasts, None, torch.zeros(1, 1))[0]
+    fidelity = rows_of(base, added(subject.llm, subject.select.contrasts, site, shifts), "suppress")["fidelity"]
+    drift = subject.llm.drift(reference_texts(False), {site: lambda h: h + shifts[:, None, None]}, len(shifts))
+    kl = torch.stack([kl_mean(kl) for kl in drift.kl])
+    return fidelity.mean(1).view(len(vectors), -1), kl.view(len(vectors), -1)
+
+
 @torch.no_grad()
 def pair(
     models: Mapping[str, Path], model: str, source: str, kind: str, layers: Sequence[int], seed: int = SEED
 ) -> dict[str, Any]:
     """Return the effects of a source's vector in a model at each layer and strength, by term, and selection figures."""
     subject = Subject(Arm(model, model, source), models, kind, seed)
-    texts, strength = reference_texts(False), torch.tensor(STRENGTHS)
     result: dict[str, Any] = {"rows": {}, "select": {}, "kl": {}, "norm": {}}
     for layer in layers:
         site, key = subject.llm.sites[layer], str(layer)
-        shifts = strength[:, None] * subject.vectors[site]
         rows = steered(subject, subject.test, site, subject.vectors[site])
         result["rows"][key] = {name: by_term(rows[name], subject.test.term) for name in MEASURES}
-        chosen = steered(subject, subject.select, site, subject.vectors[site])["fidelity"]
-        result["select"][key] = chosen.mean(1).tolist()
-        drift = subject.llm.drift(texts, {site: lambda h, v=shifts: h + v[:, None, None]}, len(shifts))
-        result["kl"][key] = [float(kl_mean(kl)) for kl in drift.kl]
+        fidelity, kl = judged(subject, site, subject.vectors[site][None])
+        result["select"][key], result["kl"][key] = fidelity[0].tolist(), kl[0].tolist()
         result["norm"][key] = float(subject.vectors[site].norm())
     return result
 
 
 @torch.no_grad()
-def without_anisotropy(models: Mapping[str, Path], model: str) -> dict[str, list[float]]:
-    """Return the gap's measure ``{variant: [T]}`` at strength 1 by term of both types, with and without anisotropy."""
+def without_anisotropy(
+    models: Mapping[str, Path], model: str, layers: Sequence[int]
+) -> dict[str, dict[str, list[float]]]:
+    """Return the gap's measure ``{layer: {variant: [T]}}`` at strength 1 by term of both types."""
     subjects = [Subject(Arm(model, model, model), models, kind, SEED) for kind in BIAS_TYPES]
     lengths = [Subject(Arm("base", "base", "base"), models, kind, SEED).vectors for kind in BIAS_TYPES]
     llm = subjects[0].llm
-    site = llm.sites[LAYER]
     pairs = [subject.fit.contrasts[0] for subject in subjects]
     texts = [q.prompt + q.choices[0] for batch in pairs for q in (*batch.negative, *batch.positive)] + reference_texts(
         False
     )
-    axis = anisotropy.axes(anisotropy.states(llm, texts)[0][site])
-    by_variant: dict[str, list[float]] = {}
-    for subject, vectors in zip(subjects, lengths, strict=True):
-        scores = anisotropy.steered(subject, site, axis, 1.0, vectors[site].norm())
-        for variant in (anisotropy.PLAIN, anisotropy.LENGTH, *EXPLAINERS):
-            base, after = scores[variant]
-            rows = rows_of(base[0], after, "suppress")[GAP]
-            by_variant.setdefault(variant, []).extend(by_term(rows, subject.test.term)[0])
-    return by_variant
+    states = anisotropy.states(llm, texts)[0]
+    by_layer: dict[str, dict[str, list[float]]] = {}
+    for layer in layers:
+        site, by_variant = llm.sites[layer], dict[str, list[float]]()
+        axis = anisotropy.axes(states[site])
+        for subject, vectors in zip(subjects, lengths, strict=True):
+            scores = anisotropy.steered(subject, site, axis, 1.0, vectors[site].norm())
+            for variant in (anisotropy.PLAIN, anisotropy.LENGTH, *EXPLAINERS):
+                base, after = scores[variant]
+                rows = rows_of(base[0], after, "suppress")[GAP]
+                by_variant.setdefault(variant, []).extend(by_term(rows, subject.test.term)[0])
+        by_layer[str(layer)] = by_variant
+    return by_layer
 
 
 def control(models: Mapping[str, Path], model: str, layers: Sequence[int], seed: int) -> dict[str, Any]:
@@ -99,5 +116,5 @@ def run(models: Mapping[str, Path], model: str, layers: Sequence[int]) -> dict[s
             for name, (steered_model, source) in pairs.items()
             if model not in ("base", "planted") or name == "own"
         },
-        "without": {} if model == "planted" else without_anisotropy(models, model),
+        "without": {} if model == "planted" else without_anisotropy(models, model, [LAYER])[str(LAYER)],
     }

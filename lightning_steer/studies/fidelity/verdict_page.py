@@ -9,7 +9,7 @@ from lightning_steer.statistics.claims import found_again
 from lightning_steer.statistics.intervals import mean_over_units
 from lightning_steer.statistics.kinds import Share
 from lightning_steer.studies.declaration import declared_text, verdict_text
-from lightning_steer.studies.fidelity import declared
+from lightning_steer.studies.fidelity import declared, layers, same_choice
 from lightning_steer.studies.fidelity.settings import BIAS_TYPES, NARROW
 from lightning_steer.studies.fidelity.verdict import STRENGTHS
 
@@ -46,8 +46,8 @@ SIDES = (
     "the opening."
 )
 """Caveat: which side of the pattern moves."""
-UNMATCHED = "No random direction was given the same choice of layer and strength"
-"""Caveat on the fidelity at a chosen dose: it has no such control."""
+MATCHED = "Random directions were given the same choice of layer and strength afterwards"
+"""Note on the fidelity at a chosen dose: the control is not a declared one."""
 
 
 def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
@@ -67,6 +67,9 @@ def text(parts: Parts, openings: Sequence[Mapping[str, Any]]) -> str:
             sides(parts),
             control(parts),
             narrow_models(parts),
+            same_choice.text(parts),
+            layers.lost(parts),
+            layers.explained(parts),
             declared_text(declared.DECLARATION),
             declared_text(declared.AGAIN),
             *(
@@ -124,7 +127,7 @@ def narrow_models(parts: Parts) -> str:
     lines = [
         "Narrow models by seed of training, mean over both bias types; margins in nats a token at layer "
         f"{declared.LAYER}, strength 1; chosen: layer and strength (up to {STRENGTHS[-1]:g}) by selecting terms. "
-        f"{UNMATCHED}. {SIGNS}\n",
+        f"{MATCHED}. {SIGNS}\n",
         "| seed | own vector, length | base model's, length | margin, own vector | margin, base model's vector "
         "| margin in the base model, this vector | own vector chosen: towns, trades | fidelity "
         "| base model's chosen | fidelity |",
