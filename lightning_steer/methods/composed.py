@@ -44,9 +44,7 @@ class Composed(SteeringMethod):
             raise UserError(f"the methods do nothing at different strengths ({names}): give each its own in strengths")
         self.identity_strength = idle[0] if strengths is None else 0.0
         # the strength of a part is a line, start + slope * strength
-        self.lines = [
-            (0.0, 1.0) if strengths is None else (identity, strengths[i] - identity) for i, identity in enumerate(idle)
-        ]
+        self.lines = [(0.0, 1.0) if strengths is None else (zero, strengths[i] - zero) for i, zero in enumerate(idle)]
         low, high = -math.inf, math.inf
         for part, (start, slope) in zip(self.parts, self.lines, strict=True):
             if slope:
