@@ -16,6 +16,20 @@ class Paragraphs(argparse.HelpFormatter):
         )
 
 
+class EachOnce(argparse.Action):
+    """Stores files, and rejects a file that is named twice: it would steer twice."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the files."""
+        resolved = [path.resolve() for path in values]
+        for path, place in zip(values, resolved, strict=True):
+            if resolved.count(place) > 1:
+                parser.error(f"{option} {path} is named twice, and would steer twice: name each file once")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """Ends with exit code 2 and one sentence, as the rest of the command line does."""
 
@@ -51,7 +65,9 @@ class Parser(argparse.ArgumentParser):
 
     def add_beside(self, description: str) -> None:
         """Add ``--beside``, vector files that steer as well."""
-        self.add_argument("--beside", type=Path, nargs="+", default=[], metavar="FILE", help=description)
+        self.add_argument(
+            "--beside", type=Path, nargs="+", default=[], action=EachOnce, metavar="FILE", help=description
+        )
 
     def add_accepting(self, name: str, description: str) -> None:
         """Add an option that is ``true`` or, by default, ``false``."""

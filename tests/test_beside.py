@@ -214,3 +214,11 @@ def test_a_trained_vector_is_judged_beside_others(llm: ls.LLM) -> None:
         beside=[other(llm, 3, 0.01)],
     )  # fmt: skip
     assert "interaction" in " ".join(result.vector.card.warnings)
+
+
+@pytest.mark.parametrize("command", ["steer", "chat"])
+def test_a_file_that_is_named_twice_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--llm", "x", "--beside", "a.safetensors", "b.safetensors", "./a.safetensors"])
+    assert ended.value.code == 2
+    assert "--beside a.safetensors is named twice" in capsys.readouterr().err
