@@ -71,8 +71,9 @@ NOTES = {
     "ICAT over terms": "At an SS of 50 and an LMS of 100 ICAT has its largest value, which no data exceed: "
     "intervals lie below it, up to 2.5 times as far as Student's.",
     "certificates": "*Certified* is a false certificate where the true effect is 0 or below, and the power where it is "
-    "above. *Churn* is the share of rows that steering changes. Ten candidates share delta by Bonferroni's rule. Graded "
-    "outcomes have half the effect that is named. In clusters the promise is of the mean over clusters, each counting once.",
+    "above. *Churn* is the share of rows that steering changes. Ten candidates share delta by Bonferroni's rule. "
+    "Graded outcomes have half the effect that is named. In clusters the promise is of the mean over clusters, each "
+    "counting once.",
     "change by a judge, corrected by labels": "A good judge sees 95 % of changes, a fair one 70 %, a blind one none; "
     "bias is the share of rows that it moves up. Where fewer than ten labelled rows changed, the labels count alone.",
     "rank p-values": "These are for a fitted value that had no more choice than the random draws. Where layer and "
