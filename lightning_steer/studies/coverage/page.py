@@ -71,8 +71,9 @@ NOTES = {
     "ICAT over terms": "At an SS of 50 and an LMS of 100 ICAT has its largest value, which no data exceed: "
     "intervals lie below it, up to 2.5 times as far as Student's.",
     "certificates": "*Certified* is a false certificate where the true effect is 0 or below, and the power where it is "
-    "above. Ten candidates share delta by Bonferroni's rule. Graded outcomes have half the effect that is named. In "
-    "clusters the promise is of the mean over clusters, each counting once.",
+    "above. *Churn* is the share of rows that steering changes. Ten candidates share delta by Bonferroni's rule. "
+    "Graded outcomes have half the effect that is named. In clusters the promise is of the mean over clusters, each "
+    "counting once.",
     "change by a judge, corrected by labels": "A good judge sees 95 % of changes, a fair one 70 %, a blind one none; "
     "bias is the share of rows that it moves up. Where fewer than ten labelled rows changed, the labels count alone.",
     "rank p-values": "These are for a fitted value that had no more choice than the random draws. Where layer and "
@@ -80,7 +81,8 @@ NOTES = {
     "best of 21 in .21 of simulated searches over 5 layers, in .36 over 12 and in .52 over 24.",
     "mean over independent units": "Failures: a tenth of the units lies anywhere below .5, the others near .94.",
     "gates": "*Wrong gates*: the true share of rows that should be left alone and pass a threshold chosen on n such "
-    "rows; it should be at most eta. Rows that should be steered score two standard deviations higher. A fitted "
+    "rows; it should be at most eta. *Above eta*: the share of data sets in which it is larger; *mean share*: its mean "
+    "over data sets. Rows that should be steered score two standard deviations higher. A fitted "
     "condition is the difference of means of n other rows in 32 dimensions. In clusters only the row with the largest "
     "score counts. This is safe, but costs power where rows of a cluster differ.",
     "several promises": "There are ten candidates. The promises are a benefit above 0 and falls of two or four harms "

@@ -93,7 +93,7 @@ def section(outcomes: Path) -> Section:
         *head(CAA),
         f"**What the table supports.** {sentence}",
         "",
-        *table(("behaviour", "lowest multiplier", "highest", "slope a unit", "means", "monotone"), rows),
+        *table(("behaviour", "lowest multiplier", "highest", "slope a unit", "number of means", "monotone"), rows),
         f"Each number is a mean of {ITEMS} items, and the items are not in this table. So there is no interval for any "
         "slope, no test of monotonicity, and no count of the items that moved the other way. Slopes are those of a "
         "straight line through the means. Whether one turns over at high multipliers, or the fall is chance, the table "

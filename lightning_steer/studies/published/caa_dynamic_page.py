@@ -100,8 +100,16 @@ def section(outcomes: Path) -> Section:
 def _counts(near: Counts, far: Counts) -> list[str]:
     rows = [
         ("the matching answer is likelier at +s than at -s", near.as_meant, far.as_meant),
-        ("... and on either side of no steering: up at +s, down at -s", near.each_side, far.each_side),
-        ("... and both where A matches and where B matches", near.each_letter, far.each_letter),
+        (
+            "the matching answer is likelier at +s, and less likely at -s, than without steering",
+            near.each_side,
+            far.each_side,
+        ),
+        (
+            "the matching answer is likelier at +s than at -s both where A matches and where B matches",
+            near.each_letter,
+            far.each_letter,
+        ),
         ("... and at least half of the probability is on A and B, at +s and at -s", *_both(near, far)),
         (
             "the matching answer is likelier at +s than at -s for certain (Holm over all cells)",

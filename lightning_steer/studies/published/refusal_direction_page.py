@@ -99,7 +99,8 @@ def _choice(models: list[JudgedModel]) -> list[str]:
         f"How sure is that choice? The scores are means over some {PROMPTS} validation prompts, and the prompts' own "
         "scores are not released, so there is no interval. What can be said is how often the choice would stay if the "
         f"means had independent normal errors ({choice_noise.DRAWS:,} draws, seed {choice_noise.SEED}; the scores are "
-        "log-odds). If errors of candidates on the same prompts are alike, the choice is surer than this:",
+        "log-odds). *Error* is the standard deviation of the errors of both scores, *KL 20%* that of the error of log "
+        "KL, .2. If errors of candidates on the same prompts are alike, the choice is surer than this:",
         "",
         *table(
             ("same choice", *(f"error {a:g}, KL {b:.0%}" if b else f"error {a:g}" for a, b in ERRORS)),
