@@ -57,6 +57,12 @@ LANGUAGE_MODEL = Option("--model.backbone.llm", "NAME", LLM)
 LAYERS = Option("--model.backbone.layers", "[N,...]", LLM)
 METHOD = Option("--model.method", "CLASS", SteeringAdaptor)
 STRENGTHS = Option("--model.strengths", "[X,...]", SteeringAdaptor)
+TESTED = Option(
+    "--model.strengths",
+    "[X,...]",
+    "the strengths at which the dose-response is measured, in the method's own units; the strength that `fit` chose is "
+    "measured in any case and stays the chosen one",
+)
 SOURCE = Option("--data.source", "CLASS", BehaviourDataModule)
 REFERENCE = Option("--data.reference_texts", "FILE", BehaviourDataModule)
 WHAT, MODEL, DATA = (
@@ -80,7 +86,11 @@ PAGES = {
         },
     ),
     "validate": Page("Run the sweep over strengths again, with what `fit` has fitted.", EXAMPLE, MEASURE),
-    "test": Page("Measure on held-out data what `fit` has fitted, and write a report.", EXAMPLE, MEASURE),
+    "test": Page(
+        "Measure on held-out data what `fit` has fitted, and write a report.",
+        EXAMPLE,
+        {**MEASURE, MODEL: [LANGUAGE_MODEL, TESTED]},
+    ),
     "predict": Page(
         "Write steered text, predictions or activations to files. For a vector file, no\nconfiguration is needed: "
         "predict --vector FILE --data.file prompts.txt",

@@ -1,10 +1,11 @@
 """Steer a language model with contrast pairs.
 
 The pairs are split into three parts. The method is fitted to the first. The second chooses the layer and the strength:
-of the settings that change unrelated text by at most --budget and do not break generated text, the one with the
-largest effect. The third measures the effect. The damage is measured on unrelated texts that played no part in the
-choice. The command shows text unsteered and steered. It writes the vector and the report to --out; the commands `chat`
-and `export` take the vector. For example:
+of the settings that change unrelated text by at most --budget and do not break generated text, the one with the largest
+effect: the mean change of the margin, which is the log-probability of the positive less that of the negative, per
+token. The third measures the effect. The damage is measured on unrelated texts that played no part in the choice. The
+command shows text unsteered and steered. It writes the vector and the report to --out; the commands `chat` and `export`
+take the vector. For example:
 
   steer --llm checkpoints/pocket/base --pairs configs/pairs.jsonl --prompt "The hill bakers are"
 """
