@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Methods that a situation names."""
-COVARIANCE = ("leace", "midsteer", "ridge", "transport", "conceptor")
+COVARIANCE = ("leace", "leace_by_value", "midsteer", "ridge", "transport", "conceptor")
 """Methods that use the rows' covariance or correlation."""
 
 
@@ -94,7 +94,9 @@ def answer(s: Standing, verdict_units: Sequence[Unit], again: Sequence[Unit]) ->
             "Other seeds were kept back for a test. They were used once, after the claims below had been declared. A "
             "claim is shown if its p-value, corrected by Holm, is at most .05. The numbers are differences of effects; "
             "round brackets hold their range over tasks, which is no interval. *A random direction* is one and the "
-            "same in all ten tasks, so these claims say nothing of other directions.\n\n- "
+            "same in all ten tasks, so these claims say nothing of other directions. (It is the first of three; the "
+            "table below has the mean of all three.) The kept seeds draw new pairs of the same ten tasks, so the "
+            "claims say nothing of other tasks either. Damage is within one budget, not equal.\n\n- "
             + told.replace("; ", "\n- ")
             + "\n"
         )
@@ -218,9 +220,9 @@ def surprises(s: Standing) -> list[str]:
         places = [s.order.index(name) + 1 for name in fitted]
         toys = [s.toy[name].value for name in fitted]
         lines.append(
-            f"- Methods that use the rows' covariance ({listed(fitted)}) have ranks {min(places)} to {max(places)} on "
-            "the "
-            f"pocket models, yet reach {min(toys):.2f} to {max(toys):.2f} on the toy. The toy has 128 rows in 32 to 64 "
+            f"- Methods that use the rows' covariance ({listed(fitted)}) stand at places {min(places)} to "
+            f"{max(places)} of the table on the pocket models, yet reach {min(toys):.2f} to "
+            f"{max(toys):.2f} on the toy. The toy has 128 rows in 32 to 64 "
             "dimensions, a pocket model about 64 in 96. Whether that is the reason was not tried."
         )
     if len(with_many) > 1:
