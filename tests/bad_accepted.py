@@ -61,7 +61,7 @@ CASES = [
         {},
         (
             "lightning_steer/check/__main__.py",
-            "words whose tokens must differ; one that the tokenizer does not know is a law that does not hold",
+            "whose tokens must differ; the law also fails for a label that the tokenizer",
         ),
         1,
     ),
