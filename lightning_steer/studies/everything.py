@@ -30,7 +30,7 @@ class StudyStep(NamedTuple):
 
     name: str
     minutes: float | None
-    """Measured once, on two cores of a virtual machine without a GPU; None if it was not."""
+    """Measured once, on two cores of a virtual machine without a GPU, some beside other work; None if it was not."""
     command: tuple[str, ...]
     """After ``python``."""
 
@@ -51,11 +51,11 @@ STEPS = (
     study("fidelity, further", 3, "--further", module="fidelity"),
     study("arena", 15, "--processes", "2", "--verdict"),
     study("coverage", 30),
-    study("coverage, choices", None, module="coverage.choices"),
-    study("search", None),
-    study("gates", None),
+    study("coverage, choices", 1, module="coverage.choices"),
+    study("search", 4),
+    study("gates", 1),
     study("preventive", None),
-    study("theory", None),
+    study("theory", 3),
     study("scale", None),
     StudyStep("benchmarks", 30, ("benchmarks/all.py",)),
     StudyStep("pages", 0.1, ("-m", "lightning_steer.report.quote", *(f"docs/{page}.md" for page in PAGES))),

@@ -5,7 +5,7 @@ count as none: a way that repairs a little looks as if it repaired nothing. Here
 largest mean gain on 4,000 further rows (none, if none gains), and SPI is that of the test rows, of the second design's
 first two networks and first draw. The second design varies the share of the pull label in all rows at once. Here the
 rows to fit and those to steer (which choose the strength and test) have it at 1/10 or at 1/3 each, crossed. About
-twenty minutes of one core.
+two minutes of one core.
 """
 
 import argparse
